@@ -1,0 +1,63 @@
+"""Every error a user can cause, and how an unknown name is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DomainNormError(Exception):
+    """Base of all errors that a recipe, a command line, data or a call can cause."""
+
+
+class RecipeError(DomainNormError):
+    """One or more problems in a recipe or its overrides.
+
+    Args:
+        problems: One line per problem, each naming the key, what came and what was expected.
+        where: The file or recipe that holds them.
+    """
+
+    def __init__(self, problems: Iterable[str], where: str = "recipe") -> None:
+        self.problems = list(problems)
+        noun = "problem" if len(self.problems) == 1 else "problems"
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"{where}: {len(self.problems)} {noun}{lines}")
+
+
+class DataError(DomainNormError):
+    """A file, folder, label or split that cannot be used; the message names it."""
+
+
+class ConversionError(DomainNormError):
+    """A network whose normalization layers cannot be converted as asked."""
+
+
+class ConditionError(DomainNormError):
+    """A missing, malformed or out-of-range condition (domain labels, names or weights)."""
+
+
+class CheckpointError(DomainNormError):
+    """A checkpoint or run folder that is missing, truncated or of another model."""
+
+
+class UnknownNameError(DomainNormError):
+    """A name that is not registered; the message gives the nearest one and the list."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        super().__init__(unknown(kind, name, known))
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that looks most like ``name``, or None when none does."""
+    matches = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The sentence that answers an unknown name: the nearest one, then the list."""
+    names = list(known)
+    match = nearest(name, names)
+    hint = f"did you mean '{match}'? " if match else ""
+    listing = ", ".join(names) if names else "none"
+    return f"unknown {kind} '{name}': {hint}known: {listing}"

@@ -1,0 +1,244 @@
+"""Names of a recipe -> classes, found by reading the files of one folder, without importing them.
+
+One file is one entry: the file's stem is its name and the object marked ``@register`` is what the
+name stands for. Keyword-only parameters of that object are its recipe keys, so its signature is
+the schema. Reading the source instead of importing it keeps ``domainnorm check`` and ``list``
+free of torch. Third parties add entries through the entry-point group ``domainnorm``, named
+``<kind>.<name>`` (``method.mine = "my_package.mine:Mine"``).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from domainnorm.errors import DomainNormError, UnknownNameError
+
+Registered = TypeVar("Registered")
+REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "required"})()
+_TYPES: dict[str, Any] = {
+    **{kind.__name__: kind for kind in (int, float, str, bool, list, dict, tuple)},
+    "Any": Any,
+}
+Definition = ast.ClassDef | ast.FunctionDef
+
+
+def register(target: Registered) -> Registered:
+    """Mark the object that a file contributes to its registry; returns it unchanged."""
+    return target
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A keyword-only parameter: a recipe key with its type and default."""
+
+    name: str
+    annotation: Any
+    default: Any = REQUIRED
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered object, known from its source text.
+
+    Args:
+        kind: What the registry holds (``method``, ``dataset``, …).
+        name: The name a recipe uses.
+        module: Dotted path of the defining module; imported only by `load`.
+        attribute: Name of the object inside the module.
+    """
+
+    kind: str
+    name: str
+    module: str
+    attribute: str
+
+    def load(self) -> Any:
+        """Import the module and return the object."""
+        return getattr(importlib.import_module(self.module), self.attribute)
+
+    @cached_property
+    def _source(self) -> _Source:
+        return _Source.read(self.module)
+
+    @property
+    def summary(self) -> str:
+        """First line of the object's docstring."""
+        text = ast.get_docstring(self._source.definition(self.attribute)) or ""
+        return text.splitlines()[0] if text else ""
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Recipe keys: keyword-only parameters, those reached through ``**kwargs`` included."""
+        return self._source.parameters(self.attribute)
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """Literal class attributes of the object, its own and its bases'."""
+        return self._source.constants(self.attribute)
+
+
+class Registry:
+    """The entries of one package folder and of the entry-point group ``domainnorm``.
+
+    Args:
+        kind: Word for an entry in messages and entry-point names.
+        package: Dotted name of the package whose files are the entries.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+
+    @cached_property
+    def _entries(self) -> dict[str, Entry]:
+        entries = {entry.name: entry for entry in self._own()}
+        for point in entry_points(group="domainnorm"):
+            kind, _, name = point.name.partition(".")
+            if kind == self.kind and name not in entries:
+                entries[name] = Entry(kind, name, point.module, point.attr)
+        return dict(sorted(entries.items()))
+
+    def _own(self) -> Iterator[Entry]:
+        for file in sorted(_source_file(self.package).parent.glob("*.py")):
+            if file.stem == "__init__":
+                continue
+            module = f"{self.package}.{file.stem}"
+            for node in _Source.read(module).tree.body:
+                if isinstance(node, Definition) and any(map(_is_mark, node.decorator_list)):
+                    yield Entry(self.kind, file.stem, module, node.name)
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return list(self._entries)
+
+    def entry(self, name: str) -> Entry:
+        """The entry called ``name``.
+
+        Raises:
+            UnknownNameError: No such name; the message gives the nearest one and the list.
+        """
+        if name not in self._entries:
+            raise UnknownNameError(self.kind, name, self._entries)
+        return self._entries[name]
+
+    def load(self, name: str) -> Any:
+        """Import and return the object called ``name``."""
+        return self.entry(name).load()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The syntax tree of one module, and what can be read off it."""
+
+    module: str
+    tree: ast.Module
+
+    @staticmethod
+    def read(module: str) -> _Source:
+        return _Source(module, ast.parse(_source_file(module).read_text(encoding="utf-8")))
+
+    def definition(self, name: str) -> Definition:
+        for node in self.tree.body:
+            if isinstance(node, Definition) and node.name == name:
+                return node
+        raise DomainNormError(f"{self.module}: no class or function called '{name}'")
+
+    def parameters(self, name: str) -> dict[str, Parameter]:
+        node = self.definition(name)
+        own = _initializer(node)
+        found: dict[str, Parameter] = {}
+        if own is None or own.args.kwarg:
+            for source, base in self._bases(node):
+                found.update(source.parameters(base))
+        if own is not None:
+            for argument, default in zip(own.args.kwonlyargs, own.args.kw_defaults, strict=True):
+                found[argument.arg] = self._parameter(argument, default)
+        return found
+
+    def constants(self, name: str) -> dict[str, Any]:
+        node = self.definition(name)
+        found: dict[str, Any] = {}
+        for source, base in self._bases(node):
+            found.update(source.constants(base))
+        for item in node.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value:
+                found[item.target.id] = ast.literal_eval(item.value)
+        return found
+
+    def _bases(self, node: Definition) -> Iterator[tuple[_Source, str]]:
+        """Base classes defined in this module or imported by name from the same distribution."""
+        if not isinstance(node, ast.ClassDef):
+            return
+        imported = {
+            alias.asname or alias.name: (statement.module, alias.name)
+            for statement in self.tree.body
+            if isinstance(statement, ast.ImportFrom) and statement.module
+            for alias in statement.names
+        }
+        local = {item.name for item in self.tree.body if isinstance(item, ast.ClassDef)}
+        package = self.module.partition(".")[0]
+        for base in node.bases:
+            if not isinstance(base, ast.Name):
+                continue
+            if base.id in local:
+                yield self, base.id
+            elif base.id in imported and imported[base.id][0].partition(".")[0] == package:
+                module, attribute = imported[base.id]
+                yield _Source.read(module), attribute
+
+    def _parameter(self, argument: ast.arg, default: ast.expr | None) -> Parameter:
+        try:
+            hint = _type(argument.annotation)
+            value = REQUIRED if default is None else ast.literal_eval(default)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DomainNormError(
+                f"{self.module}: parameter '{argument.arg}' cannot be a recipe key ({error}); use "
+                "builtin types, Literal and literal defaults"
+            ) from error
+        return Parameter(argument.arg, hint, value)
+
+
+def _initializer(node: Definition) -> ast.FunctionDef | None:
+    if isinstance(node, ast.FunctionDef):
+        return node
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            return item
+    return None
+
+
+def _type(node: ast.expr | None) -> Any:
+    """The type that an annotation spells, read as data: builtins, Any, Literal, unions, generics."""
+    match node:
+        case None | ast.Constant(value=None):
+            return Any if node is None else None
+        case ast.Name(id=name):
+            return _TYPES[name]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return Union[_type(left), _type(right)]
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
+            return Literal.__getitem__(ast.literal_eval(choices))
+        case ast.Subscript(value=ast.Name(id=name), slice=ast.Tuple(elts=elements)):
+            return _TYPES[name][tuple(map(_type, elements))]
+        case ast.Subscript(value=ast.Name(id=name), slice=element):
+            return _TYPES[name][_type(element)]
+    raise TypeError(f"annotation '{ast.unparse(node)}'")
+
+
+def _is_mark(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Name) and decorator.id == "register"
+
+
+def _source_file(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise DomainNormError(f"{module}: no such module")
+    return Path(spec.origin)
