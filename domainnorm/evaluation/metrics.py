@@ -1,0 +1,185 @@
+"""Point metrics of predictions.
+
+Every metric here is a function of a few weighted sums over samples. Point values weigh each
+sample by one, bootstrap resamples by how often they drew it; both go through the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from domainnorm.evaluation.predictions import EvaluationError, Predictions
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll")
+LOWER_IS_BETTER = frozenset({"ece", "nll"})
+
+
+def classification_metrics(predictions: Predictions, bins: int = 15) -> dict[str, float]:
+    """Metrics of the labelled samples, and their number.
+
+    Args:
+        predictions: Predictions of N samples; those without a label are dropped.
+        bins: Number of equal-width confidence bins of the calibration error.
+
+    Returns:
+        ``accuracy``, ``balanced_accuracy`` (mean recall of the classes that have samples),
+        ``macro_f1`` (mean F1 of the classes in targets or predictions), ``ece`` (all in [0, 1]),
+        ``nll`` (mean −ln p of the true class, nats) and ``n``, the number of labelled samples.
+
+    Raises:
+        EvaluationError: No sample has a label, or ``bins`` is not positive.
+
+    Reference:
+        Calibration error: Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
+        arXiv:1706.04599, eq. 3 (15 bins, open below and closed above).
+    """
+    sums = MetricSums.of(predictions, bins)
+    unit = torch.ones(sums.num_samples, 1, dtype=torch.float64)
+    values = {name: float(value) for name, value in sums.metrics(unit).items()}
+    return {**values, "n": float(sums.num_samples)}
+
+
+@dataclass(frozen=True)
+class MetricSums:
+    """The sums over samples that metrics need, as a sparse matrix that weights multiply.
+
+    Args:
+        incidence: What each sample adds to each sum, sparse float64 (3K + bins + 1, N). Rows:
+            K of hits, K of labels, K of predictions, one per bin of correct − confidence, one
+            of −ln p.
+        num_classes: Number of classes K.
+    """
+
+    incidence: Tensor
+    num_classes: int
+
+    @staticmethod
+    def of(predictions: Predictions, bins: int) -> MetricSums:
+        """Sums of the labelled samples of ``predictions``.
+
+        Raises:
+            EvaluationError: No sample has a label, or ``bins`` is not positive.
+        """
+        labelled = _require_labels(predictions)
+        classes = labelled.num_classes
+        confidence, predicted, correct = _top_class(labelled)
+        hit = correct.nonzero().squeeze(1)
+        # float32 probabilities underflow to zero; its smallest normal number caps −ln p at 87.3.
+        likelihood = labelled.probabilities.gather(1, labelled.target[:, None]).squeeze(1)
+        surprise = -likelihood.clamp(min=torch.finfo(torch.float32).tiny).double().log()
+        sample = torch.arange(len(labelled))
+        one = torch.ones(len(labelled), dtype=torch.float64)
+        last = 3 * classes + bins
+        parts = [
+            (labelled.target[hit], hit, one[hit]),
+            (classes + labelled.target, sample, one),
+            (2 * classes + predicted, sample, one),
+            (3 * classes + _bin_of(confidence, bins), sample, correct.double() - confidence),
+            (torch.full_like(sample, last), sample, surprise),
+        ]
+        rows, columns, values = (torch.cat(column) for column in zip(*parts, strict=True))
+        incidence = torch.sparse_coo_tensor(
+            torch.stack([rows, columns]), values, (last + 1, len(labelled)), check_invariants=False
+        ).coalesce()
+        return MetricSums(incidence, classes)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of labelled samples N."""
+        return int(self.incidence.shape[1])
+
+    def metrics(self, weights: Tensor) -> dict[str, Tensor]:
+        """Weighted metrics for several weightings at once.
+
+        Args:
+            weights: Weight of each labelled sample in each weighting, (N, B), float64, >= 0; every
+                column has a positive sum.
+
+        Returns:
+            For each name of `METRICS` its value under every weighting, (B,).
+        """
+        total = weights.sum(dim=0)  # (B,)
+        sums = torch.sparse.mm(self.incidence, weights)  # (3K + bins + 1, B)
+        hits, labels, predicted, gaps = sums[:-1].tensor_split(
+            [self.num_classes, 2 * self.num_classes, 3 * self.num_classes]
+        )
+        return {
+            "accuracy": hits.sum(dim=0) / total,
+            "balanced_accuracy": _mean_ratio(hits, labels),
+            "macro_f1": _mean_ratio(2 * hits, labels + predicted),
+            "ece": gaps.abs().sum(dim=0) / total,
+            "nll": sums[-1] / total,
+        }
+
+
+@dataclass(frozen=True)
+class CalibrationBins:
+    """Accuracy against confidence, by confidence.
+
+    Args:
+        edges: Borders of the bins (bins + 1,), from 0 to 1.
+        confidence: Mean confidence of each bin (bins,); nan where empty.
+        accuracy: Accuracy of each bin (bins,); nan where empty.
+        count: Samples in each bin (bins,).
+    """
+
+    edges: Tensor
+    confidence: Tensor
+    accuracy: Tensor
+    count: Tensor
+
+
+def calibration_bins(predictions: Predictions, bins: int = 15) -> CalibrationBins:
+    """The bins whose weighted gaps sum to the expected calibration error.
+
+    Raises:
+        EvaluationError: No sample has a label, or ``bins`` is not positive.
+    """
+    confidence, _, correct = _top_class(_require_labels(predictions))
+    chosen = _bin_of(confidence, bins)
+    count = torch.bincount(chosen, minlength=bins)
+    return CalibrationBins(
+        edges=torch.linspace(0, 1, bins + 1, dtype=torch.float64),
+        confidence=torch.bincount(chosen, confidence, minlength=bins) / count,
+        accuracy=torch.bincount(chosen, correct.double(), minlength=bins) / count,
+        count=count,
+    )
+
+
+def _require_labels(predictions: Predictions) -> Predictions:
+    labelled = predictions.labelled()
+    if len(labelled) == 0:
+        raise EvaluationError(
+            f"metrics: none of {len(predictions)} samples has a label, expected at least one; "
+            "evaluate on a labelled split"
+        )
+    return labelled
+
+
+def _top_class(labelled: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+    """Confidence (N,) float64, predicted class (N,) and whether it is right (N,) bool."""
+    confidence, predicted = labelled.probabilities.max(dim=1)
+    return confidence.double(), predicted, predicted == labelled.target
+
+
+def _bin_of(confidence: Tensor, bins: int) -> Tensor:
+    """Number of the bin (lo, hi] of each confidence.
+
+    torchmetrics closes its bins below instead, which puts a confidence of exactly 1 in a bin alone.
+    """
+    if bins < 1:
+        raise EvaluationError(f"metrics: bins={bins}, expected a positive number of bins")
+    return torch.bucketize(confidence, torch.arange(1, bins, dtype=torch.float64) / bins)
+
+
+def _mean_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Mean over the classes (K, B) whose denominator is positive.
+
+    A class without samples has no recall. torchmetrics calls it 0 once it is predicted by mistake.
+    """
+    present = denominator > 0
+    ratio = torch.where(present, numerator / denominator.clamp(min=1e-300), 0.0)
+    return ratio.sum(dim=0) / present.sum(dim=0)

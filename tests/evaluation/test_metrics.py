@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+from domainnorm.evaluation import (
+    METRICS,
+    EvaluationError,
+    MetricSums,
+    Predictions,
+    calibration_bins,
+    classification_metrics,
+)
+from tests.reference import metrics as reference
+
+
+def random_predictions(
+    count: int = 200, classes: int = 5, seed: int = 0, absent: int | None = None
+) -> Predictions:
+    """Predictions better than chance; no target is ``absent``, though it may be predicted."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, classes, (count,), generator=generator)
+    if absent is not None:
+        target[target == absent] = (absent + 1) % classes
+    logits = torch.randn(count, classes, generator=generator)
+    logits[torch.arange(count), target] += 1
+    return Predictions(logits.softmax(dim=1), target, torch.arange(count))
+
+
+CASES = {
+    "usual": random_predictions(),
+    "two classes": random_predictions(50, 2, seed=1),
+    "one sample": random_predictions(1, 3, seed=2),
+    "class without samples": random_predictions(120, 4, seed=3, absent=2),
+    "many classes, most absent": random_predictions(20, 50, seed=4),
+}
+cases = pytest.mark.parametrize("predictions", CASES.values(), ids=CASES.keys())
+
+
+@cases
+@pytest.mark.parametrize("metric", METRICS)
+def test_metric_equals_slow_reference(predictions: Predictions, metric: str) -> None:
+    rows, target = predictions.probabilities.tolist(), predictions.target.tolist()
+    expected = getattr(reference, metric)(rows, target)
+    assert classification_metrics(predictions)[metric] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@cases
+def test_balanced_accuracy_equals_scikit_learn(predictions: Predictions) -> None:
+    expected = balanced_accuracy_score(predictions.target, predictions.probabilities.argmax(dim=1))
+    assert classification_metrics(predictions)["balanced_accuracy"] == pytest.approx(expected)
+
+
+@cases
+def test_macro_f1_equals_scikit_learn(predictions: Predictions) -> None:
+    guess = predictions.probabilities.argmax(dim=1)
+    expected = f1_score(predictions.target, guess, average="macro")
+    assert classification_metrics(predictions)["macro_f1"] == pytest.approx(expected)
+
+
+@cases
+def test_accuracy_equals_scikit_learn(predictions: Predictions) -> None:
+    expected = accuracy_score(predictions.target, predictions.probabilities.argmax(dim=1))
+    assert classification_metrics(predictions)["accuracy"] == pytest.approx(expected)
+
+
+def test_nll_equals_scikit_learn() -> None:
+    predictions = CASES["usual"]
+    exact = predictions.probabilities.double()
+    exact /= exact.sum(dim=1, keepdim=True)  # scikit-learn warns about float32 rounding
+    expected = log_loss(predictions.target, exact, labels=range(5))
+    assert classification_metrics(predictions)["nll"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_ece_equals_torchmetrics_away_from_bin_borders() -> None:
+    predictions = CASES["usual"]
+    expected = multiclass_calibration_error(
+        predictions.probabilities, predictions.target, num_classes=5, n_bins=15
+    )
+    assert classification_metrics(predictions)["ece"] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_class_predicted_but_absent_does_not_lower_balanced_accuracy() -> None:
+    probabilities = torch.eye(3)[[0, 0, 2, 1]]
+    predictions = Predictions(probabilities, torch.tensor([0, 0, 0, 1]), torch.arange(4))
+    torchmetrics_value = multiclass_accuracy(
+        probabilities, predictions.target, num_classes=3, average="macro"
+    )
+    assert float(torchmetrics_value) == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert classification_metrics(predictions)["balanced_accuracy"] == pytest.approx(
+        (2 / 3 + 1) / 2
+    )
+
+
+@pytest.mark.parametrize(("confidence", "count"), [(0.5, [0, 1, 0, 0]), (1.0, [0, 0, 0, 1])])
+def test_bins_are_closed_above(confidence: float, count: list[int]) -> None:
+    probabilities = torch.tensor([[confidence, 1 - confidence]])
+    predictions = Predictions(probabilities, torch.tensor([0]), torch.tensor([0]))
+    assert calibration_bins(predictions, bins=4).count.tolist() == count
+
+
+def test_calibration_bins_sum_to_the_calibration_error() -> None:
+    predictions = CASES["usual"]
+    bins = calibration_bins(predictions, bins=10)
+    gaps = torch.nan_to_num((bins.accuracy - bins.confidence).abs()) * bins.count
+    expected = classification_metrics(predictions, bins=10)["ece"]
+    assert float(gaps.sum() / bins.count.sum()) == pytest.approx(expected)
+
+
+def test_samples_without_label_do_not_count() -> None:
+    known = CASES["usual"]
+    mixed = Predictions(
+        torch.cat([known.probabilities, torch.eye(5)]),
+        torch.cat([known.target, torch.full((5,), -1)]),
+        torch.arange(205),
+    )
+    assert classification_metrics(mixed) == classification_metrics(known)
+
+
+def test_n_counts_labelled_samples() -> None:
+    predictions = Predictions(torch.eye(2), torch.tensor([0, -1]), torch.arange(2))
+    assert classification_metrics(predictions)["n"] == 1
+
+
+def test_impossible_prediction_has_finite_nll() -> None:
+    predictions = Predictions(torch.eye(2)[[0]], torch.tensor([1]), torch.tensor([0]))
+    assert classification_metrics(predictions)["nll"] == pytest.approx(87.3365, abs=1e-3)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_integer_weights_equal_repeated_samples(metric: str) -> None:
+    predictions = CASES["class without samples"]
+    times = torch.arange(120) % 4
+    rows = torch.repeat_interleave(torch.arange(120), times)
+    repeated = Predictions(predictions.probabilities[rows], predictions.target[rows], rows)
+    weighted = MetricSums.of(predictions, 15).metrics(times.double()[:, None])
+    expected = classification_metrics(repeated)[metric]
+    assert float(weighted[metric]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("target", [[], [-1, -1]])
+def test_no_labelled_sample_is_an_error(target: list[int]) -> None:
+    count = len(target)
+    predictions = Predictions(
+        torch.ones(count, 1), torch.tensor(target, dtype=torch.int64), torch.arange(count)
+    )
+    with pytest.raises(EvaluationError, match=f"none of {count} samples has a label"):
+        classification_metrics(predictions)
+
+
+def test_bins_must_be_positive() -> None:
+    with pytest.raises(EvaluationError, match="bins=0, expected a positive number"):
+        classification_metrics(CASES["usual"], bins=0)
