@@ -1,0 +1,5 @@
+"""Images of many domains: datasets, splits, augmentation and the LightningDataModule over them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

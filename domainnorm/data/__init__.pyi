@@ -1,0 +1,10 @@
+from .augment import build_pipeline as build_pipeline
+from .datamodule import DomainDataModule as DomainDataModule
+from .datamodule import Loading as Loading
+from .dataset import DomainDataset as DomainDataset
+from .dataset import Record as Record
+from .preprocessing import Preprocessing as Preprocessing
+from .sampler import DomainBalancedBatchSampler as DomainBalancedBatchSampler
+from .sampler import Draw as Draw
+from .steps import check_steps as check_steps
+from .view import DomainView as DomainView

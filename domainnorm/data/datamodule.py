@@ -1,0 +1,243 @@
+"""Loaders of one transfer: mixed training batches, and one evaluation loader per domain."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from domainnorm.data.augment import Pipeline, Step, build_pipeline
+from domainnorm.data.dataset import UNLABELLED, DomainDataset, Split, select_domains
+from domainnorm.data.preprocessing import Preprocessing
+from domainnorm.data.sampler import DomainBalancedBatchSampler
+from domainnorm.data.view import DomainView
+from domainnorm.errors import DataError, unknown
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How batches are made.
+
+    Args:
+        batch_size: Training images of one batch on one rank, all domains together.
+        eval_batch_size: Images of one validation or test batch on one rank.
+        num_workers: Processes that decode and augment; 0 does it in the main process.
+        seed: Non-negative seed of batches and augmentation.
+    """
+
+    batch_size: int = 32
+    eval_batch_size: int = 64
+    num_workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("batch_size", 1),
+            ("eval_batch_size", 1),
+            ("num_workers", 0),
+            ("seed", 0),
+        ):
+            if getattr(self, name) < least:
+                raise DataError(f"{name}: {getattr(self, name)}, expected {least} or more")
+
+
+class DomainDataModule(LightningDataModule):
+    """Batches ``{"image", "target", "domain", "index"}`` of the domains of one transfer.
+
+    Training batches mix the labelled and the unlabelled domains; targets of unlabelled ones are
+    -1 before any batch exists. Validation covers labelled domains only, so that no label of an
+    unlabelled domain can choose a checkpoint. Testing covers every domain, with labels. Use it
+    with ``Trainer(use_distributed_sampler=False)``: batches and evaluation images are already
+    divided among ranks, evaluation without repeating any image.
+
+    Args:
+        dataset: The images.
+        domain_names: The transfer's domains; a domain label is a position in this list.
+        labelled: Domains whose labels reach training and validation.
+        unlabelled: Domains whose images reach training without labels.
+        preprocessing: The backbone's.
+        augment: Steps of the training pipeline by domain name; ``default`` is for the domains
+            that are not named, and no steps when absent.
+        loading: Batch sizes, workers and seed.
+
+    Raises:
+        DataError: An unknown domain, a domain without images in a split it needs, a labelled
+            domain with an unlabelled image, or a wrong step; the message names the key or file.
+    """
+
+    def __init__(
+        self,
+        dataset: DomainDataset,
+        *,
+        domain_names: Sequence[str],
+        labelled: Sequence[str],
+        unlabelled: Sequence[str],
+        preprocessing: Preprocessing,
+        augment: Mapping[str, Sequence[Step]] | None = None,
+        loading: Loading | None = None,
+    ) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.domain_names = select_domains("domain_names", domain_names, dataset.domain_names)
+        self.labelled = _subset("labelled", labelled, self.domain_names)
+        self.unlabelled = _subset("unlabelled", unlabelled, self.domain_names)
+        both = sorted(set(self.labelled) & set(self.unlabelled))
+        if both:
+            raise DataError(f"unlabelled: {', '.join(both)} also in labelled; choose one")
+        self.loading = loading or Loading()
+        self.evaluation_pipeline = Pipeline([], preprocessing)
+        self.training_pipelines = self._pipelines(augment or {}, preprocessing)
+        self._check_records()
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the K classes."""
+        return self.dataset.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def val_domains(self) -> list[str]:
+        """Domain of each validation loader."""
+        return self.labelled
+
+    @property
+    def test_domains(self) -> list[str]:
+        """Domain of each test loader."""
+        return self.domain_names
+
+    @property
+    def class_counts(self) -> Tensor:
+        """Training images of each class in the labelled domains: (K,), int64."""
+        positions = self._positions(self.labelled, "train")
+        counts = Counter(self.dataset.records[position].target for position in positions)
+        return torch.tensor([counts[target] for target in range(self.num_classes)])
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Mixed batches of all training domains, grouped by domain.
+
+        Raises:
+            DataError: No training domains, or a batch smaller than their number.
+        """
+        view = self._view([*self.labelled, *self.unlabelled], "train", self.labelled)
+        rank, world_size = self._rank()
+        sampler = DomainBalancedBatchSampler(
+            view.domains.tolist(),
+            batch_size=self.loading.batch_size,
+            seed=self.loading.seed,
+            epoch=self._epoch,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(view, batch_sampler=sampler)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """One loader for each labelled domain, with labels, in the order of `val_domains`."""
+        return [self._evaluation(domain, "val") for domain in self.val_domains]
+
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """One loader for each domain, with labels, in the order of `test_domains`."""
+        return [self._evaluation(domain, "test") for domain in self.test_domains]
+
+    def _evaluation(self, domain: str, split: Split) -> DataLoader[Batch]:
+        view = self._view([domain], split, [domain])
+        rank, world_size = self._rank()
+        # Padding ranks to equal length would count some images twice.
+        shard = list(range(rank, len(view), world_size))
+        return self._loader(view, sampler=shard, batch_size=self.loading.eval_batch_size)
+
+    def _view(self, domains: Sequence[str], split: Split, labelled: Sequence[str]) -> DomainView:
+        training = split == "train"
+        return DomainView(
+            self.dataset,
+            self._positions(domains, split),
+            domain_names=self.domain_names,
+            labelled=labelled,
+            pipelines={
+                name: self.training_pipelines[name] if training else self.evaluation_pipeline
+                for name in domains
+            },
+        )
+
+    def _loader(self, view: DomainView, **options: Any) -> DataLoader[Batch]:
+        workers = self.loading.num_workers
+        return DataLoader(
+            view,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+            # Otherwise making an iterator would draw from, and so shift, the global generator.
+            generator=torch.Generator().manual_seed(self.loading.seed),
+            **options,
+        )
+
+    def _positions(self, domains: Sequence[str], split: Split) -> list[int]:
+        return [
+            position
+            for position, record in enumerate(self.dataset.records)
+            if record.split == split and record.domain in domains
+        ]
+
+    def _pipelines(
+        self, augment: Mapping[str, Sequence[Step]], preprocessing: Preprocessing
+    ) -> dict[str, Pipeline]:
+        known = ["default", *self.dataset.domain_names]
+        for name in augment:
+            if name not in known:
+                raise DataError(f"augment.{name}: {unknown('domain', name, known)}")
+        return {
+            domain: build_pipeline(augment.get(key, []), preprocessing, f"augment.{key}")
+            for domain in self.domain_names
+            for key in [domain if domain in augment else "default"]
+        }
+
+    def _check_records(self) -> None:
+        for domain in self.domain_names:
+            trains = domain in self.labelled or domain in self.unlabelled
+            needs: list[Split] = ["test"]
+            needs += ["train"] if trains else []
+            needs += ["val"] if domain in self.labelled else []
+            for split in needs:
+                if not self._positions([domain], split):
+                    raise DataError(
+                        f"domain '{domain}': no images in split {split}; add images, or rows with "
+                        f"split {split} to the split table"
+                    )
+        for record in self.dataset.records:
+            if (
+                record.target == UNLABELLED
+                and record.domain in self.labelled
+                and record.split != "test"
+            ):
+                raise DataError(
+                    f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
+                    "give the image a class or remove it"
+                )
+
+    def _epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer else 0
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _subset(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
+    return select_domains(key, names, known) if names else []
+
+
+def _one_thread(worker: int) -> None:  # noqa: ARG001
+    # Workers share the cores already; OpenCV would start a thread per core in each of them.
+    cv2.setNumThreads(0)

@@ -1,0 +1,2 @@
+from .folder import Folder as Folder
+from .scans import Scans as Scans

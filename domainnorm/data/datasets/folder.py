@@ -1,0 +1,165 @@
+"""Image files in folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import UNLABELLED, DomainDataset, Record, select_domains
+from domainnorm.data.decode import SUFFIXES, read_image
+from domainnorm.data.splits import check_fraction, check_groups, cut
+from domainnorm.data.table import Row, read_table
+from domainnorm.errors import DataError
+from domainnorm.registry import register
+
+DATA_VARIABLE = "DOMAINNORM_DATA"
+DEFAULT_TABLE = "splits.csv"
+
+
+@register
+class Folder(DomainDataset):
+    """Image files laid out as <domain>/<class>/<image>, with an optional table of splits.
+
+    With a table, its splits are used; where it has no ``val`` row at all, a validation split is
+    cut out of its training rows. Without one, test and validation splits are drawn from all
+    images. Drawn splits are stratified by domain and class, keep groups whole, and depend on the
+    names of the files and on ``split_seed`` alone, not on the chosen ``domains``.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        splits: Name of the table inside ``root``: CSV with columns file, domain, class, group,
+            split. An empty group means the file itself, an empty class an image without a label.
+            The default one may be absent; an empty name ignores any table.
+        domains: Domains to use, in this order; all of them when None.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        test_fraction: Share of all images to test on when there is no table, in (0, 1).
+        split_seed: Seed of drawn splits.
+
+    Raises:
+        DataError: The root, a domain, a file or a class is missing, or the table is wrong; the
+            message names the key, folder or file.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        splits: str = "splits.csv",
+        domains: list[str] | None = None,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.3,
+        split_seed: int = 0,
+    ) -> None:
+        check_fraction("data.val_fraction", val_fraction)
+        check_fraction("data.test_fraction", test_fraction)
+        self.root = _resolved(root)
+        table = self.root / splits
+        tabled = _is_tabled(table, splits)
+        rows = read_table(table) if tabled else _scanned(self.root)
+        known = sorted({row.domain for row in rows} | set(() if tabled else _folders(self.root)))
+        self.domain_names = select_domains("data.domains", domains, known)
+        if tabled:
+            check_groups(rows, str(table))
+        else:
+            rows = cut(rows, "test", test_fraction, split_seed)
+        if all(row.split != "val" for row in rows):
+            rows = cut(rows, "val", val_fraction, split_seed)
+        used = [row for row in rows if row.domain in self.domain_names]
+        self.class_names = sorted({row.label for row in used if row.label})
+        number = {name: target for target, name in enumerate(self.class_names)}
+        self.records = [
+            Record(row.file, row.domain, number.get(row.label, UNLABELLED), row.group, row.split)
+            for row in used
+        ]
+        self._check_domains()
+        if not self.class_names:
+            raise DataError(f"{table}: no image of {', '.join(self.domain_names)} has a class")
+        if tabled:
+            self._check_files(table)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Pixels of one record: (H, W, 3), RGB, 0 to 255.
+
+        Raises:
+            DataError: The file cannot be read or decoded; the message names it.
+        """
+        return read_image(self.root / self.records[index].file)
+
+    def _check_domains(self) -> None:
+        for domain in self.domain_names:
+            own = [record for record in self.records if record.domain == domain]
+            if not own:
+                raise DataError(
+                    f"{self.root / domain}: no images; expected <domain>/<class>/<image> with "
+                    f"one of the suffixes {' '.join(sorted(SUFFIXES))}"
+                )
+            if any(record.target != UNLABELLED for record in own):
+                self._check_classes(domain, own)
+
+    def _check_classes(self, domain: str, records: Sequence[Record]) -> None:
+        trained = {record.target for record in records if record.split == "train"}
+        for target, name in enumerate(self.class_names):
+            if target not in trained:
+                elsewhere = sum(record.target == target for record in records)
+                raise DataError(
+                    f"{self.root}: domain '{domain}' has no training image of class '{name}' "
+                    f"({elsewhere} in its other splits); add images, or choose other domains with "
+                    "data.domains"
+                )
+
+    def _check_files(self, table: Path) -> None:
+        for record in self.records:
+            if not (self.root / record.file).is_file():
+                raise DataError(
+                    f"{table}: '{record.file}' is listed but {self.root / record.file} does not "
+                    "exist; restore the file or remove its row"
+                )
+
+
+def _resolved(root: str) -> Path:
+    base = os.environ.get(DATA_VARIABLE)
+    folder = Path(base or "data") / root
+    if not folder.is_dir():
+        state = f"is '{base}'" if base else "is not set, so 'data' is used"
+        raise DataError(
+            f"data.root: '{root}' resolves to {folder.absolute()}, which is not a folder; the "
+            f"environment variable {DATA_VARIABLE} {state}; docs/data.md says how to get the data"
+        )
+    return folder.absolute()
+
+
+def _is_tabled(table: Path, name: str) -> bool:
+    if not name or table.is_file():
+        return bool(name)
+    if name != DEFAULT_TABLE:
+        raise DataError(f"data.splits: {table} does not exist; leave the key out for drawn splits")
+    return False
+
+
+def _folders(folder: Path) -> list[str]:
+    # Hidden folders belong to tools (.git, .ipynb_checkpoints), not to the data.
+    return sorted(
+        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
+    )
+
+
+def _scanned(root: Path) -> list[Row]:
+    """Every image of ``<domain>/<class>/``, sorted by file, all in the training split."""
+    files = [
+        f"{domain}/{label}/{entry.name}"
+        for domain in _folders(root)
+        for label in _folders(root / domain)
+        for entry in (root / domain / label).iterdir()
+        if entry.suffix.lower() in SUFFIXES and entry.is_file() and entry.name[0] != "."
+    ]
+    if not files:
+        raise DataError(
+            f"data.root: no images below {root}; expected <domain>/<class>/<image> (docs/data.md)"
+        )
+    parts = ((file, *file.split("/")[:2]) for file in sorted(files))
+    return [Row(file, domain, label, file, "train") for file, domain, label in parts]

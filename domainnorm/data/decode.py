@@ -1,0 +1,65 @@
+"""Image files -> 8-bit RGB pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.errors import DataError
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"},
+)
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+
+
+def read_image(file: Path) -> NDArray[np.uint8]:
+    """Decode a file to (H, W, 3) RGB, 0 to 255, whatever its number of channels and its depth.
+
+    Grey and palette images get three channels, an alpha channel is dropped, the orientation an
+    EXIF tag states is applied, and 16-bit values are divided by 257 (65535 becomes 255).
+
+    Raises:
+        DataError: The file is missing, truncated, no image, or holds another number type.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}; restore the file or remove its entry") from None
+    image = _decoded(data)
+    if image is None:
+        raise DataError(
+            f"{file}: not a readable image ({len(data)} bytes; truncated, damaged or another "
+            "format); replace the file, or remove it and its row in the split table"
+        )
+    if image.dtype == np.uint16:
+        image = cv2.convertScaleAbs(image, alpha=1 / 257)
+    if image.dtype != np.uint8:
+        raise DataError(
+            f"{file}: pixels are {image.dtype}, expected 8-bit or 16-bit integers; convert the file"
+        )
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _decoded(data: bytes) -> NDArray[Any] | None:
+    if not data or _is_cut_jpeg(data):
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    except cv2.error:
+        return None
+
+
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Whether a JPEG lacks its end marker; OpenCV 4 fills the missing part with grey, silently."""
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    position = 2
+    # Segments are skipped by their length, because an embedded thumbnail has an end marker too.
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return data.find(b"\xff\xd9", position) < 0

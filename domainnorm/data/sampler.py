@@ -1,0 +1,116 @@
+"""Training batches that hold equal parts of every domain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from domainnorm.errors import DataError
+
+
+class Draw(NamedTuple):
+    """One sample of a batch.
+
+    Args:
+        position: Position in the training view.
+        seed: Seed of this sample's augmentation.
+    """
+
+    position: int
+    seed: int
+
+
+class DomainBalancedBatchSampler(Sampler[list[Draw]]):
+    """Batches with an equal share of every domain, sorted by domain.
+
+    A batch takes ``batch_size // D`` samples of each of the D domains; the remainder goes to
+    domains in rotation. Each domain is a stream of permutations of its samples, made anew for
+    every pass and every epoch; a domain smaller than its share of the epoch starts over. Batches
+    are a function of (seed, epoch, rank) alone, so a resumed run sees the batches it would have
+    seen. Ranks take neighbouring, disjoint slices of the same stream.
+
+    Args:
+        domains: Domain label of every position of the training view.
+        batch_size: Samples of one batch on one rank.
+        seed: Non-negative seed of the run.
+        epoch: Gives the epoch; read whenever an iterator is made, because Lightning sets the
+            epoch of samplers too late when it resumes (Lightning issue #21938).
+        rank: This process, in ``0 .. world_size - 1``.
+        world_size: Number of processes.
+
+    Raises:
+        DataError: No samples, or a batch smaller than the number of domains.
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[int],
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        labels = np.asarray(domains, dtype=np.int64)
+        self.positions = {
+            int(label): np.flatnonzero(labels == label) for label in np.unique(labels)
+        }
+        if not self.positions:
+            raise DataError("train: no images to draw batches from; add images to the split train")
+        if batch_size < len(self.positions):
+            raise DataError(
+                f"batch_size: {batch_size} for {len(self.positions)} training domains; every batch "
+                f"holds each of them, so use at least {len(self.positions)}"
+            )
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = epoch
+        self.rank = rank
+        self.world_size = world_size
+        self.num_batches = math.ceil(len(labels) / (batch_size * world_size))
+
+    def __len__(self) -> int:
+        """Batches of one epoch on one rank."""
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """Batches of the present epoch."""
+        return iter(self._batches(self.epoch()))
+
+    def _batches(self, epoch: int) -> list[list[Draw]]:
+        shares = self._shares()  # (batches, D)
+        batches: list[list[Draw]] = [[] for _ in range(self.num_batches)]
+        for column, label in enumerate(self.positions):
+            stream = self._stream(epoch, label, int(shares[:, column].sum()) * self.world_size)
+            start = 0
+            for batch, share in zip(batches, shares[:, column].tolist(), strict=True):
+                mine = start + self.rank * share
+                batch.extend(stream[mine : mine + share])
+                start += self.world_size * share
+        return batches
+
+    def _shares(self) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+        """Samples of each domain in each batch of one rank."""
+        num_domains = len(self.positions)
+        share, remainder = divmod(self.batch_size, num_domains)
+        shares = np.full((self.num_batches, num_domains), share, dtype=np.int64)
+        turns = np.arange(self.num_batches * remainder) % num_domains
+        np.add.at(shares, (np.arange(len(turns)) // max(remainder, 1), turns), 1)
+        return shares
+
+    def _stream(self, epoch: int, label: int, length: int) -> list[Draw]:
+        positions = self.positions[label]
+        seeds = np.random.SeedSequence((self.seed, epoch, label)).generate_state(length, np.uint64)
+        passes = [
+            np.random.Generator(np.random.PCG64((self.seed, epoch, label, number))).permutation(
+                positions
+            )
+            for number in range(math.ceil(length / len(positions)))
+        ]
+        drawn = np.concatenate(passes)[:length]
+        return list(map(Draw, drawn.tolist(), seeds.tolist()))

@@ -1,0 +1,100 @@
+"""Seeded splits that are stratified by domain and class and never tear a group apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from domainnorm.data.dataset import Split
+from domainnorm.data.table import Row
+from domainnorm.errors import DataError
+
+_Stratum = tuple[str, str]
+
+
+def cut(rows: Sequence[Row], split: Split, fraction: float, seed: int) -> list[Row]:
+    """Move a fraction of the training groups into another split.
+
+    Groups are drawn within strata, a stratum being the domain and class of a group's first row,
+    until the moved images are as near to ``fraction`` as whole groups allow. A stratum always
+    keeps a group for training, and gives up at least one when it has three or more. The draw
+    depends on the set of rows and on ``seed``, not on their order.
+
+    Args:
+        rows: Images of all domains; those whose split is not ``train`` pass through.
+        split: Where the drawn groups go.
+        fraction: Share of the training images to move, in (0, 1).
+        seed: Seed of the draw.
+
+    Returns:
+        The rows in their given order, with their new splits.
+    """
+    training = sorted(
+        (row for row in rows if row.split == "train"),
+        key=lambda row: (row.domain, row.label, row.file),
+    )
+    sizes = Counter(row.group for row in training)
+    strata: dict[_Stratum, list[str]] = defaultdict(list)
+    for group, first in {row.group: row for row in reversed(training)}.items():
+        strata[first.domain, first.label].append(group)
+    moved: set[str] = set()
+    for stratum, groups in strata.items():
+        moved.update(_drawn(sorted(groups), sizes, fraction, _generator(seed, split, stratum)))
+    return [
+        replace(row, split=split) if row.split == "train" and row.group in moved else row
+        for row in rows
+    ]
+
+
+def check_groups(rows: Sequence[Row], where: str) -> None:
+    """Refuse splits that put images of one group on both sides.
+
+    Raises:
+        DataError: Names the group and one file on either side.
+    """
+    seen: dict[str, Row] = {}
+    for row in rows:
+        first = seen.setdefault(row.group, row)
+        if first.split != row.split:
+            raise DataError(
+                f"{where}: group '{row.group}' is in split {first.split} ({first.file}) and in "
+                f"split {row.split} ({row.file}); a group belongs to one split in all "
+                "domains, so move its images together or give unrelated groups different names"
+            )
+
+
+def check_fraction(key: str, value: float) -> None:
+    """Refuse a fraction outside (0, 1).
+
+    Raises:
+        DataError: Names the key.
+    """
+    if not 0 < value < 1:
+        raise DataError(f"{key}: {value}, expected a number between 0 and 1, both excluded")
+
+
+def _drawn(
+    groups: list[str], sizes: Counter[str], fraction: float, generator: np.random.Generator
+) -> list[str]:
+    wanted = fraction * sum(sizes[group] for group in groups)
+    drawn: list[str] = []
+    taken = 0
+    for position in generator.permutation(len(groups)):
+        group = groups[position]
+        if len(drawn) + 1 == len(groups):
+            break
+        required = not drawn and len(groups) >= 3
+        if required or abs(taken + sizes[group] - wanted) < abs(taken - wanted):
+            drawn.append(group)
+            taken += sizes[group]
+    return drawn
+
+
+def _generator(seed: int, split: Split, stratum: _Stratum) -> np.random.Generator:
+    # hash() of a string differs between processes; a digest does not.
+    digest = hashlib.sha256(repr((seed, split, *stratum)).encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))

@@ -1,0 +1,84 @@
+"""The split table of a folder: a CSV file with the columns file, domain, class, group, split."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from domainnorm.data.dataset import Split
+from domainnorm.errors import DataError, nearest
+
+COLUMNS = ("file", "domain", "class", "group", "split")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a split table.
+
+    Args:
+        file: Path relative to the root of the data, with forward slashes.
+        domain: Name of the domain.
+        label: Name of the class; empty for an image without a label.
+        group: Name of the group; the file when the column is empty.
+        split: The split it belongs to.
+    """
+
+    file: str
+    domain: str
+    label: str
+    group: str
+    split: Split
+
+
+def read_table(file: Path) -> list[Row]:
+    """Read a split table.
+
+    Returns:
+        Rows sorted by file.
+
+    Raises:
+        DataError: The table is empty or not UTF-8 text, a column is missing, a row is short, is
+            there twice or has an unknown split; the message names the table and the line.
+    """
+    try:
+        # A table saved by a spreadsheet starts with a byte order mark, hence utf-8-sig.
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restval="")
+            _check_columns(file, reader.fieldnames or ())
+            rows = [_row(f"{file}, line {reader.line_num}", entry) for entry in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read as a UTF-8 CSV table: {error}") from error
+    if not rows:
+        raise DataError(
+            f"{file}: no rows; list the images, or delete the file to get seeded splits"
+        )
+    rows.sort(key=lambda row: row.file)
+    for first, second in itertools.pairwise(rows):
+        if first.file == second.file:
+            raise DataError(f"{file}: '{first.file}' is listed more than once; keep one row")
+    return rows
+
+
+def _check_columns(file: Path, found: object) -> None:
+    names = list(found) if isinstance(found, (list, tuple)) else []
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise DataError(
+            f"{file}: column {', '.join(missing)} missing; the first line must be "
+            f"{','.join(COLUMNS)}, got {','.join(names) or 'nothing'}"
+        )
+
+
+def _row(where: str, entry: dict[str, str]) -> Row:
+    file, domain, label, group, split = (entry[name].strip() for name in COLUMNS)
+    if not file or not domain:
+        raise DataError(f"{where}: file '{file}' and domain '{domain}'; neither may be empty")
+    for known in get_args(Split):
+        if split == known:
+            return Row(file, domain, label, group or file, known)
+    match = nearest(split, get_args(Split))
+    hint = f"; did you mean '{match}'?" if match else ""
+    raise DataError(f"{where}: split '{split}', expected train, val or test{hint}")
