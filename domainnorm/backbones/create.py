@@ -1,0 +1,131 @@
+"""Any timm network with conditional norms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from domainnorm.backbones.convert import convert_norms
+from domainnorm.backbones.model import DomainModel
+from domainnorm.backbones.rules import NormRule
+from domainnorm.errors import CheckpointError, ConversionError, UnknownNameError
+
+_PROBE_SIZE = 64
+
+
+def create_model(  # noqa: PLR0913 - the public signature; further keywords are timm's
+    name: str,
+    num_classes: int = 1000,
+    norm: NormRule = None,
+    domains: Sequence[str] = ("default",),
+    *,
+    where: str | Sequence[str] = "all",
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    **options: Any,
+) -> DomainModel:
+    """Create a timm network and convert its norms.
+
+    Args:
+        name: A timm architecture, with an optional tag (``"resnet50.a1_in1k"``).
+        num_classes: K; 0 for features.
+        norm: See `convert_norms`.
+        domains: Names of the domains.
+        where: See `convert_norms`.
+        pretrained: Load timm's weights: from the file ``<name>.safetensors`` in the folder that
+            the environment variable DOMAINNORM_WEIGHTS names, if there is one, else from the hub.
+        weights: A weights file to load instead; the head is left out when classes differ.
+        **options: Further keywords of `timm.create_model` (``drop_rate``, ``in_chans``, …).
+
+    Returns:
+        The model in training mode, as timm returns it.
+
+    Raises:
+        UnknownNameError: No such architecture; the message gives the nearest.
+        CheckpointError: Weights that cannot be found or loaded.
+        ConversionError: See `convert_norms`.
+    """
+    network = _create_network(name, num_classes, pretrained, weights, options)
+    example = _probe(network, options)
+    return convert_norms(network, norm, domains, where=where, example=example)
+
+
+def data_config(model: nn.Module) -> dict[str, Any]:
+    """Input size, mean, std and interpolation that the backbone was trained with.
+
+    Returns:
+        ``input_size`` (C, H, W), ``mean``, ``std``, ``interpolation``, ``crop_pct``.
+    """
+    network = model.backbone if isinstance(model, DomainModel) else model
+    config: dict[str, Any] = timm.data.resolve_data_config({}, model=network)
+    return config
+
+
+def find_weights(name: str) -> Path | None:
+    """The file of offline weights for an architecture, or None.
+
+    Looked up as ``<name>.safetensors`` in the folder DOMAINNORM_WEIGHTS, or where that is not set
+    in ``weights/`` beside the folder DOMAINNORM_DATA.
+    """
+    folder = os.environ.get("DOMAINNORM_WEIGHTS")
+    data = os.environ.get("DOMAINNORM_DATA")
+    if folder is None and data is None:
+        return None
+    place = Path(folder) if folder else Path(str(data)).resolve().parent / "weights"
+    file = place / f"{name}.safetensors"
+    return file if file.is_file() else None
+
+
+def _create_network(
+    name: str, num_classes: int, pretrained: bool, weights: str | Path | None, options: Any
+) -> nn.Module:
+    if not timm.is_model(name):
+        raise UnknownNameError("timm architecture", name, _similar(name))
+    if weights is None and pretrained:
+        weights = find_weights(name)
+    if weights is not None:
+        if not Path(weights).is_file():
+            raise CheckpointError(f"backbone.weights: no file {weights}; give a .safetensors file")
+        options = {**options, "pretrained_cfg_overlay": {"file": str(weights)}}
+    try:
+        network = timm.create_model(
+            name, pretrained=pretrained or weights is not None, num_classes=num_classes, **options
+        )
+    except TypeError as error:
+        raise ConversionError(f"backbone.options of '{name}': {error}") from error
+    except Exception as error:
+        if not (pretrained or weights):
+            raise
+        source = weights or "timm's hub"
+        raise CheckpointError(
+            f"backbone '{name}': weights from {source} could not be loaded ({error}); without "
+            "network, set backbone.weights to a file or DOMAINNORM_WEIGHTS to a folder of "
+            f"them, e.g. {name}.safetensors"
+        ) from error
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def _similar(name: str) -> list[str]:
+    """Architectures that share the family of ``name``, enough to choose from."""
+    family = name.split(".")[0].split("_")[0].rstrip("0123456789")
+    found: list[str] = timm.list_models(f"*{family}*") if family else []
+    return (found or timm.list_models("resnet*"))[:40]
+
+
+def _probe(network: nn.Module, options: dict[str, Any]) -> torch.Tensor | None:
+    """A small input that shows which maps shrink to one element whatever the image size."""
+    parameter = next(network.parameters(), None)
+    if parameter is None or parameter.device.type == "meta":
+        return None
+    config = data_config(network)
+    fixed = bool(getattr(network, "pretrained_cfg", {}).get("fixed_input_size"))
+    size = tuple(config["input_size"][1:]) if fixed else (_PROBE_SIZE, _PROBE_SIZE)
+    channels = options.get("in_chans", config["input_size"][0])
+    return torch.zeros(1, channels, *size, device=parameter.device, dtype=parameter.dtype)

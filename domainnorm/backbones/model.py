@@ -1,0 +1,120 @@
+"""A network whose norms know the domain of each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from domainnorm.condition import ConditionSlot, as_condition
+from domainnorm.norms import ConditionalNorm
+
+
+@dataclass(frozen=True)
+class ConvertedLayer:
+    """One line of a conversion's report.
+
+    Args:
+        path: Module path in the network.
+        old: Class of the replaced layer.
+        new: Name of the norm that replaced it.
+        exact: Whether outputs are the same as before the conversion.
+        bytes_per_domain: What each domain adds in this layer, bytes.
+        note: Why it is not the norm that was asked for, or empty.
+    """
+
+    path: str
+    old: str
+    new: str
+    exact: bool
+    bytes_per_domain: int
+    note: str = ""
+
+
+class DomainModel(nn.Module):
+    """A converted network, called with images and the domain of each.
+
+    Args:
+        backbone: The network with conditional norms.
+        domain_names: Its domains; a label is a position in this tuple.
+        slot: The slot that all its norms read.
+        conversion: What was converted, layer by layer.
+
+    Example:
+        >>> logits = model(images, domain=torch.tensor([0, 1, 1]))
+        >>> logits = model(images, domain=["site_a", "site_b", "site_b"])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        domain_names: Sequence[str],
+        slot: ConditionSlot,
+        conversion: Sequence[ConvertedLayer],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.domain_names = tuple(domain_names)
+        self.slot = slot
+        self.conversion = tuple(conversion)
+
+    @property
+    def num_domains(self) -> int:
+        """D."""
+        return len(self.domain_names)
+
+    @property
+    def bytes_per_domain(self) -> int:
+        """What one more domain costs, in bytes of parameters and running moments."""
+        return sum(layer.bytes_per_domain for layer in self.conversion)
+
+    def forward(
+        self,
+        image: Tensor,
+        domain: Tensor | Sequence[str] | str | int | None = None,
+        *,
+        weights: Tensor | None = None,
+    ) -> Any:
+        """Run the backbone on a batch in which every sample may be of another domain.
+
+        Args:
+            image: (N, C, H, W), or what the backbone takes.
+            domain: Labels (N,), names (one per sample), or one name or label for all. May be left
+                out when the model has one domain.
+            weights: Soft domain weights (N, D) instead.
+
+        Returns:
+            What the backbone returns; (N, K) logits for a classifier.
+
+        Raises:
+            ConditionError: See `domainnorm.condition.as_condition`.
+        """
+        condition = as_condition(domain, weights, self.domain_names, image)
+        with self.slot.holding(condition):
+            output = self.backbone(image)
+        self.slot.arm_backward(output, condition)
+        return output
+
+    @contextmanager
+    def condition(
+        self, image: Tensor, domain: Tensor | Sequence[str] | str | int | None = None
+    ) -> Iterator[nn.Module]:
+        """The backbone under a condition, for its other methods.
+
+        Gradient checkpointing works only inside the block; `forward` has no such limit.
+
+        Example:
+            >>> with model.condition(images, domain) as backbone:
+            ...     features = backbone.forward_features(images)
+        """
+        with self.slot.holding(as_condition(domain, None, self.domain_names, image)):
+            yield self.backbone
+
+    def norms(self) -> Iterator[ConditionalNorm]:
+        """All conditional norms, in definition order."""
+        for module in self.modules():
+            if isinstance(module, ConditionalNorm):
+                yield module

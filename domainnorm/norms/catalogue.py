@@ -1,0 +1,65 @@
+"""Named norms: each is a row that says which statistics and which modulation it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NormSpec:
+    """A norm as statistics × modulation.
+
+    Args:
+        name: What a recipe writes.
+        statistics: Which moments normalize a sample.
+        modulation: Where its scale and shift come from.
+        paper: Authors, venue, arXiv id, equation.
+        use: When to take it, in one line.
+    """
+
+    name: str
+    statistics: str
+    modulation: str
+    paper: str
+    use: str
+
+
+_ROWS = (
+    NormSpec(
+        "in",
+        "instance",
+        "shared",
+        "Ulyanov et al. 2016, arXiv:1607.08022, eq. 2",
+        "removes each image's own contrast and colour; one scale and shift for all domains",
+    ),
+    NormSpec(
+        "cin",
+        "instance",
+        "table",
+        "Dumoulin et al., ICLR 2017, arXiv:1610.07629, eq. 5",
+        "style removed per image, restored per domain; on BN networks early layers only",
+    ),
+    NormSpec(
+        "bn",
+        "batch",
+        "shared",
+        "Ioffe and Szegedy, ICML 2015, arXiv:1502.03167, alg. 1",
+        "the unconditioned layer, for comparison",
+    ),
+    NormSpec(
+        "cbn",
+        "batch",
+        "table",
+        "de Vries et al., NeurIPS 2017, arXiv:1707.00683, eq. 3",
+        "domains with alike statistics and few images each: only scale and shift differ",
+    ),
+    NormSpec(
+        "dsbn",
+        "domain",
+        "table",
+        "Chang et al., CVPR 2019, arXiv:1906.03950, eq. 2",
+        "every domain has its own batch norm; exact at conversion, the safe default on BN networks",
+    ),
+)
+
+CATALOGUE: dict[str, NormSpec] = {row.name: row for row in _ROWS}

@@ -1,0 +1,76 @@
+"""Norms by name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from domainnorm.condition import ConditionSlot
+from domainnorm.errors import DomainNormError, UnknownNameError, unknown
+from domainnorm.norms.catalogue import CATALOGUE
+from domainnorm.norms.layer import ConditionalNorm
+from domainnorm.registry import Entry, Registry
+
+STATISTICS = Registry("statistics", "domainnorm.norms.statistics")
+MODULATIONS = Registry("modulation", "domainnorm.norms.modulations")
+
+
+def list_norms() -> list[str]:
+    """Names of the catalogue, for `create_norm` and a recipe's ``norm``."""
+    return list(CATALOGUE)
+
+
+def create_norm(
+    name: str,
+    num_features: int,
+    num_domains: int = 1,
+    *,
+    slot: ConditionSlot | None = None,
+    path: str = "norm",
+    **options: Any,
+) -> ConditionalNorm:
+    """Make a norm from the catalogue, or from both halves spelled ``"statistics*modulation"``.
+
+    Args:
+        name: A name of `list_norms` (``"cin"``), or two halves (``"instance*table"``).
+        num_features: C.
+        num_domains: D.
+        slot: Shared by all norms of one model; a new one when None.
+        path: Module path, for messages.
+        **options: Keywords of the statistics or the modulation (``eps``, ``momentum``, …); those
+            that one half does not have go to the other.
+
+    Raises:
+        UnknownNameError: No such norm or half; the message gives the nearest.
+        DomainNormError: An option that neither half has.
+
+    Example:
+        >>> norm = create_norm("dsbn", 64, num_domains=3)
+        >>> with norm.slot.holding(Condition(domain=labels)):
+        ...     y = norm(x)
+    """
+    statistics, modulation = _halves(name)
+    wanted = {**statistics.parameters, **modulation.parameters}
+    for option in options:
+        if option not in wanted:
+            raise DomainNormError(f"norm '{name}': " + unknown("option", option, wanted))
+    halves = [
+        half.load()(num_features, num_domains, **_own(half, options))
+        for half in (statistics, modulation)
+    ]
+    return ConditionalNorm(halves[0], halves[1], slot, path)
+
+
+def _halves(name: str) -> tuple[Entry, Entry]:
+    if name in CATALOGUE:
+        spec = CATALOGUE[name]
+        return STATISTICS.entry(spec.statistics), MODULATIONS.entry(spec.modulation)
+    statistics, star, modulation = name.partition("*")
+    if not star:
+        raise UnknownNameError("norm", name, CATALOGUE)
+    return STATISTICS.entry(statistics.strip()), MODULATIONS.entry(modulation.strip())
+
+
+def _own(half: Entry, options: dict[str, Any]) -> dict[str, Any]:
+    accepted = inspect.signature(half.load()).parameters
+    return {key: value for key, value in options.items() if key in accepted}

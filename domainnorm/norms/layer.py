@@ -1,0 +1,55 @@
+"""A normalization layer: statistics × modulation, then what the replaced layer did after it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from domainnorm.condition import ConditionSlot
+from domainnorm.errors import ConditionError
+
+
+class ConditionalNorm(nn.Module):
+    """Normalize with the moments of ``statistics``, scale and shift with those of ``modulation``.
+
+    ``y[n] = scale[n] · (x[n] - mean[n]) / sqrt(var[n] + eps) + shift[n]``, then dropout and
+    activation where the layer that this one replaces carried them.
+
+    Args:
+        statistics: Which moments normalize a sample; a module of `domainnorm.norms.statistics`.
+        modulation: Where scale and shift come from; a module of `domainnorm.norms.modulations`.
+        slot: Where the condition of the batch in flight is read; shared by all norms of a model.
+        path: Module path in the model, for messages.
+
+    Shape:
+        (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) in, the same out, dtype and memory
+        layout included.
+
+    Raises:
+        ConditionError: No condition is set, or the layer sees other rows than images.
+    """
+
+    def __init__(
+        self,
+        statistics: nn.Module,
+        modulation: nn.Module,
+        slot: ConditionSlot | None = None,
+        path: str = "norm",
+    ) -> None:
+        super().__init__()
+        self.statistics = statistics
+        self.modulation = modulation
+        self.drop: nn.Module = nn.Identity()
+        self.act: nn.Module = nn.Identity()
+        self.slot = ConditionSlot() if slot is None else slot
+        self.path = path
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize one batch under the condition in the slot."""
+        condition = self.slot.read(self.path, x.shape[0])
+        scale, shift = self.modulation(condition)
+        try:
+            x = self.statistics(x, scale, shift, condition)
+        except ConditionError as error:
+            raise ConditionError(f"{self.path}: {error}") from error
+        x = self.act(self.drop(x))
+        return x

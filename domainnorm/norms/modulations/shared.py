@@ -1,0 +1,31 @@
+"""One scale and shift for all domains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.condition import Condition
+from domainnorm.registry import register
+
+
+@register
+class SharedModulation(nn.Module):
+    """The same scale and shift for every sample: the unconditioned layer.
+
+    Args:
+        num_features: C.
+        num_domains: D; the pair does not depend on it.
+
+    Shape:
+        ``scale``, ``shift``: (1, C), starting at 1 and 0.
+    """
+
+    def __init__(self, num_features: int, num_domains: int) -> None:  # noqa: ARG002
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, num_features))
+        self.shift = nn.Parameter(torch.zeros(1, num_features))
+
+    def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Scale and shift, (1, C) each."""
+        return self.scale, self.shift

@@ -1,0 +1,37 @@
+"""A scale and shift for each domain."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.condition import Condition
+from domainnorm.registry import register
+
+
+@register
+class TableModulation(nn.Module):
+    """A row of scale and a row of shift per domain; soft weights mix rows.
+
+    ``scale[n] = table[domain[n]]``, or ``Σ_d weights[n, d] table[d]``.
+
+    Args:
+        num_features: C.
+        num_domains: D.
+
+    Shape:
+        ``scale``, ``shift``: (D, C), starting at 1 and 0.
+
+    Reference:
+        Dumoulin et al., A Learned Representation for Artistic Style, ICLR 2017, arXiv:1610.07629,
+        eq. 5.
+    """
+
+    def __init__(self, num_features: int, num_domains: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(num_domains, num_features))
+        self.shift = nn.Parameter(torch.zeros(num_domains, num_features))
+
+    def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Scale and shift of each sample, (N, C) each."""
+        return condition.select(self.scale), condition.select(self.shift)

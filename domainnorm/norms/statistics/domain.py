@@ -1,0 +1,82 @@
+"""Moments of the samples of one domain."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from domainnorm.condition import Condition
+from domainnorm.errors import ConditionError
+from domainnorm.norms.running import RunningMoments
+from domainnorm.registry import register
+
+
+@register
+class DomainStatistics(RunningMoments):
+    """Each sample is normalized with the moments of its own domain.
+
+    Training: ``mean[d] = avg over samples n with domain d, and pixels, of x[n]``. Domains may be
+    mixed in a batch; absent ones keep their running moments bit for bit. Evaluation: running
+    moments of the sample's domain; soft weights mix them as a mixture distribution,
+    ``mean = Σ w[d] mean[d]``, ``var = Σ w[d] (var[d] + mean[d]²) - mean²``.
+
+    Args:
+        num_features: C.
+        num_domains: D.
+        momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
+        eps: Added to the variance.
+
+    Reference:
+        Chang et al., Domain-Specific Batch Normalization, CVPR 2019, arXiv:1906.03950, eq. 2.
+        Differs: one tensor with the domain axis first instead of D layers.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_domains: int,
+        *,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__(num_features, num_domains, momentum=momentum, eps=eps)
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
+        """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
+
+        Raises:
+            ConditionError: Soft weights in training, where a sample must belong to one domain.
+        """
+        if not self.training:
+            mean, var = self._moments(condition)
+            return self.normalize_tracked(x, scale, shift, mean, var)
+        domain = condition.domain
+        if domain is None:
+            raise ConditionError(
+                "domain statistics in training need one label per sample, got soft weights; pass "
+                "domain=, or call model.eval()"
+            )
+        row = self._single(x, domain, scale)
+        if row is not None:
+            return self.normalize_single(x, scale[0], shift[0], row)
+        expanded = (len(x), x.shape[1])
+        return self.normalize_groups(x, scale.expand(expanded), shift.expand(expanded), domain)
+
+    def _moments(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        mean = condition.select(self.running_mean)
+        if condition.domain is not None:
+            return mean, condition.select(self.running_var)
+        second = condition.select(self.running_var + self.running_mean.square())
+        return mean, (second - mean.square()).clamp(min=0)
+
+    @staticmethod
+    def _single(x: Tensor, domain: Tensor, scale: Tensor) -> int | None:
+        """The one domain of the batch, where torch's batch norm is the faster way, or None.
+
+        With gradients to per-sample rows of scale it is the same value in a longer graph, and
+        reading labels would synchronize a GPU: the pooled core serves those.
+        """
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or x[:, 0].numel() < 2:
+            return None
+        first = int(domain[0])
+        return first if bool((domain == first).all()) else None
