@@ -1,0 +1,5 @@
+"""One YAML file that says everything about a run: found, merged, checked, resolved."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

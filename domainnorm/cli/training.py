@@ -1,0 +1,79 @@
+"""What the commands that train have in common: a new run or ``--resume``, and Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from domainnorm import recipe, run
+from domainnorm.cli.parser import Parser
+from domainnorm.errors import RecipeError
+
+INTERRUPTED = 130
+
+
+def add_training(parser: Parser) -> None:
+    """Add ``[RECIPE] [key=value ...] [--output DIR] [--resume RUN_FOLDER]``."""
+    text = "shipped name or path of a YAML file, then key=value for keys to change"
+    parser.add_argument("words", nargs="*", metavar="RECIPE [key=value]", help=text)
+    text = "where run folders are made (default: %(default)s)"
+    parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help=text)
+    text = "go on with an interrupted run; takes no recipe, the folder holds it"
+    parser.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help=text)
+
+
+def carry_out(
+    command: str, arguments: Namespace, start: Callable[[recipe.Recipe, Path], Path]
+) -> int:
+    """Start a new run or go on with one, and say where its folder is.
+
+    Args:
+        command: The subcommand, for the line that says how to resume.
+        arguments: What `add_training` defined.
+        start: Takes the recipe and the output folder, returns the run folder.
+
+    Returns:
+        0, or 130 when the user interrupts.
+
+    Raises:
+        RecipeError: Neither or both of a recipe and ``--resume``, or a bad recipe.
+    """
+    words, folder = arguments.words, arguments.resume
+    where = f"domainnorm {command}"
+    if folder is not None and words:
+        raise RecipeError([f"got '{words[0]}' beside --resume, expected one of them"], where)
+    if folder is None and not words:
+        raise RecipeError(["expected a recipe, or --resume RUN_FOLDER"], where)
+    started = time.time()
+    root = arguments.output
+    try:
+        if folder is not None:
+            done = run.resume_run(folder)
+        else:
+            loaded = recipe.load_recipe(words[0], words[1:])
+            root = arguments.output / loaded.name
+            done = start(loaded, arguments.output)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning turns Ctrl-C into SystemExit(1) once training has begun.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        print(_advice(command, folder or _newest(root, started)), file=sys.stderr)
+        return INTERRUPTED
+    print(f"run folder: {done}")
+    return 0
+
+
+def _newest(root: Path, started: float) -> Path | None:
+    """The run folder below ``root`` that was made since ``started``."""
+    made = [(file.stat().st_mtime, file.parent) for file in root.glob("*/recipe.yaml")]
+    recent = [(when, folder) for when, folder in made if when >= started - 1]
+    return max(recent)[1] if recent else None
+
+
+def _advice(command: str, folder: Path | None) -> str:
+    if folder is None:
+        return "interrupted before anything was stored"
+    return f"interrupted; go on with: domainnorm {command} --resume {folder}"

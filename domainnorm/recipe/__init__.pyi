@@ -1,0 +1,10 @@
+from .files import find_recipe as find_recipe
+from .files import list_shipped as list_shipped
+from .load import load_recipe as load_recipe
+from .schema import BackboneConfig as BackboneConfig
+from .schema import DataConfig as DataConfig
+from .schema import EvaluationConfig as EvaluationConfig
+from .schema import Named as Named
+from .schema import Recipe as Recipe
+from .schema import TrainerConfig as TrainerConfig
+from .schema import Transfer as Transfer

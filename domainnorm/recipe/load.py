@@ -1,0 +1,163 @@
+"""Reads a recipe: file, parts and overrides in, a checked `Recipe` or every problem at once out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from domainnorm.errors import RecipeError, unknown
+from domainnorm.recipe.files import find_recipe, recipe_name
+from domainnorm.recipe.merge import merged_tree, resolved_tree
+from domainnorm.recipe.norm import read_norm
+from domainnorm.recipe.problems import Problems, spelled
+from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
+from domainnorm.recipe.rules import (
+    check_augment,
+    check_backbone,
+    check_domains,
+    check_image_size,
+    check_methods,
+    read_seeds,
+    read_transfers,
+)
+from domainnorm.recipe.schema import (
+    BackboneConfig,
+    DataConfig,
+    EvaluationConfig,
+    Named,
+    Recipe,
+    TrainerConfig,
+    Transfer,
+)
+from domainnorm.recipe.sections import fixed_parameters, read_fixed, read_named, read_section
+from domainnorm.registry import Parameter
+
+DEFAULT_COMPARE = ("source_only", "oracle")
+KEYS = (
+    "configs",
+    "task",
+    "backbone",
+    "norm",
+    "data",
+    "augment",
+    "method",
+    "compare",
+    "trainer",
+    "evaluation",
+    "checkpoint",
+    "seed",
+)
+
+
+def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        reference: Path of a YAML file, or the name of a shipped recipe such as ``medical/wbc``.
+        overrides: ``key=value`` with a dotted key and a YAML value. ``method=tent`` replaces the
+            section, ``method.lr=1e-2`` changes one key of it.
+
+    Raises:
+        RecipeError: Everything that is wrong with the recipe and the overrides.
+    """
+    file = find_recipe(reference)
+    problems = Problems()
+    try:
+        tree = resolved_tree(merged_tree(file, overrides, problems), problems)
+    except RecipeError as error:
+        if not problems:
+            raise
+        raise RecipeError([*problems.lines, *error.problems], reference) from error
+    values = _read(tree, problems)
+    if problems:
+        raise RecipeError(problems.lines, reference)
+    return Recipe(name=recipe_name(file), **values)
+
+
+def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
+    for key in tree:
+        if key not in KEYS:
+            problems.add(key, unknown("key", key, KEYS))
+    backbone = read_fixed(tree.get("backbone"), BackboneConfig, "backbone", problems)
+    given = tree.get("backbone") or {}
+    backbone = check_backbone(backbone, given, problems)
+    data, dataset = _read_data(tree.get("data"), problems)
+    transfers = read_transfers(data, problems)
+    check_domains(transfers, problems, listed=bool(data["transfers"]))
+    check_image_size(data["image_size"], problems)
+    method = read_named(tree.get("method"), METHODS, "method", problems)
+    compare = _read_compare(tree, method, transfers, problems)
+    check_methods(method, compare, transfers, problems)
+    return {
+        "task": read_named(tree.get("task"), TASKS, "task", problems),
+        "backbone": None if problems.among("backbone") else BackboneConfig(**backbone),
+        "norm": read_norm(tree.get("norm"), problems),
+        "data": DataConfig(**data),
+        "dataset": dataset,
+        "augment": check_augment(tree.get("augment"), transfers, problems),
+        "method": method,
+        "compare": compare,
+        "trainer": TrainerConfig(**_fixed(tree, "trainer", TrainerConfig, problems)),
+        "evaluation": EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems)),
+        "checkpoint": _read_checkpoint(tree, problems),
+        "seeds": read_seeds(tree.get("seed", 0), problems),
+    }
+
+
+def _fixed(tree: Mapping[str, Any], key: str, schema: type, problems: Problems) -> dict[str, Any]:
+    return read_fixed(tree.get(key), schema, key, problems)
+
+
+def _read_checkpoint(tree: Mapping[str, Any], problems: Problems) -> str | None:
+    parameter = Parameter("checkpoint", str | None, None)
+    section = {"checkpoint": tree.get("checkpoint")}
+    inner = Problems()
+    value = read_section(section, {"checkpoint": parameter}, "", inner)["checkpoint"]
+    problems.add_lines(line.removeprefix(".") for line in inner.lines)
+    return value if isinstance(value, str) else None
+
+
+def _read_data(section: Any, problems: Problems) -> tuple[dict[str, Any], Named | None]:
+    """The section's fixed keys, and the dataset with the keys of its own signature."""
+    if not isinstance(section, Mapping):
+        expected = "a mapping with 'name', 'source', 'target' and the keys of the dataset"
+        problems.add("data", f"got {spelled(section)}, expected {expected}")
+        return read_fixed(None, DataConfig, "data", Problems()), None
+    fixed = fixed_parameters(DataConfig)
+    name = section.get("name")
+    if not isinstance(name, str) or name not in DATASETS.names():
+        text = unknown("dataset", name, DATASETS.names())
+        if "name" not in section:
+            text = f"missing, expected one of {', '.join(DATASETS.names())}"
+        problems.add("data.name", text)
+        return read_fixed(section, DataConfig, "data", problems, closed=False), None
+    own = DATASETS.entry(name).parameters
+    data = read_fixed(section, DataConfig, "data", problems, closed=False)
+    options = {key: section[key] for key in section if key != "name" and key not in fixed}
+    for key in options:
+        if key not in own:
+            problems.add(f"data.{key}", unknown("key", key, ["name", *fixed, *own]))
+    return data, Named(name, read_section(options, own, "data", problems))
+
+
+def _read_compare(
+    tree: Mapping[str, Any],
+    method: Named | None,
+    transfers: Sequence[Transfer],
+    problems: Problems,
+) -> list[Named | None]:
+    """The further methods; when none are stated, the usual two as far as they apply."""
+    if "compare" in tree:
+        stated = tree["compare"]
+        if not isinstance(stated, list):
+            problems.add("compare", f"got {spelled(stated)}, expected a list of methods")
+            return []
+        return [
+            read_named(value, METHODS, f"compare[{index}]", problems)
+            for index, value in enumerate(stated)
+        ]
+    own = method.name if method else None
+    usual = [name for name in DEFAULT_COMPARE if name != own]
+    if not all(transfer.target for transfer in transfers):
+        usual = [name for name in usual if name != "oracle"]
+    return [read_named(name, METHODS, "compare", problems) for name in usual]

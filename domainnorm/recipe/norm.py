@@ -1,0 +1,116 @@
+"""Checks the ``norm:`` section: which normalization replaces which layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from domainnorm.errors import unknown
+from domainnorm.norms.catalogue import CATALOGUE
+from domainnorm.recipe.problems import Problems, spelled
+from domainnorm.recipe.registries import MODULATIONS, STATISTICS
+from domainnorm.recipe.sections import read_section
+from domainnorm.registry import Parameter, Registry
+
+_PATTERN = re.compile(r"[\w.*?\[\]!-]+")
+_OWN_KEYS = ("name", "statistics", "modulation")
+_EXPECTED = "a norm name, {statistics, modulation, where}, rules such as {early: cin}, or null"
+
+
+def read_norm(value: Any, problems: Problems) -> Any:
+    """The checked ``norm:`` value as plain data, in the form it was written.
+
+    Args:
+        value: None (each layer's function-preserving kin), a catalogue name,
+            ``{name, where, ...}``, ``{statistics, modulation, where, ...}`` or rules
+            ``{pattern: name or mapping}`` with the patterns ``all``, ``stem``, ``early``, ``late``
+            and globs over module paths.
+        problems: Takes what is wrong.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or any(key in value for key in _OWN_KEYS):
+        return _read_one(value, "norm", problems, may_limit=True)
+    if not value:
+        problems.add("norm", f"got an empty mapping, expected {_EXPECTED}")
+    rules = {}
+    for pattern, norm in value.items():
+        if pattern in ("where", "options"):
+            problems.add("norm", f"got '{pattern}' without a name, expected {_EXPECTED}")
+            continue
+        _check_pattern(pattern, f"norm.{pattern}", problems)
+        rules[pattern] = _read_one(norm, f"norm.{pattern}", problems, may_limit=False)
+    return rules
+
+
+def _read_one(value: Any, key: str, problems: Problems, *, may_limit: bool) -> Any:
+    if isinstance(value, str):
+        if value not in CATALOGUE:
+            problems.add(key, unknown("norm", value, CATALOGUE))
+        return value
+    if not isinstance(value, Mapping):
+        problems.add(key, f"got {spelled(value)}, expected {_EXPECTED}")
+        return value
+    section = dict(value)
+    read: dict[str, Any] = {}
+    if may_limit and "where" in section:
+        read["where"] = section.pop("where")
+        _check_where(read["where"], f"{key}.where", problems)
+    names = _read_names(section, key, problems)
+    parameters = _parameters(names, key, problems)
+    options = {name: section[name] for name in section if name not in _OWN_KEYS}
+    if parameters is None:
+        return value
+    checked = read_section(options, parameters, key, problems)
+    given = {name: checked[name] for name in options if name in checked}
+    return {**{name: value[name] for name in _OWN_KEYS if name in value}, **read, **given}
+
+
+def _read_names(section: Mapping[str, Any], key: str, problems: Problems) -> dict[str, Any]:
+    """The statistics and modulation of a mapping, spelled out or looked up in the catalogue."""
+    if "name" not in section:
+        return {"statistics": section.get("statistics"), "modulation": section.get("modulation")}
+    for half in ("statistics", "modulation"):
+        if half in section:
+            text = "give either 'name' or 'statistics' and 'modulation'"
+            problems.add(f"{key}.{half}", f"got {spelled(section[half])} beside a name, {text}")
+    name = section["name"]
+    if not isinstance(name, str) or name not in CATALOGUE:
+        problems.add(f"{key}.name", unknown("norm", name, CATALOGUE))
+        return {}
+    return {"statistics": CATALOGUE[name].statistics, "modulation": CATALOGUE[name].modulation}
+
+
+def _parameters(
+    names: Mapping[str, Any], key: str, problems: Problems
+) -> dict[str, Parameter] | None:
+    found: dict[str, Parameter] = {}
+    registries: dict[str, Registry] = {"statistics": STATISTICS, "modulation": MODULATIONS}
+    known = bool(names)
+    for half, name in names.items():
+        registry = registries[half]
+        if name is None:
+            text = f"missing, expected one of {', '.join(registry.names())}"
+            problems.add(f"{key}.{half}", text)
+            known = False
+        elif name not in registry.names():
+            problems.add(f"{key}.{half}", unknown(half, name, registry.names()))
+            known = False
+        else:
+            found.update(registry.entry(name).parameters)
+    return found if known else None
+
+
+def _check_where(where: Any, key: str, problems: Problems) -> None:
+    patterns = where if isinstance(where, list) else [where]
+    if not patterns:
+        problems.add(key, "got an empty list, expected all, stem, early, late or module paths")
+    for pattern in patterns:
+        _check_pattern(pattern, key, problems)
+
+
+def _check_pattern(pattern: Any, key: str, problems: Problems) -> None:
+    if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
+        expected = "all, stem, early, late or a module path with * for any text"
+        problems.add(key, f"got {spelled(pattern)}, expected {expected}")

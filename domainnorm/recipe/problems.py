@@ -1,0 +1,47 @@
+"""Collects what is wrong with a recipe, so that everything is reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+LONGEST_VALUE = 60
+
+
+class Problems:
+    """Problems by dotted key; the first problem of a key stands for all that follow from it."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    @property
+    def lines(self) -> list[str]:
+        """One line per problem, in the order they were found."""
+        return list(self._lines.values())
+
+    def add(self, key: str, text: str) -> None:
+        """Note a problem of ``key`` unless that key already has one."""
+        self._lines.setdefault(key, f"{key}: {text}")
+
+    def add_lines(self, lines: Iterable[str]) -> None:
+        """Note problems that already name their keys."""
+        for line in lines:
+            self._lines.setdefault(line, line)
+
+    def among(self, key: str) -> bool:
+        """Whether ``key`` or a key below it has a problem."""
+        return any(
+            known == key or known.startswith((f"{key}.", f"{key}[")) for known in self._lines
+        )
+
+
+def spelled(value: Any) -> str:
+    """A value as YAML writes it, shortened when long."""
+    names = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return names[value]
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"

@@ -1,0 +1,171 @@
+"""What the values of a recipe have to satisfy together, beyond the type of each."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from domainnorm.data.steps import check_steps
+from domainnorm.errors import unknown
+from domainnorm.recipe.problems import Problems, spelled
+from domainnorm.recipe.registries import METHODS
+from domainnorm.recipe.schema import Named, Transfer
+from domainnorm.recipe.sections import fixed_parameters, read_section
+
+_ARCHITECTURE = re.compile(r"\w+(\.[\w-]+)?")
+_DOMAIN = re.compile(r"[^/\\.\s][^/\\]*")
+_WEIGHTS = (".safetensors", ".pth", ".pt")
+# create_model is called with these by the run itself, or they would load files it does not check.
+_TAKEN = (
+    "cache_dir",
+    "checkpoint_path",
+    "features_only",
+    "model_name",
+    "num_classes",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "scriptable",
+)
+LARGEST_SEED = 2**32 - 1
+
+
+def check_backbone(
+    values: dict[str, Any], given: Mapping[str, Any], problems: Problems
+) -> dict[str, Any]:
+    """The backbone's values; a file of weights implies ``pretrained`` unless that is denied.
+
+    Args:
+        values: Converted values, defaults filled in.
+        given: The section as written, which tells a default from a denial.
+        problems: Takes what is wrong.
+    """
+    name = values.get("name")
+    if name is not None and not _ARCHITECTURE.fullmatch(name):
+        expected = "an architecture of timm, with an optional tag: resnet50 or resnet50.a1_in1k"
+        problems.add("backbone.name", f"got {spelled(name)}, expected {expected}")
+    for option, value in values["options"].items():
+        key = f"backbone.options.{option}"
+        items = value if isinstance(value, list) else [value]
+        if option in _TAKEN:
+            problems.add(key, "is set by the run; leave it out")
+        elif any(isinstance(item, (Mapping, list)) for item in items):
+            problems.add(key, f"got {spelled(value)}, expected a plain value or a list of them")
+    weights = values["weights"]
+    if weights is None:
+        return values
+    if not weights.endswith(_WEIGHTS):
+        expected = f"a file that ends in {', '.join(_WEIGHTS)}"
+        problems.add("backbone.weights", f"got {spelled(weights)}, expected {expected}")
+    if given.get("pretrained") is False:
+        text = "is given although backbone.pretrained is false; drop one of the two"
+        problems.add("backbone.weights", text)
+    return {**values, "pretrained": True}
+
+
+def read_transfers(data: Mapping[str, Any], problems: Problems) -> list[Transfer]:
+    """The transfers of the run, from ``source`` and ``target`` or from ``transfers``."""
+    if not data["transfers"]:
+        return [Transfer(data["source"], data["target"])]
+    if data["source"] or data["target"]:
+        text = "is given beside data.source or data.target; empty one of the two (transfers=[])"
+        problems.add("data.transfers", text)
+    read = []
+    for index, transfer in enumerate(data["transfers"]):
+        key = f"data.transfers[{index}]"
+        values = read_section(transfer, fixed_parameters(Transfer), key, problems)
+        read.append(Transfer(values.get("source", []), values["target"]))
+    return read
+
+
+def check_domains(transfers: Sequence[Transfer], problems: Problems, *, listed: bool) -> None:
+    """Sources are given, names fit into paths, no domain is in a transfer twice.
+
+    Args:
+        transfers: What `read_transfers` returned.
+        problems: Takes what is wrong.
+        listed: Whether they come from ``data.transfers``; tells the keys of messages.
+    """
+    for index, transfer in enumerate(transfers):
+        key = f"data.transfers[{index}]" if listed else "data"
+        if not transfer.source:
+            text = "no domains given, expected at least one such as [site_a]"
+            problems.add(f"{key}.source", text)
+        both = set(transfer.source) & set(transfer.target)
+        if both:
+            text = f"'{min(both)}' is also a source, expected other domains"
+            problems.add(f"{key}.target", text)
+        for role, names in (("source", transfer.source), ("target", transfer.target)):
+            for name, count in Counter(names).items():
+                if count > 1:
+                    problems.add(f"{key}.{role}", f"names '{name}' {count} times")
+                if not _DOMAIN.fullmatch(name):
+                    text = f"got {spelled(name)}, expected a domain name without slashes"
+                    problems.add(f"{key}.{role}", text)
+
+
+def check_image_size(size: int | list[int] | None, problems: Problems) -> None:
+    """One positive number or two."""
+    sides = size if isinstance(size, list) else [1 if size is None else size]
+    if min(sides, default=0) < 1 or len(sides) > 2:
+        expected = "a positive number of pixels or [height, width]"
+        problems.add("data.image_size", f"got {spelled(size)}, expected {expected}")
+
+
+def check_methods(
+    method: Named | None,
+    compare: Sequence[Named | None],
+    transfers: Sequence[Transfer],
+    problems: Problems,
+) -> None:
+    """No method twice, and none that needs a target where a transfer has none."""
+    seen: set[str] = set()
+    for index, named in enumerate((method, *compare)):
+        key = "method" if index == 0 else f"compare[{index - 1}]"
+        if named is None:
+            continue
+        if named.name in seen:
+            text = f"'{named.name}' is already a method of this recipe; leave it out"
+            problems.add(key, text)
+        seen.add(named.name)
+        constants = METHODS.entry(named.name).constants
+        needs_target = "target" in (constants.get("labelled"), constants.get("unlabelled"))
+        without = [transfer for transfer in transfers if not transfer.target]
+        if needs_target and without and not problems.among("data"):
+            text = f"'{named.name}' needs images of a target domain, but data.target is empty"
+            problems.add(key, text)
+
+
+def check_augment(
+    section: Any, transfers: Sequence[Transfer], problems: Problems
+) -> dict[str, Any]:
+    """The augmentation steps of each domain, every step known to albumentations."""
+    if section is None:
+        return {}
+    if not isinstance(section, Mapping):
+        expected = "a mapping such as {default: [HorizontalFlip]}"
+        problems.add("augment", f"got {spelled(section)}, expected {expected}")
+        return {}
+    domains = [name for transfer in transfers for name in (*transfer.source, *transfer.target)]
+    known = list(dict.fromkeys(("default", *domains)))
+    for name, steps in section.items():
+        key = f"augment.{name}"
+        if name not in known and not problems.among("data"):
+            problems.add(key, unknown("domain", name, known))
+        problems.add_lines(check_steps(steps, key))
+    return dict(section)
+
+
+def read_seeds(value: Any, problems: Problems) -> list[int]:
+    """The seeds: whole numbers from 0 to 2³²−1, each once."""
+    seeds = value if isinstance(value, list) else [value]
+    plain = [seed for seed in seeds if isinstance(seed, int) and not isinstance(seed, bool)]
+    if len(plain) < len(seeds) or not seeds:
+        problems.add("seed", f"got {spelled(value)}, expected a whole number or a list of them")
+    elif min(plain) < 0 or max(plain) > LARGEST_SEED:
+        problems.add("seed", f"got {spelled(value)}, expected numbers from 0 to {LARGEST_SEED}")
+    elif len(set(plain)) < len(plain):
+        problems.add("seed", f"got {spelled(value)}, expected each seed once")
+    return plain

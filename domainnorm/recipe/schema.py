@@ -1,0 +1,184 @@
+"""The fixed sections of a recipe and the recipe itself.
+
+Named sections (``task``, ``method``, ``compare[i]``, the dataset's part of ``data``) have no class
+here: their schema is the signature of the registered object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from omegaconf import OmegaConf
+
+Precision: TypeAlias = Literal[
+    "16-mixed",
+    "16-true",
+    "32-true",
+    "64-true",
+    "bf16-mixed",
+    "bf16-true",
+    "transformer-engine",
+    "transformer-engine-float16",
+]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A registered name with its options, defaults spelled out."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Domains to learn from and domains to adapt to."""
+
+    source: list[str]
+    target: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A timm network.
+
+    Args:
+        name: Architecture with an optional pretrained tag, as timm names it.
+        pretrained: Start from pretrained weights (ImageNet, unless the tag says otherwise).
+        weights: A safetensors or pth file to take them from, instead of timm's hub.
+        options: Further keywords of ``timm.create_model``; scalars and lists of scalars.
+    """
+
+    name: str
+    pretrained: bool = False
+    weights: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What every dataset has in common.
+
+    Args:
+        source: Domains to learn from.
+        target: Domains to adapt to.
+        transfers: Several pairs ``{source: [...], target: [...]}`` in one run, instead of the two.
+        image_size: Pixels: one number or ``[height, width]``; null is the backbone's own.
+        batch_size: Images per training batch, all domains together.
+        eval_batch_size: Images per batch in validation and test.
+        num_workers: Processes that read images; 0 reads them in the training process.
+    """
+
+    source: list[str] = field(default_factory=list)
+    target: list[str] = field(default_factory=list)
+    transfers: list[dict[str, Any]] = field(default_factory=list)
+    image_size: int | list[int] | None = None
+    batch_size: int = field(default=32, metadata={"minimum": 1})
+    eval_batch_size: int = field(default=64, metadata={"minimum": 1})
+    num_workers: int = field(default=0, metadata={"minimum": 0})
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How Lightning trains.
+
+    Args:
+        max_epochs: Epochs of each stage.
+        accelerator: Kind of device.
+        devices: Devices per machine.
+        num_nodes: Machines.
+        strategy: A strategy of Lightning, such as ``ddp``.
+        precision: Number format of weights and activations.
+        gradient_clip: Largest norm of a gradient; null clips nothing.
+        threads: CPU threads of torch; null is torch's own choice.
+        deterministic: Only algorithms that give the same result every time.
+        limit_batches: At most this many training batches per epoch, for trials.
+    """
+
+    max_epochs: int = field(default=10, metadata={"minimum": 1})
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
+    devices: Literal["auto"] | int = field(default=1, metadata={"minimum": 1})
+    num_nodes: int = field(default=1, metadata={"minimum": 1})
+    strategy: str = "auto"
+    precision: Precision = "32-true"
+    gradient_clip: float | None = field(default=None, metadata={"above": 0})
+    threads: int | None = field(default=None, metadata={"minimum": 1})
+    deterministic: bool = True
+    limit_batches: int | None = field(default=None, metadata={"minimum": 1})
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How results are measured.
+
+    Args:
+        confidence: Coverage of the intervals, in (0, 1).
+        resamples: Bootstrap resamples of an interval.
+        bins: Bins of the calibration error.
+        selection: Checkpoint of a stage: of the last epoch, or the best balanced accuracy on the
+            validation split of the domains whose labels the method may see.
+    """
+
+    confidence: float = field(default=0.95, metadata={"above": 0, "below": 1})
+    resamples: int = field(default=1000, metadata={"minimum": 1})
+    bins: int = field(default=15, metadata={"minimum": 1})
+    selection: Literal["last", "validation"] = "last"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe: every name is registered, every default is spelled out.
+
+    Args:
+        name: Path of the file below ``recipes/``, without suffix; equal recipes may differ in it.
+        norm: None, a catalogue name, ``{name | statistics and modulation, where, ...}`` or rules
+            ``{pattern: name or mapping}``.
+        dataset: The dataset's part of the ``data`` section.
+        compare: Further methods of the same run.
+        augment: Domain name or ``default`` → list of steps.
+        checkpoint: A source model to start from, instead of training one.
+        seeds: The whole run is done for each.
+    """
+
+    name: str = field(compare=False)
+    task: Named
+    backbone: BackboneConfig
+    norm: Any
+    data: DataConfig
+    dataset: Named
+    augment: dict[str, Any]
+    method: Named
+    compare: list[Named]
+    trainer: TrainerConfig
+    evaluation: EvaluationConfig
+    checkpoint: str | None
+    seeds: list[int]
+
+    @property
+    def transfers(self) -> list[Transfer]:
+        """The transfers of the run, at least one."""
+        if self.data.transfers:
+            return [Transfer(**transfer) for transfer in self.data.transfers]
+        return [Transfer(self.data.source, self.data.target)]
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML without ``configs``; `load_recipe` reads an equal recipe from it."""
+        sections = {
+            "task": _mapping(self.task),
+            "backbone": asdict(self.backbone),
+            "norm": self.norm,
+            "data": {**_mapping(self.dataset), **asdict(self.data)},
+            "augment": self.augment,
+            "method": _mapping(self.method),
+            "compare": [_mapping(method) for method in self.compare],
+            "trainer": asdict(self.trainer),
+            "evaluation": asdict(self.evaluation),
+            "checkpoint": self.checkpoint,
+            "seed": self.seeds[0] if len(self.seeds) == 1 else self.seeds,
+        }
+        return OmegaConf.to_yaml(OmegaConf.create(sections))
+
+
+def _mapping(named: Named) -> dict[str, Any]:
+    return {"name": named.name, **named.options}
