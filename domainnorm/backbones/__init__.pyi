@@ -1,7 +1,12 @@
+from .checkpoint import ModelHeader as ModelHeader
+from .checkpoint import load_model as load_model
+from .checkpoint import read_header as read_header
+from .checkpoint import save_model as save_model
 from .convert import convert_norms as convert_norms
 from .create import create_model as create_model
 from .create import data_config as data_config
 from .model import ConvertedLayer as ConvertedLayer
 from .model import DomainModel as DomainModel
+from .moments import MomentEstimator as MomentEstimator
 from .rows import domain_parameters as domain_parameters
 from .rows import set_rows as set_rows

@@ -19,7 +19,7 @@ from domainnorm.errors import CheckpointError, ConversionError, UnknownNameError
 _PROBE_SIZE = 64
 
 
-def create_model(  # noqa: PLR0913 - the public signature; further keywords are timm's
+def create_model(
     name: str,
     num_classes: int = 1000,
     norm: NormRule = None,
@@ -114,7 +114,7 @@ def _create_network(
 
 def _similar(name: str) -> list[str]:
     """Architectures that share the family of ``name``, enough to choose from."""
-    family = name.split(".")[0].split("_")[0].rstrip("0123456789")
+    family = name.split(".", maxsplit=1)[0].split("_", maxsplit=1)[0].rstrip("0123456789")
     found: list[str] = timm.list_models(f"*{family}*") if family else []
     return (found or timm.list_models("resnet*"))[:40]
 

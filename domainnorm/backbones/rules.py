@@ -65,7 +65,7 @@ def _pairs(
             return _pairs(str(options["name"]), where)
         return [(norm.get("where", "all"), _choice(options))]
     if not norm:
-        raise ConversionError("norm: the rules are empty; name a norm, e.g. {early: cin, late: dsbn}")
+        raise ConversionError("norm: no rules; name a norm, e.g. {early: cin, late: dsbn}")
     return [
         (pattern, _choice({"name": rule} if isinstance(rule, str) else dict(rule)))
         for pattern, rule in norm.items()

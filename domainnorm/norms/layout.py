@@ -163,7 +163,16 @@ def _looped_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     zero = torch.zeros_like(one)
     parts = [
         torch.ops.aten.native_batch_norm_backward(
-            grad[n : n + 1], x[n : n + 1], one, None, None, zero, one, True, 0.0, [False, True, True]
+            grad[n : n + 1],
+            x[n : n + 1],
+            one,
+            None,
+            None,
+            zero,
+            one,
+            True,
+            0.0,
+            [False, True, True],
         )
         for n in range(len(x))
     ]

@@ -21,11 +21,11 @@ class SharedModulation(nn.Module):
         ``scale``, ``shift``: (1, C), starting at 1 and 0.
     """
 
-    def __init__(self, num_features: int, num_domains: int) -> None:  # noqa: ARG002
+    def __init__(self, num_features: int, num_domains: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1, num_features))
         self.shift = nn.Parameter(torch.zeros(1, num_features))
 
-    def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """Scale and shift, (1, C) each."""
         return self.scale, self.shift

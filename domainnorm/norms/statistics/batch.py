@@ -29,7 +29,7 @@ class BatchStatistics(RunningMoments):
     def __init__(
         self,
         num_features: int,
-        num_domains: int,  # noqa: ARG002 - every statistics takes the same arguments
+        num_domains: int,
         *,
         momentum: float | None = 0.1,
         eps: float = 1e-5,

@@ -28,7 +28,7 @@ class InstanceStatistics(nn.Module):
         Ulyanov et al., Instance Normalization, 2016, arXiv:1607.08022, eq. 2.
     """
 
-    def __init__(self, num_features: int, num_domains: int, *, eps: float = 1e-5) -> None:  # noqa: ARG002
+    def __init__(self, num_features: int, num_domains: int, *, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
 

@@ -1,0 +1,135 @@
+"""Weights of a model in one safetensors file, with the names of its domains and classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from domainnorm.backbones.model import DomainModel
+from domainnorm.backbones.rows import set_rows
+from domainnorm.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class ModelHeader:
+    """What a weights file says about its model.
+
+    Args:
+        backbone: timm architecture.
+        domain_names: Domains, in row order.
+        class_names: Classes, in output order.
+        version: Format version of the file.
+    """
+
+    backbone: str
+    domain_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    version: int = 1
+
+
+def save_model(model: DomainModel, path: str | Path, backbone: str, classes: Sequence[str]) -> None:
+    """Write all weights; an existing file is replaced only when the new one is complete."""
+    header = ModelHeader(backbone, model.domain_names, tuple(classes))
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={"domainnorm": json.dumps(asdict(header))})
+    partial.replace(path)
+
+
+def read_header(path: str | Path) -> ModelHeader:
+    """The header of a file written by `save_model`.
+
+    Raises:
+        CheckpointError: A missing, truncated or foreign file.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            fields = json.loads((file.metadata() or {})["domainnorm"])
+        return ModelHeader(
+            str(fields["backbone"]),
+            tuple(map(str, fields["domain_names"])),
+            tuple(map(str, fields["class_names"])),
+            int(fields["version"]),
+        )
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not a complete model file of domainnorm ({error}); expected the "
+            "model.safetensors of a finished stage"
+        ) from error
+
+
+def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()) -> ModelHeader:
+    """Load weights into ``model``, matching rows of domains by name.
+
+    Args:
+        model: Changed in place, and only if everything fits.
+        path: File written by `save_model`.
+        sources: Domains from which the rows of domains that the file does not know are set; all
+            domains of the file when empty.
+
+    Raises:
+        CheckpointError: A missing, truncated or foreign file, or one of another network; the
+            first tensors that do not fit are named.
+    """
+    header = read_header(path)
+    with safe_open(str(path), framework="pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    known = [name for name in model.domain_names if name in header.domain_names]
+    if not known:
+        raise CheckpointError(
+            f"{path}: its domains ({', '.join(header.domain_names)}) share none with the model's "
+            f"({', '.join(model.domain_names)})"
+        )
+    state = {
+        name: _rows_by_name(tensor, stored.get(name), header.domain_names, model)
+        for name, tensor in model.state_dict().items()
+    }
+    wrong = [
+        f"{name} {_shape(stored.get(name))}, expected {tuple(tensor.shape)}"
+        for name, tensor in model.state_dict().items()
+        if (found := state[name]) is None or found.shape != tensor.shape
+    ]
+    wrong += [f"{name} unexpected" for name in stored if name not in state]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: {len(wrong)} tensors do not fit this model (file: {header.backbone}): "
+            f"{'; '.join(wrong[:3])}"
+        )
+    model.load_state_dict(state)
+    for name in model.domain_names:
+        if name not in header.domain_names:
+            set_rows(model, name, [source for source in sources if source in known] or known)
+    return header
+
+
+def _rows_by_name(
+    current: Tensor, stored: Tensor | None, names: Sequence[str], model: DomainModel
+) -> Tensor | None:
+    """The stored tensor, its domain rows reordered to the model's domains."""
+    if stored is None or (stored.shape == current.shape and names == model.domain_names):
+        return stored
+    has_rows = stored.ndim in (1, 2) and stored.shape[0] == len(names)
+    if not has_rows or current.shape[:1] != (model.num_domains,):
+        return stored
+    if stored.shape[1:] != current.shape[1:]:
+        return stored
+    rows = current.clone()
+    for row, name in enumerate(model.domain_names):
+        if name in names:
+            rows[row] = stored[list(names).index(name)]
+    return rows
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else str(tuple(tensor.shape))

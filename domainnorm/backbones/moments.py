@@ -1,0 +1,86 @@
+"""Exact moments of a set of images at every norm with running moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.backbones.model import DomainModel
+from domainnorm.norms.layout import moments
+from domainnorm.norms.running import RunningMoments
+
+
+class MomentEstimator:
+    """Pools the moments of all samples of each domain that pass through a model.
+
+    ``mean = Σ_n m_n / N``, ``var = Σ_n (v_n + m_n²) / N - mean²`` over all N samples, where m_n,
+    v_n are the moments of one sample: the moments of the whole set, not an average over batches.
+
+    Args:
+        model: Its norms with running moments are observed inside `observing`.
+
+    Reference:
+        Li et al., Revisiting Batch Normalization for Practical Domain Adaptation, 2016,
+        arXiv:1603.04779, alg. 1 and its online form.
+    """
+
+    def __init__(self, model: DomainModel) -> None:
+        self.model = model
+        self._sums: dict[RunningMoments, Tensor] = {}
+        self._counts: dict[RunningMoments, Tensor] = {}
+
+    @contextmanager
+    def observing(self) -> Iterator[None]:
+        """Norms use the statistics of the batch, everything else is in evaluation mode."""
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        hooks = []
+        for norm in self.model.norms():
+            if isinstance(norm.statistics, RunningMoments):
+                norm.statistics.train()
+                hooks.append(norm.statistics.register_forward_pre_hook(self._observer()))
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module, training in modes.items():
+                module.training = training
+
+    def _observer(self) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def observe(statistics: nn.Module, inputs: tuple[Any, ...]) -> None:
+            assert isinstance(statistics, RunningMoments)
+            x, condition = inputs[0], inputs[3]
+            num_rows = len(statistics.running_mean)
+            row = condition.domain if num_rows > 1 else torch.zeros_like(condition.domain)
+            mean, var = (moment.double() for moment in moments(x))
+            both = torch.stack([mean, var + mean.square()], dim=1)  # (N, 2, C)
+            if statistics not in self._sums:
+                self._sums[statistics] = both.new_zeros(num_rows, 2, x.shape[1])
+                self._counts[statistics] = both.new_zeros(num_rows)
+            self._sums[statistics].index_add_(0, row, both)
+            self._counts[statistics].index_add_(0, row, torch.ones_like(mean[:, 0]))
+
+        return observe
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Put the pooled moments into the running moments of the domains that were seen.
+
+        Under DDP the sums of all ranks are added first.
+        """
+        for statistics, sums in self._sums.items():
+            counts = self._counts[statistics]
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(sums)
+                torch.distributed.all_reduce(counts)
+            seen = counts > 0
+            mean, second = (sums / counts.clamp(min=1)[:, None, None]).unbind(1)
+            var = (second - mean.square()).clamp(min=0)
+            for running, new in ((statistics.running_mean, mean), (statistics.running_var, var)):
+                running.copy_(torch.where(seen[:, None], new.to(running.dtype), running))

@@ -1,0 +1,1 @@
+from .entropy import entropy_loss as entropy_loss

@@ -1,0 +1,277 @@
+"""What all methods share: evaluation, logging, and the supervised training they start from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from domainnorm.backbones import DomainModel, set_rows
+from domainnorm.errors import DomainNormError
+from domainnorm.tasks import Task
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which domains of the model are source and which are target.
+
+    Args:
+        source: Names of labelled domains to learn from.
+        target: Names of domains to adapt to.
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Source domains, then target domains: the order of the model's rows."""
+        return self.source + self.target
+
+
+class Method(LightningModule):
+    """One adaptation algorithm over a `DomainModel`.
+
+    Class constants say what a method may see; the data module is built from them, so a method
+    cannot reach more: ``labelled`` and ``unlabelled`` name roles (``"source"``, ``"target"``,
+    ``"all"`` or ``""``); ``starts_from`` is ``"backbone"`` or ``"source_only"``; ``augmented`` tells
+    whether training images go through the augmentations of the recipe.
+
+    Args:
+        model: The network; trained in place.
+        task: Supervised loss and metrics.
+        roles: Source and target domains.
+    """
+
+    labelled: str = ""
+    unlabelled: str = ""
+    starts_from: str = "source_only"
+    augmented: bool = True
+
+    def __init__(self, model: DomainModel, task: Task, roles: Roles) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+        self.roles = roles
+        self.norm_domain: str | None = None
+        self.eval_domains: Sequence[str] = ()
+        self._stores: nn.ModuleList = nn.ModuleList()
+
+    @property
+    def max_epochs(self) -> int | None:
+        """Epochs this method wants instead of the trainer's; None for the trainer's."""
+        return None
+
+    @property
+    def trained_parameters(self) -> int:
+        """Scalars that training changes; of tables with a row per domain, the trained rows only."""
+        seen = len(self.trained_domains)
+        tables = {p for norm in self.model.norms() for p in norm.modulation.parameters()}
+        total = 0
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                rows = parameter in tables and parameter.shape[0] == self.model.num_domains
+                total += (
+                    parameter.numel() // self.model.num_domains * seen
+                    if rows
+                    else (parameter.numel())
+                )
+        return total
+
+    @property
+    def trained_domains(self) -> tuple[str, ...]:
+        """Domains whose images reach ``training_step``."""
+        return domains_of(self.labelled, self.roles) + domains_of(self.unlabelled, self.roles)
+
+    def forward(self, image: Tensor, domain: Tensor) -> Tensor:
+        """Logits (N, K) of images (N, 3, H, W) under the norms of ``domain`` (N,)."""
+        logits: Tensor = self.model(image, domain)
+        return logits
+
+    def on_validation_epoch_start(self) -> None:
+        """Start collecting for every validation domain."""
+        self._open_stores()
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect predictions of one batch."""
+        self._collect(batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/<domain>/<metric>`` and their mean balanced accuracy ``val/selection``."""
+        scores = []
+        for domain, store in zip(self.eval_domains, self._stores, strict=True):
+            values = self.task.score(store)  # type: ignore[arg-type]
+            scores.append(values["balanced_accuracy"])
+            self.log_dict({f"val/{domain}/{key}": value for key, value in values.items()})
+        self.log("val/selection", sum(scores) / len(scores))
+
+    def on_test_epoch_start(self) -> None:
+        """Start collecting for every test domain."""
+        self._open_stores()
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect predictions of one batch."""
+        self._collect(batch, dataloader_idx)
+
+    def predictions(self) -> dict[str, Any]:
+        """What the last test collected, by domain."""
+        return {
+            domain: store.compute()  # type: ignore[operator]
+            for domain, store in zip(self.eval_domains, self._stores, strict=True)
+        }
+
+    def _open_stores(self) -> None:
+        stores = [self.task.store() for _ in self.eval_domains]
+        self._stores = nn.ModuleList(stores).to(self.device)
+
+    def _collect(self, batch: Batch, position: int) -> None:
+        domain = batch["domain"]
+        if self.norm_domain is not None:
+            row = self.model.domain_names.index(self.norm_domain)
+            domain = torch.full_like(domain, row)
+        logits = self(batch["image"], domain)
+        self._stores[position].update(logits, batch["target"], batch["index"])  # type: ignore[operator]
+
+    def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:
+        """Log ``train/loss`` and return it.
+
+        Raises:
+            DomainNormError: The loss is not finite; the message gives epoch and step.
+        """
+        self.log(
+            "train/loss",
+            loss.detach(),
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=len(batch["target"]),
+        )
+        if loss.device.type == "cpu" and not math.isfinite(float(loss.detach())):
+            raise DomainNormError(
+                f"training diverged: loss {float(loss.detach())} at epoch {self.current_epoch}, "
+                f"step {self.global_step}; lower method.lr or set trainer.gradient_clip"
+            )
+        return loss
+
+
+class SupervisedMethod(Method):
+    """Cross-entropy on the labelled domains, mixed in every batch, each under its own norms.
+
+    Args:
+        model: The network.
+        task: Supervised loss and metrics.
+        roles: Source and target domains.
+        lr: Peak learning rate.
+        weight_decay: Of matrices and kernels; norms and biases have none.
+        optimizer: AdamW or SGD with momentum 0.9.
+        schedule: Cosine to zero or constant, per step, after the warm-up.
+        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1).
+        head_lr_factor: Learning rate of the classifier relative to ``lr``.
+        epochs: Instead of ``trainer.max_epochs``.
+    """
+
+    labelled: str = "source"
+    starts_from: str = "backbone"
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        optimizer: Literal["adamw", "sgd"] = "adamw",
+        schedule: Literal["cosine", "constant"] = "cosine",
+        warmup: float = 0.1,
+        head_lr_factor: float = 1.0,
+        epochs: int | None = None,
+    ) -> None:
+        super().__init__(model, task, roles)
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.warmup = warmup
+        self.head_lr_factor = head_lr_factor
+        self.epochs = epochs
+
+    @property
+    def max_epochs(self) -> int | None:
+        """The recipe's ``epochs`` of this method."""
+        return self.epochs
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Supervised loss of one mixed batch."""
+        logits = self(batch["image"], batch["domain"])
+        return self.log_loss(self.task.loss(logits, batch["target"]), batch)
+
+    def on_fit_end(self) -> None:
+        """Give domains without training images the rows of those that had some."""
+        for name in self.model.domain_names:
+            if name not in self.trained_domains:
+                set_rows(self.model, name, self.trained_domains)
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer over everything that requires gradients, and a schedule per step."""
+        groups = self._parameter_groups()
+        if self.optimizer == "adamw":
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=self.lr)
+        else:
+            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=0.9, nesterov=True)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self._rate(step, steps)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _rate(self, step: int, steps: int) -> float:
+        rising = int(self.warmup * steps)
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        if self.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        tables = {p for norm in self.model.norms() for p in norm.modulation.parameters()}
+        head = set(head_parameters(self.model))
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                # A table of scales is (D, C): the usual test for one axis would decay it.
+                decays = parameter.ndim > 1 and parameter not in tables
+                groups.setdefault((decays, parameter in head), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "weight_decay": self.weight_decay if decays else 0.0,
+                "lr": self.lr * (self.head_lr_factor if is_head else 1.0),
+            }
+            for (decays, is_head), parameters in groups.items()
+        ]
+
+
+def domains_of(role: str, roles: Roles) -> tuple[str, ...]:
+    """Names of the domains that a class constant means."""
+    meaning = {"source": roles.source, "target": roles.target, "all": roles.all, "": ()}
+    return meaning[role]
+
+
+def head_parameters(model: DomainModel) -> list[nn.Parameter]:
+    """Parameters of the backbone's classifier; empty when it names none."""
+    if not hasattr(model.backbone, "get_classifier"):
+        return []
+    head = model.backbone.get_classifier()
+    heads = head if isinstance(head, tuple) else (head,)
+    return [parameter for module in heads for parameter in module.parameters()]

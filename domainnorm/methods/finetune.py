@@ -1,0 +1,66 @@
+"""Supervised fine-tuning on the target, of the norms alone, the head, or everything."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from domainnorm.backbones import DomainModel, domain_parameters
+from domainnorm.errors import ConversionError
+from domainnorm.methods.base import Roles, SupervisedMethod, head_parameters
+from domainnorm.registry import register
+from domainnorm.tasks import Task
+
+
+@register
+class Finetune(SupervisedMethod):
+    """Supervised fine-tuning of the source model on each target's labels (supervised).
+
+    ``train: norms`` changes only the target's rows of scale, shift and running moments: kilobytes
+    per domain, and every other domain keeps its outputs bit for bit. Batch statistics of frozen
+    layers do not exist: all norms with running moments are conditional.
+
+    Args:
+        model: The source model.
+        task: Supervised loss and metrics.
+        roles: Source and target domains.
+        train: What learns: ``norms``, ``head`` (the classifier, shared by all domains) or ``all``.
+        lr: Peak learning rate.
+        **options: See `SupervisedMethod`.
+
+    Reference:
+        Bilen and Vedaldi, Universal representations, 2017, arXiv:1701.07275 (norms only).
+    """
+
+    labelled: str = "target"
+    starts_from: str = "source_only"
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        train: Literal["norms", "head", "all"] = "norms",
+        lr: float = 3e-3,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, task, roles, lr=lr, **options)
+        if train != "all":
+            chosen = domain_parameters(model) if train == "norms" else head_parameters(model)
+            if not chosen:
+                raise ConversionError(
+                    f"method.train: '{train}' names no parameter of this backbone"
+                )
+            for parameter in model.parameters():
+                parameter.requires_grad_(False)
+            for parameter in chosen:
+                parameter.requires_grad_(True)
+        self.train_part = train
+
+    def on_train_epoch_start(self) -> None:
+        """With a frozen backbone under the head, norms keep the moments they have."""
+        if self.train_part == "head":
+            self.model.eval()
+
+    def on_fit_end(self) -> None:
+        """Rows of the source stay as they are."""

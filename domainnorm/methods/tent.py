@@ -1,0 +1,88 @@
+"""Entropy minimization on the target's scale and shift."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from domainnorm.backbones import DomainModel, MomentEstimator, domain_parameters
+from domainnorm.errors import ConversionError
+from domainnorm.losses import entropy_loss
+from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.norms.running import RunningMoments
+from domainnorm.registry import register
+from domainnorm.tasks import Task
+
+
+@register
+class TENT(Method):
+    """Minimize the entropy of predictions on unlabelled target images over scale and shift.
+
+    ``min over scale, shift of  mean_n H(softmax(f(x_n)))``, normalization with the statistics of
+    the target's batches. With a table of scales only the target's rows can change; a shared
+    modulation is adapted for all domains.
+
+    Args:
+        model: The source model.
+        task: Metrics.
+        roles: Source and target domains.
+        lr: Learning rate of Adam.
+        epochs: Passes over the target's training images.
+
+    Reference:
+        Wang et al., Tent: Fully Test-time Adaptation by Entropy Minimization, ICLR 2021,
+        arXiv:2006.10726, eq. 1.
+        Differs: adapts on the target's unlabelled training split and is tested on its test split,
+        with running moments re-estimated after the last step instead of per-batch statistics, so
+        a prediction does not depend on the other images of its batch.
+    """
+
+    unlabelled: str = "target"
+    starts_from: str = "source_only"
+    augmented: bool = False
+
+    def __init__(
+        self, model: DomainModel, task: Task, roles: Roles, *, lr: float = 1e-3, epochs: int = 5
+    ) -> None:
+        super().__init__(model, task, roles)
+        chosen = domain_parameters(model)
+        if not chosen:
+            raise ConversionError("tent: the model has no conditional norm whose scale could adapt")
+        self.lr = lr
+        self.epochs = epochs
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+
+    @property
+    def max_epochs(self) -> int | None:
+        """The recipe's ``epochs`` of this method."""
+        return self.epochs
+
+    def on_train_epoch_start(self) -> None:
+        """Norms use batch statistics; dropout and stochastic depth are off."""
+        self.model.eval()
+        for norm in self.model.norms():
+            norm.statistics.train()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean entropy of one batch of target images."""
+        return self.log_loss(entropy_loss(self(batch["image"], batch["domain"])), batch)
+
+    def on_train_end(self) -> None:
+        """Re-estimate the target's moments under the adapted scales and shifts."""
+        if not any(isinstance(norm.statistics, RunningMoments) for norm in self.model.norms()):
+            return
+        estimator = MomentEstimator(self.model)
+        loader: Any = self.trainer.train_dataloader
+        for batch in loader:
+            with estimator.observing():
+                self(batch["image"].to(self.device), batch["domain"].to(self.device))
+        estimator.write()
+
+    def configure_optimizers(self) -> Any:
+        """Adam over scales and shifts, as in the paper."""
+        return torch.optim.Adam(domain_parameters(self.model), lr=self.lr)

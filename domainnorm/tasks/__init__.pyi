@@ -1,0 +1,2 @@
+from .base import Task as Task
+from .classification import Classification as Classification
