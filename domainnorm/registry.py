@@ -17,16 +17,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar
 
 from domainnorm.errors import DomainNormError, UnknownNameError
 
 Registered = TypeVar("Registered")
-REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "required"})()
 _TYPES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (int, float, str, bool, list, dict, tuple)},
     "Any": Any,
 }
+
+
+class _Required:
+    """Default of a parameter that has none."""
+
+    def __repr__(self) -> str:
+        return "required"
+
+
+REQUIRED: Any = _Required()
 Definition = ast.ClassDef | ast.FunctionDef
 
 
@@ -216,14 +225,14 @@ def _initializer(node: Definition) -> ast.FunctionDef | None:
 
 
 def _type(node: ast.expr | None) -> Any:
-    """The type that an annotation spells, read as data: builtins, Any, Literal, unions, generics."""
+    """The type an annotation spells, read as data: builtins, Any, Literal, unions, generics."""
     match node:
         case None | ast.Constant(value=None):
             return Any if node is None else None
         case ast.Name(id=name):
             return _TYPES[name]
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return Union[_type(left), _type(right)]
+            return _type(left) | _type(right)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
             return Literal.__getitem__(ast.literal_eval(choices))
         case ast.Subscript(value=ast.Name(id=name), slice=ast.Tuple(elts=elements)):

@@ -102,8 +102,8 @@ def _create(step: Step, where: str) -> Any:
     name, arguments = arguments_of(step)
     try:
         with warnings.catch_warnings():
-            # albumentations warns about arguments it then ignores.
-            warnings.simplefilter("error")
+            # albumentations only warns about an argument that it cannot use, and then ignores it.
+            warnings.simplefilter("error", UserWarning)
             return getattr(albumentations, name)(**arguments)
-    except (TypeError, ValueError, Warning) as error:
+    except (TypeError, ValueError, UserWarning) as error:
         raise DataError(f"{where}: {name} refuses {arguments}: {error}") from error

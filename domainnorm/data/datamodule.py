@@ -238,6 +238,6 @@ def _subset(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
     return select_domains(key, names, known) if names else []
 
 
-def _one_thread(worker: int) -> None:  # noqa: ARG001
+def _one_thread(worker: int) -> None:
     # Workers share the cores already; OpenCV would start a thread per core in each of them.
     cv2.setNumThreads(0)

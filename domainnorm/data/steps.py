@@ -24,11 +24,16 @@ _EXPORTS = re.compile(r"^__all__ = \[(.*?)\]", re.MULTILINE | re.DOTALL)
 _ROOTS = frozenset({"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"})
 # They need something a recipe cannot hold: reference images, fonts, functions, volumes.
 _SKIPPED_FOLDERS = frozenset({"mixing", "text", "other", "spectrogram", "transforms3d"})
-# Scaling and normalization are the fixed tail of every pipeline; the others need boxes or masks.
+# Normalization is the fixed tail of every pipeline and images are RGB; albumentations itself warns
+# against the next two in favour of Affine and ElasticTransform; the others need boxes or masks.
 _SKIPPED = frozenset(
     {
         "Normalize",
+        "ToRGB",
+        "ShiftScaleRotate",
+        "PiecewiseAffine",
         "MaskDropout",
+        "ConstrainedCoarseDropout",
         "CropNonEmptyMaskIfExists",
         "RandomCropNearBBox",
         "BBoxSafeRandomCrop",

@@ -12,3 +12,4 @@ from .metrics import classification_metrics as classification_metrics
 from .predictions import EvaluationError as EvaluationError
 from .predictions import Predictions as Predictions
 from .store import PredictionStore as PredictionStore
+from .strict_json import write_json as write_json

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from domainnorm.errors import CheckpointError, unknown
 from domainnorm.evaluation.intervals import bootstrap_intervals, seed_spread
 from domainnorm.evaluation.metrics import LOWER_IS_BETTER, METRICS, classification_metrics
 from domainnorm.evaluation.predictions import EvaluationError, Predictions
+from domainnorm.evaluation.strict_json import write_json
 
 Values = NDArray[np.float64]
 _FORMAT = "domainnorm.matrix"
@@ -84,12 +84,21 @@ class CrossDomainMatrix:
         self.confidence = confidence
         self.resamples = resamples
         self.bins = bins
+        self._grouped: dict[tuple[int, str, str], bool] = {}
         self._cells: dict[tuple[int, str, str], dict[str, tuple[float, float, float]]] = {}
 
     @property
     def seeds(self) -> list[int]:
         """Seeds in the order in which their first cell came."""
         return list(dict.fromkeys(seed for seed, _, _ in self._cells))
+
+    @property
+    def interval_unit(self) -> str:
+        """What the intervals resample: ``samples``, ``groups``, or both in different cells."""
+        kinds = set(self._grouped.values()) or {False}
+        return " or ".join(
+            word for kind, word in ((False, "samples"), (True, "groups")) if kind in kinds
+        )
 
     def add(
         self,
@@ -130,6 +139,7 @@ class CrossDomainMatrix:
         self._cells[seed, row, column] = {
             metric: (values[metric], *intervals[metric]) for metric in METRICS
         }
+        self._grouped[seed, row, column] = groups is not None
 
     def values(self, metric: str) -> Values:
         """Point values (S, R, C), nan where missing."""
@@ -207,8 +217,14 @@ class CrossDomainMatrix:
     def to_json(self, path: str | PathLike[str]) -> None:
         """Write the cells and what `summary` says of them; nan is null."""
         cells = [
-            {"seed": seed, "row": row, "column": column, "metrics": cell}
-            for (seed, row, column), cell in self._cells.items()
+            {
+                "seed": key[0],
+                "row": key[1],
+                "column": key[2],
+                "grouped": self._grouped[key],
+                "metrics": cell,
+            }
+            for key, cell in self._cells.items()
         ]
         content = {
             "format": _FORMAT,
@@ -220,8 +236,7 @@ class CrossDomainMatrix:
             "cells": cells,
             "summary": {name: vars(summary) for name, summary in self.summary().items()},
         }
-        text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        write_json(content, path)
 
     @classmethod
     def from_json(cls, path: str | PathLike[str]) -> CrossDomainMatrix:
@@ -235,9 +250,9 @@ class CrossDomainMatrix:
             settings = {key: content[key] for key in ("confidence", "resamples", "bins")}
             matrix = cls(content["rows"], content["columns"], **settings)
             for cell in content["cells"]:
-                matrix._cells[cell["seed"], cell["row"], cell["column"]] = {
-                    metric: _triple(cell["metrics"][metric]) for metric in METRICS
-                }
+                key = cell["seed"], cell["row"], cell["column"]
+                matrix._grouped[key] = cell["grouped"]
+                matrix._cells[key] = {m: _triple(cell["metrics"][m]) for m in METRICS}
         except (OSError, ValueError, KeyError, TypeError, EvaluationError) as error:
             raise CheckpointError(
                 f"{path}: cannot be read as a matrix ({type(error).__name__}: {error}); "
@@ -249,14 +264,3 @@ class CrossDomainMatrix:
 def _triple(numbers: Sequence[float | None]) -> tuple[float, float, float]:
     value, low, high = (math.nan if number is None else float(number) for number in numbers)
     return value, low, high
-
-
-def _plain(content: Any) -> Any:
-    """The same as builtins, with None for nan: JSON has no nan."""
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple | np.ndarray):
-        return [_plain(value) for value in content]
-    if isinstance(content, np.generic):
-        return _plain(content.item())
-    return None if isinstance(content, float) and math.isnan(content) else content

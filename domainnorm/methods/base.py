@@ -41,8 +41,8 @@ class Method(LightningModule):
 
     Class constants say what a method may see; the data module is built from them, so a method
     cannot reach more: ``labelled`` and ``unlabelled`` name roles (``"source"``, ``"target"``,
-    ``"all"`` or ``""``); ``starts_from`` is ``"backbone"`` or ``"source_only"``; ``augmented`` tells
-    whether training images go through the augmentations of the recipe.
+    ``"all"`` or ``""``); ``starts_from`` is ``"backbone"`` or ``"source_only"``; ``augmented``
+    tells whether training images go through the augmentations of the recipe.
 
     Args:
         model: The network; trained in place.
@@ -137,7 +137,8 @@ class Method(LightningModule):
             row = self.model.domain_names.index(self.norm_domain)
             domain = torch.full_like(domain, row)
         logits = self(batch["image"], domain)
-        self._stores[position].update(logits, batch["target"], batch["index"])  # type: ignore[operator]
+        store: Any = self._stores[position]
+        store.update(logits, batch["target"], batch["index"])
 
     def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:
         """Log ``train/loss`` and return it.
@@ -171,9 +172,8 @@ class SupervisedMethod(Method):
         lr: Peak learning rate.
         weight_decay: Of matrices and kernels; norms and biases have none.
         optimizer: AdamW or SGD with momentum 0.9.
-        schedule: Cosine to zero or constant, per step, after the warm-up.
-        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1).
-        head_lr_factor: Learning rate of the classifier relative to ``lr``.
+        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1); it then falls to
+            zero along a cosine.
         epochs: Instead of ``trainer.max_epochs``.
     """
 
@@ -189,18 +189,14 @@ class SupervisedMethod(Method):
         lr: float = 1e-3,
         weight_decay: float = 0.01,
         optimizer: Literal["adamw", "sgd"] = "adamw",
-        schedule: Literal["cosine", "constant"] = "cosine",
         warmup: float = 0.1,
-        head_lr_factor: float = 1.0,
         epochs: int | None = None,
     ) -> None:
         super().__init__(model, task, roles)
         self.lr = lr
         self.weight_decay = weight_decay
         self.optimizer = optimizer
-        self.schedule = schedule
         self.warmup = warmup
-        self.head_lr_factor = head_lr_factor
         self.epochs = epochs
 
     @property
@@ -227,38 +223,26 @@ class SupervisedMethod(Method):
         else:
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=0.9, nesterov=True)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self._rate(step, steps)
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def _rate(self, step: int, steps: int) -> float:
         rising = int(self.warmup * steps)
         if step < rising:
             return (step + 1) / (rising + 1)
-        if self.schedule == "constant":
-            return 1.0
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         tables = {p for norm in self.model.norms() for p in norm.modulation.parameters()}
-        head = set(head_parameters(self.model))
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 # A table of scales is (D, C): the usual test for one axis would decay it.
-                decays = parameter.ndim > 1 and parameter not in tables
-                groups.setdefault((decays, parameter in head), []).append(parameter)
+                groups[parameter.ndim > 1 and parameter not in tables].append(parameter)
         return [
-            {
-                "params": parameters,
-                "weight_decay": self.weight_decay if decays else 0.0,
-                "lr": self.lr * (self.head_lr_factor if is_head else 1.0),
-            }
-            for (decays, is_head), parameters in groups.items()
+            {"params": parameters, "weight_decay": self.weight_decay if decays else 0.0}
+            for decays, parameters in groups.items()
+            if parameters
         ]
 
 

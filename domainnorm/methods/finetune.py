@@ -15,9 +15,8 @@ from domainnorm.tasks import Task
 class Finetune(SupervisedMethod):
     """Supervised fine-tuning of the source model on each target's labels (supervised).
 
-    ``train: norms`` changes only the target's rows of scale, shift and running moments: kilobytes
-    per domain, and every other domain keeps its outputs bit for bit. Batch statistics of frozen
-    layers do not exist: all norms with running moments are conditional.
+    ``train: norms`` changes only the norms. Where those own a row per domain (``dsbn``, ``cin``) that
+    is kilobytes, and every other domain keeps its outputs bit for bit.
 
     Args:
         model: The source model.
@@ -48,9 +47,7 @@ class Finetune(SupervisedMethod):
         if train != "all":
             chosen = domain_parameters(model) if train == "norms" else head_parameters(model)
             if not chosen:
-                raise ConversionError(
-                    f"method.train: '{train}' names no parameter of this backbone"
-                )
+                raise ConversionError(f"method.train: no parameter is a part of '{train}' here")
             for parameter in model.parameters():
                 parameter.requires_grad_(False)
             for parameter in chosen:

@@ -51,5 +51,5 @@ class ConditionalNorm(nn.Module):
             x = self.statistics(x, scale, shift, condition)
         except ConditionError as error:
             raise ConditionError(f"{self.path}: {error}") from error
-        x = self.act(self.drop(x))
-        return x
+        output: Tensor = self.act(self.drop(x))
+        return output

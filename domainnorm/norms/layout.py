@@ -160,20 +160,9 @@ def _row_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _looped_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     one = torch.ones(x.shape[1], dtype=accumulate_dtype(x))
-    zero = torch.zeros_like(one)
+    fixed = (one, None, None, torch.zeros_like(one), one, True, 0.0, [False, True, True])
     parts = [
-        torch.ops.aten.native_batch_norm_backward(
-            grad[n : n + 1],
-            x[n : n + 1],
-            one,
-            None,
-            None,
-            zero,
-            one,
-            True,
-            0.0,
-            [False, True, True],
-        )
+        torch.ops.aten.native_batch_norm_backward(grad[n : n + 1], x[n : n + 1], *fixed)
         for n in range(len(x))
     ]
     return torch.stack([part[2] for part in parts]), torch.stack([part[1] for part in parts])

@@ -1,7 +1,7 @@
 """The one core of instance, domain and batch statistics: moments pooled over groups of samples.
 
 Sample n is normalized with the moments of its group k[n]: itself (instance), its domain, or the
-whole batch. With per-sample moments m, v (N, C), group averages M, V (K, C) and R = rsqrt(V + eps)::
+whole batch. With moments m, v (N, C) of samples, M, V (K, C) of groups, R = rsqrt(V + eps)::
 
     M = avg_k m,   V = avg_k (v + (m - M[k])²)
     y = x · s + t,   s = scale · R[k],   t = shift - M[k] · s

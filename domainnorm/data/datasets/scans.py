@@ -102,11 +102,11 @@ def _clean(ink: _INK) -> _PIXELS:
 def _colour_cast(ink: _INK) -> _PIXELS:
     """Weak contrast over a strong cast, times a light field that falls off to one side."""
     draw = _uniform(1, len(ink))
-    cast = np.array([0.62, 0.34, 0.12]) + 0.08 * (draw(3) - 0.5)  # (N, 3)
-    gain = np.array([0.26, 0.36, 0.30]) * (0.85 + 0.30 * draw(1))  # (N, 3)
+    cast = np.array([0.62, 0.34, 0.12]) + 0.05 * (draw(3) - 0.5)  # (N, 3)
+    gain = np.array([0.26, 0.36, 0.30]) * (0.9 + 0.20 * draw(1))  # (N, 3)
     scene = cast[:, None, None] + gain[:, None, None] * ink[..., None]
     axis = np.linspace(-1, 1, SIZE)
-    slope = 0.30 * (draw(2) - 0.5)  # (N, 2)
+    slope = 0.22 * (draw(2) - 0.5)  # (N, 2)
     light = 1 + slope[:, :1, None] * axis[:, None] + slope[:, 1:, None] * axis
     return scene * light[..., None]
 

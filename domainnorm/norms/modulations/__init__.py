@@ -1,0 +1,1 @@
+"""Where scale and shift come from; one file each."""

@@ -1,0 +1,1 @@
+"""Which moments normalize a sample; one file each."""

@@ -56,7 +56,7 @@ class DomainStatistics(RunningMoments):
                 "domain statistics in training need one label per sample, got soft weights; pass "
                 "domain=, or call model.eval()"
             )
-        row = self._single(x, domain, scale)
+        row = self._single(x, domain)
         if row is not None:
             return self.normalize_single(x, scale[0], shift[0], row)
         expanded = (len(x), x.shape[1])
@@ -70,11 +70,10 @@ class DomainStatistics(RunningMoments):
         return mean, (second - mean.square()).clamp(min=0)
 
     @staticmethod
-    def _single(x: Tensor, domain: Tensor, scale: Tensor) -> int | None:
-        """The one domain of the batch, where torch's batch norm is the faster way, or None.
+    def _single(x: Tensor, domain: Tensor) -> int | None:
+        """The one domain of the batch, where torch's batch norm serves, or None.
 
-        With gradients to per-sample rows of scale it is the same value in a longer graph, and
-        reading labels would synchronize a GPU: the pooled core serves those.
+        Not on a GPU, where reading the labels would cost a synchronization.
         """
         if torch.compiler.is_compiling() or x.device.type != "cpu" or x[:, 0].numel() < 2:
             return None
