@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 import domainnorm
 from domainnorm.errors import RecipeError, unknown
@@ -79,7 +79,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """
     try:
         text = file.read_text(encoding="utf-8")
-        _refuse_tags_and_aliases(text)
+        _refuse_what_is_not_plain(text)
         content = OmegaConf.to_container(OmegaConf.load(StringIO(text)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -95,16 +95,27 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _refuse_tags_and_aliases(text: str) -> None:
+def _refuse_what_is_not_plain(text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         problem = None
         if isinstance(event, yaml.AliasEvent):
             problem = "YAML aliases are not read in recipes; write ${section.key} instead"
         elif (tag := getattr(event, "tag", None)) is not None:
             problem = f"YAML tag '{tag}' is not read in recipes; write plain values"
+        elif isinstance(event, yaml.ScalarEvent) and not _is_readable(event.value):
+            problem = f"cannot read '{event.value}'; only ${{section.key}} is allowed"
         if problem:
             mark: Any = event.start_mark
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def _is_readable(value: str) -> bool:
+    """Whether OmegaConf can parse the interpolations of a text; its own error tells no line."""
+    try:
+        OmegaConf.create([value])
+    except GrammarParseError:
+        return False
+    return True
 
 
 def _name(file: Path, root: Path) -> str:

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from domainnorm.errors import RecipeError, unknown
+from domainnorm.errors import unknown
 from domainnorm.recipe.files import PART_NAME, find_part, list_shipped, read_yaml
 from domainnorm.recipe.overrides import NAMED_SECTIONS, OVERRIDE, apply_override
 from domainnorm.recipe.problems import Problems, spelled
@@ -32,14 +32,14 @@ def merged_tree(file: Path, overrides: Sequence[str], problems: Problems) -> dic
     for key, value in pairs:
         names = value if key == "configs" else names
     tree: dict[str, Any] = {}
-    for name in _part_names(names, problems):
+    for index, name in _part_names(names, problems):
         part = find_part(name, file.parent)
         if part is None:
-            problems.add("configs", unknown("part", name, list_shipped("configs")))
+            problems.add(f"configs[{index}]", unknown("part", name, list_shipped("configs")))
             continue
         content = read_yaml(part)
         if content.pop("configs", None) is not None:
-            problems.add(f"configs[{name}]", "names parts itself; only a recipe may name parts")
+            problems.add(f"configs[{index}]", f"'{name}' names parts; only a recipe may do so")
         tree = _merge(tree, content)
     tree = _merge(tree, own)
     for key, value in pairs:
@@ -54,13 +54,8 @@ def resolved_tree(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]
     Anything else behind ``${`` is refused: resolvers read the environment or run code. A refused
     value becomes None.
     """
-    plain = _without_resolvers(tree, "", problems)
-    try:
-        resolved = _resolve(OmegaConf.create(plain), "", problems)
-    except RecursionError as error:
-        raise RecipeError(["an interpolation stands for a section that holds it"]) from error
-    assert isinstance(resolved, dict)
-    return resolved
+    node = OmegaConf.create(_without_resolvers(tree, "", problems))
+    return {str(name): _item(node, name, str(name), problems) for name in node}
 
 
 def _merge(base: Mapping[str, Any], new: Mapping[str, Any], level: int = 0) -> dict[str, Any]:
@@ -83,7 +78,7 @@ def _replaces(key: str, old: Any, new: Any) -> bool:
     return "name" in new and new["name"] != old.get("name")
 
 
-def _part_names(names: Any, problems: Problems) -> list[str]:
+def _part_names(names: Any, problems: Problems) -> list[tuple[int, str]]:
     if names is None:
         return []
     if not isinstance(names, list):
@@ -92,7 +87,7 @@ def _part_names(names: Any, problems: Problems) -> list[str]:
     good = []
     for index, name in enumerate(names):
         if isinstance(name, str) and PART_NAME.fullmatch(name.removesuffix(".yaml")):
-            good.append(name.removesuffix(".yaml"))
+            good.append((index, name.removesuffix(".yaml")))
         else:
             text = f"got {spelled(name)}, expected a part name such as 'trainer/cpu'"
             problems.add(f"configs[{index}]", text)
@@ -149,10 +144,24 @@ def _resolve(node: Any, key: str, problems: Problems) -> Any:
 
 def _item(node: Any, name: Any, key: str, problems: Problems) -> Any:
     try:
-        return _resolve(node[name], key, problems)
+        value = node[name]
     except OmegaConfBaseException as error:
         problems.add(key, str(error).splitlines()[0])
         return None
+    if OmegaConf.is_interpolation(node, name) and not _is_plain(value):
+        problems.add(key, "stands for a section; only a plain value or a list of them may be taken")
+        return None
+    return _resolve(value, key, problems)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value holds no further node; sections could hold each other without end."""
+    if not isinstance(value, ListConfig):
+        return not isinstance(value, DictConfig)
+    return not any(
+        OmegaConf.is_interpolation(value, index) or OmegaConf.is_config(value[index])
+        for index in range(len(value))
+    )
 
 
 def _below(key: str, name: object) -> str:

@@ -1,0 +1,180 @@
+"""What a recipe with one mistake is answered: key, what came, what was expected, nearest name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from domainnorm.errors import RecipeError
+from domainnorm.recipe import load_recipe
+
+DATA = "name: scans, source: [clean]"
+FOLDER = "name: folder, root: wbc, source: [a]"
+CASES = [
+    ({"methd": "tent"}, "methd: unknown key 'methd': did you mean 'method'?"),
+    ({"task": None}, "task: got null, expected a task name, or a mapping with 'name'; known: "),
+    ({"task": "clasification"}, "unknown task 'clasification': did you mean 'classification'?"),
+    ({"task": "[classification]"}, "task: got ['classification'], expected a task name"),
+    ({"backbone": None}, "backbone.name: missing, expected a text"),
+    ({"backbone": "resnet50"}, "backbone: got 'resnet50', expected a mapping with name, pret"),
+    ({"backbone": "{nam: r}"}, "backbone.nam: unknown key 'nam': did you mean 'name'?"),
+    ({"backbone": "{name: a/b}"}, "backbone.name: got 'a/b', expected an architecture of timm"),
+    (
+        {"backbone": "{name: r, pretrained: 1}"},
+        "backbone.pretrained: got 1, expected true or false",
+    ),
+    (
+        {"backbone": "{name: r, weights: w.pickle}"},
+        "backbone.weights: got 'w.pickle', expected a file that ends in .safetensors, .pth, .pt",
+    ),
+    (
+        {"backbone": "{name: r, weights: w.pth, pretrained: false}"},
+        "backbone.weights: is given although backbone.pretrained is false",
+    ),
+    (
+        {"backbone": "{name: r, options: {num_classes: 3}}"},
+        "backbone.options.num_classes: is set by the run; leave it out",
+    ),
+    (
+        {"backbone": "{name: r, options: {drop_rate: {a: 1}}}"},
+        "backbone.options.drop_rate: got {'a': 1}, expected a plain value or a list of them",
+    ),
+    ({"data": None}, "data: got null, expected a mapping with 'name', 'source', 'target'"),
+    ({"data": "{source: [a]}"}, "data.name: missing, expected one of folder, scans"),
+    ({"data": "{name: foldr}"}, "data.name: unknown dataset 'foldr': did you mean 'folder'?"),
+    ({"data": "{name: folder, source: [a]}"}, "data.root: missing, expected a text"),
+    ({"data": f"{{{FOLDER}, rot: a}}"}, "data.rot: unknown key 'rot': did you mean 'root'?"),
+    (
+        {"data": f"{{{FOLDER}, val_fraction: some}}"},
+        "data.val_fraction: got 'some', expected a number",
+    ),
+    ({"data": "{name: scans}"}, "data.source: no domains given, expected at least one"),
+    (
+        {"data": "{name: scans, source: clean}"},
+        "data.source: got 'clean', expected a list of texts",
+    ),
+    ({"data": "{name: scans, source: [true]}"}, "data.source: got [True], expected a list of"),
+    (
+        {"data": f"{{{DATA}, target: [clean]}}"},
+        "data.target: 'clean' is also a source, expected other domains",
+    ),
+    ({"data": "{name: scans, source: [a, a]}"}, "data.source: names 'a' 2 times"),
+    (
+        {"data": "{name: scans, source: [../a]}"},
+        "data.source: got '../a', expected a domain name without slashes",
+    ),
+    ({"data": f"{{{DATA}, batch_size: 0}}"}, "data.batch_size: got 0, expected at least 1"),
+    (
+        {"data": f"{{{DATA}, num_workers: true}}"},
+        "data.num_workers: got true, expected a whole number",
+    ),
+    ({"data": f"{{{DATA}, image_size: -3}}"}, "data.image_size: got -3, expected a positive"),
+    (
+        {"data": f"{{{DATA}, image_size: [32, 32, 3]}}"},
+        "data.image_size: got [32, 32, 3], expected a positive number of pixels or [height, width]",
+    ),
+    (
+        {"data": f"{{{DATA}, transfers: [{{source: [a]}}]}}"},
+        "data.transfers: is given beside data.source or data.target",
+    ),
+    (
+        {"data": "{name: scans, transfers: [{sorce: [a]}]}"},
+        "data.transfers[0].sorce: unknown key 'sorce': did you mean 'source'?",
+    ),
+    (
+        {"data": "{name: scans, transfers: [{source: [a], target: [a]}]}"},
+        "data.transfers[0].target: 'a' is also a source",
+    ),
+    ({"augment": "[HorizontalFlip]"}, "augment: got ['HorizontalFlip'], expected a mapping such"),
+    (
+        {"augment": "{clear: [HorizontalFlip]}"},
+        "augment.clear: unknown domain 'clear': did you mean 'clean'? known: default, clean, col",
+    ),
+    ({"augment": "{default: [HorizontalFlp]}"}, "did you mean 'HorizontalFlip'?"),
+    ({"augment": "{default: [{name: Rotate, limits: 3}]}"}, "augment.default[0].limits: "),
+    ({"norm": "cinn"}, "norm: unknown norm 'cinn': did you mean 'cin'?"),
+    ({"method": None}, "method: got null, expected a method name, or a mapping with 'name'"),
+    ({"method": "tnet"}, "method: unknown method 'tnet': did you mean 'tent'?"),
+    ({"method": "{name: adabn, lrr: 1}"}, "method.lrr: unknown key 'lrr'"),
+    ({"compare": "tent"}, "compare: got 'tent', expected a list of methods"),
+    ({"compare": "[tnet]"}, "compare[0]: unknown method 'tnet': did you mean 'tent'?"),
+    ({"compare": "[source_only]"}, "compare[0]: 'source_only' is already a method of this recipe"),
+    ({"compare": "[adabn, adabn]"}, "compare[1]: 'adabn' is already a method of this recipe"),
+    (
+        {"method": "adabn", "data": f"{{{DATA}}}"},
+        "method: 'adabn' needs images of a target domain, but data.target is empty",
+    ),
+    ({"trainer": "{max_epochs: ten}"}, "trainer.max_epochs: got 'ten', expected a whole number"),
+    ({"trainer": "{max_epoch: 1}"}, "unknown key 'max_epoch': did you mean 'max_epochs'?"),
+    ({"trainer": "{devices: all}"}, "trainer.devices: got 'all', expected 'auto' or a whole num"),
+    ({"trainer": "{precision: 32-tru}"}, "; did you mean '32-true'?"),
+    ({"trainer": "{gradient_clip: 0}"}, "trainer.gradient_clip: got 0.0, expected more than 0"),
+    ({"trainer": "{gradient_clip: .inf}"}, "trainer.gradient_clip: got inf, expected a number"),
+    ({"evaluation": "{confidence: 1}"}, "evaluation.confidence: got 1.0, expected less than 1"),
+    ({"evaluation": "{selection: lst}"}, "expected 'last' or 'validation'; did you mean 'last'?"),
+    ({"checkpoint": "[a]"}, "- checkpoint: got ['a'], expected a text or null"),
+    ({"seed": "x"}, "seed: got 'x', expected a whole number or a list of them"),
+    ({"seed": "true"}, "seed: got true, expected a whole number or a list of them"),
+    ({"seed": "[1, 1]"}, "seed: got [1, 1], expected each seed once"),
+    ({"seed": "[]"}, "seed: got [], expected a whole number or a list of them"),
+    ({"seed": "-1"}, "seed: got -1, expected numbers from 0 to 4294967295"),
+    ({"configs": "trainer/cpu"}, "configs: got 'trainer/cpu', expected a list of part names"),
+    ({"configs": "[../secret]"}, "configs[0]: got '../secret', expected a part name such as"),
+    ({"configs": "[trainer/cpuu]"}, "configs[0]: unknown part 'trainer/cpuu': did you mean 'trai"),
+    ({"checkpoint": "${data.nme}"}, "checkpoint: Interpolation key 'data.nme' not found"),
+    ({"checkpoint": "???"}, "checkpoint: Missing mandatory value: checkpoint"),
+    ({"data": "{1: a, name: scans, source: [a]}"}, "data.1: got the key 1, keys are text"),
+    ({"task": "a\n  b: c"}, "line 2, column 4: mapping values are not allowed here"),
+    ({"task": "a\ntask: b"}, "line 2, column 1: found duplicate key task"),
+]
+
+
+@pytest.mark.parametrize(("sections", "fragment"), CASES)
+def test_a_mistake_is_answered_with_key_and_expectation(write, sections, fragment):
+    with pytest.raises(RecipeError, match=re.escape(fragment)):
+        load_recipe(write(**sections))
+
+
+@pytest.mark.parametrize(
+    ("override", "fragment"),
+    [
+        ("seed", "override 'seed': expected key=value, such as method.lr=1e-3"),
+        ("seed=[", "override 'seed=[': cannot read '[' as a YAML value"),
+        ("data.source.0=a", "data.source: cannot set 'data.source.0' inside ['clean']"),
+        ("trainer.epochs=1", "trainer.epochs: unknown key 'epochs': did you mean 'max_epochs'?"),
+    ],
+)
+def test_a_wrong_override_is_answered_with_its_key(write, override, fragment):
+    with pytest.raises(RecipeError, match=re.escape(fragment)):
+        load_recipe(write(), [override])
+
+
+def test_all_problems_are_reported_at_once(write):
+    path = write(task="x", norm="y", method="z", seed="a", trainer="{max_epochs: 0, threads: b}")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, ["bad"])
+    keys = [problem.partition(":")[0] for problem in caught.value.problems]
+    expected = ["override 'bad'", "task", "norm", "method", "seed"]
+    assert sorted(keys) == sorted([*expected, "trainer.max_epochs", "trainer.threads"])
+
+
+def test_one_mistake_is_one_problem(write):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(data="{name: scans, source: 3}"))
+    assert len(caught.value.problems) == 1
+
+
+def test_unknown_recipe_is_answered_with_the_nearest():
+    with pytest.raises(RecipeError, match="unknown recipe 'quickstrt': did you mean 'quickstart'"):
+        load_recipe("quickstrt")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [("", "nothing"), ("- 1", "a list"), ("# a comment\n", "nothing")]
+)
+def test_a_file_without_mapping_is_refused(tmp_path, text, what):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=f"got {what}, expected a mapping"):
+        load_recipe(str(path))
