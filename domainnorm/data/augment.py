@@ -62,7 +62,7 @@ class Pipeline:
         self.compose.set_random_state(generator, random.Random(seed))
         try:
             augmented = self.compose(image=image)["image"]
-        except (ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:  # each transform raises kinds of its own, cv2.error among them
             raise DataError(
                 f"{self.where}: a step failed on an image of {image.shape[1]} × {image.shape[0]} "
                 f"pixels: {error}; change its arguments"

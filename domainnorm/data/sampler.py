@@ -64,8 +64,8 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
             raise DataError("train: no images to draw batches from; add images to the split train")
         if batch_size < len(self.positions):
             raise DataError(
-                f"batch_size: {batch_size} for {len(self.positions)} training domains; every batch "
-                f"holds each of them, so use at least {len(self.positions)}"
+                f"data.batch_size: {batch_size} for {len(self.positions)} training domains; every "
+                f"batch holds each of them, so use at least {len(self.positions)}"
             )
         self.batch_size = batch_size
         self.seed = seed

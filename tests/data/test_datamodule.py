@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch.testing import assert_close
+
+from domainnorm.data import DomainDataModule, Loading
+from domainnorm.data.datasets import Scans
+from domainnorm.errors import DataError
+
+LIGHTNING_WARNINGS = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    # Lightning 2.6 asks torch's pytree for a class that torch 2.14 deprecates.
+    "ignore:.*LeafSpec.*:FutureWarning",
+)
+SMALL = Loading(batch_size=24, eval_batch_size=16)
+
+
+@pytest.fixture
+def make(scans, preprocessing):
+    def make_module(**changes) -> DomainDataModule:
+        options = {
+            "domain_names": ["clean", "colour_cast", "textured"],
+            "labelled": ["clean"],
+            "unlabelled": ["textured"],
+            "preprocessing": preprocessing,
+            "augment": {"default": ["HorizontalFlip"], "textured": []},
+            "loading": SMALL,
+            **changes,
+        }
+        return DomainDataModule(options.pop("dataset", scans), **options)
+
+    return make_module
+
+
+@pytest.fixture
+def relabelled(scans) -> Scans:
+    """The same images with other labels wherever the training of `make` may see none."""
+    other = scans.without_labels([])
+    other.records = [
+        record if record.domain == "clean" else replace(record, target=9 - record.target)
+        for record in scans.records
+    ]
+    return other
+
+
+class Recorder(LightningModule):
+    """Keeps the batches of every epoch, and learns nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.epochs: dict[int, list[dict[str, torch.Tensor]]] = {}
+
+    def training_step(self, batch, batch_idx):
+        self.epochs.setdefault(self.current_epoch, []).append(batch)
+        return self.weight * 0
+
+    def validation_step(self, batch, batch_idx):
+        return None
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(module: DomainDataModule, folder, epochs: int, checkpoint=None) -> Recorder:
+    recorder = Recorder()
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        use_distributed_sampler=False,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        limit_val_batches=0,
+    )
+    trainer.fit(recorder, datamodule=module, ckpt_path=checkpoint)
+    return recorder
+
+
+def test_training_mixes_labelled_and_unlabelled_domains(make):
+    batch = next(iter(make().train_dataloader()))
+    assert batch["domain"].tolist() == [0] * 12 + [2] * 12
+
+
+def test_batches_never_hold_a_masked_target(make):
+    for batch in make().train_dataloader():
+        assert set(batch["target"][batch["domain"] == 2].tolist()) == {-1}
+        assert (batch["target"][batch["domain"] == 0] >= 0).all()
+
+
+@pytest.mark.parametrize("labelled", [["clean"], []])
+def test_training_loader_reaches_no_masked_target(make, labelled):
+    records = make(labelled=labelled).train_dataloader().dataset.dataset.records
+    assert {record.domain for record in records if record.target != -1} == set(labelled)
+
+
+def test_training_view_is_the_same_whatever_the_hidden_labels(make, relabelled):
+    views = [make(**change).train_dataloader().dataset for change in ({}, {"dataset": relabelled})]
+    first, second = (
+        pickle.dumps(
+            {key: v.tolist() if torch.is_tensor(v) else v for key, v in vars(view).items()}
+        )
+        for view in views
+    )
+    assert first == second
+
+
+def test_training_batches_are_the_same_whatever_the_hidden_labels(make, relabelled):
+    hidden = list(make(dataset=relabelled).train_dataloader())
+    assert_close(list(make().train_dataloader()), hidden, rtol=0, atol=0)
+
+
+def test_validation_loader_reaches_no_label_of_other_domains(make):
+    (loader,) = make().val_dataloader()
+    kept = {r.domain for r in loader.dataset.dataset.records if r.target != -1}
+    assert kept == {"clean"}
+
+
+def test_validation_covers_labelled_domains_only(make):
+    module = make()
+    domains = [batch["domain"] for loader in module.val_dataloader() for batch in loader]
+    assert (module.val_domains, set(torch.cat(domains).tolist())) == (["clean"], {0})
+
+
+def test_method_without_labels_has_no_validation(make):
+    assert make(labelled=[]).val_dataloader() == []
+
+
+def test_testing_covers_every_domain_with_labels(make, scans):
+    module = make()
+    loaders = module.test_dataloader()
+    assert module.test_domains == ["clean", "colour_cast", "textured"]
+    for label, loader in enumerate(loaders):
+        batch = next(iter(loader))
+        assert set(batch["domain"].tolist()) == {label}
+        assert batch["target"].tolist() == [scans.records[i].target for i in batch["index"]]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_sees_every_image_of_its_split_once(make, scans, split):
+    loader = getattr(make(), f"{split}_dataloader")()[0]
+    seen = torch.cat([batch["index"] for batch in loader]).tolist()
+    assert seen == [
+        i for i, r in enumerate(scans.records) if (r.domain, r.split) == ("clean", split)
+    ]
+
+
+def test_evaluation_does_not_augment(make, scans, preprocessing):
+    module = make(augment={"default": [{"name": "InvertImg", "p": 1.0}]})
+    batch = next(iter(module.test_dataloader()[0]))
+    assert_close(batch["image"][0], preprocessing(scans.image(int(batch["index"][0]))))
+
+
+def test_domain_has_its_own_pipeline(make, scans, preprocessing):
+    module = make(augment={"default": [{"name": "InvertImg", "p": 1.0}], "textured": []})
+    batch = next(iter(module.train_dataloader()))
+    plain = torch.stack([preprocessing(scans.image(int(i))) for i in batch["index"]])
+    assert_close(batch["image"][12:], plain[12:])
+    assert not torch.isclose(batch["image"][:12], plain[:12]).all()
+
+
+def test_workers_do_not_change_batches(make):
+    alone = list(make().train_dataloader())
+    shared = list(make(loading=replace(SMALL, num_workers=2)).train_dataloader())
+    assert_close(shared, alone, rtol=0, atol=0)
+
+
+def test_loaders_leave_the_global_generator_alone(make):
+    before = torch.get_rng_state()
+    list(make().train_dataloader())
+    assert_close(torch.get_rng_state(), before)
+
+
+@LIGHTNING_WARNINGS
+def test_resumed_run_sees_the_batches_of_an_uninterrupted_one(make, tmp_path):
+    whole = fit(make(), tmp_path / "whole", 5)
+    fit(make(), tmp_path / "cut", 3)
+    (checkpoint,) = (tmp_path / "cut").rglob("*.ckpt")
+    resumed = fit(make(), tmp_path / "cut", 5, checkpoint)
+    assert list(resumed.epochs) == [3, 4]
+    assert_close(resumed.epochs, {epoch: whole.epochs[epoch] for epoch in (3, 4)})
+
+
+@LIGHTNING_WARNINGS
+def test_epochs_have_different_batches(make, tmp_path):
+    epochs = fit(make(), tmp_path, 2).epochs
+    assert not torch.equal(epochs[0][0]["index"], epochs[1][0]["index"])
+
+
+def test_class_counts_are_of_labelled_training_images(make, scans):
+    counts = [0] * 10
+    for record in scans.records:
+        counts[record.target] += (record.domain, record.split) == ("clean", "train")
+    assert make().class_counts.tolist() == counts
+
+
+def test_classes_are_those_of_the_dataset(make):
+    module = make()
+    assert (module.num_classes, module.class_names) == (10, list("0123456789"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"domain_names": ["clean", "textur"]}, r"domain_names\[1\]: .* did you mean 'textured'"),
+        ({"labelled": ["clear"]}, r"labelled\[0\]: .* did you mean 'clean'"),
+        ({"unlabelled": ["clean"]}, "unlabelled: clean also in labelled"),
+        ({"augment": {"defualt": []}}, r"augment\.defualt: .* did you mean 'default'"),
+        ({"augment": {"clean": ["Flip"]}}, r"augment\.clean\[0\]: no albumentations transform"),
+    ],
+)
+def test_wrong_name_gives_key_and_nearest(make, changes, message):
+    with pytest.raises(DataError, match=message):
+        make(**changes)
+
+
+def test_unlabelled_image_of_a_labelled_domain_is_named(make, scans):
+    masked = scans.without_labels(["clean"])
+    with pytest.raises(DataError, match=r"clean/\d+: no label, but domain 'clean' trains with"):
+        make(dataset=masked)
+
+
+def test_unlabelled_test_image_passes_through(make, scans):
+    masked = scans.without_labels(["textured"])
+    batch = next(iter(make(dataset=masked).test_dataloader()[2]))
+    assert set(batch["target"].tolist()) == {-1}
+
+
+def test_labelled_domain_needs_validation_images(make, scans):
+    bare = scans.without_labels([])
+    bare.records = [replace(r, split="test") if r.split == "val" else r for r in bare.records]
+    with pytest.raises(DataError, match="domain 'clean': no images in split val"):
+        make(dataset=bare)
+
+
+def test_transfer_without_training_domains_cannot_train(make):
+    with pytest.raises(DataError, match="no images to draw batches from"):
+        make(labelled=[], unlabelled=[]).train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1), ("seed", -1)],
+)
+def test_loading_refuses_numbers_out_of_range(key, value):
+    with pytest.raises(DataError, match=f"{key}: {value}, expected"):
+        Loading(**{key: value})

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from domainnorm.data.decode import read_image
+from domainnorm.errors import DataError
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".ppm"])
+def test_lossless_formats_keep_rgb_order(tmp_path, image, suffix):
+    file = tmp_path / f"a{suffix}"
+    Image.fromarray(image).save(file)
+    assert_array_equal(read_image(file), image)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp"])
+def test_lossy_formats_are_read(tmp_path, suffix):
+    file = tmp_path / f"a{suffix}"
+    Image.new("RGB", (16, 12), (200, 100, 50)).save(file)
+    decoded = read_image(file).astype(int)
+    assert np.abs(decoded - np.array([200, 100, 50])).max() <= 6
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_every_mode_becomes_three_channels(tmp_path, mode):
+    pixels = np.zeros((9, 7, 3), np.uint8)
+    pixels[:4] = 255
+    file = tmp_path / "a.png"
+    Image.fromarray(pixels).convert(mode).save(file)
+    assert_array_equal(read_image(file), pixels)
+
+
+def test_grey_map_becomes_three_channels(tmp_path):
+    file = tmp_path / "a.pgm"
+    Image.fromarray(np.full((4, 5), 77, np.uint8)).save(file)
+    assert_array_equal(read_image(file), np.full((4, 5, 3), 77))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_are_divided_by_257(tmp_path, suffix):
+    file = tmp_path / f"a{suffix}"
+    cv2.imwrite(str(file), np.array([[0, 257 * 7, 257 * 200, 65535]], np.uint16))
+    assert_array_equal(read_image(file)[0, :, 1], [0, 7, 200, 255])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp"])
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.97])
+def test_truncated_file_is_named(tmp_path, image, suffix, kept):
+    file = tmp_path / f"cut{suffix}"
+    Image.fromarray(image).save(file)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(DataError, match=rf"cut\{suffix}: not a readable image .* replace the file"):
+        read_image(file)
+
+
+def test_text_is_no_image(tmp_path):
+    file = tmp_path / "page.png"
+    file.write_text("<html>not found</html>")
+    with pytest.raises(DataError, match=r"page\.png: not a readable image \(22 bytes"):
+        read_image(file)
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    file = tmp_path / "a.tif"
+    cv2.imwrite(str(file), np.ones((4, 4, 3), np.float32))
+    with pytest.raises(DataError, match=r"a\.tif: pixels are float32, expected 8-bit or 16-bit"):
+        read_image(file)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.png: No such file"):
+        read_image(tmp_path / "gone.png")
