@@ -110,6 +110,13 @@ def test_json_round_trip_keeps_values_and_intervals(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.intervals("nll"), matrix.intervals("nll"))
 
 
+def test_json_round_trip_keeps_what_intervals_resample(tmp_path: Path) -> None:
+    matrix = CrossDomainMatrix(["a"], ["a"], resamples=5)
+    matrix.add(0, "a", "a", predictions(7), groups=["x", "y"] * 5)
+    matrix.to_json(tmp_path / "matrix.json")
+    assert CrossDomainMatrix.from_json(tmp_path / "matrix.json").interval_unit == "groups"
+
+
 def test_json_holds_null_for_a_missing_cell(tmp_path: Path) -> None:
     two_by_two().to_json(tmp_path / "matrix.json")
     summary = json.loads((tmp_path / "matrix.json").read_text())["summary"]

@@ -1,0 +1,27 @@
+"""JSON that every reader accepts: nan, which JSON does not have, becomes null."""
+
+from __future__ import annotations
+
+import json
+import math
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_json(content: Any, path: str | PathLike[str]) -> None:
+    """Write dicts, sequences, arrays and numbers as indented JSON."""
+    text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple | np.ndarray):
+        return [_plain(value) for value in content]
+    if isinstance(content, np.generic):
+        return _plain(content.item())
+    return None if isinstance(content, float) and math.isnan(content) else content

@@ -1,0 +1,13 @@
+from .bars import save_results_bars as save_results_bars
+from .calibration import save_reliability as save_reliability
+from .confusions import save_confusions as save_confusions
+from .contact_sheet import save_contact_sheet as save_contact_sheet
+from .curves import save_curves as save_curves
+from .heatmap import save_heatmap as save_heatmap
+from .heatmap import save_heatmaps as save_heatmaps
+from .results import Result as Result
+from .results import load_results as load_results
+from .results import results_csv as results_csv
+from .results import results_json as results_json
+from .tables import results_markdown as results_markdown
+from .tables import results_table as results_table

@@ -1,0 +1,161 @@
+"""The results of a run: one record per transfer, method, tested domain and seed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+from domainnorm.errors import CheckpointError, unknown
+from domainnorm.evaluation import EvaluationError, Spread, seed_spread, write_json
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one method did on one domain of one transfer with one seed.
+
+    Args:
+        transfer: What was adapted to what, as ``source → target``.
+        method: Name of the method.
+        domain: Domain it was tested on.
+        role: Role of that domain in the transfer.
+        seed: Seed of the run.
+        metrics: Name → value.
+        intervals: Name → lower and upper end of the bootstrap interval.
+        supervised: Whether the method saw labels of the target.
+        trained_parameters: Number of parameters the method trained.
+        seconds: Time of the whole stage, all domains together.
+    """
+
+    transfer: str
+    method: str
+    domain: str
+    role: Literal["source", "target"]
+    seed: int
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    supervised: bool = False
+    trained_parameters: int = 0
+    seconds: float = 0.0
+
+
+def results_csv(results: Sequence[Result], path: str | PathLike[str]) -> None:
+    """Write one line per result and metric, with its interval; empty where there is none."""
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        head = ["transfer", "method", "supervised", "domain", "role", "seed"]
+        tail = ["trained_parameters", "seconds"]
+        writer.writerow([*head, "metric", "value", "low", "high", *tail])
+        for result in results:
+            for metric, value in result.metrics.items():
+                numbers = (value, *result.intervals.get(metric, (math.nan, math.nan)))
+                shown = ["" if math.isnan(number) else number for number in numbers]
+                before = [getattr(result, name) for name in head]
+                after = [getattr(result, name) for name in tail]
+                writer.writerow([*before, metric, *shown, *after])
+
+
+def results_json(results: Sequence[Result], path: str | PathLike[str]) -> None:
+    """Write the results as a list of objects; nan is null. `load_results` reads them again."""
+    write_json([asdict(result) for result in results], path)
+
+
+def load_results(path: str | PathLike[str]) -> list[Result]:
+    """Read what `results_json` wrote.
+
+    Raises:
+        CheckpointError: The file is missing, truncated or holds something else.
+    """
+    names = {part.name for part in fields(Result)}
+    try:
+        records = json.loads(Path(path).read_text(encoding="utf-8"))
+        return [_result({name: record[name] for name in names}) for record in records]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as results ({type(error).__name__}: {error}); "
+            "expected a file written by results_json"
+        ) from error
+
+
+def _result(record: dict[str, object]) -> Result:
+    result = Result(**record)  # type: ignore[arg-type]
+    metrics = {name: _number(value) for name, value in result.metrics.items()}
+    intervals = {
+        name: (_number(low), _number(high)) for name, (low, high) in result.intervals.items()
+    }
+    return Result(**{**record, "metrics": metrics, "intervals": intervals})  # type: ignore[arg-type]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one method on one domain, over seeds.
+
+    Args:
+        by_seed: Seed → value; seeds without a value are absent.
+        interval: Bootstrap interval when there is exactly one seed and it has one.
+    """
+
+    by_seed: dict[int, float]
+    interval: tuple[float, float] | None
+
+    @property
+    def spread(self) -> Spread:
+        """Mean, standard deviation and range over seeds."""
+        return seed_spread(list(self.by_seed.values()))
+
+
+def collect_cell(results: Sequence[Result], metric: str, method: str, domain: str) -> Cell:
+    """The cell of ``method`` and ``domain`` among the results of one transfer."""
+    found = [result for result in results if (result.method, result.domain) == (method, domain)]
+    values = {result.seed: result.metrics.get(metric, math.nan) for result in found}
+    by_seed = {seed: value for seed, value in values.items() if not math.isnan(value)}
+    interval = found[0].intervals.get(metric) if len(found) == 1 else None
+    if interval is not None and any(map(math.isnan, interval)):
+        interval = None
+    return Cell(by_seed, interval)
+
+
+def check_results(results: Sequence[Result], metric: str) -> None:
+    """Refuse results that no table or figure can show.
+
+    Raises:
+        EvaluationError: There are none; no result has the metric; a record came twice.
+    """
+    if not results:
+        raise EvaluationError("results: none came, expected at least one; test a method first")
+    known = list(dict.fromkeys(name for result in results for name in result.metrics))
+    if metric not in known:
+        raise EvaluationError(f"results: {unknown('metric', metric, known)}")
+    seen = set()
+    for result in results:
+        key = (result.transfer, result.method, result.domain, result.seed)
+        if key in seen:
+            raise EvaluationError(
+                f"results: {key} came twice; expected one result per transfer, method, domain "
+                "and seed"
+            )
+        seen.add(key)
+
+
+def by_transfer(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The results of each transfer, in the order in which transfers first came."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.transfer, []).append(result)
+    return groups
+
+
+def method_order(results: Sequence[Result]) -> list[str]:
+    """Methods in the order of the run, ``source_only`` first and ``oracle`` last."""
+    methods = dict.fromkeys(result.method for result in results)
+    rank = {"source_only": -1, "oracle": 1}
+    return sorted(methods, key=lambda method: rank.get(method, 0))

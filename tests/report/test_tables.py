@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from domainnorm.evaluation import EvaluationError
+from domainnorm.report import Result, results_markdown, results_table
+from tests.report.conftest import result
+
+
+def markdown_row(
+    results: list[Result], method: str, metric: str = "balanced_accuracy"
+) -> list[str]:
+    for line in results_markdown(results, metric).splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0].split(" ")[0] == method:
+            return cells
+    raise AssertionError(method)
+
+
+def printed(results: list[Result], width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(results_table(results))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_source_only_comes_first_and_oracle_last(results: list[Result]) -> None:
+    lines = [line.split("|")[1].split()[0] for line in results_markdown(results).splitlines()[4:8]]
+    assert lines == ["source_only", "tent", "adabn", "oracle"]
+
+
+def test_cell_is_mean_and_standard_deviation_over_seeds(results: list[Result]) -> None:
+    assert markdown_row(results, "adabn")[2] == "0.410 ± 0.014"
+
+
+def test_one_seed_shows_its_bootstrap_interval() -> None:
+    one = [result("tent", 0.7, intervals={"balanced_accuracy": (0.612, 0.788)})]
+    cell = markdown_row(one, "tent")[1].replace("\N{NO-BREAK SPACE}", " ")
+    assert cell == "**0.700 [0.61, 0.79]**"
+
+
+def test_missing_value_is_a_dash(results: list[Result]) -> None:
+    extra = result("mixstyle", math.nan)
+    assert markdown_row([*results, extra], "mixstyle")[1:4] == ["–", "–", "–"]
+
+
+def test_best_method_without_target_labels_is_bold(results: list[Result]) -> None:
+    bold = {
+        m: "**" in markdown_row(results, m)[2] for m in ("source_only", "adabn", "tent", "oracle")
+    }
+    assert bold == {"source_only": False, "adabn": False, "tent": True, "oracle": False}
+
+
+def test_best_calibration_error_is_the_lowest(results: list[Result]) -> None:
+    assert markdown_row(results, "tent", "ece")[2] == "**0.290 ± 0.014**"
+
+
+def test_supervised_method_is_marked(results: list[Result]) -> None:
+    assert markdown_row(results, "oracle")[0] == "oracle †"
+    assert "† saw target labels" in results_markdown(results)
+
+
+def test_no_dagger_without_supervised_methods() -> None:
+    assert "†" not in results_markdown([result("tent", 0.7)])
+
+
+@pytest.mark.parametrize(("method", "gain"), [("adabn", "-0.100"), ("tent", "+0.200")])
+def test_gain_over_source_only_keeps_its_sign(
+    results: list[Result], method: str, gain: str
+) -> None:
+    assert markdown_row(results, method)[3] == gain
+
+
+def test_gain_compares_the_same_seeds() -> None:
+    runs = [result("source_only", 0.5, 0), result("source_only", 0.9, 1), result("tent", 0.6, 0)]
+    assert markdown_row(runs, "tent")[2] == "+0.100"
+
+
+def test_gain_is_a_mean_over_targets() -> None:
+    values = {("source_only", "b"): 0.5, ("source_only", "c"): 0.5}
+    values |= {("tent", "b"): 0.7, ("tent", "c"): 0.4}
+    runs = [result(method, value, domain=name) for (method, name), value in values.items()]
+    assert markdown_row(runs, "tent")[3] == "+0.050"
+
+
+def test_gain_without_source_only_is_a_dash() -> None:
+    assert markdown_row([result("tent", 0.6)], "tent")[2] == "–"
+
+
+def test_trained_parameters_and_time_are_readable(results: list[Result]) -> None:
+    assert markdown_row(results, "tent")[4:] == ["1.2 k", "1.5 min"]
+
+
+def test_role_of_each_domain_is_marked(results: list[Result]) -> None:
+    assert "| a (source) | b (target) |" in results_markdown(results)
+
+
+def test_every_transfer_has_a_block(results: list[Result]) -> None:
+    text = results_markdown([*results, result("tent", 0.3, transfer="b → c", domain="c")])
+    assert text.count("| method |") == 2
+
+
+def test_pipe_in_a_name_does_not_break_the_table() -> None:
+    assert "x\\|y (target)" in results_markdown([result("tent", 0.3, domain="x|y")])
+
+
+def test_terminal_table_shows_methods_and_footnotes(results: list[Result]) -> None:
+    text = printed(results)
+    assert "oracle †" in text
+    assert "± standard deviation over 2 seeds" in text
+
+
+def test_brackets_in_names_are_no_markup() -> None:
+    assert "[red]x" in printed([result("tent", 0.3, domain="[red]x")])
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_table_fits_the_terminal(results: list[Result], width: int) -> None:
+    assert max(map(len, printed(results, width).splitlines())) <= width
+
+
+def test_no_results_is_an_error() -> None:
+    with pytest.raises(EvaluationError, match="none came, expected at least one"):
+        results_table([])
+
+
+def test_unknown_metric_answers_with_the_nearest(results: list[Result]) -> None:
+    with pytest.raises(EvaluationError, match="did you mean 'balanced_accuracy'"):
+        results_table(results, "balanced_acc")
+
+
+def test_repeated_result_is_an_error(results: list[Result]) -> None:
+    with pytest.raises(EvaluationError, match="came twice"):
+        results_table([*results, results[0]])
