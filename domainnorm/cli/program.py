@@ -14,6 +14,7 @@ from domainnorm.cli.parser import Parser
 from domainnorm.errors import DomainNormError, RecipeError, unknown
 
 COMMANDS = ("list", "show", "check", "copy", "run", "test", "matrix")
+OPTIONS = ("-h", "--help", "--version")
 DONE, FAILED, MISUSED = 0, 1, 2
 
 
@@ -49,14 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 failure while running, 2 bad recipe or command line, 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in OPTIONS[:2]:
         print(_help())
         return DONE
     if words[0] == "--version":
         print(f"domainnorm {version('domainnorm')}")
         return DONE
     if words[0] not in COMMANDS:
-        print(f"domainnorm: {unknown('command', words[0], COMMANDS)}", file=sys.stderr)
+        is_option = words[0].startswith("-")
+        kind, known = ("option", OPTIONS) if is_option else ("command", COMMANDS)
+        print(f"domainnorm: {unknown(kind, words[0], known)}", file=sys.stderr)
         return MISUSED
     return _execute(words[0], words[1:])
 

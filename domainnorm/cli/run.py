@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
-from domainnorm import run
+from domainnorm import recipe, run
 from domainnorm.cli.parser import Parser
 from domainnorm.cli.training import add_training, carry_out
 
@@ -16,4 +17,9 @@ def configure(parser: Parser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Train and test every stage of the recipe."""
-    return carry_out("run", arguments, run.run_recipe)
+
+    def start(loaded: recipe.Recipe, output: Path) -> Path:
+        # Looked up here: a bad recipe is answered before torch is imported.
+        return run.run_recipe(loaded, output)
+
+    return carry_out("run", arguments, start)

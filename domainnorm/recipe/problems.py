@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 LONGEST_VALUE = 60
+_STEP = re.compile(r"[.\[]")
 
 
 class Problems:
@@ -23,8 +25,10 @@ class Problems:
         return list(self._lines.values())
 
     def add(self, key: str, text: str) -> None:
-        """Note a problem of ``key`` unless that key already has one."""
-        self._lines.setdefault(key, f"{key}: {text}")
+        """Note a problem of ``key`` unless that key or one that holds it already has one."""
+        holders = (key[: match.start()] for match in _STEP.finditer(key))
+        if not any(holder in self._lines for holder in holders):
+            self._lines.setdefault(key, f"{key}: {text}")
 
     def add_lines(self, lines: Iterable[str]) -> None:
         """Note problems that already name their keys."""
