@@ -68,6 +68,10 @@ class DomainDataset(abc.ABC):
         return masked
 
 
+# A run fills the dataset's `domains` from the other two, so any of them can hold a wrong name.
+DOMAIN_KEYS = "data.source, data.target or data.domains"
+
+
 def select_domains(key: str, chosen: Sequence[str] | None, known: Sequence[str]) -> list[str]:
     """The chosen domains, all of them when nothing is chosen.
 
@@ -78,9 +82,9 @@ def select_domains(key: str, chosen: Sequence[str] | None, known: Sequence[str])
         return list(known)
     for position, name in enumerate(chosen):
         if name not in known:
-            raise DataError(f"{key}[{position}]: {unknown('domain', name, known)}")
+            raise DataError(f"{key}: {unknown('domain', name, known)}")
         if name in chosen[:position]:
-            raise DataError(f"{key}[{position}]: domain '{name}' is given twice; name it once")
+            raise DataError(f"{key}: domain '{name}' is given twice; name it once")
     if not chosen:
         raise DataError(f"{key}: an empty list; name at least one of {', '.join(known)}")
     return list(chosen)

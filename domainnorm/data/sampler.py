@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from domainnorm.errors import DataError
+
+_Integers = NDArray[np.int64]
 
 
 class Draw(NamedTuple):
@@ -80,21 +83,24 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """Batches of the present epoch."""
-        return iter(self._batches(self.epoch()))
+        return self._batches(self.epoch())
 
-    def _batches(self, epoch: int) -> list[list[Draw]]:
+    def _batches(self, epoch: int) -> Iterator[list[Draw]]:
         shares = self._shares()  # (batches, D)
-        batches: list[list[Draw]] = [[] for _ in range(self.num_batches)]
-        for column, label in enumerate(self.positions):
-            stream = self._stream(epoch, label, int(shares[:, column].sum()) * self.world_size)
-            start = 0
-            for batch, share in zip(batches, shares[:, column].tolist(), strict=True):
-                mine = start + self.rank * share
-                batch.extend(stream[mine : mine + share])
-                start += self.world_size * share
-        return batches
+        totals = shares.sum(axis=0) * self.world_size
+        streams = [
+            self._stream(epoch, label, int(total))
+            for label, total in zip(self.positions, totals, strict=True)
+        ]
+        starts = (shares.cumsum(axis=0) - shares) * self.world_size + shares * self.rank
+        for first, last in zip(starts.tolist(), (starts + shares).tolist(), strict=True):
+            yield [
+                Draw(*pair)
+                for stream, start, stop in zip(streams, first, last, strict=True)
+                for pair in stream[start:stop].tolist()
+            ]
 
-    def _shares(self) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    def _shares(self) -> _Integers:
         """Samples of each domain in each batch of one rank."""
         num_domains = len(self.positions)
         share, remainder = divmod(self.batch_size, num_domains)
@@ -103,14 +109,14 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         np.add.at(shares, (np.arange(len(turns)) // max(remainder, 1), turns), 1)
         return shares
 
-    def _stream(self, epoch: int, label: int, length: int) -> list[Draw]:
+    def _stream(self, epoch: int, label: int, length: int) -> _Integers:
+        """Positions and seeds of the draws of one domain in one epoch: (length, 2)."""
         positions = self.positions[label]
-        seeds = np.random.SeedSequence((self.seed, epoch, label)).generate_state(length, np.uint64)
+        seeds = np.random.SeedSequence((self.seed, epoch, label)).generate_state(length)
         passes = [
             np.random.Generator(np.random.PCG64((self.seed, epoch, label, number))).permutation(
                 positions
             )
             for number in range(math.ceil(length / len(positions)))
         ]
-        drawn = np.concatenate(passes)[:length]
-        return list(map(Draw, drawn.tolist(), seeds.tolist()))
+        return np.stack([np.concatenate([*passes, positions[:0]])[:length], seeds], axis=1)

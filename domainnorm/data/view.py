@@ -53,7 +53,7 @@ class DomainView(Dataset[dict[str, Tensor]]):
             [domain_names.index(record.domain) for record in records], dtype=torch.long
         )
         self.targets = torch.tensor([record.target for record in records], dtype=torch.long)
-        self.pipelines = [pipelines.get(name) for name in domain_names]
+        self.pipelines = {domain_names.index(name): pipelines[name] for name in pipelines}
 
     def __len__(self) -> int:
         """Number of images."""
@@ -68,10 +68,8 @@ class DomainView(Dataset[dict[str, Tensor]]):
         position, seed = draw if isinstance(draw, Draw) else (draw, 0)
         index = self.positions[position]
         domain = self.domains[position]
-        pipeline = self.pipelines[int(domain)]
-        assert pipeline is not None  # every domain of the view has one
         return {
-            "image": pipeline(self.dataset.image(index), seed),
+            "image": self.pipelines[int(domain)](self.dataset.image(index), seed),
             "target": self.targets[position],
             "domain": domain,
             "index": torch.tensor(index),

@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import UNLABELLED, DomainDataset, Record, select_domains
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    UNLABELLED,
+    DomainDataset,
+    Record,
+    select_domains,
+)
 from domainnorm.data.decode import SUFFIXES, read_image
 from domainnorm.data.splits import check_fraction, check_groups, cut
 from domainnorm.data.table import Row, read_table
@@ -62,7 +68,7 @@ class Folder(DomainDataset):
         tabled = _is_tabled(table, splits)
         rows = read_table(table) if tabled else _scanned(self.root)
         known = sorted({row.domain for row in rows} | set(() if tabled else _folders(self.root)))
-        self.domain_names = select_domains("data.domains", domains, known)
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
         if tabled:
             check_groups(rows, str(table))
         else:

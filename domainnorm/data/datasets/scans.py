@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DomainDataset, Record, select_domains
+from domainnorm.data.dataset import DOMAIN_KEYS, DomainDataset, Record, select_domains
 from domainnorm.data.splits import cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
@@ -54,7 +54,7 @@ class Scans(DomainDataset):
 
         digits = load_digits()
         targets = [int(target) for target in digits.target]
-        self.domain_names = select_domains("data.domains", domains, list(_IMAGING))
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, list(_IMAGING))
         self.class_names = [str(digit) for digit in range(10)]
         chosen = _balanced(targets, per_domain)
         rows = [

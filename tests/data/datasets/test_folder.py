@@ -141,7 +141,7 @@ def test_missing_root_names_key_folder_variable_and_page(monkeypatch, tmp_path):
 
 
 def test_unknown_domain_gives_the_nearest(make_folder):
-    with pytest.raises(DataError, match=r"data\.domains\[1\]: .*'nigth': did you mean 'night'"):
+    with pytest.raises(DataError, match=r"data\.source.*'nigth': did you mean 'night'"):
         Folder(root=str(make_folder()), domains=["day", "nigth"])
 
 

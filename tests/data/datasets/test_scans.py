@@ -107,5 +107,5 @@ def test_number_out_of_range_names_the_key(per_domain):
 
 
 def test_unknown_domain_gives_the_nearest():
-    with pytest.raises(DataError, match=r"data\.domains\[0\]: .* did you mean 'colour_cast'"):
+    with pytest.raises(DataError, match=r"data\.source.* did you mean 'colour_cast'"):
         Scans(domains=["color_cast"])
