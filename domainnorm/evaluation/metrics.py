@@ -81,6 +81,7 @@ class MetricSums:
             (torch.full_like(sample, last), sample, surprise),
         ]
         rows, columns, values = (torch.cat(column) for column in zip(*parts, strict=True))
+        # Indices are right by construction; left unsaid, torch warns about unchecked invariants.
         incidence = torch.sparse_coo_tensor(
             torch.stack([rows, columns]), values, (last + 1, len(labelled)), check_invariants=False
         ).coalesce()

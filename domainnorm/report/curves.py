@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from os import PathLike
@@ -49,20 +50,31 @@ def save_curves(metrics_csv: str | PathLike[str], path: str | PathLike[str]) -> 
     figure = create_figure(4.2 * columns, 2.9 * rows)
     places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (metric, curves) in zip(places, panels.items(), strict=False):
-        for name, curve in curves.items():
-            epochs = sorted(curve)
-            style = "--" if name == _TRAIN else "-"
-            values = [curve[epoch] for epoch in epochs]
-            marker = "o" if len(epochs) < 3 else ""
-            axes.plot(epochs, values, style, marker=marker, color=colours[name], linewidth=1.6)
-        axes.set_title(literal(sentence(readable(metric))), fontsize=LARGE, loc="left")
-        axes.set_xlabel("epoch", fontsize=NORMAL)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        clear_frame(axes)
-        _label_ends(axes, curves, colours)
+        _draw_panel(axes, metric, curves, colours)
     for axes in places[len(panels) :]:
         axes.remove()
     save_figure(figure, path)
+
+
+def _draw_panel(axes: Axes, metric: str, curves: dict[str, Curve], colours: dict[str, str]) -> None:
+    drawn, ends = {}, {}
+    for name, curve in curves.items():
+        # matplotlib leaves out what is not finite; the label says so instead of the curve.
+        drawn[name] = {epoch: y for epoch, y in sorted(curve.items()) if math.isfinite(y)}
+        ends[name] = "" if max(curve) in drawn[name] else " (then not finite)"
+    for name, curve in drawn.items():
+        style, marker = "--" if name == _TRAIN else "-", "o" if len(curve) < 3 else ""
+        axes.plot(
+            list(curve), list(curve.values()), style, marker=marker, color=colours[name], lw=1.6
+        )
+    lost = ", ".join(name for name, curve in drawn.items() if not curve)
+    title = sentence(readable(metric)) + (f" (never finite: {lost})" if lost else "")
+    axes.set_title(literal(title), fontsize=LARGE, loc="left")
+    axes.set_xlabel("epoch", fontsize=NORMAL)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    clear_frame(axes)
+    labels = {name + ends[name]: (curve, colours[name]) for name, curve in drawn.items() if curve}
+    _label_ends(axes, labels)
 
 
 def _read_panels(path: Path) -> dict[str, dict[str, Curve]]:
@@ -107,26 +119,26 @@ def _places(columns: Sequence[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _label_ends(axes: Axes, curves: dict[str, Curve], colours: dict[str, str]) -> None:
-    """Write each curve's name at its right end, moved apart vertically where ends are close."""
+def _label_ends(axes: Axes, curves: dict[str, tuple[Curve, str]]) -> None:
+    """Write each curve's label at its right end, moved apart vertically where ends are close."""
     low, high = axes.get_ylim()
     # A line of text takes about a fifteenth of a panel's height.
     step = (high - low) / 15
-    ends = sorted((curve[max(curve)], max(curve), name) for name, curve in curves.items())
+    ends = sorted((curve[max(curve)], max(curve), label) for label, (curve, _) in curves.items())
     heights = [value for value, _, _ in ends]
     for upper in range(1, len(heights)):
         heights[upper] = max(heights[upper], heights[upper - 1] + step)
     for lower in range(len(heights) - 1, -1, -1):
         ceiling = heights[lower + 1] - step if lower + 1 < len(heights) else high
         heights[lower] = min(heights[lower], ceiling)
-    for y, (_, epoch, name) in zip(heights, ends, strict=True):
+    for y, (_, epoch, label) in zip(heights, ends, strict=True):
         axes.annotate(
-            literal(name),
+            literal(label),
             (epoch, y),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
             fontsize=SMALL,
-            color=colours[name],
+            color=curves[label][1],
             annotation_clip=False,
         )

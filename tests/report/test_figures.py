@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from domainnorm.report import (
     save_reliability,
     save_results_bars,
 )
+from domainnorm.report.canvas import create_figure
 from domainnorm.report.confusions import _confusion
-from domainnorm.report.curves import _read_panels
+from domainnorm.report.curves import _draw_panel, _read_panels
 from tests.report.conftest import is_png, result
 
 CURVES = """epoch,step,train/loss_step,train/loss_epoch,val/a/loss,val/a/accuracy,val/b/accuracy
@@ -50,6 +52,14 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(CURVES)
     save_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
     assert is_png(tmp_path / "curves.png")
+
+
+def test_diverged_curve_says_so(tmp_path: Path) -> None:
+    axes = create_figure(3, 2).add_subplot()
+    curves = {"train": {0.0: 2.0, 1.0: math.inf}, "a": {0.0: math.nan}}
+    _draw_panel(axes, "loss", curves, {"train": "black", "a": "red"})
+    assert [text.get_text() for text in axes.texts] == ["train (then not finite)"]
+    assert axes.get_title(loc="left") == "Loss (never finite: a)"
 
 
 def test_rows_of_one_epoch_are_averaged(tmp_path: Path) -> None:
