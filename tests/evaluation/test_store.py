@@ -44,6 +44,17 @@ def test_half_precision_logits_become_float32() -> None:
     assert store.compute().probabilities.dtype == torch.float32
 
 
+def test_samples_gathered_from_two_processes_count_once() -> None:
+    # torchmetrics' own hooks: a second process that saw the same batches.
+    store = PredictionStore(
+        distributed_available_fn=lambda: True, dist_sync_fn=lambda state, group: [state, state]
+    )
+    store.update(torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([1, 0]), torch.tensor([3, 2]))
+    predictions = store.compute()
+    assert predictions.index.tolist() == [2, 3]
+    assert predictions.target.tolist() == [0, 1]
+
+
 def test_reset_forgets_everything() -> None:
     store = filled([0, 1, 2])
     store.reset()
@@ -78,6 +89,7 @@ def _one_rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_every_process_sees_all_samples_once(tmp_path: Path) -> None:
     mp.start_processes(_one_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
     seen = [Predictions.load(tmp_path / f"{rank}.safetensors").index.tolist() for rank in (0, 1)]
