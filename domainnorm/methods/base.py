@@ -122,9 +122,9 @@ class Method(LightningModule):
 
     def predictions(self) -> dict[str, Any]:
         """What the last test collected, by domain."""
+        stores: Any = self._stores
         return {
-            domain: store.compute()  # type: ignore[operator]
-            for domain, store in zip(self.eval_domains, self._stores, strict=True)
+            domain: store.compute() for domain, store in zip(self.eval_domains, stores, strict=True)
         }
 
     def _open_stores(self) -> None:
@@ -256,6 +256,6 @@ def head_parameters(model: DomainModel) -> list[nn.Parameter]:
     """Parameters of the backbone's classifier; empty when it names none."""
     if not hasattr(model.backbone, "get_classifier"):
         return []
-    head = model.backbone.get_classifier()
+    head: Any = model.backbone.get_classifier()  # type: ignore[operator]
     heads = head if isinstance(head, tuple) else (head,)
     return [parameter for module in heads for parameter in module.parameters()]

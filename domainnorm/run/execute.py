@@ -1,0 +1,108 @@
+"""Carry out a recipe, and test a finished run again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from domainnorm.backbones import load_model
+from domainnorm.errors import CheckpointError
+from domainnorm.recipe import Recipe
+from domainnorm.report import Result, results_csv, results_json, results_markdown, results_table
+from domainnorm.run.figures import save_run_figures
+from domainnorm.run.files import replace_text
+from domainnorm.run.folder import make_folder, read_folder
+from domainnorm.run.parts import Parts
+from domainnorm.run.plan import Stage, plan_stages
+from domainnorm.run.quiet import quiet_lightning
+from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
+
+METRIC = "balanced_accuracy"
+
+
+def run_recipe(recipe: Recipe, output: Path) -> Path:
+    """Carry out every stage of a recipe in a new run folder.
+
+    Args:
+        recipe: A checked recipe.
+        output: Root of all run folders.
+
+    Returns:
+        The run folder: ``recipe.yaml``, ``environment.json``, ``metrics.csv``, ``metrics.json``,
+        ``results.md``, ``figures/`` and ``stages/<transfer>/seed<n>/<method>/``.
+    """
+    parts = Parts(recipe)  # before a folder is made: most mistakes show here
+    folder = make_folder(recipe, output, "run")
+    carry_out(parts, folder)
+    return folder
+
+
+def test_run(folder: Path) -> None:
+    """Test the stored weights of every finished stage again and print the table.
+
+    Raises:
+        CheckpointError: Not a run folder, or no finished stage in it.
+    """
+    recipe, _ = read_folder(folder)
+    parts = Parts(recipe)
+    prepare(recipe)
+    results: list[Result] = []
+    for stage in plan_stages(recipe):
+        weights = folder / stage.key / WEIGHTS
+        if weights.exists():
+            bench = set_up(parts, stage, folder)
+            load_model(bench.method.model, weights)
+            results += score(bench, predict(bench), seconds=0.0)
+    if not results:
+        raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
+    Console().print(results_table(results, METRIC))
+
+
+def prepare(recipe: Recipe) -> None:
+    """Threads and messages for a process that trains."""
+    if recipe.trainer.threads is not None:
+        torch.set_num_threads(recipe.trainer.threads)
+    quiet_lightning()
+
+
+def carry_out(parts: Parts, folder: Path) -> None:
+    """Carry out what is not done yet of a run in its folder, and print its table."""
+    recipe, console = parts.recipe, Console(highlight=False)
+    prepare(recipe)
+    stages = plan_stages(recipe)
+    console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)
+    results: list[Result] = []
+    for number, stage in enumerate(stages, start=1):
+        console.print(f"[{number}/{len(stages)}] {_title(stage)}", markup=False)
+        started = time.perf_counter()
+        done = run_stage(parts, stage, folder)
+        results += done
+        _write(results, folder)
+        console.print(f"      {_outcome(done)}  ({time.perf_counter() - started:.0f} s)")
+    save_run_figures(parts, results, folder)
+    console.print(results_table(results, METRIC))
+
+
+def _write(results: list[Result], folder: Path) -> None:
+    results_json(results, folder / "metrics.json")
+    results_csv(results, folder / "metrics.csv")
+    replace_text(folder / "results.md", results_markdown(results, METRIC))
+
+
+def _count(stages: list[Stage]) -> str:
+    transfers = len({stage.transfer for stage in stages})
+    seeds = len({stage.seed for stage in stages})
+    methods = len({stage.method.name for stage in stages})
+    counts = ((transfers, "transfer"), (seeds, "seed"), (methods, "method"))
+    return " × ".join(f"{count} {word}{'s' * (count > 1)}" for count, word in counts)
+
+
+def _title(stage: Stage) -> str:
+    return f"{stage.transfer}  seed {stage.seed}  {stage.method.name}"
+
+
+def _outcome(results: list[Result]) -> str:
+    return "  ".join(f"{result.domain} {result.metrics[METRIC]:.3f}" for result in results)

@@ -1,0 +1,63 @@
+"""Figures of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from domainnorm.evaluation import Predictions
+from domainnorm.report import (
+    Result,
+    save_confusions,
+    save_contact_sheet,
+    save_curves,
+    save_results_bars,
+)
+from domainnorm.run.parts import Parts
+from domainnorm.run.plan import Stage, plan_stages
+
+_IMAGES = 8
+
+
+def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
+    """Draw images of each domain, results, learning curves and confusions into ``figures/``.
+
+    Args:
+        parts: The run's recipe and dataset.
+        results: Results of all stages.
+        folder: Run folder.
+    """
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    save_domains(parts, figures / "domains.png")
+    if any(result.role == "target" for result in results):
+        for metric in ("balanced_accuracy", "accuracy"):
+            save_results_bars(results, metric, figures / f"{metric}.png")
+    for stage in plan_stages(parts.recipe):
+        place = folder / stage.key
+        name = stage.key.removeprefix("stages/").replace("/", "_")
+        if (place / "log.csv").exists() and stage.method.name == parts.recipe.method.name:
+            save_curves(place / "log.csv", figures / f"curves_{name}.png")
+        if stage.seed == parts.recipe.seeds[0] and stage.method.name == parts.recipe.method.name:
+            classes = parts.dataset.class_names
+            save_confusions(_predictions(stage, place), classes, figures / f"confusion_{name}.png")
+
+
+def save_domains(parts: Parts, path: Path) -> None:
+    """Draw a few training images of each domain of the run."""
+    rows = {}
+    for domain in parts.domains():
+        found = [
+            index
+            for index, record in enumerate(parts.dataset.records)
+            if record.domain == domain and record.split == "train"
+        ]
+        step = max(1, len(found) // _IMAGES)
+        rows[domain] = [parts.dataset.image(index) for index in found[::step][:_IMAGES]]
+    save_contact_sheet(rows, path, parts.recipe.name)
+
+
+def _predictions(stage: Stage, place: Path) -> dict[str, Predictions]:
+    return {
+        domain: Predictions.load(place / f"predictions-{domain}.safetensors")
+        for domain in stage.roles.all
+    }

@@ -1,0 +1,54 @@
+"""The folder of a run: made once, read again on resume."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+from domainnorm.errors import CheckpointError
+from domainnorm.evaluation import write_json
+from domainnorm.recipe import Recipe, load_recipe
+from domainnorm.run.environment import describe_environment
+from domainnorm.run.files import replace_text
+
+RECIPE = "recipe.yaml"
+PURPOSE = "run.json"
+
+
+def make_folder(recipe: Recipe, output: Path, purpose: str) -> Path:
+    """Make ``output/<recipe>/<time>/`` with the resolved recipe and the environment.
+
+    Args:
+        recipe: What is carried out.
+        output: Root of all run folders.
+        purpose: ``run``, or the kind of matrix, for `read_folder`.
+    """
+    stem = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    names = [stem, *(f"{stem}_{number}" for number in range(2, 100))]
+    folder = next(p for name in names if not (p := output / recipe.name / name).exists())
+    folder.mkdir(parents=True)
+    write_json({"purpose": purpose, "recipe": recipe.name}, folder / PURPOSE)
+    write_json(describe_environment(), folder / "environment.json")
+    # Last, since a folder with a recipe is one that can be resumed.
+    replace_text(folder / RECIPE, f"# {recipe.name}, resolved\n{recipe.to_yaml()}")
+    return folder
+
+
+def read_folder(folder: Path) -> tuple[Recipe, str]:
+    """The recipe of a run folder and the purpose it was made for.
+
+    Raises:
+        CheckpointError: Not a run folder.
+        RecipeError: Its recipe was edited into something wrong.
+    """
+    if not (folder / RECIPE).is_file():
+        raise CheckpointError(
+            f"{folder}: no {RECIPE} in it; expected a folder that `domainnorm run` has made, "
+            "outputs/<recipe>/<time>"
+        )
+    try:
+        purpose = str(json.loads((folder / PURPOSE).read_text(encoding="utf-8"))["purpose"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder / PURPOSE}: cannot be read ({error})") from error
+    return load_recipe(str(folder / RECIPE)), purpose

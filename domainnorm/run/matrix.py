@@ -1,0 +1,134 @@
+"""Every domain's images under every domain's model, or under every domain's norms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from domainnorm.backbones import load_model
+from domainnorm.errors import RecipeError
+from domainnorm.evaluation import CrossDomainMatrix, Predictions
+from domainnorm.methods import Roles
+from domainnorm.recipe import Recipe
+from domainnorm.report import save_heatmaps
+from domainnorm.run.execute import METRIC, prepare
+from domainnorm.run.figures import save_domains
+from domainnorm.run.folder import make_folder
+from domainnorm.run.parts import Parts
+from domainnorm.run.plan import SOURCE_ONLY, Stage, supervised_method
+from domainnorm.run.stage import WEIGHTS, groups_of, predict, run_stage, set_up
+
+KINDS = {"models": ("models",), "norms": ("norms",), "both": ("models", "norms")}
+
+
+def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
+    """Train the models of a matrix and test each on every domain, in a new run folder.
+
+    Args:
+        recipe: A checked recipe; the domains of all its transfers are rows and columns.
+        output: Root of all run folders.
+        kind: ``models``: one model fine-tuned per domain. ``norms``: one model for all domains,
+            every domain's images under every domain's norms. ``both``.
+
+    Returns:
+        The run folder, with ``matrix_<kind>.csv``, ``.json`` and heatmaps in ``figures/``.
+
+    Raises:
+        RecipeError: Fewer than two domains.
+    """
+    _check_domains(recipe)
+    folder = make_folder(recipe, output, kind)
+    carry_out_matrix(recipe, folder, kind)
+    return folder
+
+
+def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
+    """Carry out what is not done yet of a matrix in its folder."""
+    # Domains are rows here; a method or checkpoint of the recipe plays no part.
+    parts = Parts(replace(recipe, checkpoint=None))
+    prepare(recipe)
+    console = Console(highlight=False)
+    save_domains(parts, _figures(folder) / "domains.png")
+    for one in KINDS[kind]:
+        matrix = (
+            _models(parts, folder, console) if one == "models" else (_norms(parts, folder, console))
+        )
+        matrix.to_csv(folder / f"matrix_{one}.csv")
+        matrix.to_json(folder / f"matrix_{one}.json")
+        target = _figures(folder) / f"matrix_{one}"
+        target.mkdir(exist_ok=True)
+        save_heatmaps(matrix, target)
+        summary = matrix.summary()[METRIC]
+        console.print(
+            f"{one}: {METRIC} own domain {summary.diagonal:.3f}, other domains "
+            f"{summary.off_diagonal:.3f}  → {target}",
+            soft_wrap=True,
+        )
+
+
+def _models(parts: Parts, folder: Path, console: Console) -> CrossDomainMatrix:
+    domains, matrix = parts.domains(), _empty(parts)
+    method = supervised_method(parts.recipe, SOURCE_ONLY)
+    for seed in parts.recipe.seeds:
+        for row in domains:
+            others = tuple(name for name in domains if name != row)
+            stage = Stage(Roles((row,), others), seed, method)
+            console.print(f"model of {row}  seed {seed}")
+            run_stage(parts, stage, folder)
+            for column in domains:
+                file = folder / stage.key / f"predictions-{column}.safetensors"
+                _add(matrix, parts, seed, (row, column), Predictions.load(file))
+    return matrix
+
+
+def _norms(parts: Parts, folder: Path, console: Console) -> CrossDomainMatrix:
+    domains, matrix = parts.domains(), _empty(parts)
+    method = supervised_method(parts.recipe, "joint")
+    for seed in parts.recipe.seeds:
+        stage = Stage(Roles(tuple(domains)), seed, method)
+        console.print(f"one model for {len(domains)} domains  seed {seed}")
+        run_stage(parts, stage, folder)
+        bench = set_up(parts, stage, folder)
+        load_model(bench.method.model, folder / stage.key / WEIGHTS)
+        for row in domains:
+            for column, predictions in predict(bench, norm_domain=row).items():
+                _add(matrix, parts, seed, (row, column), predictions)
+    return matrix
+
+
+def _add(
+    matrix: CrossDomainMatrix,
+    parts: Parts,
+    seed: int,
+    cell: tuple[str, str],
+    predictions: Predictions,
+) -> None:
+    matrix.add(seed, *cell, predictions, groups_of(parts, predictions))
+
+
+def _empty(parts: Parts) -> CrossDomainMatrix:
+    evaluation, domains = parts.recipe.evaluation, parts.domains()
+    return CrossDomainMatrix(
+        domains,
+        domains,
+        confidence=evaluation.confidence,
+        resamples=evaluation.resamples,
+        bins=evaluation.bins,
+    )
+
+
+def _check_domains(recipe: Recipe) -> None:
+    names = {name for transfer in recipe.transfers for name in (*transfer.source, *transfer.target)}
+    if len(names) < 2:
+        raise RecipeError(
+            [f"data.source, data.target: {len(names)} domain, a matrix needs two or more"],
+            recipe.name,
+        )
+
+
+def _figures(folder: Path) -> Path:
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    return figures

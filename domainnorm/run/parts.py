@@ -1,0 +1,93 @@
+"""The objects a recipe names: dataset, model, data module, task and method of a stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from domainnorm.backbones import DomainModel, create_model, data_config
+from domainnorm.data import DomainDataModule, DomainDataset, Loading, Preprocessing
+from domainnorm.errors import DataError, unknown
+from domainnorm.methods import Method, domains_of
+from domainnorm.recipe import Recipe
+from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
+from domainnorm.run.plan import Stage
+from domainnorm.tasks import Task
+
+
+class Parts:
+    """Builds what the stages of one recipe need; the dataset is read once.
+
+    Args:
+        recipe: A checked recipe.
+
+    Raises:
+        DataError: The dataset cannot be used, or a domain of the recipe is not in it.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.dataset = self._dataset()
+
+    def _dataset(self) -> DomainDataset:
+        entry = DATASETS.entry(self.recipe.dataset.name)
+        options = dict(self.recipe.dataset.options)
+        used = self.domains()
+        if "domains" in entry.parameters and options.get("domains") is None:
+            options["domains"] = used
+        dataset: DomainDataset = entry.load()(**options)
+        for name in used:
+            if name not in dataset.domain_names:
+                raise DataError(
+                    f"data.source, data.target: {unknown('domain', name, dataset.domain_names)}"
+                )
+        return dataset
+
+    def domains(self) -> list[str]:
+        """Every domain of the recipe's transfers, in order of appearance."""
+        named = [
+            name
+            for transfer in self.recipe.transfers
+            for name in (*transfer.source, *transfer.target)
+        ]
+        return list(dict.fromkeys(named))
+
+    def model(self, stage: Stage) -> DomainModel:
+        """A fresh model with a row for every domain of the stage's transfer."""
+        backbone = self.recipe.backbone
+        return create_model(
+            backbone.name,
+            len(self.dataset.class_names),
+            self.recipe.norm,
+            stage.roles.all,
+            pretrained=backbone.pretrained,
+            weights=backbone.weights,
+            **backbone.options,
+        )
+
+    def data(self, stage: Stage, model: DomainModel) -> DomainDataModule:
+        """Loaders that hold no more than what the stage's method may see."""
+        method = METHODS.load(stage.method.name)
+        loading = self.recipe.data
+        return DomainDataModule(
+            self.dataset,
+            domain_names=stage.roles.all,
+            labelled=domains_of(method.labelled, stage.roles),
+            unlabelled=domains_of(method.unlabelled, stage.roles),
+            preprocessing=Preprocessing.from_config(data_config(model), loading.image_size),
+            augment=self._augment(stage) if method.augmented else {},
+            loading=Loading(
+                loading.batch_size, loading.eval_batch_size, loading.num_workers, stage.seed
+            ),
+        )
+
+    def method(self, stage: Stage, model: DomainModel, data: DomainDataModule) -> Method:
+        """The method over its model and task."""
+        task_entry = self.recipe.task
+        task: Task = TASKS.load(task_entry.name)(data.class_counts, **task_entry.options)
+        method_class: Any = METHODS.load(stage.method.name)
+        method: Method = method_class(model, task, stage.roles, **stage.method.options)
+        return method
+
+    def _augment(self, stage: Stage) -> dict[str, Any]:
+        known = ("default", *stage.roles.all)
+        return {name: steps for name, steps in self.recipe.augment.items() if name in known}

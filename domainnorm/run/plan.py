@@ -1,0 +1,89 @@
+"""Which stages a recipe means, in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domainnorm.methods import Roles
+from domainnorm.recipe import Named, Recipe, Transfer
+from domainnorm.recipe.registries import METHODS
+
+SOURCE_ONLY = "source_only"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One method, fitted once and tested on every domain of a transfer.
+
+    Args:
+        roles: Source and target domains.
+        seed: Seed of everything random in it.
+        method: The method and its options.
+    """
+
+    roles: Roles
+    seed: int
+    method: Named
+
+    @property
+    def transfer(self) -> str:
+        """``source → target``, for tables."""
+        source = " + ".join(self.roles.source)
+        return f"{source} → {' + '.join(self.roles.target)}" if self.roles.target else source
+
+    @property
+    def key(self) -> str:
+        """Folder of the stage below the run folder; names are safe on every file system."""
+        return f"stages/{self._transfer_folder}/seed{self.seed}/{self.method.name}"
+
+    @property
+    def source_key(self) -> str:
+        """Folder of the source model that an adapting method starts from."""
+        return f"stages/{self._transfer_folder}/seed{self.seed}/{SOURCE_ONLY}"
+
+    @property
+    def _transfer_folder(self) -> str:
+        source, target = "+".join(self.roles.source), "+".join(self.roles.target)
+        return f"{source}-to-{target}" if target else source
+
+
+def plan_stages(recipe: Recipe) -> list[Stage]:
+    """Stages of a run: for every transfer and seed the source model, then each method.
+
+    The source model is always a part of it, as the baseline of the table and the start of the
+    methods that adapt it.
+    """
+    return [
+        Stage(_roles(transfer), seed, method)
+        for transfer in recipe.transfers
+        for seed in recipe.seeds
+        for method in _methods(recipe)
+    ]
+
+
+def _methods(recipe: Recipe) -> list[Named]:
+    asked = [*recipe.compare, recipe.method]
+    methods = {method.name: method for method in asked}
+    methods.setdefault(SOURCE_ONLY, supervised_method(recipe, SOURCE_ONLY))
+    rank = {SOURCE_ONLY: 0, "oracle": 2}
+    return sorted(methods.values(), key=lambda method: rank.get(method.name, 1))
+
+
+def supervised_method(recipe: Recipe, name: str) -> Named:
+    """A supervised method with the recipe's options: its own, else those of ``source_only``.
+
+    Options that neither sets have the defaults of the signature.
+    """
+    asked = {method.name: method for method in (*recipe.compare, recipe.method)}
+    if name in asked:
+        return asked[name]
+    parameters = METHODS.entry(name).parameters
+    options = {key: parameter.default for key, parameter in parameters.items()}
+    if SOURCE_ONLY in asked:
+        shared = asked[SOURCE_ONLY].options
+        options |= {key: value for key, value in shared.items() if key in options}
+    return Named(name, options)
+
+
+def _roles(transfer: Transfer) -> Roles:
+    return Roles(tuple(transfer.source), tuple(transfer.target))

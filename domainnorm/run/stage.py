@@ -1,0 +1,147 @@
+"""One stage: fit a method, keep its weights, test it on every domain."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch import Trainer, seed_everything
+
+from domainnorm.backbones import DomainModel, load_model, save_model
+from domainnorm.data import DomainDataModule
+from domainnorm.errors import CheckpointError
+from domainnorm.evaluation import Predictions, bootstrap_intervals, classification_metrics
+from domainnorm.methods import Method
+from domainnorm.report import Result, load_results, results_json
+from domainnorm.run.parts import Parts
+from domainnorm.run.plan import SOURCE_ONLY, Stage
+from domainnorm.run.training import TRAINING, fit, make_trainer
+
+WEIGHTS = "model.safetensors"
+RESULTS = "results.json"
+
+
+@dataclass
+class Bench:
+    """A stage set up: its method, data and trainer."""
+
+    stage: Stage
+    parts: Parts
+    method: Method
+    data: DomainDataModule
+    trainer: Trainer
+    place: Path
+
+
+def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
+    """Carry out a stage, or read its results when it is finished already.
+
+    Args:
+        parts: What the recipe names.
+        stage: What to do.
+        folder: Run folder; the stage keeps its files in ``folder / stage.key``.
+
+    Returns:
+        One result for each domain.
+    """
+    place = folder / stage.key
+    if (place / RESULTS).exists():
+        return load_results(place / RESULTS)
+    bench = set_up(parts, stage, folder)
+    started = time.perf_counter()
+    if not _is_given(parts, stage):
+        fit(bench.trainer, bench.method, bench.data, parts.recipe)
+    seconds = time.perf_counter() - started
+    model, classes = bench.method.model, bench.data.class_names
+    save_model(model, place / WEIGHTS, parts.recipe.backbone.name, classes)
+    predictions = predict(bench)
+    for domain, one in predictions.items():
+        one.save(place / f"predictions-{domain}.safetensors")
+    results = score(bench, predictions, seconds)
+    results_json(results, place / RESULTS)
+    for leftover in (TRAINING, "best.ckpt"):
+        (place / leftover).unlink(missing_ok=True)
+    return results
+
+
+def set_up(parts: Parts, stage: Stage, folder: Path) -> Bench:
+    """Build the objects of a stage, from the weights it starts from."""
+    seed_everything(stage.seed, workers=True, verbose=False)
+    model = parts.model(stage)
+    data = parts.data(stage, model)
+    method = parts.method(stage, model, data)
+    if method.starts_from == SOURCE_ONLY:
+        _load(model, folder / stage.source_key / WEIGHTS, parts, stage)
+    elif _is_given(parts, stage):
+        _load(model, _given(str(parts.recipe.checkpoint)), parts, stage)
+    method.eval_domains = data.val_domains
+    place = folder / stage.key
+    place.mkdir(parents=True, exist_ok=True)
+    return Bench(
+        stage, parts, method, data, make_trainer(parts.recipe, method, stage.seed, place), place
+    )
+
+
+def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Predictions]:
+    """Predictions on the test images of every domain, under their own norms or another's.
+
+    Args:
+        bench: A stage that is set up and fitted.
+        norm_domain: Domain whose norms all images go through; None: each image's own.
+    """
+    bench.method.eval_domains = bench.data.test_domains
+    bench.method.norm_domain = norm_domain
+    bench.trainer.test(bench.method, datamodule=bench.data, verbose=False)
+    return bench.method.predictions()
+
+
+def score(bench: Bench, predictions: dict[str, Predictions], seconds: float) -> list[Result]:
+    """Metrics and intervals of each domain."""
+    evaluation, stage = bench.parts.recipe.evaluation, bench.stage
+    return [
+        Result(
+            transfer=stage.transfer,
+            method=stage.method.name,
+            domain=domain,
+            role="source" if domain in stage.roles.source else "target",
+            seed=stage.seed,
+            metrics=classification_metrics(one, evaluation.bins),
+            intervals=bootstrap_intervals(
+                one,
+                confidence=evaluation.confidence,
+                resamples=evaluation.resamples,
+                bins=evaluation.bins,
+                groups=groups_of(bench.parts, one),
+            ),
+            supervised=bench.method.labelled in ("target", "all"),
+            trained_parameters=bench.method.trained_parameters,
+            seconds=seconds,
+        )
+        for domain, one in predictions.items()
+    ]
+
+
+def groups_of(parts: Parts, predictions: Predictions) -> list[str]:
+    """Patient, slide or sequence of every prediction."""
+    records = parts.dataset.records
+    return [records[index].group for index in predictions.index.tolist()]
+
+
+def _is_given(parts: Parts, stage: Stage) -> bool:
+    return parts.recipe.checkpoint is not None and stage.method.name == SOURCE_ONLY
+
+
+def _given(checkpoint: str) -> Path:
+    path = Path(checkpoint)
+    return path / WEIGHTS if path.is_dir() else path
+
+
+def _load(model: DomainModel, path: Path, parts: Parts, stage: Stage) -> None:
+    header = load_model(model, path, stage.roles.source)
+    classes = tuple(parts.dataset.class_names)
+    if header.class_names != classes:
+        raise CheckpointError(
+            f"{path}: trained for the classes {', '.join(header.class_names)}, but the data has "
+            f"{', '.join(classes)}"
+        )

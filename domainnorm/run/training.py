@@ -1,0 +1,104 @@
+"""The Lightning trainer of a stage, and fitting that can be interrupted."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+
+from domainnorm.data import DomainDataModule
+from domainnorm.errors import CheckpointError
+from domainnorm.methods import Method
+from domainnorm.recipe import Recipe
+from domainnorm.run.callbacks import EpochLines, EpochLog, EpochSeed
+
+TRAINING = "training.ckpt"
+
+
+def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trainer:
+    """A trainer that keeps its last checkpoint and its log in ``place``.
+
+    Args:
+        recipe: Sections ``trainer`` and ``evaluation``.
+        method: Tells the number of epochs and whether there are validation domains.
+        seed: Seed of the stage.
+        place: Folder of the stage.
+    """
+    options = recipe.trainer
+    bar = sys.stdout.isatty()
+    callbacks: list[Callback] = [
+        EpochSeed(seed),
+        EpochLog(place / "log.csv"),
+        RichProgressBar(leave=False) if bar else EpochLines(),
+        ModelCheckpoint(place, "training", enable_version_counter=False, save_top_k=1),
+    ]
+    if _selects(recipe, method):
+        best = ModelCheckpoint(place, "best", monitor="val/selection", mode="max")
+        callbacks.append(best)
+    return Trainer(
+        max_epochs=method.max_epochs or options.max_epochs,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=options.strategy,
+        precision=options.precision,
+        gradient_clip_val=options.gradient_clip,
+        deterministic=options.deterministic,
+        limit_train_batches=options.limit_batches,
+        limit_val_batches=None if method.eval_domains else 0,
+        callbacks=callbacks,
+        logger=False,
+        use_distributed_sampler=False,  # the data module divides batches among ranks itself
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=bar,
+        log_every_n_steps=1,
+    )
+
+
+def fit(trainer: Trainer, method: Method, data: DomainDataModule, recipe: Recipe) -> None:
+    """Fit, going on from the checkpoint that an interrupted run left; then apply the selection.
+
+    Raises:
+        CheckpointError: The checkpoint is truncated or of another model.
+    """
+    checkpoints: list[Any] = trainer.checkpoint_callbacks
+    last = Path(checkpoints[0].dirpath) / TRAINING
+    if last.exists():
+        _check(last)
+    resumed = str(last) if last.exists() else None
+    trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
+    if _selects(recipe, method):
+        best = next(c for c in checkpoints if c.monitor is not None).best_model_path
+        stored = torch.load(best, map_location=method.device, weights_only=True)
+        method.load_state_dict(stored["state_dict"])
+        method.on_fit_end()
+
+
+def _selects(recipe: Recipe, method: Method) -> bool:
+    return recipe.evaluation.selection == "validation" and bool(method.eval_domains)
+
+
+def _check(path: Path) -> None:
+    """Refuse a file that is not a complete checkpoint before Lightning trips over it."""
+    try:
+        stored: Any = torch.load(path, map_location="cpu", weights_only=True)
+        stored["state_dict"], stored["epoch"]
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(_broken(path, error)) from error
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(_broken(path, error)) from error
+
+
+def _broken(path: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"{path}: not a complete checkpoint ({reason}); delete it to train this stage again, "
+        "finished stages stay"
+    )
