@@ -1,0 +1,293 @@
+"""What every norm of the catalogue promises, whatever it is made of."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from domainnorm.condition import Condition
+from domainnorm.norms import CATALOGUE, create_norm, list_norms
+from tests.reference.norms import normalize
+
+DOMAIN = torch.tensor([0, 2, 0, 2, 2, 0, 2])
+SHAPES = [(7, 5, 9), (7, 4, 6, 5), (7, 3, 3, 4, 5), (7, 64, 21, 23)]
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+every_norm = pytest.mark.parametrize("name", list_norms())
+
+
+def make(name, num_features, num_domains=4, dtype=torch.float32, **options):
+    norm = create_norm(name, num_features, num_domains, **options).to(dtype)
+    with torch.no_grad():
+        norm.modulation.scale.uniform_(0.5, 1.5)
+        norm.modulation.shift.normal_()
+    return norm
+
+
+def apply(norm, x, domain=DOMAIN):
+    with norm.slot.holding(Condition(domain=domain)):
+        return norm(x)
+
+
+def rows(table, domain, x):
+    picked = table if len(table) == 1 else table[domain]
+    return picked.expand(len(x), x.shape[1])
+
+
+def expected(norm, name, x, domain=DOMAIN):
+    table = norm.modulation
+    scale, shift = rows(table.scale, domain, x), rows(table.shift, domain, x)
+    return normalize(CATALOGUE[name].statistics, x, scale, shift, domain)
+
+
+@every_norm
+@pytest.mark.parametrize("shape", SHAPES[:3])
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_values_and_gradients_equal_the_reference(name, shape, mean, channels_last):
+    norm = make(name, shape[1], dtype=torch.float64)
+    x = torch.randn(shape, dtype=torch.float64) + mean
+    if channels_last and len(shape) in LAYOUTS:
+        x = x.to(memory_format=LAYOUTS[len(shape)])
+    weight = torch.randn(shape, dtype=torch.float64)
+    found, wanted = [], []
+    for results, function in ((found, apply), (wanted, lambda n, v: expected(n, name, v))):
+        value = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        norm.zero_grad()
+        output = function(norm, value)
+        (output * weight).sum().backward()
+        results += [output.detach(), value.grad]
+        results += [parameter.grad.clone() for parameter in norm.modulation.parameters()]
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)
+
+
+@every_norm
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+def test_float32_stays_close_to_float64_on_large_maps(name, channels_last, mean):
+    norm = make(name, 64)
+    x = torch.randn(SHAPES[3]) + mean
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    exact = apply(copy.deepcopy(norm).double(), x.double()).float()
+    tolerance = 1e-5 if mean == 0 else 5e-3  # of 1000: what float32 itself resolves
+    torch.testing.assert_close(apply(norm, x), exact, rtol=tolerance, atol=tolerance)
+
+
+@every_norm
+@pytest.mark.parametrize("shape", SHAPES)
+def test_memory_layout_is_kept(name, shape):
+    if len(shape) not in LAYOUTS:
+        pytest.skip("only four and five axes have a channels-last layout")
+    x = torch.randn(shape).to(memory_format=LAYOUTS[len(shape)])
+    assert apply(make(name, shape[1]), x).stride() == x.stride()
+
+
+@every_norm
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("training", [True, False])
+def test_narrow_input_gives_narrow_output_close_to_float32(name, dtype, training):
+    norm = make(name, 4).train(training)
+    x = torch.randn(SHAPES[1]).to(dtype)
+    wide = apply(copy.deepcopy(norm), x.float())
+    output = apply(norm, x)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output.float(), wide, rtol=0.02, atol=0.05)
+
+
+@every_norm
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_first_and_second_derivatives_are_right(name, channels_last):
+    norm = make(name, 2, num_domains=2, dtype=torch.float64)
+    x = torch.randn(3, 2, 2, 2, dtype=torch.float64)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    inputs = (x.requires_grad_(), *norm.modulation.parameters())
+
+    def function(value, scale, shift):
+        table = norm.modulation
+        table._parameters["scale"], table._parameters["shift"] = scale, shift
+        return apply(norm, value, torch.tensor([0, 1, 0]))
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@every_norm
+def test_constant_input_gives_the_shift(name):
+    norm = make(name, 3)
+    output = apply(norm, torch.full((7, 3, 4, 4), 7.0))
+    wanted = rows(norm.modulation.shift, DOMAIN, output)[:, :, None, None].expand_as(output)
+    torch.testing.assert_close(output, wanted, rtol=0, atol=1e-3)
+
+
+@every_norm
+def test_one_domain_equals_the_stock_layer_over_three_steps(name):
+    domain = torch.zeros(6, dtype=torch.long)
+    norm = create_norm(name, 4, 1)
+    instance = CATALOGUE[name].statistics == "instance"
+    stock = nn.InstanceNorm2d(4, affine=True) if instance else nn.BatchNorm2d(4)
+    optimizers = [torch.optim.SGD(module.parameters(), lr=0.1) for module in (norm, stock)]
+    for _ in range(3):
+        x, weight = torch.randn(6, 4, 5, 5), torch.randn(6, 4, 5, 5)
+        outputs = apply(norm, x, domain), stock(x)
+        torch.testing.assert_close(*outputs)
+        for optimizer, output in zip(optimizers, outputs, strict=True):
+            optimizer.zero_grad()
+            (output * weight).sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(norm.modulation.scale[0], stock.weight)
+    torch.testing.assert_close(norm.modulation.shift[0], stock.bias)
+    if not instance:
+        torch.testing.assert_close(norm.statistics.running_mean[0], stock.running_mean)
+        torch.testing.assert_close(norm.statistics.running_var[0], stock.running_var)
+        assert norm.statistics.num_batches_tracked[0] == stock.num_batches_tracked
+
+
+@every_norm
+@pytest.mark.parametrize("training", [True, False])
+def test_order_of_samples_does_not_matter(name, training):
+    norm = make(name, 4).train(training)
+    x, order = torch.randn(SHAPES[1]), torch.randperm(7)
+    before = apply(copy.deepcopy(norm), x)[order]
+    torch.testing.assert_close(apply(norm, x[order], DOMAIN[order]), before)
+
+
+@pytest.mark.parametrize("name", ["in", "cin", "dsbn"])
+def test_samples_of_another_domain_do_not_change_a_domain(name):
+    norm = make(name, 4)
+    x = torch.randn(SHAPES[1])
+    changed = torch.where((DOMAIN == 2)[:, None, None, None], x * 3 + 1, x)
+    before, after = apply(copy.deepcopy(norm), x), apply(norm, changed)
+    torch.testing.assert_close(after[DOMAIN == 0], before[DOMAIN == 0], rtol=0, atol=1e-6)
+
+
+def test_absent_domain_keeps_running_moments_bit_for_bit():
+    norm = make("dsbn", 4)
+    norm.statistics.running_mean.normal_()
+    before = copy.deepcopy(norm.statistics.state_dict())
+    apply(norm, torch.randn(SHAPES[1]))
+    for key, value in norm.statistics.state_dict().items():
+        assert torch.equal(value[[1, 3]], before[key][[1, 3]])
+        assert not torch.equal(value[[0, 2]], before[key][[0, 2]])
+
+
+@pytest.mark.parametrize("name", ["cin", "cbn", "dsbn"])
+def test_absent_domain_has_zero_gradient_not_none(name):
+    norm = make(name, 4)
+    apply(norm, torch.randn(SHAPES[1])).square().sum().backward()
+    for parameter in norm.modulation.parameters():
+        assert torch.equal(parameter.grad[[1, 3]], torch.zeros(2, 4))
+
+
+@every_norm
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_of_one_works(name, training):
+    norm = make(name, 4).train(training)
+    x = torch.randn(1, 4, 6, 5)
+    output = apply(norm, x, torch.tensor([3]))
+    assert output.shape == x.shape
+    assert output.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["bn", "cbn", "dsbn"])
+def test_single_value_per_channel_is_normalized_with_running_moments(name):
+    norm = make(name, 4)
+    with torch.no_grad():
+        norm.statistics.running_mean.normal_()
+    before = copy.deepcopy(norm.statistics.state_dict())
+    x, domain = torch.randn(1, 4), torch.tensor([2])
+    trained = apply(norm, x, domain)
+    torch.testing.assert_close(trained, apply(norm.eval(), x, domain))
+    for key, value in norm.statistics.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_single_value_in_one_domain_of_a_mixed_batch_gets_no_gradient_from_its_moments():
+    norm = make("dsbn", 4, num_domains=2, dtype=torch.float64)
+    x = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
+    domain = torch.tensor([0, 0, 0, 1])
+    apply(norm, x, domain)[3].sum().backward()
+    rstd = torch.rsqrt(torch.ones(4, dtype=torch.float64) + norm.statistics.eps)
+    torch.testing.assert_close(x.grad[3], norm.modulation.scale[1].detach() * rstd)
+
+
+@every_norm
+def test_output_can_be_followed_by_an_in_place_activation(name):
+    norm = make(name, 4)
+    x = torch.randn(SHAPES[1], requires_grad=True)
+    torch.relu_(apply(copy.deepcopy(norm), x)).sum().backward()
+    in_place, x.grad = x.grad, None
+    torch.relu(apply(norm, x)).sum().backward()
+    torch.testing.assert_close(in_place, x.grad)
+
+
+@every_norm
+def test_state_survives_saving_and_loading(name):
+    norm, other = make(name, 4), create_norm(name, 4, 4)
+    apply(norm, torch.randn(SHAPES[1]))
+    other.load_state_dict(copy.deepcopy(norm.state_dict()))
+    x = torch.randn(SHAPES[1])
+    assert torch.equal(apply(norm, x), apply(other, x))
+    assert all(torch.equal(a, b) for a, b in zip(norm.buffers(), other.buffers(), strict=True))
+
+
+@every_norm
+def test_copy_has_its_own_condition(name):
+    norm = make(name, 4)
+    other = copy.deepcopy(norm)
+    with norm.slot.holding(Condition(domain=DOMAIN)):
+        assert other.slot.current is None
+
+
+@every_norm
+def test_scale_starts_at_one_and_shift_at_zero(name):
+    norm = create_norm(name, 4, 3)
+    assert (norm.modulation.scale == 1).all()
+    assert (norm.modulation.shift == 0).all()
+
+
+@pytest.mark.parametrize("name", ["bn", "cbn", "dsbn"])
+def test_momentum_weighs_the_new_batch(name):
+    norm = create_norm(name, 2, 1, momentum=0.1)
+    apply(norm, torch.randn(8, 2, 16, 16) * 0.01 + 10, torch.zeros(8, dtype=torch.long))
+    torch.testing.assert_close(norm.statistics.running_mean, torch.ones(1, 2), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["bn", "dsbn"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_momentum_none_is_the_cumulative_average(name, mixed):
+    norm = create_norm(name, 2, 2, momentum=None)
+    domain = torch.tensor([0, 0, 1, 1]) if mixed else torch.zeros(4, dtype=torch.long)
+    batches = [torch.randn(4, 2, 3, 3) for _ in range(3)]
+    for batch in batches:
+        apply(norm, batch, domain)
+    own = [batch[domain == 0] if name == "dsbn" else batch for batch in batches]
+    wanted = torch.stack([batch.mean((0, 2, 3)) for batch in own]).mean(0)
+    torch.testing.assert_close(norm.statistics.running_mean[0], wanted)
+
+
+@every_norm
+def test_evaluation_uses_one_sample_at_a_time(name):
+    norm = make(name, 4)
+    apply(norm, torch.randn(SHAPES[1]))
+    norm.eval()
+    x = torch.randn(SHAPES[1])
+    together = apply(norm, x)
+    alone = torch.cat([apply(norm, x[n : n + 1], DOMAIN[n : n + 1]) for n in range(7)])
+    torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.slow
+@every_norm
+def test_compiles_in_one_graph_and_new_labels_do_not_recompile(name):
+    norm = make(name, 4)
+    counter = torch._dynamo.testing.CompileCounterWithBackend("inductor")
+    compiled = torch.compile(norm, fullgraph=True, backend=counter)
+    x = torch.randn(SHAPES[1])
+    for domain in (DOMAIN, DOMAIN.flip(0), torch.ones_like(DOMAIN)):
+        eager = apply(copy.deepcopy(norm), x, domain)
+        with norm.slot.holding(Condition(domain=domain)):
+            torch.testing.assert_close(compiled(x), eager, rtol=1e-4, atol=1e-5)
+    assert counter.frame_count == 1

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from domainnorm.condition import Condition
+from domainnorm.errors import ConditionError, DomainNormError, UnknownNameError
+from domainnorm.norms import CATALOGUE, create_norm
+from domainnorm.norms.create import MODULATIONS, STATISTICS
+
+
+@pytest.mark.parametrize("statistics", STATISTICS.names())
+@pytest.mark.parametrize("modulation", MODULATIONS.names())
+def test_every_pair_of_halves_can_be_spelled_out(statistics, modulation):
+    norm = create_norm(f"{statistics}*{modulation}", 4, 2)
+    with norm.slot.holding(Condition(domain=torch.tensor([0, 1]))):
+        assert norm(torch.randn(2, 4, 3, 3)).shape == (2, 4, 3, 3)
+
+
+@pytest.mark.parametrize("spec", CATALOGUE.values(), ids=str)
+def test_every_row_of_the_catalogue_names_its_halves_paper_and_use(spec):
+    assert spec.statistics in STATISTICS.names()
+    assert spec.modulation in MODULATIONS.names()
+    assert "arXiv:" in spec.paper
+    assert spec.use
+
+
+def test_unknown_norm_is_answered_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="unknown norm 'dsbm': did you mean 'dsbn'"):
+        create_norm("dsbm", 4)
+
+
+def test_unknown_option_is_answered_with_the_nearest():
+    with pytest.raises(DomainNormError, match="unknown option 'momentun': did you mean 'momentum'"):
+        create_norm("dsbn", 4, momentun=0.2)
+
+
+def test_options_reach_the_half_that_has_them():
+    norm = create_norm("dsbn", 4, 2, momentum=0.3, eps=1e-3)
+    assert (norm.statistics.momentum, norm.statistics.eps) == (0.3, 1e-3)
+
+
+def test_layer_outside_a_condition_says_what_to_do():
+    norm = create_norm("cin", 4, 2, path="layer1.0.bn1")
+    with pytest.raises(ConditionError, match=r"layer1\.0\.bn1: no condition is set; call the"):
+        norm(torch.randn(2, 4, 3, 3))
+
+
+def test_rows_that_are_not_images_are_refused_with_the_path():
+    norm = create_norm("cin", 4, 6, path="layer1.0.bn1")
+    message = r"layer1\.0\.bn1: 1176 rows for 6 domain labels"
+    condition = Condition(domain=torch.arange(6))
+    with norm.slot.holding(condition), pytest.raises(ConditionError, match=message):
+        norm(torch.randn(1176, 4))
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 4, 1), (2, 4, 1, 1), (2, 4, 1, 1, 1)])
+def test_instance_statistics_of_one_element_are_refused_with_the_path(shape):
+    norm = create_norm("cin", 4, 2, path="blocks.0.se.bn")
+    message = r"blocks\.0\.se\.bn: instance statistics of a map with one element per channel"
+    condition = Condition(domain=torch.tensor([0, 1]))
+    with norm.slot.holding(condition), pytest.raises(ConditionError, match=message):
+        norm(torch.randn(shape))
