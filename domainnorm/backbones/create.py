@@ -109,7 +109,23 @@ def _create_network(
             f"them, e.g. {name}.safetensors"
         ) from error
     assert isinstance(network, nn.Module)
+    if weights is not None or pretrained:
+        _soften_new_head(network)
     return network
+
+
+def _soften_new_head(network: nn.Module) -> None:
+    """Let a head that pretrained weights did not fill start near zero.
+
+    timm draws the heads of EfficientNets from ±1/sqrt(K): with few classes the first logits are
+    so large that fine-tuning starts at several times the loss of guessing.
+    """
+    head = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
+    known = getattr(network, "pretrained_cfg", {}).get("num_classes")
+    if isinstance(head, nn.Linear) and head.out_features != known:
+        nn.init.normal_(head.weight, std=0.01)
+        if head.bias is not None:
+            nn.init.zeros_(head.bias)
 
 
 def _similar(name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def read_folder(folder: Path) -> tuple[Recipe, str]:
             "outputs/<recipe>/<time>"
         )
     try:
-        purpose = str(json.loads((folder / PURPOSE).read_text(encoding="utf-8"))["purpose"])
-    except (OSError, ValueError, KeyError) as error:
+        made = json.loads((folder / PURPOSE).read_text(encoding="utf-8"))
+        purpose, name = str(made["purpose"]), str(made["recipe"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / PURPOSE}: cannot be read ({error})") from error
-    return load_recipe(str(folder / RECIPE)), purpose
+    return replace(load_recipe(str(folder / RECIPE)), name=name), purpose
