@@ -20,6 +20,7 @@ from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, supervised_method
 from domainnorm.run.stage import WEIGHTS, groups_of, predict, run_stage, set_up
 
+_ROW_LABELS = {"models": "model trained on", "norms": "norms of"}
 KINDS = {"models": ("models",), "norms": ("norms",), "both": ("models", "norms")}
 
 
@@ -59,7 +60,7 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
         matrix.to_json(folder / f"matrix_{one}.json")
         target = _figures(folder) / f"matrix_{one}"
         target.mkdir(exist_ok=True)
-        save_heatmaps(matrix, target)
+        save_heatmaps(matrix, target, row_label=_ROW_LABELS[one])
         summary = matrix.summary()[METRIC]
         console.print(
             f"{one}: {METRIC} own domain {summary.diagonal:.3f}, other domains "

@@ -122,10 +122,11 @@ def score(bench: Bench, predictions: dict[str, Predictions], seconds: float) -> 
     ]
 
 
-def groups_of(parts: Parts, predictions: Predictions) -> list[str]:
-    """Patient, slide or sequence of every prediction."""
+def groups_of(parts: Parts, predictions: Predictions) -> list[str] | None:
+    """Patient, slide or sequence of every prediction; None when each image is its own."""
     records = parts.dataset.records
-    return [records[index].group for index in predictions.index.tolist()]
+    groups = [records[index].group for index in predictions.index.tolist()]
+    return groups if len(set(groups)) < len(groups) else None
 
 
 def _is_given(parts: Parts, stage: Stage) -> bool:
