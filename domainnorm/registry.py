@@ -13,6 +13,7 @@ import ast
 import importlib
 import importlib.util
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -178,8 +179,9 @@ class _Source:
         for source, base in self._bases(node):
             found.update(source.constants(base))
         for item in node.body:
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value:
-                found[item.target.id] = ast.literal_eval(item.value)
+            for target, value in _assignments(item):
+                with suppress(ValueError):  # not a literal: no recipe rule reads it
+                    found[target] = ast.literal_eval(value)
         return found
 
     def _bases(self, node: Definition) -> Iterator[tuple[_Source, str]]:
@@ -213,6 +215,16 @@ class _Source:
                 "builtin types, Literal and literal defaults"
             ) from error
         return Parameter(argument.arg, hint, value)
+
+
+def _assignments(item: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
+    """Name and value of ``a = 1`` and ``a: int = 1``."""
+    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value:
+        yield item.target.id, item.value
+    elif isinstance(item, ast.Assign):
+        for target in item.targets:
+            if isinstance(target, ast.Name):
+                yield target.id, item.value
 
 
 def _initializer(node: Definition) -> ast.FunctionDef | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,16 @@ from domainnorm.errors import DomainNormError, RecipeError, unknown
 COMMANDS = ("list", "show", "check", "copy", "run", "test", "matrix")
 OPTIONS = ("-h", "--help", "--version")
 DONE, FAILED, MISUSED = 0, 1, 2
+# What a file system answers that a user can mend; any other OSError is a defect of ours.
+_STORAGE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit on file sizes",
+    errno.EROFS: "choose another folder with --output",
+    errno.EACCES: "choose another folder with --output",
+    errno.ENOTDIR: "choose another folder with --output",
+    errno.EEXIST: "choose another folder with --output",
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,19 @@ def _execute(name: str, words: Sequence[str]) -> int:
         # The reader of a pipe, such as `head`, has left; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        print(f"domainnorm {name}: {_storage_message(error)}", file=sys.stderr)
+        return FAILED
+
+
+def _storage_message(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{place}cannot be written ({os.strerror(error.errno or 0)}); {_STORAGE[error.errno or 0]}"
+        ", then go on with --resume RUN_FOLDER: what is stored stays"
+    )
 
 
 def _help() -> str:

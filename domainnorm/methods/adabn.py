@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from domainnorm.backbones import DomainModel, MomentEstimator
+from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.methods.once import MomentPass
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -38,7 +39,7 @@ class AdaBN(Method):
                 "instance statistics); take norm 'dsbn' or 'cin'"
             )
         self.automatic_optimization = False
-        self._estimator = MomentEstimator(model)
+        self._pass = MomentPass(model)
 
     @property
     def max_epochs(self) -> int | None:
@@ -52,17 +53,16 @@ class AdaBN(Method):
 
     def on_train_epoch_start(self) -> None:
         """Start from empty sums."""
-        self._estimator = MomentEstimator(self.model)
+        self._pass = MomentPass(self.model)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Observe the moments of one batch."""
-        with self._estimator.observing():
-            self(batch["image"], batch["domain"])
+        self._pass.observe(batch)
         return None
 
     def on_train_epoch_end(self) -> None:
         """Write the pooled moments into the target's rows."""
-        self._estimator.write()
+        self._pass.write()
 
     def configure_optimizers(self) -> Any:
         """Nothing is optimized."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Roles, SupervisedMethod, head_parameters
@@ -55,9 +57,13 @@ class Finetune(SupervisedMethod):
         self.train_part = train
 
     def on_train_epoch_start(self) -> None:
-        """With a frozen backbone under the head, norms keep the moments they have."""
+        """What does not learn keeps its running moments, norms that were not converted included."""
         if self.train_part == "head":
             self.model.eval()
+        elif self.train_part == "norms":
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
 
     def on_fit_end(self) -> None:
         """Rows of the source stay as they are."""

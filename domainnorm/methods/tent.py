@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from domainnorm.backbones import DomainModel, MomentEstimator, domain_parameters
+from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.losses import entropy_loss
 from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.methods.once import MomentPass
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -72,16 +73,16 @@ class TENT(Method):
         """Mean entropy of one batch of target images."""
         return self.log_loss(entropy_loss(self(batch["image"], batch["domain"])), batch)
 
-    def on_train_end(self) -> None:
+    def on_fit_end(self) -> None:
         """Re-estimate the target's moments under the adapted scales and shifts."""
+        # Not on_train_end: a run that was killed after its last epoch resumes without that hook.
         if not any(isinstance(norm.statistics, RunningMoments) for norm in self.model.norms()):
             return
-        estimator = MomentEstimator(self.model)
+        moments = MomentPass(self.model)
         loader: Any = self.trainer.train_dataloader
         for batch in loader:
-            with estimator.observing():
-                self(batch["image"].to(self.device), batch["domain"].to(self.device))
-        estimator.write()
+            moments.observe({name: tensor.to(self.device) for name, tensor in batch.items()})
+        moments.write()
 
     def configure_optimizers(self) -> Any:
         """Adam over scales and shifts, as in the paper."""

@@ -44,9 +44,14 @@ def test_run(folder: Path) -> None:
     """Test the stored weights of every finished stage again and print the table.
 
     Raises:
-        CheckpointError: Not a run folder, or no finished stage in it.
+        CheckpointError: Not the folder of a run, or no finished stage in it.
     """
-    recipe, _ = read_folder(folder)
+    recipe, purpose = read_folder(folder)
+    if purpose != "run":
+        raise CheckpointError(
+            f"{folder}: holds a matrix, expected a run; its results are in matrix_*.csv, and "
+            f"`domainnorm matrix --resume {folder}` goes on with it"
+        )
     parts = Parts(recipe)
     prepare(recipe)
     results: list[Result] = []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch import Trainer, seed_everything
+from safetensors import SafetensorError
 
 from domainnorm.backbones import DomainModel, load_model, save_model
 from domainnorm.data import DomainDataModule
@@ -54,15 +57,29 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
         fit(bench.trainer, bench.method, bench.data, parts.recipe)
     seconds = time.perf_counter() - started
     model, classes = bench.method.model, bench.data.class_names
-    save_model(model, place / WEIGHTS, parts.recipe.backbone.name, classes)
+    with _writing(place):
+        save_model(model, place / WEIGHTS, parts.recipe.backbone.name, classes)
     predictions = predict(bench)
-    for domain, one in predictions.items():
-        one.save(place / f"predictions-{domain}.safetensors")
+    with _writing(place):
+        for domain, one in predictions.items():
+            one.save(place / f"predictions-{domain}.safetensors")
     results = score(bench, predictions, seconds)
     results_json(results, place / RESULTS)
     for leftover in (TRAINING, "best.ckpt"):
         (place / leftover).unlink(missing_ok=True)
     return results
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Say where it was that safetensors could not write; it wraps the system's error in its own."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{place}: cannot be written ({error}); free some space, then go on with --resume "
+            "RUN_FOLDER: what is stored stays"
+        ) from error
 
 
 def set_up(parts: Parts, stage: Stage, folder: Path) -> Bench:

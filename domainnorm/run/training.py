@@ -36,11 +36,14 @@ def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trai
         EpochSeed(seed),
         EpochLog(place / "log.csv"),
         RichProgressBar(leave=False) if bar else EpochLines(),
-        ModelCheckpoint(place, "training", enable_version_counter=False, save_top_k=1),
     ]
     if _selects(recipe, method):
-        best = ModelCheckpoint(place, "best", monitor="val/selection", mode="max")
+        best = ModelCheckpoint(
+            place, "best", monitor="val/selection", mode="max", enable_version_counter=False
+        )
         callbacks.append(best)
+    # After the selection, whose score of this epoch it has to hold for a resumed run.
+    callbacks.append(ModelCheckpoint(place, "training", enable_version_counter=False))
     return Trainer(
         max_epochs=method.max_epochs or options.max_epochs,
         accelerator=options.accelerator,
@@ -48,7 +51,8 @@ def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trai
         num_nodes=options.num_nodes,
         strategy=options.strategy,
         precision=options.precision,
-        gradient_clip_val=options.gradient_clip,
+        # Lightning refuses to clip where a method steps by itself, or not at all.
+        gradient_clip_val=options.gradient_clip if method.automatic_optimization else None,
         deterministic=options.deterministic,
         limit_train_batches=options.limit_batches,
         limit_val_batches=None if method.eval_domains else 0,
@@ -69,9 +73,9 @@ def fit(trainer: Trainer, method: Method, data: DomainDataModule, recipe: Recipe
         CheckpointError: The checkpoint is truncated or of another model.
     """
     checkpoints: list[Any] = trainer.checkpoint_callbacks
-    last = Path(checkpoints[0].dirpath) / TRAINING
+    last = Path(checkpoints[-1].dirpath) / TRAINING
     if last.exists():
-        _check(last)
+        _check(last, method)
     resumed = str(last) if last.exists() else None
     trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
     if _selects(recipe, method):
@@ -85,15 +89,26 @@ def _selects(recipe: Recipe, method: Method) -> bool:
     return recipe.evaluation.selection == "validation" and bool(method.eval_domains)
 
 
-def _check(path: Path) -> None:
-    """Refuse a file that is not a complete checkpoint before Lightning trips over it."""
+def _check(path: Path, method: Method) -> None:
+    """Refuse a file that is not a checkpoint of this method before Lightning trips over it."""
     try:
         stored: Any = torch.load(path, map_location="cpu", weights_only=True)
-        stored["state_dict"], stored["epoch"]
+        found, _ = _shapes(stored["state_dict"]), stored["epoch"]
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(_broken(path, error)) from error
     except zipfile.BadZipFile as error:
         raise CheckpointError(_broken(path, error)) from error
+    expected = _shapes(method.state_dict())
+    if found != expected:
+        wrong = sorted(name for name, _ in set(found.items()) ^ set(expected.items()))
+        raise CheckpointError(
+            f"{path}: of another model ({', '.join(dict.fromkeys(wrong[:6]))} differ); undo the "
+            "changes of recipe.yaml, or start a new run"
+        )
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _broken(path: Path, error: Exception) -> str:

@@ -24,7 +24,8 @@ class Classification(Task):
     Args:
         class_counts: Labelled training images of each class, (K,); a class without images gets
             the weight 0.
-        label_smoothing: Probability mass spread over all classes, in [0, 1).
+        label_smoothing: Probability mass ε spread over all classes, in [0, 1): ``CE = (1 - ε)
+            CE_y + ε/K Σ_k w[k]/w[y] CE_k``.
         class_weights: ``"balanced"`` weighs each class by 1 / its count, with mean 1 over images.
     """
 
