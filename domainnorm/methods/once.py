@@ -1,0 +1,37 @@
+"""Each image of a pass counted once."""
+
+from __future__ import annotations
+
+from domainnorm.backbones import DomainModel, MomentEstimator
+from domainnorm.methods.base import Batch
+
+
+class MomentPass:
+    """One pass of batches through a model, for the moments of their images.
+
+    Training batches are all of one size and equal parts of each domain, so some images of a pass
+    come again to fill them. Those count once here.
+
+    Args:
+        model: Its running moments are estimated.
+    """
+
+    def __init__(self, model: DomainModel) -> None:
+        self._model = model
+        self._estimator = MomentEstimator(model)
+        self._seen: set[int] = set()
+
+    def observe(self, batch: Batch) -> None:
+        """Add the images of a batch that did not come before."""
+        fresh = []
+        for position, index in enumerate(batch["index"].tolist()):
+            if index not in self._seen:
+                self._seen.add(index)
+                fresh.append(position)
+        if fresh:
+            with self._estimator.observing():
+                self._model(batch["image"][fresh], batch["domain"][fresh])
+
+    def write(self) -> None:
+        """Put the pooled moments into the rows of the domains that were seen."""
+        self._estimator.write()
