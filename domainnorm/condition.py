@@ -8,7 +8,8 @@ a buffer is overwritten by DDP's broadcast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,15 +46,31 @@ class Condition:
         assert self.weights is not None
         return self.weights.to(table.dtype) @ table
 
+    def repeat(self, times: int) -> Condition:
+        """The condition of ``times`` consecutive rows per sample."""
+        if times == 1:
+            return self
+        if self.domain is not None:
+            return Condition(domain=self.domain.repeat_interleave(times))
+        assert self.weights is not None
+        return Condition(weights=self.weights.repeat_interleave(times, dim=0))
+
 
 class ConditionSlot:
     """Holds the condition of the batch in flight for all norms of one model."""
 
     def __init__(self) -> None:
         self.current: Condition | None = None
+        self._held: Condition | None = None
 
-    def read(self, path: str, num_rows: int) -> Condition:
+    def read(self, path: str, num_rows: int, folded: bool = False) -> Condition:
         """The condition for a layer that sees ``num_rows`` rows.
+
+        Args:
+            path: Module path of the layer, for messages.
+            num_rows: Size of the first axis of its input.
+            folded: Whether each sample reaches the layer as several consecutive rows (tokens or
+                windows), in which case its label counts for all of them.
 
         Raises:
             ConditionError: No condition is set, or it describes another number of samples.
@@ -64,28 +81,32 @@ class ConditionSlot:
                 f"{path}: no condition is set; call the DomainModel, not its backbone, or enter "
                 "`with model.condition(domain):` first"
             )
-        if condition.num_samples != num_rows:
+        num_samples = condition.num_samples
+        if folded and num_samples and num_rows % num_samples == 0:
+            return condition.repeat(num_rows // num_samples)
+        if num_samples != num_rows:
             raise ConditionError(
-                f"{path}: {num_rows} rows for {condition.num_samples} domain labels; this layer "
-                "does not see one row per image, exclude it with `where`"
+                f"{path}: {num_rows} rows for {num_samples} domain labels; this layer does not see "
+                "one row per image, convert with `example=`, or exclude it with `where`"
             )
         return condition
 
     @contextmanager
     def holding(self, condition: Condition) -> Iterator[None]:
         """Set ``condition`` inside the block; the former one comes back after it."""
-        former, self.current = self.current, condition
+        former = self.current, self._held
+        self.current = self._held = condition
         try:
             yield
         finally:
-            self.current = former
+            self.current, self._held = former
 
     def arm_backward(self, output: Any, condition: Condition) -> None:
         """Make backward through ``output`` recompute checkpointed blocks under ``condition``.
 
         Gradient checkpointing runs blocks again during backward, when the slot is empty or holds
         the condition of a later forward pass. The hook fires before the first recompute of this
-        graph; the slot is emptied when that backward is over.
+        graph; when that backward is over, the slot holds what the blocks around it put there.
         """
         if torch.compiler.is_compiling():
             return
@@ -100,11 +121,11 @@ class ConditionSlot:
             engine.queue_callback(self._disarm)
 
     def _disarm(self) -> None:
-        self.current = None
+        self.current = self._held
 
     def __getstate__(self) -> dict[str, Any]:
         # A copied or pickled model starts without a batch in flight.
-        return {"current": None}
+        return {"current": None, "_held": None}
 
 
 def as_condition(
@@ -122,19 +143,17 @@ def as_condition(
         image: The batch, (N, ...); gives N and the device.
 
     Raises:
-        ConditionError: Nothing given for several domains, both given, wrong length, float labels,
-            labels out of range, an unknown name, or weights that are not (N, D).
+        ConditionError: Nothing given for several domains, both given, wrong length, labels that
+            are not integers, labels out of range, an unknown name, or weights that are not (N, D)
+            with rows that sum to one.
     """
     num_samples, num_domains = image.shape[0], len(domain_names)
     if weights is not None:
         if domain is not None:
             raise ConditionError("condition: both domain and weights were given; give one of them")
-        if weights.shape != (num_samples, num_domains) or not weights.is_floating_point():
-            raise ConditionError(
-                f"weights: got {tuple(weights.shape)} {weights.dtype}, expected a float tensor "
-                f"({num_samples}, {num_domains}): one row per image, one column per domain"
-            )
-        return Condition(weights=weights.to(image.device))
+        return Condition(
+            weights=_checked_weights(weights, (num_samples, num_domains)).to(image.device)
+        )
     if domain is None:
         if num_domains != 1:
             raise ConditionError(
@@ -144,23 +163,43 @@ def as_condition(
         domain = 0
     if isinstance(domain, Tensor):
         return Condition(_checked(domain, num_samples, domain_names).to(image.device))
-    if isinstance(domain, (str, int)):
+    if isinstance(domain, str) or not isinstance(domain, Iterable):
         labels = [_label(domain, domain_names)] * num_samples
     else:
         labels = [_label(name, domain_names) for name in domain]
     if len(labels) != num_samples:
         raise ConditionError(f"domain: got {len(labels)} names for {num_samples} images")
-    return Condition(torch.tensor(labels, device=image.device))
+    return Condition(torch.tensor(labels, dtype=torch.long, device=image.device))
 
 
-def _label(name: str | int, domain_names: Sequence[str]) -> int:
+def _label(name: Any, domain_names: Sequence[str]) -> int:
     if isinstance(name, str):
         if name not in domain_names:
             raise ConditionError(unknown("domain", name, domain_names))
         return list(domain_names).index(name)
-    if not 0 <= int(name) < len(domain_names):
-        raise ConditionError(_out_of_range(int(name), domain_names))
-    return int(name)
+    try:
+        label = operator.index(name)
+    except TypeError:
+        raise ConditionError(f"domain: got {name!r}, expected a name or an integer label") from None
+    if not 0 <= label < len(domain_names):
+        raise ConditionError(_out_of_range(label, domain_names))
+    return label
+
+
+def _checked_weights(weights: Tensor, shape: tuple[int, int]) -> Tensor:
+    if weights.shape != shape or not weights.is_floating_point():
+        raise ConditionError(
+            f"weights: got {tuple(weights.shape)} {weights.dtype}, expected a float tensor "
+            f"{shape}: one row per image, one column per domain"
+        )
+    if weights.device.type == "cpu" and not torch.compiler.is_compiling():
+        total = weights.detach().float().sum(1)
+        if not torch.allclose(total, torch.ones_like(total), rtol=0, atol=0.02):
+            worst = float(total[(total - 1).abs().argmax()])
+            raise ConditionError(
+                f"weights: a row sums to {worst:.3g}, expected 1; divide each row by its sum"
+            )
+    return weights
 
 
 def _checked(domain: Tensor, num_samples: int, domain_names: Sequence[str]) -> Tensor:

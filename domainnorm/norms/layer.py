@@ -20,6 +20,9 @@ class ConditionalNorm(nn.Module):
         slot: Where the condition of the batch in flight is read; shared by all norms of a model.
         path: Module path in the model, for messages.
 
+    A layer that sees tokens or windows of an image as consecutive rows has ``folded`` set; the
+    conversion finds that out.
+
     Shape:
         (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) in, the same out, dtype and memory
         layout included.
@@ -42,10 +45,11 @@ class ConditionalNorm(nn.Module):
         self.act: nn.Module = nn.Identity()
         self.slot = ConditionSlot() if slot is None else slot
         self.path = path
+        self.folded = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize one batch under the condition in the slot."""
-        condition = self.slot.read(self.path, x.shape[0])
+        condition = self.slot.read(self.path, x.shape[0], self.folded)
         scale, shift = self.modulation(condition)
         try:
             x = self.statistics(x, scale, shift, condition)
