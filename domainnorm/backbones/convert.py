@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from timm.layers import BatchNormAct2d
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from domainnorm.backbones.model import ConvertedLayer, DomainModel
+from domainnorm.backbones.probe import LayerInput, probe_inputs
 from domainnorm.backbones.rules import NormChoice, NormRule, resolve_rules
 from domainnorm.backbones.where import Regions
 from domainnorm.condition import ConditionSlot
 from domainnorm.errors import ConversionError
-from domainnorm.norms import ConditionalNorm, create_norm
+from domainnorm.norms import CATALOGUE, ConditionalNorm, create_norm
 from domainnorm.norms.running import RunningMoments
 
 # Exact types: a subclass may carry more (timm's BatchNormAct2d carries the activation), and a swap
@@ -25,7 +26,7 @@ CONVERTIBLE: tuple[type[nn.Module], ...] = (
     nn.BatchNorm3d,
     BatchNormAct2d,
 )
-_NORM_WORDS = ("norm", "evo", "frn", "filterresponse")
+_TIMM_NORM_WORDS = ("evo", "frn", "filterresponse")
 
 
 def convert_norms(
@@ -48,13 +49,13 @@ def convert_norms(
             ``{"early": "cin", "late": "dsbn"}``, which is what ``"cin"`` means. None: ``dsbn``.
         domains: Names of the domains; a label is a position in this list.
         where: ``all``, ``stem``, ``early``, ``late``, globs over module paths, or a list.
-        example: An input (1, 3, H, W) to look at map sizes with, when instance statistics are
-            asked for; without it only vectors are known to have a single element, and a map of one
-            element raises when it is met.
+        example: An input (1, 3, H, W), not constant, to look at what the layers see: maps of one
+            element, and images that are folded into several rows (LeViT). Without it only vectors
+            are known to have a single element, and the other cases raise when they are met.
 
     Raises:
         ConversionError: No convertible layer, a norm class that is not known (its path is given),
-            a pattern that matches nothing, or no domains.
+            a pattern or rules that match nothing, or no domains.
     """
     domain_names = _check_domains(domains)
     layers = _find_layers(network, where)
@@ -62,13 +63,20 @@ def convert_norms(
     unknown = [path for path in choices if type(layers[path]) not in CONVERTIBLE]
     if unknown:
         raise ConversionError(_refusal(unknown, layers))
-    sizes = _map_sizes(network, choices, layers, example)
+    if not choices:
+        raise ConversionError(
+            f"{type(network).__name__}: norm={norm!r} with where={where!r} leaves every norm layer "
+            "as it is; match at least one of them, e.g. where='all'"
+        )
+    inputs = _inputs(network, choices, layers, example)
     slot, report = ConditionSlot(), []
     for path, choice in choices.items():
-        replaced = _instead_of_one_element(choice, sizes.get(path))
+        seen = inputs.get(path)
+        replaced, note = _instead_of_instance(choice, seen)
         converted = _convert(layers[path], replaced, len(domain_names), slot, path)
+        converted.folded = seen is not None and seen.folded
         network = _replace(network, path, converted)
-        report.append(_describe(path, layers[path], replaced, converted, choice))
+        report.append(_describe(path, layers[path], replaced, converted, note))
     return DomainModel(network, domain_names, slot, report)
 
 
@@ -98,18 +106,18 @@ def _find_layers(network: nn.Module, where: str | Sequence[str]) -> dict[str, nn
 
 
 def _is_other_norm(module: nn.Module) -> bool:
-    """Norm classes that would need a converter: known bases, and timm's by name; leaves only."""
+    """Norm classes that would need a converter: known bases, others by name."""
     if isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase)):
         return True
     name = type(module).__name__.lower()
-    in_timm = type(module).__module__.startswith("timm.layers")
-    return (
-        in_timm
-        and any(word in name for word in _NORM_WORDS)
-        and "globalresponse" not in name
-        and "conv" not in name
-        and any(True for _ in module.parameters(recurse=False))
-    )
+    if type(module).__module__.startswith("torch.") or "globalresponse" in name or "conv" in name:
+        return False
+    in_timm = type(module).__module__.startswith("timm.")
+    named = "norm" in name or (in_timm and any(word in name for word in _TIMM_NORM_WORDS))
+    # Containers own nothing; a layer that normalizes images by mean and std owns other buffers.
+    own = any(True for _ in module.parameters(recurse=False))
+    frozen = "running_var" in dict(module.named_buffers(recurse=False))
+    return named and (own or frozen)
 
 
 def _refusal(unknown: Sequence[str], layers: Mapping[str, nn.Module]) -> str:
@@ -122,47 +130,31 @@ def _refusal(unknown: Sequence[str], layers: Mapping[str, nn.Module]) -> str:
     )
 
 
-def _map_sizes(
+def _inputs(
     network: nn.Module,
     choices: Mapping[str, NormChoice],
     layers: Mapping[str, nn.Module],
     example: Tensor | None,
-) -> dict[str, int]:
-    """Elements per channel that instance-normalized layers would see, where that is known."""
-    wanted = {path for path, choice in choices.items() if _is_instance(choice)}
-    if not wanted or example is None:
-        return {path: 1 for path in wanted if type(layers[path]) is nn.BatchNorm1d}
-    sizes: dict[str, int] = {}
-
-    def recorder(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            sizes[path] = inputs[0][0, 0].numel() if inputs[0].ndim > 2 else 1
-
-        return record
-
-    hooks = [layers[path].register_forward_pre_hook(recorder(path)) for path in wanted]
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            network(example)
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for hook in hooks:
-            hook.remove()
-    return sizes
+) -> dict[str, LayerInput]:
+    """What the layers that are to be converted see, where that is known."""
+    if example is None:
+        vectors = [path for path in choices if type(layers[path]) is nn.BatchNorm1d]
+        return {path: LayerInput(size=1) for path in vectors}
+    return probe_inputs(network, {path: layers[path] for path in choices}, example)
 
 
 def _is_instance(choice: NormChoice) -> bool:
     return choice.name in ("in", "cin") or choice.name.startswith("instance*")
 
 
-def _instead_of_one_element(choice: NormChoice, size: int | None) -> NormChoice:
-    if size != 1:
-        return choice
-    modulation = "shared" if choice.name in ("in", "instance*shared") else "table"
-    return NormChoice(f"domain*{modulation}", choice.options)
+def _instead_of_instance(choice: NormChoice, seen: LayerInput | None) -> tuple[NormChoice, str]:
+    """The choice, or domain statistics where instance ones make no sense, and why."""
+    if not _is_instance(choice) or seen is None or (seen.size > 1 and not seen.folded):
+        return choice, ""
+    modulation = choice.name.partition("*")[2] or CATALOGUE[choice.name].modulation
+    why = "its map has one element" if seen.size == 1 else "its rows are parts of images"
+    replaced = NormChoice(f"domain*{modulation.strip()}", choice.options)
+    return replaced, f"asked for {choice.name}, but {why}"
 
 
 def _convert(
@@ -179,8 +171,7 @@ def _convert(
         options = {"momentum": old.momentum, **options}
     new = create_norm(choice.name, old.num_features, num_domains, slot=slot, path=path, **options)
     new = new.to(old.running_mean.device)
-    if old.weight is not None:
-        new.modulation.to(old.weight.dtype)
+    new.modulation.to((old.running_mean if old.weight is None else old.weight).dtype)
     with torch.no_grad():
         for name, value in (("scale", old.weight), ("shift", old.bias)):
             if value is not None:
@@ -199,19 +190,22 @@ def _convert(
 def _replace(network: nn.Module, path: str, converted: nn.Module) -> nn.Module:
     if not path:
         return converted
-    parent, _, name = path.rpartition(".")
-    setattr(network.get_submodule(parent), name, converted)
+    old = network.get_submodule(path)
+    # A layer that is used in several places has several paths.
+    for alias, module in list(network.named_modules(remove_duplicate=False)):
+        if module is old:
+            parent, _, name = alias.rpartition(".")
+            setattr(network.get_submodule(parent), name, converted)
     return network
 
 
 def _describe(
-    path: str, old: nn.Module, choice: NormChoice, new: ConditionalNorm, asked: NormChoice
+    path: str, old: nn.Module, choice: NormChoice, new: ConditionalNorm, note: str
 ) -> ConvertedLayer:
     per_domain = sum(
         tensor.shape[1] * tensor.element_size()
         for tensor in (*new.modulation.parameters(), *new.statistics.buffers())
         if tensor.ndim == 2 and tensor.shape[0] > 1
     )
-    note = "" if choice == asked else f"asked for {asked.name}, but its map has one element"
     exact = not _is_instance(choice)
     return ConvertedLayer(path, type(old).__name__, choice.name, exact, per_domain, note)

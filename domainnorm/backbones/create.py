@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from domainnorm.backbones.convert import convert_norms
 from domainnorm.backbones.model import DomainModel
+from domainnorm.backbones.probe import evaluating
 from domainnorm.backbones.rules import NormRule
 from domainnorm.errors import CheckpointError, ConversionError, UnknownNameError
 
@@ -87,6 +89,11 @@ def _create_network(
 ) -> nn.Module:
     if not timm.is_model(name):
         raise UnknownNameError("timm architecture", name, _similar(name))
+    architecture, _, tag = name.partition(".")
+    configs = timm.models.get_arch_pretrained_cfgs(architecture)
+    tags = [known.partition(".")[2] for known in configs]
+    if tag and tag not in tags:
+        raise UnknownNameError(f"pretrained tag of {architecture}", tag, tags)
     if weights is None and pretrained:
         weights = find_weights(name)
     if weights is not None:
@@ -129,19 +136,29 @@ def _soften_new_head(network: nn.Module) -> None:
 
 
 def _similar(name: str) -> list[str]:
-    """Architectures that share the family of ``name``, enough to choose from."""
-    family = name.split(".", maxsplit=1)[0].split("_", maxsplit=1)[0].rstrip("0123456789")
-    found: list[str] = timm.list_models(f"*{family}*") if family else []
-    return (found or timm.list_models("resnet*"))[:40]
+    """Architectures that look like ``name``, nearest first; some ResNets when none does."""
+    names: list[str] = timm.list_models()
+    fallback = ["resnet18", "resnet50", "tf_efficientnet_lite0", "mobilenetv3_small_050"]
+    return get_close_matches(name, names, n=8, cutoff=0.5) or fallback
 
 
 def _probe(network: nn.Module, options: dict[str, Any]) -> torch.Tensor | None:
-    """A small input that shows which maps shrink to one element whatever the image size."""
+    """An input that shows what the norm layers see, small where the network takes small ones."""
     parameter = next(network.parameters(), None)
     if parameter is None or parameter.device.type == "meta":
         return None
     config = data_config(network)
-    fixed = bool(getattr(network, "pretrained_cfg", {}).get("fixed_input_size"))
-    size = tuple(config["input_size"][1:]) if fixed else (_PROBE_SIZE, _PROBE_SIZE)
     channels = options.get("in_chans", config["input_size"][0])
-    return torch.zeros(1, channels, *size, device=parameter.device, dtype=parameter.dtype)
+    full = options.get("img_size", config["input_size"][1:])
+    full = (full, full) if isinstance(full, int) else tuple(full)
+    fixed = bool(getattr(network, "pretrained_cfg", {}).get("fixed_input_size"))
+    generator = torch.Generator().manual_seed(0)
+    for size in [full] if fixed else [(_PROBE_SIZE, _PROBE_SIZE), full]:
+        example = torch.rand(1, channels, *size, generator=generator).to(parameter)
+        try:
+            with evaluating(network):
+                network(example)
+        except (RuntimeError, AssertionError):  # Inception and others refuse small images
+            continue
+        return example
+    return None
