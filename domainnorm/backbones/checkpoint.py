@@ -15,6 +15,9 @@ from torch import Tensor
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.rows import set_rows
 from domainnorm.errors import CheckpointError
+from domainnorm.norms import ConditionalNorm
+
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,30 @@ class ModelHeader:
     backbone: str
     domain_names: tuple[str, ...]
     class_names: tuple[str, ...]
-    version: int = 1
+    version: int = VERSION
 
 
 def save_model(model: DomainModel, path: str | Path, backbone: str, classes: Sequence[str]) -> None:
     """Write all weights; an existing file is replaced only when the new one is complete."""
     header = ModelHeader(backbone, model.domain_names, tuple(classes))
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"domainnorm": json.dumps(asdict(header))})
-    partial.replace(path)
+    try:
+        save_file(_stored(model), partial, metadata={"domainnorm": json.dumps(asdict(header))})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _stored(model: DomainModel) -> dict[str, Tensor]:
+    """The state as safetensors takes it: contiguous, and no two names for one memory."""
+    stored, taken = {}, set()
+    for name, tensor in model.state_dict().items():
+        place = tensor.untyped_storage().data_ptr()
+        stored[name] = tensor.clone() if place in taken else tensor.detach().contiguous()
+        taken.add(place)
+    return stored
 
 
 def read_header(path: str | Path) -> ModelHeader:
@@ -54,15 +69,19 @@ def read_header(path: str | Path) -> ModelHeader:
     try:
         with safe_open(str(path), framework="pt") as file:
             fields = json.loads((file.metadata() or {})["domainnorm"])
+        for key in ("domain_names", "class_names"):
+            if not isinstance(fields[key], list):
+                raise TypeError(f"{key} is not a list")
+        if fields["version"] != VERSION:
+            raise ValueError(f"format version {fields['version']}, this program reads {VERSION}")
         return ModelHeader(
             str(fields["backbone"]),
             tuple(map(str, fields["domain_names"])),
             tuple(map(str, fields["class_names"])),
-            int(fields["version"]),
         )
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: not a complete model file of domainnorm ({error}); expected the "
             "model.safetensors of a finished stage"
@@ -91,8 +110,16 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
             f"{path}: its domains ({', '.join(header.domain_names)}) share none with the model's "
             f"({', '.join(model.domain_names)})"
         )
+    tables = {
+        name
+        for path, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, ConditionalNorm)
+        for name in (f"{path}.{key}" for key in module.state_dict())
+    }
     state = {
-        name: _rows_by_name(tensor, stored.get(name), header.domain_names, model)
+        name: _rows_by_name(tensor, found, header.domain_names, model)
+        if (found := stored.get(name)) is not None and name in tables
+        else found
         for name, tensor in model.state_dict().items()
     }
     wrong = [
@@ -114,10 +141,10 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
 
 
 def _rows_by_name(
-    current: Tensor, stored: Tensor | None, names: Sequence[str], model: DomainModel
-) -> Tensor | None:
-    """The stored tensor, its domain rows reordered to the model's domains."""
-    if stored is None or (stored.shape == current.shape and names == model.domain_names):
+    current: Tensor, stored: Tensor, names: Sequence[str], model: DomainModel
+) -> Tensor:
+    """The stored tensor of a norm, its domain rows reordered to the model's domains."""
+    if stored.shape == current.shape and names == model.domain_names:
         return stored
     has_rows = stored.ndim in (1, 2) and stored.shape[0] == len(names)
     if not has_rows or current.shape[:1] != (model.num_domains,):
