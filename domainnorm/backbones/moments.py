@@ -57,16 +57,26 @@ class MomentEstimator:
             assert isinstance(statistics, RunningMoments)
             x, condition = inputs[0], inputs[3]
             num_rows = len(statistics.running_mean)
-            row = condition.domain if num_rows > 1 else torch.zeros_like(condition.domain)
+            row = condition.domain
+            if num_rows == 1:
+                row = torch.zeros(len(x), dtype=torch.long, device=x.device)
+            elif row is None:
+                return  # domain statistics refuse soft weights themselves, naming the layer
             mean, var = (moment.double() for moment in moments(x))
             both = torch.stack([mean, var + mean.square()], dim=1)  # (N, 2, C)
-            if statistics not in self._sums:
-                self._sums[statistics] = both.new_zeros(num_rows, 2, x.shape[1])
-                self._counts[statistics] = both.new_zeros(num_rows)
-            self._sums[statistics].index_add_(0, row, both)
-            self._counts[statistics].index_add_(0, row, torch.ones_like(mean[:, 0]))
+            sums, counts = self._totals(statistics, both.device)
+            sums.index_add_(0, row, both)
+            counts.index_add_(0, row, torch.ones_like(mean[:, 0]))
 
         return observe
+
+    def _totals(self, statistics: RunningMoments, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Sums (R, 2, C) and numbers of samples (R,) so far, float64."""
+        if statistics not in self._sums:
+            rows, features = statistics.running_mean.shape
+            zeros = torch.zeros(rows, 2, features, dtype=torch.float64, device=device)
+            self._sums[statistics], self._counts[statistics] = zeros, zeros.new_zeros(rows)
+        return self._sums[statistics], self._counts[statistics]
 
     @torch.no_grad()
     def write(self) -> None:
@@ -74,9 +84,14 @@ class MomentEstimator:
 
         Under DDP the sums of all ranks are added first.
         """
-        for statistics, sums in self._sums.items():
-            counts = self._counts[statistics]
+        for norm in self.model.norms():
+            statistics = norm.statistics
+            if not isinstance(statistics, RunningMoments):
+                continue
+            # Zeros where this rank saw nothing: every rank has to take part in every sum.
+            sums, counts = self._totals(statistics, statistics.running_mean.device)
             if torch.distributed.is_available() and torch.distributed.is_initialized():
+                sums, counts = sums.clone(), counts.clone()
                 torch.distributed.all_reduce(sums)
                 torch.distributed.all_reduce(counts)
             seen = counts > 0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones.model import DomainModel
+from domainnorm.errors import ConditionError, unknown
 from domainnorm.norms.running import RunningMoments
 
 
@@ -27,7 +28,15 @@ def set_rows(model: DomainModel, target: str, sources: Sequence[str]) -> None:
         model: Changed in place.
         target: Domain whose rows are overwritten.
         sources: Domains they come from.
+
+    Raises:
+        ConditionError: A name that is not a domain of the model, or no sources.
     """
+    if not sources:
+        raise ConditionError(f"sources: none given for the rows of '{target}'; name a domain")
+    for name in (target, *sources):
+        if name not in model.domain_names:
+            raise ConditionError(unknown("domain", name, model.domain_names))
     to = model.domain_names.index(target)
     rows = [model.domain_names.index(name) for name in sources]
     for norm in model.norms():
