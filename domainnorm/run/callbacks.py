@@ -21,6 +21,15 @@ class EpochSeed(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the batches of the epoch that a resumed run goes on with.
+
+        Lightning 2.6 has made the iterator by now, while the epoch was still the one before the
+        checkpoint (``setup_data``), or 0 where a schedule asked for ``estimated_stepping_batches``.
+        """
+        if trainer.current_epoch > 0:
+            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reseed."""
         mixed = hash((self.seed, trainer.current_epoch, trainer.global_rank, 0x5EED)) % 2**32
@@ -35,9 +44,9 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row of this epoch, instead of any row that a killed run left for it."""
-        if not trainer.is_global_zero:
-            return
         values = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
+        if not values or not trainer.is_global_zero:
+            return  # a method without a loss has no curve to draw
         row = {"epoch": str(trainer.current_epoch), "step": str(trainer.global_step)}
         row |= {key: "" if math.isnan(value) else repr(value) for key, value in values.items()}
         earlier = [old for old in self._rows() if int(old["epoch"]) < trainer.current_epoch]

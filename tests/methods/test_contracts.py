@@ -1,0 +1,104 @@
+"""What every registered method promises; a new file in domainnorm/methods is covered at once."""
+
+import functools
+import math
+
+import pytest
+import torch
+
+from domainnorm.methods import domains_of
+from domainnorm.recipe.registries import METHODS
+from tests.methods.bench import ONE, TWO, fit, make_model, scans, source_model
+
+every_method = pytest.mark.parametrize("name", METHODS.names())
+SMALL = {"tent": {"epochs": 1}}
+
+
+def start(name, roles):
+    adapts = METHODS.load(name).starts_from == "source_only"
+    return source_model(roles=roles) if adapts else make_model(roles=roles)
+
+
+@functools.cache
+def fitted(name, roles=TWO):
+    return fit(name, start(name, roles), roles, **SMALL.get(name, {}))
+
+
+@every_method
+def test_unlabelled_domains_reach_training_without_labels(name):
+    done = fitted(name)
+    labelled = domains_of(done.method.labelled, TWO)
+    for batch in done.seen.batches:
+        for label, target in zip(batch["domain"].tolist(), batch["target"].tolist(), strict=True):
+            assert (target == -1) == (TWO.all[label] not in labelled)
+
+
+@every_method
+def test_training_sees_exactly_the_declared_domains(name):
+    done = fitted(name)
+    seen = {TWO.all[label] for batch in done.seen.batches for label in batch["domain"].tolist()}
+    assert seen == set(done.method.trained_domains)
+
+
+@every_method
+def test_training_sees_only_training_images(name):
+    done = fitted(name)
+    indices = {index for batch in done.seen.batches for index in batch["index"].tolist()}
+    assert {scans().records[index].split for index in indices} == {"train"}
+
+
+@every_method
+def test_validation_holds_labelled_domains_only(name):
+    done = fitted(name)
+    assert tuple(done.data.val_domains) == domains_of(done.method.labelled, TWO)
+
+
+@every_method
+def test_checkpoint_loads_without_running_code_and_restores_the_state(name, tmp_path):
+    done = fitted(name)
+    path = tmp_path / "last.ckpt"
+    done.trainer.save_checkpoint(path)
+    stored = torch.load(path, weights_only=True)["state_dict"]
+    other = type(done.method)(make_model(roles=TWO), done.method.task, TWO)
+    other.load_state_dict(stored)
+    wanted = done.method.state_dict()
+    assert stored.keys() == wanted.keys()
+    for key, tensor in other.state_dict().items():
+        torch.testing.assert_close(tensor, wanted[key], rtol=0, atol=0)
+
+
+@every_method
+def test_something_of_the_model_changes(name):
+    done = fitted(name)
+    now = done.model.state_dict()
+    assert any(not torch.equal(now[key], tensor) for key, tensor in done.before.items())
+
+
+@every_method
+def test_everything_stays_finite(name):
+    state = fitted(name).model.state_dict()
+    assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+
+
+@every_method
+def test_roles_and_start_are_declared_in_known_words(name):
+    constants = METHODS.entry(name).constants
+    assert constants["starts_from"] in ("backbone", "source_only")
+    assert constants["labelled"] in ("source", "target", "all", "")
+    assert constants["unlabelled"] in ("target", "")
+    assert constants["labelled"] or constants["unlabelled"]
+
+
+@every_method
+def test_constants_read_from_the_source_are_those_of_the_class(name):
+    method = METHODS.load(name)
+    for key, value in METHODS.entry(name).constants.items():
+        assert getattr(method, key) == value
+
+
+@every_method
+@pytest.mark.parametrize("norm", ["cin", "bn"])
+def test_every_norm_with_running_moments_can_be_fitted(name, norm):
+    model = make_model(norm)
+    done = fit(name, model, ONE, **SMALL.get(name, {}))
+    assert all(math.isfinite(loss) for loss in done.seen.losses)

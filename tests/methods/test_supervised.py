@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from domainnorm.errors import DomainNormError
+from domainnorm.methods import Roles
+from tests.methods.bench import ONE, TWO, changed, fit, make, make_model, rows_changed
+from tests.reference.methods import warmup_cosine
+
+
+def row(model, name, key):
+    return {
+        path: tensor[model.domain_names.index(name)]
+        for path, tensor in model.state_dict().items()
+        if path.endswith(key)
+    }
+
+
+@pytest.mark.parametrize("key", ["scale", "shift", "running_mean", "running_var"])
+def test_source_only_gives_the_target_the_rows_of_one_source(key):
+    model = fit("source_only").model
+    source, target = row(model, "clean", key), row(model, "colour_cast", key)
+    assert source
+    assert all(torch.equal(source[path], target[path]) for path in source)
+
+
+@pytest.mark.parametrize("key", ["scale", "shift", "running_mean"])
+def test_source_only_gives_the_target_the_mean_of_several_sources(key):
+    model = fit("source_only", roles=TWO).model
+    first, second = row(model, "clean", key), row(model, "textured", key)
+    for path, found in row(model, "colour_cast", key).items():
+        torch.testing.assert_close(found, (first[path] + second[path]) / 2)
+
+
+def test_source_only_gives_the_target_the_variance_of_the_mixture():
+    model = fit("source_only", roles=TWO).model
+    clean, textured = ((row(model, d, "mean"), row(model, d, "var")) for d in TWO.source)
+    for path, found in row(model, "colour_cast", "running_var").items():
+        mean = path.replace("running_var", "running_mean")
+        apart = (clean[0][mean] - textured[0][mean]).square() / 4
+        torch.testing.assert_close(found, (clean[1][path] + textured[1][path]) / 2 + apart)
+
+
+def test_oracle_sees_only_the_target():
+    seen = {int(label) for batch in fit("oracle").seen.batches for label in batch["domain"]}
+    assert seen == {ONE.all.index("colour_cast")}
+
+
+def test_joint_trains_rows_of_all_domains_apart():
+    roles = Roles(("clean", "colour_cast", "textured"))
+    done = fit("joint", make_model(roles=roles), roles)
+    names = {n for n in changed(done.before, done.model) if n.endswith("running_mean")}
+    assert rows_changed(done.before, done.model, names) == {0, 1, 2}
+    first, second = row(done.model, "clean", "mean"), row(done.model, "textured", "mean")
+    assert not any(torch.equal(first[path], second[path]) for path in first)
+
+
+def test_decay_reaches_kernels_but_neither_tables_nor_biases():
+    done = fit("source_only")
+    groups = done.trainer.optimizers[0].param_groups
+    names = {id(parameter): name for name, parameter in done.model.named_parameters()}
+    decayed = {
+        names[id(p)] for group in groups if group["weight_decay"] > 0 for p in group["params"]
+    }
+    expected = {
+        name
+        for name, parameter in done.model.named_parameters()
+        if name.endswith("weight") and parameter.ndim > 1
+    }
+    assert decayed == expected
+    assert sum(len(group["params"]) for group in groups) == len(names)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.5])
+def test_rate_rises_and_falls_along_a_cosine(warmup):
+    done = fit("source_only", epochs=4, lr=0.01, warmup=warmup)
+    steps = len(done.seen.rates)
+    expected = [0.01 * warmup_cosine(step, steps, warmup) for step in range(steps)]
+    assert done.seen.rates == pytest.approx(expected)
+
+
+def test_epochs_of_the_method_come_before_those_of_the_trainer():
+    assert fit("source_only", epochs=3).trainer.current_epoch == 3
+    assert make("source_only", make_model(), epochs=7).max_epochs == 7
+
+
+def test_loss_that_is_not_finite_says_where_and_what_to_do():
+    model = make_model()
+    with torch.no_grad():
+        model.backbone.fc.weight.fill_(float("nan"))
+    expected = "training diverged: loss nan at epoch 0, step 0; lower method.lr or set"
+    with pytest.raises(DomainNormError, match=expected):
+        fit("source_only", model)
+
+
+def test_every_parameter_counts_except_rows_of_domains_that_are_not_trained():
+    model = make_model(roles=TWO)
+    rows = sum(2 * norm.modulation.scale.shape[1] for norm in model.norms())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert make("source_only", model, TWO).trained_parameters == total - rows

@@ -1,0 +1,41 @@
+"""Losses written from their formulas, one sample and one class after another."""
+
+import math
+
+
+def probabilities(row):
+    largest = max(row)
+    powers = [math.exp(value - largest) for value in row]
+    return [power / sum(powers) for power in powers]
+
+
+def entropy(rows):
+    """Mean over samples of ``-Σ_k p_k log p_k``."""
+    total = 0.0
+    for row in rows:
+        for p in probabilities(row):
+            if p > 0:
+                total -= p * math.log(p)
+    return total / len(rows)
+
+
+def cross_entropy(rows, targets, weight=None, smoothing=0.0):
+    """``Σ_n Σ_k q[n,k] w[k] (-log p[n,k]) / Σ_n w[y_n]``, q the smoothed label, -1 left out."""
+    num_classes = len(rows[0])
+    weight = [1.0] * num_classes if weight is None else weight
+    total = mass = 0.0
+    for row, target in zip(rows, targets, strict=True):
+        if target == -1:
+            continue
+        for label, p in enumerate(probabilities(row)):
+            share = smoothing / num_classes + (1 - smoothing) * (label == target)
+            total -= share * weight[label] * math.log(p)
+        mass += weight[target]
+    return total / mass
+
+
+def balanced_weights(counts):
+    """Inverse class counts, scaled so that their mean over images is 1; 0 where there are none."""
+    inverse = [1 / count if count else 0.0 for count in counts]
+    mean = sum(count * w for count, w in zip(counts, inverse, strict=True)) / sum(counts)
+    return [w / mean for w in inverse]

@@ -1,0 +1,117 @@
+"""A reduced quickstart through the real command line, and what it leaves."""
+
+import csv
+import json
+import math
+import struct
+from importlib.metadata import version
+
+import pytest
+
+from domainnorm.errors import CheckpointError
+from domainnorm.run import test_run as evaluate_again
+from tests.run.tiny import METHODS, TRANSFER, assert_same_weights, call, newest, run
+
+
+def results(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_every_method_is_measured_on_every_domain(finished):
+    found = [(result["method"], result["domain"]) for result in results(finished)]
+    assert found == [(m, d) for m in METHODS for d in ("clean", "colour_cast")]
+
+
+def test_methods_that_saw_target_labels_are_marked(finished):
+    supervised = {result["method"] for result in results(finished) if result["supervised"]}
+    assert supervised == {"oracle"}
+
+
+def test_table_and_json_agree(finished):
+    with (finished / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["method"], row["domain"], row["metric"]): float(row["value"]) for row in rows}
+    expected = {
+        (result["method"], result["domain"], metric): math.nan if value is None else value
+        for result in results(finished)
+        for metric, value in result["metrics"].items()
+    }
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_environment_names_versions_of_what_computes(finished):
+    packages = json.loads((finished / "environment.json").read_text())["packages"]
+    for name in ("domainnorm", "torch", "lightning", "timm"):
+        assert packages[name] == version(name)
+
+
+@pytest.mark.parametrize("name", ["domains.png", "balanced_accuracy.png", "accuracy.png"])
+def test_figures_are_pictures_of_a_readable_size(finished, name):
+    content = (finished / "figures" / name).read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", content[16:24])
+    assert 300 <= width <= 6000
+    assert 100 <= height <= 6000
+
+
+def test_curves_and_confusions_of_the_method_are_drawn(finished):
+    drawn = {file.name for file in (finished / "figures").glob("*.png")}
+    name = TRANSFER.removeprefix("stages/") + "_seed0_tent.png"
+    assert {f"curves_{name}", f"confusion_{name}"} <= drawn
+
+
+def test_stages_leave_no_training_checkpoints(finished):
+    assert not list(finished.rglob("*.ckpt"))
+    assert not list(finished.rglob("*.partial"))
+
+
+def test_recipe_of_a_run_folder_repeats_it_bit_for_bit(finished, tmp_path):
+    assert call("run", str(finished / "recipe.yaml"), "--output", str(tmp_path)) == 0
+    (again,) = tmp_path.glob("*/*")
+    assert_same_weights(finished, again)
+
+
+def test_other_seed_gives_other_weights(finished, tmp_path):
+    other = run(tmp_path, "seed=1", "method=source_only", "compare=[]")
+    first = (finished / TRANSFER / "seed0/source_only/model.safetensors").read_bytes()
+    assert (other / TRANSFER / "seed1/source_only/model.safetensors").read_bytes() != first
+
+
+def test_testing_a_run_again_reproduces_its_metrics(finished, capsys):
+    before = results(finished)
+    evaluate_again(finished)
+    table = capsys.readouterr().out
+    for result in before:
+        assert f"{result['metrics']['balanced_accuracy']:.3f}" in table
+
+
+def test_testing_again_changes_no_file(finished):
+    before = {file: file.stat().st_mtime_ns for file in finished.rglob("*") if file.is_file()}
+    evaluate_again(finished)
+    after = {file: file.stat().st_mtime_ns for file in finished.rglob("*") if file.is_file()}
+    assert after == before
+
+
+def test_folder_of_no_run_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no recipe.yaml in it; expected a folder that"):
+        evaluate_again(tmp_path)
+
+
+def test_missing_run_folder_is_answered_by_the_command_line(tmp_path, capsys):
+    assert call("run", "--resume", str(tmp_path / "none")) == 1
+    assert "no recipe.yaml in it" in capsys.readouterr().err
+
+
+def test_given_checkpoint_is_not_trained_again(finished, tmp_path):
+    source = finished / TRANSFER / "seed0/source_only"
+    run(tmp_path, f"checkpoint={source}", "method=adabn", "compare=[]")
+    again = newest(tmp_path) / TRANSFER / "seed0"
+    assert not (again / "source_only/log.csv").exists()
+    for method in ("source_only", "adabn"):
+        expected = (finished / TRANSFER / "seed0" / method / "model.safetensors").read_bytes()
+        assert (again / method / "model.safetensors").read_bytes() == expected
+
+
+def test_gradients_can_be_clipped_where_a_method_has_none(tmp_path):
+    folder = run(tmp_path, "trainer.gradient_clip=1", "method=adabn", "compare=[]")
+    assert len(results(folder)) == 4

@@ -1,0 +1,62 @@
+import pytest
+
+from domainnorm.methods import Roles
+from domainnorm.recipe import Named
+from domainnorm.run.plan import Stage, plan_stages, supervised_method
+from tests.run.tiny import recipe
+
+ADABN = Named("adabn", {})
+
+
+def test_source_model_comes_first_and_the_oracle_last():
+    stages = plan_stages(recipe("method=oracle", "compare=[tent, adabn]"))
+    assert [stage.method.name for stage in stages] == ["source_only", "tent", "adabn", "oracle"]
+
+
+def test_source_model_is_planned_once_when_it_is_asked_for():
+    stages = plan_stages(recipe("method=adabn", "compare=[source_only]"))
+    assert [stage.method.name for stage in stages] == ["source_only", "adabn"]
+
+
+def test_every_transfer_is_done_for_every_seed():
+    words = ("seed=[3, 1]", "method=source_only", "compare=[]", "data.source=[]", "data.target=[]")
+    transfers = "data.transfers=[{source: [clean], target: [textured]}, {source: [textured]}]"
+    stages = plan_stages(recipe(*words, transfers))
+    assert [stage.key for stage in stages] == [
+        "stages/clean-to-textured/seed3/source_only",
+        "stages/clean-to-textured/seed1/source_only",
+        "stages/textured/seed3/source_only",
+        "stages/textured/seed1/source_only",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("roles", "folder", "title"),
+    [
+        (Roles(("a",), ("b",)), "a-to-b", "a → b"),
+        (Roles(("a", "b"), ("c", "d")), "a+b-to-c+d", "a + b → c + d"),
+        (Roles(("a", "b")), "a+b", "a + b"),
+    ],
+)
+def test_folder_and_title_name_the_transfer(roles, folder, title):
+    stage = Stage(roles, 5, ADABN)
+    assert stage.key == f"stages/{folder}/seed5/adabn"
+    assert stage.source_key == f"stages/{folder}/seed5/source_only"
+    assert stage.transfer == title
+
+
+def test_supervised_options_come_from_the_method_itself():
+    method = supervised_method(recipe("compare=[{name: oracle, lr: 0.5}]"), "oracle")
+    assert method.options["lr"] == 0.5
+
+
+def test_supervised_options_come_from_source_only_otherwise():
+    method = supervised_method(recipe("compare=[{name: source_only, lr: 0.25}]"), "joint")
+    assert method.name == "joint"
+    assert method.options["lr"] == 0.25
+
+
+def test_supervised_options_have_the_defaults_of_the_signature():
+    method = supervised_method(recipe("compare=[]"), "source_only")
+    assert method.options["lr"] == 1e-3
+    assert method.options["optimizer"] == "adamw"

@@ -1,0 +1,183 @@
+"""A run that was interrupted ends with the same weights as one that was not."""
+
+import csv
+import signal
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from safetensors.torch import load_file
+
+from domainnorm.errors import CheckpointError
+from domainnorm.run import resume_run
+from domainnorm.run.folder import make_folder
+from domainnorm.run.parts import Parts
+from domainnorm.run.plan import plan_stages
+from domainnorm.run.quiet import quiet_lightning
+from domainnorm.run.stage import run_stage, set_up
+from domainnorm.run.training import fit
+from tests.run.tiny import (
+    TRANSFER,
+    WORDS,
+    assert_same_weights,
+    call,
+    mtimes,
+    newest,
+    recipe,
+    run,
+    start,
+    wait_for,
+)
+
+LONG = ("method={name: tent, epochs: 12}", "compare=[]", "trainer.max_epochs=12")
+
+
+class PowerCut(Exception):
+    pass
+
+
+class Cut(Callback):
+    """Stops a fit at one hook of one epoch, without a chance to clean up."""
+
+    def __init__(self, hook, epoch):
+        self.epoch = epoch
+        setattr(self, hook, self.cut)
+
+    def cut(self, trainer, pl_module):
+        if trainer.current_epoch >= self.epoch:
+            raise PowerCut
+
+
+def stages_of(tmp_path, name, *words):
+    quiet_lightning()
+    asked = recipe(f"method={name}", "compare=[]", *words)
+    folder = make_folder(asked, tmp_path, "run")
+    return Parts(asked), folder, plan_stages(asked)
+
+
+def weights_of(tmp_path, name, cut, *words):
+    """Weights of a stage, cut off at one hook and resumed, or never cut off."""
+    parts, folder, stages = stages_of(tmp_path / str(cut), name, *words)
+    for stage in stages[:-1]:
+        run_stage(parts, stage, folder)
+    if cut is not None:
+        bench = set_up(parts, stages[-1], folder)
+        bench.trainer.callbacks.insert(0, Cut(*cut))
+        with pytest.raises(PowerCut):
+            fit(bench.trainer, bench.method, bench.data, parts.recipe)
+        assert list(bench.place.glob("*.ckpt"))
+    run_stage(parts, stages[-1], folder)
+    return load_file(folder / stages[-1].key / "model.safetensors")
+
+
+@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_epoch_end", "on_train_end"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("source_only", ("trainer.max_epochs=4",)),
+        ("source_only", ("trainer.max_epochs=4", "evaluation.selection=validation")),
+        ("tent", ("method.epochs=3",)),
+    ],
+)
+def test_stage_cut_anywhere_ends_with_the_same_weights(tmp_path, name, words, hook):
+    expected = weights_of(tmp_path, name, None, *words)
+    found = weights_of(tmp_path, name, (hook, 2), *words)
+    for key, tensor in expected.items():
+        assert torch.equal(found[key], tensor), key
+
+
+def kill_and_resume(tmp_path, stage):
+    process = start(tmp_path / "killed", "quickstart", *WORDS, *LONG)
+    try:
+        file = wait_for(process, f"*/*/{TRANSFER}/seed0/{stage}/training.ckpt", tmp_path / "killed")
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert file.exists()
+    assert not (file.parent / "results.json").exists()
+    assert call("run", "--resume", str(newest(tmp_path / "killed"))) == 0
+    return newest(tmp_path / "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["source_only", "tent"])
+def test_killed_process_resumes_to_the_same_weights(tmp_path, stage):
+    assert_same_weights(run(tmp_path / "whole", *LONG), kill_and_resume(tmp_path, stage))
+
+
+@pytest.mark.slow
+def test_log_of_a_killed_process_holds_every_epoch_once(tmp_path):
+    folder = kill_and_resume(tmp_path, "source_only")
+    with (folder / TRANSFER / "seed0/source_only/log.csv").open(newline="") as file:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(file)]
+    assert epochs == list(range(12))
+
+
+@pytest.mark.slow
+def test_interrupt_keeps_the_checkpoint_and_says_how_to_go_on(tmp_path):
+    process = start(tmp_path, "quickstart", *WORDS, "trainer.max_epochs=500")
+    file = wait_for(process, f"*/*/{TRANSFER}/seed0/source_only/training.ckpt", tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"interrupted; go on with: domainnorm run --resume {newest(tmp_path)}" in errors
+    assert "Traceback" not in errors
+    assert "state_dict" in torch.load(file, weights_only=True)
+
+
+def test_log_keeps_earlier_rows(tmp_path):
+    parts, folder, (stage,) = stages_of(tmp_path, "source_only", "trainer.max_epochs=4")
+    bench = set_up(parts, stage, folder)
+    bench.trainer.callbacks.insert(0, Cut("on_train_epoch_start", 2))
+    with pytest.raises(PowerCut):
+        fit(bench.trainer, bench.method, bench.data, parts.recipe)
+    before = (bench.place / "log.csv").read_text()
+    run_stage(parts, stage, folder)
+    after = (bench.place / "log.csv").read_text()
+    assert after.startswith(before)
+    assert len(after.splitlines()) == 5
+
+
+def interrupted(tmp_path):
+    """A run folder whose only stage stopped after its first epoch, and its checkpoint."""
+    parts, folder, (stage,) = stages_of(tmp_path, "source_only")
+    bench = set_up(parts, stage, folder)
+    bench.trainer.callbacks.insert(0, Cut("on_train_epoch_start", 1))
+    with pytest.raises(PowerCut):
+        fit(bench.trainer, bench.method, bench.data, parts.recipe)
+    return folder, bench.place / "training.ckpt"
+
+
+@pytest.mark.parametrize("kept", [0, 10, 5000])
+def test_truncated_checkpoint_names_the_file_and_the_way_out(tmp_path, kept):
+    folder, file = interrupted(tmp_path)
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"training.ckpt: not a complete checkpoint.*delete"):
+        resume_run(folder)
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path):
+    folder, file = interrupted(tmp_path)
+    stored = torch.load(file, weights_only=True)
+    stored["state_dict"].popitem()
+    torch.save(stored, file)
+    with pytest.raises(CheckpointError, match=r"training.ckpt: of another model.*recipe.yaml"):
+        resume_run(folder)
+
+
+def test_finished_stages_are_read_and_not_trained_again(tmp_path):
+    folder = run(tmp_path, "method=adabn", "compare=[]")
+    (folder / TRANSFER / "seed0/adabn/results.json").unlink()
+    kept = ("source_only/model.safetensors", "source_only/results.json", "source_only/log.csv")
+    before = mtimes(folder, [*kept, "adabn/model.safetensors"])
+    assert call("run", "--resume", str(folder)) == 0
+    after = mtimes(folder, [*kept, "adabn/model.safetensors"])
+    assert [name for name in before if before[name] != after[name]] == ["adabn/model.safetensors"]
+
+
+def test_finished_run_resumes_to_the_same_metrics(tmp_path):
+    folder = run(tmp_path, "method=adabn", "compare=[]")
+    before = (folder / "metrics.json").read_bytes()
+    assert call("run", "--resume", str(folder)) == 0
+    assert (folder / "metrics.json").read_bytes() == before

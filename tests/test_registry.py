@@ -1,0 +1,106 @@
+import sys
+from importlib import invalidate_caches
+from textwrap import dedent
+from typing import Any, Literal
+
+import pytest
+
+from domainnorm.errors import DomainNormError, UnknownNameError
+from domainnorm.registry import REQUIRED, Registry
+
+BASE = """
+    class Base:
+        size: int = 3
+        kind = "base"
+        made = object()
+
+        def __init__(self, first, *, rate: float = 0.5, steps: int | None = None, **rest):
+            pass
+    """
+ENTRY = """
+    from {package}._base import Base
+    from domainnorm.registry import register
+
+    raise RuntimeError("the registry imported this file")
+
+    @register
+    class Entry(Base):
+        \"\"\"What it does.
+
+        More.
+        \"\"\"
+
+        size: int = 4
+
+        def __init__(self, first, *, mode: Literal["a", "b"] = "a", rate: float, **rest):
+            pass
+    """
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch, request):
+    """An importable folder; call it to add a file."""
+    name = f"entries_{abs(hash(request.node.name))}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def add(file, text):
+        (tmp_path / name / f"{file}.py").write_text(dedent(text).replace("{package}", name))
+        invalidate_caches()
+        return Registry("thing", name)
+
+    yield add
+    for module in [module for module in sys.modules if module.startswith(name)]:
+        del sys.modules[module]
+
+
+@pytest.fixture
+def entry(package):
+    package("_base", BASE)
+    return package("mine", ENTRY).entry("mine")
+
+
+def test_file_is_an_entry_called_like_the_file_and_is_not_imported(package):
+    package("_base", BASE)
+    assert package("mine", ENTRY).names() == ["mine"]
+
+
+def test_parameters_are_those_of_the_signature_and_its_base(entry):
+    found = {name: (p.annotation, p.default) for name, p in entry.parameters.items()}
+    assert found == {
+        "rate": (float, REQUIRED),
+        "steps": (int | None, None),
+        "mode": (Literal["a", "b"], "a"),
+    }
+
+
+def test_constants_are_literals_of_the_class_and_its_bases(entry):
+    assert entry.constants == {"size": 4, "kind": "base"}
+
+
+def test_summary_is_the_first_line_of_the_docstring(entry):
+    assert entry.summary == "What it does."
+
+
+def test_unknown_name_answers_with_the_nearest_and_the_list(package):
+    package("_base", BASE)
+    with pytest.raises(UnknownNameError, match="unknown thing 'mime': did you mean 'mine'"):
+        package("mine", ENTRY).entry("mime")
+
+
+def test_load_imports_and_returns_the_object(package):
+    text = "from domainnorm.registry import register\n@register\ndef make(*, a: int = 1): return a"
+    assert package("made", text).load("made")(a=5) == 5
+
+
+def test_parameter_without_annotation_takes_anything(package):
+    text = "from domainnorm.registry import register\n@register\ndef make(*, a=1): return a"
+    assert package("made", text).entry("made").parameters["a"].annotation is Any
+
+
+@pytest.mark.parametrize("parameter", ["a: Path = 1", "a: int = made()", "a: x.y = 1"])
+def test_parameter_that_no_recipe_can_give_is_named(package, parameter):
+    text = f"from domainnorm.registry import register\n@register\ndef make(*, {parameter}): ..."
+    with pytest.raises(DomainNormError, match="parameter 'a' cannot be a recipe key"):
+        package("made", text).entry("made").parameters  # noqa: B018
