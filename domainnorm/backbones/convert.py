@@ -70,13 +70,15 @@ def convert_norms(
         )
     inputs = _inputs(network, choices, layers, example)
     slot, report = ConditionSlot(), []
+    new: dict[str, ConditionalNorm] = {}
     for path, choice in choices.items():
         seen = inputs.get(path)
         replaced, note = _instead_of_instance(choice, seen)
-        converted = _convert(layers[path], replaced, len(domain_names), slot, path)
-        converted.folded = seen is not None and seen.folded
+        new[path] = _convert(layers[path], replaced, len(domain_names), slot, path)
+        new[path].folded = seen is not None and seen.folded
+        report.append(_describe(path, layers[path], replaced, new[path], note))
+    for path, converted in new.items():  # only now, so that a refused network is left as it was
         network = _replace(network, path, converted)
-        report.append(_describe(path, layers[path], replaced, converted, note))
     return DomainModel(network, domain_names, slot, report)
 
 
