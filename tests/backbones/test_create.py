@@ -1,0 +1,149 @@
+"""Networks by name, with weights from files."""
+
+import os
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from domainnorm.backbones import create_model, data_config
+from domainnorm.backbones.create import find_weights
+from domainnorm.errors import CheckpointError, ConversionError, UnknownNameError
+from tests.backbones.networks import randomize
+
+NAME = "test_resnet"
+IMAGE = torch.rand(2, 3, 64, 64)
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """A timm network whose weights lie in the folder of offline weights."""
+    network = randomize(timm.create_model(NAME)).eval()
+    file = tmp_path / f"{NAME}.safetensors"
+    save_file(network.state_dict(), file)
+    monkeypatch.delenv("DOMAINNORM_WEIGHTS", raising=False)
+    monkeypatch.delenv("DOMAINNORM_DATA", raising=False)
+    return network, file
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnt50", "unknown timm architecture 'resnt50': did you mean 'resnet50'"),
+        ("efficientnt_b0", "did you mean 'efficientnet_b0'"),
+        ("", "unknown timm architecture ''"),
+        ("qqqqqqqq", "unknown timm architecture 'qqqqqqqq': known: resnet18"),
+        ("resnet10t.c3_in2k", "unknown pretrained tag of resnet10t 'c3_in2k': did you mean 'c3_in"),
+    ],
+)
+def test_unknown_architecture_is_answered_with_the_nearest(name, message):
+    with pytest.raises(UnknownNameError, match=message):
+        create_model(name)
+
+
+def test_options_reach_timm():
+    model = create_model(NAME, 7, "cin", ["a"], in_chans=1, drop_rate=0.3)
+    assert model(IMAGE[:, :1]).shape == (2, 7)
+    assert model.backbone.drop_rate == 0.3
+
+
+def test_unknown_option_is_refused_with_its_name():
+    with pytest.raises(ConversionError, match=r"backbone.options of 'test_resnet'.*drop_rat'"):
+        create_model(NAME, drop_rat=0.3)
+
+
+@pytest.mark.parametrize("num_classes", [1000, 7, 0])
+@pytest.mark.parametrize("by", ["file", "folder", "data"])
+def test_weights_of_a_timm_network_are_loaded(stored, monkeypatch, by, num_classes):
+    network, file = stored
+    options = {"weights": file} if by == "file" else {"pretrained": True}
+    if by == "folder":
+        monkeypatch.setenv("DOMAINNORM_WEIGHTS", str(file.parent))
+    if by == "data":
+        (file.parent / "weights").mkdir()
+        file.rename(file.parent / "weights" / file.name)
+        monkeypatch.setenv("DOMAINNORM_DATA", str(file.parent / "data"))
+    model = create_model(NAME, num_classes, "dsbn", ["a", "b"], **options).eval()
+    with model.condition(IMAGE, ["a", "b"]) as backbone:
+        features = backbone.forward_features(IMAGE)
+    torch.testing.assert_close(features, network.forward_features(IMAGE))
+    if num_classes == 1000:
+        torch.testing.assert_close(model(IMAGE, "b"), network(IMAGE))
+
+
+def test_offline_weights_are_not_loaded_without_being_asked_for(stored, monkeypatch):
+    network, file = stored
+    monkeypatch.setenv("DOMAINNORM_WEIGHTS", str(file.parent))
+    model = create_model(NAME, 1000).eval()
+    assert (model(IMAGE) - network(IMAGE)).abs().max() > 1e-3
+
+
+def test_missing_weights_file_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"backbone.weights: no file .*nothing.safetensors"):
+        create_model(NAME, weights=tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", None])
+def test_weights_that_do_not_fit_are_refused_with_their_file(tmp_path, content):
+    file = tmp_path / "other.safetensors"
+    if content is None:
+        save_file({"weight": torch.zeros(3)}, file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights from .*other.safetensors could not be"):
+        create_model(NAME, weights=file)
+
+
+@pytest.mark.usefixtures("stored")
+def test_unreachable_hub_says_how_to_work_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOMAINNORM_WEIGHTS", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    message = "weights from timm's hub could not be loaded.*DOMAINNORM_WEIGHTS"
+    with pytest.raises(CheckpointError, match=message):
+        create_model(NAME, pretrained=True)
+
+
+@pytest.mark.usefixtures("stored")
+def test_no_folder_of_weights_means_no_file():
+    assert find_weights(NAME) is None
+
+
+def test_data_config_is_that_of_the_architecture():
+    model = create_model("tf_efficientnet_lite0")
+    config = data_config(model)
+    assert config["mean"] == config["std"] == (0.5, 0.5, 0.5)
+    assert config["input_size"] == (3, 224, 224)
+    assert config == data_config(model.backbone)
+
+
+def test_network_that_refuses_small_images_is_looked_at_in_its_own_size():
+    model = create_model("sehalonet33ts", 5, "cin", ["a"])
+    assert {layer.new for layer in model.conversion} == {"cin", "dsbn"}
+
+
+def test_creating_a_network_leaves_random_numbers_as_timm_does():
+    torch.manual_seed(3)
+    timm.create_model(NAME)
+    wanted = torch.rand(3)
+    torch.manual_seed(3)
+    create_model(NAME)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+REAL = Path(os.environ.get("DOMAINNORM_WEIGHTS", ".")) / "tf_efficientnet_lite0.safetensors"
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="DOMAINNORM_WEIGHTS holds no real weights")
+@pytest.mark.parametrize("norm", ["dsbn", "cbn"])
+def test_real_weights_give_the_outputs_of_timm(norm):
+    overlay = {"file": str(REAL)}
+    network = timm.create_model(
+        "tf_efficientnet_lite0", pretrained=True, pretrained_cfg_overlay=overlay
+    )
+    model = create_model("tf_efficientnet_lite0", 1000, norm, ["a", "b"], pretrained=True).eval()
+    torch.testing.assert_close(
+        model(IMAGE, ["a", "b"]), network.eval()(IMAGE), rtol=1e-4, atol=1e-4
+    )
