@@ -77,5 +77,5 @@ def test_no_parameter_is_counted_as_trained():
 
 
 def test_model_without_running_moments_says_so():
-    with pytest.raises(ConversionError, match="adabn: this model has no running moments.*'dsbn'"):
+    with pytest.raises(ConversionError, match=r"adabn: this model has no running moments.*'dsbn'"):
         make("adabn", make_model({"all": "in"}))

@@ -32,7 +32,7 @@ from tests.run.tiny import (
 LONG = ("method={name: tent, epochs: 12}", "compare=[]", "trainer.max_epochs=12")
 
 
-class PowerCut(Exception):
+class PowerCutError(Exception):
     pass
 
 
@@ -45,7 +45,7 @@ class Cut(Callback):
 
     def cut(self, trainer, pl_module):
         if trainer.current_epoch >= self.epoch:
-            raise PowerCut
+            raise PowerCutError
 
 
 def stages_of(tmp_path, name, *words):
@@ -63,7 +63,7 @@ def weights_of(tmp_path, name, cut, *words):
     if cut is not None:
         bench = set_up(parts, stages[-1], folder)
         bench.trainer.callbacks.insert(0, Cut(*cut))
-        with pytest.raises(PowerCut):
+        with pytest.raises(PowerCutError):
             fit(bench.trainer, bench.method, bench.data, parts.recipe)
         assert list(bench.place.glob("*.ckpt"))
     run_stage(parts, stages[-1], folder)
@@ -130,7 +130,7 @@ def test_log_keeps_earlier_rows(tmp_path):
     parts, folder, (stage,) = stages_of(tmp_path, "source_only", "trainer.max_epochs=4")
     bench = set_up(parts, stage, folder)
     bench.trainer.callbacks.insert(0, Cut("on_train_epoch_start", 2))
-    with pytest.raises(PowerCut):
+    with pytest.raises(PowerCutError):
         fit(bench.trainer, bench.method, bench.data, parts.recipe)
     before = (bench.place / "log.csv").read_text()
     run_stage(parts, stage, folder)
@@ -144,7 +144,7 @@ def interrupted(tmp_path):
     parts, folder, (stage,) = stages_of(tmp_path, "source_only")
     bench = set_up(parts, stage, folder)
     bench.trainer.callbacks.insert(0, Cut("on_train_epoch_start", 1))
-    with pytest.raises(PowerCut):
+    with pytest.raises(PowerCutError):
         fit(bench.trainer, bench.method, bench.data, parts.recipe)
     return folder, bench.place / "training.ckpt"
 

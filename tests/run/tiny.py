@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -63,19 +63,16 @@ def assert_same_weights(first: Path, second: Path) -> None:
             assert torch.equal(tensor, other[stage][name]), f"{stage}: {name}"
 
 
-def start(
-    output: Path, *words: str, before: Callable[[], None] | None = None
-) -> subprocess.Popen[str]:
+def start(output: Path, *words: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
     """The console command in a process of its own."""
     # A small default limit of threads: what this process was started with holds for the child.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "domainnorm", "run", *words, "--output", str(output)],
+        [*before, sys.executable, "-m", "domainnorm", "run", *words, "--output", str(output)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        preexec_fn=before,
     )
 
 
