@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from domainnorm.condition import Condition, ConditionSlot, as_condition
+from domainnorm.condition import Condition, ConditionSlot
 from domainnorm.errors import ConditionError
+from domainnorm.labels import as_condition
 
 NAMES = ("a", "b", "c")
 IMAGE = torch.zeros(2, 3, 4, 4)

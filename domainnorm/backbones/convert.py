@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -16,7 +15,6 @@ from domainnorm.backbones.where import Regions
 from domainnorm.condition import ConditionSlot
 from domainnorm.errors import ConversionError
 from domainnorm.norms import CATALOGUE, ConditionalNorm, create_norm
-from domainnorm.norms.running import RunningMoments
 
 # Exact types: a subclass may carry more (timm's BatchNormAct2d carries the activation), and a swap
 # that does not know about it would silently delete it.
@@ -174,16 +172,14 @@ def _convert(
     new = create_norm(choice.name, old.num_features, num_domains, slot=slot, path=path, **options)
     new = new.to(old.running_mean.device)
     new.modulation.to((old.running_mean if old.weight is None else old.weight).dtype)
-    with torch.no_grad():
+    if old.weight is not None:
+        new.modulation.start(old.weight, old.bias)
+        parameters = dict(new.modulation.named_parameters())
         for name, value in (("scale", old.weight), ("shift", old.bias)):
-            if value is not None:
-                parameter = new.modulation.get_parameter(name)
-                parameter.copy_(value.expand_as(parameter))
-                parameter.requires_grad_(value.requires_grad)
-        if isinstance(new.statistics, RunningMoments):
-            new.statistics.to(old.running_mean.dtype)
-            for name in ("running_mean", "running_var", "num_batches_tracked"):
-                new.statistics.get_buffer(name).copy_(old.get_buffer(name))
+            if name in parameters:
+                parameters[name].requires_grad_(value.requires_grad)
+    new.statistics.to(old.running_mean.dtype)
+    new.statistics.start(old.running_mean, old.running_var, old.num_batches_tracked)
     if isinstance(old, BatchNormAct2d):
         new.drop, new.act = old.drop, old.act
     return new.train(old.training)

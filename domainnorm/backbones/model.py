@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from domainnorm.condition import ConditionSlot, as_condition
+from domainnorm.condition import ConditionSlot, RecordedMoments
+from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
 
 
@@ -77,6 +79,10 @@ class DomainModel(nn.Module):
         domain: Tensor | Sequence[str] | str | int | None = None,
         *,
         weights: Tensor | None = None,
+        embedding: Tensor | None = None,
+        map: Tensor | None = None,
+        style: RecordedMoments | None = None,
+        thumbnail: RecordedMoments | None = None,
     ) -> Any:
         """Run the backbone on a batch in which every sample may be of another domain.
 
@@ -85,14 +91,27 @@ class DomainModel(nn.Module):
             domain: Labels (N,), names (one per sample), or one name or label for all. May be left
                 out when the model has one domain.
             weights: Soft domain weights (N, D) instead.
+            embedding: (N, E), for ``hyper`` modulation.
+            map: (N, M, H, W), for ``spatial`` modulation.
+            style: Moments from `record_moments`, for ``style`` modulation.
+            thumbnail: Moments from `record_moments`, for ``thumbnail`` statistics.
 
         Returns:
             What the backbone returns; (N, K) logits for a classifier.
 
         Raises:
-            ConditionError: See `domainnorm.condition.as_condition`.
+            ConditionError: See `domainnorm.labels.as_condition`.
         """
-        condition = as_condition(domain, weights, self.domain_names, image)
+        condition = as_condition(
+            domain,
+            weights,
+            self.domain_names,
+            image,
+            embedding=embedding,
+            map=map,
+            style=style,
+            thumbnail=thumbnail,
+        )
         with self.slot.holding(condition):
             output = self.backbone(image)
         self.slot.arm_backward(output, condition)
@@ -112,6 +131,23 @@ class DomainModel(nn.Module):
         """
         with self.slot.holding(as_condition(domain, None, self.domain_names, image)):
             yield self.backbone
+
+    @torch.no_grad()
+    def record_moments(
+        self, image: Tensor, domain: Tensor | Sequence[str] | str | int | None = None
+    ) -> RecordedMoments:
+        """Moments of the input of every norm, for ``style=`` or ``thumbnail=`` of `forward`.
+
+        Args:
+            image: Style images or thumbnails, (N, C, H, W), or one for all, (1, C, H, W).
+            domain: See `forward`.
+
+        Returns:
+            Module path -> mean and variance, (N, C) each.
+        """
+        with self.slot.recording() as recorded:
+            self(image, domain)
+        return recorded
 
     def norms(self) -> Iterator[ConditionalNorm]:
         """All conditional norms, in definition order."""

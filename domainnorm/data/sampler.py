@@ -31,8 +31,9 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
     """Batches with an equal share of every domain, sorted by domain.
 
     A batch takes ``batch_size // D`` samples of each of the D domains; the remainder goes to
-    domains in rotation. Each domain is a stream of permutations of its samples, made anew for
-    every pass and every epoch; a domain smaller than its share of the epoch starts over. Batches
+    domains in rotation. An epoch shows every sample at least once: its length is that of the
+    largest domain, and smaller ones start over. Each domain is a stream of permutations of its
+    samples, made anew for every pass and every epoch. Batches
     are a function of (seed, epoch, rank) alone, so a resumed run sees the batches it would have
     seen. Ranks take neighbouring, disjoint slices of the same stream.
 
@@ -75,7 +76,11 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         self.epoch = epoch
         self.rank = rank
         self.world_size = world_size
-        self.num_batches = math.ceil(len(labels) / (batch_size * world_size))
+        largest = max(map(len, self.positions.values()))
+        drawn = batch_size * world_size
+        self.num_batches = math.ceil(largest * len(self.positions) / drawn)
+        while self._shares().sum(axis=0).min() * world_size < largest:
+            self.num_batches += 1
 
     def __len__(self) -> int:
         """Batches of one epoch on one rank."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,7 @@ class NormSpec:
         modulation: Where its scale and shift come from.
         paper: Authors, venue, arXiv id, equation.
         use: When to take it, in one line.
+        options: Options of the halves that make it this norm; a caller's own come before them.
     """
 
     name: str
@@ -22,6 +25,7 @@ class NormSpec:
     modulation: str
     paper: str
     use: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 _ROWS = (

@@ -50,6 +50,8 @@ def create_norm(
         ...     y = norm(x)
     """
     statistics, modulation = _halves(name)
+    if name in CATALOGUE:
+        options = {**CATALOGUE[name].options, **options}
     wanted = {**statistics.parameters, **modulation.parameters}
     for option in options:
         if option not in wanted:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from domainnorm.condition import ConditionSlot
+from domainnorm.condition import Condition, ConditionSlot
 from domainnorm.errors import ConditionError
+from domainnorm.norms.base import Modulation, Statistics
+from domainnorm.norms.layout import accumulate_dtype, moments
 
 
 class ConditionalNorm(nn.Module):
@@ -33,8 +36,8 @@ class ConditionalNorm(nn.Module):
 
     def __init__(
         self,
-        statistics: nn.Module,
-        modulation: nn.Module,
+        statistics: Statistics,
+        modulation: Modulation,
         slot: ConditionSlot | None = None,
         path: str = "norm",
     ) -> None:
@@ -45,15 +48,27 @@ class ConditionalNorm(nn.Module):
         self.act: nn.Module = nn.Identity()
         self.slot = ConditionSlot() if slot is None else slot
         self.path = path
+        statistics.path = modulation.path = path
         self.folded = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize one batch under the condition in the slot."""
         condition = self.slot.read(self.path, x.shape[0], self.folded)
-        scale, shift = self.modulation(condition)
+        if self.slot.recorded is not None:
+            with torch.no_grad():
+                self.slot.recorded[self.path] = moments(x)
         try:
-            x = self.statistics(x, scale, shift, condition)
+            x = self._normalize(x, condition)
         except ConditionError as error:
             raise ConditionError(f"{self.path}: {error}") from error
         output: Tensor = self.act(self.drop(x))
         return output
+
+    def _normalize(self, x: Tensor, condition: Condition) -> Tensor:
+        scale, shift = self.modulation(condition, x)
+        if scale.ndim == 2:
+            normalized: Tensor = self.statistics(x, scale, shift, condition)
+            return normalized
+        one = torch.ones(1, x.shape[1], dtype=accumulate_dtype(x), device=x.device)
+        normalized = self.statistics(x, one, torch.zeros_like(one), condition)
+        return torch.addcmul(shift.to(x.dtype), normalized, scale.to(x.dtype))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from domainnorm.norms.base import Statistics
 from domainnorm.norms.layout import affine, is_channels_last
 from domainnorm.norms.pooled import Pool, Pooled, pooled_norm
 
 
-class RunningMoments(nn.Module):
+class RunningMoments(Statistics):
     """Normalizes with the moments of groups of samples, and keeps running ones for evaluation.
 
     Training: moments of the group in this batch; ``running += momentum · (batch - running)`` for
@@ -42,6 +43,14 @@ class RunningMoments(nn.Module):
         self.register_buffer("running_mean", torch.zeros(num_rows, num_features))
         self.register_buffer("running_var", torch.ones(num_rows, num_features))
         self.register_buffer("num_batches_tracked", torch.zeros(num_rows, dtype=torch.long))
+
+    @torch.no_grad()
+    def start(self, mean: Tensor, var: Tensor, batches: Tensor | None) -> None:
+        """Every row becomes ``mean`` and ``var`` (C,), having seen ``batches`` of them."""
+        self.running_mean.copy_(mean.expand_as(self.running_mean))
+        self.running_var.copy_(var.expand_as(self.running_var))
+        if batches is not None:
+            self.num_batches_tracked.copy_(batches.expand_as(self.num_batches_tracked))
 
     def normalize_groups(self, x: Tensor, scale: Tensor, shift: Tensor, group: Tensor) -> Tensor:
         """Training: normalize with the moments of each group (N,), and track them."""

@@ -90,6 +90,8 @@ def check_domains(transfers: Sequence[Transfer], problems: Problems, *, listed: 
     """
     for index, transfer in enumerate(transfers):
         key = f"data.transfers[{index}]" if listed else "data"
+        if transfer in transfers[:index]:
+            problems.add(key, f"is the same as data.transfers[{transfers.index(transfer)}]")
         if not transfer.source:
             text = "no domains given, expected at least one such as [site_a]"
             problems.add(f"{key}.source", text)

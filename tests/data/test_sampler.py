@@ -26,8 +26,16 @@ def test_batches_have_the_asked_size(batch_size):
     assert {len(batch) for batch in sampler(batch_size)} == {batch_size}
 
 
-@pytest.mark.parametrize(("world_size", "batches"), [(1, 6), (2, 3), (4, 2)])
-def test_number_of_batches_covers_the_data_once(world_size, batches):
+@pytest.mark.parametrize("batch_size", [3, 4, 7, 9, 32])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_an_epoch_shows_every_sample_at_least_once(batch_size, world_size):
+    ranks = [sampler(batch_size, rank=rank, world_size=world_size) for rank in range(world_size)]
+    drawn = {draw.position for rank in ranks for batch in rank for draw in batch}
+    assert drawn == set(range(len(LABELS)))
+
+
+@pytest.mark.parametrize(("world_size", "batches"), [(1, 9), (2, 5), (4, 3)])
+def test_number_of_batches_is_that_of_the_largest_domain(world_size, batches):
     draws = sampler(world_size=world_size)
     assert (len(draws), len(list(draws))) == (batches, batches)
 
@@ -43,12 +51,12 @@ def test_domains_have_equal_shares_of_every_batch():
 
 def test_remainder_rotates_over_domains():
     extra = [Counter(domains(batch)).most_common(1)[0][0] for batch in sampler(7)]
-    assert extra == [0, 1, 2, 0, 1, 2]
+    assert extra == [0, 1, 2] * 3
 
 
 def test_large_domain_is_not_repeated_before_it_is_used_up():
     drawn = [d.position for b in sampler(6) for d in b if LABELS[d.position] == 0]
-    assert len(drawn) == len(set(drawn)) == 12
+    assert len(drawn) == len(set(drawn)) == 20
 
 
 def test_small_domain_starts_over():

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.condition import Condition
+from domainnorm.norms.base import Modulation
 from domainnorm.registry import register
 
 
 @register
-class SharedModulation(nn.Module):
+class SharedModulation(Modulation):
     """The same scale and shift for every sample: the unconditioned layer.
 
     Args:
@@ -26,6 +27,12 @@ class SharedModulation(nn.Module):
         self.scale = nn.Parameter(torch.ones(1, num_features))
         self.shift = nn.Parameter(torch.zeros(1, num_features))
 
-    def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:
+    def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift, (1, C) each."""
         return self.scale, self.shift
+
+    @torch.no_grad()
+    def start(self, scale: Tensor, shift: Tensor) -> None:
+        """Every row becomes ``scale`` and ``shift`` (C,)."""
+        self.scale.copy_(scale.expand_as(self.scale))
+        self.shift.copy_(shift.expand_as(self.shift))

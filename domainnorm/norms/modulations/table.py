@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.condition import Condition
+from domainnorm.norms.base import Modulation
 from domainnorm.registry import register
 
 
 @register
-class TableModulation(nn.Module):
+class TableModulation(Modulation):
     """A row of scale and a row of shift per domain; soft weights mix rows.
 
     ``scale[n] = table[domain[n]]``, or ``Σ_d weights[n, d] table[d]``.
@@ -32,6 +33,12 @@ class TableModulation(nn.Module):
         self.scale = nn.Parameter(torch.ones(num_domains, num_features))
         self.shift = nn.Parameter(torch.zeros(num_domains, num_features))
 
-    def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:
+    def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift of each sample, (N, C) each."""
         return condition.select(self.scale), condition.select(self.shift)
+
+    @torch.no_grad()
+    def start(self, scale: Tensor, shift: Tensor) -> None:
+        """Every row becomes ``scale`` and ``shift`` (C,)."""
+        self.scale.copy_(scale.expand_as(self.scale))
+        self.shift.copy_(shift.expand_as(self.shift))

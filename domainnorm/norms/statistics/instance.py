@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
+from domainnorm.norms.base import Statistics
 from domainnorm.norms.layout import is_channels_last, spread
 from domainnorm.norms.pooled import Pool, pooled_norm
 from domainnorm.registry import register
 
 
 @register
-class InstanceStatistics(nn.Module):
+class InstanceStatistics(Statistics):
     """Each sample is normalized with its own moments over its pixels.
 
     ``mean[n] = avg over pixels of x[n]``, in training and evaluation alike; no state.

@@ -1,0 +1,137 @@
+"""What a caller says of a batch, checked and made a condition."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from domainnorm.condition import Condition
+from domainnorm.errors import ConditionError, unknown
+
+
+def as_condition(
+    domain: Tensor | Sequence[str] | str | int | None,
+    weights: Tensor | None,
+    domain_names: Sequence[str],
+    image: Tensor,
+    **further: Any,
+) -> Condition:
+    """Check what a caller passed and make the condition of this batch.
+
+    Args:
+        domain: Labels (N,) integer tensor, a name or label for all samples, or a name per sample.
+        weights: Soft weights (N, D), instead of ``domain``.
+        domain_names: The model's domains; a label is a position in this list.
+        image: The batch, (N, ...); gives N and the device.
+        **further: Other fields of `Condition`; with one of them, ``domain`` may be left out.
+
+    Raises:
+        ConditionError: Nothing given for several domains, both given, wrong length, labels that
+            are not integers, labels out of range, an unknown name, weights that are not (N, D)
+            with rows that sum to one, or an embedding or map of another batch size.
+    """
+    given = {name: value for name, value in further.items() if value is not None}
+    for name in ("embedding", "map"):
+        if name in given:
+            given[name] = _checked_rows(name, given[name], image)
+    if domain is None and weights is None and given and len(domain_names) > 1:
+        return Condition(**given)
+    return replace(_domain_condition(domain, weights, domain_names, image), **given)
+
+
+def _checked_rows(name: str, value: Tensor, image: Tensor) -> Tensor:
+    axes = {"embedding": 2, "map": image.ndim}[name]
+    if value.shape[:1] != image.shape[:1] or value.ndim != axes:
+        raise ConditionError(
+            f"{name}: got shape {tuple(value.shape)}, expected {axes} axes and the "
+            f"{image.shape[0]} images of the batch in the first"
+        )
+    return value.to(image.device)
+
+
+def _domain_condition(
+    domain: Tensor | Sequence[str] | str | int | None,
+    weights: Tensor | None,
+    domain_names: Sequence[str],
+    image: Tensor,
+) -> Condition:
+    num_samples, num_domains = image.shape[0], len(domain_names)
+    if weights is not None:
+        if domain is not None:
+            raise ConditionError("condition: both domain and weights were given; give one of them")
+        return Condition(
+            weights=_checked_weights(weights, (num_samples, num_domains)).to(image.device)
+        )
+    if domain is None:
+        if num_domains != 1:
+            raise ConditionError(
+                f"domain: missing; this model serves {num_domains} domains "
+                f"({', '.join(domain_names)}), pass domain=labels (N,), names or weights="
+            )
+        domain = 0
+    if isinstance(domain, Tensor):
+        return Condition(_checked(domain, num_samples, domain_names).to(image.device))
+    if isinstance(domain, str) or not isinstance(domain, Iterable):
+        labels = [_label(domain, domain_names)] * num_samples
+    else:
+        labels = [_label(name, domain_names) for name in domain]
+    if len(labels) != num_samples:
+        raise ConditionError(f"domain: got {len(labels)} names for {num_samples} images")
+    return Condition(torch.tensor(labels, dtype=torch.long, device=image.device))
+
+
+def _label(name: Any, domain_names: Sequence[str]) -> int:
+    if isinstance(name, str):
+        if name not in domain_names:
+            raise ConditionError(unknown("domain", name, domain_names))
+        return list(domain_names).index(name)
+    try:
+        label = operator.index(name)
+    except TypeError:
+        raise ConditionError(f"domain: got {name!r}, expected a name or an integer label") from None
+    if not 0 <= label < len(domain_names):
+        raise ConditionError(_out_of_range(label, domain_names))
+    return label
+
+
+def _checked_weights(weights: Tensor, shape: tuple[int, int]) -> Tensor:
+    if weights.shape != shape or not weights.is_floating_point():
+        raise ConditionError(
+            f"weights: got {tuple(weights.shape)} {weights.dtype}, expected a float tensor "
+            f"{shape}: one row per image, one column per domain"
+        )
+    if weights.device.type == "cpu" and not torch.compiler.is_compiling():
+        total = weights.detach().float().sum(1)
+        if not torch.allclose(total, torch.ones_like(total), rtol=0, atol=0.02):
+            worst = float(total[(total - 1).abs().argmax()])
+            raise ConditionError(
+                f"weights: a row sums to {worst:.3g}, expected 1; divide each row by its sum"
+            )
+    return weights
+
+
+def _checked(domain: Tensor, num_samples: int, domain_names: Sequence[str]) -> Tensor:
+    if domain.is_floating_point() or domain.is_complex() or domain.dtype == torch.bool:
+        raise ConditionError(f"domain: got {domain.dtype} labels, expected integers; use .long()")
+    if domain.shape != (num_samples,):
+        raise ConditionError(
+            f"domain: got shape {tuple(domain.shape)}, expected ({num_samples},): one per image"
+        )
+    # Reading values costs a synchronization on a GPU, and a graph break under compile; there the
+    # gather itself asserts the range.
+    if domain.device.type == "cpu" and not torch.compiler.is_compiling() and num_samples:
+        low, high = int(domain.min()), int(domain.max())
+        for value in (low, high):
+            if not 0 <= value < len(domain_names):
+                raise ConditionError(_out_of_range(value, domain_names))
+    return domain.long()
+
+
+def _out_of_range(value: int, domain_names: Sequence[str]) -> str:
+    listing = ", ".join(f"{label} {name}" for label, name in enumerate(domain_names))
+    return f"domain: label {value} is out of range, this model's domains are: {listing}"

@@ -1,0 +1,44 @@
+"""What the two halves of a norm promise."""
+
+from __future__ import annotations
+
+import abc
+
+from torch import Tensor, nn
+
+from domainnorm.condition import Condition
+
+
+class Statistics(nn.Module, abc.ABC):
+    """Which moments normalize a sample.
+
+    Subclasses are called as ``Statistics(num_features, num_domains, **options)``; ``path`` is the
+    module path of the layer they are in.
+    """
+
+    path: str = ""
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
+        """Normalize ``x`` (N, C, *), then apply ``scale`` and ``shift``, (N or 1, C) each."""
+
+    def start(self, mean: Tensor, var: Tensor, batches: Tensor | None) -> None:
+        """Take over running moments (C,) of the layer that is replaced; nothing where none are."""
+
+
+class Modulation(nn.Module, abc.ABC):
+    """Where the scale and shift of a sample come from.
+
+    Subclasses are called as ``Modulation(num_features, num_domains, **options)``; ``path`` is the
+    module path of the layer they are in.
+    """
+
+    path: str = ""
+
+    @abc.abstractmethod
+    def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift of the samples of ``x``: (N or 1, C) each, or (N, C, *) per pixel."""
+
+    @abc.abstractmethod
+    def start(self, scale: Tensor, shift: Tensor) -> None:
+        """Make every sample get ``scale`` and ``shift`` (C,), those of the layer it replaces."""
