@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
@@ -46,10 +47,9 @@ class AdaBN(Method):
         """One pass over the target."""
         return 1
 
-    @property
-    def trained_parameters(self) -> int:
+    def _trained(self) -> Iterator[tuple[nn.Parameter, int]]:
         """None: only running moments change."""
-        return 0
+        return iter(())
 
     def on_train_epoch_start(self) -> None:
         """Start from empty sums."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,18 +72,22 @@ class Method(LightningModule):
     @property
     def trained_parameters(self) -> int:
         """Scalars that training changes; of tables with a row per domain, the trained rows only."""
-        seen = len(self.trained_domains)
+        return sum(size for _, size in self._trained())
+
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of `trained_parameters`."""
+        return sum(parameter.element_size() * size for parameter, size in self._trained())
+
+    def _trained(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Parameters that require gradients, and how many of their scalars training changes."""
+        num_domains, seen = self.model.num_domains, len(self.trained_domains)
         tables = {p for norm in self.model.norms() for p in norm.modulation.parameters()}
-        total = 0
         for parameter in self.parameters():
             if parameter.requires_grad:
-                rows = parameter in tables and parameter.shape[0] == self.model.num_domains
-                total += (
-                    parameter.numel() // self.model.num_domains * seen
-                    if rows
-                    else (parameter.numel())
-                )
-        return total
+                rows = parameter in tables and parameter.shape[0] == num_domains
+                size = parameter.numel()
+                yield parameter, size // num_domains * seen if rows else size
 
     @property
     def trained_domains(self) -> tuple[str, ...]:

@@ -9,5 +9,6 @@ from .results import Result as Result
 from .results import load_results as load_results
 from .results import results_csv as results_csv
 from .results import results_json as results_json
+from .screen import create_console as create_console
 from .tables import results_markdown as results_markdown
 from .tables import results_table as results_table

@@ -29,6 +29,7 @@ class Result:
         intervals: Name → lower and upper end of the bootstrap interval.
         supervised: Whether the method saw labels of the target.
         trained_parameters: Number of parameters the method trained.
+        trained_bytes: Their size in bytes.
         seconds: Time of the whole stage, all domains together.
     """
 
@@ -41,6 +42,7 @@ class Result:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     supervised: bool = False
     trained_parameters: int = 0
+    trained_bytes: int = 0
     seconds: float = 0.0
 
 
@@ -49,7 +51,7 @@ def results_csv(results: Sequence[Result], path: str | PathLike[str]) -> None:
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         head = ["transfer", "method", "supervised", "domain", "role", "seed"]
-        tail = ["trained_parameters", "seconds"]
+        tail = ["trained_parameters", "trained_bytes", "seconds"]
         writer.writerow([*head, "metric", "value", "low", "high", *tail])
         for result in results:
             for metric, value in result.metrics.items():

@@ -53,7 +53,8 @@ def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") 
         inner = Table(title=Text(f"{block.transfer} · {metric}"), title_justify="left")
         inner.add_column("method", no_wrap=True)
         for name in block.head:
-            inner.add_column(escape(name).replace(" (", "\n("), justify="right")
+            heading = escape(name).replace(" (", "\n(")
+            inner.add_column(heading, justify="right", overflow="fold")
         for row in block.rows:
             cells = [Text(text, style="bold" if best else "") for text, best in row.cells]
             inner.add_row(Text(row.method), *cells, row.gain, row.trained, row.time)
@@ -121,12 +122,19 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
                 gain=_gain(
                     method, [(cells[method, d], cells.get(("source_only", d))) for d in targets]
                 ),
-                trained=_count(max(result.trained_parameters for result in own)),
+                trained=_trained(own),
                 time=_duration(seed_spread([result.seconds for result in own]).mean),
             )
         )
     head = [f"{domain} ({roles[domain]})" for domain in domains]
     return _Block(transfer, [*head, "Δ target", "trained", "time"], rows)
+
+
+def _trained(own: Sequence[Result]) -> str:
+    """Parameters and their size, as ``11.7 k, 47 kB``."""
+    count = max(result.trained_parameters for result in own)
+    size = max(result.trained_bytes for result in own)
+    return f"{_count(count)}, {_count(size)}B" if size else _count(count)
 
 
 def _best(means: Sequence[float], metric: str) -> float | None:

@@ -6,12 +6,18 @@ import time
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from domainnorm.backbones import load_model
 from domainnorm.errors import CheckpointError
 from domainnorm.recipe import Recipe
-from domainnorm.report import Result, results_csv, results_json, results_markdown, results_table
+from domainnorm.report import (
+    Result,
+    create_console,
+    results_csv,
+    results_json,
+    results_markdown,
+    results_table,
+)
 from domainnorm.run.figures import save_run_figures
 from domainnorm.run.files import replace_text
 from domainnorm.run.folder import make_folder, read_folder
@@ -63,7 +69,7 @@ def test_run(folder: Path) -> None:
             results += score(bench, predict(bench), seconds=0.0)
     if not results:
         raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
-    Console().print(results_table(results, METRIC))
+    create_console().print(results_table(results, METRIC))
 
 
 def prepare(recipe: Recipe) -> None:
@@ -75,7 +81,7 @@ def prepare(recipe: Recipe) -> None:
 
 def carry_out(parts: Parts, folder: Path) -> None:
     """Carry out what is not done yet of a run in its folder, and print its table."""
-    recipe, console = parts.recipe, Console(highlight=False)
+    recipe, console = parts.recipe, create_console()
     prepare(recipe)
     stages = plan_stages(recipe)
     console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)

@@ -21,6 +21,8 @@ _IMAGES = 8
 def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
     """Draw images of each domain, results, learning curves and confusions into ``figures/``.
 
+    Curves and confusions are those of the first seed.
+
     Args:
         parts: The run's recipe and dataset.
         results: Results of all stages.
@@ -35,9 +37,11 @@ def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
     for stage in plan_stages(parts.recipe):
         place = folder / stage.key
         name = stage.key.removeprefix("stages/").replace("/", "_")
-        if (place / "log.csv").exists() and stage.method.name == parts.recipe.method.name:
+        if stage.seed != parts.recipe.seeds[0]:
+            continue
+        if (place / "log.csv").exists():
             save_curves(place / "log.csv", figures / f"curves_{name}.png")
-        if stage.seed == parts.recipe.seeds[0] and stage.method.name == parts.recipe.method.name:
+        if stage.method.name == parts.recipe.method.name:
             classes = parts.dataset.class_names
             save_confusions(_predictions(stage, place), classes, figures / f"confusion_{name}.png")
 

@@ -12,7 +12,7 @@ from domainnorm.errors import RecipeError
 from domainnorm.evaluation import CrossDomainMatrix, Predictions
 from domainnorm.methods import Roles
 from domainnorm.recipe import Recipe
-from domainnorm.report import save_heatmaps
+from domainnorm.report import create_console, save_heatmaps
 from domainnorm.run.execute import METRIC, prepare
 from domainnorm.run.figures import save_domains
 from domainnorm.run.folder import make_folder
@@ -50,7 +50,7 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
     # Domains are rows here; a method or checkpoint of the recipe plays no part.
     parts = Parts(replace(recipe, checkpoint=None))
     prepare(recipe)
-    console = Console(highlight=False)
+    console = create_console()
     save_domains(parts, _figures(folder) / "domains.png")
     for one in KINDS[kind]:
         matrix = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer, seed_everything
 from safetensors import SafetensorError
 
-from domainnorm.backbones import DomainModel, load_model, save_model
+from domainnorm.backbones import DomainModel, load_model, read_header, save_model
 from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import Predictions, bootstrap_intervals, classification_metrics
@@ -133,6 +133,7 @@ def score(bench: Bench, predictions: dict[str, Predictions], seconds: float) -> 
             ),
             supervised=bench.method.labelled in ("target", "all"),
             trained_parameters=bench.method.trained_parameters,
+            trained_bytes=bench.method.trained_bytes,
             seconds=seconds,
         )
         for domain, one in predictions.items()
@@ -156,7 +157,11 @@ def _given(checkpoint: str) -> Path:
 
 
 def _load(model: DomainModel, path: Path, parts: Parts, stage: Stage) -> None:
-    header = load_model(model, path, stage.roles.source)
+    wanted, header = parts.recipe.backbone.name, read_header(path)
+    if header.backbone != wanted:
+        # Equal shapes do not mean equal networks: tf_efficientnet_lite0 pads unlike its twin.
+        raise CheckpointError(f"{path}: weights of '{header.backbone}', the recipe has '{wanted}'")
+    load_model(model, path, stage.roles.source)
     classes = tuple(parts.dataset.class_names)
     if header.class_names != classes:
         raise CheckpointError(

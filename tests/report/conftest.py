@@ -29,6 +29,7 @@ def result(method: str, value: float, seed: int = 0, **changes: object) -> Resul
         "metrics": {"balanced_accuracy": value, "ece": 1 - value},
         "supervised": method == "oracle",
         "trained_parameters": 1200,
+        "trained_bytes": 4800,
         "seconds": 90.0,
     }
     return Result(**(record | changes))  # type: ignore[arg-type]

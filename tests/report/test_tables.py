@@ -91,7 +91,7 @@ def test_gain_without_source_only_is_a_dash() -> None:
 
 
 def test_trained_parameters_and_time_are_readable(results: list[Result]) -> None:
-    assert markdown_row(results, "tent")[4:] == ["1.2 k", "1.5 min"]
+    assert markdown_row(results, "tent")[4:] == ["1.2 k, 4.8 kB", "1.5 min"]
 
 
 def test_role_of_each_domain_is_marked(results: list[Result]) -> None:

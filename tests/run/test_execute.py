@@ -10,7 +10,7 @@ import pytest
 
 from domainnorm.errors import CheckpointError
 from domainnorm.run import test_run as evaluate_again
-from tests.run.tiny import METHODS, TRANSFER, assert_same_weights, call, newest, run
+from tests.run.tiny import METHODS, TRANSFER, WORDS, assert_same_weights, call, newest, run
 
 
 def results(folder):
@@ -110,6 +110,13 @@ def test_given_checkpoint_is_not_trained_again(finished, tmp_path):
     for method in ("source_only", "adabn"):
         expected = (finished / TRANSFER / "seed0" / method / "model.safetensors").read_bytes()
         assert (again / method / "model.safetensors").read_bytes() == expected
+
+
+def test_given_checkpoint_of_another_backbone_is_refused(finished, tmp_path, capsys):
+    checkpoint = f"checkpoint={finished / TRANSFER / 'seed0/source_only'}"
+    words = (*WORDS, checkpoint, "backbone.name=resnet10t", f"--output={tmp_path}")
+    assert call("run", "quickstart", *words) == 1
+    assert "weights of 'test_resnet', the recipe has 'resnet10t'" in capsys.readouterr().err
 
 
 def test_gradients_can_be_clipped_where_a_method_has_none(tmp_path):
