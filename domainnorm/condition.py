@@ -33,6 +33,8 @@ class Condition:
         map: Layout or guidance map, (N, M, H, W), of any size.
         style: Moments of a style image by layer path, from `ConditionSlot.recording`.
         thumbnail: Moments of the small copy of the full image by layer path, likewise.
+        chance: Uniform numbers in [0, 1), (N,): layers with condition dropout ``p`` drop the
+            domain of samples below ``p``, so that a sample loses it in all layers or in none.
     """
 
     domain: Tensor | None = None
@@ -41,6 +43,7 @@ class Condition:
     map: Tensor | None = None
     style: RecordedMoments | None = None
     thumbnail: RecordedMoments | None = None
+    chance: Tensor | None = None
 
     @property
     def num_samples(self) -> int | None:
@@ -68,7 +71,7 @@ class Condition:
             return self
         given = {
             name: value.repeat_interleave(times, dim=0)
-            for name in ("domain", "weights", "embedding", "map")
+            for name in ("domain", "weights", "embedding", "map", "chance")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **given)

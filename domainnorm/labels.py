@@ -19,6 +19,8 @@ def as_condition(
     weights: Tensor | None,
     domain_names: Sequence[str],
     image: Tensor,
+    *,
+    unconditional: bool = False,
     **further: Any,
 ) -> Condition:
     """Check what a caller passed and make the condition of this batch.
@@ -28,6 +30,7 @@ def as_condition(
         weights: Soft weights (N, D), instead of ``domain``.
         domain_names: The model's domains; a label is a position in this list.
         image: The batch, (N, ...); gives N and the device.
+        unconditional: Whether the model can do without the domain (`DomainModel.unconditional`).
         **further: Other fields of `Condition`; with one of them, ``domain`` may be left out.
 
     Raises:
@@ -39,7 +42,7 @@ def as_condition(
     for name in ("embedding", "map"):
         if name in given:
             given[name] = _checked_rows(name, given[name], image)
-    if domain is None and weights is None and given and len(domain_names) > 1:
+    if domain is None and weights is None and (given or unconditional) and len(domain_names) > 1:
         return Condition(**given)
     return replace(_domain_condition(domain, weights, domain_names, image), **given)
 

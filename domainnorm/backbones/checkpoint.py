@@ -114,7 +114,7 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
         name
         for path, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, ConditionalNorm)
-        for name in (f"{path}.{key}" for key in module.state_dict())
+        for name in _tables(path, module)
     }
     state = {
         name: _rows_by_name(tensor, found, header.domain_names, model)
@@ -138,6 +138,13 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
         if name not in header.domain_names:
             set_rows(model, name, [source for source in sources if source in known] or known)
     return header
+
+
+def _tables(path: str, norm: ConditionalNorm) -> list[str]:
+    """Names of what may have a row per domain, in the state of the model."""
+    names = [f"modulation.{name}" for name in norm.modulation.row_names]
+    names += [f"statistics.{name}" for name in norm.statistics.state_dict()]
+    return [f"{path}.{name}" for name in names]
 
 
 def _rows_by_name(

@@ -144,7 +144,9 @@ def _inputs(
 
 
 def _is_instance(choice: NormChoice) -> bool:
-    return choice.name in ("in", "cin") or choice.name.startswith("instance*")
+    if choice.name in CATALOGUE:
+        return CATALOGUE[choice.name].statistics == "instance"
+    return choice.name.partition("*")[0].strip() == "instance"
 
 
 def _instead_of_instance(choice: NormChoice, seen: LayerInput | None) -> tuple[NormChoice, str]:
@@ -200,10 +202,11 @@ def _replace(network: nn.Module, path: str, converted: nn.Module) -> nn.Module:
 def _describe(
     path: str, old: nn.Module, choice: NormChoice, new: ConditionalNorm, note: str
 ) -> ConvertedLayer:
+    moments = [tensor for tensor in new.statistics.buffers() if tensor.ndim == 2]
     per_domain = sum(
         tensor.shape[1] * tensor.element_size()
-        for tensor in (*new.modulation.parameters(), *new.statistics.buffers())
-        if tensor.ndim == 2 and tensor.shape[0] > 1
+        for tensor in (*new.modulation.rows(), *moments)
+        if len(tensor) > 1
     )
     exact = not _is_instance(choice)
     return ConvertedLayer(path, type(old).__name__, choice.name, exact, per_domain, note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,6 +45,9 @@ class DomainModel(nn.Module):
         slot: The slot that all its norms read.
         conversion: What was converted, layer by layer.
 
+    The attribute ``unconditional`` tells whether its norms were made with ``dropout``: in training
+    samples lose their domain at random, and in evaluation the model may be called without it.
+
     Example:
         >>> logits = model(images, domain=torch.tensor([0, 1, 1]))
         >>> logits = model(images, domain=["site_a", "site_b", "site_b"])
@@ -62,6 +65,7 @@ class DomainModel(nn.Module):
         self.domain_names = tuple(domain_names)
         self.slot = slot
         self.conversion = tuple(conversion)
+        self.unconditional = any(norm.modulation.unconditional is not None for norm in self.norms())
 
     @property
     def num_domains(self) -> int:
@@ -89,7 +93,7 @@ class DomainModel(nn.Module):
         Args:
             image: (N, C, H, W), or what the backbone takes.
             domain: Labels (N,), names (one per sample), or one name or label for all. May be left
-                out when the model has one domain.
+                out when the model has one domain or, in evaluation, learned an unconditional row.
             weights: Soft domain weights (N, D) instead.
             embedding: (N, E), for ``hyper`` modulation.
             map: (N, M, H, W), for ``spatial`` modulation.
@@ -107,11 +111,14 @@ class DomainModel(nn.Module):
             weights,
             self.domain_names,
             image,
+            unconditional=self.unconditional and not self.training,
             embedding=embedding,
             map=map,
             style=style,
             thumbnail=thumbnail,
         )
+        if self.unconditional and self.training:
+            condition = replace(condition, chance=torch.rand(len(image), device=image.device))
         with self.slot.holding(condition):
             output = self.backbone(image)
         self.slot.arm_backward(output, condition)

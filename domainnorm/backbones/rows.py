@@ -40,9 +40,8 @@ def set_rows(model: DomainModel, target: str, sources: Sequence[str]) -> None:
     to = model.domain_names.index(target)
     rows = [model.domain_names.index(name) for name in sources]
     for norm in model.norms():
-        for parameter in norm.modulation.parameters():
-            if _has_rows(parameter, model):
-                parameter[to] = parameter[rows].mean(0) if len(rows) > 1 else parameter[rows[0]]
+        for parameter in norm.modulation.rows():
+            parameter[to] = parameter[rows].mean(0) if len(rows) > 1 else parameter[rows[0]]
         if isinstance(norm.statistics, RunningMoments):
             _set_moments(norm.statistics, to, rows, model)
 

@@ -29,7 +29,7 @@ class Regions:
 
     def __init__(self, network: nn.Module, paths: Sequence[str]) -> None:
         self.paths = list(paths)
-        maps = _feature_maps(network)
+        maps = feature_maps(network)
         early = [path for path, reduction in maps if reduction <= _EARLY_REDUCTION]
         if early:
             order = [path for path, _ in network.named_modules()]
@@ -79,7 +79,7 @@ class Regions:
         return {path for path in self.paths if fnmatchcase(path, pattern)}
 
 
-def _feature_maps(network: nn.Module) -> list[tuple[str, int]]:
+def feature_maps(network: nn.Module) -> list[tuple[str, int]]:
     """(module path, reduction) of the feature maps that timm declares, finest first."""
     declared = getattr(network, "feature_info", None) or []
     known = {path for path, _ in network.named_modules()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
 from domainnorm.condition import Condition
+from domainnorm.norms.unconditional import UnconditionalRow
 
 
 class Statistics(nn.Module, abc.ABC):
@@ -30,10 +32,13 @@ class Modulation(nn.Module, abc.ABC):
     """Where the scale and shift of a sample come from.
 
     Subclasses are called as ``Modulation(num_features, num_domains, **options)``; ``path`` is the
-    module path of the layer they are in.
+    module path of the layer they are in. ``row_names`` are the parameters with a row per domain,
+    (D, *); a shape alone does not tell, (4, C) may as well be a basis of rank 4.
     """
 
     path: str = ""
+    row_names: tuple[str, ...] = ()
+    unconditional: UnconditionalRow | None = None
 
     @abc.abstractmethod
     def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,3 +47,8 @@ class Modulation(nn.Module, abc.ABC):
     @abc.abstractmethod
     def start(self, scale: Tensor, shift: Tensor) -> None:
         """Make every sample get ``scale`` and ``shift`` (C,), those of the layer it replaces."""
+
+    def rows(self) -> Iterator[nn.Parameter]:
+        """The parameters with a row per domain, (D, *) each."""
+        for name in self.row_names:
+            yield self.get_parameter(name)

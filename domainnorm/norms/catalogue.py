@@ -64,6 +64,27 @@ _ROWS = (
         "Chang et al., CVPR 2019, arXiv:1906.03950, eq. 2",
         "every domain has its own batch norm; exact at conversion, the safe default on BN networks",
     ),
+    NormSpec(
+        "adain",
+        "instance",
+        "style",
+        "Huang and Belongie, ICCV 2017, arXiv:1703.06868, eq. 8",
+        "features get the moments of a style image: restyle one domain as another, nothing learned",
+    ),
+    NormSpec(
+        "spade",
+        "batch",
+        "spatial",
+        "Park et al., CVPR 2019, arXiv:1903.07291, eq. 1",
+        "what differs has a place in the image: masks, layouts, sensor maps given with each image",
+    ),
+    NormSpec(
+        "film",
+        "batch",
+        "hyper",
+        "Perez et al., AAAI 2018, arXiv:1709.07871, eq. 1 and 2",
+        "conditions that are vectors (metadata, text, an encoder's output), unseen ones included",
+    ),
 )
 
 CATALOGUE: dict[str, NormSpec] = {row.name: row for row in _ROWS}

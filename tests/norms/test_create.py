@@ -11,7 +11,8 @@ from domainnorm.norms.create import MODULATIONS, STATISTICS
 @pytest.mark.parametrize("modulation", MODULATIONS.names())
 def test_every_pair_of_halves_can_be_spelled_out(statistics, modulation):
     norm = create_norm(f"{statistics}*{modulation}", 4, 2)
-    with norm.slot.holding(Condition(domain=torch.tensor([0, 1]))):
+    condition = Condition(domain=torch.tensor([0, 1]), map=torch.rand(2, 1, 6, 6))
+    with norm.slot.holding(condition):
         assert norm(torch.randn(2, 4, 3, 3)).shape == (2, 4, 3, 3)
 
 

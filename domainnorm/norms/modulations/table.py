@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from domainnorm.condition import Condition
 from domainnorm.norms.base import Modulation
+from domainnorm.norms.unconditional import UnconditionalRow
 from domainnorm.registry import register
 
 
@@ -19,6 +20,8 @@ class TableModulation(Modulation):
     Args:
         num_features: C.
         num_domains: D.
+        dropout: Probability in [0, 1) with which a training sample gets a learned row that knows
+            no domain; the model can then be called without one. See `UnconditionalRow`.
 
     Shape:
         ``scale``, ``shift``: (D, C), starting at 1 and 0.
@@ -28,13 +31,22 @@ class TableModulation(Modulation):
         eq. 5.
     """
 
-    def __init__(self, num_features: int, num_domains: int) -> None:
+    row_names = ("scale", "shift")
+
+    def __init__(self, num_features: int, num_domains: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(num_domains, num_features))
         self.shift = nn.Parameter(torch.zeros(num_domains, num_features))
+        self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
 
     def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shift of each sample, (N, C) each."""
+        """Scale and shift of each sample, (N, C) each; (1, C) for samples of unknown domain."""
+        if self.unconditional is None:
+            return condition.select(self.scale), condition.select(self.shift)
+        scale, shift = self.unconditional(condition, self._select)
+        return scale, shift
+
+    def _select(self, condition: Condition) -> tuple[Tensor, Tensor]:
         return condition.select(self.scale), condition.select(self.shift)
 
     @torch.no_grad()
@@ -42,3 +54,5 @@ class TableModulation(Modulation):
         """Every row becomes ``scale`` and ``shift`` (C,)."""
         self.scale.copy_(scale.expand_as(self.scale))
         self.shift.copy_(shift.expand_as(self.shift))
+        if self.unconditional is not None:
+            self.unconditional.start(scale, shift)

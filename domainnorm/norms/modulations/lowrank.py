@@ -1,0 +1,84 @@
+"""A shared scale and shift, and a low-rank difference for each domain."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.condition import Condition
+from domainnorm.errors import DomainNormError
+from domainnorm.norms.base import Modulation
+from domainnorm.norms.unconditional import UnconditionalRow
+from domainnorm.registry import register
+
+
+@register
+class LowRankModulation(Modulation):
+    """A shared pair plus ``rank`` numbers per domain, in a basis that all domains share.
+
+    ``scale[d] = scale + U[d] V``, and likewise ``shift``; soft weights mix the codes ``U[d]``. One
+    more domain costs ``2 r`` parameters instead of the table's ``2 C``: ``2 (C + r C + D r)`` in
+    all against ``2 D C``, fewer as soon as ``D > (1 + r) C / (C - r)``, about ``r + 1``.
+
+    Args:
+        num_features: C.
+        num_domains: D.
+        rank: r, at least 1.
+        dropout: Probability in [0, 1) with which a training sample gets a learned row that knows
+            no domain. See `UnconditionalRow`.
+
+    Shape:
+        ``scale``, ``shift``: (1, C), starting at 1 and 0. ``scale_code``, ``shift_code``: (D, r),
+        starting at 0. ``scale_basis``, ``shift_basis``: (r, C), drawn from N(0, 1/C).
+
+    Raises:
+        DomainNormError: A rank below 1.
+
+    Reference:
+        Hu et al., LoRA, ICLR 2022, arXiv:2106.09685, eq. 3.
+        Differs: the low-rank matrix is the (D, C) table of domain rows, not a weight update.
+    """
+
+    row_names = ("scale_code", "shift_code")
+
+    def __init__(
+        self, num_features: int, num_domains: int, *, rank: int = 4, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if rank < 1:
+            raise DomainNormError(f"rank: got {rank}, expected 1 or more; 'shared' has no rows")
+        self.scale = nn.Parameter(torch.ones(1, num_features))
+        self.shift = nn.Parameter(torch.zeros(1, num_features))
+        self.scale_code = nn.Parameter(torch.zeros(num_domains, rank))
+        self.shift_code = nn.Parameter(torch.zeros(num_domains, rank))
+        # Not zero as well: the product of two zeros would never learn.
+        self.scale_basis = nn.Parameter(torch.randn(rank, num_features) * num_features**-0.5)
+        self.shift_basis = nn.Parameter(torch.randn(rank, num_features) * num_features**-0.5)
+        self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
+
+    def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift of each sample, (N, C) each; (1, C) for samples of unknown domain."""
+        if self.unconditional is None:
+            return self._select(condition)
+        scale, shift = self.unconditional(condition, self._select)
+        return scale, shift
+
+    def _select(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        # Not addmm: under autocast its result would be narrow, the sum is not.
+        scale = self.scale + condition.select(self.scale_code) @ self.scale_basis
+        shift = self.shift + condition.select(self.shift_code) @ self.shift_basis
+        return scale, shift
+
+    @torch.no_grad()
+    def start(self, scale: Tensor, shift: Tensor) -> None:
+        """The shared pair becomes ``scale`` and ``shift`` (C,), all differences zero."""
+        self.scale.copy_(scale.expand_as(self.scale))
+        self.shift.copy_(shift.expand_as(self.shift))
+        self.scale_code.zero_()
+        self.shift_code.zero_()
+        if self.unconditional is not None:
+            self.unconditional.start(scale, shift)
+
+    def extra_repr(self) -> str:
+        """The rank, for ``print(model)``."""
+        return f"rank={len(self.scale_basis)}"
