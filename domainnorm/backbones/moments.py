@@ -34,15 +34,19 @@ class MomentEstimator:
         self._counts: dict[RunningMoments, Tensor] = {}
 
     @contextmanager
-    def observing(self) -> Iterator[None]:
-        """Norms use the statistics of the batch, everything else is in evaluation mode."""
+    def observing(self, counted: Tensor | None = None) -> Iterator[None]:
+        """Norms use the statistics of the batch, everything else is in evaluation mode.
+
+        Args:
+            counted: Which samples of the batch enter the sums, (N,) bool; all when None.
+        """
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         hooks = []
         for norm in self.model.norms():
             if isinstance(norm.statistics, RunningMoments):
                 norm.statistics.train()
-                hooks.append(norm.statistics.register_forward_pre_hook(self._observer()))
+                hooks.append(norm.statistics.register_forward_pre_hook(self._observer(counted)))
         try:
             with torch.no_grad():
                 yield
@@ -52,7 +56,7 @@ class MomentEstimator:
             for module, training in modes.items():
                 module.training = training
 
-    def _observer(self) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def _observer(self, counted: Tensor | None) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def observe(statistics: nn.Module, inputs: tuple[Any, ...]) -> None:
             assert isinstance(statistics, RunningMoments)
             x, condition = inputs[0], inputs[3]
@@ -65,8 +69,11 @@ class MomentEstimator:
             mean, var = (moment.double() for moment in moments(x))
             both = torch.stack([mean, var + mean.square()], dim=1)  # (N, 2, C)
             sums, counts = self._totals(statistics, both.device)
-            sums.index_add_(0, row, both)
-            counts.index_add_(0, row, torch.ones_like(mean[:, 0]))
+            weight = torch.ones_like(mean[:, 0])
+            if counted is not None:  # a folded layer sees several rows of each sample
+                weight = counted.to(weight).repeat_interleave(len(x) // len(counted))
+            sums.index_add_(0, row, both * weight[:, None, None])
+            counts.index_add_(0, row, weight)
 
         return observe
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from domainnorm.backbones import DomainModel, MomentEstimator
 from domainnorm.methods.base import Batch
 
@@ -22,15 +24,17 @@ class MomentPass:
         self._seen: set[int] = set()
 
     def observe(self, batch: Batch) -> None:
-        """Add the images of a batch that did not come before."""
+        """Add the images of a batch that did not come before.
+
+        All of the batch goes through the model: its statistics normalize the layers on the way.
+        """
         fresh = []
-        for position, index in enumerate(batch["index"].tolist()):
-            if index not in self._seen:
-                self._seen.add(index)
-                fresh.append(position)
-        if fresh:
-            with self._estimator.observing():
-                self._model(batch["image"][fresh], batch["domain"][fresh])
+        for index in batch["index"].tolist():
+            fresh.append(index not in self._seen)
+            self._seen.add(index)
+        if any(fresh):
+            with self._estimator.observing(torch.tensor(fresh, device=batch["image"].device)):
+                self._model(batch["image"], batch["domain"])
 
     def write(self) -> None:
         """Put the pooled moments into the rows of the domains that were seen."""

@@ -45,6 +45,26 @@ def test_batch_statistics_pool_all_domains(batch_size):
     torch.testing.assert_close(statistics.running_var[0], var)
 
 
+def test_samples_that_do_not_count_still_normalize_the_layers_on_the_way():
+    model, counted = first_layer(), torch.arange(12) < 8
+    estimator = MomentEstimator(model)
+    with estimator.observing(counted):
+        model(IMAGE, LABELS)
+    estimator.write()
+    statistics = model.backbone[0].statistics
+    var, mean = torch.var_mean(IMAGE[:8][LABELS[:8] == 0], (0, 2, 3), unbiased=False)
+    torch.testing.assert_close(statistics.running_mean[0], mean)
+    torch.testing.assert_close(statistics.running_var[0], var)
+    deep = copy.deepcopy(model.backbone[2].statistics.running_mean)
+    alone = first_layer()
+    alone.load_state_dict(model.state_dict())
+    with MomentEstimator(alone).observing():
+        seen = []
+        alone.backbone[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        alone(IMAGE, LABELS)
+    torch.testing.assert_close(deep[0], seen[0][:8][LABELS[:8] == 0].mean((0, 2, 3)))
+
+
 def test_absent_domain_is_untouched():
     model = first_layer()
     before = copy.deepcopy(model.state_dict())
