@@ -8,10 +8,10 @@ a buffer is overwritten by DDP's broadcast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,11 +20,14 @@ from domainnorm.errors import ConditionError
 
 # Module path -> mean and biased variance of each sample and channel, (N, C) each.
 RecordedMoments: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Condition:
     """What is known of each sample of one batch; a norm raises when it needs what is not given.
+
+    Its tensors are not written to afterwards: what norms derive from them is kept.
 
     Args:
         domain: Labels, (N,) int64, in ``0..D-1``.
@@ -44,6 +47,18 @@ class Condition:
     style: RecordedMoments | None = None
     thumbnail: RecordedMoments | None = None
     chance: Tensor | None = None
+    _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: Any, derive: Callable[[], T]) -> T:
+        """What ``derive`` returns, computed by the first layer that asks for ``key`` (eager only).
+
+        Made outside inference mode, so that a later forward pass with gradients can use it.
+        """
+        if key not in self._derived:
+            with torch.inference_mode(False), torch.no_grad():
+                self._derived[key] = derive()
+        found: T = self._derived[key]
+        return found
 
     @property
     def num_samples(self) -> int | None:
@@ -56,14 +71,35 @@ class Condition:
     def select(self, table: Tensor) -> Tensor:
         """The row of every sample: ``table`` (D, C) -> (N, C); rows are mixed by soft weights.
 
+        In a batch of one domain the N rows are one row in memory (their stride is 0), which tells
+        the norms that the samples share it, and spares the gather.
+
         Raises:
             ConditionError: Neither domain labels nor weights are given.
         """
         if self.domain is not None:
+            label = self._only_label()
+            if label is not None:
+                return table[label : label + 1].expand(len(self.domain), -1)
             return table.index_select(0, self.domain)
         if self.weights is not None:
             return self.weights.to(table.dtype) @ table
         raise ConditionError("needs the domain of each sample; pass domain= or weights=")
+
+    def _only_label(self) -> int | None:
+        """The label of all samples where it may be read without a synchronization, or None."""
+        domain = self.domain
+        if domain is None or torch.compiler.is_compiling() or domain.device.type != "cpu":
+            return None
+        if len(domain) == 0:
+            return None
+        given = domain
+
+        def derive() -> int | None:
+            first = int(given[0])
+            return first if bool((given == first).all()) else None
+
+        return self.once("only label", derive)
 
     def repeat(self, times: int) -> Condition:
         """The condition of ``times`` consecutive rows per sample."""
