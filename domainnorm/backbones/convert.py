@@ -15,6 +15,8 @@ from domainnorm.backbones.where import Regions
 from domainnorm.condition import ConditionSlot
 from domainnorm.errors import ConversionError
 from domainnorm.norms import CATALOGUE, ConditionalNorm, create_norm
+from domainnorm.norms.create import norm_options
+from domainnorm.norms.running import RunningMoments
 
 # Exact types: a subclass may carry more (timm's BatchNormAct2d carries the activation), and a swap
 # that does not know about it would silently delete it.
@@ -144,9 +146,10 @@ def _inputs(
 
 
 def _is_instance(choice: NormChoice) -> bool:
+    statistics = choice.name.partition("*")[0].strip()
     if choice.name in CATALOGUE:
-        return CATALOGUE[choice.name].statistics == "instance"
-    return choice.name.partition("*")[0].strip() == "instance"
+        statistics = CATALOGUE[choice.name].statistics
+    return statistics in ("instance", "thumbnail")
 
 
 def _instead_of_instance(choice: NormChoice, seen: LayerInput | None) -> tuple[NormChoice, str]:
@@ -169,7 +172,7 @@ def _convert(
             "moments to start from; leave it out with `where`"
         )
     options = {"eps": old.eps, **choice.options}
-    if not _is_instance(choice):
+    if "momentum" in norm_options(choice.name):
         options = {"momentum": old.momentum, **options}
     new = create_norm(choice.name, old.num_features, num_domains, slot=slot, path=path, **options)
     new = new.to(old.running_mean.device)
@@ -202,11 +205,13 @@ def _replace(network: nn.Module, path: str, converted: nn.Module) -> nn.Module:
 def _describe(
     path: str, old: nn.Module, choice: NormChoice, new: ConditionalNorm, note: str
 ) -> ConvertedLayer:
-    moments = [tensor for tensor in new.statistics.buffers() if tensor.ndim == 2]
+    tracked = isinstance(new.statistics, RunningMoments)  # rows of others are not domains
+    buffers = new.statistics.buffers() if tracked else ()
+    moments = [tensor for tensor in buffers if tensor.ndim == 2]
     per_domain = sum(
         tensor.shape[1] * tensor.element_size()
         for tensor in (*new.modulation.rows(), *moments)
         if len(tensor) > 1
     )
-    exact = not _is_instance(choice)
+    exact = new.statistics.keeps_function
     return ConvertedLayer(path, type(old).__name__, choice.name, exact, per_domain, note)

@@ -15,10 +15,17 @@ class Statistics(nn.Module, abc.ABC):
     """Which moments normalize a sample.
 
     Subclasses are called as ``Statistics(num_features, num_domains, **options)``; ``path`` is the
-    module path of the layer they are in.
+    module path of the layer they are in. ``tokens``: channels are the last axis of ``x``, not the
+    second.
     """
 
     path: str = ""
+    tokens: bool = False
+
+    @property
+    def keeps_function(self) -> bool:
+        """Whether evaluation equals the batch norm whose moments were given to `start`."""
+        return False
 
     @abc.abstractmethod
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
@@ -38,7 +45,10 @@ class Modulation(nn.Module, abc.ABC):
 
     path: str = ""
     row_names: tuple[str, ...] = ()
-    unconditional: UnconditionalRow | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unconditional: UnconditionalRow | None = None
 
     @abc.abstractmethod
     def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from domainnorm.condition import ConditionSlot
 from domainnorm.errors import DomainNormError, UnknownNameError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.norms.layer import ConditionalNorm
-from domainnorm.registry import Entry, Registry
+from domainnorm.registry import Entry, Parameter, Registry
 
 STATISTICS = Registry("statistics", "domainnorm.norms.statistics")
 MODULATIONS = Registry("modulation", "domainnorm.norms.modulations")
@@ -42,7 +42,7 @@ def create_norm(
 
     Raises:
         UnknownNameError: No such norm or half; the message gives the nearest.
-        DomainNormError: An option that neither half has.
+        DomainNormError: An option that neither half has, or halves that do not fit each other.
 
     Example:
         >>> norm = create_norm("dsbn", 64, num_domains=3)
@@ -52,15 +52,36 @@ def create_norm(
     statistics, modulation = _halves(name)
     if name in CATALOGUE:
         options = {**CATALOGUE[name].options, **options}
-    wanted = {**statistics.parameters, **modulation.parameters}
-    for option in options:
-        if option not in wanted:
-            raise DomainNormError(f"norm '{name}': " + unknown("option", option, wanted))
+    _check_pair(name, statistics, modulation, options)
     halves = [
         half.load()(num_features, num_domains, **_own(half, options))
         for half in (statistics, modulation)
     ]
     return ConditionalNorm(halves[0], halves[1], slot, path)
+
+
+def norm_options(name: str) -> dict[str, Parameter]:
+    """The options of a norm, those of its statistics and of its modulation, by name."""
+    statistics, modulation = _halves(name)
+    return {**statistics.parameters, **modulation.parameters}
+
+
+def _check_pair(name: str, statistics: Entry, modulation: Entry, options: dict[str, Any]) -> None:
+    wanted = norm_options(name)
+    tokens = bool(options.get("tokens"))
+    if tokens and "tokens" not in wanted:
+        raise DomainNormError(
+            f"norm '{name}': {statistics.name} statistics are over the pixels of a channel, "
+            "there is no form for tokens; take layer or rms statistics (norm 'cln' or 'crms')"
+        )
+    if tokens and modulation.name in ("style", "spatial"):
+        raise DomainNormError(
+            f"norm '{name}': {modulation.name} modulation needs feature maps, not tokens; "
+            "take another modulation (norm 'cln'), or leave tokens=False"
+        )
+    for option in options:
+        if option not in wanted:
+            raise DomainNormError(f"norm '{name}': " + unknown("option", option, wanted))
 
 
 def _halves(name: str) -> tuple[Entry, Entry]:

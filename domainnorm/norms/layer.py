@@ -28,7 +28,7 @@ class ConditionalNorm(nn.Module):
 
     Shape:
         (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) in, the same out, dtype and memory
-        layout included.
+        layout included; (N, L, C) or (N, H, W, C) where the statistics have ``tokens`` set.
 
     Raises:
         ConditionError: No condition is set, or the layer sees other rows than images.
@@ -56,7 +56,9 @@ class ConditionalNorm(nn.Module):
         condition = self.slot.read(self.path, x.shape[0], self.folded)
         if self.slot.recorded is not None:
             with torch.no_grad():
-                self.slot.recorded[self.path] = moments(x)
+                self.slot.recorded[self.path] = moments(
+                    x.movedim(-1, 1) if self.statistics.tokens else x
+                )
         try:
             x = self._normalize(x, condition)
         except ConditionError as error:

@@ -1,0 +1,178 @@
+"""The one core of layer and RMS statistics: moments over the channels at each position.
+
+Every sample has its own scale and shift, which torch's kernels do not take. So large samples are
+normalized one by one (each fits a cache, and the native kernel applies its scale on the way), small
+ones together. For backward x, and a mean and deviation per position, are kept: nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from domainnorm.norms.layout import accumulate_dtype
+
+# Below this many values per sample, one pass over the batch beats a loop over its samples.
+_LOOP_FROM = 16_000
+
+
+def position_norm(
+    x: Tensor, scale: Tensor, shift: Tensor, *, eps: float, axis: int, centred: bool
+) -> Tensor:
+    """Normalize each position over its channels, then scale and shift it.
+
+    ``y = scale[n] · (x - mean) / sqrt(var + eps) + shift[n]`` (centred), or
+    ``y = scale[n] · x / sqrt(avg x² + eps) + shift[n]``.
+
+    Args:
+        x: Samples first; (N, C, *) or (N, *, C).
+        scale: (N or 1, C).
+        shift: (N or 1, C).
+        eps: Added to the variance or mean square.
+        axis: That of the channels, 1 or -1.
+        centred: Whether the mean is taken off.
+    """
+    if torch.compiler.is_compiling():
+        return plain_position_norm(x, scale, shift, eps, axis, centred)
+    result: Tensor = _PositionNorm.apply(x, scale, shift, eps, axis, centred)
+    return result
+
+
+def plain_position_norm(
+    x: Tensor, scale: Tensor, shift: Tensor, eps: float, axis: int, centred: bool
+) -> Tensor:
+    """`position_norm` in plain operations: for compilers and double backward."""
+    wide = x.to(accumulate_dtype(x))
+    if centred:
+        wide = wide - wide.mean(axis, keepdim=True)
+    rstd = torch.rsqrt(wide.square().mean(axis, keepdim=True) + eps)
+    shape = [1] * (x.ndim - 2)
+    at = len(shape) + 1 if axis == -1 else 1
+    shape.insert(at - 1, x.shape[axis])
+    scale, shift = (rows.reshape(len(rows), *shape) for rows in (scale, shift))
+    return (wide * rstd * scale + shift).to(x.dtype)
+
+
+class _PositionNorm(torch.autograd.Function):
+    """Runs a pair of functions below, and keeps what they need."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float, axis: int, centred: bool
+    ) -> Tensor:
+        rows = _rows(x, axis)
+        if not centred:
+            y, rstd = _rms_forward(rows, scale, shift, eps)
+            mean = rstd.new_empty(0)
+        elif len(scale) > 1 and _looped(rows):
+            y, mean, rstd = _loop_forward(rows, scale, shift, eps)
+        else:
+            y, mean, rstd = _batch_forward(rows, scale, shift, eps)
+        ctx.save_for_backward(x, scale, shift, mean, rstd)
+        ctx.eps, ctx.axis, ctx.centred = eps, axis, centred
+        return _as(x, y, axis)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, shift, mean, rstd = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: differentiate the plain formula instead
+            inputs = [tensor for tensor in (x, scale, shift) if tensor.requires_grad]
+            with torch.enable_grad():
+                output = plain_position_norm(x, scale, shift, ctx.eps, ctx.axis, ctx.centred)
+            found = iter(torch.autograd.grad(output, inputs, gradients[0], create_graph=True))
+            needs = (x.requires_grad, scale.requires_grad, shift.requires_grad)
+            return (*(next(found) if need else None for need in needs), None, None, None)
+        rows, grad = _rows(x, ctx.axis), _rows(gradients[0], ctx.axis)
+        if not ctx.centred:
+            dx, dscale, dshift = _plain_backward(grad, rows, scale, None, rstd)
+        elif len(scale) > 1 and not _looped(rows):
+            dx, dscale, dshift = _plain_backward(grad, rows, scale, mean, rstd)
+        else:
+            dx, dscale, dshift = _native_backward(grad, rows, scale, mean, rstd)
+        dscale, dshift = dscale.view(scale.shape), dshift.view(shift.shape)
+        dx = _as(x, dx, ctx.axis)
+        return dx, dscale.to(scale.dtype), dshift.to(shift.dtype), None, None, None
+
+
+def _looped(rows: Tensor) -> bool:
+    return rows.device.type == "cpu" and rows[:1].numel() >= _LOOP_FROM
+
+
+def _rows(x: Tensor, axis: int) -> Tensor:
+    """A view with samples first and channels last, (N, *, C), of three axes at least."""
+    return x.unsqueeze(1) if x.ndim == 2 else x.movedim(axis, -1)
+
+
+def _as(x: Tensor, y: Tensor, axis: int) -> Tensor:
+    """``y`` (N, *, C) with the axes and the memory layout of ``x``; never a view."""
+    if x.ndim == 3 and axis == -1 and x.is_contiguous() and y.is_contiguous():
+        return y.to(x.dtype)
+    output = torch.empty_like(x)
+    _rows(output, axis).copy_(y)
+    return output
+
+
+def _over(rows: Tensor, x: Tensor) -> Tensor:
+    """(N or 1, C) -> (N or 1, 1, ..., C), as many axes as ``x``."""
+    return rows.reshape(len(rows), *(1,) * (x.ndim - 2), rows.shape[1])
+
+
+def _rms_forward(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    wide = x.to(accumulate_dtype(x))
+    rstd = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    rstd = rstd.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (wide * rstd).mul_(_over(scale, x)).add_(_over(shift, x)), rstd
+
+
+def _batch_forward(
+    x: Tensor, scale: Tensor, shift: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    size = [x.shape[-1]]
+    if len(scale) == 1:
+        return torch.native_layer_norm(x, size, scale[0], shift[0], eps)
+    y, mean, rstd = torch.native_layer_norm(x, size, None, None, eps)
+    scale, shift = _over(scale, x).to(x.dtype), _over(shift, x).to(x.dtype)
+    return torch.addcmul(shift, y, scale, out=y), mean, rstd
+
+
+def _loop_forward(
+    x: Tensor, scale: Tensor, shift: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    size, samples = [x.shape[-1]], zip(x.unbind(), scale.unbind(), shift.unbind(), strict=True)
+    parts = [torch.native_layer_norm(*sample[:1], size, *sample[1:], eps) for sample in samples]
+    y, mean, rstd = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+    return y, mean, rstd
+
+
+def _native_backward(
+    grad: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Native kernel, on the batch where there is one scale, else sample by sample."""
+    native, size, wanted = torch.ops.aten.native_layer_norm_backward, [x.shape[-1]], [True] * 3
+    grad = grad.contiguous()
+    if len(scale) == 1:
+        dx, dscale, dshift = native(grad, x, size, mean, rstd, scale[0], scale[0], wanted)
+        return dx, dscale, dshift
+    samples = zip(*(t.unbind() for t in (grad, x, mean, rstd, scale)), strict=True)
+    parts = [native(g, v, size, m, r, s, s, wanted) for g, v, m, r, s in samples]
+    dx, dscale, dshift = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+    return dx, dscale, dshift
+
+
+def _plain_backward(
+    grad: Tensor, x: Tensor, scale: Tensor, mean: Tensor | None, rstd: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``dx = rstd (g - avg(g x̂) x̂ - avg g)``, g = scale · grad; no ``avg g`` uncentred."""
+    wide = x.to(rstd.dtype)
+    normed = wide * rstd if mean is None else (wide - mean).mul_(rstd)
+    axes = tuple(range(0 if len(scale) == 1 else 1, x.ndim - 1))
+    grad = grad.to(rstd.dtype)
+    dscale, dshift = (grad * normed).sum(axes), grad.sum(axes)
+    scaled = grad * _over(scale, x)
+    slope = (scaled * normed).mean(-1, keepdim=True)
+    dx = scaled.addcmul_(normed, slope, value=-1)
+    if mean is not None:
+        dx -= dx.mean(-1, keepdim=True)  # normed has mean zero: the same as avg g
+    return dx.mul_(rstd), dscale, dshift

@@ -1,0 +1,234 @@
+"""Moments of several kinds, mixed per channel."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.condition import Condition
+from domainnorm.errors import ConditionError, DomainNormError, unknown
+from domainnorm.norms.mixing import (
+    Moments,
+    affine_map,
+    pool_channels,
+    pool_samples,
+    sample_moments,
+)
+from domainnorm.norms.pooled import Pooled
+from domainnorm.norms.statistics.domain import DomainStatistics
+from domainnorm.registry import register
+
+_PARTS = ("instance", "batch", "domain", "layer", "group")
+_TRACKED = ("batch", "domain")
+
+
+@register
+class MixedStatistics(DomainStatistics):
+    """Several statistics at once: a channel has one of them, or a mixture.
+
+    With moments M_p, V_p of part p, of which exactly one is ``batch`` or ``domain`` and has running
+    moments:
+
+    - ``split``: equal blocks of channels, in the order of ``parts`` (IBN-a: the first half
+      instance, the rest batch).
+    - ``learned``: two parts; ``g · (x - M_t) R_t + (1 - g) · (x - M_o) R_o``, R = rsqrt(V + eps),
+      with a learned g in [0, 1] per channel, t the tracked part and o the other. g starts at 1 and
+      is clipped before every training step (BIN).
+    - ``softmax``: ``mean = Σ_p w_p M_p``, ``var = Σ_p v_p V_p``, w and v softmax of learned
+      weights of the layer, equal at the start (switchable normalization).
+    - ``fixed``: one part; training as usual, evaluation with ``alpha`` times the running moments
+      (source) plus ``1 - alpha`` times those of the batch at hand (target) (α-BN).
+
+    ``layer`` is over all channels and pixels of a sample, as in the paper on switchable
+    normalization. A group of samples with a single value gets its running moments. Moments are
+    not synchronized between ranks.
+
+    Args:
+        num_features: C.
+        num_domains: D.
+        parts: Of instance, batch, domain, layer, group; None: instance and batch, or for a
+            fixed gate batch alone.
+        gate: How parts are mixed.
+        alpha: Weight of the running moments under a fixed gate, in [0, 1].
+        num_groups: Groups of channels of the part ``group``.
+        momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
+        eps: Added to variances.
+
+    Raises:
+        DomainNormError: Parts that are unknown, or do not fit the gate.
+
+    Reference:
+        Pan et al., Two at Once (IBN-Net), ECCV 2018, arXiv:1807.09441, fig. 3a. Nam and Kim,
+        Batch-Instance Normalization, NeurIPS 2018, arXiv:1805.07925, eq. 3 and 4. Luo et al.,
+        Differentiable Learning-to-Normalize, ICLR 2019, arXiv:1806.10779, eq. 3. You et al.,
+        Test-time Batch Statistics Calibration, 2021, arXiv:2110.04065, sec. 3 (α-BN).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_domains: int,
+        *,
+        parts: list[str] | None = None,
+        gate: Literal["split", "learned", "softmax", "fixed"] = "split",
+        alpha: float = 0.9,
+        num_groups: int = 32,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+    ) -> None:
+        if parts is None:
+            parts = ["batch"] if gate == "fixed" else ["instance", "batch"]
+        _check(parts, gate, alpha)
+        if "group" in parts and (num_groups < 1 or num_features % num_groups):
+            raise DomainNormError(
+                f"num_groups: {num_groups} groups of {num_features} channels are not of equal "
+                "size; choose a divisor"
+            )
+        rows = num_domains if "domain" in parts else 1
+        super().__init__(num_features, rows, momentum=momentum, eps=eps)
+        self.parts = tuple(parts)
+        self.gate = gate
+        self.alpha = alpha
+        self.num_groups = num_groups
+        if gate == "learned":
+            self.share = nn.Parameter(torch.ones(num_features))
+        elif gate == "softmax":
+            self.mean_weight = nn.Parameter(torch.ones(len(parts)))
+            self.var_weight = nn.Parameter(torch.ones(len(parts)))
+
+    @property
+    def keeps_function(self) -> bool:
+        """A learned gate starts on the part that took over the running moments."""
+        return self.gate == "learned"
+
+    @torch.no_grad()
+    def start(self, mean: Tensor, var: Tensor, batches: Tensor | None) -> None:
+        """Running moments become ``mean``, ``var`` (C,); a learned gate selects them."""
+        super().start(mean, var, batches)
+        if self.gate == "learned":
+            self.share.fill_(1)
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
+        """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
+
+        Raises:
+            ConditionError: Soft weights in training with a domain part, or a map of one element
+                with an instance part.
+        """
+        own = sample_moments(x)
+        factor, offset = self._mix([self._part(name, own, x, condition) for name in self.parts])
+        return affine_map(x, scale * factor, shift + scale * offset)
+
+    def _part(self, name: str, own: Moments, x: Tensor, condition: Condition) -> Moments:
+        if name in _TRACKED:
+            mean, var = self._tracked(own, x, condition)
+            return Moments(mean.expand_as(own.mean), var.expand_as(own.var))
+        if name == "instance":
+            if x.ndim == 2 or x[0, 0].numel() == 1:
+                raise ConditionError(
+                    f"instance part of a map with one element per channel, {tuple(x.shape)}: it "
+                    "would always be zero; use domain statistics here (norm 'dsbn')"
+                )
+            return own
+        return pool_channels(own, 1 if name == "layer" else self.num_groups)
+
+    def _tracked(self, own: Moments, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Moments of the batch or domain part, (N or 1, C)."""
+        dtype = own.mean.dtype
+        if not self.training:
+            mean, var = self._running(condition)
+            mean, var = mean.to(dtype), var.to(dtype)
+            if self.gate == "fixed" and self._group(condition, x) is not None:
+                batch = self._pooled(own, x, condition)[0]
+                mean = torch.lerp(batch.mean, mean.expand_as(own.mean), self.alpha)
+                var = torch.lerp(batch.var, var.expand_as(own.var), self.alpha)
+            return mean, var
+        batch, pooled = self._pooled(own, x, condition)
+        self._track(pooled)
+        return batch
+
+    def _running(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        if "batch" in self.parts:
+            return self.running_mean, self.running_var
+        return self._moments(condition)
+
+    def _group(self, condition: Condition, x: Tensor) -> Tensor | None:
+        """The row of each sample, (N,), or None where weights are soft."""
+        if "batch" in self.parts:
+            return self.num_batches_tracked.new_zeros(len(x))
+        return condition.domain
+
+    def _pooled(self, own: Moments, x: Tensor, condition: Condition) -> tuple[Moments, Pooled]:
+        """Moments of each sample's group (N, C), and those of the groups."""
+        group = self._group(condition, x)
+        if group is None:
+            raise ConditionError(
+                "domain statistics in training need one label per sample; pass domain=, or call "
+                "model.eval()"
+            )
+        (mean, var), count = pool_samples(own, group, len(self.running_mean))
+        values = count * (x[0, 0].numel() if x.ndim > 2 else 1)
+        pooled = Pooled(x, mean.detach(), var.detach(), values)
+        # The variance of a single value would be zero.
+        mean = torch.where(values == 1, self.running_mean.to(mean.dtype), mean)
+        var = torch.where(values == 1, self.running_var.to(var.dtype), var)
+        return Moments(mean.index_select(0, group), var.index_select(0, group)), pooled
+
+    def _mix(self, parts: list[Moments]) -> tuple[Tensor, Tensor]:
+        """Factor and offset (N, C) of the normalization, ``x · factor + offset``."""
+        if self.gate == "learned":
+            if self.training and not torch.compiler.is_compiling():
+                # Not an operation of the graph: two forward passes may precede one backward.
+                self.share.data.clamp_(0, 1)
+                share: Tensor = self.share
+            else:
+                share = self.share.clamp(0, 1)
+            tracked = [name in _TRACKED for name in self.parts].index(True)
+            rstds = [torch.rsqrt(var + self.eps) for _, var in parts]
+            factors = [rstds[tracked] * share, rstds[1 - tracked] * (1 - share)]
+            offsets = [parts[tracked].mean * factors[0], parts[1 - tracked].mean * factors[1]]
+            return factors[0] + factors[1], -(offsets[0] + offsets[1])
+        means, variances = zip(*parts, strict=True)
+        if self.gate == "softmax":
+            mean = torch.einsum("p,pnc->nc", self._softmax(self.mean_weight), torch.stack(means))
+            var = torch.einsum("p,pnc->nc", self._softmax(self.var_weight), torch.stack(variances))
+        else:
+            mean, var = self._blocks(means), self._blocks(variances)
+        factor = torch.rsqrt(var + self.eps)
+        return factor, -mean * factor
+
+    @staticmethod
+    def _softmax(weight: Tensor) -> Tensor:
+        return torch.softmax(weight, dim=0)
+
+    @staticmethod
+    def _blocks(parts: tuple[Tensor, ...]) -> Tensor:
+        """Block p of the channels from part p."""
+        width, number = parts[0].shape[1], len(parts)
+        bounds = [width * p // number for p in range(number + 1)]
+        blocks = [part[:, bounds[p] : bounds[p + 1]] for p, part in enumerate(parts)]
+        return torch.cat(blocks, dim=1)
+
+    def extra_repr(self) -> str:
+        """Shapes and constants, for ``print(model)``."""
+        return f"{super().extra_repr()}, parts={'+'.join(self.parts)}, gate={self.gate}"
+
+
+def _check(parts: list[str], gate: str, alpha: float) -> None:
+    for name in parts:
+        if name not in _PARTS:
+            raise DomainNormError("parts: " + unknown("part", name, _PARTS))
+    if len(set(parts)) != len(parts):
+        raise DomainNormError(f"parts: {parts} names a part twice")
+    if sum(name in _TRACKED for name in parts) != 1:
+        raise DomainNormError(
+            f"parts: {parts}, expected exactly one of batch and domain, which has running moments"
+        )
+    expected = {"fixed": "one part", "learned": "two parts"}.get(gate, "two parts or more")
+    fits = {"fixed": len(parts) == 1, "learned": len(parts) == 2}.get(gate, len(parts) >= 2)
+    if not fits:
+        raise DomainNormError(f"parts: {parts} under gate '{gate}', expected {expected}")
+    if not 0 <= alpha <= 1:
+        raise DomainNormError(f"alpha: got {alpha}, expected a number in [0, 1]")
