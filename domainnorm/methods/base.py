@@ -82,12 +82,11 @@ class Method(LightningModule):
     def _trained(self) -> Iterator[tuple[nn.Parameter, int]]:
         """Parameters that require gradients, and how many of their scalars training changes."""
         num_domains, seen = self.model.num_domains, len(self.trained_domains)
-        tables = {p for norm in self.model.norms() for p in norm.modulation.parameters()}
+        tables = {p for norm in self.model.norms() for p in norm.modulation.rows()}
         for parameter in self.parameters():
             if parameter.requires_grad:
-                rows = parameter in tables and parameter.shape[0] == num_domains
                 size = parameter.numel()
-                yield parameter, size // num_domains * seen if rows else size
+                yield parameter, size // num_domains * seen if parameter in tables else size
 
     @property
     def trained_domains(self) -> tuple[str, ...]:
