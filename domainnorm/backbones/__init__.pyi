@@ -5,6 +5,7 @@ from .checkpoint import save_model as save_model
 from .convert import convert_norms as convert_norms
 from .create import create_model as create_model
 from .create import data_config as data_config
+from .insert import insert_after as insert_after
 from .model import ConvertedLayer as ConvertedLayer
 from .model import DomainModel as DomainModel
 from .moments import MomentEstimator as MomentEstimator

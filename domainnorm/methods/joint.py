@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from domainnorm.methods.base import SupervisedMethod
+from typing import Any
+
+from torch import Tensor
+
+from domainnorm.backbones import DomainModel
+from domainnorm.errors import ConversionError
+from domainnorm.losses import domain_rows_loss
+from domainnorm.methods.base import Batch, Roles, SupervisedMethod
 from domainnorm.registry import register
+from domainnorm.tasks import Task
 
 
 @register
@@ -12,6 +20,17 @@ class Joint(SupervisedMethod):
 
     Everything but the norms is shared. Reads the target's labels.
 
+    Args:
+        model: The network.
+        task: Supervised loss and metrics.
+        roles: Source and target domains.
+        rows_weight: Of `domain_rows_loss`, which pulls the rows of the domains to their mean;
+            above 0 for domains with few images.
+        **options: See `SupervisedMethod`.
+
+    Raises:
+        ConversionError: ``rows_weight`` for norms without a row per domain.
+
     Reference:
         Rebuffi et al., Learning multiple visual domains with residual adapters, NeurIPS 2017,
         arXiv:1705.08045, sec. 3 (domain-specific normalization as the baseline).
@@ -19,3 +38,29 @@ class Joint(SupervisedMethod):
 
     labelled: str = "all"
     starts_from: str = "backbone"
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        rows_weight: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, task, roles, **options)
+        self.rows_weight = rows_weight
+        if rows_weight and not any(True for norm in model.norms() for _ in norm.modulation.rows()):
+            raise ConversionError(
+                f"method.rows_weight: got {rows_weight}, but no norm has a row per domain; use "
+                "norm dsbn, cin or cbn, or set it to 0"
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Supervised loss of one mixed batch, plus the distance of rows to their mean."""
+        if not self.rows_weight:
+            return super().training_step(batch, batch_idx)
+        logits = self(batch["image"], batch["domain"])
+        rows = (table for norm in self.model.norms() for table in norm.modulation.rows())
+        loss = self.task.loss(logits, batch["target"]) + self.rows_weight * domain_rows_loss(rows)
+        return self.log_loss(loss, batch)

@@ -1,0 +1,37 @@
+"""Rows of domains held together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from domainnorm.errors import DomainNormError
+
+
+def domain_rows_loss(tables: Iterable[Tensor]) -> Tensor:
+    """Mean squared distance of every domain's row to the mean row of its table.
+
+    ``avg over tables of avg_{d,c} (t[d, c] - avg_d t[d, c])²``. Against overfitting of domains with
+    few images: their rows stay near what the domains agree on. The mean is not detached, and need
+    not be: deviations sum to zero, so its gradient vanishes and a row is pulled by its own
+    deviation alone, ``2 (t[d] - avg t) / (D C)`` per table.
+
+    Args:
+        tables: A row per domain, (D, C) each; C may differ.
+
+    Returns:
+        A scalar, 0 where all domains have the same row.
+
+    Raises:
+        DomainNormError: No tables.
+
+    Reference:
+        Evgeniou and Pontil, Regularized Multi-Task Learning, KDD 2004, eq. 3 (tasks around their
+        mean).
+    """
+    distances = [(table - table.mean(0)).square().mean() for table in tables]
+    if not distances:
+        raise DomainNormError("domain_rows_loss: no tables; the norms have no rows of domains")
+    return torch.stack(distances).mean()
