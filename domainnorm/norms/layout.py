@@ -1,16 +1,33 @@
 """Per-sample sums and affine maps, each by the fastest native kernel for the memory layout.
 
-Contiguous input is seen as N·C rows of L values, channels-last input as N·L rows of C values. On
-the CPU, torch's group and batch norm kernels vectorize both; elsewhere plain reductions do.
+`way_of` is the one place that chooses:
+
+============ =========================== ==========================================================
+way          input                       how
+============ =========================== ==========================================================
+``rows``     contiguous, CPU             N·C rows of L values, through group and batch norm kernels
+``slices``   channels_last, CPU, large   slices of samples, each through the batch norm kernels
+``plain``    everything else             reductions and broadcasts; no synchronization on a GPU
+============ =========================== ==========================================================
+
+torch's group norm computes E[x²]-E[x]² on channels_last input, which is wrong by 2e3 at mean 1000
+and standard deviation 1: it is never used there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor
 
-# Below this many values per sample, one broadcast expression beats a loop over samples.
-_LOOP_FROM = 25_000
+Way: TypeAlias = Literal["rows", "slices", "plain"]
+
+# Below this many values in a slice, calling a kernel for it costs more than what it does.
+_SLICE_FROM = 50_000
+# Below this many values in a row, the group norm kernel spends its time between rows.
+_ROW_FROM = 128
 _EPS = 1e-5
 
 
@@ -33,33 +50,37 @@ def is_channels_last(x: Tensor) -> bool:
     return x.ndim == 5 and x.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def _native(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.ndim > 2 and x.dtype != torch.float16 and x.numel() > 0
-
-
-def _looped(x: Tensor) -> bool:
-    return _native(x) and x[0].numel() >= _LOOP_FROM
+def way_of(x: Tensor, num_slices: int | None = None) -> Way:
+    """Which kernels serve ``x`` (N, C, *), cut into ``num_slices`` runs of samples (N of them)."""
+    if x.device.type != "cpu" or x.ndim == 2 or x.dtype == torch.float16 or x.numel() == 0:
+        return "plain"
+    if not is_channels_last(x):
+        return "rows"
+    return "slices" if x.numel() >= _SLICE_FROM * (num_slices or len(x)) else "plain"
 
 
 def _rows(x: Tensor) -> Tensor:
     return x.view(1, x.shape[0] * x.shape[1], -1)  # (1, N*C, L)
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, runs: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each sample and channel.
 
     Args:
         x: (N, C, *).
+        runs: Lengths of R runs of consecutive samples whose moments are wanted together, instead
+            of N samples; only where `way_of` gives ``slices`` for them.
 
     Shape:
-        (N, C) each, float32 or float64.
+        (N, C) or (R, C) each, float32 or float64.
     """
     if x.ndim == 2:
         mean = x.to(accumulate_dtype(x))
         return mean, torch.zeros_like(mean)
-    if is_channels_last(x):
-        return _looped_moments(x) if _looped(x) else _shifted_moments(x)
-    if not _native(x):
+    way = way_of(x, None if runs is None else len(runs))
+    if way == "slices":
+        return _slice_moments(x, runs)
+    if way == "plain" or x[0, 0].numel() < _ROW_FROM:
         return _plain_moments(x)
     rows = _rows(x.contiguous())
     num_rows, size = rows.shape[1], rows.shape[2]
@@ -67,32 +88,28 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     _, mean, rstd = torch.native_group_norm(
         rows, one, torch.zeros_like(one), 1, num_rows, size, num_rows, _EPS
     )
-    var = (rstd.pow(-2) - _EPS).clamp_min_(0)
+    var = rstd.pow_(-2).sub_(_EPS).clamp_min_(0)
     return mean.view(x.shape[:2]), var.view(x.shape[:2])
 
 
 def _plain_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    wide = x.to(accumulate_dtype(x))
-    var, mean = torch.var_mean(wide, tuple(range(2, x.ndim)), unbiased=False)
+    axes, dtype = tuple(range(2, x.ndim)), accumulate_dtype(x)
+    size = x[0, 0].numel()
+    mean = x.sum(axes, dtype=dtype).div_(size)
+    apart = x.to(dtype) - spread(mean, x)
+    var = apart.square_().sum(axes).div_(size)
     return mean, var
 
 
-def _shifted_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Channels last: sums vectorize over channels; the second moment is taken about the mean."""
-    axes, dtype = tuple(range(2, x.ndim)), accumulate_dtype(x)
-    size = x[0, 0].numel()
-    mean = x.sum(axes, dtype=dtype) / size
-    apart = x.to(dtype) - spread(mean, x)
-    rest = apart.sum(axes) / size  # what rounding of the mean left over
-    var = apart.square_().sum(axes) / size - rest.square()
-    return mean, var.clamp_min_(0)
-
-
-def _looped_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    parts = [torch.batch_norm_update_stats(x[n : n + 1], None, None, 0.0) for n in range(len(x))]
+def _slice_moments(x: Tensor, runs: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+    parts = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in _split(x, runs)]
     mean = torch.stack([mean for mean, _ in parts])
     var = torch.stack([var for _, var in parts])
     return mean.to(accumulate_dtype(x)), var.to(accumulate_dtype(x))
+
+
+def _split(x: Tensor, runs: Sequence[int] | None) -> tuple[Tensor, ...]:
+    return x.split(1 if runs is None else list(runs))
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -103,22 +120,28 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         scale: (N, C).
         shift: (N, C).
     """
-    if not _native(x) or is_channels_last(x):
+    if way_of(x) != "rows":
         return torch.addcmul(spread(shift.to(x.dtype), x), x, spread(scale.to(x.dtype), x))
+    zero = torch.zeros(scale.numel(), dtype=scale.dtype)
+    return normalize_rows(x, scale, shift, zero, torch.ones_like(zero), 0.0)
+
+
+def normalize_rows(
+    x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor, eps: float
+) -> Tensor:
+    """Normalize with given moments, (N, C) or flattened each; for the way ``rows``, no gradient."""
     x = x.contiguous()
-    rows, output = _rows(x), torch.empty_like(x)
-    zero = torch.zeros(rows.shape[1], dtype=scale.dtype)
-    unused = scale.new_empty(0)
+    output, unused = torch.empty_like(x), scale.new_empty(0)
     # `out=` writes into a fresh tensor: a view could not be followed by an in-place activation.
     torch.native_batch_norm(
-        rows,
+        _rows(x),
         scale.reshape(-1),
         shift.reshape(-1),
-        zero,
-        torch.ones_like(zero),
+        mean.reshape(-1),
+        var.reshape(-1),
         False,
         0.0,
-        0.0,
+        eps,
         out=(_rows(output), unused, unused.clone()),
     )
     return output
@@ -129,12 +152,13 @@ def dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     dtype = accumulate_dtype(x)
     if x.ndim == 2:
         return grad.to(dtype), grad.to(dtype) * x.to(dtype)
-    if is_channels_last(x):
-        grad = grad.contiguous(memory_format=_memory_format(x))
-        if _looped(x):
-            return _looped_dots(grad, x)
-    elif _native(x):
+    way = way_of(x)
+    if way == "rows":
         return _row_dots(grad.contiguous(), x.contiguous())
+    if is_channels_last(x):
+        grad = like(grad, x)
+    if way == "slices":
+        return _slice_dots(grad, x)
     axes = tuple(range(2, x.ndim))
     return grad.sum(axes, dtype=dtype), (grad.to(dtype) * x.to(dtype)).sum(axes)
 
@@ -158,14 +182,34 @@ def _row_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return total.view(x.shape[:2]), product.view(x.shape[:2])
 
 
-def _looped_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def _slice_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     one = torch.ones(x.shape[1], dtype=accumulate_dtype(x))
     fixed = (one, None, None, torch.zeros_like(one), one, True, 0.0, [False, True, True])
-    parts = [
-        torch.ops.aten.native_batch_norm_backward(grad[n : n + 1], x[n : n + 1], *fixed)
-        for n in range(len(x))
-    ]
+    backward = torch.ops.aten.native_batch_norm_backward
+    parts = [backward(*pair, *fixed) for pair in zip(grad.split(1), x.split(1), strict=True)]
     return torch.stack([part[2] for part in parts]), torch.stack([part[1] for part in parts])
+
+
+def strided(x: Tensor, stride: int) -> Tensor:
+    """Every ``stride``-th pixel along each axis of ``x`` (N, C, *), as a view."""
+    if stride == 1 or x.ndim == 2:
+        return x
+    return x[(slice(None), slice(None), *[slice(None, None, stride)] * (x.ndim - 2))]
+
+
+def subsample(x: Tensor, stride: int) -> Tensor:
+    """Every ``stride``-th pixel along each axis, in x's layout."""
+    if stride == 1 or x.ndim == 2:
+        return x
+    return like(strided(x, stride), x)
+
+
+def like(tensor: Tensor, x: Tensor) -> Tensor:
+    """``tensor`` in the memory layout of ``x``: channels last, or contiguous."""
+    if not is_channels_last(x):
+        return tensor.contiguous()
+    last = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    return tensor.contiguous(memory_format=last)
 
 
 def combine(grad: Tensor, x: Tensor, scale: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
@@ -176,7 +220,3 @@ def combine(grad: Tensor, x: Tensor, scale: Tensor, slope: Tensor, offset: Tenso
     dtype = accumulate_dtype(x)
     wide = grad.to(dtype) * spread(scale, x) + x.to(dtype) * spread(slope, x) + spread(offset, x)
     return wide.to(x.dtype)
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if x.ndim == 4 else torch.channels_last_3d

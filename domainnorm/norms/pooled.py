@@ -9,7 +9,9 @@ whole batch. With moments m, v (N, C) of samples, M, V (K, C) of groups, R = rsq
     dshift = Σ dy,   dscale = (Σ dy·x - M[k] dshift) R[k]
     G1, G2 = group sums of scale·dshift and scale·dscale over the values in the group
 
-Two passes over x forward, two backward, and nothing of x's size is kept beyond x itself.
+Two passes over x forward, two backward, and nothing of x's size is kept beyond x itself. With a
+stride, moments are those of every k-th pixel along each axis, n values of them; G1 and G2 are still
+sums over all pixels, and p · x + q reaches the sampled ones alone.
 """
 
 from __future__ import annotations
@@ -19,24 +21,40 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from domainnorm.norms.layout import accumulate_dtype, affine, combine, dots, moments, spread
+from domainnorm.norms.layout import (
+    accumulate_dtype,
+    affine,
+    combine,
+    dots,
+    is_channels_last,
+    like,
+    moments,
+    spread,
+    strided,
+    subsample,
+    way_of,
+)
+from domainnorm.norms.partition import Partition
+from domainnorm.norms.ranks import sum_over_ranks
 
 
 class Pool(NamedTuple):
-    """Which samples share moments.
+    """Which samples and pixels share moments.
 
     Args:
-        group: Group of each sample, (N,) int64, in ``0..num_groups-1``.
-        num_groups: K.
+        groups: Groups of samples.
         fallback_mean: (K, C), used by a group that holds a single value per channel, whose
             variance would be zero; None: such a group is normalized to its shift.
         fallback_var: (K, C), as above.
+        stride: Moments are those of every ``stride``-th pixel along each axis.
+        sync: Groups go on over the ranks of the default process group; all ranks must call.
     """
 
-    group: Tensor
-    num_groups: int
+    groups: Partition
     fallback_mean: Tensor | None = None
     fallback_var: Tensor | None = None
+    stride: int = 1
+    sync: bool = False
 
 
 class Pooled(NamedTuple):
@@ -82,38 +100,65 @@ def plain_pooled_norm(x: Tensor, scale: Tensor, shift: Tensor, pool: Pool, eps: 
     """`pooled_norm` in plain differentiable operations: for compilers and double backward."""
     axes = tuple(range(2, x.ndim))
     wide = x.to(accumulate_dtype(x))
-    mean = wide.mean(axes) if axes else wide
-    var = wide.var(axes, unbiased=False) if axes else torch.zeros_like(wide)
-    mean, var, values, _ = _pool(mean, var, pool, x[0, 0].numel())
-    s = scale * torch.rsqrt(var + eps).index_select(0, pool.group)
-    t = shift - mean.index_select(0, pool.group) * s
+    sampled = subsample(wide, pool.stride)
+    mean = sampled.mean(axes) if axes else wide
+    var = sampled.var(axes, unbiased=False) if axes else torch.zeros_like(wide)
+    mean, var, values = _pool(_Rows(mean, var, pool.groups.group), sampled[0, 0].numel(), pool)
+    s = scale * pool.groups.gather(torch.rsqrt(var + eps))
+    t = shift - pool.groups.gather(mean) * s
     output = (wide * spread(s, x) + spread(t, x)).to(x.dtype)
     return Pooled(output, mean.detach(), var.detach(), values)
 
 
-def _pool(
-    mean: Tensor, var: Tensor, pool: Pool, size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Moments of groups (K, C), values per group (K, 1), and 1/values or 0 where they are fixed."""
-    count = torch.zeros(pool.num_groups, 1, dtype=mean.dtype, device=mean.device)
-    count = count.index_add(0, pool.group, torch.ones_like(mean[:, :1]))
-    share = count.clamp(min=1).reciprocal()
-    group_mean = _group_sum(mean, pool) * share
-    apart = mean - group_mean.index_select(0, pool.group)
-    group_var = _group_sum(var + apart.square(), pool) * share
-    values = count * size
-    inverse = share / size
-    if pool.fallback_mean is not None and pool.fallback_var is not None:
+class _Rows(NamedTuple):
+    """Moments (R, C) of samples or of runs of samples, each of which lies in one group."""
+
+    mean: Tensor
+    var: Tensor
+    group: Tensor | None
+    samples: Tensor | None = None
+
+
+def _rows(x: Tensor, groups: Partition) -> _Rows:
+    """Moments of runs where the kernels take whole runs at once, else of samples."""
+    runs = groups.runs
+    if runs is not None and is_channels_last(x) and way_of(x, len(runs.lengths)) == "slices":
+        return _Rows(*moments(x, runs.lengths), runs.group, runs.samples)
+    return _Rows(*moments(x), groups.group)
+
+
+def _pool(rows: _Rows, size: int, pool: Pool) -> tuple[Tensor, Tensor, Tensor]:
+    """Moments of groups (K, C) and values per group (K, 1), from rows of ``size`` pixels each."""
+    if rows.group is None:
+        return rows.mean, rows.var, pool.groups.count * size
+    group, num_groups = rows.group, pool.groups.num_groups
+    values = pool.groups.count * size
+    total = _group_sum(_weighted(rows.mean, rows), group, num_groups)
+    if pool.sync:
+        packed = sum_over_ranks(torch.cat([total * size, values.to(total.dtype)], dim=1))
+        total, values = packed[:, :-1], packed[:, -1:].detach()
+    divisor = (values if pool.sync else pool.groups.count).clamp(min=1)
+    mean = total / divisor
+    apart = rows.mean - mean.index_select(0, group)
+    total = _group_sum(_weighted(rows.var + apart * apart, rows), group, num_groups)
+    if pool.sync:
+        total = sum_over_ranks(total * size)
+    var = total / divisor
+    if size == 1 and pool.fallback_mean is not None and pool.fallback_var is not None:
         lone = values == 1
-        group_mean = torch.where(lone, pool.fallback_mean.to(mean.dtype), group_mean)
-        group_var = torch.where(lone, pool.fallback_var.to(mean.dtype), group_var)
-        inverse = inverse.masked_fill(lone, 0.0)
-    return group_mean, group_var, values, inverse
+        mean = torch.where(lone, pool.fallback_mean.to(mean.dtype), mean)
+        var = torch.where(lone, pool.fallback_var.to(mean.dtype), var)
+    return mean, var, values
 
 
-def _group_sum(per_sample: Tensor, pool: Pool) -> Tensor:
-    zeros = per_sample.new_zeros(pool.num_groups, per_sample.shape[1])
-    return zeros.index_add(0, pool.group, per_sample)
+def _weighted(per_row: Tensor, rows: _Rows) -> Tensor:
+    return per_row if rows.samples is None else per_row * rows.samples
+
+
+def _group_sum(per_row: Tensor, group: Tensor | None, num_groups: int) -> Tensor:
+    if group is None:
+        return per_row
+    return per_row.new_zeros(num_groups, per_row.shape[1]).index_add_(0, group, per_row)
 
 
 class _PooledNorm(torch.autograd.Function):
@@ -123,13 +168,14 @@ class _PooledNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, pool: Pool, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        size = x[0, 0].numel() if x.ndim > 2 else 1
-        mean, var, values, inverse = _pool(*moments(x), pool, size)
+        sampled, groups = subsample(x, pool.stride), pool.groups
+        size = sampled[0, 0].numel() if x.ndim > 2 else 1
+        mean, var, values = _pool(_rows(sampled, groups), size, pool)
         rstd = torch.rsqrt(var + eps)
-        s = scale * rstd.index_select(0, pool.group)
-        t = shift - mean.index_select(0, pool.group) * s
+        s = scale * groups.gather(rstd)
+        t = torch.addcmul(shift.to(s.dtype), groups.gather(mean), s, value=-1)
         output = affine(x, s, t)
-        ctx.save_for_backward(x, scale, shift, mean, rstd, inverse)
+        ctx.save_for_backward(x, scale, shift, mean, rstd, values)
         ctx.pool, ctx.eps = pool, eps
         ctx.mark_non_differentiable(mean, var, values)
         return output, mean, var, values
@@ -137,7 +183,7 @@ class _PooledNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         grad = gradients[0]
-        x, scale, shift, mean, rstd, inverse = ctx.saved_tensors
+        x, scale, shift, mean, rstd, values = ctx.saved_tensors
         pool: Pool = ctx.pool
         if torch.is_grad_enabled():  # create_graph=True: differentiate the plain formula instead
             inputs = [tensor for tensor in (x, scale, shift) if tensor.requires_grad]
@@ -147,13 +193,40 @@ class _PooledNorm(torch.autograd.Function):
             needs = (x.requires_grad, scale.requires_grad, shift.requires_grad)
             return (*(next(found) if need else None for need in needs), None, None)
         dshift, product = dots(grad, x)
-        mean, rstd = mean.index_select(0, pool.group), rstd.index_select(0, pool.group)
-        dscale = (product - mean * dshift) * rstd
-        if not ctx.needs_input_grad[0]:
-            return None, dscale.to(scale.dtype), dshift.to(shift.dtype), None, None
-        first = (_group_sum(scale * dshift, pool) * inverse).index_select(0, pool.group)
-        second = (_group_sum(scale * dscale, pool) * inverse).index_select(0, pool.group)
-        p = -rstd.square() * second
-        q = -rstd * first - p * mean
-        dx = combine(grad, x, scale * rstd, p, q)
+        row_rstd = pool.groups.gather(rstd)
+        centred = torch.addcmul(product, pool.groups.gather(mean), dshift, value=-1)
+        dscale = centred.mul_(row_rstd)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            p, q = _slopes(scale * dshift, scale * dscale, (mean, rstd, values), pool)
+            dx = _input_gradient(grad, x, scale * row_rstd, (p, q), pool.stride)
         return dx, dscale.to(scale.dtype), dshift.to(shift.dtype), None, None
+
+
+def _slopes(
+    first: Tensor, second: Tensor, saved: tuple[Tensor, Tensor, Tensor], pool: Pool
+) -> tuple[Tensor, Tensor]:
+    """P and q of each sample, (N, C), from its terms of G1 and G2."""
+    mean, rstd, values = saved
+    groups = pool.groups
+    first = _group_sum(first, groups.group, groups.num_groups)
+    second = _group_sum(second, groups.group, groups.num_groups)
+    if pool.sync:
+        first, second = sum_over_ranks(torch.cat([first, second], dim=1)).chunk(2, dim=1)
+    share = rstd / values.clamp(min=1)
+    if pool.fallback_mean is not None:  # moments that were not those of the batch
+        share = share.masked_fill(values == 1, 0.0)
+    p = (share * rstd).mul_(second).neg_()
+    q = torch.addcmul(share * first, p, mean).neg_()
+    return groups.gather(p), groups.gather(q)
+
+
+def _input_gradient(
+    grad: Tensor, x: Tensor, scale: Tensor, slopes: tuple[Tensor, Tensor], stride: int
+) -> Tensor:
+    if stride == 1:
+        return combine(grad, x, scale, *slopes)
+    dx = affine(like(grad, x), scale, torch.zeros_like(scale))
+    at_pixels = combine(subsample(grad, stride), subsample(x, stride), scale, *slopes)
+    strided(dx, stride).copy_(at_pixels)
+    return dx

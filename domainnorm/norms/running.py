@@ -6,9 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from domainnorm.errors import DomainNormError
 from domainnorm.norms.base import Statistics
-from domainnorm.norms.layout import affine, is_channels_last
+from domainnorm.norms.layout import accumulate_dtype, normalize_rows, spread, way_of
+from domainnorm.norms.partition import Partition
 from domainnorm.norms.pooled import Pool, Pooled, pooled_norm
+from domainnorm.norms.ranks import several_ranks
 
 
 class RunningMoments(Statistics):
@@ -17,13 +20,16 @@ class RunningMoments(Statistics):
     Training: moments of the group in this batch; ``running += momentum · (batch - running)`` for
     the groups that are present, with the unbiased variance, as in PyTorch. A group that holds a
     single value per channel has no variance: its running moments normalize it and stay as they
-    are. Evaluation: running moments.
+    are. When several ranks train together, a group's moments are those of its samples on all of
+    them. Evaluation: running moments.
 
     Args:
         num_features: C.
         num_rows: Rows of running moments, R.
         momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
         eps: Added to the variance.
+        stride: Moments of a batch are those of every ``stride``-th pixel along each axis, ≥ 1.
+        sync: Whether moments go on over ranks; every rank must then run every layer equally often.
 
     Shape:
         ``running_mean``, ``running_var``: (R, C). ``num_batches_tracked``: (R,), batches each row
@@ -35,14 +41,28 @@ class RunningMoments(Statistics):
     num_batches_tracked: Tensor
 
     def __init__(
-        self, num_features: int, num_rows: int, *, momentum: float | None = 0.1, eps: float = 1e-5
+        self,
+        num_features: int,
+        num_rows: int,
+        *,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+        stride: int = 1,
+        sync: bool = True,
     ) -> None:
         super().__init__()
         self.momentum = momentum
         self.eps = eps
+        self.stride = checked_stride(stride)
+        self.sync = sync
         self.register_buffer("running_mean", torch.zeros(num_rows, num_features))
         self.register_buffer("running_var", torch.ones(num_rows, num_features))
         self.register_buffer("num_batches_tracked", torch.zeros(num_rows, dtype=torch.long))
+
+    @property
+    def keeps_function(self) -> bool:
+        """Evaluation with the moments of the replaced layer is that layer."""
+        return True
 
     @torch.no_grad()
     def start(self, mean: Tensor, var: Tensor, batches: Tensor | None) -> None:
@@ -52,14 +72,38 @@ class RunningMoments(Statistics):
         if batches is not None:
             self.num_batches_tracked.copy_(batches.expand_as(self.num_batches_tracked))
 
-    def normalize_groups(self, x: Tensor, scale: Tensor, shift: Tensor, group: Tensor) -> Tensor:
-        """Training: normalize with the moments of each group (N,), and track them."""
-        pool = Pool(group, len(self.running_mean), self.running_mean, self.running_var)
-        pooled = pooled_norm(x, scale, shift, pool, self.eps)
+    @property
+    def synchronizes(self) -> bool:
+        """Whether moments of this step go on over several ranks."""
+        return self.sync and several_ranks()
+
+    def normalize_groups(
+        self, x: Tensor, scale: Tensor, shift: Tensor, groups: Partition
+    ) -> Tensor:
+        """Training: normalize with the moments of each group, and track them.
+
+        ``scale``, ``shift``: (N or 1, C).
+        """
+        row = self._single_row(x, scale, shift, groups)
+        if row is not None:
+            return self._normalize_single(x, scale[0], shift[0], row)
+        shape = (len(x), x.shape[1])
+        pool = Pool(groups, self.running_mean, self.running_var, self.stride, self.synchronizes)
+        pooled = pooled_norm(x, scale.expand(shape), shift.expand(shape), pool, self.eps)
         self._track(pooled)
         return pooled.output
 
-    def normalize_single(self, x: Tensor, scale: Tensor, shift: Tensor, row: int) -> Tensor:
+    def _single_row(self, x: Tensor, scale: Tensor, shift: Tensor, groups: Partition) -> int | None:
+        """The one group of the batch, where torch's own batch norm serves, or None."""
+        if groups.runs is None or len(groups.runs.labels) != 1 or x[:, 0].numel() == 1:
+            return None
+        # Rows that are one row in memory: expanded, or gathered for a batch of one domain.
+        shared = len(scale) == len(shift) == 1 or (scale.stride(0) == 0 and shift.stride(0) == 0)
+        if self.stride > 1 or self.synchronizes or not shared:
+            return None
+        return groups.runs.labels[0]
+
+    def _normalize_single(self, x: Tensor, scale: Tensor, shift: Tensor, row: int) -> Tensor:
         """Training: all samples belong to one row, so torch's own batch norm serves; (C,) each."""
         mean, var = self.running_mean[row], self.running_var[row]
         self.num_batches_tracked[row] += 1
@@ -74,26 +118,30 @@ class RunningMoments(Statistics):
         """Evaluation: given moments (N, C) or (1, C) of each sample, no state changes."""
         if len(scale) == len(mean) == 1:
             return F.batch_norm(x, mean[0], var[0], scale[0], shift[0], False, 0.0, self.eps)
-        per_sample = torch.rsqrt(var.to(scale.dtype) + self.eps) * scale
-        offset = shift - mean.to(scale.dtype) * per_sample
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_channels_last(x):
-            return _differentiable_affine(x, per_sample, offset)
-        return affine(x, per_sample, offset)
+        shape, dtype = (len(x), x.shape[1]), accumulate_dtype(x)
+        scale, shift, mean, var = (t.to(dtype).expand(shape) for t in (scale, shift, mean, var))
+        traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if not traced and way_of(x) == "rows":
+            return normalize_rows(x, scale, shift, mean, var, self.eps)
+        per_sample = torch.rsqrt(var + self.eps) * scale
+        offset = torch.addcmul(shift, mean, per_sample, value=-1).to(x.dtype)
+        return torch.addcmul(spread(offset, x), x, spread(per_sample.to(x.dtype), x))
 
     @torch.no_grad()
     def _track(self, pooled: Pooled) -> None:
-        values = pooled.values
+        values = pooled.values.to(self.running_mean.dtype)
         seen = values > 1  # (R, 1)
         self.num_batches_tracked += seen[:, 0]
-        unbiased = pooled.var * (values / (values - 1).clamp(min=1))
         factor: Tensor | float
         if self.momentum is None:
             factor = self.num_batches_tracked.clamp(min=1).reciprocal()[:, None]
         else:
             factor = self.momentum
+        # A weight of zero leaves absent rows as they are, bit for bit.
+        weight = (seen * factor).to(values.dtype)
+        unbiased = pooled.var * (values / (values - 1).clamp(min=1))
         for running, batch in ((self.running_mean, pooled.mean), (self.running_var, unbiased)):
-            moved = running + factor * (batch.to(running.dtype) - running)
-            running.copy_(torch.where(seen, moved, running))
+            running.lerp_(batch.to(running.dtype), weight)
 
     def extra_repr(self) -> str:
         """Shapes and constants, for ``print(model)``."""
@@ -101,7 +149,12 @@ class RunningMoments(Statistics):
         return f"{features}, rows={rows}, momentum={self.momentum}, eps={self.eps}"
 
 
-def _differentiable_affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    axes = (1,) * (x.ndim - 2)
-    scale, shift = (t.to(x.dtype).reshape(*t.shape, *axes) for t in (scale, shift))
-    return torch.addcmul(shift, x, scale)
+def checked_stride(stride: int) -> int:
+    """``stride``, at least 1.
+
+    Raises:
+        DomainNormError: It is smaller.
+    """
+    if stride < 1:
+        raise DomainNormError(f"stride: got {stride}, expected 1 (every pixel) or more")
+    return stride

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from domainnorm.condition import Condition
+from domainnorm.norms.partition import Partition, partition
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
 
@@ -21,6 +23,8 @@ class BatchStatistics(RunningMoments):
         num_domains: D; the moments do not depend on it.
         momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
         eps: Added to the variance.
+        stride: In training, moments are those of every ``stride``-th pixel along each axis.
+        sync: Whether moments go on over ranks when several train together.
 
     Reference:
         Ioffe and Szegedy, Batch Normalization, ICML 2015, arXiv:1502.03167, alg. 1 and 2.
@@ -33,16 +37,22 @@ class BatchStatistics(RunningMoments):
         *,
         momentum: float | None = 0.1,
         eps: float = 1e-5,
+        stride: int = 1,
+        sync: bool = True,
     ) -> None:
-        super().__init__(num_features, 1, momentum=momentum, eps=eps)
+        super().__init__(num_features, 1, momentum=momentum, eps=eps, stride=stride, sync=sync)
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C)."""
         if not self.training:
             mean, var = self.running_mean, self.running_var
             return self.normalize_tracked(x, scale, shift, mean, var)
-        if len(scale) == 1 and x[:, 0].numel() > 1:
-            return self.normalize_single(x, scale[0], shift[0], 0)
-        expanded = (len(x), x.shape[1])
-        group = self.num_batches_tracked.new_zeros(len(x))
-        return self.normalize_groups(x, scale.expand(expanded), shift.expand(expanded), group)
+        return self.normalize_groups(x, scale, shift, self._whole(len(x), condition))
+
+    def _whole(self, num_samples: int, condition: Condition) -> Partition:
+        def derive() -> Partition:
+            return partition(self.num_batches_tracked.new_zeros(num_samples), 1)
+
+        if torch.compiler.is_compiling():
+            return derive()
+        return condition.once(("whole batch", num_samples, self.num_batches_tracked.device), derive)

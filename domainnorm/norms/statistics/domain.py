@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
+from domainnorm.norms.partition import by_domain
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
 
@@ -25,6 +25,8 @@ class DomainStatistics(RunningMoments):
         num_domains: D.
         momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
         eps: Added to the variance.
+        stride: In training, moments are those of every ``stride``-th pixel along each axis.
+        sync: Whether moments go on over ranks when several train together.
 
     Reference:
         Chang et al., Domain-Specific Batch Normalization, CVPR 2019, arXiv:1906.03950, eq. 2.
@@ -38,8 +40,12 @@ class DomainStatistics(RunningMoments):
         *,
         momentum: float | None = 0.1,
         eps: float = 1e-5,
+        stride: int = 1,
+        sync: bool = True,
     ) -> None:
-        super().__init__(num_features, num_domains, momentum=momentum, eps=eps)
+        super().__init__(
+            num_features, num_domains, momentum=momentum, eps=eps, stride=stride, sync=sync
+        )
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
@@ -56,11 +62,8 @@ class DomainStatistics(RunningMoments):
                 "domain statistics in training need one label per sample, got soft weights; pass "
                 "domain=, or call model.eval()"
             )
-        row = self._single(x, domain)
-        if row is not None:
-            return self.normalize_single(x, scale[0], shift[0], row)
-        expanded = (len(x), x.shape[1])
-        return self.normalize_groups(x, scale.expand(expanded), shift.expand(expanded), domain)
+        groups = by_domain(condition, domain, len(self.running_mean))
+        return self.normalize_groups(x, scale, shift, groups)
 
     def _moments(self, condition: Condition) -> tuple[Tensor, Tensor]:
         mean = condition.select(self.running_mean)
@@ -68,14 +71,3 @@ class DomainStatistics(RunningMoments):
             return mean, condition.select(self.running_var)
         second = condition.select(self.running_var + self.running_mean.square())
         return mean, (second - mean.square()).clamp(min=0)
-
-    @staticmethod
-    def _single(x: Tensor, domain: Tensor) -> int | None:
-        """The one domain of the batch, where torch's batch norm serves, or None.
-
-        Not on a GPU, where reading the labels would cost a synchronization.
-        """
-        if torch.compiler.is_compiling() or x.device.type != "cpu" or x[:, 0].numel() < 2:
-            return None
-        first = int(domain[0])
-        return first if bool((domain == first).all()) else None
