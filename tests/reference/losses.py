@@ -39,3 +39,15 @@ def balanced_weights(counts):
     inverse = [1 / count if count else 0.0 for count in counts]
     mean = sum(count * w for count, w in zip(counts, inverse, strict=True)) / sum(counts)
     return [w / mean for w in inverse]
+
+
+def domain_rows(tables):
+    """Mean over tables of the mean squared distance of rows to their mean; nested lists."""
+    distances = []
+    for table in tables:
+        total = 0.0
+        for c in range(len(table[0])):
+            mean = sum(row[c] for row in table) / len(table)
+            total += sum((row[c] - mean) ** 2 for row in table)
+        distances.append(total / (len(table) * len(table[0])))
+    return sum(distances) / len(distances)
