@@ -87,7 +87,7 @@ class MixedStatistics(DomainStatistics):
                 "size; choose a divisor"
             )
         rows = num_domains if "domain" in parts else 1
-        super().__init__(num_features, rows, momentum=momentum, eps=eps)
+        super().__init__(num_features, rows, momentum=momentum, eps=eps, sync=False)
         self.parts = tuple(parts)
         self.gate = gate
         self.alpha = alpha

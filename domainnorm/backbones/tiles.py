@@ -1,0 +1,176 @@
+"""Dense outputs of images that are larger than memory allows: tile by tile, without seams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from domainnorm.backbones.model import DomainModel
+from domainnorm.backbones.probe import evaluating
+from domainnorm.condition import RecordedMoments
+from domainnorm.errors import DomainNormError
+from domainnorm.norms.statistics.thumbnail import ThumbnailStatistics
+
+Domain = Tensor | Sequence[str] | str | int | None
+
+
+def tiled_inference(
+    model: DomainModel,
+    image: Tensor,
+    *,
+    tile: int,
+    overlap: int,
+    thumbnail_size: int | None = None,
+    domain: Domain = None,
+    batch_size: int = 4,
+    progress: bool = True,
+) -> Tensor:
+    """Run a dense model on tiles of each image and blend them over their overlap.
+
+    Each output pixel is the mean of the tiles that cover it, weighted by windows that fall off
+    towards the edge of a tile as a squared cosine and sum to one. A model with ``thumbnail``
+    statistics sees a small copy of each image once, whose moments normalize all of its tiles.
+    Memory: the output, and ``batch_size`` tiles at a time. Evaluation mode, no gradients.
+
+    Args:
+        model: Its output has the size of its input, (N, K, H, W).
+        image: (N, C, H, W).
+        tile: Side of a tile, pixels; an image with a shorter side is covered by one.
+        overlap: Pixels that neighbouring tiles share, in ``0..tile-1``; twice the radius of what
+            an output pixel sees hides the padding at the edges of tiles.
+        thumbnail_size: Longer side of the small copy, pixels; None: that of a tile.
+        domain: See `DomainModel.forward`.
+        batch_size: Tiles at a time.
+        progress: Show a bar on standard error, where that is a terminal.
+
+    Returns:
+        (N, K, H, W), on the device of the image.
+
+    Raises:
+        DomainNormError: Sizes that do not fit, or a model whose output is of another size.
+        ConditionError: See `DomainModel.forward`.
+    """
+    _check(image, tile, overlap, thumbnail_size, batch_size)
+    height, width = image.shape[-2:]
+    rows, columns = _windows(height, tile, overlap, image), _windows(width, tile, overlap, image)
+    needs_thumbnail = any(
+        isinstance(norm.statistics, ThumbnailStatistics) for norm in model.norms()
+    )
+    output: Tensor | None = None
+    total = len(image) * math.ceil(len(rows) * len(columns) / batch_size)
+    console = Console(stderr=True)
+    bar = Progress(console=console, disable=not (progress and console.is_terminal))
+    with evaluating(model), bar:
+        task = bar.add_task("tiles", total=total)
+        for n in range(len(image)):
+            own = _of_sample(domain, n)
+            recorded = None
+            if needs_thumbnail:
+                small = _thumbnail(image[n : n + 1], thumbnail_size or tile)
+                recorded = model.record_moments(small, own)
+            for places in _batches(rows, columns, batch_size):
+                predicted = _predict(model, image[n], places, own, recorded)
+                if output is None:
+                    output = predicted.new_zeros(len(image), predicted.shape[1], height, width)
+                for place, values in zip(places, predicted, strict=True):
+                    (top, vertical), (left, horizontal) = place
+                    part = output[n, :, top : top + len(vertical), left : left + len(horizontal)]
+                    part += values * vertical[:, None].to(values) * horizontal.to(values)
+                bar.advance(task)
+    assert output is not None  # there is at least one image, and one tile
+    return output.to(image.device)
+
+
+Window = tuple[int, Tensor]
+
+
+def _windows(size: int, tile: int, overlap: int, image: Tensor) -> list[Window]:
+    """First pixel and weights of each tile along one axis; weights of all tiles sum to one."""
+    tile = min(tile, size)
+    starts = list(range(0, size - tile, max(tile - overlap, 1))) + [size - tile]
+    ramp = torch.ones(tile, dtype=torch.float64)
+    rising = torch.arange(min(overlap, tile), dtype=torch.float64) + 0.5
+    rising = torch.sin(rising / max(overlap, 1) * (math.pi / 2)).square()
+    ramp[: len(rising)] *= rising
+    ramp[tile - len(rising) :] *= rising.flip(0)
+    covered = torch.zeros(size, dtype=torch.float64)
+    for start in starts:
+        covered[start : start + tile] += ramp
+    return [(start, (ramp / covered[start : start + tile]).to(image.device)) for start in starts]
+
+
+def _batches(
+    rows: list[Window], columns: list[Window], batch_size: int
+) -> Iterator[list[tuple[Window, Window]]]:
+    places = [(row, column) for row in rows for column in columns]
+    for first in range(0, len(places), batch_size):
+        yield places[first : first + batch_size]
+
+
+def _predict(
+    model: DomainModel,
+    image: Tensor,
+    places: list[tuple[Window, Window]],
+    domain: Domain,
+    thumbnail: RecordedMoments | None,
+) -> Tensor:
+    """Outputs (B, K, h, w) for the tiles of one image (C, H, W)."""
+    tiles = torch.stack(
+        [
+            image[:, top : top + len(vertical), left : left + len(horizontal)]
+            for (top, vertical), (left, horizontal) in places
+        ]
+    )
+    if isinstance(domain, Tensor):
+        domain = domain.expand(len(tiles))
+    predicted: Any = model(tiles, domain, thumbnail=thumbnail)
+    if not isinstance(predicted, Tensor) or predicted.shape[2:] != tiles.shape[2:]:
+        found = (
+            tuple(predicted.shape) if isinstance(predicted, Tensor) else type(predicted).__name__
+        )
+        raise DomainNormError(
+            f"tiled_inference: the model gives {found} for tiles {tuple(tiles.shape)}, expected "
+            "outputs of the size of the input; use a segmentation network, upsampled to its input"
+        )
+    return predicted
+
+
+def _of_sample(domain: Domain, n: int) -> Domain:
+    """What is known of sample n: a label (1,), or a name for all of its tiles."""
+    if isinstance(domain, Tensor):
+        return domain[n : n + 1]
+    if domain is None or isinstance(domain, (str, int)):
+        return domain
+    return domain[n]
+
+
+def _thumbnail(image: Tensor, size: int) -> Tensor:
+    height, width = image.shape[-2:]
+    longer = max(height, width)
+    if longer <= size:
+        return image
+    shape = [max(1, round(side * size / longer)) for side in (height, width)]
+    return F.interpolate(image, shape, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _check(
+    image: Tensor, tile: int, overlap: int, thumbnail_size: int | None, batch_size: int
+) -> None:
+    if image.ndim != 4 or not image.numel():
+        raise DomainNormError(
+            f"tiled_inference: got an image of shape {tuple(image.shape)}, expected (N, C, H, W)"
+        )
+    if tile < 1 or not 0 <= overlap < tile:
+        raise DomainNormError(
+            f"tiled_inference: tile={tile}, overlap={overlap}; expected 0 <= overlap < tile"
+        )
+    for name, value in (("batch_size", batch_size), ("thumbnail_size", thumbnail_size)):
+        if value is not None and value < 1:
+            raise DomainNormError(f"tiled_inference: {name}={value}, expected 1 or more")
