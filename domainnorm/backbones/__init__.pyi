@@ -11,3 +11,4 @@ from .model import DomainModel as DomainModel
 from .moments import MomentEstimator as MomentEstimator
 from .rows import domain_parameters as domain_parameters
 from .rows import set_rows as set_rows
+from .tiles import tiled_inference as tiled_inference

@@ -60,9 +60,7 @@ def tiled_inference(
     _check(image, tile, overlap, thumbnail_size, batch_size)
     height, width = image.shape[-2:]
     rows, columns = _windows(height, tile, overlap, image), _windows(width, tile, overlap, image)
-    needs_thumbnail = any(
-        isinstance(norm.statistics, ThumbnailStatistics) for norm in model.norms()
-    )
+    kinds = {type(norm.statistics) for norm in model.norms()}
     output: Tensor | None = None
     total = len(image) * math.ceil(len(rows) * len(columns) / batch_size)
     console = Console(stderr=True)
@@ -72,17 +70,14 @@ def tiled_inference(
         for n in range(len(image)):
             own = _of_sample(domain, n)
             recorded = None
-            if needs_thumbnail:
+            if ThumbnailStatistics in kinds:
                 small = _thumbnail(image[n : n + 1], thumbnail_size or tile)
                 recorded = model.record_moments(small, own)
             for places in _batches(rows, columns, batch_size):
                 predicted = _predict(model, image[n], places, own, recorded)
                 if output is None:
                     output = predicted.new_zeros(len(image), predicted.shape[1], height, width)
-                for place, values in zip(places, predicted, strict=True):
-                    (top, vertical), (left, horizontal) = place
-                    part = output[n, :, top : top + len(vertical), left : left + len(horizontal)]
-                    part += values * vertical[:, None].to(values) * horizontal.to(values)
+                _add(output[n], places, predicted)
                 bar.advance(task)
     assert output is not None  # there is at least one image, and one tile
     return output.to(image.device)
@@ -91,10 +86,17 @@ def tiled_inference(
 Window = tuple[int, Tensor]
 
 
+def _add(output: Tensor, places: list[tuple[Window, Window]], predicted: Tensor) -> None:
+    """Add weighted tiles (B, K, h, w) to the output (K, H, W) of their image."""
+    for ((top, vertical), (left, horizontal)), values in zip(places, predicted, strict=True):
+        part = output[:, top : top + len(vertical), left : left + len(horizontal)]
+        part += values * vertical[:, None].to(values) * horizontal.to(values)
+
+
 def _windows(size: int, tile: int, overlap: int, image: Tensor) -> list[Window]:
     """First pixel and weights of each tile along one axis; weights of all tiles sum to one."""
     tile = min(tile, size)
-    starts = list(range(0, size - tile, max(tile - overlap, 1))) + [size - tile]
+    starts = [*range(0, size - tile, max(tile - overlap, 1)), size - tile]
     ramp = torch.ones(tile, dtype=torch.float64)
     rising = torch.arange(min(overlap, tile), dtype=torch.float64) + 0.5
     rising = torch.sin(rising / max(overlap, 1) * (math.pi / 2)).square()
@@ -132,11 +134,9 @@ def _predict(
         domain = domain.expand(len(tiles))
     predicted: Any = model(tiles, domain, thumbnail=thumbnail)
     if not isinstance(predicted, Tensor) or predicted.shape[2:] != tiles.shape[2:]:
-        found = (
-            tuple(predicted.shape) if isinstance(predicted, Tensor) else type(predicted).__name__
-        )
+        found = getattr(predicted, "shape", type(predicted).__name__)
         raise DomainNormError(
-            f"tiled_inference: the model gives {found} for tiles {tuple(tiles.shape)}, expected "
+            f"tiled_inference: the model gives {found} for tiles {tiles.shape}, expected "
             "outputs of the size of the input; use a segmentation network, upsampled to its input"
         )
     return predicted

@@ -64,7 +64,7 @@ def test_instance_statistics_leave_seams_that_thumbnails_do_not():
     image = gradient(1, 3, 16, 64)
     jumps = []
     for norm in ("tin", "cin"):
-        model = pointwise(norm, where=["all"]) if norm == "tin" else pointwise({"all": "cin"})
+        model = pointwise({"all": norm})
         flat = torch.linspace(-3, 3, 64).expand_as(image).contiguous()
         output = tiled_inference(model, flat, tile=16, overlap=0, domain="a")
         step = output.diff(dim=-1).abs().amax((0, 1, 2))
@@ -132,7 +132,7 @@ def test_sizes_that_do_not_fit_are_refused(options, message):
 def test_a_classifier_is_refused():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = convert_norms(network, "bn", ["a"])
-    with pytest.raises(DomainNormError, match=r"gives \(1, 3\) for tiles \(1, 3, 8, 8\)"):
+    with pytest.raises(DomainNormError, match=r"gives .*\[1, 3\].* for tiles .*\[1, 3, 8, 8\]"):
         tiled_inference(model, torch.randn(1, 3, 8, 8), tile=8, overlap=0)
 
 
