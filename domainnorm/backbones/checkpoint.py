@@ -16,6 +16,7 @@ from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.rows import set_rows
 from domainnorm.errors import CheckpointError
 from domainnorm.norms import ConditionalNorm
+from domainnorm.norms.running import RunningMoments
 
 VERSION = 1
 
@@ -143,7 +144,8 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
 def _tables(path: str, norm: ConditionalNorm) -> list[str]:
     """Names of what may have a row per domain, in the state of the model."""
     names = [f"modulation.{name}" for name in norm.modulation.row_names]
-    names += [f"statistics.{name}" for name in norm.statistics.state_dict()]
+    if isinstance(norm.statistics, RunningMoments):
+        names += [f"statistics.{name}" for name in RunningMoments.row_names]
     return [f"{path}.{name}" for name in names]
 
 

@@ -213,5 +213,5 @@ def _describe(
         for tensor in (*new.modulation.rows(), *moments)
         if len(tensor) > 1
     )
-    exact = new.statistics.keeps_function
+    exact = new.statistics.keeps_function and new.modulation.keeps_function
     return ConvertedLayer(path, type(old).__name__, choice.name, exact, per_domain, note)

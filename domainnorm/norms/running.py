@@ -36,6 +36,7 @@ class RunningMoments(Statistics):
         has seen.
     """
 
+    row_names = ("running_mean", "running_var", "num_batches_tracked")
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor

@@ -37,6 +37,18 @@ def test_known_domains_give_the_saved_outputs(tmp_path, domains, norm):
         torch.testing.assert_close(other(IMAGE, name), model(IMAGE, name), rtol=0, atol=0)
 
 
+def test_what_domains_share_is_not_reordered_even_if_it_has_as_many_rows(tmp_path):
+    norm = {"statistics": "domain", "modulation": "lowrank", "rank": 2}
+    model, other = make(norm=norm), make(("b", "a"), norm=norm)
+    for layer in model.norms():
+        for code in layer.modulation.rows():
+            torch.nn.init.normal_(code)
+    save_model(model, tmp_path / "model.safetensors", "test_resnet", CLASSES)
+    load_model(other, tmp_path / "model.safetensors")
+    for name in ("a", "b"):
+        torch.testing.assert_close(other(IMAGE, name), model(IMAGE, name), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(("sources", "as_source"), [(["b"], "b"), (["a"], "a"), (["nowhere"], "")])
 def test_new_domain_gets_the_rows_of_the_sources(saved, sources, as_source):
     model, path = saved

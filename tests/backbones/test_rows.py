@@ -73,3 +73,18 @@ def test_bad_names_are_refused_and_nothing_changes(target, sources, message):
     with pytest.raises(ConditionError, match=message):
         set_rows(model, target, sources)
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("modulation", ["lowrank", "hyper"])
+def test_setting_a_domain_leaves_what_domains_share(modulation):
+    sizes = {"lowrank": {"rank": 3}, "hyper": {"hidden": 3, "embedding_size": 3}}[modulation]
+    model = converted(norm={"statistics": "batch", "modulation": modulation, **sizes})
+    before = copy.deepcopy(model.state_dict())
+    set_rows(model, "c", ["a"])
+    rows = {"lowrank": ("scale_code", "shift_code"), "hyper": ("domain_embedding",)}[modulation]
+    for name, tensor in model.state_dict().items():
+        if name.endswith(rows):
+            assert torch.equal(tensor[2], before[name][0])
+            assert torch.equal(tensor[:2], before[name][:2])
+        else:
+            assert torch.equal(tensor, before[name])

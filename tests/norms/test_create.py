@@ -10,10 +10,10 @@ from domainnorm.norms.create import MODULATIONS, STATISTICS
 @pytest.mark.parametrize("statistics", STATISTICS.names())
 @pytest.mark.parametrize("modulation", MODULATIONS.names())
 def test_every_pair_of_halves_can_be_spelled_out(statistics, modulation):
-    norm = create_norm(f"{statistics}*{modulation}", 4, 2)
+    norm = create_norm(f"{statistics}*{modulation}", 32, 2)
     condition = Condition(domain=torch.tensor([0, 1]), map=torch.rand(2, 1, 6, 6))
     with norm.slot.holding(condition):
-        assert norm(torch.randn(2, 4, 3, 3)).shape == (2, 4, 3, 3)
+        assert norm(torch.randn(2, 32, 3, 3)).shape == (2, 32, 3, 3)
 
 
 @pytest.mark.parametrize("spec", CATALOGUE.values(), ids=str)

@@ -31,6 +31,8 @@ class StyleModulation(Modulation):
         Normalization, ICCV 2017, arXiv:1703.06868, eq. 8.
     """
 
+    keeps_function = False
+
     def __init__(self, num_features: int, num_domains: int, *, eps: float = 1e-5) -> None:
         super().__init__()
         self.num_features = num_features
