@@ -42,9 +42,12 @@ class Partition(NamedTuple):
     count: Tensor
     runs: Runs | None = None
 
-    def gather(self, per_group: Tensor) -> Tensor:
-        """(K, C) -> (N, C)."""
-        return per_group if self.group is None else per_group.index_select(0, self.group)
+    def gather(self, *per_group: Tensor) -> tuple[Tensor, ...]:
+        """(K, C) -> (N, C) each; the tensors are gathered together, in one call."""
+        if self.group is None:
+            return per_group
+        rows = torch.cat(per_group, dim=1).index_select(0, self.group)
+        return rows.chunk(len(per_group), dim=1)
 
 
 def own_groups(num_samples: int, device: torch.device) -> Partition:

@@ -104,8 +104,9 @@ def plain_pooled_norm(x: Tensor, scale: Tensor, shift: Tensor, pool: Pool, eps: 
     mean = sampled.mean(axes) if axes else wide
     var = sampled.var(axes, unbiased=False) if axes else torch.zeros_like(wide)
     mean, var, values = _pool(_Rows(mean, var, pool.groups.group), sampled[0, 0].numel(), pool)
-    s = scale * pool.groups.gather(torch.rsqrt(var + eps))
-    t = shift - pool.groups.gather(mean) * s
+    rstd, mean_of_sample = pool.groups.gather(torch.rsqrt(var + eps), mean)
+    s = scale * rstd
+    t = shift - mean_of_sample * s
     output = (wide * spread(s, x) + spread(t, x)).to(x.dtype)
     return Pooled(output, mean.detach(), var.detach(), values)
 
@@ -172,8 +173,9 @@ class _PooledNorm(torch.autograd.Function):
         size = sampled[0, 0].numel() if x.ndim > 2 else 1
         mean, var, values = _pool(_rows(sampled, groups), size, pool)
         rstd = torch.rsqrt(var + eps)
-        s = scale * groups.gather(rstd)
-        t = torch.addcmul(shift.to(s.dtype), groups.gather(mean), s, value=-1)
+        row_rstd, row_mean = groups.gather(rstd, mean)
+        s = scale * row_rstd
+        t = torch.addcmul(shift.to(s.dtype), row_mean, s, value=-1)
         output = affine(x, s, t)
         ctx.save_for_backward(x, scale, shift, mean, rstd, values)
         ctx.pool, ctx.eps = pool, eps
@@ -193,9 +195,8 @@ class _PooledNorm(torch.autograd.Function):
             needs = (x.requires_grad, scale.requires_grad, shift.requires_grad)
             return (*(next(found) if need else None for need in needs), None, None)
         dshift, product = dots(grad, x)
-        row_rstd = pool.groups.gather(rstd)
-        centred = torch.addcmul(product, pool.groups.gather(mean), dshift, value=-1)
-        dscale = centred.mul_(row_rstd)
+        row_rstd, row_mean = pool.groups.gather(rstd, mean)
+        dscale = torch.addcmul(product, row_mean, dshift, value=-1).mul_(row_rstd)
         dx = None
         if ctx.needs_input_grad[0]:
             p, q = _slopes(scale * dshift, scale * dscale, (mean, rstd, values), pool)
@@ -218,7 +219,8 @@ def _slopes(
         share = share.masked_fill(values == 1, 0.0)
     p = (share * rstd).mul_(second).neg_()
     q = torch.addcmul(share * first, p, mean).neg_()
-    return groups.gather(p), groups.gather(q)
+    p, q = groups.gather(p, q)
+    return p, q
 
 
 def _input_gradient(

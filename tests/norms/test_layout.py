@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from domainnorm.norms import layout
+
+SHAPES = [(3, 4), (3, 4, 9), (3, 4, 5, 7), (2, 64, 30, 31), (2, 3, 4, 3, 5)]
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+every_input = pytest.mark.parametrize(
+    ("shape", "channels_last"),
+    [(shape, False) for shape in SHAPES] + [(shape, True) for shape in SHAPES[2:]],
+)
+
+
+def draw(shape, channels_last, dtype=torch.float64):
+    x = torch.randn(shape, dtype=dtype)
+    return x.to(memory_format=FORMATS[len(shape)]) if channels_last else x
+
+
+def per_sample(shape):
+    return torch.randn(shape[:2], dtype=torch.float64)
+
+
+def spread(t, shape):
+    return t.reshape(*t.shape, *(1,) * (len(shape) - 2))
+
+
+@every_input
+def test_moments_are_mean_and_biased_variance_of_pixels(shape, channels_last):
+    x = draw(shape, channels_last) + 10
+    mean, var = layout.moments(x)
+    pixels = x.reshape(*shape[:2], -1)
+    torch.testing.assert_close(mean, pixels.mean(2))
+    torch.testing.assert_close(var, pixels.var(2, unbiased=False), rtol=1e-9, atol=1e-9)
+
+
+def test_moments_of_runs_are_those_of_their_samples_together():
+    x = draw((8, 64, 30, 31), True)
+    mean, var = layout.moments(x, (3, 5))
+    for row, part in enumerate((x[:3], x[3:])):
+        torch.testing.assert_close(mean[row], part.mean((0, 2, 3)))
+        torch.testing.assert_close(var[row], part.var((0, 2, 3), unbiased=False))
+
+
+@every_input
+def test_affine_scales_and_shifts_in_the_layout_of_the_input(shape, channels_last):
+    x, scale, shift = draw(shape, channels_last), per_sample(shape), per_sample(shape)
+    found = layout.affine(x, scale, shift)
+    torch.testing.assert_close(found, x * spread(scale, shape) + spread(shift, shape))
+    assert found.stride() == x.stride()
+
+
+@every_input
+@pytest.mark.parametrize("grad_channels_last", [False, True])
+def test_dots_are_sums_over_pixels_whatever_the_layout_of_the_gradient(
+    shape, channels_last, grad_channels_last
+):
+    x = draw(shape, channels_last)
+    grad = draw(shape, grad_channels_last and len(shape) > 3)
+    total, product = layout.dots(grad, x)
+    torch.testing.assert_close(total, grad.reshape(*shape[:2], -1).sum(2))
+    torch.testing.assert_close(product, (grad * x).reshape(*shape[:2], -1).sum(2))
+
+
+@every_input
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_combine_rounds_once(shape, channels_last, dtype):
+    x, grad = draw(shape, channels_last, dtype), draw(shape, channels_last, dtype)
+    scale, slope, offset = (per_sample(shape).float() for _ in range(3))
+    wide = grad.float() * spread(scale, shape) + x.float() * spread(slope, shape)
+    wanted = (wide + spread(offset, shape)).to(dtype)
+    torch.testing.assert_close(layout.combine(grad, x, scale, slope, offset), wanted)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_subsample_takes_every_kth_pixel_in_the_layout_of_the_input(channels_last):
+    x = draw((2, 4, 5, 7), channels_last)
+    found = layout.subsample(x, 3)
+    assert torch.equal(found, x[:, :, ::3, ::3])
+    assert layout.is_channels_last(found) == channels_last
+
+
+@pytest.mark.parametrize(
+    ("x", "way"),
+    [
+        (torch.empty(2, 3), "plain"),
+        (torch.empty(0, 3, 4, 4), "plain"),
+        (torch.empty(2, 3, 4, 4), "rows"),
+        (torch.empty(2, 3, 4, 4, dtype=torch.float16), "plain"),
+        (torch.empty(2, 3, 4, 4).to(memory_format=torch.channels_last), "plain"),
+        (torch.empty(2, 64, 32, 32).to(memory_format=torch.channels_last), "slices"),
+        (torch.empty(2, 3, 4, 4, device="meta"), "plain"),
+    ],
+)
+def test_way_follows_device_layout_dtype_and_size(x, way):
+    assert layout.way_of(x) == way

@@ -1,0 +1,60 @@
+"""Three training steps of a norm on two processes; each writes ``<folder>/<rank>.pt``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from domainnorm.condition import Condition
+from domainnorm.norms import create_norm
+
+# Batches differ in size; rank 0 lacks domain 2, rank 1 lacks domain 0, domain 3 is in none.
+LABELS = [[0, 0, 1, 0, 1], [1, 2, 2]]
+STEPS = 3
+CASES = {
+    "dsbn": ("dsbn", {}, False),
+    "cbn": ("cbn", {}, False),
+    "dsbn strided": ("dsbn", {"stride": 2}, False),
+    "dsbn cumulative channels_last": ("dsbn", {"momentum": None}, True),
+}
+
+
+def train(case, labels, share, reduce):
+    """Outputs, gradients of the inputs and final state, of the samples in ``share``."""
+    name, options, channels_last = CASES[case]
+    torch.manual_seed(0)
+    norm = create_norm(name, 3, 4, **options).double()
+    optimizer = torch.optim.SGD(norm.parameters(), lr=0.1)
+    seen = []
+    for _ in range(STEPS):
+        x = torch.randn(8, 3, 5, 4, dtype=torch.float64) * 3 + 100
+        weight = torch.randn_like(x)
+        x = x[share].to(memory_format=torch.channels_last) if channels_last else x[share]
+        x = x.detach().requires_grad_()
+        with norm.slot.holding(Condition(domain=torch.tensor(labels))):
+            output = norm(x)
+        optimizer.zero_grad()
+        (output * weight[share]).sum().backward()
+        for parameter in norm.parameters():
+            reduce(parameter.grad)
+        optimizer.step()
+        seen += [output.detach(), x.grad]
+    return seen, norm.state_dict()
+
+
+def work(rank, folder):
+    store = f"file://{folder}/store"
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    share = slice(0, 5) if rank == 0 else slice(5, 8)
+    found = {case: train(case, LABELS[rank], share, distributed.all_reduce) for case in CASES}
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
