@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainnorm.condition import ConditionSlot, RecordedMoments
+from domainnorm.condition import Condition, ConditionSlot, RecordedMoments
 from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
 
@@ -106,19 +106,8 @@ class DomainModel(nn.Module):
         Raises:
             ConditionError: See `domainnorm.labels.as_condition`.
         """
-        condition = as_condition(
-            domain,
-            weights,
-            self.domain_names,
-            image,
-            unconditional=self.unconditional and not self.training,
-            embedding=embedding,
-            map=map,
-            style=style,
-            thumbnail=thumbnail,
-        )
-        if self.unconditional and self.training:
-            condition = replace(condition, chance=torch.rand(len(image), device=image.device))
+        given = {"embedding": embedding, "map": map, "style": style, "thumbnail": thumbnail}
+        condition = self._condition(image, domain, weights, **given)
         with self.slot.holding(condition):
             output = self.backbone(image)
         self.slot.arm_backward(output, condition)
@@ -136,8 +125,23 @@ class DomainModel(nn.Module):
             >>> with model.condition(images, domain) as backbone:
             ...     features = backbone.forward_features(images)
         """
-        with self.slot.holding(as_condition(domain, None, self.domain_names, image)):
+        with self.slot.holding(self._condition(image, domain)):
             yield self.backbone
+
+    def _condition(
+        self,
+        image: Tensor,
+        domain: Tensor | Sequence[str] | str | int | None,
+        weights: Tensor | None = None,
+        **given: Any,
+    ) -> Condition:
+        unknown = self.unconditional and not self.training
+        condition = as_condition(
+            domain, weights, self.domain_names, image, unconditional=unknown, **given
+        )
+        if self.unconditional and self.training:
+            condition = replace(condition, chance=torch.rand(len(image), device=image.device))
+        return condition
 
     @torch.no_grad()
     def record_moments(

@@ -83,7 +83,9 @@ class HyperModulation(Modulation):
                 f"embedding has {condition.embedding.shape[1]} values per sample, expected "
                 f"{expected}; set the norm's option embedding_size"
             )
-        return condition.embedding.to(self.first.weight.dtype)
+        # The rows of domains get a zero gradient, not None, which DDP would wait for.
+        unused = 0 * self.domain_embedding[0]
+        return condition.embedding.to(self.first.weight.dtype) + unused
 
     @torch.no_grad()
     def start(self, scale: Tensor, shift: Tensor) -> None:

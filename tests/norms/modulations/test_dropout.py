@@ -123,3 +123,21 @@ def test_sample_loses_its_domain_in_all_layers_or_in_none():
         found(torch.rand(16, 3, 64, 64), "a")
     assert 0 < seen[0].sum() < 16
     assert all(torch.equal(seen[0], dropped) for dropped in seen)
+
+
+def test_block_of_a_condition_may_leave_out_the_domain_too():
+    found = model(dropout=0.2).eval()
+    with torch.no_grad(), found.condition(IMAGE) as backbone:
+        torch.testing.assert_close(backbone(IMAGE), found(IMAGE))
+
+
+def test_gradient_checkpointing_drops_the_same_samples():
+    found, gradients = model(dropout=0.5).train(), []
+    for checkpointing in (False, True):
+        found.backbone.set_grad_checkpointing(checkpointing)
+        found.zero_grad()
+        torch.manual_seed(2)
+        found(IMAGE, "a").square().sum().backward()
+        gradients.append([norm.modulation.unconditional.scale.grad for norm in found.norms()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
