@@ -5,15 +5,28 @@ from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError, UnknownNameError
 from domainnorm.norms import CATALOGUE, create_norm
 from domainnorm.norms.create import MODULATIONS, STATISTICS
+from tests.norms.conditions import apply, make
 
 
 @pytest.mark.parametrize("statistics", STATISTICS.names())
 @pytest.mark.parametrize("modulation", MODULATIONS.names())
 def test_every_pair_of_halves_can_be_spelled_out(statistics, modulation):
-    norm = create_norm(f"{statistics}*{modulation}", 32, 2)
-    condition = Condition(domain=torch.tensor([0, 1]), map=torch.rand(2, 1, 6, 6))
-    with norm.slot.holding(condition):
-        assert norm(torch.randn(2, 32, 3, 3)).shape == (2, 32, 3, 3)
+    name = f"{statistics}*{modulation}"
+    norm, x = make(name, 4, 2), torch.randn(2, 4, 3, 3)
+    assert apply(norm, name, x, torch.tensor([0, 1])).shape == (2, 4, 3, 3)
+
+
+@pytest.mark.parametrize("name", ["cin", "dsbn", "tin", "cgn", "ibn_a", "cluster_in"])
+def test_tokens_are_refused_where_statistics_are_over_pixels(name):
+    with pytest.raises(DomainNormError, match=f"norm '{name}': .* there is no form for tokens"):
+        create_norm(name, 32, tokens=True)
+
+
+@pytest.mark.parametrize("modulation", ["style", "spatial"])
+def test_tokens_are_refused_where_the_modulation_is_per_map(modulation):
+    message = f"{modulation} modulation needs feature maps, not tokens"
+    with pytest.raises(DomainNormError, match=message):
+        create_norm(f"layer*{modulation}", 32, tokens=True)
 
 
 @pytest.mark.parametrize("spec", CATALOGUE.values(), ids=str)
