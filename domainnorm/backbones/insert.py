@@ -35,7 +35,9 @@ def insert_after(
             (``"layer1"``, ``"blocks.?"``), or a list of them. None: where the paper puts it, after
             the first two stages for MixStyle and EFDMix, after the stem and all stages for DSU and
             pAdaIN.
-        **options: Of the perturbation (``p``, ``mode``, ``channel_axis=-1`` for tokens, …).
+        **options: Of the perturbation (``p``, ``mode``, …). ``channel_axis`` has to be given for
+            features with three axes, tokens (N, L, C) or sequences (N, C, L), and is -1 where timm
+            declares maps (N, H, W, C).
 
     Returns:
         Paths of the modules whose outputs are perturbed. Of a `torch.nn.Sequential` that is its
@@ -49,6 +51,9 @@ def insert_after(
         >>> insert_after(model, "mixstyle", mode="cross_domain")
         ['layer1.1', 'layer2.1']
     """
+    three_axes = "channel_axis" in options
+    if getattr(model.backbone, "output_fmt", None) == "NHWC":
+        options = {"channel_axis": -1, **options}
     default = create_perturbation(perturbation, **options).default_where
     paths = _resolve(model.backbone, default if where is None else where, where is None)
     known = {made.path for made in _inserted(model)}
@@ -59,7 +64,7 @@ def insert_after(
     for path, module in made.items():
         module.path, module.slot = path, model.slot
         module.train(model.training)
-        model.backbone.get_submodule(path).register_forward_hook(_Perturb(module))
+        model.backbone.get_submodule(path).register_forward_hook(_Perturb(module, three_axes))
     model.add_module("perturbations", nn.ModuleList([*_inserted(model), *made.values()]))
     return paths
 
@@ -67,14 +72,20 @@ def insert_after(
 class _Perturb:
     """The hook; an object of a module-level class, so that models can be copied and pickled."""
 
-    def __init__(self, perturbation: Perturbation) -> None:
+    def __init__(self, perturbation: Perturbation, three_axes: bool) -> None:
         self.perturbation = perturbation
+        self.three_axes = three_axes
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
             raise DomainNormError(
                 f"{self.perturbation.path}: returns {type(output).__name__}, which cannot be "
                 "perturbed; insert after a module that returns one tensor"
+            )
+        if output.ndim == 3 and not self.three_axes:
+            raise DomainNormError(
+                f"{self.perturbation.path}: returns {tuple(output.shape)}, tokens or a sequence; "
+                "say which axis the channels are, channel_axis=-1 for tokens (N, L, C)"
             )
         perturbed: Tensor = self.perturbation(output)
         return perturbed

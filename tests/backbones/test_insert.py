@@ -169,3 +169,30 @@ def test_module_that_returns_no_tensor_is_refused_with_its_path():
 
 def test_model_without_insertion_has_no_perturbations():
     assert not hasattr(create_model("test_resnet", 4, "dsbn", DOMAINS), "perturbations")
+
+
+def test_tokens_ask_for_the_axis_of_the_channels():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(2), nn.Flatten(1))
+    found = convert_norms(network, "dsbn", DOMAINS)
+    insert_after(found, "mixstyle", "2")
+    with pytest.raises(
+        DomainNormError, match=r"2: returns \(4, 4, 3844\), tokens or a sequence; say"
+    ):
+        found(IMAGE, LABELS)
+
+
+@pytest.mark.parametrize("channel_axis", [1, -1])
+def test_given_axis_of_the_channels_serves_tokens(channel_axis):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(2), nn.Flatten(1))
+    found = convert_norms(network, "dsbn", DOMAINS)
+    insert_after(found, "padain", "2", p=1.0, channel_axis=channel_axis)
+    assert found.perturbations[0].channel_axis == channel_axis
+    assert found(IMAGE, LABELS).isfinite().all()
+
+
+def test_maps_with_channels_last_are_known_from_timm():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    network.output_fmt = "NHWC"
+    found = convert_norms(network, "dsbn", DOMAINS)
+    insert_after(found, "mixstyle", "0")
+    assert found.perturbations[0].channel_axis == -1
