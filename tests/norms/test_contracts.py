@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from domainnorm.condition import Condition
 from domainnorm.norms import create_norm, list_norms
@@ -284,7 +285,7 @@ def test_evaluation_uses_one_sample_at_a_time(name):
 @every_norm
 def test_compiles_in_one_graph_and_new_labels_do_not_recompile(name):
     norm = make(name, 4)
-    counter = torch._dynamo.testing.CompileCounterWithBackend("inductor")
+    counter = CompileCounterWithBackend("inductor")
     compiled = torch.compile(norm, fullgraph=True, backend=counter)
     x = torch.randn(SHAPES[1])
     for domain in (DOMAIN, DOMAIN.flip(0), torch.ones_like(DOMAIN)):

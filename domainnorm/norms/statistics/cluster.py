@@ -133,8 +133,10 @@ class ClusterStatistics(Statistics):
         for k in range(len(self.found)):
             nearest = self._distance(style).amin(1)
             farthest = torch.where(self.found.any(), nearest, central).argmax()
-            new = ~self.found[k] & (nearest[farthest] > 0)
-            self.centroids[k] = torch.where(new, style[farthest], self.centroids[k])
+            new = ~self.found[k] & (nearest.amax() > 0)
+            # Not style[farthest]: a compiler would have to read the index.
+            chosen = style.index_select(0, farthest[None])[0]
+            self.centroids[k] = torch.where(new, chosen, self.centroids[k])
             self.found[k] |= new
 
     def _normalize_softly(
