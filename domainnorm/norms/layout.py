@@ -93,7 +93,7 @@ def moments(x: Tensor, runs: Sequence[int] | None = None) -> tuple[Tensor, Tenso
 
 
 def _flat(x: Tensor) -> tuple[Tensor, int]:
-    """``x`` with one axis of pixels, as a view, and where that axis is: sums are faster over one."""
+    """``x`` with one axis of pixels, over which sums are faster, as a view; and where it is."""
     if is_channels_last(x):
         return x.movedim(1, -1).flatten(1, -2), 1  # (N, L, C)
     return x.flatten(2), 2  # (N, C, L)
@@ -116,7 +116,7 @@ def _slice_moments(x: Tensor, runs: Sequence[int] | None) -> tuple[Tensor, Tenso
 
 
 def _split(x: Tensor, runs: Sequence[int] | None) -> tuple[Tensor, ...]:
-    return x.split(1 if runs is None else list(runs))
+    return torch.split(x, 1 if runs is None else list(runs))
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -191,7 +191,8 @@ def _slice_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     one = torch.ones(x.shape[1], dtype=accumulate_dtype(x))
     fixed = (one, None, None, torch.zeros_like(one), one, True, 0.0, [False, True, True])
     backward = torch.ops.aten.native_batch_norm_backward
-    parts = [backward(*pair, *fixed) for pair in zip(grad.split(1), x.split(1), strict=True)]
+    pairs = zip(_split(grad, None), _split(x, None), strict=True)
+    parts = [backward(*pair, *fixed) for pair in pairs]
     return torch.stack([part[2] for part in parts]), torch.stack([part[1] for part in parts])
 
 
@@ -199,7 +200,8 @@ def strided(x: Tensor, stride: int) -> Tensor:
     """Every ``stride``-th pixel along each axis of ``x`` (N, C, *), as a view."""
     if stride == 1 or x.ndim == 2:
         return x
-    return x[(slice(None), slice(None), *[slice(None, None, stride)] * (x.ndim - 2))]
+    index = [slice(None)] * 2 + [slice(None, None, stride)] * (x.ndim - 2)
+    return x[tuple(index)]
 
 
 def subsample(x: Tensor, stride: int) -> Tensor:

@@ -32,14 +32,14 @@ class Partition(NamedTuple):
     Args:
         group: Group of each sample, (N,) int64, in ``0..num_groups-1``; None: each is its own.
         num_groups: K.
-        count: Samples of each group, (K, 1) float.
+        size: Samples of each group, (K, 1) float.
         runs: Where labels may be read without a synchronization, and the samples of a group lie
             together, as they do in batches of our sampler; None elsewhere.
     """
 
     group: Tensor | None
     num_groups: int
-    count: Tensor
+    size: Tensor
     runs: Runs | None = None
 
     def gather(self, *per_group: Tensor) -> tuple[Tensor, ...]:
@@ -58,8 +58,8 @@ def own_groups(num_samples: int, device: torch.device) -> Partition:
 def partition(group: Tensor, num_groups: int) -> Partition:
     """Groups of given labels (N,)."""
     ones = torch.ones(len(group), 1, device=group.device)
-    count = ones.new_zeros(num_groups, 1).index_add(0, group, ones)
-    return Partition(group, num_groups, count, _find_runs(group, num_groups))
+    size = ones.new_zeros(num_groups, 1).index_add(0, group, ones)
+    return Partition(group, num_groups, size, _find_runs(group, num_groups))
 
 
 def by_domain(condition: Condition, domain: Tensor, num_domains: int) -> Partition:

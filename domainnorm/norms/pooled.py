@@ -103,7 +103,7 @@ def plain_pooled_norm(x: Tensor, scale: Tensor, shift: Tensor, pool: Pool, eps: 
     sampled = subsample(wide, pool.stride)
     mean = sampled.mean(axes) if axes else wide
     var = sampled.var(axes, unbiased=False) if axes else torch.zeros_like(wide)
-    mean, var, values = _pool(_Rows(mean, var, pool.groups.group), sampled[0, 0].numel(), pool)
+    mean, var, values = _pool(_Rows(mean, var, pool.groups.group), sampled.shape[2:].numel(), pool)
     rstd, mean_of_sample = pool.groups.gather(torch.rsqrt(var + eps), mean)
     s = scale * rstd
     t = shift - mean_of_sample * s
@@ -131,14 +131,14 @@ def _rows(x: Tensor, groups: Partition) -> _Rows:
 def _pool(rows: _Rows, size: int, pool: Pool) -> tuple[Tensor, Tensor, Tensor]:
     """Moments of groups (K, C) and values per group (K, 1), from rows of ``size`` pixels each."""
     if rows.group is None:
-        return rows.mean, rows.var, pool.groups.count * size
+        return rows.mean, rows.var, pool.groups.size * size
     group, num_groups = rows.group, pool.groups.num_groups
-    values = pool.groups.count * size
+    values = pool.groups.size * size
     total = _group_sum(_weighted(rows.mean, rows), group, num_groups)
     if pool.sync:
         packed = sum_over_ranks(torch.cat([total * size, values.to(total.dtype)], dim=1))
         total, values = packed[:, :-1], packed[:, -1:].detach()
-    divisor = (values if pool.sync else pool.groups.count).clamp(min=1)
+    divisor = (values if pool.sync else pool.groups.size).clamp(min=1)
     mean = total / divisor
     apart = rows.mean - mean.index_select(0, group)
     total = _group_sum(_weighted(rows.var + apart * apart, rows), group, num_groups)
@@ -170,7 +170,7 @@ class _PooledNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, pool: Pool, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         sampled, groups = subsample(x, pool.stride), pool.groups
-        size = sampled[0, 0].numel() if x.ndim > 2 else 1
+        size = sampled.shape[2:].numel()
         mean, var, values = _pool(_rows(sampled, groups), size, pool)
         rstd = torch.rsqrt(var + eps)
         row_rstd, row_mean = groups.gather(rstd, mean)
@@ -199,13 +199,14 @@ class _PooledNorm(torch.autograd.Function):
         dscale = torch.addcmul(product, row_mean, dshift, value=-1).mul_(row_rstd)
         dx = None
         if ctx.needs_input_grad[0]:
-            p, q = _slopes(scale * dshift, scale * dscale, (mean, rstd, values), pool)
+            size = strided(x, pool.stride).shape[2:].numel()
+            p, q = _slopes(scale * dshift, scale * dscale, (mean, rstd, values), pool, size)
             dx = _input_gradient(grad, x, scale * row_rstd, (p, q), pool.stride)
         return dx, dscale.to(scale.dtype), dshift.to(shift.dtype), None, None
 
 
 def _slopes(
-    first: Tensor, second: Tensor, saved: tuple[Tensor, Tensor, Tensor], pool: Pool
+    first: Tensor, second: Tensor, saved: tuple[Tensor, Tensor, Tensor], pool: Pool, size: int
 ) -> tuple[Tensor, Tensor]:
     """P and q of each sample, (N, C), from its terms of G1 and G2."""
     mean, rstd, values = saved
@@ -215,7 +216,7 @@ def _slopes(
     if pool.sync:
         first, second = sum_over_ranks(torch.cat([first, second], dim=1)).chunk(2, dim=1)
     share = rstd / values.clamp(min=1)
-    if pool.fallback_mean is not None:  # moments that were not those of the batch
+    if size == 1 and pool.fallback_mean is not None:  # moments that were not those of the batch
         share = share.masked_fill(values == 1, 0.0)
     p = (share * rstd).mul_(second).neg_()
     q = torch.addcmul(share * first, p, mean).neg_()

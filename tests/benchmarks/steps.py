@@ -1,4 +1,4 @@
-"""Training steps of converted networks: ``python -m tests.benchmarks.steps [--markdown] [--quick]``.
+"""Training steps of converted networks: ``python -m tests.benchmarks.steps [--markdown]``.
 
 A step is forward, cross-entropy, backward and SGD, of a mixed batch of four domains. *control* is
 the original network against another copy of itself. Networks whose norms cannot be converted are

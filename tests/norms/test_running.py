@@ -42,6 +42,15 @@ def test_running_moments_are_those_of_the_sampled_pixels():
     torch.testing.assert_close(norm.statistics.running_var[0], sampled.var((0, 2, 3)))
 
 
+def test_single_sampled_pixel_of_a_domain_gets_no_gradient_from_its_moments():
+    norm = create_norm("dsbn", 3, 2, stride=2).double()
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    condition = Condition(domain=torch.tensor([0, 0, 0, 1]))
+    apply(norm, x, condition)[3].sum().backward()
+    rstd = (1 + norm.statistics.eps) ** -0.5
+    torch.testing.assert_close(x.grad[3], torch.full_like(x.grad[3], rstd))
+
+
 def test_one_domain_with_a_scale_per_sample_uses_every_scale():
     norm = create_norm("dsbn", 3, 2)
     x, scale = torch.randn(4, 3, 5, 5), torch.rand(4, 3, requires_grad=True)

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from domainnorm.condition import Condition
+from domainnorm.norms.partition import by_domain, own_groups, partition
+
+
+@pytest.mark.parametrize(
+    ("labels", "lengths"),
+    [([0, 0, 2], (2, 1)), ([2, 0, 0], (1, 2)), ([1, 1, 1], (3,)), ([0, 2, 1], (1, 1, 1))],
+)
+def test_runs_are_consecutive_samples_of_equal_label(labels, lengths):
+    assert partition(torch.tensor(labels), 3).runs.lengths == lengths
+
+
+def test_labels_in_turn_have_no_runs():
+    assert partition(torch.tensor([0, 1, 0, 1]), 2).runs is None
+
+
+def test_size_holds_absent_groups():
+    assert partition(torch.tensor([0, 2, 0]), 3).size[:, 0].tolist() == [2, 0, 1]
+
+
+def test_partition_of_a_condition_is_made_once():
+    condition = Condition(domain=torch.tensor([0, 1, 0]))
+    made = by_domain(condition, condition.domain, 2)
+    assert by_domain(condition, condition.domain, 2) is made
+    assert by_domain(condition, condition.domain, 3) is not made
+
+
+@pytest.mark.parametrize("groups", [partition(torch.tensor([1, 0]), 2), own_groups(2, "cpu")])
+def test_gather_gives_each_sample_the_row_of_its_group(groups):
+    table, order = torch.randn(2, 3), [0, 1] if groups.group is None else [1, 0]
+    found, doubled = groups.gather(table, table * 2)
+    assert torch.equal(found, table[order])
+    assert torch.equal(doubled, table[order] * 2)
