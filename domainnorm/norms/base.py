@@ -16,11 +16,14 @@ class Statistics(nn.Module, abc.ABC):
 
     Subclasses are called as ``Statistics(num_features, num_domains, **options)``; ``path`` is the
     module path of the layer they are in. ``tokens``: channels are the last axis of ``x``, not the
-    second.
+    second. ``by_domain``: samples that share moments are those of one domain. ``rows_by_group``,
+    set by the layer: samples that share moments share scale and shift as well.
     """
 
     path: str = ""
     tokens: bool = False
+    by_domain: bool = False
+    rows_by_group: bool = False
 
     @property
     def keeps_function(self) -> bool:
@@ -59,6 +62,11 @@ class Modulation(nn.Module, abc.ABC):
     @abc.abstractmethod
     def start(self, scale: Tensor, shift: Tensor) -> None:
         """Make every sample get ``scale`` and ``shift`` (C,), those of the layer it replaces."""
+
+    @property
+    def by_domain(self) -> bool:
+        """Whether all samples of a domain get one scale and shift."""
+        return False
 
     def rows(self) -> Iterator[nn.Parameter]:
         """The parameters with a row per domain, (D, *) each."""

@@ -49,6 +49,7 @@ class ConditionalNorm(nn.Module):
         self.slot = ConditionSlot() if slot is None else slot
         self.path = path
         statistics.path = modulation.path = path
+        statistics.rows_by_group = statistics.by_domain and modulation.by_domain
         self.folded = False
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,12 +18,14 @@ class Runs(NamedTuple):
         labels: Group of each run.
         group: The same as a tensor, (R,) int64.
         samples: Lengths as a tensor, (R, 1) float.
+        starts: First sample of each run, (R,) int64.
     """
 
     lengths: tuple[int, ...]
     labels: tuple[int, ...]
     group: Tensor
     samples: Tensor
+    starts: Tensor
 
 
 class Partition(NamedTuple):
@@ -76,4 +78,5 @@ def _find_runs(group: Tensor, num_groups: int) -> Runs | None:
     if len(labels) > num_groups:
         return None
     samples = lengths[:, None].to(torch.float32)
-    return Runs(tuple(lengths.tolist()), tuple(labels.tolist()), labels, samples)
+    starts = lengths.cumsum(0) - lengths
+    return Runs(tuple(lengths.tolist()), tuple(labels.tolist()), labels, samples, starts)

@@ -39,6 +39,75 @@ def test_equals_a_loop_of_batch_norms_over_steps_and_in_evaluation(shape, labels
         torch.testing.assert_close(norm(x), loop(x, domain))
 
 
+SORTED = torch.tensor([2, 2, 2, 0, 0, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("name", ["dsbn", "domain*shared", "domain*lowrank"])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("size", [3, 40])
+def test_sorted_batch_has_the_gradients_of_a_shuffled_one(name, channels_last, size):
+    norm = create_norm(name, 4, 4).double()
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    order, results = torch.randperm(9), []
+    x = torch.randn(9, 4, size, size, dtype=torch.float64)
+    weight = torch.randn_like(x)
+    for chosen in (torch.arange(9), order):
+        layer, value = copy.deepcopy(norm), x[chosen]
+        if channels_last:
+            value = value.to(memory_format=torch.channels_last)
+        value = value.detach().requires_grad_()
+        with layer.slot.holding(Condition(domain=SORTED[chosen])):
+            output = layer(value)
+        assert output.stride() == value.stride()
+        (output * weight[chosen]).sum().backward()
+        back = chosen.argsort()
+        gradients = [parameter.grad for parameter in layer.parameters()]
+        buffers = list(layer.buffers())
+        results.append([output.detach()[back], value.grad[back], *gradients, *buffers])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_sorted_batch_has_second_derivatives():
+    norm = create_norm("dsbn", 2, 3).double()
+    x = torch.randn(6, 2, 2, 2, dtype=torch.float64, requires_grad=True)
+    domain = torch.tensor([2, 2, 0, 0, 1, 1])
+
+    def function(value, scale, shift):
+        norm.modulation._parameters.update(scale=scale, shift=shift)
+        with norm.slot.holding(Condition(domain=domain)):
+            return norm(value)
+
+    inputs = (x, *norm.modulation.parameters())
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_sorted_batch_in_bfloat16_is_close_to_float32():
+    norm = create_norm("dsbn", 4, 3)
+    x = torch.randn(9, 4, 12, 12)
+    with norm.slot.holding(Condition(domain=SORTED)):
+        wide = copy.deepcopy(norm)
+        with wide.slot.holding(Condition(domain=SORTED)):
+            exact = wide(x.bfloat16().float())
+        output = norm(x.bfloat16())
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), exact, rtol=0.02, atol=0.03)
+
+
+def test_embeddings_keep_a_scale_per_sample_in_a_sorted_batch():
+    norm = create_norm("domain*hyper", 4, 3, embedding_size=2)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    other, x = copy.deepcopy(norm), torch.randn(9, 4, 5, 5)
+    embedding, order = torch.randn(9, 2), torch.randperm(9)
+    with norm.slot.holding(Condition(domain=SORTED, embedding=embedding)):
+        output = norm(x)
+    with other.slot.holding(Condition(domain=SORTED[order], embedding=embedding[order])):
+        torch.testing.assert_close(other(x[order]), output[order], rtol=1e-4, atol=1e-4)
+
+
 def test_soft_weights_on_one_domain_equal_its_label():
     norm, _ = pair((6, 4, 5, 5))
     domain = torch.tensor([0, 1, 2, 2, 1, 0])

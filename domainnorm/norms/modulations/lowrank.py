@@ -56,6 +56,11 @@ class LowRankModulation(Modulation):
         self.shift_basis = nn.Parameter(torch.randn(rank, num_features) * num_features**-0.5)
         self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
 
+    @property
+    def by_domain(self) -> bool:
+        """Whether all samples of a domain get one scale and shift."""
+        return self.unconditional is None
+
     def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift of each sample, (N, C) each; (1, C) for samples of unknown domain."""
         if self.unconditional is None:

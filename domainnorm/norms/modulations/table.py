@@ -39,6 +39,11 @@ class TableModulation(Modulation):
         self.shift = nn.Parameter(torch.zeros(num_domains, num_features))
         self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
 
+    @property
+    def by_domain(self) -> bool:
+        """Whether all samples of a domain get one scale and shift."""
+        return self.unconditional is None
+
     def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift of each sample, (N, C) each; (1, C) for samples of unknown domain."""
         if self.unconditional is None:

@@ -33,6 +33,8 @@ class DomainStatistics(RunningMoments):
         Differs: one tensor with the domain axis first instead of D layers.
     """
 
+    by_domain = True
+
     def __init__(
         self,
         num_features: int,
