@@ -15,7 +15,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -152,6 +152,7 @@ class _Source:
     tree: ast.Module
 
     @staticmethod
+    @cache  # a module is asked for its entry, its summary and its bases
     def read(module: str) -> _Source:
         return _Source(module, ast.parse(_source_file(module).read_text(encoding="utf-8")))
 

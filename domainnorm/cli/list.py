@@ -1,4 +1,4 @@
-"""List what is there: recipes, configs, methods, norms, datasets, tasks."""
+"""List what is there: recipes, parts, methods, norms and their halves, datasets, tasks."""
 
 from __future__ import annotations
 
@@ -67,6 +67,9 @@ _KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "configs": _files("configs"),
     "methods": _registered("METHODS"),
     "norms": _norms,
+    "statistics": _registered("STATISTICS"),
+    "modulations": _registered("MODULATIONS"),
+    "perturbations": _registered("PERTURBATIONS"),
     "datasets": _registered("DATASETS"),
     "tasks": _registered("TASKS"),
 }

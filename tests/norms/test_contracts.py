@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
