@@ -13,7 +13,7 @@ from domainnorm.backbones.probe import LayerInput, probe_inputs
 from domainnorm.backbones.rules import NormChoice, NormRule, resolve_rules
 from domainnorm.backbones.where import Regions
 from domainnorm.condition import ConditionSlot
-from domainnorm.errors import ConversionError
+from domainnorm.errors import ConversionError, DomainNormError, UnknownNameError
 from domainnorm.norms import CATALOGUE, ConditionalNorm, create_norm
 from domainnorm.norms.create import norm_options
 from domainnorm.norms.running import RunningMoments
@@ -146,10 +146,13 @@ def _inputs(
 
 
 def _is_instance(choice: NormChoice) -> bool:
-    statistics = choice.name.partition("*")[0].strip()
+    """Whether the norm, or a part of it, takes moments over the pixels of one channel."""
+    statistics, options = choice.name.partition("*")[0].strip(), choice.options
     if choice.name in CATALOGUE:
-        statistics = CATALOGUE[choice.name].statistics
-    return statistics in ("instance", "thumbnail")
+        spec = CATALOGUE[choice.name]
+        statistics, options = spec.statistics, {**spec.options, **options}
+    parts = options.get("parts") or ["instance"] if statistics == "mixed" else [statistics]
+    return bool({"instance", "thumbnail"} & set(parts))
 
 
 def _instead_of_instance(choice: NormChoice, seen: LayerInput | None) -> tuple[NormChoice, str]:
@@ -158,8 +161,9 @@ def _instead_of_instance(choice: NormChoice, seen: LayerInput | None) -> tuple[N
         return choice, ""
     modulation = choice.name.partition("*")[2] or CATALOGUE[choice.name].modulation
     why = "its map has one element" if seen.size == 1 else "its rows are parts of images"
-    replaced = NormChoice(f"domain*{modulation.strip()}", choice.options)
-    return replaced, f"asked for {choice.name}, but {why}"
+    name = f"domain*{modulation.strip()}"
+    kept = {key: value for key, value in choice.options.items() if key in norm_options(name)}
+    return NormChoice(name, kept), f"asked for {choice.name}, but {why}"
 
 
 def _convert(
@@ -174,7 +178,14 @@ def _convert(
     options = {"eps": old.eps, **choice.options}
     if "momentum" in norm_options(choice.name):
         options = {"momentum": old.momentum, **options}
-    new = create_norm(choice.name, old.num_features, num_domains, slot=slot, path=path, **options)
+    try:
+        new = create_norm(
+            choice.name, old.num_features, num_domains, slot=slot, path=path, **options
+        )
+    except UnknownNameError:
+        raise
+    except DomainNormError as error:
+        raise ConversionError(f"{path}: {error}") from error
     new = new.to(old.running_mean.device)
     new.modulation.to((old.running_mean if old.weight is None else old.weight).dtype)
     if old.weight is not None:

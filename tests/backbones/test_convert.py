@@ -9,7 +9,7 @@ import torch
 from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d
 from torch import nn
 
-from domainnorm.backbones import DomainModel, convert_norms
+from domainnorm.backbones import DomainModel, convert_norms, create_model
 from domainnorm.errors import ConversionError
 from domainnorm.norms import ConditionalNorm
 from tests.backbones.networks import DOMAINS, converted, copy_row, plain, randomize
@@ -367,3 +367,16 @@ def test_conversion_returns_the_network_it_was_given():
     model = convert_norms(network, "dsbn", DOMAINS)
     assert isinstance(model, DomainModel)
     assert model.backbone is network
+
+
+@pytest.mark.parametrize("name", ["in", "cin", "tin", "ibn_a", "bin", "sn", "adain"])
+def test_instance_moments_never_reach_a_map_of_one_element(name):
+    model = create_model("resnest14d", 3, {"all": name}, DOMAINS)
+    replaced = {layer.path for layer in model.conversion if "one element" in layer.note}
+    assert "layer1.0.conv2.bn1" in replaced
+    assert model(torch.randn(2, 3, 64, 64), torch.tensor([0, 1])).isfinite().all()
+
+
+def test_impossible_norm_is_refused_with_the_path():
+    with pytest.raises(ConversionError, match=r"^conv1\.1: num_groups: 32 groups of 24 channels"):
+        create_model("resnet10t", 3, "cgn", DOMAINS)
