@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from domainnorm.condition import ConditionSlot
@@ -95,5 +94,4 @@ def _halves(name: str) -> tuple[Entry, Entry]:
 
 
 def _own(half: Entry, options: dict[str, Any]) -> dict[str, Any]:
-    accepted = inspect.signature(half.load()).parameters
-    return {key: value for key, value in options.items() if key in accepted}
+    return {key: value for key, value in options.items() if key in half.parameters}

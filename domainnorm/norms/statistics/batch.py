@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,17 +32,8 @@ class BatchStatistics(RunningMoments):
         Ioffe and Szegedy, Batch Normalization, ICML 2015, arXiv:1502.03167, alg. 1 and 2.
     """
 
-    def __init__(
-        self,
-        num_features: int,
-        num_domains: int,
-        *,
-        momentum: float | None = 0.1,
-        eps: float = 1e-5,
-        stride: int = 1,
-        sync: bool = True,
-    ) -> None:
-        super().__init__(num_features, 1, momentum=momentum, eps=eps, stride=stride, sync=sync)
+    def __init__(self, num_features: int, num_domains: int, **options: Any) -> None:
+        super().__init__(num_features, 1, **options)
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C)."""

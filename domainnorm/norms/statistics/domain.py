@@ -35,20 +35,6 @@ class DomainStatistics(RunningMoments):
 
     by_domain = True
 
-    def __init__(
-        self,
-        num_features: int,
-        num_domains: int,
-        *,
-        momentum: float | None = 0.1,
-        eps: float = 1e-5,
-        stride: int = 1,
-        sync: bool = True,
-    ) -> None:
-        super().__init__(
-            num_features, num_domains, momentum=momentum, eps=eps, stride=stride, sync=sync
-        )
-
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
 
