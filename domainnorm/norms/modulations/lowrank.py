@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from domainnorm.condition import Condition
 from domainnorm.errors import DomainNormError
-from domainnorm.norms.base import Modulation
+from domainnorm.norms.domain_rows import DomainRows
 from domainnorm.norms.unconditional import UnconditionalRow
 from domainnorm.registry import register
 
 
 @register
-class LowRankModulation(Modulation):
+class LowRankModulation(DomainRows):
     """A shared pair plus ``rank`` numbers per domain, in a basis that all domains share.
 
     ``scale[d] = scale + U[d] V``, and likewise ``shift``; soft weights mix the codes ``U[d]``. One
@@ -56,19 +56,8 @@ class LowRankModulation(Modulation):
         self.shift_basis = nn.Parameter(torch.randn(rank, num_features) * num_features**-0.5)
         self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
 
-    @property
-    def by_domain(self) -> bool:
-        """Whether all samples of a domain get one scale and shift."""
-        return self.unconditional is None
-
-    def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shift of each sample, (N, C) each; (1, C) for samples of unknown domain."""
-        if self.unconditional is None:
-            return self._select(condition)
-        scale, shift = self.unconditional(condition, self._select)
-        return scale, shift
-
-    def _select(self, condition: Condition) -> tuple[Tensor, Tensor]:
+    def select(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """The pair of each sample's domain, (N, C) each."""
         # Not addmm: under autocast its result would be narrow, the sum is not.
         scale = self.scale + condition.select(self.scale_code) @ self.scale_basis
         shift = self.shift + condition.select(self.shift_code) @ self.shift_basis

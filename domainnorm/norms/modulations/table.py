@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.condition import Condition
-from domainnorm.norms.base import Modulation
+from domainnorm.norms.domain_rows import DomainRows
 from domainnorm.norms.unconditional import UnconditionalRow
 from domainnorm.registry import register
 
 
 @register
-class TableModulation(Modulation):
+class TableModulation(DomainRows):
     """A row of scale and a row of shift per domain; soft weights mix rows.
 
     ``scale[n] = table[domain[n]]``, or ``Σ_d weights[n, d] table[d]``.
@@ -39,19 +39,8 @@ class TableModulation(Modulation):
         self.shift = nn.Parameter(torch.zeros(num_domains, num_features))
         self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
 
-    @property
-    def by_domain(self) -> bool:
-        """Whether all samples of a domain get one scale and shift."""
-        return self.unconditional is None
-
-    def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shift of each sample, (N, C) each; (1, C) for samples of unknown domain."""
-        if self.unconditional is None:
-            return condition.select(self.scale), condition.select(self.shift)
-        scale, shift = self.unconditional(condition, self._select)
-        return scale, shift
-
-    def _select(self, condition: Condition) -> tuple[Tensor, Tensor]:
+    def select(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """The pair of each sample's domain, (N, C) each."""
         return condition.select(self.scale), condition.select(self.shift)
 
     @torch.no_grad()
