@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from domainnorm.backbones import load_model
 from domainnorm.errors import CheckpointError
 from domainnorm.recipe import Recipe
 from domainnorm.report import (
@@ -64,8 +63,7 @@ def test_run(folder: Path) -> None:
     for stage in plan_stages(recipe):
         weights = folder / stage.key / WEIGHTS
         if weights.exists():
-            bench = set_up(parts, stage, folder)
-            load_model(bench.method.model, weights)
+            bench = set_up(parts, stage, folder, finished=True)
             results += score(bench, predict(bench), seconds=0.0)
     if not results:
         raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from domainnorm.backbones import load_model
 from domainnorm.errors import RecipeError
 from domainnorm.evaluation import CrossDomainMatrix, Predictions
 from domainnorm.methods import Roles
@@ -18,7 +17,7 @@ from domainnorm.run.figures import save_domains
 from domainnorm.run.folder import make_folder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, supervised_method
-from domainnorm.run.stage import WEIGHTS, groups_of, predict, run_stage, set_up
+from domainnorm.run.stage import groups_of, predict, run_stage, set_up
 
 _ROW_LABELS = {"models": "model trained on", "norms": "norms of"}
 KINDS = {"models": ("models",), "norms": ("norms",), "both": ("models", "norms")}
@@ -91,8 +90,7 @@ def _norms(parts: Parts, folder: Path, console: Console) -> CrossDomainMatrix:
         stage = Stage(Roles(tuple(domains)), seed, method)
         console.print(f"one model for {len(domains)} domains  seed {seed}")
         run_stage(parts, stage, folder)
-        bench = set_up(parts, stage, folder)
-        load_model(bench.method.model, folder / stage.key / WEIGHTS)
+        bench = set_up(parts, stage, folder, finished=True)
         for row in domains:
             for column, predictions in predict(bench, norm_domain=row).items():
                 _add(matrix, parts, seed, (row, column), predictions)

@@ -51,16 +51,22 @@ class Parts:
         ]
         return list(dict.fromkeys(named))
 
-    def model(self, stage: Stage) -> DomainModel:
-        """A fresh model with a row for every domain of the stage's transfer."""
+    def model(self, stage: Stage, *, stored: bool = False) -> DomainModel:
+        """A fresh model with a row for every domain of the stage's transfer.
+
+        Args:
+            stage: Names its domains.
+            stored: All its weights come from a file afterwards; pretrained ones, which may need
+                the network, are not looked for.
+        """
         backbone = self.recipe.backbone
         return create_model(
             backbone.name,
             len(self.dataset.class_names),
             self.recipe.norm,
             stage.roles.all,
-            pretrained=backbone.pretrained,
-            weights=backbone.weights,
+            pretrained=backbone.pretrained and not stored,
+            weights=None if stored else backbone.weights,
             **backbone.options,
         )
 

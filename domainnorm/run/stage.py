@@ -16,6 +16,7 @@ from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import Predictions, bootstrap_intervals, classification_metrics
 from domainnorm.methods import Method
+from domainnorm.recipe.registries import METHODS
 from domainnorm.report import Result, load_results, results_json
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
@@ -82,16 +83,22 @@ def _writing(place: Path) -> Iterator[None]:
         ) from error
 
 
-def set_up(parts: Parts, stage: Stage, folder: Path) -> Bench:
-    """Build the objects of a stage, from the weights it starts from."""
+def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) -> Bench:
+    """Build the objects of a stage.
+
+    Args:
+        parts: What the recipe names.
+        stage: What to do.
+        folder: Run folder.
+        finished: With the weights that the stage has stored, not those it starts from.
+    """
     seed_everything(stage.seed, workers=True, verbose=False)
-    model = parts.model(stage)
+    weights = folder / stage.key / WEIGHTS if finished else _start(parts, stage, folder)
+    model = parts.model(stage, stored=weights is not None)
     data = parts.data(stage, model)
     method = parts.method(stage, model, data)
-    if method.starts_from == SOURCE_ONLY:
-        _load(model, folder / stage.source_key / WEIGHTS, parts, stage)
-    elif _is_given(parts, stage):
-        _load(model, _given(str(parts.recipe.checkpoint)), parts, stage)
+    if weights is not None:
+        _load(model, weights, parts, stage)
     method.eval_domains = data.val_domains
     place = folder / stage.key
     place.mkdir(parents=True, exist_ok=True)
@@ -149,6 +156,13 @@ def groups_of(parts: Parts, predictions: Predictions) -> list[str] | None:
 
 def _is_given(parts: Parts, stage: Stage) -> bool:
     return parts.recipe.checkpoint is not None and stage.method.name == SOURCE_ONLY
+
+
+def _start(parts: Parts, stage: Stage, folder: Path) -> Path | None:
+    """The weights file a stage starts from; None for the pretrained backbone."""
+    if METHODS.load(stage.method.name).starts_from == SOURCE_ONLY:
+        return folder / stage.source_key / WEIGHTS
+    return _given(str(parts.recipe.checkpoint)) if _is_given(parts, stage) else None
 
 
 def _given(checkpoint: str) -> Path:

@@ -7,6 +7,8 @@ import struct
 from importlib.metadata import version
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 from domainnorm.errors import CheckpointError
 from domainnorm.run import test_run as evaluate_again
@@ -110,6 +112,15 @@ def test_given_checkpoint_is_not_trained_again(finished, tmp_path):
     for method in ("source_only", "adabn"):
         expected = (finished / TRANSFER / "seed0" / method / "model.safetensors").read_bytes()
         assert (again / method / "model.safetensors").read_bytes() == expected
+
+
+def test_finished_run_is_tested_without_its_pretrained_weights(tmp_path, capsys):
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), weights)
+    folder = run(tmp_path, f"backbone.weights={weights}", "method=adabn", "compare=[]")
+    weights.unlink()
+    assert call("test", str(folder)) == 0
+    assert "adabn" in capsys.readouterr().out
 
 
 def test_given_checkpoint_of_another_backbone_is_refused(finished, tmp_path, capsys):
