@@ -71,35 +71,14 @@ class Condition:
     def select(self, table: Tensor) -> Tensor:
         """The row of every sample: ``table`` (D, C) -> (N, C); rows are mixed by soft weights.
 
-        In a batch of one domain the N rows are one row in memory (their stride is 0), which tells
-        the norms that the samples share it, and spares the gather.
-
         Raises:
             ConditionError: Neither domain labels nor weights are given.
         """
         if self.domain is not None:
-            label = self._only_label()
-            if label is not None:
-                return table[label : label + 1].expand(len(self.domain), -1)
             return table.index_select(0, self.domain)
         if self.weights is not None:
             return self.weights.to(table.dtype) @ table
         raise ConditionError("needs the domain of each sample; pass domain= or weights=")
-
-    def _only_label(self) -> int | None:
-        """The label of all samples where it may be read without a synchronization, or None."""
-        domain = self.domain
-        if domain is None or torch.compiler.is_compiling() or domain.device.type != "cpu":
-            return None
-        if len(domain) == 0:
-            return None
-        given = domain
-
-        def derive() -> int | None:
-            first = int(given[0])
-            return first if bool((given == first).all()) else None
-
-        return self.once("only label", derive)
 
     def repeat(self, times: int) -> Condition:
         """The condition of ``times`` consecutive rows per sample."""

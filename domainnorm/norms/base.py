@@ -16,14 +16,13 @@ class Statistics(nn.Module, abc.ABC):
 
     Subclasses are called as ``Statistics(num_features, num_domains, **options)``; ``path`` is the
     module path of the layer they are in. ``tokens``: channels are the last axis of ``x``, not the
-    second. ``by_domain``: samples that share moments are those of one domain. ``rows_by_group``,
-    set by the layer: samples that share moments share scale and shift as well.
+    second. ``takes_rows``: may be called with a pair per domain and ``rows=True``, which spares the
+    arithmetic per sample.
     """
 
     path: str = ""
     tokens: bool = False
-    by_domain: bool = False
-    rows_by_group: bool = False
+    takes_rows: bool = False
 
     @property
     def keeps_function(self) -> bool:
@@ -63,10 +62,9 @@ class Modulation(nn.Module, abc.ABC):
     def start(self, scale: Tensor, shift: Tensor) -> None:
         """Make every sample get ``scale`` and ``shift`` (C,), those of the layer it replaces."""
 
-    @property
-    def by_domain(self) -> bool:
-        """Whether all samples of a domain get one scale and shift."""
-        return False
+    def table(self) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift of the domains, (D or 1, C) each, if a sample's pair is its domain's."""
+        return None
 
     def rows(self) -> Iterator[nn.Parameter]:
         """The parameters with a row per domain, (D, *) each."""

@@ -49,7 +49,6 @@ class ConditionalNorm(nn.Module):
         self.slot = ConditionSlot() if slot is None else slot
         self.path = path
         statistics.path = modulation.path = path
-        statistics.rows_by_group = statistics.by_domain and modulation.by_domain
         self.folded = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,6 +67,11 @@ class ConditionalNorm(nn.Module):
         return output
 
     def _normalize(self, x: Tensor, condition: Condition) -> Tensor:
+        if self.statistics.takes_rows and condition.domain is not None:
+            table = self.modulation.table()
+            if table is not None:
+                by_rows: Tensor = self.statistics(x, *table, condition, rows=True)
+                return by_rows
         scale, shift = self.modulation(condition, x)
         if scale.ndim == 2:
             normalized: Tensor = self.statistics(x, scale, shift, condition)

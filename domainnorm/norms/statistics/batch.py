@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from domainnorm.condition import Condition
-from domainnorm.norms.partition import Partition, partition
+from domainnorm.norms.partition import by_domain, whole_batch
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
 
@@ -35,17 +34,23 @@ class BatchStatistics(RunningMoments):
     def __init__(self, num_features: int, num_domains: int, **options: Any) -> None:
         super().__init__(num_features, 1, **options)
 
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
-        """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C)."""
+    def forward(
+        self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition, rows: bool = False
+    ) -> Tensor:
+        """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
+
+        ``rows``: they are those of the domains instead, (D or 1, C).
+        """
+        domain = condition.domain
+        pairs = None
+        if rows and domain is not None and len(scale) > 1:
+            pairs = by_domain(condition, domain, len(scale))
         if not self.training:
+            if pairs is not None:
+                return self.evaluate_rows(x, scale, shift, pairs)
             mean, var = self.running_mean, self.running_var
             return self.normalize_tracked(x, scale, shift, mean, var)
-        return self.normalize_groups(x, scale, shift, self._whole(len(x), condition))
-
-    def _whole(self, num_samples: int, condition: Condition) -> Partition:
-        def derive() -> Partition:
-            return partition(self.num_batches_tracked.new_zeros(num_samples), 1)
-
-        if torch.compiler.is_compiling():
-            return derive()
-        return condition.once(("whole batch", num_samples, self.num_batches_tracked.device), derive)
+        groups = whole_batch(condition, len(x), x.device)
+        if pairs is None and len(scale) == 1:
+            pairs = groups
+        return self.normalize_batch(x, scale, shift, groups, pairs)

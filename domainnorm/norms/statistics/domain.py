@@ -33,25 +33,32 @@ class DomainStatistics(RunningMoments):
         Differs: one tensor with the domain axis first instead of D layers.
     """
 
-    by_domain = True
-
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
+    def forward(
+        self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition, rows: bool = False
+    ) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
+
+        ``rows``: they are those of the domains instead, (D or 1, C).
 
         Raises:
             ConditionError: Soft weights in training, where a sample must belong to one domain.
         """
-        if not self.training:
-            mean, var = self._moments(condition)
-            return self.normalize_tracked(x, scale, shift, mean, var)
         domain = condition.domain
-        if domain is None:
-            raise ConditionError(
-                "domain statistics in training need one label per sample, got soft weights; pass "
-                "domain=, or call model.eval()"
-            )
-        groups = by_domain(condition, domain, len(self.running_mean))
-        return self.normalize_groups(x, scale, shift, groups)
+        groups = None
+        if domain is not None:
+            groups = by_domain(condition, domain, len(self.running_mean))
+        if self.training:
+            if groups is None:
+                raise ConditionError(
+                    "domain statistics in training need one label per sample, got soft weights; "
+                    "pass domain=, or call model.eval()"
+                )
+            if rows and len(scale) < len(self.running_mean):
+                scale, shift = (table.expand_as(self.running_mean) for table in (scale, shift))
+            return self.normalize_batch(x, scale, shift, groups, groups if rows else None)
+        if rows and groups is not None:
+            return self.evaluate_rows(x, scale, shift, groups)
+        return self.normalize_tracked(x, scale, shift, *self._moments(condition))
 
     def _moments(self, condition: Condition) -> tuple[Tensor, Tensor]:
         mean = condition.select(self.running_mean)

@@ -16,6 +16,7 @@ from domainnorm.norms.mixing import (
     pool_samples,
     sample_moments,
 )
+from domainnorm.norms.partition import counts
 from domainnorm.norms.pooled import Pooled
 from domainnorm.norms.statistics.domain import DomainStatistics
 from domainnorm.registry import register
@@ -66,6 +67,8 @@ class MixedStatistics(DomainStatistics):
         Test-time Batch Statistics Calibration, 2021, arXiv:2110.04065, sec. 3 (α-BN).
     """
 
+    takes_rows = False
+
     def __init__(
         self,
         num_features: int,
@@ -110,7 +113,9 @@ class MixedStatistics(DomainStatistics):
         if self.gate == "learned":
             self.share.fill_(1)
 
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
+    def forward(
+        self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition, rows: bool = False
+    ) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
 
         Raises:
@@ -146,7 +151,7 @@ class MixedStatistics(DomainStatistics):
                 var = torch.lerp(batch.var, var.expand_as(own.var), self.alpha)
             return mean, var
         batch, pooled = self._pooled(own, x, condition)
-        self._track(pooled)
+        self._track(pooled.mean, pooled.var, counts(pooled.values))
         return batch
 
     def _running(self, condition: Condition) -> tuple[Tensor, Tensor]:
