@@ -27,6 +27,7 @@ class BatchStatistics(RunningMoments):
         eps: Added to the variance.
         stride: In training, moments are those of every ``stride``-th pixel along each axis.
         sync: Whether moments go on over ranks when several train together.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
 
     Reference:
         Ioffe and Szegedy, Batch Normalization, ICML 2015, arXiv:1502.03167, alg. 1 and 2.
@@ -37,7 +38,7 @@ class BatchStatistics(RunningMoments):
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C)."""
-        if not self.training:
+        if self.frozen or not self.training:
             mean, var = self.running_mean, self.running_var
             return self.normalize_tracked(x, scale, shift, mean, var)
         return self.normalize_groups(x, scale, shift, self._whole(len(x), condition))

@@ -27,6 +27,7 @@ class DomainStatistics(RunningMoments):
         eps: Added to the variance.
         stride: In training, moments are those of every ``stride``-th pixel along each axis.
         sync: Whether moments go on over ranks when several train together.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
 
     Reference:
         Chang et al., Domain-Specific Batch Normalization, CVPR 2019, arXiv:1906.03950, eq. 2.
@@ -41,7 +42,7 @@ class DomainStatistics(RunningMoments):
         Raises:
             ConditionError: Soft weights in training, where a sample must belong to one domain.
         """
-        if not self.training:
+        if self.frozen or not self.training:
             mean, var = self._moments(condition)
             return self.normalize_tracked(x, scale, shift, mean, var)
         domain = condition.domain
