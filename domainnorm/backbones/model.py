@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from domainnorm.backbones.conversion import Conversion, ConvertedLayer
 from domainnorm.condition import Condition, ConditionSlot, RecordedMoments
 from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
-
-
-@dataclass(frozen=True)
-class ConvertedLayer:
-    """One line of a conversion's report.
-
-    Args:
-        path: Module path in the network.
-        old: Class of the replaced layer.
-        new: Name of the norm that replaced it.
-        exact: Whether outputs are the same as before the conversion.
-        bytes_per_domain: What each domain adds in this layer, bytes.
-        note: Why it is not the norm that was asked for, or empty.
-    """
-
-    path: str
-    old: str
-    new: str
-    exact: bool
-    bytes_per_domain: int
-    note: str = ""
 
 
 class DomainModel(nn.Module):
@@ -43,7 +23,7 @@ class DomainModel(nn.Module):
         backbone: The network with conditional norms.
         domain_names: Its domains; a label is a position in this tuple.
         slot: The slot that all its norms read.
-        conversion: What was converted, layer by layer.
+        conversion: What was converted, layer by layer; printing it gives a table.
 
     The attribute ``unconditional`` tells whether its norms were made with ``dropout``: in training
     samples lose their domain at random, and in evaluation the model may be called without it.
@@ -64,7 +44,7 @@ class DomainModel(nn.Module):
         self.backbone = backbone
         self.domain_names = tuple(domain_names)
         self.slot = slot
-        self.conversion = tuple(conversion)
+        self.conversion = Conversion(conversion)
         self.unconditional = any(norm.modulation.unconditional is not None for norm in self.norms())
 
     @property
@@ -75,7 +55,7 @@ class DomainModel(nn.Module):
     @property
     def bytes_per_domain(self) -> int:
         """What one more domain costs, in bytes of parameters and running moments."""
-        return sum(layer.bytes_per_domain for layer in self.conversion)
+        return self.conversion.bytes_per_domain
 
     def forward(
         self,

@@ -45,6 +45,7 @@ class RunningMoments(Statistics):
         eps: Added to the variance.
         stride: Moments of a batch are those of every ``stride``-th pixel along each axis, ≥ 1.
         sync: Whether moments go on over ranks; every rank must then run every layer equally often.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
 
     Shape:
         ``running_mean``, ``running_var``: (R, C). ``num_batches_tracked``: (R,), batches each row
@@ -66,12 +67,14 @@ class RunningMoments(Statistics):
         eps: float = 1e-5,
         stride: int = 1,
         sync: bool = True,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         self.momentum = momentum
         self.eps = eps
         self.stride = checked_stride(stride)
         self.sync = sync
+        self.frozen = frozen
         self.register_buffer("running_mean", torch.zeros(num_rows, num_features))
         self.register_buffer("running_var", torch.ones(num_rows, num_features))
         self.register_buffer("num_batches_tracked", torch.zeros(num_rows, dtype=torch.long))

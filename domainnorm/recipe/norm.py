@@ -24,8 +24,8 @@ def read_norm(value: Any, problems: Problems) -> Any:
     Args:
         value: None (each layer's function-preserving kin), a catalogue name,
             ``{name, where, ...}``, ``{statistics, modulation, where, ...}`` or rules
-            ``{pattern: name or mapping}`` with the patterns ``all``, ``stem``, ``early``, ``late``
-            and globs over module paths.
+            ``{pattern: name, mapping or None}`` with the patterns ``all``, ``stem``, ``early``,
+            ``late``, ``encoder``, ``decoder`` and globs over module paths.
         problems: Takes what is wrong.
     """
     if value is None:
@@ -40,7 +40,9 @@ def read_norm(value: Any, problems: Problems) -> Any:
             problems.add("norm", f"got '{pattern}' without a name, expected {_EXPECTED}")
             continue
         _check_pattern(pattern, f"norm.{pattern}", problems)
-        rules[pattern] = _read_one(norm, f"norm.{pattern}", problems, may_limit=False)
+        key = f"norm.{pattern}"
+        kin = norm is None
+        rules[pattern] = None if kin else _read_one(norm, key, problems, may_limit=False)
     return rules
 
 
@@ -105,12 +107,14 @@ def _parameters(
 def _check_where(where: Any, key: str, problems: Problems) -> None:
     patterns = where if isinstance(where, list) else [where]
     if not patterns:
-        problems.add(key, "got an empty list, expected all, stem, early, late or module paths")
+        problems.add(
+            key, "got an empty list, expected all, stem, early, late, encoder, decoder or paths"
+        )
     for pattern in patterns:
         _check_pattern(pattern, key, problems)
 
 
 def _check_pattern(pattern: Any, key: str, problems: Problems) -> None:
     if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
-        expected = "all, stem, early, late or a module path with * for any text"
+        expected = "all, stem, early, late, encoder, decoder or a module path with * for any"
         problems.add(key, f"got {spelled(pattern)}, expected {expected}")

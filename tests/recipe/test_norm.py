@@ -23,7 +23,7 @@ def test_every_catalogue_name_is_a_norm(name):
         ({}, "norm: got an empty mapping, expected a norm name"),
         ({"name": "dsbm"}, "norm.name: unknown norm 'dsbm': did you mean 'dsbn'?"),
         ({"name": "cin", "wher": "all"}, "norm.wher: unknown key 'wher'"),
-        ({"name": "cin", "where": 3}, "norm.where: got 3, expected all, stem, early, late or"),
+        ({"name": "cin", "where": 3}, "norm.where: got 3, expected all, stem, early, late,"),
         ({"name": "cin", "where": []}, "norm.where: got an empty list"),
         ({"name": "cin", "where": ["all", "a b"]}, "norm.where: got 'a b', expected all"),
         ({"name": "cin", "eps": "x"}, "norm.eps: got 'x', expected a number"),
@@ -41,13 +41,19 @@ def test_every_catalogue_name_is_a_norm(name):
         ({"early": "cinn"}, "norm.early: unknown norm 'cinn': did you mean 'cin'?"),
         ({"early": {"name": "cin", "where": "all"}}, "norm.early.where: unknown key 'where'"),
         ({"early": ["cin"]}, "norm.early: got ['cin'], expected a norm name"),
-        ({"a b": "cin"}, "norm.a b: got 'a b', expected all, stem, early, late or a module path"),
+        ({"a b": "cin"}, "norm.a b: got 'a b', expected all, stem, early, late,"),
     ],
 )
 def test_a_wrong_norm_is_answered_with_its_key(value, fragment):
     problems = Problems()
     read_norm(value, problems)
     assert re.search(re.escape(fragment), "\n".join(problems.lines))
+
+
+def test_a_rule_can_ask_for_the_norm_that_keeps_the_function():
+    problems = Problems()
+    assert read_norm({"all": "cin", "late": None}, problems) == {"all": "cin", "late": None}
+    assert not problems
 
 
 def test_options_are_converted_to_the_type_of_the_signature():

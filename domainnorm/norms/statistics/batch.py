@@ -26,6 +26,7 @@ class BatchStatistics(RunningMoments):
         eps: Added to the variance.
         stride: In training, moments are those of every ``stride``-th pixel along each axis.
         sync: Whether moments go on over ranks when several train together.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
 
     Reference:
         Ioffe and Szegedy, Batch Normalization, ICML 2015, arXiv:1502.03167, alg. 1 and 2.
@@ -45,7 +46,7 @@ class BatchStatistics(RunningMoments):
         pairs = None
         if rows and domain is not None and len(scale) > 1:
             pairs = by_domain(condition, domain, len(scale))
-        if not self.training:
+        if self.frozen or not self.training:
             if pairs is not None:
                 return self.evaluate_rows(x, scale, shift, pairs)
             mean, var = self.running_mean, self.running_var

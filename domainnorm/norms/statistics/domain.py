@@ -27,6 +27,7 @@ class DomainStatistics(RunningMoments):
         eps: Added to the variance.
         stride: In training, moments are those of every ``stride``-th pixel along each axis.
         sync: Whether moments go on over ranks when several train together.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
 
     Reference:
         Chang et al., Domain-Specific Batch Normalization, CVPR 2019, arXiv:1906.03950, eq. 2.
@@ -47,7 +48,7 @@ class DomainStatistics(RunningMoments):
         groups = None
         if domain is not None:
             groups = by_domain(condition, domain, len(self.running_mean))
-        if self.training:
+        if self.training and not self.frozen:
             if groups is None:
                 raise ConditionError(
                     "domain statistics in training need one label per sample, got soft weights; "
