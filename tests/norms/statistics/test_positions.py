@@ -1,4 +1,4 @@
-"""Layer and RMS statistics: moments over the channels at each position."""
+"""Layer, RMS and deviation statistics: moments over the channels at each position."""
 
 import copy
 
@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from domainnorm.condition import Condition
+from domainnorm.errors import DomainNormError
 from domainnorm.norms import create_norm
 from tests.norms.conditions import DOMAIN, apply, make
 from tests.reference.norms import reference_norm
 
-pair = pytest.mark.parametrize("name", ["ln", "cln", "rms", "crms"])
+pair = pytest.mark.parametrize("name", ["ln", "cln", "rms", "crms", "deviation*table"])
 # Small samples are normalized together, large ones one by one.
 TOKENS = [(7, 6), (7, 5, 6), (7, 3, 4, 6), (7, 160, 101)]
 
@@ -71,7 +72,8 @@ def test_one_domain_equals_torch_rms_norm(name):
     torch.testing.assert_close(apply(norm, name, x, torch.zeros(3, dtype=torch.long)), stock(x))
 
 
-@pair
+# Deviation statistics are plain operations, which keep more.
+@pytest.mark.parametrize("name", ["ln", "cln", "rms", "crms"])
 @pytest.mark.parametrize("shape", [(7, 5, 6), (7, 6, 170, 17)])
 def test_nothing_of_the_size_of_the_input_is_kept_beyond_the_input(name, shape):
     norm, x = make(name, shape[1]), torch.randn(shape, requires_grad=True)
@@ -112,3 +114,8 @@ def test_bfloat16_tokens_stay_close_to_float32(name):
     output = apply(copy.deepcopy(norm), name, x)
     assert output.dtype == torch.bfloat16
     torch.testing.assert_close(output.float(), apply(norm, name, x.float()), rtol=0.02, atol=0.05)
+
+
+def test_deviation_of_a_single_channel_is_refused():
+    with pytest.raises(DomainNormError, match="num_features: 1 channel has no standard deviation"):
+        create_norm("deviation*table", 1)
