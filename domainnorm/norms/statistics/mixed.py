@@ -42,8 +42,9 @@ class MixedStatistics(DomainStatistics):
       (source) plus ``1 - alpha`` times those of the batch at hand (target) (α-BN).
 
     ``layer`` is over all channels and pixels of a sample, as in the paper on switchable
-    normalization. A group of samples with a single value gets its running moments. Moments are
-    not synchronized between ranks.
+    normalization. A group of samples with a single value gets its running moments. Under DDP the
+    ``batch`` and ``domain`` parts are, in training, over the samples of all ranks; in evaluation,
+    where ranks may have different numbers of batches, α-BN sees those of its own rank.
 
     Args:
         num_features: C.
@@ -87,7 +88,7 @@ class MixedStatistics(DomainStatistics):
                 "size; choose a divisor"
             )
         rows = num_domains if "domain" in parts else 1
-        super().__init__(num_features, rows, momentum=momentum, eps=eps, sync=False)
+        super().__init__(num_features, rows, momentum=momentum, eps=eps)
         self.parts = tuple(parts)
         self.gate = gate
         self.alpha = alpha
@@ -168,8 +169,9 @@ class MixedStatistics(DomainStatistics):
                 "domain statistics in training need one label per sample; pass domain=, or call "
                 "model.eval()"
             )
-        (mean, var), count = pool_samples(own, group, len(self.running_mean))
-        values = count * (x[0, 0].numel() if x.ndim > 2 else 1)
+        rows, size = len(self.running_mean), x.shape[2:].numel()
+        sync = self.training and self.synchronizes
+        (mean, var), values = pool_samples(own, group, rows, size=size, sync=sync)
         pooled = Pooled(x, mean.detach(), var.detach(), values)
         # The variance of a single value would be zero.
         mean = torch.where(values == 1, self.running_mean.to(mean.dtype), mean)
