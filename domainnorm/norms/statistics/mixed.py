@@ -61,10 +61,13 @@ class MixedStatistics(DomainStatistics):
         DomainNormError: Parts that are unknown, or do not fit the gate.
 
     Reference:
-        Pan et al., Two at Once (IBN-Net), ECCV 2018, arXiv:1807.09441, fig. 3a. Nam and Kim,
-        Batch-Instance Normalization, NeurIPS 2018, arXiv:1805.07925, eq. 3 and 4. Luo et al.,
-        Differentiable Learning-to-Normalize, ICLR 2019, arXiv:1806.10779, eq. 3. You et al.,
-        Test-time Batch Statistics Calibration, 2021, arXiv:2110.04065, sec. 3 (α-BN).
+        Pan et al., Two at Once (IBN-Net), ECCV 2018, arXiv:1807.09441, sec. 3 (split). Nam and
+        Kim, Batch-Instance Normalization, NeurIPS 2018, arXiv:1805.07925, sec. 3 (learned). Luo et
+        al., Differentiable Learning-to-Normalize, ICLR 2019, arXiv:1806.10779, sec. 2 (softmax).
+        You et al., Test-time Batch Statistics Calibration, 2021, arXiv:2110.04065 (fixed).
+        Agrees with the authors' code (XingangPan/IBN-Net, hyeonseob-nam/Batch-Instance-
+        Normalization, switchablenorms/Switchable-Normalization) but for variances of a sample,
+        which are biased here, as in the papers, and unbiased in that of switchable normalization.
     """
 
     def __init__(
