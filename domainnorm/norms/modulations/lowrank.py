@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from domainnorm.condition import Condition
+from domainnorm.condition import Condition, mix_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.domain_rows import DomainRows
 from domainnorm.norms.unconditional import UnconditionalRow
@@ -58,9 +58,8 @@ class LowRankModulation(DomainRows):
 
     def select(self, condition: Condition) -> tuple[Tensor, Tensor]:
         """The pair of each sample's domain, (N, C) each."""
-        # Not addmm: under autocast its result would be narrow, the sum is not.
-        scale = self.scale + condition.select(self.scale_code) @ self.scale_basis
-        shift = self.shift + condition.select(self.shift_code) @ self.shift_basis
+        scale = self.scale + mix_rows(condition.select(self.scale_code), self.scale_basis)
+        shift = self.shift + mix_rows(condition.select(self.shift_code), self.shift_basis)
         return scale, shift
 
     @torch.no_grad()

@@ -197,16 +197,17 @@ class MixedStatistics(DomainStatistics):
             return factors[0] + factors[1], -(offsets[0] + offsets[1])
         means, variances = zip(*parts, strict=True)
         if self.gate == "softmax":
-            mean = torch.einsum("p,pnc->nc", self._softmax(self.mean_weight), torch.stack(means))
-            var = torch.einsum("p,pnc->nc", self._softmax(self.var_weight), torch.stack(variances))
+            mean = self._softmax(self.mean_weight, means)
+            var = self._softmax(self.var_weight, variances)
         else:
             mean, var = self._blocks(means), self._blocks(variances)
         factor = torch.rsqrt(var + self.eps)
         return factor, -mean * factor
 
     @staticmethod
-    def _softmax(weight: Tensor) -> Tensor:
-        return torch.softmax(weight, dim=0)
+    def _softmax(weight: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+        share = torch.softmax(weight, dim=0)[:, None, None]
+        return (share * torch.stack(parts)).sum(0)  # not a product of matrices, see `mix_rows`
 
     @staticmethod
     def _blocks(parts: tuple[Tensor, ...]) -> Tensor:
