@@ -77,7 +77,7 @@ class Condition:
         if self.domain is not None:
             return table.index_select(0, self.domain)
         if self.weights is not None:
-            return self.weights.to(table.dtype) @ table
+            return mix_rows(self.weights.to(table.dtype), table)
         raise ConditionError("needs the domain of each sample; pass domain= or weights=")
 
     def repeat(self, times: int) -> Condition:
@@ -188,3 +188,14 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, (list, tuple)):
         for item in output:
             yield from _tensors(item)
+
+
+def mix_rows(weights: Tensor, rows: Tensor) -> Tensor:
+    """``weights @ rows``, (N, K) and (K, C), in their own dtype under autocast as well.
+
+    Autocast would round moments to bfloat16, and differences of squares are made of them.
+    """
+    if not torch.is_autocast_enabled(rows.device.type):
+        return weights @ rows
+    with torch.autocast(rows.device.type, enabled=False):
+        return weights @ rows

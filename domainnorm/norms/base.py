@@ -43,12 +43,14 @@ class Modulation(nn.Module, abc.ABC):
     Subclasses are called as ``Modulation(num_features, num_domains, **options)``; ``path`` is the
     module path of the layer they are in. ``row_names`` are the parameters with a row per domain,
     (D, *); a shape alone does not tell, (4, C) may as well be a basis of rank 4.
-    ``keeps_function`` tells whether samples get the pair that was given to `start`.
+    ``keeps_function`` tells whether samples get the pair that was given to `start`; ``needs`` is
+    the keyword of `DomainModel.forward` without which it makes no sense, beside the domain.
     """
 
     path: str = ""
     row_names: tuple[str, ...] = ()
     keeps_function: bool = True
+    needs: str = ""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from domainnorm.registry import Parameter, Registry
 
 _PATTERN = re.compile(r"[\w.*?\[\]!-]+")
 _OWN_KEYS = ("name", "statistics", "modulation")
+_NEEDED = {"map": "a map with every image", "style": "the moments of a style image"}
 _EXPECTED = "a norm name, {statistics, modulation, where}, rules such as {early: cin}, or null"
 
 
@@ -50,6 +51,8 @@ def _read_one(value: Any, key: str, problems: Problems, *, may_limit: bool) -> A
     if isinstance(value, str):
         if value not in CATALOGUE:
             problems.add(key, unknown("norm", value, CATALOGUE))
+        else:
+            _check_needs(value, CATALOGUE[value].modulation, key, problems)
         return value
     if not isinstance(value, Mapping):
         problems.add(key, f"got {spelled(value)}, expected {_EXPECTED}")
@@ -64,6 +67,8 @@ def _read_one(value: Any, key: str, problems: Problems, *, may_limit: bool) -> A
     options = {name: section[name] for name in section if name not in _OWN_KEYS}
     if parameters is None:
         return value
+    half = "name" if "name" in section else "modulation"
+    _check_needs(section[half], names["modulation"], f"{key}.{half}", problems)
     checked = read_section(options, parameters, key, problems)
     given = {name: checked[name] for name in options if name in checked}
     return {**{name: value[name] for name in _OWN_KEYS if name in value}, **read, **given}
@@ -102,6 +107,19 @@ def _parameters(
         else:
             found.update(registry.entry(name).parameters)
     return found if known else None
+
+
+def _check_needs(asked: str, modulation: str, key: str, problems: Problems) -> None:
+    """Refuse a modulation that needs something which comes with a batch."""
+    needs = MODULATIONS.entry(modulation).constants.get("needs")
+    if needs:
+        what = _NEEDED.get(needs, needs)
+        problems.add(
+            key,
+            f"'{asked}' needs {what}, which a recipe cannot give; use a modulation that reads the "
+            "domain, 'table' or 'hyper' (norms 'cin', 'cbn', 'film'), or pass "
+            f"{needs}= to the model in Python",
+        )
 
 
 def _check_where(where: Any, key: str, problems: Problems) -> None:

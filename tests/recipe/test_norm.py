@@ -8,12 +8,39 @@ from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe.norm import read_norm
 from domainnorm.recipe.problems import Problems
 
+WITH_MORE = ["adain", "spade"]  # need more than the domain of an image
 
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_every_catalogue_name_is_a_norm(name):
+
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if name not in WITH_MORE])
+def test_every_catalogue_name_that_the_domain_suffices_for_is_a_norm(name):
     problems = Problems()
     assert read_norm(name, problems) == name
     assert not problems
+
+
+@pytest.mark.parametrize(
+    ("value", "start"),
+    [
+        ("spade", "norm: 'spade' needs a map with every image, "),
+        ("adain", "norm: 'adain' needs the moments of a style image, "),
+        ({"name": "spade", "hidden": 8}, "norm.name: 'spade' needs a map with every image, "),
+        ({"early": "adain", "late": "dsbn"}, "norm.early: 'adain' needs the moments of a style i"),
+        (
+            {"statistics": "batch", "modulation": "spatial"},
+            "norm.modulation: 'spatial' needs a map with every image, ",
+        ),
+    ],
+)
+def test_norm_that_needs_more_than_the_domain_is_refused_with_what_to_use(value, start):
+    problems = Problems()
+    read_norm(value, problems)
+    (line,) = problems.lines
+    needed = "map" if "map" in start else "style"
+    assert line.startswith(start)
+    assert line.endswith(
+        "which a recipe cannot give; use a modulation that reads the domain, 'table' or 'hyper' "
+        f"(norms 'cin', 'cbn', 'film'), or pass {needed}= to the model in Python"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from domainnorm.condition import mix_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.domain_rows import DomainRows
 from domainnorm.norms.unconditional import UnconditionalRow
@@ -57,9 +58,8 @@ class LowRankModulation(DomainRows):
 
     def all_rows(self) -> tuple[Tensor, Tensor]:
         """Scale and shift of every domain, (D, C) each."""
-        # Not addmm: under autocast its result would be narrow, the sum is not.
-        scale = self.scale + self.scale_code @ self.scale_basis
-        shift = self.shift + self.shift_code @ self.shift_basis
+        scale = self.scale + mix_rows(self.scale_code, self.scale_basis)
+        shift = self.shift + mix_rows(self.shift_code, self.shift_basis)
         return scale, shift
 
     @torch.no_grad()
