@@ -98,5 +98,5 @@ def test_interpolations_in_a_circle_are_refused(write):
 
 def test_deep_nesting_is_refused(write):
     depth = 1500  # PyYAML from 6.0.4 on counts itself
-    with pytest.raises(RecipeError, match="nested too deeply|exceeded maximum nesting depth"):
+    with pytest.raises(RecipeError, match=r"nested too deeply|exceeded maximum nesting depth"):
         load_recipe(write(checkpoint="[" * depth + "]" * depth))
