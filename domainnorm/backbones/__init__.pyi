@@ -5,10 +5,16 @@ from .checkpoint import save_model as save_model
 from .convert import convert_norms as convert_norms
 from .create import create_model as create_model
 from .create import data_config as data_config
+from .domains import add_domain as add_domain
+from .domains import interpolate_domains as interpolate_domains
+from .domains import remove_domain as remove_domain
+from .fold import fold_domain as fold_domain
+from .fuse import fuse_norms as fuse_norms
 from .insert import insert_after as insert_after
 from .model import ConvertedLayer as ConvertedLayer
 from .model import DomainModel as DomainModel
 from .moments import MomentEstimator as MomentEstimator
 from .rows import domain_parameters as domain_parameters
+from .rows import mix_rows as mix_rows
 from .rows import set_rows as set_rows
 from .tiles import tiled_inference as tiled_inference
