@@ -14,6 +14,12 @@ from .insert import insert_after as insert_after
 from .model import ConvertedLayer as ConvertedLayer
 from .model import DomainModel as DomainModel
 from .moments import MomentEstimator as MomentEstimator
+from .pack_header import PackHeader as PackHeader
+from .pack_header import read_pack_header as read_pack_header
+from .packs import load_domain as load_domain
+from .packs import read_pack as read_pack
+from .packs import save_domain as save_domain
+from .packs import save_domains as save_domains
 from .rows import domain_parameters as domain_parameters
 from .rows import mix_rows as mix_rows
 from .rows import set_rows as set_rows

@@ -87,10 +87,19 @@ def interpolate_domains(model: DomainModel, name: str, weights: Mapping[str, flo
         raise
 
 
-def _check_new(model: DomainModel, name: str) -> None:
+def check_name(name: str) -> str:
+    """``name``, if a domain can be called so.
+
+    Raises:
+        ConditionError: It is empty or cannot be printed.
+    """
     if not isinstance(name, str) or not name or not name.isprintable():
         raise ConditionError(f"domain: got {name!r}, expected a name of printable characters")
-    if name in model.domain_names:
+    return name
+
+
+def _check_new(model: DomainModel, name: str) -> None:
+    if check_name(name) in model.domain_names:
         raise ConditionError(
             f"domain '{name}': this model has it already ({', '.join(model.domain_names)}); give "
             "the new one another name, or remove_domain first"

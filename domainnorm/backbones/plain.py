@@ -24,6 +24,10 @@ _KIN: dict[type[Statistics], tuple[type[nn.Module], ...]] = {
     GroupStatistics: (nn.GroupNorm,),
     RMSStatistics: (nn.RMSNorm, RmsNorm, RmsNorm2d),
 }
+_OF_MAPS: dict[type[Statistics], type[nn.Module]] = {
+    LayerStatistics: LayerNorm2d,
+    RMSStatistics: RmsNorm2d,
+}
 _INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
@@ -53,12 +57,8 @@ def plain_kin(statistics: Statistics, instead: nn.Module, num_features: int) -> 
         raise ConversionError("no plain layer takes moments of every k-th pixel (stride > 1)")
     if isinstance(statistics, GroupStatistics):
         return nn.GroupNorm(statistics.num_groups, num_features, eps=eps)
-    if type(statistics) is LayerStatistics and axes == 2:
-        layer: nn.Module = LayerNorm2d(num_features, eps=eps)
-        return layer
-    if type(statistics) is RMSStatistics and axes == 2:
-        layer = RmsNorm2d(num_features, eps=eps)
-        return layer
+    if type(statistics) in _OF_MAPS and axes == 2:
+        return _OF_MAPS[type(statistics)](num_features, eps=eps)
     kind = type(statistics).__module__.rpartition(".")[2]
     raise ConversionError(
         f"no plain layer of torch or timm has {kind} statistics in place of a "
