@@ -135,11 +135,12 @@ class MomentsReached(Exception):  # noqa: N818 - a signal to the model, not an e
         x: The input of that layer, (N, C, *).
         running_mean: (D, C).
         running_var: (D, C).
+        eps: What the layer adds to variances.
     """
 
-    def __init__(self, x: Tensor, running_mean: Tensor, running_var: Tensor) -> None:
+    def __init__(self, x: Tensor, running_mean: Tensor, running_var: Tensor, eps: float) -> None:
         super().__init__("the nearest domain is wanted")
-        self.x, self.running_mean, self.running_var = x, running_mean, running_var
+        self.x, self.running_mean, self.running_var, self.eps = x, running_mean, running_var, eps
 
 
 class ConditionSlot:

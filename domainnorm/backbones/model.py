@@ -217,7 +217,7 @@ class DomainModel(nn.Module):
         """Labels of the known domains that images look most like, whatever ``unseen`` is.
 
         The moments of each image at the first norm with running moments of domains are compared
-        with these, by the 2-Wasserstein distance between diagonal Gaussians (`distance_moments`).
+        with these, by the symmetric Kullback-Leibler divergence of diagonal Gaussians.
         It costs a forward pass up to this norm, the stem when all norms have such moments. A batch
         gives the same labels as its images one by one.
 

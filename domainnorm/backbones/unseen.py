@@ -47,7 +47,7 @@ def find_nearest(
     """Labels (N,) of the domains nearest to each sample, those that ``condition`` knows kept.
 
     Runs ``backbone`` until the first norm with running moments of domains (for norms everywhere,
-    its stem), where ``distance_moments`` decides. Norms before it, which have a pair per domain
+    its stem), where `divergence` decides. Norms before it, which have a pair per domain
     but no moments of domains, treat unseen samples as ``mean`` does.
 
     Raises:
@@ -61,7 +61,7 @@ def find_nearest(
         assert condition.domain is not None
         own = _of_images(reached.x, len(image))
         running = Moments(reached.running_mean, reached.running_var)
-        nearest = distance_moments(own, running).argmin(1)
+        nearest = divergence(own, running, reached.eps).argmin(1)
         return torch.where(condition.domain < 0, nearest, condition.domain)
     raise ConditionError(
         "unseen: 'nearest' compares moments of domains, and this image reached no norm that has "
@@ -69,27 +69,31 @@ def find_nearest(
     )
 
 
-def distance_moments(own: Moments, running: Moments) -> Tensor:
-    """2-Wasserstein distance between diagonal Gaussians, of every sample to every domain.
+def divergence(own: Moments, running: Moments, eps: float) -> Tensor:
+    """Symmetric Kullback-Leibler divergence between diagonal Gaussians, of samples and domains.
 
-    ``distance² = Σ_c (mean[n, c] - mean[d, c])² + (σ[n, c] - σ[d, c])²``, σ = sqrt(var).
+    ``½ avg_c (v/V + V/v - 2 + (m - M)² (1/v + 1/V))`` with m, v of the sample, M, V of the domain
+    and eps added to variances. The scale of a channel does not matter, as it does for the
+    Wasserstein distance.
 
     Args:
         own: Moments of samples, (N, C).
         running: Moments of domains, (D, C).
+        eps: What the layer adds to variances.
 
     Returns:
         (N, D).
 
     Reference:
-        Segu, Tonioni and Tombari, Batch Normalization Embeddings for Deep Domain Generalization,
-        2020, arXiv:2011.12672 (instance moments compared with those of domains by this distance).
-        Differs: the first such layer alone decides, and one domain is taken instead of a mixture.
+        Pan et al., Two at Once (IBN-Net), ECCV 2018, arXiv:1807.09441 (feature divergence of two
+        domains). Differs: between a sample and a domain, as in Segu et al., Batch Normalization
+        Embeddings for Deep Domain Generalization, 2020, arXiv:2011.12672, who take the Wasserstein
+        distance summed over layers, and a mixture of domains instead of the nearest.
     """
-    sample = torch.cat([own.mean, own.var.sqrt()], dim=1)
-    domain = torch.cat([running.mean, running.var.sqrt()], dim=1).to(sample.dtype)
-    # Not by way of a product of matrices: it cancels where means are large.
-    return torch.cdist(sample, domain, compute_mode="donot_use_mm_for_euclid_dist")
+    v = own.var[:, None] + eps
+    other = running.var.to(v.dtype) + eps
+    apart = (own.mean[:, None] - running.mean.to(v.dtype)).square()
+    return (v / other + other / v - 2 + apart * (1 / v + 1 / other)).mean(2) / 2
 
 
 def _of_images(x: Tensor, num_images: int) -> Moments:

@@ -137,9 +137,7 @@ def test_full_disk_is_a_message_and_leaves_no_file(tmp_path):
     model, limits = make(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(
-            CheckpointError, match=r"a\.safetensors: cannot be written .*; free"
-        ):
+        with pytest.raises(CheckpointError, match=r"a\.safetensors: cannot be written .*; free"):
             save_domain(model, "a", tmp_path / "a.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

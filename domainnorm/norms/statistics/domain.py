@@ -68,7 +68,7 @@ class DomainStatistics(RunningMoments):
 
     def _moments(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         if condition.unseen == "nearest":
-            raise MomentsReached(x, self.running_mean, self.running_var)
+            raise MomentsReached(x, self.running_mean, self.running_var, self.eps)
         mean = condition.select(self.running_mean)
         if condition.domain is not None:
             var = condition.select(self.running_var)
