@@ -30,7 +30,7 @@ class Condition:
     Its tensors are not written to afterwards: what norms derive from them is kept.
 
     Args:
-        domain: Labels, (N,) int64, in ``0..D-1``.
+        domain: Labels, (N,) int64, in ``0..D-1``, or −1 where ``unseen`` says what that means.
         weights: Soft domain weights, (N, D), rows sum to one; instead of ``domain``.
         embedding: (N, E).
         map: Layout or guidance map, (N, M, H, W), of any size.
@@ -38,6 +38,9 @@ class Condition:
         thumbnail: Moments of the small copy of the full image by layer path, likewise.
         chance: Uniform numbers in [0, 1), (N,): layers with condition dropout ``p`` drop the
             domain of samples below ``p``, so that a sample loses it in all layers or in none.
+        unseen: What is done about labels of −1, samples of domains the model does not know (in
+            evaluation): ``mean``, ``batch`` or ``nearest``, see `DomainModel.unseen`; empty where
+            there is none.
     """
 
     domain: Tensor | None = None
@@ -47,6 +50,7 @@ class Condition:
     style: RecordedMoments | None = None
     thumbnail: RecordedMoments | None = None
     chance: Tensor | None = None
+    unseen: str = ""
     _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, key: Any, derive: Callable[[], T]) -> T:
@@ -68,16 +72,27 @@ class Condition:
                 return given.shape[0]
         return None
 
+    @property
+    def unknown(self) -> Tensor:
+        """Whether each sample is of an unseen domain, (N, 1)."""
+        assert self.domain is not None
+        return (self.domain < 0)[:, None]
+
     def select(self, table: Tensor) -> Tensor:
         """The row of every sample: ``table`` (D, C) -> (N, C); rows are mixed by soft weights.
+
+        A sample of an unseen domain gets the mean of all rows.
 
         Raises:
             ConditionError: Neither domain labels nor weights are given.
         """
         if self.domain is not None:
+            if self.unseen:
+                rows = table.index_select(0, self.domain.clamp(min=0))
+                return torch.where(self.unknown, table.mean(0), rows)
             return table.index_select(0, self.domain)
         if self.weights is not None:
-            return mix_rows(self.weights.to(table.dtype), table)
+            return weighted_rows(self.weights.to(table.dtype), table)
         raise ConditionError("needs the domain of each sample; pass domain= or weights=")
 
     def repeat(self, times: int) -> Condition:
@@ -90,6 +105,21 @@ class Condition:
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **given)
+
+
+class MomentsReached(Exception):  # noqa: N818 - a signal to the model, not an error
+    """The nearest domain is wanted, and a layer with moments of domains has been reached.
+
+    Args:
+        x: The input of that layer, (N, C, *).
+        running_mean: (D, C).
+        running_var: (D, C).
+        eps: What the layer adds to variances.
+    """
+
+    def __init__(self, x: Tensor, running_mean: Tensor, running_var: Tensor, eps: float) -> None:
+        super().__init__("the nearest domain is wanted")
+        self.x, self.running_mean, self.running_var, self.eps = x, running_mean, running_var, eps
 
 
 class ConditionSlot:
@@ -161,7 +191,7 @@ class ConditionSlot:
         """
         if torch.compiler.is_compiling():
             return
-        for tensor in _tensors(output):
+        for tensor in tensors_in(output):
             if tensor.grad_fn is not None:
                 tensor.grad_fn.register_prehook(lambda _: self._arm(condition))
 
@@ -179,18 +209,19 @@ class ConditionSlot:
         return {"current": None, "_held": None, "recorded": None}
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def tensors_in(output: Any) -> Iterator[Tensor]:
+    """The tensors of what a network returns: one, or nested lists and mappings of them."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, dict):
         for item in output.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(output, (list, tuple)):
         for item in output:
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
-def mix_rows(weights: Tensor, rows: Tensor) -> Tensor:
+def weighted_rows(weights: Tensor, rows: Tensor) -> Tensor:
     """``weights @ rows``, (N, K) and (K, C), in their own dtype under autocast as well.
 
     Autocast would round moments to bfloat16, and differences of squares are made of them.

@@ -14,6 +14,7 @@ from domainnorm.backbones.kinds import NormKind
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import LayerInput, probe_inputs
 from domainnorm.backbones.rules import Fit, NormRule, fit_choices, resolve_rules, statistics_of
+from domainnorm.backbones.unseen import Unseen
 from domainnorm.backbones.where import Regions
 from domainnorm.condition import ConditionSlot
 from domainnorm.errors import ConversionError, DomainNormError, UnknownNameError
@@ -31,6 +32,7 @@ def convert_norms(
     *,
     where: str | Sequence[str] = "all",
     example: Tensor | None = None,
+    unseen: Unseen = "error",
 ) -> DomainModel:
     """Replace norm layers of ``network``, in place, and wrap it in a `DomainModel`.
 
@@ -54,6 +56,7 @@ def convert_norms(
         example: An input (1, 3, H, W), not constant, to look at what the layers see: maps of one
             element, and images that are folded into several rows (LeViT). Without it only vectors
             are known to have a single element, and the other cases raise when they are met.
+        unseen: What is done about samples of unseen domains in evaluation, see `DomainModel`.
 
     Raises:
         ConversionError: No convertible layer, a norm class that is not known (its path is given), a
@@ -80,7 +83,9 @@ def convert_norms(
         report.append(_describe(layers[path], kinds[path], fit, new[path]))
     # Only now, so that a refused network is left as it was.
     replaced = {layers[path]: converted for path, converted in new.items()}
-    return DomainModel(_replace(network, replaced), domain_names, slot, report)
+    model = DomainModel(_replace(network, replaced), domain_names, slot, report)
+    model.unseen = unseen
+    return model
 
 
 def _check_domains(domains: Sequence[str]) -> tuple[str, ...]:
@@ -141,6 +146,7 @@ def _convert(
     if kind.activation:  # SyncBatchNormAct has them only where the layer it was made from did
         new.drop = getattr(old, "drop", new.drop)
         new.act = getattr(old, "act", new.act)
+    new.remember(old)
     return new.train(old.training)
 
 

@@ -29,6 +29,11 @@ class Statistics(nn.Module, abc.ABC):
         """Whether evaluation equals the batch norm whose moments were given to `start`."""
         return False
 
+    @property
+    def tracks_domains(self) -> bool:
+        """Whether there are running moments with a row per domain."""
+        return False
+
     @abc.abstractmethod
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` (N, C, *), then apply ``scale`` and ``shift``, (N or 1, C) each."""
@@ -44,7 +49,7 @@ class Modulation(nn.Module, abc.ABC):
     module path of the layer they are in. ``row_names`` are the parameters with a row per domain,
     (D, *); a shape alone does not tell, (4, C) may as well be a basis of rank 4.
     ``keeps_function`` tells whether samples get the pair that was given to `start`; ``needs`` is
-    the keyword of `DomainModel.forward` without which it makes no sense, beside the domain.
+    the keyword of `DomainModel.forward` that a domain alone does not replace, or empty.
     """
 
     path: str = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -54,6 +56,17 @@ class ConditionalNorm(nn.Module):
         self.path = path
         statistics.path = modulation.path = path
         self.folded = False
+        self._origin: tuple[nn.Module, ...] = ()
+
+    @property
+    def origin(self) -> nn.Module | None:
+        """The layer that this one replaced, on the meta device; None where it replaced none."""
+        return self._origin[0] if self._origin else None
+
+    def remember(self, layer: nn.Module) -> None:
+        """Keep a copy of ``layer``, the replaced one, without its tensors' values."""
+        # In a tuple: a child would be in the state dict and follow .to().
+        self._origin = (copy.deepcopy(layer).to("meta"),)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize one batch under the condition in the slot."""
@@ -84,7 +97,7 @@ class ConditionalNorm(nn.Module):
 
     def _normalize(self, x: Tensor, condition: Condition) -> Tensor:
         self._check_features(x)
-        if self.statistics.takes_rows and condition.domain is not None:
+        if self.statistics.takes_rows and condition.domain is not None and not condition.unseen:
             table = self.modulation.table()
             if table is not None:
                 by_rows: Tensor = self.statistics(x, *table, condition, rows=True)

@@ -2,3 +2,5 @@ from .execute import run_recipe as run_recipe
 from .execute import test_run as test_run
 from .matrix import run_matrix as run_matrix
 from .resume import resume_run as resume_run
+from .stored import StoredModel as StoredModel
+from .stored import load_stored as load_stored

@@ -77,6 +77,11 @@ def test_version_is_that_of_the_package(domainnorm):
         (["check", "seed=1"], "no recipe given, only overrides"),
         (["list", "nroms"], "unknown kind 'nroms': did you mean 'norms'?"),
         (["test"], "the following arguments are required: RUN_FOLDER"),
+        (["pack"], "the following arguments are required: action"),
+        (["pack", "shwo", "x"], "invalid choice: 'shwo'"),
+        (["pack", "show"], "domainnorm pack show: 1 problem\n  - got nothing, expected FILE"),
+        (["pack", "save", "run"], "got run, expected RUN DOMAIN [FILE]"),
+        (["pack", "check", "a", "b", "c"], "got a b c, expected RUN FILE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

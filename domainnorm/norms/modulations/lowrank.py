@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from domainnorm.condition import mix_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.domain_rows import DomainRows
 from domainnorm.norms.unconditional import UnconditionalRow
@@ -58,8 +57,10 @@ class LowRankModulation(DomainRows):
 
     def all_rows(self) -> tuple[Tensor, Tensor]:
         """Scale and shift of every domain, (D, C) each."""
-        scale = self.scale + mix_rows(self.scale_code, self.scale_basis)
-        shift = self.shift + mix_rows(self.shift_code, self.shift_basis)
+        # Not a product of matrices: it is narrow under autocast, and rounds a row by how many others
+        # there are, so that one more domain would change the outputs of the rest.
+        scale = self.scale + (self.scale_code[:, :, None] * self.scale_basis).sum(1)
+        shift = self.shift + (self.shift_code[:, :, None] * self.shift_basis).sum(1)
         return scale, shift
 
     @torch.no_grad()

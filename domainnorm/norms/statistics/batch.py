@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from domainnorm.condition import Condition
+from domainnorm.norms.mixing import Moments, sample_moments
 from domainnorm.norms.partition import by_domain, whole_batch
 from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register
 
 
@@ -17,7 +19,7 @@ class BatchStatistics(RunningMoments):
     """All samples are normalized with the moments of the whole batch, whatever their domain.
 
     Training: ``mean = avg over samples and pixels of x``, tracked in one row of running moments.
-    Evaluation: running moments.
+    Evaluation: running moments; samples of unseen domains on request their own batch's.
 
     Args:
         num_features: C.
@@ -50,6 +52,9 @@ class BatchStatistics(RunningMoments):
             if pairs is not None:
                 return self.evaluate_rows(x, scale, shift, pairs)
             mean, var = self.running_mean, self.running_var
+            if condition.unseen == "batch":
+                given, size = Moments(mean, var), x.shape[2:].numel()
+                mean, var = with_batch_moments(given, sample_moments(x), size, condition)
             return self.normalize_tracked(x, scale, shift, mean, var)
         groups = whole_batch(condition, len(x), x.device)
         if pairs is None and len(scale) == 1:

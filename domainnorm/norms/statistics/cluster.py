@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from domainnorm.condition import Condition, mix_rows
+from domainnorm.condition import Condition, weighted_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.base import Statistics
 from domainnorm.norms.layout import moments
@@ -177,7 +177,7 @@ class ClusterStatistics(Statistics):
         mean = own.mean - origin  # keeps second moments small numbers
         share = weights.t() * x.shape[2:].numel()
         values = share.sum(1, keepdim=True)
-        first, second = mix_rows(share, mean), mix_rows(share, own.var + mean.square())
+        first, second = weighted_rows(share, mean), weighted_rows(share, own.var + mean.square())
         if self.clusters.synchronizes:
             values, first, second = sums_over_ranks(values, first, second)
         values = values.detach()
@@ -185,8 +185,8 @@ class ClusterStatistics(Statistics):
         cluster_mean, second = first / divisor, second / divisor
         cluster_var = (second - cluster_mean.square()).clamp(min=0)
         self._track(cluster_mean.detach() + origin, cluster_var.detach(), values)
-        mixed = mix_rows(weights, cluster_mean)
-        var = mix_rows(weights, cluster_var + cluster_mean.square()) - mixed.square()
+        mixed = weighted_rows(weights, cluster_mean)
+        var = weighted_rows(weights, cluster_var + cluster_mean.square()) - mixed.square()
         given = Moments(mixed + origin, var.clamp(min=0))
         return normalize(x, given, *pair, self.clusters.eps)
 
@@ -202,7 +202,7 @@ class ClusterStatistics(Statistics):
     @torch.no_grad()
     def _follow(self, style: Tensor, weights: Tensor, whole: _Whole) -> None:
         """Centroids move to the mean style of their samples, (N, 2C) weighted by (N, K)."""
-        mass, total = weights.sum(0)[:, None], mix_rows(weights.t(), style)
+        mass, total = weights.sum(0)[:, None], weighted_rows(weights.t(), style)
         if self.clusters.synchronizes:
             mass, total = sums_over_ranks(mass, total)
         self._move(self.centroids, total / mass.clamp(min=1e-12), mass > 1e-6)

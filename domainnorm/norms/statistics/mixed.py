@@ -19,6 +19,7 @@ from domainnorm.norms.mixing import (
 from domainnorm.norms.partition import counts
 from domainnorm.norms.pooled import Pooled
 from domainnorm.norms.statistics.domain import DomainStatistics
+from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register
 
 _PARTS = ("instance", "batch", "domain", "layer", "group")
@@ -110,6 +111,11 @@ class MixedStatistics(DomainStatistics):
         """A learned gate starts on the part that took over the running moments."""
         return self.gate == "learned"
 
+    @property
+    def tracks_domains(self) -> bool:
+        """Rows are domains where one part is ``domain``."""
+        return "domain" in self.parts
+
     @torch.no_grad()
     def start(self, mean: Tensor, var: Tensor, batches: Tensor | None) -> None:
         """Running moments become ``mean``, ``var`` (C,); a learned gate selects them."""
@@ -147,8 +153,11 @@ class MixedStatistics(DomainStatistics):
         """Moments of the batch or domain part, (N or 1, C)."""
         dtype = own.mean.dtype
         if not self.training:
-            mean, var = self._running(condition)
+            mean, var = self._running(x, condition)
             mean, var = mean.to(dtype), var.to(dtype)
+            if condition.unseen == "batch":
+                size = x.shape[2:].numel()
+                mean, var = with_batch_moments(Moments(mean, var), own, size, condition)
             if self.gate == "fixed" and self._group(condition, x) is not None:
                 batch = self._pooled(own, x, condition)[0]
                 mean = torch.lerp(batch.mean, mean.expand_as(own.mean), self.alpha)
@@ -158,10 +167,10 @@ class MixedStatistics(DomainStatistics):
         self._track(pooled.mean, pooled.var, counts(pooled.values))
         return batch
 
-    def _running(self, condition: Condition) -> tuple[Tensor, Tensor]:
+    def _running(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         if "batch" in self.parts:
             return self.running_mean, self.running_var
-        return self._moments(condition)
+        return self._moments(x, condition)
 
     def _group(self, condition: Condition, x: Tensor) -> Tensor | None:
         """The row of each sample, (N,), or None where weights are soft."""
@@ -172,6 +181,11 @@ class MixedStatistics(DomainStatistics):
     def _pooled(self, own: Moments, x: Tensor, condition: Condition) -> tuple[Moments, Pooled]:
         """Moments of each sample's group (N, C), and those of the groups."""
         group = self._group(condition, x)
+        if condition.unseen and "domain" in self.parts:
+            raise ConditionError(
+                "domain statistics of the batch at hand need a label per sample, got samples of "
+                "unseen domains; pass domain=, or take another gate than 'fixed'"
+            )
         if group is None:
             raise ConditionError(
                 "domain statistics in training need one label per sample; pass domain=, or call "
@@ -212,7 +226,7 @@ class MixedStatistics(DomainStatistics):
     @staticmethod
     def _softmax(weight: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
         share = torch.softmax(weight, dim=0)[:, None, None]
-        return (share * torch.stack(parts)).sum(0)  # not a product of matrices, see `mix_rows`
+        return (share * torch.stack(parts)).sum(0)  # not a product of matrices, see `weighted_rows`
 
     @staticmethod
     def _blocks(parts: tuple[Tensor, ...]) -> Tensor:
