@@ -57,8 +57,8 @@ class LowRankModulation(DomainRows):
 
     def all_rows(self) -> tuple[Tensor, Tensor]:
         """Scale and shift of every domain, (D, C) each."""
-        # Not a product of matrices: it is narrow under autocast, and rounds a row by how many others
-        # there are, so that one more domain would change the outputs of the rest.
+        # Not a product of matrices: it is narrow under autocast, and rounds rows by how many there
+        # are, so that one more domain would change the outputs of the rest.
         scale = self.scale + (self.scale_code[:, :, None] * self.scale_basis).sum(1)
         shift = self.shift + (self.shift_code[:, :, None] * self.shift_basis).sum(1)
         return scale, shift
