@@ -48,8 +48,7 @@ def check_kinds(paths: Sequence[str], layers: Mapping[str, nn.Module]) -> dict[s
     if unknown:
         raise ConversionError(_refusal(unknown, layers))
     for path, kind in kinds.items():
-        problem = kind.problem(layers[path])
-        if problem:
+        for problem in kind.problems(layers[path]):
             raise ConversionError(
                 f"{path} ({type(layers[path]).__name__}): {problem}; leave it unconditioned with "
                 f"`where`, e.g. where=['all', '!{path}']"

@@ -7,7 +7,7 @@ a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -99,28 +99,30 @@ class NormKind:
         found: Tensor | None = None if attribute is None else getattr(layer, attribute, None)
         return found
 
-    def problem(self, layer: nn.Module) -> str:
-        """Why this very layer cannot be converted, or an empty text."""
+    def problems(self, layer: nn.Module) -> Iterator[str]:
+        """Why this very layer cannot be converted; nothing if it can."""
         shape = getattr(layer, "normalized_shape", (1,))
         if not isinstance(shape, int) and len(shape) != 1:
-            return (
+            yield (
                 f"normalizes over the axes {tuple(shape)} together, conditional norms over one "
                 "axis of channels"
             )
         for attribute in (self.scale, self.shift):
             tensor = self.read(layer, attribute)
             if tensor is not None and tensor.ndim != 1:
-                return f"its {attribute} has the shape {tuple(tensor.shape)}, expected (C,)"
-        if self.family == "batch" and self.read(layer, "running_mean") is None:
-            return (
+                yield f"its {attribute} has the shape {tuple(tensor.shape)}, expected (C,)"
+        running = self.read(layer, "running_mean") is not None
+        if self.family == "batch" and not running:
+            yield (
                 "batch norm without running statistics (track_running_stats=False) has no moments "
                 "to start from"
             )
-        if self.family == "instance" and self.read(layer, "running_mean") is not None:
-            return "instance norm with running statistics normalizes by them in evaluation"
+        if self.family == "instance" and running:
+            yield "instance norm with running statistics normalizes by them in evaluation"
         if getattr(layer, "process_group", None) is not None:
-            return "synchronizes over a process group of its own, conditional norms over all ranks"
-        return ""
+            yield "synchronizes over a process group of its own, conditional norms over all ranks"
+        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+            yield "has hooks, which the new layer would not have; remove them, or add them later"
 
     @torch.no_grad()
     def write(

@@ -65,6 +65,17 @@ def test_layer_without_a_conditional_form_is_refused_with_its_path(layer, messag
         convert_norms(network, None, DOMAINS)
 
 
+def hooked():
+    layer = nn.BatchNorm2d(4)
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return layer
+
+
+def test_layer_with_hooks_is_refused():
+    with pytest.raises(ConversionError, match=r"^0 \(BatchNorm2d\): has hooks, which the new"):
+        convert_norms(nn.Sequential(hooked()), None, DOMAINS)
+
+
 def test_refused_network_is_left_as_it_was():
     network = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4, track_running_stats=False))
     with pytest.raises(ConversionError, match=r"^1 \(BatchNorm2d\): batch norm without running"):

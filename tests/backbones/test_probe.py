@@ -24,9 +24,8 @@ def test_rows_of_folded_tokens_get_the_label_of_their_image():
         ("levit_128s", 224),
         ("efficientvit_m0", 224),
         ("mobilevit_xxs", 64),
-        ("tiny_vit_5m_224", 224),
+        pytest.param("tiny_vit_5m_224", 224, marks=pytest.mark.slow),
         pytest.param("tnt_s_legacy_patch16_224", 224, marks=pytest.mark.slow),
-        pytest.param("maxvit_nano_rw_256", 256, marks=pytest.mark.slow),
     ],
 )
 def test_mixed_batch_through_folded_layers_is_each_image_alone(name, size):
