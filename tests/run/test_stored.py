@@ -48,6 +48,16 @@ def test_packs_of_a_stage_fit_its_model(finished, method):
         )
 
 
+@pytest.mark.parametrize("method", ["adabn", "tent"])
+def test_domain_adapted_by_a_method_travels_to_the_source_model(finished, method):
+    adapted = load_stored(finished / TRANSFER / "seed0" / method)
+    source = load_stored(finished / TRANSFER / "seed0/source_only").model
+    wanted = adapted.model(IMAGE, "colour_cast")
+    assert (source(IMAGE, "colour_cast") - wanted).abs().max() > 1e-3
+    load_domain(source, adapted.place / "packs/colour_cast.safetensors", replace=True)
+    torch.testing.assert_close(source(IMAGE, "colour_cast"), wanted, rtol=0, atol=0)
+
+
 def test_several_stages_are_listed_to_choose_from(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "run")
     seeds = folder / TRANSFER
