@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from domainnorm.backbones.create import example_image
 from domainnorm.backbones.fuse import fuse_norms
 from domainnorm.backbones.insert import remove_perturbations
+from domainnorm.backbones.kinds import KINDS, NormKind, kind_of
 from domainnorm.backbones.model import DomainModel
-from domainnorm.backbones.plain import is_kin, plain_kin, write_pair
+from domainnorm.backbones.plain import is_kin, plain_kin
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, ConversionError, unknown
 from domainnorm.norms import ConditionalNorm
@@ -28,11 +29,12 @@ def fold_domain(
     """The plain network that computes what ``model(image, domain)`` computes in evaluation.
 
     Every conditional norm becomes the layer it replaced, with the scale, shift and running moments
-    of the domain: where all of them do (``dsbn``, ``cbn``), `torch.nn.Module.state_dict` loads
-    strictly into a fresh `timm.create_model`. Where the old class cannot hold the statistics
-    (``cin`` in place of a batch norm), it becomes a plain layer of fixed scale and shift:
-    `torch.nn.InstanceNorm2d`, `torch.nn.GroupNorm`, timm's ``LayerNorm2d`` or ``RmsNorm2d``,
-    followed by the activation and dropout that the old layer carried. Perturbations are left out.
+    of the domain: where all of them do (the kin of each layer, ``cbn`` for batch norms),
+    `torch.nn.Module.state_dict` loads strictly into a fresh `timm.create_model`. Where the old
+    class cannot hold the statistics (``cin`` in place of a batch norm), it becomes a plain layer of
+    fixed scale and shift: `torch.nn.InstanceNorm2d`, `torch.nn.GroupNorm`, timm's ``LayerNorm2d``
+    or ``RmsNorm2d``, followed by the activation and dropout that the old layer carried.
+    Perturbations are left out.
 
     Args:
         model: Left as it is; the network is a copy.
@@ -43,8 +45,9 @@ def fold_domain(
 
     Raises:
         ConditionError: No such domain.
-        ConversionError: A norm that a domain alone does not decide, or that no plain layer of torch
-            or timm computes; the message names its path. Or no ``example`` where one is needed.
+        ConversionError: A norm that a domain alone does not decide, that no plain layer of torch or
+            timm computes, or whose old class has no place for the domain's shift (RMS norms); the
+            message names its path. Or no ``example`` where one is needed.
     """
     if domain not in model.domain_names:
         raise ConditionError(unknown("domain", domain, model.domain_names))
@@ -81,31 +84,50 @@ def _fuse(network: nn.Module, example: Tensor | None) -> None:
 @torch.no_grad()
 def _fold(path: str, norm: ConditionalNorm, row: int) -> nn.Module:
     """The plain layer for ``norm``, which is taken apart for it."""
-    origin, statistics = norm.origin, norm.statistics
+    origin = norm.origin
     if origin is None:
         raise ConversionError(f"{path}: replaced no layer, so there is none to go back to")
+    kind = kind_of(origin)
+    if kind is None:
+        raise ConversionError(
+            f"{path}: replaced a layer of the class {type(origin).__name__}, which is not known "
+            "here; say what it computes with domainnorm.backbones.register_norm_class"
+        )
     try:
         scale, shift = _pair(norm, row)
-        if not is_kin(origin, statistics):
-            layer = plain_kin(statistics, origin, len(scale))
-            write_pair(layer, scale, shift)
-            carried = [part for part in (norm.drop, norm.act) if type(part) is not nn.Identity]
-            return (nn.Sequential(layer, *carried) if carried else layer).train(norm.training)
-        layer = copy.deepcopy(origin)
-        write_pair(layer, scale, shift)
+        if is_kin(origin, kind, norm.statistics):
+            return _refill(origin, kind, norm, scale, shift, row).train(norm.training)
+        layer = plain_kin(origin, kind, norm.statistics, len(scale))
+        KINDS[type(layer)].write(layer, scale, shift)
     except ConversionError as error:
         raise ConversionError(f"{path}: {error}") from error
-    for name in ("eps", "momentum"):
-        if hasattr(layer, name):
-            setattr(layer, name, getattr(statistics, name))
+    carried = [part for part in (norm.drop, norm.act) if type(part) is not nn.Identity]
+    return (nn.Sequential(layer, *carried) if carried else layer).train(norm.training)
+
+
+def _refill(
+    origin: nn.Module, kind: NormKind, norm: ConditionalNorm, scale: Tensor, shift: Tensor, row: int
+) -> nn.Module:
+    """A layer like ``origin``, of which nothing but the shapes is left, with a domain's tensors."""
+    layer, statistics = copy.deepcopy(origin), norm.statistics
+    moments: list[Tensor] = []
     if isinstance(statistics, RunningMoments):
-        row = row if statistics.tracks_domains else 0
-        for name in statistics.row_names:
-            setattr(layer, name, statistics.get_buffer(name)[row].clone())
+        place = row if statistics.tracks_domains else 0
+        moments = [statistics.get_buffer(name)[place] for name in statistics.row_names]
+    kind.write(layer, scale, shift, *moments)
+    constants = {name: getattr(statistics, name, None) for name in ("eps", "momentum")}
+    kind.write_constants(layer, **constants)
     for name in ("drop", "act"):
-        if hasattr(layer, name):
+        if kind.activation and hasattr(layer, name):
             setattr(layer, name, getattr(norm, name))
-    return layer.train(norm.training)
+    tensors = chain(layer.named_parameters(), layer.named_buffers())
+    lost = [name for name, tensor in tensors if tensor.is_meta and not scale.is_meta]
+    if lost:
+        raise ConversionError(
+            f"{type(origin).__name__} had {', '.join(lost)}, which conversion did not keep; "
+            "leave this layer out with `where`"
+        )
+    return layer
 
 
 def _pair(norm: ConditionalNorm, row: int) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,7 @@ class NormKind:
             of a sample), ``layer`` (channels of a position), ``group``, ``rms``, or ``deviation``
             (the standard deviation of the channels, the mean is kept).
         channels_last: Whether channels are the last axis of its input, not the second.
+        axes: Axes of pixels, 1 to 3, where channels are the second axis and its class tells.
         activation: Whether it ends with its children ``drop`` and ``act``, in this order.
         frozen: Whether a batch norm takes its running moments in training as well.
         scale: Attribute of the scale, (C,); the layer may hold None there.
@@ -54,6 +55,7 @@ class NormKind:
 
     family: Family
     channels_last: bool = False
+    axes: int | None = None
     activation: bool = False
     frozen: bool = False
     scale: str = "weight"
@@ -156,6 +158,21 @@ class NormKind:
                 zero = torch.zeros((), dtype=torch.long, device=mean.device)
                 layer.num_batches_tracked = zero if batches is None else batches.clone()
 
+    def write_constants(self, layer: nn.Module, **constants: Any) -> None:
+        """Give a layer of this kind the constants of a norm, those that it has.
+
+        Args:
+            layer: Changed in place, after `write`: a default eps depends on the dtype. One whose
+                eps is fixed has to have this one already.
+            **constants: ``eps``, and ``momentum`` of batch norms.
+        """
+        known = self.options(layer)
+        for name, value in constants.items():
+            if name in known and known[name] != value:
+                attribute = self.eps if name == "eps" else name
+                assert isinstance(attribute, str)
+                setattr(layer, attribute, value)
+
 
 def _fill(layer: nn.Module, attribute: str | None, value: Tensor, neutral: int) -> None:
     current = None if attribute is None else getattr(layer, attribute, None)
@@ -222,16 +239,24 @@ def register_norm_class(cls: type[nn.Module], family: Family, **attributes: Any)
 def _kinds() -> Iterable[tuple[NormKind, tuple[type[nn.Module], ...]]]:
     """The table: classes of timm, torch and torchvision."""
     t, norm, act = timm_layers, timm_norm, timm_norm_act
-    yield NormKind("batch"), (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-    yield NormKind("batch", activation=True), (t.BatchNormAct2d, t.SyncBatchNormAct)
-    yield NormKind("batch", frozen=True), (act.FrozenBatchNorm2d,)
-    yield NormKind("batch", frozen=True, activation=True), (t.FrozenBatchNormAct2d,)
-    yield NormKind("instance"), (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+    yield NormKind("batch", axes=1), (nn.BatchNorm1d,)
+    yield NormKind("batch", axes=2), (nn.BatchNorm2d,)
+    yield NormKind("batch", axes=3), (nn.BatchNorm3d,)
+    yield NormKind("batch"), (nn.SyncBatchNorm,)
+    yield NormKind("batch", axes=2, activation=True), (t.BatchNormAct2d, t.SyncBatchNormAct)
+    yield NormKind("batch", axes=2, frozen=True), (act.FrozenBatchNorm2d,)
+    yield NormKind("batch", axes=2, frozen=True, activation=True), (t.FrozenBatchNormAct2d,)
+    yield NormKind("instance", axes=1), (nn.InstanceNorm1d,)
+    yield NormKind("instance", axes=2), (nn.InstanceNorm2d,)
+    yield NormKind("instance", axes=3), (nn.InstanceNorm3d,)
     maps = (norm.LayerNorm2d, norm.LayerNorm2dFp32, norm.LayerNormExp2d)
-    yield NormKind("layer"), (*maps, metaformer.LayerNorm2dNoBias)
+    yield NormKind("layer", axes=2), (*maps, metaformer.LayerNorm2dNoBias)
     tokens = (nn.LayerNorm, norm.LayerNorm, norm.LayerNormFp32, metaformer.LayerNormNoBias)
     yield NormKind("layer", channels_last=True), tokens
-    yield NormKind("layer", activation=True), (act.LayerNormAct2d, act.LayerNormAct2dFp32)
+    yield (
+        NormKind("layer", axes=2, activation=True),
+        (act.LayerNormAct2d, act.LayerNormAct2dFp32),
+    )
     yield (
         NormKind("layer", channels_last=True, activation=True),
         (act.LayerNormAct, act.LayerNormActFp32),
@@ -239,20 +264,20 @@ def _kinds() -> Iterable[tuple[NormKind, tuple[type[nn.Module], ...]]]:
     groups = (nn.GroupNorm, norm.GroupNorm, norm.GroupNorm1, metaformer.GroupNorm1NoBias)
     yield NormKind("group"), groups
     yield NormKind("group", activation=True), (act.GroupNormAct, act.GroupNorm1Act)
-    yield NormKind("rms", shift=None), (norm.RmsNorm2d, norm.RmsNorm2dFp32)
+    yield NormKind("rms", axes=2, shift=None), (norm.RmsNorm2d, norm.RmsNorm2dFp32)
     yield (
         NormKind("rms", channels_last=True, shift=None),
         (nn.RMSNorm, norm.RmsNorm, norm.RmsNormFp32),
     )
     yield (
-        NormKind("rms", activation=True, shift=None),
+        NormKind("rms", axes=2, activation=True, shift=None),
         (act.RmsNormAct2d, act.RmsNormAct2dFp32),
     )
     yield (
         NormKind("rms", channels_last=True, activation=True, shift=None),
         (act.RmsNormAct, act.RmsNormActFp32),
     )
-    yield NormKind("deviation", shift=None), (norm.SimpleNorm2d, norm.SimpleNorm2dFp32)
+    yield NormKind("deviation", axes=2, shift=None), (norm.SimpleNorm2d, norm.SimpleNorm2dFp32)
     yield (
         NormKind("deviation", channels_last=True, shift=None),
         (norm.SimpleNorm, norm.SimpleNormFp32),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from domainnorm.backbones import convert_norms, kinds, register_norm_class
+from domainnorm.backbones import convert_norms, fold_domain, kinds, register_norm_class
 from domainnorm.errors import ConversionError
 from tests.backbones.networks import DOMAINS
 
@@ -64,14 +64,23 @@ def test_subclass_of_batch_norm_is_refused_until_it_is_registered():
     assert wanted.min() == 0
 
 
-def test_registered_layer_can_be_filled_with_a_domain():
+def test_registered_layer_can_be_folded():
     register_gain_norm()
-    layer = GainNorm(4)
-    model = convert_norms(nn.Sequential(layer), None, DOMAINS)
-    scale = torch.rand(4)
-    kinds.KINDS[GainNorm].write(layer, scale, torch.zeros(4))
-    assert torch.equal(layer.gain, scale)
-    assert model.backbone[0].modulation.shift.requires_grad
+    model = convert_norms(nn.Sequential(GainNorm(4)), None, DOMAINS)
+    nn.init.uniform_(model.backbone[0].modulation.scale)
+    folded, x = fold_domain(model, "b"), torch.randn(3, 5, 4)
+    assert type(folded[0]) is GainNorm
+    torch.testing.assert_close(folded(x), model(x, "b"))
+
+
+def test_registered_layer_with_a_fixed_eps_is_left_for_another_eps():
+    register_norm_class(GainNorm, "rms", channels_last=True, scale="gain", shift=None, eps=1e-2)
+    for eps, cls in ((1e-2, GainNorm), (0.5, nn.RMSNorm)):
+        rule = {"all": {"name": "crms", "eps": eps}}
+        model = convert_norms(nn.Sequential(GainNorm(4)), rule, DOMAINS)
+        folded, x = fold_domain(model, "b"), torch.randn(3, 5, 4)
+        assert type(folded[0]) is cls
+        torch.testing.assert_close(folded(x), model(x, "b"))
 
 
 def test_subclass_of_a_registered_class_is_not_included():
@@ -97,7 +106,7 @@ def test_scale_of_another_shape_is_refused_with_the_path():
         (("BatchNorm", "batch"), {}, "got 'BatchNorm', expected a class of nn.Module"),
         ((int, "batch"), {}, "got <class 'int'>, expected a class of nn.Module"),
         ((GainNorm, "bach"), {}, r"\(GainNorm\): unknown family 'bach': did you mean 'batch'"),
-        ((GainNorm, "rms"), {"weight": "gain"}, "'weight'; known attributes: channels_last, act"),
+        ((GainNorm, "rms"), {"weight": "gain"}, "'weight'; known attributes: channels_last, axes"),
     ],
 )
 def test_wrong_registration_is_refused(arguments, attributes, message):
