@@ -1,0 +1,1 @@
+"""All of timm converted: what is kept, what is refused, and whether logits stay the same."""
