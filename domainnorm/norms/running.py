@@ -113,11 +113,12 @@ class RunningMoments(Statistics):
             groups: Samples that share moments.
             rows: Samples that share scale and shift; every group is a union of rows.
         """
-        if rows is groups and groups.runs is not None and self._native(x, groups.runs):
-            if len(groups.runs.labels) == 1:
-                row = groups.runs.labels[0]
-                return self._normalize_single(x, scale[row], shift[row], row)
-            if self._prefers_runs(x, groups.runs):
+        runs = None if rows is None else rows.runs
+        if runs is not None and groups.runs is not None and self._native(x, groups.runs):
+            if len(runs.labels) == 1:
+                pair = scale[runs.labels[0]], shift[runs.labels[0]]
+                return self._normalize_single(x, *pair, groups.runs.labels[0])
+            if rows is groups and self._prefers_runs(x, runs):
                 return self._normalize_runs(x, scale, shift, groups)
         if rows is not None and self._by_rows(x, rows):
             grouping = Grouping(rows, groups, self.synchronizes)
@@ -152,7 +153,7 @@ class RunningMoments(Statistics):
         return several and rows.membership is not None and not torch.compiler.is_compiling()
 
     def _normalize_single(self, x: Tensor, scale: Tensor, shift: Tensor, row: int) -> Tensor:
-        """All samples belong to one row; (C,) each."""
+        """All samples share the moments of ``row``, and one pair; (C,) each."""
         self.num_batches_tracked[row] += 1
         mean, var = self.running_mean[row], self.running_var[row]
         assert self.momentum is not None
