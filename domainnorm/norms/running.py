@@ -205,7 +205,8 @@ class RunningMoments(Statistics):
         else:
             factor = self.momentum
         # A weight of zero leaves absent rows as they are, bit for bit.
-        weight = (known.seen * factor).to(self.running_mean.dtype)
+        # Widened first: 0.1 in float32 would move float64 moments by 1e-9 of their size.
+        weight = known.seen.to(self.running_mean.dtype) * factor
         for running, batch in ((self.running_mean, mean), (self.running_var, var * known.unbiased)):
             running.lerp_(batch.to(running.dtype), weight)
 
