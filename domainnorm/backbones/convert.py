@@ -80,6 +80,7 @@ def convert_norms(
         one = _create(layers[path], kinds[path], fit, len(domain_names), path, slot)
         new[path] = _convert(layers[path], kinds[path], one, default)
         new[path].folded = path in inputs and inputs[path].folded
+        new[path].to_channels_last = kinds[path].to_channels_last
         report.append(_describe(layers[path], kinds[path], fit, new[path]))
     # Only now, so that a refused network is left as it was.
     replaced = {layers[path]: converted for path, converted in new.items()}

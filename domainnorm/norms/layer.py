@@ -26,8 +26,9 @@ class ConditionalNorm(nn.Module):
         path: Module path in the model, for messages.
         num_features: C, which every input must have; None: whatever the halves take.
 
-    A layer that sees tokens or windows of an image as consecutive rows has ``folded`` set; the
-    conversion finds that out.
+    A layer that sees tokens or windows of an image as consecutive rows has ``folded`` set; one that
+    replaced a layer whose output is channels_last whatever its input has ``to_channels_last``. The
+    conversion finds both out.
 
     Shape:
         (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) in, the same out, dtype and memory
@@ -56,6 +57,7 @@ class ConditionalNorm(nn.Module):
         self.path = path
         statistics.path = modulation.path = path
         self.folded = False
+        self.to_channels_last = False
         self._origin: tuple[nn.Module, ...] = ()
 
     @property
@@ -97,6 +99,8 @@ class ConditionalNorm(nn.Module):
 
     def _normalize(self, x: Tensor, condition: Condition) -> Tensor:
         self._check_features(x)
+        if self.to_channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         if self.statistics.takes_rows and condition.domain is not None and not condition.unseen:
             table = self.modulation.table()
             if table is not None:
