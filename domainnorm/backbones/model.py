@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from domainnorm.backbones.interface import TimmInterface
 from domainnorm.condition import Condition, ConditionSlot, RecordedMoments
 from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
@@ -36,7 +37,7 @@ class ConvertedLayer:
     note: str = ""
 
 
-class DomainModel(nn.Module):
+class DomainModel(TimmInterface):
     """A converted network, called with images and the domain of each.
 
     Args:
@@ -107,23 +108,20 @@ class DomainModel(nn.Module):
             ConditionError: See `domainnorm.labels.as_condition`.
         """
         given = {"embedding": embedding, "map": map, "style": style, "thumbnail": thumbnail}
-        condition = self._condition(image, domain, weights, **given)
-        with self.slot.holding(condition):
-            output = self.backbone(image)
-        self.slot.arm_backward(output, condition)
-        return output
+        return self._under(self._condition(image, domain, weights, **given), self.backbone, image)
 
     @contextmanager
     def condition(
         self, image: Tensor, domain: Tensor | Sequence[str] | str | int | None = None
     ) -> Iterator[nn.Module]:
-        """The backbone under a condition, for its other methods.
+        """The backbone under a condition, for what neither `forward` nor timm's methods here do.
 
-        Gradient checkpointing works only inside the block; `forward` has no such limit.
+        Gradient checkpointing works only inside the block; `forward` and they have no such limit.
+        Other threads that call the model wait until the block is over.
 
         Example:
             >>> with model.condition(images, domain) as backbone:
-            ...     features = backbone.forward_features(images)
+            ...     stem = backbone.bn1(backbone.conv1(images))
         """
         with self.slot.holding(self._condition(image, domain)):
             yield self.backbone
@@ -140,7 +138,7 @@ class DomainModel(nn.Module):
             domain, weights, self.domain_names, image, unconditional=unknown, **given
         )
         if self.unconditional and self.training:
-            condition = replace(condition, chance=torch.rand(len(image), device=image.device))
+            condition = replace(condition, chance=torch.rand(image.shape[0], device=image.device))
         return condition
 
     @torch.no_grad()

@@ -59,7 +59,7 @@ def own_groups(num_samples: int, device: torch.device) -> Partition:
 
 def partition(group: Tensor, num_groups: int) -> Partition:
     """Groups of given labels (N,)."""
-    ones = torch.ones(len(group), 1, device=group.device)
+    ones = torch.ones(group.shape[0], 1, device=group.device)
     size = ones.new_zeros(num_groups, 1).index_add(0, group, ones)
     return Partition(group, num_groups, size, _find_runs(group, num_groups))
 

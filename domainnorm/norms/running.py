@@ -100,7 +100,7 @@ class RunningMoments(Statistics):
             return self._normalize_single(x, scale[0], shift[0], row)
         if self._sorted(x, groups):
             return self._normalize_sorted(x, scale, shift, groups)
-        shape = (len(x), x.shape[1])
+        shape = x.shape[:2]
         pool = Pool(groups, self.running_mean, self.running_var, self.stride, self.synchronizes)
         pooled = pooled_norm(x, scale.expand(shape), shift.expand(shape), pool, self.eps)
         self._track(pooled)
@@ -157,9 +157,10 @@ class RunningMoments(Statistics):
         self, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor
     ) -> Tensor:
         """Evaluation: given moments (N, C) or (1, C) of each sample, no state changes."""
-        if len(scale) == len(mean) == 1:
+        # Not len(): it is a number, which an export would keep as the one batch size there is.
+        if scale.shape[0] == mean.shape[0] == 1:
             return F.batch_norm(x, mean[0], var[0], scale[0], shift[0], False, 0.0, self.eps)
-        shape, dtype = (len(x), x.shape[1]), accumulate_dtype(x)
+        shape, dtype = x.shape[:2], accumulate_dtype(x)
         scale, shift, mean, var = (t.to(dtype).expand(shape) for t in (scale, shift, mean, var))
         traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
         if not traced and way_of(x) == "rows":

@@ -40,7 +40,7 @@ class BatchStatistics(RunningMoments):
         if not self.training:
             mean, var = self.running_mean, self.running_var
             return self.normalize_tracked(x, scale, shift, mean, var)
-        return self.normalize_groups(x, scale, shift, self._whole(len(x), condition))
+        return self.normalize_groups(x, scale, shift, self._whole(x.shape[0], condition))
 
     def _whole(self, num_samples: int, condition: Condition) -> Partition:
         def derive() -> Partition:

@@ -70,7 +70,7 @@ class InstanceStatistics(Statistics):
         return result
 
     def _pooled(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        pool = Pool(own_groups(len(x), x.device), stride=self.stride)
+        pool = Pool(own_groups(x.shape[0], x.device), stride=self.stride)
         return pooled_norm(x, scale, shift, pool, self.eps).output
 
     def extra_repr(self) -> str:
