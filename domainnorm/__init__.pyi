@@ -1,5 +1,11 @@
 from .backbones import DomainModel as DomainModel
+from .backbones import add_domain as add_domain
 from .backbones import convert_norms as convert_norms
 from .backbones import create_model as create_model
+from .backbones import fold_domain as fold_domain
+from .backbones import interpolate_domains as interpolate_domains
+from .backbones import load_domain as load_domain
+from .backbones import remove_domain as remove_domain
+from .backbones import save_domain as save_domain
 
 __version__: str

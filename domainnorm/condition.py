@@ -239,7 +239,7 @@ class ConditionSlot:
         """
         if torch.compiler.is_compiling():
             return
-        for tensor in _tensors(output):
+        for tensor in tensors_in(output):
             if tensor.grad_fn is not None:
                 tensor.grad_fn.register_prehook(lambda _: self._arm(condition))
 
@@ -265,12 +265,13 @@ class ConditionSlot:
         return ConditionSlot, ()
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def tensors_in(output: Any) -> Iterator[Tensor]:
+    """The tensors of what a network returns: one, or nested lists and mappings of them."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, dict):
         for item in output.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(output, (list, tuple)):
         for item in output:
-            yield from _tensors(item)
+            yield from tensors_in(item)

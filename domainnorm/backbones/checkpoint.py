@@ -41,11 +41,16 @@ class ModelHeader:
 def save_model(model: DomainModel, path: str | Path, backbone: str, classes: Sequence[str]) -> None:
     """Write all weights; an existing file is replaced only when the new one is complete."""
     header = ModelHeader(backbone, model.domain_names, tuple(classes))
+    save_whole(_stored(model), path, {"domainnorm": json.dumps(asdict(header))})
+
+
+def save_whole(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file; an existing one is replaced only when the new one is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file(_stored(model), partial, metadata={"domainnorm": json.dumps(asdict(header))})
+        save_file(tensors, partial, metadata=metadata)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

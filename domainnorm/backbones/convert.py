@@ -198,6 +198,7 @@ def _convert(
     new.statistics.start(old.running_mean, old.running_var, old.num_batches_tracked)
     if isinstance(old, BatchNormAct2d):
         new.drop, new.act = old.drop, old.act
+    new.remember(old)
     return new.train(old.training)
 
 

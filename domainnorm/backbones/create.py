@@ -54,7 +54,7 @@ def create_model(
         ConversionError: See `convert_norms`.
     """
     network = _create_network(name, num_classes, pretrained, weights, options)
-    example = _probe(network, options)
+    example = example_image(network, **options)
     return convert_norms(network, norm, domains, where=where, example=example)
 
 
@@ -142,13 +142,21 @@ def _similar(name: str) -> list[str]:
     return get_close_matches(name, names, n=8, cutoff=0.5) or fallback
 
 
-def _probe(network: nn.Module, options: dict[str, Any]) -> torch.Tensor | None:
-    """An input that shows what the norm layers see, small where the network takes small ones."""
+def example_image(network: nn.Module, **options: Any) -> torch.Tensor | None:
+    """An input that shows what the norm layers see, small where the network takes small ones.
+
+    Args:
+        network: A timm network, or one with its ``pretrained_cfg``.
+        **options: What it was created with; of these, ``in_chans`` and ``img_size`` are heeded.
+
+    Returns:
+        (1, C, H, W), or None where none is known: no parameters, or on the meta device.
+    """
     parameter = next(network.parameters(), None)
     if parameter is None or parameter.device.type == "meta":
         return None
     config = data_config(network)
-    channels = options.get("in_chans", config["input_size"][0])
+    channels = options.get("in_chans", _first_channels(network, config["input_size"][0]))
     full = options.get("img_size", config["input_size"][1:])
     full = (full, full) if isinstance(full, int) else tuple(full)
     fixed = bool(getattr(network, "pretrained_cfg", {}).get("fixed_input_size"))
@@ -162,3 +170,9 @@ def _probe(network: nn.Module, options: dict[str, Any]) -> torch.Tensor | None:
             continue
         return example
     return None
+
+
+def _first_channels(network: nn.Module, default: int) -> int:
+    """Channels of the image, as the first convolution tells."""
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return next((m.in_channels for m in network.modules() if isinstance(m, kinds)), default)

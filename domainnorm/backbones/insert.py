@@ -69,6 +69,14 @@ def insert_after(
     return paths
 
 
+def remove_perturbations(network: nn.Module) -> None:
+    """Take away what `insert_after` has put behind modules of ``network``."""
+    for module in network.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, _Perturb):
+                del module._forward_hooks[key]
+
+
 class _Perturb:
     """The hook; an object of a module-level class, so that models can be copied and pickled."""
 

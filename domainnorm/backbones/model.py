@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from domainnorm.backbones.interface import TimmInterface
 from domainnorm.condition import Condition, ConditionSlot, RecordedMoments
 from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
+from domainnorm.norms.running import RunningMoments
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,26 @@ class ConvertedLayer:
     exact: bool
     bytes_per_domain: int
     note: str = ""
+
+
+class OwnedRows(NamedTuple):
+    """A parameter or buffer (D, *) of a model.
+
+    Args:
+        key: Its name in the state of the model.
+        owner: The module that has it.
+        name: Its name there.
+    """
+
+    key: str
+    owner: nn.Module
+    name: str
+
+    @property
+    def tensor(self) -> Tensor:
+        """The parameter or buffer itself."""
+        tensor: Tensor = getattr(self.owner, self.name)
+        return tensor
 
 
 class DomainModel(TimmInterface):
@@ -76,7 +97,8 @@ class DomainModel(TimmInterface):
     @property
     def bytes_per_domain(self) -> int:
         """What one more domain costs, in bytes of parameters and running moments."""
-        return sum(layer.bytes_per_domain for layer in self.conversion)
+        rows = (owned.tensor for owned in self.domain_rows())
+        return sum(row[0].numel() * row.element_size() for row in rows if row.is_floating_point())
 
     def forward(
         self,
@@ -163,3 +185,14 @@ class DomainModel(TimmInterface):
         for module in self.modules():
             if isinstance(module, ConditionalNorm):
                 yield module
+
+    def domain_rows(self) -> Iterator[OwnedRows]:
+        """The tensors with a row per domain: all that domains own, in definition order."""
+        for path, norm in self.named_modules():
+            if not isinstance(norm, ConditionalNorm):
+                continue
+            for name in norm.modulation.row_names:
+                yield OwnedRows(f"{path}.modulation.{name}", norm.modulation, name)
+            if isinstance(norm.statistics, RunningMoments) and norm.statistics.tracks_domains:
+                for name in norm.statistics.row_names:
+                    yield OwnedRows(f"{path}.statistics.{name}", norm.statistics, name)

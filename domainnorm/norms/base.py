@@ -30,6 +30,11 @@ class Statistics(nn.Module, abc.ABC):
         """Whether evaluation equals the batch norm whose moments were given to `start`."""
         return False
 
+    @property
+    def tracks_domains(self) -> bool:
+        """Whether there are running moments with a row per domain."""
+        return False
+
     @abc.abstractmethod
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` (N, C, *), then apply ``scale`` and ``shift``, (N or 1, C) each."""
@@ -44,12 +49,14 @@ class Modulation(nn.Module, abc.ABC):
     Subclasses are called as ``Modulation(num_features, num_domains, **options)``; ``path`` is the
     module path of the layer they are in. ``row_names`` are the parameters with a row per domain,
     (D, *); a shape alone does not tell, (4, C) may as well be a basis of rank 4.
-    ``keeps_function`` tells whether samples get the pair that was given to `start`.
+    ``keeps_function`` tells whether samples get the pair that was given to `start`; ``needs``, what
+    they depend on beside the domain: empty where a domain alone decides them.
     """
 
     path: str = ""
     row_names: tuple[str, ...] = ()
     keeps_function: bool = True
+    needs: str = ""
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +53,17 @@ class ConditionalNorm(nn.Module):
         statistics.path = modulation.path = path
         statistics.rows_by_group = statistics.by_domain and modulation.by_domain
         self.folded = False
+        self._origin: tuple[nn.Module, ...] = ()
+
+    @property
+    def origin(self) -> nn.Module | None:
+        """The layer that this one replaced, on the meta device; None where it replaced none."""
+        return self._origin[0] if self._origin else None
+
+    def remember(self, layer: nn.Module) -> None:
+        """Keep a copy of ``layer``, the replaced one, without its tensors' values."""
+        # In a tuple: a child would be in the state dict and follow .to().
+        self._origin = (copy.deepcopy(layer).to("meta"),)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize one batch under the condition in the slot."""

@@ -43,6 +43,8 @@ class SpatialModulation(Modulation):
         Differs: the convolutions give the difference to a shared pair.
     """
 
+    needs = "the map of each image"
+
     def __init__(
         self,
         num_features: int,

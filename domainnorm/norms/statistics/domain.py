@@ -35,6 +35,11 @@ class DomainStatistics(RunningMoments):
 
     by_domain = True
 
+    @property
+    def tracks_domains(self) -> bool:
+        """Rows are domains."""
+        return True
+
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
 

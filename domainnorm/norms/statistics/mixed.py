@@ -103,6 +103,11 @@ class MixedStatistics(DomainStatistics):
         """A learned gate starts on the part that took over the running moments."""
         return self.gate == "learned"
 
+    @property
+    def tracks_domains(self) -> bool:
+        """Rows are domains where one part is ``domain``."""
+        return "domain" in self.parts
+
     @torch.no_grad()
     def start(self, mean: Tensor, var: Tensor, batches: Tensor | None) -> None:
         """Running moments become ``mean``, ``var`` (C,); a learned gate selects them."""

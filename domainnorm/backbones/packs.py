@@ -1,0 +1,183 @@
+"""Domain packs: all that one domain owns of a model, in one file of kilobytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from domainnorm.backbones.checkpoint import save_whole
+from domainnorm.backbones.domains import add_domain, check_name
+from domainnorm.backbones.model import DomainModel
+from domainnorm.backbones.pack_header import KEY, PackHeader, read_pack_header
+from domainnorm.errors import CheckpointError, ConditionError, unknown
+from domainnorm.norms import ConditionalNorm
+
+
+def save_domain(model: DomainModel, domain: str, file: str | Path) -> None:
+    """Write all that ``domain`` owns: its rows of scale, shift or code, and its running moments.
+
+    The header has what the rest of the network must be for the pack to fit: layers, their norms,
+    and a digest of the weights that all domains share. A head that is shared is not in the pack.
+
+    Args:
+        model: Not changed.
+        domain: One of its domains.
+        file: safetensors; an existing one is replaced only when the new one is complete.
+
+    Raises:
+        ConditionError: No such domain.
+        CheckpointError: No norm of the model has anything of a domain's own.
+    """
+    save_domains(model, {domain: Path(file)})
+
+
+def save_domains(model: DomainModel, files: dict[str, Path]) -> None:
+    """`save_domain` for several domains, domain -> file; what they share is hashed once."""
+    owned = list(model.domain_rows())
+    if not owned:
+        raise CheckpointError(
+            "no norm of this model has scale, shift or running moments of a domain's own, so there "
+            "is nothing to save; convert with a norm that has, such as 'dsbn' or 'cbn'"
+        )
+    layers, shared = _layers(model), _shared_digests(model)
+    backbone = str(getattr(model.backbone, "pretrained_cfg", {}).get("architecture") or "")
+    for domain, file in files.items():
+        if domain not in model.domain_names:
+            raise ConditionError(unknown("domain", domain, model.domain_names))
+        row = model.domain_names.index(domain)
+        header = PackHeader(domain, backbone, layers, shared, version("domainnorm"))
+        tensors = {rows.key: rows.tensor[row].detach().clone() for rows in owned}
+        save_whole(tensors, file, {KEY: header.to_json()})
+
+
+def load_domain(
+    model: DomainModel, file: str | Path, name: str | None = None, *, replace: bool = False
+) -> str:
+    """Add the domain of a pack to a model, or put it in the place of one.
+
+    Everything is checked before the model is changed: the file, its layers, shapes and number
+    formats, its values, and that the weights shared by all domains are those it was made with.
+
+    Args:
+        model: Changed in place, as by `add_domain`.
+        file: What `save_domain` has written.
+        name: Name of the domain in this model; None: the one in the pack.
+        replace: Whether a domain of that name may be overwritten.
+
+    Returns:
+        The name.
+
+    Raises:
+        CheckpointError: A file that is missing, truncated or hostile, a pack that does not fit
+            (the first layer, tensor or part that differs is named), or a name that is taken.
+        ConditionError: A name that cannot be printed.
+    """
+    header, tensors = read_pack(model, file)
+    name = header.domain if name is None else check_name(name)
+    if name in model.domain_names and not replace:
+        raise CheckpointError(
+            f"{file}: this model has a domain '{name}' already; give another name=, or "
+            "replace=True to overwrite it"
+        )
+    if name not in model.domain_names:
+        add_domain(model, name)
+    row = model.domain_names.index(name)
+    with torch.no_grad():
+        for rows in model.domain_rows():
+            rows.tensor[row] = tensors[rows.key].to(rows.tensor.device)
+    return name
+
+
+def read_pack(model: DomainModel, file: str | Path) -> tuple[PackHeader, dict[str, Tensor]]:
+    """The header and tensors of a pack that fits ``model``, which is not changed.
+
+    Raises:
+        CheckpointError: See `load_domain`.
+    """
+    header, infos = read_pack_header(file)
+    problem = _first_problem(model, header, {name: info.shape for name, info in infos.items()})
+    if problem:
+        whose = f"of '{header.backbone}'" if header.backbone else "of a network"
+        raise CheckpointError(f"{file}: pack {whose} does not fit this model: {problem}")
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: not a complete domain pack ({error})") from error
+    for rows in model.domain_rows():
+        problem = _value_problem(rows.key, tensors[rows.key], rows.tensor)
+        if problem:
+            raise CheckpointError(f"{file}: {problem}; the file is damaged or was tampered with")
+    return header, tensors
+
+
+def _first_problem(
+    model: DomainModel, header: PackHeader, shapes: dict[str, tuple[int, ...]]
+) -> str:
+    layers, found = _layers(model), header.layers
+    for path in _differing(layers, found):
+        ours, theirs = layers.get(path, "absent"), found.get(path, "absent")
+        return f"layer '{path}' is {ours} here, {theirs} in the pack"
+    wanted = {rows.key: tuple(rows.tensor.shape[1:]) for rows in model.domain_rows()}
+    for key in _differing(wanted, shapes):
+        return f"{key} is {wanted.get(key, 'absent')} here, {shapes.get(key, 'absent')} in the pack"
+    digests = _shared_digests(model)
+    for part in _differing(digests, header.shared):
+        return (
+            f"the shared weights of '{part}' are not those it was made with; a pack fits the very "
+            "network it was trained in, in the same number format, and copies of it"
+        )
+    return ""
+
+
+def _value_problem(key: str, stored: Tensor, rows: Tensor) -> str:
+    if stored.dtype != rows.dtype or stored.shape != rows.shape[1:]:
+        return f"{key} is {stored.dtype}, expected {rows.dtype}"
+    if not bool(stored.isfinite().all()):
+        return f"{key} has values that are not finite"
+    if key.endswith(("running_var", "num_batches_tracked")) and bool((stored < 0).any()):
+        return f"{key} has negative values"
+    return ""
+
+
+def _differing(first: Mapping[str, object], second: Mapping[str, object]) -> Iterable[str]:
+    """Keys of one, of the other or of unequal values, in order."""
+    return (key for key in {**first, **second} if first.get(key) != second.get(key))
+
+
+def _layers(model: DomainModel) -> dict[str, str]:
+    """Module path -> norm, as files of a pack spell it."""
+    return {
+        path: f"{_kind(norm.statistics)}*{_kind(norm.modulation)}"
+        f" eps={getattr(norm.statistics, 'eps', 0.0):g}"
+        for path, norm in model.backbone.named_modules()
+        if isinstance(norm, ConditionalNorm)
+    }
+
+
+def _kind(half: object) -> str:
+    return type(half).__module__.rpartition(".")[2]
+
+
+def _shared_digests(model: DomainModel) -> dict[str, str]:
+    """Part of the backbone -> SHA-256 over name, dtype, shape and bytes of its shared tensors."""
+    own = {(id(rows.owner), rows.name) for rows in model.domain_rows()}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    hashes: dict[str, hashlib._Hash] = {}
+    for key, tensor in sorted(model.state_dict().items()):
+        owner, _, name = key.rpartition(".")
+        if (id(modules.get(owner)), name) in own:
+            continue
+        part = key.removeprefix("backbone.").partition(".")[0]
+        value = tensor.detach().cpu().contiguous()
+        described = f"{key} {value.dtype} {tuple(value.shape)}\n"
+        digest = hashes.setdefault(part, hashlib.sha256())
+        digest.update(described.encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return {part: digest.hexdigest() for part, digest in hashes.items()}
