@@ -26,7 +26,7 @@ def configure(parser: Parser) -> None:
     text = "stages/<transfer>/seed<n>/<method>, needed when several could be meant"
     parser.add_argument("--stage", metavar="STAGE", help=text)
     text = "where the files go (default: RUN_FOLDER/STAGE/export/FORMAT[-DOMAIN])"
-    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
+    parser.add_argument("--out", "--output", type=Path, metavar="DIR", help=text)
     text = "largest difference from the model, as a fraction of the largest logit (%(default)s)"
     parser.add_argument("--tolerance", type=_positive, default=1e-4, metavar="X", help=text)
 

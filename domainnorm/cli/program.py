@@ -94,15 +94,16 @@ def _execute(name: str, words: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in _STORAGE:
             raise
-        print(f"domainnorm {name}: {_storage_message(error)}", file=sys.stderr)
+        print(f"domainnorm {name}: {_storage_message(error, name)}", file=sys.stderr)
         return FAILED
 
 
-def _storage_message(error: OSError) -> str:
+def _storage_message(error: OSError, command: str) -> str:
     place = f"{error.filename}: " if error.filename else ""
+    resumed = ", then go on with --resume RUN_FOLDER: what is stored stays"
     return (
         f"{place}cannot be written ({os.strerror(error.errno or 0)}); {_STORAGE[error.errno or 0]}"
-        ", then go on with --resume RUN_FOLDER: what is stored stays"
+        f"{resumed if command in ('run', 'matrix') else ''}"
     )
 
 

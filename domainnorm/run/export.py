@@ -221,26 +221,21 @@ def _write_timm(network: nn.Module, folder: Path, about: Mapping[str, Any]) -> n
         plain.load_state_dict(network.state_dict())
     except RuntimeError as error:
         raise ExportError(
-            f"norm {json.dumps(about['norm'])} of '{about['domain']}' does not fold into the layers "
-            f"of {about['backbone']} (instance statistics stay a layer of their own); take the "
-            "format onnx or torch_export, which hold any network"
+            f"norm {json.dumps(about['norm'])} does not fold into the layers of "
+            f"{about['backbone']} (instance statistics stay layers of their own); take the format "
+            "onnx or torch_export, which hold any network"
         ) from error
     image = about["preprocessing"]
+    known: Any = plain.pretrained_cfg
+    plain.pretrained_cfg = {  # type: ignore[assignment]
+        **{key: value for key, value in known.items() if not key.startswith("test_")},
+        **{key: image[key] for key in ("mean", "std", "interpolation")},
+        "input_size": (3, image["height"], image["width"]),
+        "crop_pct": 1.0,
+    }
+    config = {"num_classes": len(classes), "label_names": classes}
     timm.models.save_for_hf(
-        plain,
-        str(folder),
-        model_config={
-            "num_classes": len(classes),
-            "label_names": classes,
-            "input_size": (3, image["height"], image["width"]),
-            "mean": image["mean"],
-            "std": image["std"],
-            "interpolation": image["interpolation"],
-            "crop_pct": 1.0,
-            "fixed_input_size": False,
-        },
-        model_args=options or None,
-        safe_serialization=True,
+        plain, str(folder), model_config=config, model_args=options, safe_serialization=True
     )
     stored: nn.Module = timm.create_model(
         f"local-dir:{folder}", pretrained=True, num_classes=len(classes)
