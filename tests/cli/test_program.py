@@ -77,6 +77,9 @@ def test_version_is_that_of_the_package(domainnorm):
         (["check", "seed=1"], "no recipe given, only overrides"),
         (["list", "nroms"], "unknown kind 'nroms': did you mean 'norms'?"),
         (["test"], "the following arguments are required: RUN_FOLDER"),
+        (["export", "x"], "the following arguments are required: --format"),
+        (["export", "x", "--format", "onx"], "invalid choice: 'onx'"),
+        (["export", "x", "--format", "onnx", "--tolerance", "-1"], "got '-1', expected a positive"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -109,7 +109,7 @@ def test_timm_finds_weights_and_preprocessing_in_the_folder(finished, tmp_path):
     wanted = stored(finished)(image, "clean")
     torch.testing.assert_close(network(image), wanted, rtol=1e-4, atol=1e-5)
     config = timm.data.resolve_model_data_config(network)
-    assert (config["input_size"], config["mean"], config["crop_pct"]) == (
+    assert (config["input_size"], tuple(config["mean"]), config["crop_pct"]) == (
         (3, 32, 32),
         (0.5, 0.5, 0.5),
         1.0,
