@@ -32,7 +32,7 @@ class Condition:
     Its tensors are not written to afterwards: what norms derive from them is kept.
 
     Args:
-        domain: Labels, (N,) int64, in ``0..D-1``.
+        domain: Labels, (N,) int64, in ``0..D-1``, or −1 where ``unseen`` says what that means.
         weights: Soft domain weights, (N, D), rows sum to one; instead of ``domain``.
         embedding: (N, E).
         map: Layout or guidance map, (N, M, H, W), of any size.
@@ -40,6 +40,9 @@ class Condition:
         thumbnail: Moments of the small copy of the full image by layer path, likewise.
         chance: Uniform numbers in [0, 1), (N,): layers with condition dropout ``p`` drop the
             domain of samples below ``p``, so that a sample loses it in all layers or in none.
+        unseen: What is done about labels of −1, samples of domains the model does not know (in
+            evaluation): ``mean``, ``batch`` or ``nearest``, see `DomainModel.unseen`; empty where
+            there is none.
     """
 
     domain: Tensor | None = None
@@ -49,6 +52,7 @@ class Condition:
     style: RecordedMoments | None = None
     thumbnail: RecordedMoments | None = None
     chance: Tensor | None = None
+    unseen: str = ""
     _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, key: Any, derive: Callable[[], T]) -> T:
@@ -70,8 +74,16 @@ class Condition:
                 return given.shape[0]
         return None
 
+    @property
+    def unknown(self) -> Tensor:
+        """Whether each sample is of an unseen domain, (N, 1)."""
+        assert self.domain is not None
+        return (self.domain < 0)[:, None]
+
     def select(self, table: Tensor) -> Tensor:
         """The row of every sample: ``table`` (D, C) -> (N, C); rows are mixed by soft weights.
+
+        A sample of an unseen domain gets the mean of all rows.
 
         In a batch of one domain the N rows are one row in memory (their stride is 0), which tells
         the norms that the samples share it, and spares the gather.
@@ -80,6 +92,9 @@ class Condition:
             ConditionError: Neither domain labels nor weights are given.
         """
         if self.domain is not None:
+            if self.unseen:
+                rows = table.index_select(0, self.domain.clamp(min=0))
+                return torch.where(self.unknown, table.mean(0), rows)
             label = self._only_label()
             if label is not None:
                 return table[label : label + 1].expand(len(self.domain), -1)
@@ -113,6 +128,21 @@ class Condition:
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **given)
+
+
+class MomentsReached(Exception):  # noqa: N818 - a signal to the model, not an error
+    """The nearest domain is wanted, and a layer with moments of domains has been reached.
+
+    Args:
+        x: The input of that layer, (N, C, *).
+        running_mean: (D, C).
+        running_var: (D, C).
+        eps: What the layer adds to variances.
+    """
+
+    def __init__(self, x: Tensor, running_mean: Tensor, running_var: Tensor, eps: float) -> None:
+        super().__init__("the nearest domain is wanted")
+        self.x, self.running_mean, self.running_var, self.eps = x, running_mean, running_var, eps
 
 
 class ConditionSlot:

@@ -13,6 +13,8 @@ from torch import Tensor
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, unknown
 
+UNSEEN = -1
+
 
 def as_condition(
     domain: Tensor | Sequence[str] | str | int | None,
@@ -21,6 +23,7 @@ def as_condition(
     image: Tensor,
     *,
     unconditional: bool = False,
+    unseen: str = "",
     **further: Any,
 ) -> Condition:
     """Check what a caller passed and make the condition of this batch.
@@ -31,6 +34,8 @@ def as_condition(
         domain_names: The model's domains; a label is a position in this list.
         image: The batch, (N, ...); gives N and the device.
         unconditional: Whether the model can do without the domain (`DomainModel.unconditional`).
+        unseen: What is done about samples of unseen domains, see `Condition`: those of an unknown
+            name, those labelled −1, and all where nothing is given; empty where they are errors.
         **further: Other fields of `Condition`; with one of them, ``domain`` may be left out.
 
     Raises:
@@ -42,9 +47,22 @@ def as_condition(
     for name in ("embedding", "map"):
         if name in given:
             given[name] = _checked_rows(name, given[name], image)
-    if domain is None and weights is None and (given or unconditional) and len(domain_names) > 1:
-        return Condition(**given)
-    return replace(_domain_condition(domain, weights, domain_names, image), **given)
+    if domain is None and weights is None and len(domain_names) > 1:
+        if unseen:
+            domain = torch.full((len(image),), UNSEEN, device=image.device)
+        elif given or unconditional:
+            return Condition(**given)
+    condition = _domain_condition(domain, weights, domain_names, image, bool(unseen))
+    if unseen and condition.domain is not None and _has_unseen(condition.domain):
+        given["unseen"] = unseen
+    return replace(condition, **given)
+
+
+def _has_unseen(domain: Tensor) -> bool:
+    """Whether there may be samples of unseen domains, without a synchronization to find out."""
+    if domain.device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    return bool((domain == UNSEEN).any())
 
 
 def _checked_rows(name: str, value: Tensor, image: Tensor) -> Tensor:
@@ -62,6 +80,7 @@ def _domain_condition(
     weights: Tensor | None,
     domain_names: Sequence[str],
     image: Tensor,
+    unseen: bool,
 ) -> Condition:
     num_samples, num_domains = image.shape[0], len(domain_names)
     if weights is not None:
@@ -74,30 +93,34 @@ def _domain_condition(
         if num_domains != 1:
             raise ConditionError(
                 f"domain: missing; this model serves {num_domains} domains "
-                f"({', '.join(domain_names)}), pass domain=labels (N,), names or weights="
+                f"({', '.join(domain_names)}), pass domain=labels (N,), names or weights=, "
+                "or say what becomes of unseen ones, e.g. model.unseen = 'mean'"
             )
         domain = 0
     if isinstance(domain, Tensor):
-        return Condition(_checked(domain, num_samples, domain_names).to(image.device))
+        checked = _checked(domain, num_samples, domain_names, unseen)
+        return Condition(checked.to(image.device))
     if isinstance(domain, str) or not isinstance(domain, Iterable):
-        labels = [_label(domain, domain_names)] * num_samples
+        labels = [_label(domain, domain_names, unseen)] * num_samples
     else:
-        labels = [_label(name, domain_names) for name in domain]
+        labels = [_label(name, domain_names, unseen) for name in domain]
     if len(labels) != num_samples:
         raise ConditionError(f"domain: got {len(labels)} names for {num_samples} images")
     return Condition(torch.tensor(labels, dtype=torch.long, device=image.device))
 
 
-def _label(name: Any, domain_names: Sequence[str]) -> int:
+def _label(name: Any, domain_names: Sequence[str], unseen: bool) -> int:
     if isinstance(name, str):
         if name not in domain_names:
+            if unseen:
+                return UNSEEN
             raise ConditionError(unknown("domain", name, domain_names))
         return list(domain_names).index(name)
     try:
         label = operator.index(name)
     except TypeError:
         raise ConditionError(f"domain: got {name!r}, expected a name or an integer label") from None
-    if not 0 <= label < len(domain_names):
+    if not (0 <= label < len(domain_names) or (unseen and label == UNSEEN)):
         raise ConditionError(_out_of_range(label, domain_names))
     return label
 
@@ -118,7 +141,7 @@ def _checked_weights(weights: Tensor, shape: tuple[int, int]) -> Tensor:
     return weights
 
 
-def _checked(domain: Tensor, num_samples: int, domain_names: Sequence[str]) -> Tensor:
+def _checked(domain: Tensor, num_samples: int, domain_names: Sequence[str], unseen: bool) -> Tensor:
     if domain.is_floating_point() or domain.is_complex() or domain.dtype == torch.bool:
         raise ConditionError(f"domain: got {domain.dtype} labels, expected integers; use .long()")
     if domain.shape != (num_samples,):
@@ -130,7 +153,7 @@ def _checked(domain: Tensor, num_samples: int, domain_names: Sequence[str]) -> T
     if domain.device.type == "cpu" and not torch.compiler.is_compiling() and num_samples:
         low, high = int(domain.min()), int(domain.max())
         for value in (low, high):
-            if not 0 <= value < len(domain_names):
+            if not (UNSEEN if unseen else 0) <= value < len(domain_names):
                 raise ConditionError(_out_of_range(value, domain_names))
     return domain.long()
 

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from domainnorm.backbones.model import ConvertedLayer, DomainModel
 from domainnorm.backbones.probe import LayerInput, probe_inputs
 from domainnorm.backbones.rules import NormChoice, NormRule, resolve_rules
+from domainnorm.backbones.unseen import Unseen
 from domainnorm.backbones.where import Regions
 from domainnorm.condition import ConditionSlot
 from domainnorm.errors import ConversionError, DomainNormError, UnknownNameError
@@ -36,6 +37,7 @@ def convert_norms(
     *,
     where: str | Sequence[str] = "all",
     example: Tensor | None = None,
+    unseen: Unseen = "error",
 ) -> DomainModel:
     """Replace norm layers of ``network``, in place, and wrap it in a `DomainModel`.
 
@@ -52,6 +54,7 @@ def convert_norms(
         example: An input (1, 3, H, W), not constant, to look at what the layers see: maps of one
             element, and images that are folded into several rows (LeViT). Without it only vectors
             are known to have a single element, and the other cases raise when they are met.
+        unseen: What is done about samples of unseen domains in evaluation, see `DomainModel`.
 
     Raises:
         ConversionError: No convertible layer, a norm class that is not known (its path is given),
@@ -79,7 +82,9 @@ def convert_norms(
         report.append(_describe(path, layers[path], replaced, new[path], note))
     for path, converted in new.items():  # only now, so that a refused network is left as it was
         network = _replace(network, path, converted)
-    return DomainModel(network, domain_names, slot, report)
+    model = DomainModel(network, domain_names, slot, report)
+    model.unseen = unseen
+    return model
 
 
 def _check_domains(domains: Sequence[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from domainnorm.backbones.convert import convert_norms
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import evaluating
 from domainnorm.backbones.rules import NormRule
+from domainnorm.backbones.unseen import Unseen
 from domainnorm.errors import CheckpointError, ConversionError, UnknownNameError
 
 _PROBE_SIZE = 64
@@ -30,6 +31,7 @@ def create_model(
     where: str | Sequence[str] = "all",
     pretrained: bool = False,
     weights: str | Path | None = None,
+    unseen: Unseen = "error",
     **options: Any,
 ) -> DomainModel:
     """Create a timm network and convert its norms.
@@ -43,6 +45,7 @@ def create_model(
         pretrained: Load timm's weights: from the file ``<name>.safetensors`` in the folder that
             the environment variable DOMAINNORM_WEIGHTS names, if there is one, else from the hub.
         weights: A weights file to load instead; the head is left out when classes differ.
+        unseen: See `DomainModel`.
         **options: Further keywords of `timm.create_model` (``drop_rate``, ``in_chans``, …).
 
     Returns:
@@ -55,7 +58,7 @@ def create_model(
     """
     network = _create_network(name, num_classes, pretrained, weights, options)
     example = example_image(network, **options)
-    return convert_norms(network, norm, domains, where=where, example=example)
+    return convert_norms(network, norm, domains, where=where, example=example, unseen=unseen)
 
 
 def data_config(model: nn.Module) -> dict[str, Any]:

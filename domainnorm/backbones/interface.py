@@ -26,7 +26,11 @@ class TimmInterface(nn.Module):
 
     @abstractmethod
     def _condition(
-        self, image: Tensor, domain: Tensor | Sequence[str] | str | int | None
+        self,
+        image: Tensor,
+        domain: Tensor | Sequence[str] | str | int | None,
+        *,
+        features: bool = False,
     ) -> Condition: ...
 
     def _under(self, condition: Condition, method: Any, *arguments: Any, **options: Any) -> Any:
@@ -75,7 +79,7 @@ class TimmInterface(nn.Module):
             ConversionError: Not a timm network.
             ConditionError: See `domainnorm.labels.as_condition`.
         """
-        condition = self._condition(features, domain)
+        condition = self._condition(features, domain, features=True)
         return self._under(condition, self._own("forward_head"), features, pre_logits=pre_logits)
 
     def forward_intermediates(

@@ -64,8 +64,8 @@ class MomentEstimator:
             row = condition.domain
             if num_rows == 1:
                 row = torch.zeros(len(x), dtype=torch.long, device=x.device)
-            elif row is None:
-                return  # domain statistics refuse soft weights themselves, naming the layer
+            elif row is None or condition.unseen:
+                return  # domain statistics refuse these themselves, naming the layer
             mean, var = (moment.double() for moment in moments(x))
             both = torch.stack([mean, var + mean.square()], dim=1)  # (N, 2, C)
             sums, counts = self._totals(statistics, both.device)

@@ -33,7 +33,8 @@ def save_domain(model: DomainModel, domain: str, file: str | Path) -> None:
 
     Raises:
         ConditionError: No such domain.
-        CheckpointError: No norm of the model has anything of a domain's own.
+        CheckpointError: No norm of the model has anything of a domain's own, or the file cannot be
+            written.
     """
     save_domains(model, {domain: Path(file)})
 
@@ -54,7 +55,12 @@ def save_domains(model: DomainModel, files: dict[str, Path]) -> None:
         row = model.domain_names.index(domain)
         header = PackHeader(domain, backbone, layers, shared, version("domainnorm"))
         tensors = {rows.key: rows.tensor[row].detach().clone() for rows in owned}
-        save_whole(tensors, file, {KEY: header.to_json()})
+        try:
+            save_whole(tensors, file, {KEY: header.to_json()})
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{file}: cannot be written ({error}); free some space, or choose another place"
+            ) from error
 
 
 def load_domain(

@@ -70,8 +70,10 @@ def tiled_inference(
         for n in range(len(image)):
             own = _of_sample(domain, n)
             recorded = None
+            small = _thumbnail(image[n : n + 1], thumbnail_size or tile)
+            if model.unseen == "nearest":  # one domain for all tiles of an image
+                own = model.nearest_domains(small, own)
             if ThumbnailStatistics in kinds:
-                small = _thumbnail(image[n : n + 1], thumbnail_size or tile)
                 recorded = model.record_moments(small, own)
             for places in _batches(rows, columns, batch_size):
                 predicted = _predict(model, image[n], places, own, recorded)

@@ -20,7 +20,7 @@ class UnconditionalRow(nn.Module):
     Training: a sample gets this row with probability ``dropout``, else its own. The model draws
     once per sample and batch (`Condition.chance`): all layers drop the same samples, so evaluation
     without a domain is a case that training has seen. Evaluation: only for conditions without
-    domain and weights.
+    domain and weights, and for samples of unseen domains.
 
     Args:
         num_features: C.
@@ -52,8 +52,13 @@ class UnconditionalRow(nn.Module):
             ConditionError: Training without the domain of each sample, from ``rows``.
         """
         if not self.training:
-            known = condition.domain is not None or condition.weights is not None
-            return rows(condition) if known else (self.scale, self.shift)
+            if condition.domain is None and condition.weights is None:
+                return self.scale, self.shift
+            scale, shift = rows(condition)
+            if not condition.unseen:
+                return scale, shift
+            unknown = condition.unknown
+            return torch.where(unknown, self.scale, scale), torch.where(unknown, self.shift, shift)
         scale, shift = rows(condition)
         chance = condition.chance
         if chance is None:  # a layer on its own, without a model that draws for all layers

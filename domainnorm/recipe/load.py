@@ -28,6 +28,7 @@ from domainnorm.recipe.schema import (
     Recipe,
     TrainerConfig,
     Transfer,
+    Unseen,
 )
 from domainnorm.recipe.sections import fixed_parameters, read_fixed, read_named, read_section
 from domainnorm.registry import Parameter
@@ -44,6 +45,7 @@ KEYS = (
     "compare",
     "trainer",
     "evaluation",
+    "unseen",
     "checkpoint",
     "seed",
 )
@@ -99,7 +101,8 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
         "compare": compare,
         "trainer": TrainerConfig(**_fixed(tree, "trainer", TrainerConfig, problems)),
         "evaluation": EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems)),
-        "checkpoint": _read_checkpoint(tree, problems),
+        "unseen": _read_value(tree, Parameter("unseen", Unseen, "error"), problems),
+        "checkpoint": _read_value(tree, Parameter("checkpoint", str | None, None), problems),
         "seeds": read_seeds(tree.get("seed", 0), problems),
     }
 
@@ -108,13 +111,13 @@ def _fixed(tree: Mapping[str, Any], key: str, schema: type, problems: Problems) 
     return read_fixed(tree.get(key), schema, key, problems)
 
 
-def _read_checkpoint(tree: Mapping[str, Any], problems: Problems) -> str | None:
-    parameter = Parameter("checkpoint", str | None, None)
-    section = {"checkpoint": tree.get("checkpoint")}
-    inner = Problems()
-    value = read_section(section, {"checkpoint": parameter}, "", inner)["checkpoint"]
+def _read_value(tree: Mapping[str, Any], parameter: Parameter, problems: Problems) -> Any:
+    """A key of the recipe that is no section."""
+    name, inner = parameter.name, Problems()
+    section = {name: tree[name]} if name in tree else {}
+    value = read_section(section, {name: parameter}, "", inner)[name]
     problems.add_lines(line.removeprefix(".") for line in inner.lines)
-    return value if isinstance(value, str) else None
+    return value
 
 
 def _read_data(section: Any, problems: Problems) -> tuple[dict[str, Any], Named | None]:

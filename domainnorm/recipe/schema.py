@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
+Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch"]
 Precision: TypeAlias = Literal[
     "16-mixed",
     "16-true",
@@ -137,6 +138,7 @@ class Recipe:
         dataset: The dataset's part of the ``data`` section.
         compare: Further methods of the same run.
         augment: Domain name or ``default`` → list of steps.
+        unseen: What the model does about samples of domains it does not know, in evaluation.
         checkpoint: A source model to start from, instead of training one.
         seeds: The whole run is done for each.
     """
@@ -152,6 +154,7 @@ class Recipe:
     compare: list[Named]
     trainer: TrainerConfig
     evaluation: EvaluationConfig
+    unseen: Unseen
     checkpoint: str | None
     seeds: list[int]
 
@@ -174,6 +177,7 @@ class Recipe:
             "compare": [_mapping(method) for method in self.compare],
             "trainer": asdict(self.trainer),
             "evaluation": asdict(self.evaluation),
+            "unseen": self.unseen,
             "checkpoint": self.checkpoint,
             "seed": self.seeds[0] if len(self.seeds) == 1 else self.seeds,
         }

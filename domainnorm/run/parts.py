@@ -67,6 +67,7 @@ class Parts:
             stage.roles.all,
             pretrained=backbone.pretrained and not stored,
             weights=None if stored else backbone.weights,
+            unseen=self.recipe.unseen,
             **backbone.options,
         )
 

@@ -11,7 +11,13 @@ from pathlib import Path
 from lightning.pytorch import Trainer, seed_everything
 from safetensors import SafetensorError
 
-from domainnorm.backbones import DomainModel, load_model, read_header, save_model
+from domainnorm.backbones import (
+    DomainModel,
+    load_model,
+    read_header,
+    save_domains,
+    save_model,
+)
 from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import Predictions, bootstrap_intervals, classification_metrics
@@ -60,6 +66,7 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     model, classes = bench.method.model, bench.data.class_names
     with _writing(place):
         save_model(model, place / WEIGHTS, parts.recipe.backbone.name, classes)
+        _save_packs(model, place / "packs")
     predictions = predict(bench)
     with _writing(place):
         for domain, one in predictions.items():
@@ -69,6 +76,13 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     for leftover in (TRAINING, "best.ckpt"):
         (place / leftover).unlink(missing_ok=True)
     return results
+
+
+def _save_packs(model: DomainModel, folder: Path) -> None:
+    """A domain pack for each domain, where the norms give domains anything of their own."""
+    if any(model.domain_rows()):
+        names = model.domain_names
+        save_domains(model, {name: folder / f"{name}.safetensors" for name in names})
 
 
 @contextmanager

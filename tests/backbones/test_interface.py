@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from domainnorm.backbones import convert_norms, create_model
-from domainnorm.errors import ConversionError
+from domainnorm.errors import ConditionError, ConversionError
 from tests.backbones.networks import DOMAINS, converted, copy_row, plain, randomize_rows
 
 NAMES = ["test_resnet", "test_efficientnet", "test_byobnet"]
@@ -106,6 +106,16 @@ def test_report_forgets_a_norm_that_went_with_the_classifier():
     assert [layer.path for layer in model.conversion] == ["bn", "head.0"]
     model.reset_classifier(0)
     assert [layer.path for layer in model.conversion] == ["bn"]
+
+
+def test_head_of_features_of_an_unseen_domain_takes_the_nearest_of_the_image():
+    model = converted().eval()
+    model.unseen = "nearest"
+    features, wanted = model.forward_features(IMAGE), model(IMAGE)
+    with pytest.raises(ConditionError, match=r"model\.nearest_domains\(image\)"):
+        model.forward_head(features)
+    found = model.forward_head(features, model.nearest_domains(IMAGE))
+    torch.testing.assert_close(found, wanted)
 
 
 def test_sizes_are_those_of_the_backbone():

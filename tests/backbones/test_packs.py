@@ -2,6 +2,7 @@
 
 import copy
 import json
+import resource
 
 import pytest
 import torch
@@ -104,8 +105,8 @@ def test_header_says_what_the_pack_is_for(shipped):
 
 @pytest.mark.parametrize("norm", ["in", "bn", "adain"])
 def test_model_whose_domains_own_nothing_has_no_packs(tmp_path, norm):
+    model = convert_norms(nn.Sequential(nn.BatchNorm2d(3)), {"all": norm}, DOMAINS)
     with pytest.raises(CheckpointError, match="so there is nothing to save; convert with a norm"):
-        model = convert_norms(nn.Sequential(nn.BatchNorm2d(3)), {"all": norm}, DOMAINS)
         save_domain(model, "a", tmp_path / "a.safetensors")
 
 
@@ -130,6 +131,17 @@ def test_failed_save_keeps_the_former_file_and_leaves_no_other(shipped, monkeypa
         save_domain(model, "a", file)
     assert file.read_bytes() == before
     assert [other.name for other in file.parent.iterdir()] == ["b.safetensors"]
+
+
+def test_full_disk_is_a_message_and_leaves_no_file(tmp_path):
+    model, limits = make(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"a\.safetensors: cannot be written .*; free"):
+            save_domain(model, "a", tmp_path / "a.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_tied_norms_are_stored_once(tmp_path):

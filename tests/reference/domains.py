@@ -1,6 +1,7 @@
 """What is computed of domains, in loops over numbers."""
 
 import torch
+from torch.distributions import Normal, kl_divergence
 
 
 def mixture_moments(means, variances, weights):
@@ -15,3 +16,10 @@ def mixture_moments(means, variances, weights):
             second += weights[d] * (v + m * m)
         mean[c], var[c] = first, second - first * first
     return mean, var
+
+
+def symmetric_divergence(mean, var, other_mean, other_var):
+    """Both Kullback-Leibler divergences of two diagonal Gaussians, averaged over channels."""
+    one = Normal(mean, var.sqrt())
+    other = Normal(other_mean, other_var.sqrt())
+    return float((kl_divergence(one, other) + kl_divergence(other, one)).mean())

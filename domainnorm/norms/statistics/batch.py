@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from domainnorm.condition import Condition
+from domainnorm.norms.mixing import Moments, sample_moments
 from domainnorm.norms.partition import Partition, partition
 from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register
 
 
@@ -18,7 +20,7 @@ class BatchStatistics(RunningMoments):
     """All samples are normalized with the moments of the whole batch, whatever their domain.
 
     Training: ``mean = avg over samples and pixels of x``, tracked in one row of running moments.
-    Evaluation: running moments.
+    Evaluation: running moments; samples of unseen domains on request their own batch's.
 
     Args:
         num_features: C.
@@ -39,6 +41,9 @@ class BatchStatistics(RunningMoments):
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C)."""
         if not self.training:
             mean, var = self.running_mean, self.running_var
+            if condition.unseen == "batch":
+                given, size = Moments(mean, var), x.shape[2:].numel()
+                mean, var = with_batch_moments(given, sample_moments(x), size, condition)
             return self.normalize_tracked(x, scale, shift, mean, var)
         return self.normalize_groups(x, scale, shift, self._whole(x.shape[0], condition))
 

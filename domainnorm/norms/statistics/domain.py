@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from domainnorm.condition import Condition
+from domainnorm.condition import Condition, MomentsReached
 from domainnorm.errors import ConditionError
+from domainnorm.norms.mixing import Moments, sample_moments
 from domainnorm.norms.partition import by_domain
 from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register
 
 
@@ -18,7 +21,8 @@ class DomainStatistics(RunningMoments):
     Training: ``mean[d] = avg over samples n with domain d, and pixels, of x[n]``. Domains may be
     mixed in a batch; absent ones keep their running moments bit for bit. Evaluation: running
     moments of the sample's domain; soft weights mix them as a mixture distribution,
-    ``mean = Σ w[d] mean[d]``, ``var = Σ w[d] (var[d] + mean[d]²) - mean²``.
+    ``mean = Σ w[d] mean[d]``, ``var = Σ w[d] (var[d] + mean[d]²) - mean²``; samples of an unseen
+    domain get the mixture of all in equal parts, or the moments of the unseen samples in the batch.
 
     Args:
         num_features: C.
@@ -47,20 +51,30 @@ class DomainStatistics(RunningMoments):
             ConditionError: Soft weights in training, where a sample must belong to one domain.
         """
         if not self.training:
-            mean, var = self._moments(condition)
+            mean, var = self._moments(x, condition)
+            if condition.unseen == "batch":
+                given, size = Moments(mean, var), x.shape[2:].numel()
+                mean, var = with_batch_moments(given, sample_moments(x), size, condition)
             return self.normalize_tracked(x, scale, shift, mean, var)
         domain = condition.domain
-        if domain is None:
+        if domain is None or condition.unseen:
+            got = "soft weights" if domain is None else "samples of unseen domains"
             raise ConditionError(
-                "domain statistics in training need one label per sample, got soft weights; pass "
+                f"domain statistics in training need one label per sample, got {got}; pass "
                 "domain=, or call model.eval()"
             )
         groups = by_domain(condition, domain, len(self.running_mean))
         return self.normalize_groups(x, scale, shift, groups)
 
-    def _moments(self, condition: Condition) -> tuple[Tensor, Tensor]:
+    def _moments(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        if condition.unseen == "nearest":
+            raise MomentsReached(x, self.running_mean, self.running_var, self.eps)
         mean = condition.select(self.running_mean)
         if condition.domain is not None:
-            return mean, condition.select(self.running_var)
+            var = condition.select(self.running_var)
+            if not condition.unseen:
+                return mean, var
+            spread = self.running_mean.var(0, unbiased=False)
+            return mean, torch.where(condition.unknown, var + spread, var)
         second = condition.select(self.running_var + self.running_mean.square())
         return mean, (second - mean.square()).clamp(min=0)

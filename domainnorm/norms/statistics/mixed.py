@@ -18,6 +18,7 @@ from domainnorm.norms.mixing import (
 )
 from domainnorm.norms.pooled import Pooled
 from domainnorm.norms.statistics.domain import DomainStatistics
+from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register
 
 _PARTS = ("instance", "batch", "domain", "layer", "group")
@@ -143,8 +144,11 @@ class MixedStatistics(DomainStatistics):
         """Moments of the batch or domain part, (N or 1, C)."""
         dtype = own.mean.dtype
         if not self.training:
-            mean, var = self._running(condition)
+            mean, var = self._running(x, condition)
             mean, var = mean.to(dtype), var.to(dtype)
+            if condition.unseen == "batch":
+                size = x.shape[2:].numel()
+                mean, var = with_batch_moments(Moments(mean, var), own, size, condition)
             if self.gate == "fixed" and self._group(condition, x) is not None:
                 batch = self._pooled(own, x, condition)[0]
                 mean = torch.lerp(batch.mean, mean.expand_as(own.mean), self.alpha)
@@ -154,10 +158,10 @@ class MixedStatistics(DomainStatistics):
         self._track(pooled)
         return batch
 
-    def _running(self, condition: Condition) -> tuple[Tensor, Tensor]:
+    def _running(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         if "batch" in self.parts:
             return self.running_mean, self.running_var
-        return self._moments(condition)
+        return self._moments(x, condition)
 
     def _group(self, condition: Condition, x: Tensor) -> Tensor | None:
         """The row of each sample, (N,), or None where weights are soft."""
@@ -168,6 +172,11 @@ class MixedStatistics(DomainStatistics):
     def _pooled(self, own: Moments, x: Tensor, condition: Condition) -> tuple[Moments, Pooled]:
         """Moments of each sample's group (N, C), and those of the groups."""
         group = self._group(condition, x)
+        if condition.unseen and "domain" in self.parts:
+            raise ConditionError(
+                "domain statistics of the batch at hand need a label per sample, got samples of "
+                "unseen domains; pass domain=, or take another gate than 'fixed'"
+            )
         if group is None:
             raise ConditionError(
                 "domain statistics in training need one label per sample; pass domain=, or call "

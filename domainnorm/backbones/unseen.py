@@ -1,0 +1,110 @@
+"""What becomes of samples of unseen domains, and the known domain nearest to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.condition import Condition, ConditionSlot, MomentsReached
+from domainnorm.errors import ConditionError, unknown
+from domainnorm.norms.base import Statistics
+from domainnorm.norms.layout import moments
+from domainnorm.norms.mixing import Moments
+from domainnorm.norms.running import RunningMoments
+
+Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch"]
+
+
+def check_policy(policy: Unseen, statistics: Iterable[Statistics]) -> None:
+    """Whether a model with norms of these statistics can carry out a policy.
+
+    Raises:
+        ConditionError: It cannot, or there is no such policy.
+    """
+    if policy not in get_args(Unseen):
+        raise ConditionError(unknown("policy for unseen domains", policy, get_args(Unseen)))
+    tracked = [moments for moments in statistics if isinstance(moments, RunningMoments)]
+    if policy == "nearest" and not any(moments.tracks_domains for moments in tracked):
+        raise ConditionError(
+            "unseen: 'nearest' compares moments of domains, and no norm of this model has any; "
+            "use 'mean', or a norm that has, such as 'dsbn'"
+        )
+    if policy == "batch" and not tracked:
+        raise ConditionError(
+            "unseen: 'batch' takes the place of running moments, and no norm of this model has "
+            "any; use 'mean', which is the same here"
+        )
+
+
+@torch.no_grad()
+def find_nearest(
+    backbone: nn.Module, slot: ConditionSlot, image: Tensor, condition: Condition
+) -> Tensor:
+    """Labels (N,) of the domains nearest to each sample, those that ``condition`` knows kept.
+
+    Runs ``backbone`` until the first norm with running moments of domains (for norms everywhere,
+    its stem), where `divergence` decides. Norms before it, which have a pair per domain
+    but no moments of domains, treat unseen samples as ``mean`` does.
+
+    Raises:
+        ConditionError: The image reaches no norm with moments of domains, or one that sees a single
+            value per channel.
+    """
+    try:
+        with slot.holding(replace(condition, unseen="nearest")):
+            backbone(image)
+    except MomentsReached as reached:
+        assert condition.domain is not None
+        own = _of_images(reached.x, len(image))
+        running = Moments(reached.running_mean, reached.running_var)
+        nearest = divergence(own, running, reached.eps).argmin(1)
+        return torch.where(condition.domain < 0, nearest, condition.domain)
+    raise ConditionError(
+        "unseen: 'nearest' compares moments of domains, and this image reached no norm that has "
+        "them; use 'mean'"
+    )
+
+
+def divergence(own: Moments, running: Moments, eps: float) -> Tensor:
+    """Symmetric Kullback-Leibler divergence between diagonal Gaussians, of samples and domains.
+
+    ``½ avg_c (v/V + V/v - 2 + (m - M)² (1/v + 1/V))`` with m, v of the sample, M, V of the domain
+    and eps added to variances. The scale of a channel does not matter, as it does for the
+    Wasserstein distance.
+
+    Args:
+        own: Moments of samples, (N, C).
+        running: Moments of domains, (D, C).
+        eps: What the layer adds to variances.
+
+    Returns:
+        (N, D).
+
+    Reference:
+        Pan et al., Two at Once (IBN-Net), ECCV 2018, arXiv:1807.09441 (feature divergence of two
+        domains). Differs: between a sample and a domain, as in Segu et al., Batch Normalization
+        Embeddings for Deep Domain Generalization, 2020, arXiv:2011.12672, who take the Wasserstein
+        distance summed over layers, and a mixture of domains instead of the nearest.
+    """
+    v = own.var[:, None] + eps
+    other = running.var.to(v.dtype) + eps
+    apart = (own.mean[:, None] - running.mean.to(v.dtype)).square()
+    return (v / other + other / v - 2 + apart * (1 / v + 1 / other)).mean(2) / 2
+
+
+def _of_images(x: Tensor, num_images: int) -> Moments:
+    """Moments (N, C) of images, each of which may be several consecutive rows of ``x``."""
+    mean, var = moments(x)
+    rows = mean.reshape(num_images, -1, mean.shape[1])
+    if rows.shape[1] * x.shape[2:].numel() == 1:
+        raise ConditionError(
+            f"unseen: 'nearest' compares moments, and the first norm that has them sees one value "
+            f"per channel, {tuple(x.shape)}; use 'mean'"
+        )
+    centre = rows.mean(1)
+    spread = (rows - centre[:, None]).square()
+    return Moments(centre, (var.reshape(rows.shape) + spread).mean(1))
