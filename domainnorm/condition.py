@@ -85,9 +85,6 @@ class Condition:
 
         A sample of an unseen domain gets the mean of all rows.
 
-        In a batch of one domain the N rows are one row in memory (their stride is 0), which tells
-        the norms that the samples share it, and spares the gather.
-
         Raises:
             ConditionError: Neither domain labels nor weights are given.
         """
@@ -95,28 +92,10 @@ class Condition:
             if self.unseen:
                 rows = table.index_select(0, self.domain.clamp(min=0))
                 return torch.where(self.unknown, table.mean(0), rows)
-            label = self._only_label()
-            if label is not None:
-                return table[label : label + 1].expand(len(self.domain), -1)
             return table.index_select(0, self.domain)
         if self.weights is not None:
-            return self.weights.to(table.dtype) @ table
+            return weighted_rows(self.weights.to(table.dtype), table)
         raise ConditionError("needs the domain of each sample; pass domain= or weights=")
-
-    def _only_label(self) -> int | None:
-        """The label of all samples where it may be read without a synchronization, or None."""
-        domain = self.domain
-        if domain is None or torch.compiler.is_compiling() or domain.device.type != "cpu":
-            return None
-        if len(domain) == 0:
-            return None
-        given = domain
-
-        def derive() -> int | None:
-            first = int(given[0])
-            return first if bool((given == first).all()) else None
-
-        return self.once("only label", derive)
 
     def repeat(self, times: int) -> Condition:
         """The condition of ``times`` consecutive rows per sample."""
@@ -305,3 +284,14 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, (list, tuple)):
         for item in output:
             yield from tensors_in(item)
+
+
+def weighted_rows(weights: Tensor, rows: Tensor) -> Tensor:
+    """``weights @ rows``, (N, K) and (K, C), in their own dtype under autocast as well.
+
+    Autocast would round moments to bfloat16, and differences of squares are made of them.
+    """
+    if not torch.is_autocast_enabled(rows.device.type):
+        return weights @ rows
+    with torch.autocast(rows.device.type, enabled=False):
+        return weights @ rows

@@ -2,6 +2,8 @@ from .checkpoint import ModelHeader as ModelHeader
 from .checkpoint import load_model as load_model
 from .checkpoint import read_header as read_header
 from .checkpoint import save_model as save_model
+from .conversion import Conversion as Conversion
+from .conversion import ConvertedLayer as ConvertedLayer
 from .convert import convert_norms as convert_norms
 from .create import create_model as create_model
 from .create import data_config as data_config
@@ -16,7 +18,8 @@ from .export import load_program as load_program
 from .fold import fold_domain as fold_domain
 from .fuse import fuse_norms as fuse_norms
 from .insert import insert_after as insert_after
-from .model import ConvertedLayer as ConvertedLayer
+from .kinds import NormKind as NormKind
+from .kinds import register_norm_class as register_norm_class
 from .model import DomainModel as DomainModel
 from .moments import MomentEstimator as MomentEstimator
 from .pack_header import PackHeader as PackHeader

@@ -169,5 +169,7 @@ def _require(*packages: str) -> None:
 
 def _refusal(target: str, network: nn.Module, error: Exception) -> str:
     network = network.backbone if isinstance(network, DomainModel) else network
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    # The ONNX exporter wraps what tracing said in several lines of general advice.
+    cause = error.__cause__ or error
+    reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     return f"{type(network).__name__} cannot be exported to {target}: {reason}"

@@ -113,8 +113,9 @@ def _pair(norm: ConditionalNorm, row: int) -> tuple[Tensor, Tensor]:
     modulation = norm.modulation.eval()
     if modulation.needs:
         raise ConversionError(
-            f"scale and shift depend on {modulation.needs}, which a domain's name does not tell; "
-            "only norms that the domain decides can be folded, such as table × domain (dsbn)"
+            f"scale and shift depend on the {modulation.needs} of each image, which a domain's "
+            "name does not tell; only norms that the domain decides can be folded, such as "
+            "table × domain (dsbn)"
         )
     some = next(chain(modulation.parameters(), modulation.buffers()))
     label = torch.tensor([row], device=some.device)

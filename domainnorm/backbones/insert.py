@@ -36,8 +36,8 @@ def insert_after(
             the first two stages for MixStyle and EFDMix, after the stem and all stages for DSU and
             pAdaIN.
         **options: Of the perturbation (``p``, ``mode``, …). ``channel_axis`` has to be given for
-            features with three axes, tokens (N, L, C) or sequences (N, C, L), and is -1 where timm
-            declares maps (N, H, W, C).
+            features with three axes, tokens (N, L, C) or sequences (N, C, L); where it is not,
+            it is -1 if timm declares maps (N, H, W, C), else 1.
 
     Returns:
         Paths of the modules whose outputs are perturbed. Of a `torch.nn.Sequential` that is its
@@ -51,9 +51,9 @@ def insert_after(
         >>> insert_after(model, "mixstyle", mode="cross_domain")
         ['layer1.1', 'layer2.1']
     """
-    three_axes = "channel_axis" in options
-    if getattr(model.backbone, "output_fmt", None) == "NHWC":
-        options = {"channel_axis": -1, **options}
+    three_axes = options.get("channel_axis") is not None
+    if not three_axes and getattr(model.backbone, "output_fmt", None) == "NHWC":
+        options = {**options, "channel_axis": -1}
     default = create_perturbation(perturbation, **options).default_where
     paths = _resolve(model.backbone, default if where is None else where, where is None)
     known = {made.path for made in _inserted(model)}

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from domainnorm.backbones.conversion import Conversion
 from domainnorm.condition import Condition, ConditionSlot
 from domainnorm.errors import ConversionError
 from domainnorm.norms import ConditionalNorm
@@ -22,7 +23,7 @@ class TimmInterface(nn.Module):
 
     backbone: nn.Module
     slot: ConditionSlot
-    conversion: tuple[Any, ...]
+    conversion: Conversion
 
     @abstractmethod
     def _condition(
@@ -106,7 +107,8 @@ class TimmInterface(nn.Module):
         self._own("reset_classifier")(num_classes, **options)
         paths = {path for path, norm in self.named_modules() if isinstance(norm, ConditionalNorm)}
         # A head may lose its norm together with its classifier.
-        self.conversion = tuple(x for x in self.conversion if f"backbone.{x.path}" in paths)
+        kept = (layer for layer in self.conversion if f"backbone.{layer.path}" in paths)
+        self.conversion = Conversion(kept)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks during backward instead of keeping what they computed."""

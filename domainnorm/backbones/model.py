@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from domainnorm.backbones.conversion import Conversion, ConvertedLayer
 from domainnorm.backbones.interface import TimmInterface
 from domainnorm.backbones.unseen import Unseen, check_policy, find_nearest
 from domainnorm.condition import Condition, ConditionSlot, RecordedMoments
@@ -17,27 +18,6 @@ from domainnorm.errors import ConditionError
 from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
 from domainnorm.norms.running import RunningMoments
-
-
-@dataclass(frozen=True)
-class ConvertedLayer:
-    """One line of a conversion's report.
-
-    Args:
-        path: Module path in the network.
-        old: Class of the replaced layer.
-        new: Name of the norm that replaced it.
-        exact: Whether outputs are the same as before the conversion.
-        bytes_per_domain: What each domain adds in this layer, bytes.
-        note: Why it is not the norm that was asked for, or empty.
-    """
-
-    path: str
-    old: str
-    new: str
-    exact: bool
-    bytes_per_domain: int
-    note: str = ""
 
 
 class OwnedRows(NamedTuple):
@@ -67,7 +47,7 @@ class DomainModel(TimmInterface):
         backbone: The network with conditional norms.
         domain_names: Its domains; a label is a position in this tuple.
         slot: The slot that all its norms read.
-        conversion: What was converted, layer by layer.
+        conversion: What was converted, layer by layer; printing it gives a table.
 
     The attribute ``unconditional`` tells whether its norms were made with ``dropout``: in training
     samples lose their domain at random, and in evaluation the model may be called without it.
@@ -100,7 +80,7 @@ class DomainModel(TimmInterface):
         self.backbone = backbone
         self.domain_names = tuple(domain_names)
         self.slot = slot
-        self.conversion = tuple(conversion)
+        self.conversion = Conversion(conversion)
         self.unconditional = any(norm.modulation.unconditional is not None for norm in self.norms())
 
     @property
@@ -158,7 +138,12 @@ class DomainModel(TimmInterface):
         Raises:
             ConditionError: See `domainnorm.labels.as_condition`.
         """
-        given = {"embedding": embedding, "map": map, "style": style, "thumbnail": thumbnail}
+        given: dict[str, Any] = {
+            "embedding": embedding,
+            "map": map,
+            "style": style,
+            "thumbnail": thumbnail,
+        }
         return self._under(self._condition(image, domain, weights, **given), self.backbone, image)
 
     @contextmanager

@@ -18,10 +18,12 @@ class LayerInput:
     Args:
         size: Elements per channel and row; the least where the layer runs several times.
         folded: Whether each image reaches the layer as several consecutive rows.
+        problem: Why its rows do not belong to one image each, or empty.
     """
 
     size: int
     folded: bool = False
+    problem: str = ""
 
 
 def probe_inputs(
@@ -38,16 +40,23 @@ def probe_inputs(
         layers: Norm layers by module path.
         example: (N, C, H, W).
     """
-    alone = _record(network, layers, example)
-    folds = {path for path, seen in alone.items() if any(len(x) != len(example) for x in seen)}
-    if folds:
-        other = torch.flip(example, (-1, -2)) * 0.5 + 0.25
-        pair = _record(network, {path: layers[path] for path in folds}, torch.cat([other, example]))
-        folds = {path for path in folds if _consecutive(alone[path], pair.get(path, []))}
-    return {
-        path: LayerInput(min(x.shape[2:].numel() for x in seen), path in folds)
-        for path, seen in alone.items()
-    }
+    other = torch.flip(example, (-1, -2)) * 0.5 + 0.25
+    pair = _record(network, layers, torch.cat([other, example]))
+    images = 2 * len(example)
+    unequal = {path for path, seen in pair.items() if any(len(x) != images for x in seen)}
+    alone: dict[str, list[Tensor]] = {}
+    if unequal:
+        alone = _record(network, {path: layers[path] for path in unequal}, example)
+    found = {}
+    for path, seen in pair.items():
+        size = min(x.shape[2:].numel() for x in seen)
+        folded = path in unequal and _consecutive(alone.get(path, []), seen)
+        problem = ""
+        if path in unequal and not folded:
+            rows = next(len(x) for x in seen if len(x) != images)
+            problem = f"sees {rows} rows for {images} images, and not those of one after the other"
+        found[path] = LayerInput(size, folded, problem)
+    return found
 
 
 @contextmanager

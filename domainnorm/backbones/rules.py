@@ -6,11 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from domainnorm.backbones.kinds import NormKind
+from domainnorm.backbones.probe import LayerInput
 from domainnorm.backbones.where import Regions
 from domainnorm.errors import ConversionError
+from domainnorm.norms import CATALOGUE
+from domainnorm.norms.create import norm_options
 
 NormRule = str | Mapping[str, Any] | None
 _SPEC_KEYS = {"name", "statistics", "modulation"}
+# Statistics -> families of layers that a name with these statistics is meant for; the others
+# (cluster, mixed, ...) are meant for batch norms.
+_HOMES = {
+    "instance": {"batch", "instance"},
+    "thumbnail": {"batch", "instance"},
+    **{name: {name} for name in ("layer", "group", "rms", "deviation")},
+}
 
 
 @dataclass(frozen=True)
@@ -18,12 +29,24 @@ class NormChoice:
     """The norm one layer gets.
 
     Args:
-        name: Catalogue name or ``"statistics*modulation"``.
+        name: Catalogue name or ``"statistics*modulation"``; None for the layer's kin, the norm that
+            preserves its function.
         options: Keywords for `domainnorm.norms.create_norm`.
+        forced: Whether a rule says so, in which case it counts for layers of every family.
     """
 
-    name: str
+    name: str | None
     options: Mapping[str, Any] = field(default_factory=dict)
+    forced: bool = False
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The norm one layer gets, and why it is not the one that was asked for (or empty)."""
+
+    name: str
+    options: Mapping[str, Any]
+    note: str = ""
 
 
 def resolve_rules(
@@ -32,10 +55,11 @@ def resolve_rules(
     """The choice for every layer that is to be converted, by module path.
 
     Args:
-        norm: None (``dsbn``), a name, ``{name: …}`` or ``{statistics: …, modulation: …}`` with
-            options and an optional ``where``, or rules ``{pattern: name or mapping}`` of which the
-            last that matches a layer decides. ``cin`` alone, without ``where``, is
-            ``{early: cin, late: dsbn}``: instance statistics help early and destroy late features.
+        norm: None (each layer's kin), a name, ``{name: …}`` or ``{statistics: …, modulation: …}``
+            with options and an optional ``where``, or rules ``{pattern: name, mapping or None}`` of
+            which the last that matches a layer decides. ``cin`` alone, without ``where``, is
+            instance statistics early and each layer's kin late: instance statistics help early and
+            destroy late features.
         regions: The norm layers of the network.
         where: Limits the whole conversion.
 
@@ -54,25 +78,28 @@ def _pairs(
     norm: NormRule, where: str | Sequence[str]
 ) -> list[tuple[str | Sequence[str], NormChoice]]:
     if norm is None:
-        return [("all", NormChoice("dsbn"))]
+        return [("all", NormChoice(None))]
     if isinstance(norm, str):
         if norm == "cin" and where == "all":
-            return [("early", NormChoice("cin")), ("late", NormChoice("dsbn"))]
+            return [("early", NormChoice("cin")), ("late", NormChoice(None))]
         return [("all", NormChoice(norm))]
     if _SPEC_KEYS & set(norm):
         options = {key: value for key, value in norm.items() if key != "where"}
         if set(options) == {"name"} and "where" not in norm:
             return _pairs(str(options["name"]), where)
-        return [(norm.get("where", "all"), _choice(options))]
+        return [(norm.get("where", "all"), _choice(options, forced=False))]
     if not norm:
         raise ConversionError("norm: no rules; name a norm, e.g. {early: cin, late: dsbn}")
-    return [
-        (pattern, _choice({"name": rule} if isinstance(rule, str) else dict(rule)))
-        for pattern, rule in norm.items()
-    ]
+    return [(pattern, _rule(rule)) for pattern, rule in norm.items()]
 
 
-def _choice(options: dict[str, Any]) -> NormChoice:
+def _rule(rule: Any) -> NormChoice:
+    if rule is None:
+        return NormChoice(None)
+    return _choice({"name": rule} if isinstance(rule, str) else dict(rule), forced=True)
+
+
+def _choice(options: dict[str, Any], forced: bool) -> NormChoice:
     name = options.pop("name", None)
     if name is None:
         try:
@@ -81,4 +108,71 @@ def _choice(options: dict[str, Any]) -> NormChoice:
             raise ConversionError(
                 f"norm: {error} is missing; give 'name', or both 'statistics' and 'modulation'"
             ) from None
-    return NormChoice(str(name), options)
+    return NormChoice(str(name), options, forced)
+
+
+def fit_choices(
+    choices: Mapping[str, NormChoice],
+    kinds: Mapping[str, NormKind],
+    inputs: Mapping[str, LayerInput],
+) -> dict[str, Fit]:
+    """What each layer gets: the choice where it is meant for such layers, else the layer's kin.
+
+    A name is meant for layers of its own family (``dsbn`` for batch norms). Layers of other
+    families get their kin, unless the network has no layer of that family, or a rule says which
+    layers it means: then every layer gets the named norm. Maps of one element and rows that are
+    parts of images get the statistics of the layer's kin in place of instance statistics.
+
+    Args:
+        choices: From `resolve_rules`.
+        kinds: Of the same layers.
+        inputs: What the layers see, where that is known.
+    """
+    fits = {}
+    for path, choice in choices.items():
+        kind = kinds[path]
+        if choice.name is None:
+            fits[path] = Fit(kind.kin, {})
+        elif not choice.forced and not _is_meant(choice, kind) and _has_home(choice, kinds):
+            note = f"{choice.name} is for other layers, this one keeps its function"
+            fits[path] = Fit(kind.kin, {}, note)
+        else:
+            fits[path] = _instead_of_instance(choice.name, choice.options, kind, inputs.get(path))
+    return fits
+
+
+def _is_meant(choice: NormChoice, kind: NormKind) -> bool:
+    assert choice.name is not None
+    return kind.family in _HOMES.get(statistics_of(choice.name), {"batch"})
+
+
+def _has_home(choice: NormChoice, kinds: Mapping[str, NormKind]) -> bool:
+    return any(_is_meant(choice, kind) for kind in kinds.values())
+
+
+def statistics_of(name: str) -> str:
+    """The statistics of a catalogue name or of two halves."""
+    return CATALOGUE[name].statistics if name in CATALOGUE else name.partition("*")[0].strip()
+
+
+def _is_instance(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether the norm, or a part of it, takes moments over the pixels of one channel."""
+    statistics = statistics_of(name)
+    if name in CATALOGUE:
+        options = {**CATALOGUE[name].options, **options}
+    parts = options.get("parts") or ["instance"] if statistics == "mixed" else [statistics]
+    return bool({"instance", "thumbnail"} & set(parts))
+
+
+def _instead_of_instance(
+    name: str, options: Mapping[str, Any], kind: NormKind, seen: LayerInput | None
+) -> Fit:
+    """The named norm, or the kin's statistics where instance ones make no sense, and why."""
+    unfit = seen is not None and (seen.size == 1 or seen.folded)
+    if not unfit or kind.family == "instance" or not _is_instance(name, options):
+        return Fit(name, options)
+    modulation = name.partition("*")[2] or CATALOGUE[name].modulation
+    why = "its map has one element" if seen and seen.size == 1 else "its rows are parts of images"
+    new = f"{statistics_of(kind.kin)}*{modulation.strip()}"
+    kept = {key: value for key, value in options.items() if key in norm_options(new)}
+    return Fit(new, kept, f"asked for {name}, but {why}")

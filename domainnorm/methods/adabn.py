@@ -36,8 +36,8 @@ class AdaBN(Method):
         super().__init__(model, task, roles)
         if not any(isinstance(norm.statistics, RunningMoments) for norm in model.norms()):
             raise ConversionError(
-                "adabn: this model has no running moments to re-estimate (all its norms use "
-                "instance statistics); take norm 'dsbn' or 'cin'"
+                "adabn: this model has no running moments to re-estimate (no norm has batch or "
+                "domain statistics); take a backbone with batch norms, and norm 'dsbn' or 'cin'"
             )
         self.automatic_optimization = False
         self._pass = MomentPass(model)

@@ -16,14 +16,13 @@ class Statistics(nn.Module, abc.ABC):
 
     Subclasses are called as ``Statistics(num_features, num_domains, **options)``; ``path`` is the
     module path of the layer they are in. ``tokens``: channels are the last axis of ``x``, not the
-    second. ``by_domain``: samples that share moments are those of one domain. ``rows_by_group``,
-    set by the layer: samples that share moments share scale and shift as well.
+    second. ``takes_rows``: may be called with a pair per domain and ``rows=True``, which spares the
+    arithmetic per sample.
     """
 
     path: str = ""
     tokens: bool = False
-    by_domain: bool = False
-    rows_by_group: bool = False
+    takes_rows: bool = False
 
     @property
     def keeps_function(self) -> bool:
@@ -49,8 +48,8 @@ class Modulation(nn.Module, abc.ABC):
     Subclasses are called as ``Modulation(num_features, num_domains, **options)``; ``path`` is the
     module path of the layer they are in. ``row_names`` are the parameters with a row per domain,
     (D, *); a shape alone does not tell, (4, C) may as well be a basis of rank 4.
-    ``keeps_function`` tells whether samples get the pair that was given to `start`; ``needs``, what
-    they depend on beside the domain: empty where a domain alone decides them.
+    ``keeps_function`` tells whether samples get the pair that was given to `start`; ``needs`` is
+    the keyword of `DomainModel.forward` that a domain alone does not replace, or empty.
     """
 
     path: str = ""
@@ -70,10 +69,9 @@ class Modulation(nn.Module, abc.ABC):
     def start(self, scale: Tensor, shift: Tensor) -> None:
         """Make every sample get ``scale`` and ``shift`` (C,), those of the layer it replaces."""
 
-    @property
-    def by_domain(self) -> bool:
-        """Whether all samples of a domain get one scale and shift."""
-        return False
+    def table(self) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift of the domains, (D or 1, C) each, if a sample's pair is its domain's."""
+        return None
 
     def rows(self) -> Iterator[nn.Parameter]:
         """The parameters with a row per domain, (D, *) each."""

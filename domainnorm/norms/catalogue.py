@@ -15,7 +15,7 @@ class NormSpec:
         name: What a recipe writes.
         statistics: Which moments normalize a sample.
         modulation: Where its scale and shift come from.
-        paper: Authors, venue, arXiv id, equation.
+        paper: Authors, venue, arXiv id, and the place in it as closely as it was looked up.
         use: When to take it, in one line.
         options: Options of the halves that make it this norm; a caller's own come before them.
     """
@@ -68,7 +68,7 @@ _ROWS = (
         "ibn_a",
         "mixed",
         "shared",
-        "Pan et al. (IBN-Net), ECCV 2018, arXiv:1807.09441, fig. 3a",
+        "Pan et al. (IBN-Net), ECCV 2018, arXiv:1807.09441, sec. 3 (IBN-a)",
         "half the channels lose style, half keep it: generalization without domain labels",
         {"parts": ["instance", "batch"], "gate": "split"},
     ),
@@ -76,14 +76,14 @@ _ROWS = (
         "ibn_b",
         "instance",
         "shared",
-        "Pan et al. (IBN-Net), ECCV 2018, arXiv:1807.09441, fig. 3b",
+        "Pan et al. (IBN-Net), ECCV 2018, arXiv:1807.09441, sec. 3 (IBN-b)",
         "the same layer as 'in'; the paper puts it after the residual add of the first blocks",
     ),
     NormSpec(
         "bin",
         "mixed",
         "shared",
-        "Nam and Kim, NeurIPS 2018, arXiv:1805.07925, eq. 3 and 4",
+        "Nam and Kim, NeurIPS 2018, arXiv:1805.07925, sec. 3",
         "each channel learns how much style to drop; exact at conversion of BN networks",
         {"parts": ["instance", "batch"], "gate": "learned"},
     ),
@@ -91,7 +91,7 @@ _ROWS = (
         "sn",
         "mixed",
         "shared",
-        "Luo et al., ICLR 2019, arXiv:1806.10779, eq. 3",
+        "Luo et al., ICLR 2019, arXiv:1806.10779, sec. 2",
         "each layer learns which moments it needs; for training from scratch",
         {"parts": ["instance", "layer", "batch"], "gate": "softmax"},
     ),
@@ -99,7 +99,7 @@ _ROWS = (
         "alpha_bn",
         "mixed",
         "shared",
-        "You et al., 2021, arXiv:2110.04065, sec. 3",
+        "You et al., 2021, arXiv:2110.04065 (α-BN)",
         "source and target moments interpolated at test time; for small batches of a new domain",
         {"parts": ["batch"], "gate": "fixed"},
     ),
@@ -115,7 +115,7 @@ _ROWS = (
         "tin",
         "thumbnail",
         "table",
-        "Chen et al., AAAI 2022, arXiv:2103.11784, eq. 4",
+        "Chen et al., AAAI 2022, arXiv:2103.11784 (TIN)",
         "cin for images that are processed in tiles: the thumbnail's moments, so no seams",
     ),
     NormSpec(

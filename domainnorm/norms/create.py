@@ -56,7 +56,7 @@ def create_norm(
         half.load()(num_features, num_domains, **_own(half, options))
         for half in (statistics, modulation)
     ]
-    return ConditionalNorm(halves[0], halves[1], slot, path)
+    return ConditionalNorm(halves[0], halves[1], slot, path, num_features)
 
 
 def norm_options(name: str) -> dict[str, Parameter]:

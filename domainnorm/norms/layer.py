@@ -24,6 +24,7 @@ class ConditionalNorm(nn.Module):
         modulation: Where scale and shift come from; a module of `domainnorm.norms.modulations`.
         slot: Where the condition of the batch in flight is read; shared by all norms of a model.
         path: Module path in the model, for messages.
+        num_features: C, which every input must have; None: whatever the halves take.
 
     A layer that sees tokens or windows of an image as consecutive rows has ``folded`` set; the
     conversion finds that out.
@@ -33,7 +34,8 @@ class ConditionalNorm(nn.Module):
         layout included; (N, L, C) or (N, H, W, C) where the statistics have ``tokens`` set.
 
     Raises:
-        ConditionError: No condition is set, or the layer sees other rows than images.
+        ConditionError: No condition is set, the layer sees other rows than images, or the input has
+            another number of channels.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class ConditionalNorm(nn.Module):
         modulation: Modulation,
         slot: ConditionSlot | None = None,
         path: str = "norm",
+        num_features: int | None = None,
     ) -> None:
         super().__init__()
+        self.num_features = num_features
         self.statistics = statistics
         self.modulation = modulation
         self.drop: nn.Module = nn.Identity()
@@ -51,7 +55,6 @@ class ConditionalNorm(nn.Module):
         self.slot = ConditionSlot() if slot is None else slot
         self.path = path
         statistics.path = modulation.path = path
-        statistics.rows_by_group = statistics.by_domain and modulation.by_domain
         self.folded = False
         self._origin: tuple[nn.Module, ...] = ()
 
@@ -78,7 +81,25 @@ class ConditionalNorm(nn.Module):
         output: Tensor = self.act(self.drop(x))
         return output
 
+    def _check_features(self, x: Tensor) -> None:
+        axis = x.ndim - 1 if self.statistics.tokens else 1
+        if self.num_features is None or (x.ndim > 1 and x.shape[axis] == self.num_features):
+            return
+        hint = ", or with tokens=True where channels are the last axis"
+        if self.statistics.tokens:
+            hint = ", or without tokens=True where channels are axis 1"
+        raise ConditionError(
+            f"got features {tuple(x.shape)}, expected {self.num_features} channels in axis {axis}; "
+            f"make the norm with the num_features of its input{hint}"
+        )
+
     def _normalize(self, x: Tensor, condition: Condition) -> Tensor:
+        self._check_features(x)
+        if self.statistics.takes_rows and condition.domain is not None and not condition.unseen:
+            table = self.modulation.table()
+            if table is not None:
+                by_rows: Tensor = self.statistics(x, *table, condition, rows=True)
+                return by_rows
         scale, shift = self.modulation(condition, x)
         if scale.ndim == 2:
             normalized: Tensor = self.statistics(x, scale, shift, condition)

@@ -16,10 +16,10 @@ and standard deviation 1: it is never used there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Way: TypeAlias = Literal["rows", "slices", "plain"]
@@ -50,36 +50,31 @@ def is_channels_last(x: Tensor) -> bool:
     return x.ndim == 5 and x.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def way_of(x: Tensor, num_slices: int | None = None) -> Way:
-    """Which kernels serve ``x`` (N, C, *), cut into ``num_slices`` runs of samples (N of them)."""
+def way_of(x: Tensor) -> Way:
+    """Which kernels serve ``x`` (N, C, *)."""
     if x.device.type != "cpu" or x.ndim == 2 or x.dtype == torch.float16 or x.numel() == 0:
         return "plain"
     if not is_channels_last(x):
         return "rows"
-    return "slices" if x.numel() >= _SLICE_FROM * (num_slices or len(x)) else "plain"
+    return "slices" if x.numel() >= _SLICE_FROM * len(x) else "plain"
 
 
 def _rows(x: Tensor) -> Tensor:
     return x.view(1, x.shape[0] * x.shape[1], -1)  # (1, N*C, L)
 
 
-def moments(x: Tensor, runs: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each sample and channel.
-
-    Args:
-        x: (N, C, *).
-        runs: Lengths of R runs of consecutive samples whose moments are wanted together, instead
-            of N samples; only where `way_of` gives ``slices`` for them.
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each sample and channel of ``x`` (N, C, *).
 
     Shape:
-        (N, C) or (R, C) each, float32 or float64.
+        (N, C) each, float32 or float64.
     """
     if x.ndim == 2:
         mean = x.to(accumulate_dtype(x))
         return mean, torch.zeros_like(mean)
-    way = way_of(x, None if runs is None else len(runs))
+    way = way_of(x)
     if way == "slices":
-        return _slice_moments(x, runs)
+        return _slice_moments(x)
     if way == "plain" or x[0, 0].numel() < _ROW_FROM:
         return _plain_moments(x)
     rows = _rows(x.contiguous())
@@ -104,19 +99,21 @@ def _plain_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     flat, pixels = _flat(x)
     size = flat.shape[pixels]
     mean = flat.sum(pixels, keepdim=True, dtype=dtype).div_(size)
-    var = (flat.to(dtype) - mean).square_().sum(pixels).div_(size)
+    wide = flat.to(dtype)
+    # (wide - mean)² in one pass.
+    apart = F.mse_loss(wide, mean.expand_as(wide), reduction="none")
+    var = apart.sum(pixels).div_(size)
     return mean.squeeze(pixels), var
 
 
-def _slice_moments(x: Tensor, runs: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-    parts = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in _split(x, runs)]
+def _slice_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    parts = [
+        torch.batch_norm_update_stats(part, None, None, 0.0)
+        for part in x.split_with_sizes([1] * len(x))
+    ]
     mean = torch.stack([mean for mean, _ in parts])
     var = torch.stack([var for _, var in parts])
     return mean.to(accumulate_dtype(x)), var.to(accumulate_dtype(x))
-
-
-def _split(x: Tensor, runs: Sequence[int] | None) -> tuple[Tensor, ...]:
-    return torch.split(x, 1 if runs is None else list(runs))
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -190,8 +187,8 @@ def _row_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 def _slice_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     one = torch.ones(x.shape[1], dtype=accumulate_dtype(x))
     fixed = (one, None, None, torch.zeros_like(one), one, True, 0.0, [False, True, True])
-    backward = torch.ops.aten.native_batch_norm_backward
-    pairs = zip(_split(grad, None), _split(x, None), strict=True)
+    backward = torch.ops.aten.native_batch_norm_backward.default
+    pairs = zip(grad.split_with_sizes([1] * len(x)), x.split_with_sizes([1] * len(x)), strict=True)
     parts = [backward(*pair, *fixed) for pair in pairs]
     return torch.stack([part[2] for part in parts]), torch.stack([part[1] for part in parts])
 

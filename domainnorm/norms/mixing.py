@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.norms.layout import accumulate_dtype, affine, dots, moments, spread
+from domainnorm.norms.ranks import sum_over_ranks, sums_over_ranks
 
 
 class Moments(NamedTuple):
@@ -46,20 +47,30 @@ def normalize(x: Tensor, given: Moments, scale: Tensor, shift: Tensor, eps: floa
     return affine_map(x, per_sample.expand(shape), offset.expand(shape))
 
 
-def pool_samples(own: Moments, group: Tensor, num_groups: int) -> tuple[Moments, Tensor]:
-    """Moments (K, C) of groups of samples, and how many samples each has, (K, 1).
+def pool_samples(
+    own: Moments, group: Tensor, num_groups: int, *, size: int = 1, sync: bool = False
+) -> tuple[Moments, Tensor]:
+    """Moments (K, C) of groups of samples, and how many values each has per channel, (K, 1).
 
     Args:
         own: Moments of the samples, (N, C).
         group: Group of each sample, (N,), in ``0..K-1``; an empty group gets zeros.
         num_groups: K.
+        size: Values per channel of a sample.
+        sync: Groups go on over the ranks; all of them must call, forward and backward.
     """
     zeros = own.mean.new_zeros(num_groups, own.mean.shape[1])
-    count = zeros[:, :1].index_add(0, group, torch.ones_like(own.mean[:, :1]))
-    share = count.clamp(min=1).reciprocal()
-    mean = zeros.index_add(0, group, own.mean) * share
+    values = zeros[:, :1].index_add(0, group, torch.full_like(own.mean[:, :1], size))
+    total = zeros.index_add(0, group, own.mean * size)
+    if sync:
+        total, values = sums_over_ranks(total, values)
+    share = values.detach().clamp(min=1).reciprocal()
+    mean = total * share
     apart = own.mean - mean.index_select(0, group)
-    return Moments(mean, zeros.index_add(0, group, own.var + apart.square()) * share), count
+    within = zeros.index_add(0, group, (own.var + apart.square()) * size)
+    if sync:
+        within = sum_over_ranks(within)
+    return Moments(mean, within * share), values.detach()
 
 
 def pool_channels(own: Moments, num_groups: int) -> Moments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -11,45 +12,84 @@ from domainnorm.condition import Condition
 
 
 class Runs(NamedTuple):
-    """Consecutive samples of equal group.
+    """Groups that are present, each a run of consecutive samples once the batch is sorted.
 
     Args:
-        lengths: Samples of each of the R runs.
+        lengths: Samples of each run.
         labels: Group of each run.
-        group: The same as a tensor, (R,) int64.
-        samples: Lengths as a tensor, (R, 1) float.
-        starts: First sample of each run, (R,) int64.
+        rows: The same as a tensor, int64.
+        shortest: Samples of the shortest run.
+        seen: 1 for groups that are present, (K,) int64.
+        order: Samples in the order of the runs, (N,) int64; None where they are in it.
+        inverse: The way back, likewise.
     """
 
-    lengths: tuple[int, ...]
-    labels: tuple[int, ...]
-    group: Tensor
-    samples: Tensor
-    starts: Tensor
+    lengths: list[int]
+    labels: list[int]
+    rows: Tensor
+    shortest: int
+    seen: Tensor
+    order: Tensor | None = None
+    inverse: Tensor | None = None
 
 
-class Partition(NamedTuple):
+class Counts(NamedTuple):
+    """What follows from the number of values per channel in each group, (K, 1) each.
+
+    Args:
+        divisor: That number, 1 for an empty group; float64.
+        unbiased: ``n / (n - 1)``, what makes a biased variance unbiased; float64.
+        seen: 1 for groups of several values, whose variance is known, else 0; float32.
+        steps: The same, (K,) int64.
+    """
+
+    divisor: Tensor
+    unbiased: Tensor
+    seen: Tensor
+    steps: Tensor
+
+
+def counts(values: Tensor) -> Counts:
+    """`Counts` of given values per group, (K, 1)."""
+    values = values.double()
+    several = values > 1
+    unbiased = values / (values - 1).clamp(min=1)
+    return Counts(values.clamp(min=1), unbiased, several.float(), several[:, 0].long())
+
+
+@dataclass(frozen=True)
+class Partition:
     """Groups of samples.
 
     Args:
         group: Group of each sample, (N,) int64, in ``0..num_groups-1``; None: each is its own.
         num_groups: K.
         size: Samples of each group, (K, 1) float.
-        runs: Where labels may be read without a synchronization, and the samples of a group lie
-            together, as they do in batches of our sampler; None elsewhere.
+        runs: Where labels may be read without a synchronization; None elsewhere.
+        membership: (K, N) float64, 1 where the sample is in the group; None: each is its own.
     """
 
     group: Tensor | None
     num_groups: int
     size: Tensor
     runs: Runs | None = None
+    membership: Tensor | None = None
+    _counts: dict[int, Counts] = field(default_factory=dict, repr=False, compare=False)
 
     def gather(self, *per_group: Tensor) -> tuple[Tensor, ...]:
         """(K, C) -> (N, C) each; the tensors are gathered together, in one call."""
         if self.group is None:
             return per_group
-        rows = torch.cat(per_group, dim=1).index_select(0, self.group)
-        return rows.chunk(len(per_group), dim=1)
+        return torch.stack(per_group).index_select(1, self.group).unbind()
+
+    def counts(self, pixels: int) -> Counts:
+        """Values of each group when a sample has ``pixels`` of them; computed once."""
+        if torch.compiler.is_compiling():
+            return counts(self.size * pixels)
+        if pixels not in self._counts:
+            with torch.inference_mode(False), torch.no_grad():
+                self._counts[pixels] = counts(self.size * pixels)
+        return self._counts[pixels]
 
 
 def own_groups(num_samples: int, device: torch.device) -> Partition:
@@ -59,9 +99,12 @@ def own_groups(num_samples: int, device: torch.device) -> Partition:
 
 def partition(group: Tensor, num_groups: int) -> Partition:
     """Groups of given labels (N,)."""
-    ones = torch.ones(group.shape[0], 1, device=group.device)
-    size = ones.new_zeros(num_groups, 1).index_add(0, group, ones)
-    return Partition(group, num_groups, size, _find_runs(group, num_groups))
+    labels = torch.arange(num_groups, device=group.device)
+    member = group == labels[:, None]  # (K, N)
+    size = member.sum(1, keepdim=True).float()
+    # float64 is not there on Apple's GPUs.
+    membership = None if group.device.type == "mps" else member.double()
+    return Partition(group, num_groups, size, _find_runs(group, num_groups), membership)
 
 
 def by_domain(condition: Condition, domain: Tensor, num_domains: int) -> Partition:
@@ -71,12 +114,26 @@ def by_domain(condition: Condition, domain: Tensor, num_domains: int) -> Partiti
     return condition.once(("partition", num_domains), lambda: partition(domain, num_domains))
 
 
+def whole_batch(condition: Condition, num_samples: int, device: torch.device) -> Partition:
+    """All samples are one group."""
+
+    def derive() -> Partition:
+        return partition(torch.zeros(num_samples, dtype=torch.long, device=device), 1)
+
+    if torch.compiler.is_compiling():
+        return derive()
+    return condition.once(("whole batch", num_samples, device), derive)
+
+
 def _find_runs(group: Tensor, num_groups: int) -> Runs | None:
-    if torch.compiler.is_compiling() or group.device.type != "cpu":
+    if torch.compiler.is_compiling() or group.device.type != "cpu" or len(group) == 0:
         return None
     labels, lengths = torch.unique_consecutive(group, return_counts=True)
-    if len(labels) > num_groups:
-        return None
-    samples = lengths[:, None].to(torch.float32)
-    starts = lengths.cumsum(0) - lengths
-    return Runs(tuple(lengths.tolist()), tuple(labels.tolist()), labels, samples, starts)
+    order = inverse = None
+    if len(labels) > num_groups or len(labels.unique()) < len(labels):
+        order = group.argsort(stable=True)
+        inverse = order.argsort()
+        labels, lengths = torch.unique_consecutive(group[order], return_counts=True)
+    seen = torch.zeros(num_groups, dtype=torch.long).index_fill_(0, labels, 1)
+    found = lengths.tolist()
+    return Runs(found, labels.tolist(), labels, min(found), seen, order, inverse)

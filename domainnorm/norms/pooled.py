@@ -16,6 +16,7 @@ sums over all pixels, and p · x + q reaches the sampled ones alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,13 +27,11 @@ from domainnorm.norms.layout import (
     affine,
     combine,
     dots,
-    is_channels_last,
     like,
     moments,
     spread,
     strided,
     subsample,
-    way_of,
 )
 from domainnorm.norms.partition import Partition
 from domainnorm.norms.ranks import sum_over_ranks
@@ -103,7 +102,7 @@ def plain_pooled_norm(x: Tensor, scale: Tensor, shift: Tensor, pool: Pool, eps: 
     sampled = subsample(wide, pool.stride)
     mean = sampled.mean(axes) if axes else wide
     var = sampled.var(axes, unbiased=False) if axes else torch.zeros_like(wide)
-    mean, var, values = _pool(_Rows(mean, var, pool.groups.group), sampled.shape[2:].numel(), pool)
+    mean, var, values = _pool((mean, var), pool.groups.group, sampled.shape[2:].numel(), pool)
     rstd, mean_of_sample = pool.groups.gather(torch.rsqrt(var + eps), mean)
     s = scale * rstd
     t = shift - mean_of_sample * s
@@ -111,37 +110,50 @@ def plain_pooled_norm(x: Tensor, scale: Tensor, shift: Tensor, pool: Pool, eps: 
     return Pooled(output, mean.detach(), var.detach(), values)
 
 
-class _Rows(NamedTuple):
-    """Moments (R, C) of samples or of runs of samples, each of which lies in one group."""
+def gradients_of_rows(
+    grad: Tensor, inputs: tuple[Tensor, Tensor, Tensor], rows: Partition, pool: Pool, eps: float
+) -> list[Tensor | None]:
+    """Gradients of the plain formula, which can be differentiated again, for pairs of rows.
 
-    mean: Tensor
-    var: Tensor
-    group: Tensor | None
-    samples: Tensor | None = None
+    Args:
+        grad: Of the output.
+        inputs: x, and scale and shift of the rows, (R, C).
+        rows: Row of each sample.
+        pool: Groups of samples.
+        eps: Added to the variance.
+
+    Returns:
+        One per input, None where it needs none.
+    """
+    x, *tables = inputs
+    assert rows.group is not None
+    with torch.enable_grad():
+        scale, shift = (table.index_select(0, rows.group) for table in tables)
+        output = plain_pooled_norm(x, scale, shift, pool, eps).output
+    return _second(output, inputs, grad)
 
 
-def _rows(x: Tensor, groups: Partition) -> _Rows:
-    """Moments of runs where the kernels take whole runs at once, else of samples."""
-    runs = groups.runs
-    if runs is not None and is_channels_last(x) and way_of(x, len(runs.lengths)) == "slices":
-        return _Rows(*moments(x, runs.lengths), runs.group, runs.samples)
-    return _Rows(*moments(x), groups.group)
+def _second(output: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
+    needed = [tensor for tensor in inputs if tensor.requires_grad]
+    found = iter(torch.autograd.grad(output, needed, grad, create_graph=True))
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
 
-def _pool(rows: _Rows, size: int, pool: Pool) -> tuple[Tensor, Tensor, Tensor]:
-    """Moments of groups (K, C) and values per group (K, 1), from rows of ``size`` pixels each."""
-    if rows.group is None:
-        return rows.mean, rows.var, pool.groups.size * size
-    group, num_groups = rows.group, pool.groups.num_groups
-    values = pool.groups.size * size
-    total = _group_sum(_weighted(rows.mean, rows), group, num_groups)
+def _pool(
+    own: tuple[Tensor, Tensor], group: Tensor | None, size: int, pool: Pool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Moments of groups (K, C) and their values (K, 1), from samples of ``size`` pixels."""
+    if group is None:
+        return *own, pool.groups.size * size
+    num_groups, values = pool.groups.num_groups, pool.groups.size * size
+    total = _group_sum(own[0], group, num_groups)
     if pool.sync:
         packed = sum_over_ranks(torch.cat([total * size, values.to(total.dtype)], dim=1))
         total, values = packed[:, :-1], packed[:, -1:].detach()
     divisor = (values if pool.sync else pool.groups.size).clamp(min=1)
     mean = total / divisor
-    apart = rows.mean - mean.index_select(0, group)
-    total = _group_sum(_weighted(rows.var + apart * apart, rows), group, num_groups)
+    apart = own[0] - mean.index_select(0, group)
+    total = _group_sum(own[1] + apart * apart, group, num_groups)
     if pool.sync:
         total = sum_over_ranks(total * size)
     var = total / divisor
@@ -150,10 +162,6 @@ def _pool(rows: _Rows, size: int, pool: Pool) -> tuple[Tensor, Tensor, Tensor]:
         mean = torch.where(lone, pool.fallback_mean.to(mean.dtype), mean)
         var = torch.where(lone, pool.fallback_var.to(mean.dtype), var)
     return mean, var, values
-
-
-def _weighted(per_row: Tensor, rows: _Rows) -> Tensor:
-    return per_row if rows.samples is None else per_row * rows.samples
 
 
 def _group_sum(per_row: Tensor, group: Tensor | None, num_groups: int) -> Tensor:
@@ -171,7 +179,7 @@ class _PooledNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         sampled, groups = subsample(x, pool.stride), pool.groups
         size = sampled.shape[2:].numel()
-        mean, var, values = _pool(_rows(sampled, groups), size, pool)
+        mean, var, values = _pool(moments(sampled), groups.group, size, pool)
         rstd = torch.rsqrt(var + eps)
         row_rstd, row_mean = groups.gather(rstd, mean)
         s = scale * row_rstd
@@ -188,12 +196,9 @@ class _PooledNorm(torch.autograd.Function):
         x, scale, shift, mean, rstd, values = ctx.saved_tensors
         pool: Pool = ctx.pool
         if torch.is_grad_enabled():  # create_graph=True: differentiate the plain formula instead
-            inputs = [tensor for tensor in (x, scale, shift) if tensor.requires_grad]
             with torch.enable_grad():
                 output = plain_pooled_norm(x, scale, shift, pool, ctx.eps).output
-            found = iter(torch.autograd.grad(output, inputs, grad, create_graph=True))
-            needs = (x.requires_grad, scale.requires_grad, shift.requires_grad)
-            return (*(next(found) if need else None for need in needs), None, None)
+            return (*_second(output, (x, scale, shift), grad), None, None)
         dshift, product = dots(grad, x)
         row_rstd, row_mean = pool.groups.gather(rstd, mean)
         dscale = torch.addcmul(product, row_mean, dshift, value=-1).mul_(row_rstd)

@@ -140,9 +140,12 @@ def _batch_forward(
 def _loop_forward(
     x: Tensor, scale: Tensor, shift: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    size, samples = [x.shape[-1]], zip(x.unbind(), scale.unbind(), shift.unbind(), strict=True)
-    parts = [torch.native_layer_norm(*sample[:1], size, *sample[1:], eps) for sample in samples]
-    y, mean, rstd = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+    size, y, moments = [x.shape[-1]], torch.empty_like(x), []
+    for written, sample, s, t in zip(*(t.unbind() for t in (y, x, scale, shift)), strict=True):
+        part, *own = torch.native_layer_norm(sample, size, s, t, eps)
+        written.copy_(part)  # at once, while it is in the cache
+        moments.append(own)
+    mean, rstd = (torch.stack(tensors) for tensors in zip(*moments, strict=True))
     return y, mean, rstd
 
 
@@ -150,14 +153,19 @@ def _native_backward(
     grad: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Native kernel, on the batch where there is one scale, else sample by sample."""
-    native, size, wanted = torch.ops.aten.native_layer_norm_backward, [x.shape[-1]], [True] * 3
+    native = torch.ops.aten.native_layer_norm_backward.default
+    size, wanted = [x.shape[-1]], [True] * 3
     grad = grad.contiguous()
     if len(scale) == 1:
         dx, dscale, dshift = native(grad, x, size, mean, rstd, scale[0], scale[0], wanted)
         return dx, dscale, dshift
-    samples = zip(*(t.unbind() for t in (grad, x, mean, rstd, scale)), strict=True)
-    parts = [native(g, v, size, m, r, s, s, wanted) for g, v, m, r, s in samples]
-    dx, dscale, dshift = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+    dx, slopes = torch.empty_like(x), []
+    samples = zip(*(t.unbind() for t in (dx, grad, x, mean, rstd, scale)), strict=True)
+    for written, g, v, m, r, s in samples:
+        part, *own = native(g, v, size, m, r, s, s, wanted)
+        written.copy_(part)
+        slopes.append(own)
+    dscale, dshift = (torch.stack(tensors) for tensors in zip(*slopes, strict=True))
     return dx, dscale, dshift
 
 

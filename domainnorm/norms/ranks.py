@@ -40,3 +40,17 @@ def sum_over_ranks(local: Tensor) -> Tensor:
     """
     total: Tensor = _SumOverRanks.apply(local)
     return total
+
+
+def sums_over_ranks(*local: Tensor) -> tuple[Tensor, ...]:
+    """`sum_over_ranks` of several tensors (K, *) in one call, side by side."""
+    widths = [part.shape[1] for part in local]
+    total = sum_over_ranks(torch.cat(local, dim=1))
+    return torch.split(total, widths, dim=1)
+
+
+def rows_of_ranks(local: Tensor) -> Tensor:
+    """A row (1, *) of every rank, in their order, (ranks, *); no gradient flows."""
+    rows = [torch.empty_like(local) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(rows, local.contiguous())
+    return torch.cat(rows)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.base import Statistics
+from domainnorm.norms.grouped import Grouping, grouped_norm
 from domainnorm.norms.layout import (
     accumulate_dtype,
     is_channels_last,
@@ -15,13 +16,17 @@ from domainnorm.norms.layout import (
     spread,
     way_of,
 )
-from domainnorm.norms.partition import Partition
-from domainnorm.norms.pooled import Pool, Pooled, pooled_norm
+from domainnorm.norms.partition import Counts, Partition, Runs, counts
+from domainnorm.norms.pooled import Pool, pooled_norm
 from domainnorm.norms.ranks import several_ranks
-from domainnorm.norms.runs import normalize_runs
+from domainnorm.norms.runs import Tracked, normalize_runs
 
 # What torch's batch norm kernel takes beside float32 or float64 scales on the CPU.
 _NATIVE = (torch.float32, torch.float64, torch.bfloat16)
+# Below so many values, calling torch's kernel for each group is faster than arithmetic on rows.
+_RUNS_BELOW, _RUNS_BELOW_CHANNELS_LAST = 200_000, 2_000_000
+# The same where the batch has to be sorted for it.
+_SORT_BELOW = 100_000
 
 
 class RunningMoments(Statistics):
@@ -40,12 +45,14 @@ class RunningMoments(Statistics):
         eps: Added to the variance.
         stride: Moments of a batch are those of every ``stride``-th pixel along each axis, ≥ 1.
         sync: Whether moments go on over ranks; every rank must then run every layer equally often.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
 
     Shape:
         ``running_mean``, ``running_var``: (R, C). ``num_batches_tracked``: (R,), batches each row
         has seen.
     """
 
+    takes_rows = True
     row_names = ("running_mean", "running_var", "num_batches_tracked")
     running_mean: Tensor
     running_var: Tensor
@@ -60,12 +67,14 @@ class RunningMoments(Statistics):
         eps: float = 1e-5,
         stride: int = 1,
         sync: bool = True,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         self.momentum = momentum
         self.eps = eps
         self.stride = checked_stride(stride)
         self.sync = sync
+        self.frozen = frozen
         self.register_buffer("running_mean", torch.zeros(num_rows, num_features))
         self.register_buffer("running_var", torch.ones(num_rows, num_features))
         self.register_buffer("num_batches_tracked", torch.zeros(num_rows, dtype=torch.long))
@@ -88,70 +97,87 @@ class RunningMoments(Statistics):
         """Whether moments of this step go on over several ranks."""
         return self.sync and several_ranks()
 
-    def normalize_groups(
-        self, x: Tensor, scale: Tensor, shift: Tensor, groups: Partition
+    def normalize_batch(
+        self, x: Tensor, scale: Tensor, shift: Tensor, groups: Partition, rows: Partition | None
     ) -> Tensor:
         """Training: normalize with the moments of each group, and track them.
 
-        ``scale``, ``shift``: (N or 1, C).
+        The one place that chooses the way: torch's batch norm on runs for batches of one group,
+        sorted channels_last batches and small maps; arithmetic on rows for other maps; arithmetic
+        on samples where each has a pair of its own, and under a compiler.
+
+        Args:
+            x: (N, C, *).
+            scale: (R, C) with ``rows``, else (N or 1, C).
+            shift: (R, C) with ``rows``, else (N or 1, C).
+            groups: Samples that share moments.
+            rows: Samples that share scale and shift; every group is a union of rows.
         """
-        row = self._single_row(x, scale, shift, groups)
-        if row is not None:
-            return self._normalize_single(x, scale[0], shift[0], row)
-        if self._sorted(x, groups):
-            return self._normalize_sorted(x, scale, shift, groups)
+        if rows is groups and groups.runs is not None and self._native(x, groups.runs):
+            if len(groups.runs.labels) == 1:
+                row = groups.runs.labels[0]
+                return self._normalize_single(x, scale[row], shift[row], row)
+            if self._prefers_runs(x, groups.runs):
+                return self._normalize_runs(x, scale, shift, groups)
+        if rows is not None and self._by_rows(x, rows):
+            grouping = Grouping(rows, groups, self.synchronizes)
+            grouped = grouped_norm(x, scale, shift, grouping, self.eps)
+            self._track(grouped.mean, grouped.var, grouped.counts)
+            return grouped.output
+        if rows is not None:
+            assert rows.group is not None
+            scale, shift = (table.index_select(0, rows.group) for table in (scale, shift))
         shape = x.shape[:2]
         pool = Pool(groups, self.running_mean, self.running_var, self.stride, self.synchronizes)
         pooled = pooled_norm(x, scale.expand(shape), shift.expand(shape), pool, self.eps)
-        self._track(pooled)
+        self._track(pooled.mean, pooled.var, counts(pooled.values))
         return pooled.output
 
-    def _single_row(self, x: Tensor, scale: Tensor, shift: Tensor, groups: Partition) -> int | None:
-        """The one group of the batch, where torch's own batch norm serves, or None."""
-        if groups.runs is None or len(groups.runs.labels) != 1 or x[:, 0].numel() == 1:
-            return None
-        # Rows that are one row in memory: expanded, or gathered for a batch of one domain.
-        shared = len(scale) == len(shift) == 1 or (scale.stride(0) == 0 and shift.stride(0) == 0)
-        if self.stride > 1 or self.synchronizes or not shared:
-            return None
-        return groups.runs.labels[0]
-
-    def _sorted(self, x: Tensor, groups: Partition) -> bool:
-        """Whether each group is one run of samples that share scale and shift.
-
-        For channels_last alone: contiguous maps are faster by way of rows.
-        """
-        runs = groups.runs
-        if runs is None or not self.rows_by_group or x.dtype not in _NATIVE:
+    def _native(self, x: Tensor, runs: Runs) -> bool:
+        """Whether torch's batch norm can serve each run of samples."""
+        if self.stride > 1 or self.momentum is None or x.dtype not in _NATIVE or self.synchronizes:
             return False
-        if not is_channels_last(x):
-            return False
-        values = min(runs.lengths, default=0) * x[0, :1].numel()
-        plain = self.stride == 1 and not self.synchronizes and self.momentum is not None
-        num_runs = len(runs.labels)
-        return plain and values > 1 and 1 < num_runs == len(set(runs.labels))
+        return runs.shortest * _pixels(x) > 1  # a group of one value has no variance
 
-    def _normalize_sorted(
-        self, x: Tensor, scale: Tensor, shift: Tensor, groups: Partition
-    ) -> Tensor:
-        runs = groups.runs
-        assert runs is not None
-        assert self.momentum is not None
-        dtype = accumulate_dtype(x)
-        scale, shift = (_of_runs(table, runs.starts).to(dtype) for table in (scale, shift))
-        moments = (self.running_mean, self.running_var, self.momentum, self.eps)
-        output = normalize_runs(x, scale, shift, groups, moments)
-        self.num_batches_tracked[runs.group] += 1
-        return output
+    def _prefers_runs(self, x: Tensor, runs: Runs) -> bool:
+        if self.running_mean.dtype != accumulate_dtype(x):  # what the kernel takes with its out=
+            return False
+        if runs.order is not None:
+            return x.numel() < _SORT_BELOW
+        return x.numel() < (_RUNS_BELOW_CHANNELS_LAST if is_channels_last(x) else _RUNS_BELOW)
+
+    def _by_rows(self, x: Tensor, rows: Partition) -> bool:
+        """Whether `grouped_norm` serves: it knows no stride, and no group of a single value."""
+        several = _pixels(x) > 1 and self.stride == 1
+        return several and rows.membership is not None and not torch.compiler.is_compiling()
 
     def _normalize_single(self, x: Tensor, scale: Tensor, shift: Tensor, row: int) -> Tensor:
-        """Training: all samples belong to one row, so torch's own batch norm serves; (C,) each."""
-        mean, var = self.running_mean[row], self.running_var[row]
+        """All samples belong to one row; (C,) each."""
         self.num_batches_tracked[row] += 1
-        factor = self.momentum
-        if factor is None:
-            factor = 1.0 / float(self.num_batches_tracked[row])
-        return F.batch_norm(x, mean, var, scale, shift, True, factor, self.eps)
+        mean, var = self.running_mean[row], self.running_var[row]
+        assert self.momentum is not None
+        return F.batch_norm(x, mean, var, scale, shift, True, self.momentum, self.eps)
+
+    def _normalize_runs(self, x: Tensor, scale: Tensor, shift: Tensor, groups: Partition) -> Tensor:
+        assert groups.runs is not None
+        assert self.momentum is not None
+        dtype = accumulate_dtype(x)
+        tracked = Tracked(self.running_mean, self.running_var, self.momentum, self.eps)
+        output = normalize_runs(x, scale.to(dtype), shift.to(dtype), groups, tracked)
+        self.num_batches_tracked += groups.runs.seen
+        return output
+
+    def evaluate_rows(self, x: Tensor, scale: Tensor, shift: Tensor, rows: Partition) -> Tensor:
+        """Evaluation: scale and shift are those of rows, (R or 1, C)."""
+        tables = self.running_mean, self.running_var, scale, shift
+        assert rows.group is not None
+        if rows.runs is not None and len(rows.runs.labels) == 1:
+            row = rows.runs.labels[0]
+            mean, var, scale, shift = (t[row if len(t) > 1 else 0] for t in tables)
+            return F.batch_norm(x, mean, var, scale, shift, False, 0.0, self.eps)
+        given = (t.index_select(0, rows.group) if len(t) > 1 else t for t in tables)
+        mean, var, scale, shift = given
+        return self.normalize_tracked(x, scale, shift, mean, var)
 
     def normalize_tracked(
         self, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor
@@ -170,19 +196,17 @@ class RunningMoments(Statistics):
         return torch.addcmul(spread(offset, x), x, spread(per_sample.to(x.dtype), x))
 
     @torch.no_grad()
-    def _track(self, pooled: Pooled) -> None:
-        values = pooled.values.to(self.running_mean.dtype)
-        seen = values > 1  # (R, 1)
-        self.num_batches_tracked += seen[:, 0]
+    def _track(self, mean: Tensor, var: Tensor, known: Counts) -> None:
+        """Move the running moments of groups of several values towards (K, C) of this batch."""
+        self.num_batches_tracked += known.steps
         factor: Tensor | float
         if self.momentum is None:
             factor = self.num_batches_tracked.clamp(min=1).reciprocal()[:, None]
         else:
             factor = self.momentum
         # A weight of zero leaves absent rows as they are, bit for bit.
-        weight = (seen * factor).to(values.dtype)
-        unbiased = pooled.var * (values / (values - 1).clamp(min=1))
-        for running, batch in ((self.running_mean, pooled.mean), (self.running_var, unbiased)):
+        weight = (known.seen * factor).to(self.running_mean.dtype)
+        for running, batch in ((self.running_mean, mean), (self.running_var, var * known.unbiased)):
             running.lerp_(batch.to(running.dtype), weight)
 
     def extra_repr(self) -> str:
@@ -191,11 +215,8 @@ class RunningMoments(Statistics):
         return f"{features}, rows={rows}, momentum={self.momentum}, eps={self.eps}"
 
 
-def _of_runs(per_sample: Tensor, starts: Tensor) -> Tensor:
-    """(N or 1, C) -> (R, C): the row of the first sample of each run."""
-    if len(per_sample) == 1:
-        return per_sample.expand(len(starts), -1)
-    return per_sample.index_select(0, starts)
+def _pixels(x: Tensor) -> int:
+    return x.shape[2:].numel()
 
 
 def checked_stride(stride: int) -> int:

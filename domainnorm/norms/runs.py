@@ -1,129 +1,131 @@
-"""Batches sorted by group: torch's own batch norm on each run of samples, without copies."""
+"""Batches whose groups are runs of samples: torch's own batch norm on each run.
+
+A batch that is not sorted by group is sorted first, which costs two copies of x forward and three
+backward: cheaper than arithmetic on rows for small maps. Nothing of x's size is kept beyond x.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from domainnorm.norms.partition import Partition
-from domainnorm.norms.pooled import Pool, plain_pooled_norm
+from domainnorm.norms.layout import is_channels_last, like
+from domainnorm.norms.partition import Partition, Runs
+from domainnorm.norms.pooled import Pool, gradients_of_rows
+
+
+class Tracked(NamedTuple):
+    """Running moments that a batch moves.
+
+    Args:
+        mean: (K, C).
+        var: (K, C).
+        momentum: Weight of the batch.
+        eps: Added to the variance.
+    """
+
+    mean: Tensor
+    var: Tensor
+    momentum: float
+    eps: float
 
 
 def normalize_runs(
-    x: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    groups: Partition,
-    running: tuple[Tensor, Tensor, float, float],
+    x: Tensor, scale: Tensor, shift: Tensor, groups: Partition, tracked: Tracked
 ) -> Tensor:
-    """Batch norm of every run of samples with its own scale, shift and running moments.
+    """Batch norm of every group of samples with its own scale, shift and running moments.
 
     Args:
-        x: (N, C, *), sorted by group; every run has several values per channel.
-        scale: One row per run, (R, C).
-        shift: One row per run, (R, C).
+        x: (N, C, *); every group that is present has several values per channel.
+        scale: (K, C), float64 for float64 input, else float32.
+        shift: (K, C), likewise.
         groups: Has ``runs``.
-        running: Running mean and variance (K, C), which are moved, their momentum, and eps.
+        tracked: Moved in place for the groups that are present.
     """
-    output: Tensor = _RunsNorm.apply(x, scale, shift, groups, running)
+    output: Tensor = _RunsNorm.apply(x, scale, shift, groups, tracked)
     return output
 
 
 class _RunsNorm(torch.autograd.Function):
-    """Writes slices of the output and of the gradient with ``out=``."""
+    """Writes runs of the output, the gradient and the rows' gradients with ``out=``."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        scale: Tensor,
-        shift: Tensor,
-        groups: Partition,
-        running: tuple[Tensor, Tensor, float, float],
+        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, groups: Partition, tracked: Tracked
     ) -> Tensor:
-        assert groups.runs is not None
-        mean_of, var_of, momentum, eps = running
-        output = torch.empty_like(x)
-        moments = torch.empty(2, *scale.shape, dtype=scale.dtype)
-        lengths = groups.runs.lengths
-        runs = zip(
-            x.split_with_sizes(lengths),
-            scale,
-            shift,
-            output.split_with_sizes(lengths),
-            *moments,
-            strict=True,
-        )
-        for row, (part, run_scale, run_shift, *written) in zip(
-            groups.runs.labels, runs, strict=True
+        runs = groups.runs
+        assert runs is not None
+        part = _arranged(x, runs.order)
+        output = torch.empty_like(part)
+        moments = torch.empty(2, len(runs.labels), scale.shape[1], dtype=scale.dtype)
+        for row, run, written, mean, rstd in zip(
+            runs.labels, _split(part, runs), _split(output, runs), *moments.unbind(), strict=True
         ):
             torch.native_batch_norm(
-                part,
-                run_scale,
-                run_shift,
-                mean_of[row],
-                var_of[row],
+                run,
+                scale[row],
+                shift[row],
+                tracked.mean[row],
+                tracked.var[row],
                 True,
-                momentum,
-                eps,
-                out=tuple(written),
+                tracked.momentum,
+                tracked.eps,
+                out=(written, mean, rstd),
             )
         ctx.save_for_backward(x, scale, shift, moments)
-        ctx.groups, ctx.eps = groups, eps
-        return output
+        ctx.groups, ctx.eps = groups, tracked.eps
+        return _arranged(output, runs.inverse)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        grad = gradients[0]
         x, scale, shift, moments = ctx.saved_tensors
         groups: Partition = ctx.groups
+        runs = groups.runs
         if torch.is_grad_enabled():  # create_graph=True: differentiate the plain formula instead
-            return (*_plain_gradients(grad, (x, scale, shift), groups, ctx.eps), None, None)
-        assert groups.runs is not None
-        # The kernel wants both in one layout.
-        grad = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
-        dx, slopes = torch.empty_like(x), torch.empty_like(moments)
-        lengths = groups.runs.lengths
-        parts = zip(
-            grad.split_with_sizes(lengths),
-            x.split_with_sizes(lengths),
-            scale,
-            *moments,
-            strict=True,
-        )
-        written = zip(dx.split_with_sizes(lengths), *slopes, strict=True)
-        for (run_grad, part, run_scale, mean, rstd), (out0, out1, out2) in zip(
-            parts, written, strict=True
-        ):
-            torch.ops.aten.native_batch_norm_backward.out(
-                run_grad,
-                part,
-                run_scale,
-                None,
-                None,
-                mean,
-                rstd,
-                True,
-                ctx.eps,
-                [True, True, True],
-                out0=out0,
-                out1=out1,
-                out2=out2,
+            given = (x, scale, shift)
+            found = gradients_of_rows(gradients[0], given, groups, Pool(groups), ctx.eps)
+            return (*found, None, None)
+        assert runs is not None
+        grad, part = _arranged(like(gradients[0], x), runs.order), _arranged(x, runs.order)
+        # Not the variant with out=: it computes the same and copies it.
+        backward = torch.ops.aten.native_batch_norm_backward.default
+        fixed = (True, ctx.eps, [True, True, True])
+        found = [
+            backward(run_grad, run, scale[row], None, None, mean, rstd, *fixed)
+            for row, mean, rstd, run_grad, run in zip(
+                runs.labels, *moments.unbind(), _split(grad, runs), _split(part, runs), strict=True
             )
-        return dx, slopes[0], slopes[1], None, None
+        ]
+        dx, dscale, dshift = zip(*found, strict=True)
+        return (
+            _arranged(torch.cat(dx), runs.inverse),
+            _table(dscale, runs, scale),
+            _table(dshift, runs, shift),
+            None,
+            None,
+        )
 
 
-def _plain_gradients(
-    grad: Tensor, inputs: tuple[Tensor, ...], groups: Partition, eps: float
-) -> list[Tensor | None]:
-    assert groups.runs is not None
-    x, scale, shift = inputs
-    lengths = torch.tensor(groups.runs.lengths)
-    with torch.enable_grad():
-        scales, shifts = (table.repeat_interleave(lengths, dim=0) for table in (scale, shift))
-        output = plain_pooled_norm(x, scales, shifts, Pool(groups), eps).output
-    needed = [tensor for tensor in inputs if tensor.requires_grad]
-    found = iter(torch.autograd.grad(output, needed, grad, create_graph=True))
-    return [next(found) if tensor.requires_grad else None for tensor in inputs]
+def _split(x: Tensor, runs: Runs) -> tuple[Tensor, ...]:
+    return x.split_with_sizes(runs.lengths)
+
+
+def _table(rows: Sequence[Tensor], runs: Runs, like_table: Tensor) -> Tensor:
+    """Rows of the runs put where their groups are, zeros for absent ones, (K, C)."""
+    found = torch.stack(list(rows))
+    if runs.labels == list(range(len(like_table))):
+        return found
+    return torch.zeros_like(like_table).index_copy_(0, runs.rows, found)
+
+
+def _arranged(x: Tensor, order: Tensor | None) -> Tensor:
+    """Samples in another order, in x's memory layout."""
+    if order is None:
+        return x
+    if not is_channels_last(x):
+        return x.index_select(0, order)
+    moved = x.movedim(1, -1)  # contiguous
+    return moved.index_select(0, order).movedim(-1, 1)

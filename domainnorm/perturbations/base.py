@@ -21,7 +21,7 @@ class Perturbation(nn.Module, abc.ABC):
     Args:
         p: Probability in [0, 1] that a batch is perturbed.
         channel_axis: Axis of the channels: 1 for (N, C, *), -1 for tokens (N, L, C) and maps
-            (N, H, W, C).
+            (N, H, W, C). None: 1, or where one is inserted into a model, what timm declares.
 
     Subclasses name in ``default_where`` the stages after which their paper puts them. ``slot`` and
     ``path`` are set where one is inserted into a model.
@@ -37,14 +37,14 @@ class Perturbation(nn.Module, abc.ABC):
     default_where: tuple[str, ...] = ("stage1", "stage2")
     path: str = "perturbation"
 
-    def __init__(self, *, p: float = 0.5, channel_axis: int = 1) -> None:
+    def __init__(self, *, p: float = 0.5, channel_axis: int | None = None) -> None:
         super().__init__()
         if not 0 <= p <= 1:
             raise DomainNormError(f"p: got {p}, expected a probability in [0, 1]")
         if channel_axis == 0:
             raise DomainNormError("channel_axis: got 0, the axis of the samples; use 1 or -1")
         self.p = p
-        self.channel_axis = channel_axis
+        self.channel_axis = 1 if channel_axis is None else channel_axis
         self.slot: ConditionSlot | None = None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -28,8 +28,9 @@ class EFDMix(Perturbation):
         **options: See `Perturbation`.
 
     Reference:
-        Zhang et al., Exact Feature Distribution Matching, CVPR 2022, arXiv:2203.07740, eq. 6
-        (matching by sorting) and EFDMix.
+        Zhang et al., Exact Feature Distribution Matching, CVPR 2022, arXiv:2203.07740, sec. 3.
+        Agrees with the authors' code (YBZh/EFDM): gradients flow into the partner's values.
+        Differs: cross-domain partners as in `MixStyle`.
     """
 
     def __init__(

@@ -23,6 +23,8 @@ class PAdaIN(Perturbation):
 
     Reference:
         Nuriel et al., Permuted AdaIN, CVPR 2021, arXiv:2010.05785, sec. 3.
+        Differs: the variance is biased, where the authors' code (onuriel/PermutedAdaIN) takes the
+        unbiased one; it sits after stages, not after every convolution.
     """
 
     default_where = ("stem", "stage1", "stage2", "stage3", "stage4")

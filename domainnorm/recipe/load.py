@@ -9,6 +9,7 @@ from domainnorm.errors import RecipeError, unknown
 from domainnorm.recipe.files import find_recipe, recipe_name
 from domainnorm.recipe.merge import merged_tree, resolved_tree
 from domainnorm.recipe.norm import read_norm
+from domainnorm.recipe.perturb import read_perturb
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
 from domainnorm.recipe.rules import (
@@ -39,6 +40,7 @@ KEYS = (
     "task",
     "backbone",
     "norm",
+    "perturb",
     "data",
     "augment",
     "method",
@@ -94,6 +96,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
         "task": read_named(tree.get("task"), TASKS, "task", problems),
         "backbone": None if problems.among("backbone") else BackboneConfig(**backbone),
         "norm": read_norm(tree.get("norm"), problems),
+        "perturb": read_perturb(tree.get("perturb"), problems),
         "data": DataConfig(**data),
         "dataset": dataset,
         "augment": check_augment(tree.get("augment"), transfers, problems),

@@ -15,6 +15,7 @@ from domainnorm.registry import Parameter, Registry
 
 _PATTERN = re.compile(r"[\w.*?\[\]!-]+")
 _OWN_KEYS = ("name", "statistics", "modulation")
+_NEEDED = {"map": "a map with every image", "style": "the moments of a style image"}
 _EXPECTED = "a norm name, {statistics, modulation, where}, rules such as {early: cin}, or null"
 
 
@@ -24,8 +25,8 @@ def read_norm(value: Any, problems: Problems) -> Any:
     Args:
         value: None (each layer's function-preserving kin), a catalogue name,
             ``{name, where, ...}``, ``{statistics, modulation, where, ...}`` or rules
-            ``{pattern: name or mapping}`` with the patterns ``all``, ``stem``, ``early``, ``late``
-            and globs over module paths.
+            ``{pattern: name, mapping or None}`` with the patterns ``all``, ``stem``, ``early``,
+            ``late``, ``encoder``, ``decoder`` and globs over module paths.
         problems: Takes what is wrong.
     """
     if value is None:
@@ -40,7 +41,9 @@ def read_norm(value: Any, problems: Problems) -> Any:
             problems.add("norm", f"got '{pattern}' without a name, expected {_EXPECTED}")
             continue
         _check_pattern(pattern, f"norm.{pattern}", problems)
-        rules[pattern] = _read_one(norm, f"norm.{pattern}", problems, may_limit=False)
+        key = f"norm.{pattern}"
+        kin = norm is None
+        rules[pattern] = None if kin else _read_one(norm, key, problems, may_limit=False)
     return rules
 
 
@@ -48,6 +51,8 @@ def _read_one(value: Any, key: str, problems: Problems, *, may_limit: bool) -> A
     if isinstance(value, str):
         if value not in CATALOGUE:
             problems.add(key, unknown("norm", value, CATALOGUE))
+        else:
+            _check_needs(value, CATALOGUE[value].modulation, key, problems)
         return value
     if not isinstance(value, Mapping):
         problems.add(key, f"got {spelled(value)}, expected {_EXPECTED}")
@@ -62,6 +67,8 @@ def _read_one(value: Any, key: str, problems: Problems, *, may_limit: bool) -> A
     options = {name: section[name] for name in section if name not in _OWN_KEYS}
     if parameters is None:
         return value
+    half = "name" if "name" in section else "modulation"
+    _check_needs(section[half], names["modulation"], f"{key}.{half}", problems)
     checked = read_section(options, parameters, key, problems)
     given = {name: checked[name] for name in options if name in checked}
     return {**{name: value[name] for name in _OWN_KEYS if name in value}, **read, **given}
@@ -102,15 +109,30 @@ def _parameters(
     return found if known else None
 
 
+def _check_needs(asked: str, modulation: str, key: str, problems: Problems) -> None:
+    """Refuse a modulation that needs something which comes with a batch."""
+    needs = MODULATIONS.entry(modulation).constants.get("needs")
+    if needs:
+        what = _NEEDED.get(needs, needs)
+        problems.add(
+            key,
+            f"'{asked}' needs {what}, which a recipe cannot give; use a modulation that reads the "
+            "domain, 'table' or 'hyper' (norms 'cin', 'cbn', 'film'), or pass "
+            f"{needs}= to the model in Python",
+        )
+
+
 def _check_where(where: Any, key: str, problems: Problems) -> None:
     patterns = where if isinstance(where, list) else [where]
     if not patterns:
-        problems.add(key, "got an empty list, expected all, stem, early, late or module paths")
+        problems.add(
+            key, "got an empty list, expected all, stem, early, late, encoder, decoder or paths"
+        )
     for pattern in patterns:
         _check_pattern(pattern, key, problems)
 
 
 def _check_pattern(pattern: Any, key: str, problems: Problems) -> None:
     if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
-        expected = "all, stem, early, late or a module path with * for any text"
+        expected = "all, stem, early, late, encoder, decoder or a module path with * for any"
         problems.add(key, f"got {spelled(pattern)}, expected {expected}")

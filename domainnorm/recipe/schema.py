@@ -1,7 +1,7 @@
 """The fixed sections of a recipe and the recipe itself.
 
-Named sections (``task``, ``method``, ``compare[i]``, the dataset's part of ``data``) have no class
-here: their schema is the signature of the registered object.
+Named sections (``task``, ``perturb``, ``method``, ``compare[i]``, the dataset's part of ``data``)
+have no class here: their schema is the signature of the registered object.
 """
 
 from __future__ import annotations
@@ -135,6 +135,8 @@ class Recipe:
         name: Path of the file below ``recipes/``, without suffix; equal recipes may differ in it.
         norm: None, a catalogue name, ``{name | statistics and modulation, where, ...}`` or rules
             ``{pattern: name or mapping}``.
+        perturb: Perturbations of features with the place of each, for stages that train on
+            source labels.
         dataset: The dataset's part of the ``data`` section.
         compare: Further methods of the same run.
         augment: Domain name or ``default`` → list of steps.
@@ -147,6 +149,7 @@ class Recipe:
     task: Named
     backbone: BackboneConfig
     norm: Any
+    perturb: list[Named]
     data: DataConfig
     dataset: Named
     augment: dict[str, Any]
@@ -171,6 +174,7 @@ class Recipe:
             "task": _mapping(self.task),
             "backbone": asdict(self.backbone),
             "norm": self.norm,
+            "perturb": _one_or_all([_mapping(named) for named in self.perturb]) or None,
             "data": {**_mapping(self.dataset), **asdict(self.data)},
             "augment": self.augment,
             "method": _mapping(self.method),
@@ -179,9 +183,13 @@ class Recipe:
             "evaluation": asdict(self.evaluation),
             "unseen": self.unseen,
             "checkpoint": self.checkpoint,
-            "seed": self.seeds[0] if len(self.seeds) == 1 else self.seeds,
+            "seed": _one_or_all(self.seeds),
         }
         return OmegaConf.to_yaml(OmegaConf.create(sections))
+
+
+def _one_or_all(items: list[Any]) -> Any:
+    return items[0] if len(items) == 1 else items
 
 
 def _mapping(named: Named) -> dict[str, Any]:

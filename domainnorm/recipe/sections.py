@@ -106,7 +106,13 @@ def read_fixed(
     return values
 
 
-def read_named(value: Any, registry: Registry, key: str, problems: Problems) -> Named | None:
+def read_named(
+    value: Any,
+    registry: Registry,
+    key: str,
+    problems: Problems,
+    more: Mapping[str, Parameter] | None = None,
+) -> Named | None:
     """A registered name with its options, or None when the name cannot be found.
 
     Args:
@@ -114,6 +120,7 @@ def read_named(value: Any, registry: Registry, key: str, problems: Problems) -> 
         registry: Where the name is looked up.
         key: Dotted key of the section, for messages.
         problems: Takes what is wrong.
+        more: Keys of the section beside those of the signature.
     """
     section = {"name": value} if isinstance(value, str) else value
     if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
@@ -127,7 +134,7 @@ def read_named(value: Any, registry: Registry, key: str, problems: Problems) -> 
         problems.add(key, unknown(registry.kind, name, registry.names()))
         return None
     options = {option: section[option] for option in section if option != "name"}
-    parameters = registry.entry(name).parameters
+    parameters = {**(more or {}), **registry.entry(name).parameters}
     return Named(name, read_section(options, parameters, key, problems))
 
 

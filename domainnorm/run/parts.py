@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from domainnorm.backbones import DomainModel, create_model, data_config
+from domainnorm.backbones import DomainModel, create_model, data_config, insert_after
 from domainnorm.data import DomainDataModule, DomainDataset, Loading, Preprocessing
-from domainnorm.errors import DataError, unknown
+from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
@@ -54,13 +54,16 @@ class Parts:
     def model(self, stage: Stage, *, stored: bool = False) -> DomainModel:
         """A fresh model with a row for every domain of the stage's transfer.
 
+        The recipe's perturbations act in stages that learn from the source's labels. Elsewhere they
+        would falsify what is estimated (adabn) or compared (oracle), and are left out.
+
         Args:
             stage: Names its domains.
             stored: All its weights come from a file afterwards; pretrained ones, which may need
                 the network, are not looked for.
         """
         backbone = self.recipe.backbone
-        return create_model(
+        model = create_model(
             backbone.name,
             len(self.dataset.class_names),
             self.recipe.norm,
@@ -70,6 +73,16 @@ class Parts:
             unseen=self.recipe.unseen,
             **backbone.options,
         )
+        if METHODS.load(stage.method.name).labelled in ("source", "all"):
+            self._perturb(model)
+        return model
+
+    def _perturb(self, model: DomainModel) -> None:
+        for named in self.recipe.perturb:
+            try:
+                insert_after(model, named.name, **named.options)
+            except DomainNormError as error:
+                raise ConversionError(f"perturb: {named.name}: {error}") from error
 
     def data(self, stage: Stage, model: DomainModel) -> DomainDataModule:
         """Loaders that hold no more than what the stage's method may see."""

@@ -224,7 +224,7 @@ def test_shift_that_the_class_cannot_hold_is_refused():
 @pytest.mark.parametrize(
     ("norm", "message"),
     [
-        ("adain", r"scale and shift depend on the style image, which"),
+        ("adain", r"scale and shift depend on the style of each image, which"),
         ("spade", r"scale and shift depend on the map of each image, which"),
         ("ibn_a", "no plain layer of torch or timm has mixed statistics in place of a BatchNorm2d"),
         ("cluster_in", "no plain layer of torch or timm has cluster statistics"),

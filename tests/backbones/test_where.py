@@ -1,6 +1,7 @@
 """Which layers a rule reaches, and which norm they get."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -127,3 +128,53 @@ def test_pattern_that_matches_nothing_is_refused_with_examples(where):
 def test_bad_norm_is_refused(norm, error, message):
     with pytest.raises(error, match=message):
         convert_norms(plain("test_resnet"), norm, DOMAINS)
+
+
+class Segmenter(nn.Module):
+    """A network with the children that segmentation_models_pytorch has."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = nn.Sequential(nn.Conv2d(64, 8, 3), nn.BatchNorm2d(8))
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x)[0])
+
+
+def segmenter():
+    return Segmenter(timm.create_model("resnet10t", features_only=True))
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_encoder_and_decoder_can_be_told_apart(part):
+    model = convert_norms(segmenter(), "dsbn", DOMAINS, where=part)
+    assert {layer.path.split(".")[0] for layer in model.conversion} == {part}
+
+
+def test_rules_can_name_encoder_and_decoder():
+    model = convert_norms(segmenter(), {"encoder": "cbn", "decoder": "dsbn"}, DOMAINS)
+    pairs = {(layer.path.split(".")[0], layer.new) for layer in model.conversion}
+    assert pairs == {("encoder", "cbn"), ("decoder", "dsbn")}
+
+
+def test_early_layers_of_a_segmentation_network_are_those_of_its_encoder():
+    model = convert_norms(segmenter(), "cin", DOMAINS)
+    early = {".".join(x.path.split(".")[:2]) for x in model.conversion if x.new == "cin"}
+    assert early == {"encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2"}
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_part_that_the_network_does_not_have_is_refused(part):
+    message = f"'{part}' matches none of .* encoder or decoder where the network has such a child"
+    with pytest.raises(ConversionError, match=message):
+        convert_norms(plain("resnet10t"), "dsbn", DOMAINS, where=part)
+
+
+def test_early_layers_of_a_flat_network_are_those_of_its_stages():
+    model = create_model("convnext_atto", 0, None, DOMAINS, where="early", features_only=True)
+    assert {layer.path.split(".")[0] for layer in model.conversion} == {
+        "stem_1",
+        "stages_0",
+        "stages_1",
+    }

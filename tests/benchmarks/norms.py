@@ -125,10 +125,13 @@ def step(module: nn.Module, layer: Layer, x: Tensor, weight: Tensor | None) -> C
     if weight is None:
         return torch.inference_mode()(lambda: layer(x))
 
+    parameters = list(module.parameters())
+
     def both() -> None:
         leaf = x.detach().requires_grad_()
         layer(leaf).backward(weight)
-        module.zero_grad()
+        for parameter in parameters:  # not module.zero_grad(), which walks through the modules
+            parameter.grad = None
 
     return both
 

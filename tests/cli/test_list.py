@@ -4,13 +4,23 @@ import pytest
 
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe import list_shipped
-from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
+from domainnorm.recipe.registries import (
+    DATASETS,
+    METHODS,
+    MODULATIONS,
+    PERTURBATIONS,
+    STATISTICS,
+    TASKS,
+)
 
 KINDS = {
     "recipes": list(list_shipped("recipes")),
     "configs": list(list_shipped("configs")),
     "methods": METHODS.names(),
     "norms": list(CATALOGUE),
+    "statistics": STATISTICS.names(),
+    "modulations": MODULATIONS.names(),
+    "perturbations": PERTURBATIONS.names(),
     "datasets": DATASETS.names(),
     "tasks": TASKS.names(),
 }

@@ -8,10 +8,8 @@ import torch._dynamo.testing
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from domainnorm.condition import Condition
 from domainnorm.norms import create_norm, list_norms
 from tests.norms.conditions import DOMAIN, apply, condition_for, halves, make
-from tests.reference.modulations import reference_scale_shift
 from tests.reference.norms import reference_norm
 
 SHAPES = [(7, 5, 9), (7, 4, 6, 5), (7, 3, 3, 4, 5), (7, 64, 21, 23)]
@@ -53,35 +51,10 @@ def test_values_and_gradients_equal_the_reference(name, shape, mean, channels_la
 
 
 @every_norm
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("mean", [0.0, 1000.0])
-def test_float32_stays_close_to_float64_on_large_maps(name, channels_last, mean):
-    norm = make(name, 64)
-    x = torch.randn(SHAPES[3]) + mean
-    if channels_last:
-        x = x.to(memory_format=torch.channels_last)
-    exact = apply(copy.deepcopy(norm).double(), name, x.double()).float()
-    tolerance = 1e-5 if mean == 0 else 5e-3  # of 1000: what float32 itself resolves
-    torch.testing.assert_close(apply(norm, name, x), exact, rtol=tolerance, atol=tolerance)
-
-
-@every_norm
 @pytest.mark.parametrize("shape", SHAPES[1:])
 def test_memory_layout_is_kept(name, shape):
     x = torch.randn(shape).to(memory_format=LAYOUTS[len(shape)])
     assert apply(make(name, shape[1], axes=len(shape) - 2), name, x).stride() == x.stride()
-
-
-@every_norm
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("training", [True, False])
-def test_narrow_input_gives_narrow_output_close_to_float32(name, dtype, training):
-    norm = make(name, 4).train(training)
-    x = torch.randn(SHAPES[1]).to(dtype)
-    wide = apply(copy.deepcopy(norm), name, x.float())
-    output = apply(norm, name, x)
-    assert output.dtype == dtype
-    torch.testing.assert_close(output.float(), wide, rtol=0.02, atol=0.05)
 
 
 @every_norm
@@ -106,16 +79,6 @@ def test_first_and_second_derivatives_are_right(name, channels_last):
     inputs = (x.requires_grad_(), *named.values())
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
-
-
-@pytest.mark.parametrize("name", [n for n in list_norms() if halves(n)[0] != "rms"])
-def test_constant_input_gives_the_shift(name):
-    norm = make(name, 3)
-    x = torch.full((7, 3, 4, 4), 7.0)
-    output = apply(norm, name, x)
-    shift = reference_scale_shift(norm, condition_for(name, x), x)[1]
-    shift = shift if shift.ndim == 4 else shift[:, :, None, None]
-    torch.testing.assert_close(output, shift.expand_as(output), rtol=0, atol=2e-3)
 
 
 STOCK = {
@@ -223,24 +186,6 @@ def test_output_can_be_followed_by_an_in_place_activation(name):
     in_place, x.grad = x.grad, None
     torch.relu(apply(norm, name, x)).sum().backward()
     torch.testing.assert_close(in_place, x.grad)
-
-
-@every_norm
-def test_state_survives_saving_and_loading(name):
-    norm, other = make(name, 4), make(name, 4)
-    apply(norm, name, torch.randn(SHAPES[1]))
-    other.load_state_dict(copy.deepcopy(norm.state_dict()))
-    x = torch.randn(SHAPES[1])
-    assert torch.equal(apply(norm, name, x), apply(other, name, x))
-    assert all(torch.equal(a, b) for a, b in zip(norm.buffers(), other.buffers(), strict=True))
-
-
-@every_norm
-def test_copy_has_its_own_condition(name):
-    norm = make(name, 4)
-    other = copy.deepcopy(norm)
-    with norm.slot.holding(Condition(domain=DOMAIN)):
-        assert other.slot.current is None
 
 
 @pytest.mark.parametrize("name", norms_with("table", "shared"))

@@ -1,4 +1,4 @@
-"""Domain and batch statistics over two ranks equal one process on the joined batch."""
+"""Statistics of several samples over two ranks equal one process on the joined batch."""
 
 import os
 import subprocess
@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from tests.norms.two_ranks import CASES, LABELS, train
+from tests.norms.two_ranks import CASES, COMPILED, LABELS, train
 
 pytestmark = pytest.mark.slow
-every_case = pytest.mark.parametrize("case", CASES)
-TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}  # float64; sums are taken in another order
+every_case = pytest.mark.parametrize("case", [*CASES, *(f"{case} compiled" for case in COMPILED)])
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}  # float64 around 100; sums are taken in another order
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,8 @@ def ranks(tmp_path_factory):
 
 
 def joined(case):
-    return train(case, LABELS[0] + LABELS[1], slice(None), lambda gradient: None)
+    labels, name = LABELS[0] + LABELS[1], case.removesuffix(" compiled")
+    return train(name, labels, slice(None), lambda gradient: None)
 
 
 @every_case

@@ -33,14 +33,6 @@ def test_moments_are_mean_and_biased_variance_of_pixels(shape, channels_last):
     torch.testing.assert_close(var, pixels.var(2, unbiased=False), rtol=1e-9, atol=1e-9)
 
 
-def test_moments_of_runs_are_those_of_their_samples_together():
-    x = draw((8, 64, 30, 31), True)
-    mean, var = layout.moments(x, (3, 5))
-    for row, part in enumerate((x[:3], x[3:])):
-        torch.testing.assert_close(mean[row], part.mean((0, 2, 3)))
-        torch.testing.assert_close(var[row], part.var((0, 2, 3), unbiased=False))
-
-
 @every_input
 def test_affine_scales_and_shifts_in_the_layout_of_the_input(shape, channels_last):
     x, scale, shift = draw(shape, channels_last), per_sample(shape), per_sample(shape)

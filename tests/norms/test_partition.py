@@ -7,14 +7,34 @@ from domainnorm.norms.partition import by_domain, own_groups, partition
 
 @pytest.mark.parametrize(
     ("labels", "lengths"),
-    [([0, 0, 2], (2, 1)), ([2, 0, 0], (1, 2)), ([1, 1, 1], (3,)), ([0, 2, 1], (1, 1, 1))],
+    [([0, 0, 2], [2, 1]), ([2, 0, 0], [1, 2]), ([1, 1, 1], [3]), ([0, 2, 1], [1, 1, 1])],
 )
-def test_runs_are_consecutive_samples_of_equal_label(labels, lengths):
-    assert partition(torch.tensor(labels), 3).runs.lengths == lengths
+def test_runs_of_a_sorted_batch_are_consecutive_samples_of_equal_label(labels, lengths):
+    runs = partition(torch.tensor(labels), 3).runs
+    assert runs.lengths == lengths
+    assert runs.order is None
 
 
-def test_labels_in_turn_have_no_runs():
-    assert partition(torch.tensor([0, 1, 0, 1]), 2).runs is None
+def test_order_of_a_shuffled_batch_sorts_it_and_inverse_undoes_that():
+    group = torch.tensor([1, 0, 2, 1, 0])
+    runs = partition(group, 4).runs
+    assert (runs.lengths, runs.labels, runs.shortest) == ([2, 2, 1], [0, 1, 2], 1)
+    assert group[runs.order].tolist() == [0, 0, 1, 1, 2]
+    assert torch.equal(group[runs.order][runs.inverse], group)
+    assert runs.seen.tolist() == [1, 1, 1, 0]
+
+
+def test_counts_tell_groups_whose_variance_is_known():
+    known = partition(torch.tensor([0, 2, 2]), 3).counts(1)
+    assert known.steps.tolist() == [0, 0, 1]
+    assert known.divisor[:, 0].tolist() == [1, 1, 2]
+    assert known.unbiased[2].item() == 2.0
+
+
+def test_counts_are_made_once_for_each_map_size():
+    groups = partition(torch.tensor([0, 1]), 2)
+    assert groups.counts(9) is groups.counts(9)
+    assert groups.counts(4).divisor[0].item() == 4
 
 
 def test_size_holds_absent_groups():

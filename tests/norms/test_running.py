@@ -89,3 +89,16 @@ def test_evaluation_with_and_without_gradients_agrees(channels_last):
     traced = apply(norm, x)
     with torch.no_grad():
         torch.testing.assert_close(apply(norm, x), traced)
+
+
+@pytest.mark.parametrize("name", ["cbn", "dsbn"])
+def test_frozen_moments_normalize_in_training_and_stay(name):
+    norm = create_norm(name, 4, 2, frozen=True).train()
+    norm.statistics.running_mean.normal_()
+    norm.statistics.running_var.uniform_(0.5, 1.5)
+    before = copy.deepcopy(norm.statistics.state_dict())
+    x = torch.randn(4, 4, 3, 3)
+    trained = apply(norm, x)
+    torch.testing.assert_close(trained, apply(norm.eval(), x))
+    for key, value in norm.statistics.state_dict().items():
+        assert torch.equal(value, before[key])

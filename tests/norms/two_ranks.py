@@ -14,19 +14,28 @@ from domainnorm.norms import create_norm
 # Batches differ in size; rank 0 lacks domain 2, rank 1 lacks domain 0, domain 3 is in none.
 LABELS = [[0, 0, 1, 0, 1], [1, 2, 2]]
 STEPS = 3
+COMPILED = ("dsbn", "softmax", "hard clusters", "soft clusters")
 CASES = {
     "dsbn": ("dsbn", {}, False),
     "cbn": ("cbn", {}, False),
     "dsbn strided": ("dsbn", {"stride": 2}, False),
     "dsbn cumulative channels_last": ("dsbn", {"momentum": None}, True),
+    "split": ("ibn_a", {}, False),
+    "learned": ("mixed*table", {"parts": ["domain", "instance"], "gate": "learned"}, True),
+    "softmax": ("sn", {}, False),
+    "fixed": ("alpha_bn", {"momentum": None}, False),
+    "hard clusters": ("cluster_in", {}, False),
+    "soft clusters": ("cluster_in", {"assignment": "soft"}, False),
+    "soft cumulative": ("cluster_in", {"assignment": "soft", "momentum": None}, True),
 }
 
 
-def train(case, labels, share, reduce):
+def train(case, labels, share, reduce, compiled=False):
     """Outputs, gradients of the inputs and final state, of the samples in ``share``."""
     name, options, channels_last = CASES[case]
     torch.manual_seed(0)
     norm = create_norm(name, 3, 4, **options).double()
+    call = torch.compile(norm, fullgraph=True, backend="aot_eager") if compiled else norm
     optimizer = torch.optim.SGD(norm.parameters(), lr=0.1)
     seen = []
     for _ in range(STEPS):
@@ -35,7 +44,7 @@ def train(case, labels, share, reduce):
         x = x[share].to(memory_format=torch.channels_last) if channels_last else x[share]
         x = x.detach().requires_grad_()
         with norm.slot.holding(Condition(domain=torch.tensor(labels))):
-            output = norm(x)
+            output = call(x)
         optimizer.zero_grad()
         (output * weight[share]).sum().backward()
         for parameter in norm.parameters():
@@ -50,6 +59,10 @@ def work(rank, folder):
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     share = slice(0, 5) if rank == 0 else slice(5, 8)
     found = {case: train(case, LABELS[rank], share, distributed.all_reduce) for case in CASES}
+    for case in COMPILED:
+        torch._dynamo.reset()  # all norms share one forward, and a limit of its recompilations
+        compiled = train(case, LABELS[rank], share, distributed.all_reduce, compiled=True)
+        found[f"{case} compiled"] = compiled
     torch.save(found, Path(folder) / f"{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()

@@ -5,13 +5,20 @@ from typing import Any, Literal
 import pytest
 
 from domainnorm.recipe.problems import Problems
-from domainnorm.recipe.registries import DATASETS, METHODS, MODULATIONS, STATISTICS, TASKS
+from domainnorm.recipe.registries import (
+    DATASETS,
+    METHODS,
+    MODULATIONS,
+    PERTURBATIONS,
+    STATISTICS,
+    TASKS,
+)
 from domainnorm.recipe.sections import describe, read_section
 from domainnorm.registry import Parameter
 
 ENTRIES = [
     registry.entry(name)
-    for registry in (DATASETS, METHODS, MODULATIONS, STATISTICS, TASKS)
+    for registry in (DATASETS, METHODS, MODULATIONS, PERTURBATIONS, STATISTICS, TASKS)
     for name in registry.names()
 ]
 

@@ -108,6 +108,15 @@ def _rms(statistics, condition, x):
     return _positions(x, statistics.tokens, function)
 
 
+def _deviation(statistics, condition, x):
+    def function(channels):
+        _, var = moments_of(channels)
+        unbiased = var * len(channels) / (len(channels) - 1)
+        return channels / torch.sqrt(unbiased + statistics.eps)
+
+    return _positions(x, statistics.tokens, function)
+
+
 def distances(statistics, x):
     """Mean squared distance of each sample's style to each centroid, (N, K), as numbers."""
     x = x.detach()
@@ -184,6 +193,7 @@ _FORMULAS = {
     "group": _group,
     "layer": _layer,
     "rms": _rms,
+    "deviation": _deviation,
     "cluster": _cluster,
     "mixed": _mixed,
 }

@@ -76,6 +76,7 @@ def weights_of(tmp_path, name, cut, *words):
     [
         ("source_only", ("trainer.max_epochs=4",)),
         ("source_only", ("trainer.max_epochs=4", "evaluation.selection=validation")),
+        ("source_only", ("trainer.max_epochs=4", "perturb={name: mixstyle, p: 0.5}")),
         ("tent", ("method.epochs=3",)),
     ],
 )

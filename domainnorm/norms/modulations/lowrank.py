@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from domainnorm.condition import Condition
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.domain_rows import DomainRows
 from domainnorm.norms.unconditional import UnconditionalRow
@@ -56,11 +55,12 @@ class LowRankModulation(DomainRows):
         self.shift_basis = nn.Parameter(torch.randn(rank, num_features) * num_features**-0.5)
         self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
 
-    def select(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """The pair of each sample's domain, (N, C) each."""
-        # Not addmm: under autocast its result would be narrow, the sum is not.
-        scale = self.scale + condition.select(self.scale_code) @ self.scale_basis
-        shift = self.shift + condition.select(self.shift_code) @ self.shift_basis
+    def all_rows(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift of every domain, (D, C) each."""
+        # Not a product of matrices: it is narrow under autocast, and rounds rows by how many there
+        # are, so that one more domain would change the outputs of the rest.
+        scale = self.scale + (self.scale_code[:, :, None] * self.scale_basis).sum(1)
+        shift = self.shift + (self.shift_code[:, :, None] * self.shift_basis).sum(1)
         return scale, shift
 
     @torch.no_grad()

@@ -31,6 +31,10 @@ class NoModulation(Modulation):
         self.register_buffer("scale", torch.ones(1, num_features), persistent=False)
         self.register_buffer("shift", torch.zeros(1, num_features), persistent=False)
 
+    def table(self) -> tuple[Tensor, Tensor]:
+        """Ones and zeros, (1, C) each."""
+        return self.scale, self.shift
+
     def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
         """Ones and zeros, (1, C) each."""
         return self.scale, self.shift

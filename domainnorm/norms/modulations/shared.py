@@ -27,10 +27,9 @@ class SharedModulation(Modulation):
         self.scale = nn.Parameter(torch.ones(1, num_features))
         self.shift = nn.Parameter(torch.zeros(1, num_features))
 
-    @property
-    def by_domain(self) -> bool:
-        """Whether all samples of a domain get one scale and shift."""
-        return True
+    def table(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift, (1, C) each."""
+        return self.scale, self.shift
 
     def forward(self, condition: Condition, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift, (1, C) each."""

@@ -43,7 +43,7 @@ class SpatialModulation(Modulation):
         Differs: the convolutions give the difference to a shared pair.
     """
 
-    needs = "the map of each image"
+    needs = "map"
 
     def __init__(
         self,

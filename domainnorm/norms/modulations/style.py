@@ -32,7 +32,7 @@ class StyleModulation(Modulation):
     """
 
     keeps_function = False
-    needs = "the style image"
+    needs = "style"
 
     def __init__(self, num_features: int, num_domains: int, *, eps: float = 1e-5) -> None:
         super().__init__()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from domainnorm.condition import Condition
 from domainnorm.norms.domain_rows import DomainRows
 from domainnorm.norms.unconditional import UnconditionalRow
 from domainnorm.registry import register
@@ -39,9 +38,9 @@ class TableModulation(DomainRows):
         self.shift = nn.Parameter(torch.zeros(num_domains, num_features))
         self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
 
-    def select(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """The pair of each sample's domain, (N, C) each."""
-        return condition.select(self.scale), condition.select(self.shift)
+    def all_rows(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift of every domain, (D, C) each."""
+        return self.scale, self.shift
 
     @torch.no_grad()
     def start(self, scale: Tensor, shift: Tensor) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.norms.mixing import Moments, sample_moments
-from domainnorm.norms.partition import Partition, partition
+from domainnorm.norms.partition import by_domain, whole_batch
 from domainnorm.norms.running import RunningMoments
 from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register
@@ -29,6 +28,7 @@ class BatchStatistics(RunningMoments):
         eps: Added to the variance.
         stride: In training, moments are those of every ``stride``-th pixel along each axis.
         sync: Whether moments go on over ranks when several train together.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
 
     Reference:
         Ioffe and Szegedy, Batch Normalization, ICML 2015, arXiv:1502.03167, alg. 1 and 2.
@@ -37,20 +37,26 @@ class BatchStatistics(RunningMoments):
     def __init__(self, num_features: int, num_domains: int, **options: Any) -> None:
         super().__init__(num_features, 1, **options)
 
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
-        """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C)."""
-        if not self.training:
+    def forward(
+        self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition, rows: bool = False
+    ) -> Tensor:
+        """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
+
+        ``rows``: they are those of the domains instead, (D or 1, C).
+        """
+        domain = condition.domain
+        pairs = None
+        if rows and domain is not None and len(scale) > 1:
+            pairs = by_domain(condition, domain, len(scale))
+        if self.frozen or not self.training:
+            if pairs is not None:
+                return self.evaluate_rows(x, scale, shift, pairs)
             mean, var = self.running_mean, self.running_var
             if condition.unseen == "batch":
                 given, size = Moments(mean, var), x.shape[2:].numel()
                 mean, var = with_batch_moments(given, sample_moments(x), size, condition)
             return self.normalize_tracked(x, scale, shift, mean, var)
-        return self.normalize_groups(x, scale, shift, self._whole(x.shape[0], condition))
-
-    def _whole(self, num_samples: int, condition: Condition) -> Partition:
-        def derive() -> Partition:
-            return partition(self.num_batches_tracked.new_zeros(num_samples), 1)
-
-        if torch.compiler.is_compiling():
-            return derive()
-        return condition.once(("whole batch", num_samples, self.num_batches_tracked.device), derive)
+        groups = whole_batch(condition, x.shape[0], x.device)
+        if pairs is None and scale.shape[0] == 1:
+            pairs = groups
+        return self.normalize_batch(x, scale, shift, groups, pairs)

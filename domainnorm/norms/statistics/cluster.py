@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from domainnorm.condition import Condition
+from domainnorm.condition import Condition, weighted_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.base import Statistics
 from domainnorm.norms.layout import moments
-from domainnorm.norms.mixing import Moments, normalize, sample_moments
+from domainnorm.norms.mixing import Moments, normalize, pool_samples, sample_moments
+from domainnorm.norms.ranks import rows_of_ranks, sums_over_ranks
 from domainnorm.norms.statistics.domain import DomainStatistics
 from domainnorm.registry import register
+
+
+class _Whole(NamedTuple):
+    """Mean and variance of the styles of a batch, on all ranks (1, 2C), and how many, (1, 1)."""
+
+    mean: Tensor
+    var: Tensor
+    samples: Tensor
 
 
 @register
@@ -34,7 +43,8 @@ class ClusterStatistics(Statistics):
     flows through the assignment. Evaluation: running moments of the assigned clusters.
 
     Centroids are first taken from the training batches: the sample nearest to the mean style, then
-    those farthest from all centroids so far. Under DDP the centroids are those of rank 0.
+    those farthest from all centroids so far. Under DDP moments and centroids are those of the
+    samples of all ranks.
 
     Args:
         num_features: C.
@@ -97,21 +107,30 @@ class ClusterStatistics(Statistics):
         own = sample_moments(x) if soft and self.training else Moments(*moments(x.detach()))
         with torch.no_grad():
             style = torch.cat([own.mean, own.var.sqrt()], dim=1).to(self.centroids.dtype)
-            if self.training and self._may_open():
-                self._open(style)
+            whole = self._whole(style) if self.training else None
+            if whole is not None and self._may_open():
+                self._open(style, whole)
             distance = self._distance(style)
             label = distance.argmin(1)
             # Before any centroid is found all distances are infinite, and all clusters equal.
             weights = torch.softmax(-(distance / self.temperature).clamp(max=1e30), dim=1)
-        if soft and self.training:
-            output = self._normalize_softly(x, scale, shift, own, weights)
+        if soft and whole is not None:
+            origin = whole.mean[:, : x.shape[1]]
+            output = self._normalize_softly(x, (scale, shift), own, weights, origin)
         else:
             given = Condition(weights=weights) if soft else Condition(domain=label)
             output = self.clusters(x, scale, shift, given)
-        if self.training:
+        if whole is not None:
             hard = torch.nn.functional.one_hot(label, len(self.centroids)).to(weights.dtype)
-            self._follow(style, weights if soft else hard)
+            self._follow(style, weights if soft else hard, whole)
         return output
+
+    def _whole(self, style: Tensor) -> _Whole:
+        """What the styles (N, 2C) of this rank and all others are like."""
+        group = torch.zeros(len(style), dtype=torch.long, device=style.device)
+        own, sync = Moments(style, torch.zeros_like(style)), self.clusters.synchronizes
+        (mean, var), samples = pool_samples(own, group, 1, sync=sync)
+        return _Whole(mean, var, samples)
 
     def _distance(self, style: Tensor) -> Tensor:
         """(N, 2C) -> (N, K), infinite for centroids that are not found yet."""
@@ -120,41 +139,56 @@ class ClusterStatistics(Statistics):
         return distance.masked_fill(~self.found, torch.inf)
 
     def _may_open(self) -> bool:
-        # Reading the buffer costs a synchronization on a GPU and a graph break under compile.
-        if torch.compiler.is_compiling() or self.found.device.type != "cpu":
+        # Reading the buffer breaks a graph under compile, and costs a synchronization on a GPU;
+        # offers of all ranks would cost more.
+        if torch.compiler.is_compiling():
             return True
-        return not bool(self.found.all())
+        free = self.found.device.type == "cpu" or self.clusters.synchronizes
+        return not (free and bool(self.found.all()))
 
-    def _open(self, style: Tensor) -> None:
+    def _open(self, style: Tensor, whole: _Whole) -> None:
         """Take missing centroids from this batch, the farthest samples first."""
         first = ~self.found.any()
-        self.style_var.copy_(torch.where(first, style.var(0, unbiased=False), self.style_var))
-        central = -(style - style.mean(0)).square().mean(1)
+        self.style_var.copy_(torch.where(first, whole.var[0], self.style_var))
+        central = -(style - whole.mean).square().mean(1)
         for k in range(len(self.found)):
-            nearest = self._distance(style).amin(1)
-            farthest = torch.where(self.found.any(), nearest, central).argmax()
-            new = ~self.found[k] & (nearest.amax() > 0)
+            some = self.found.any()
+            score = torch.where(some, self._distance(style).amin(1), central)
+            best, farthest = score.max(0, keepdim=True)
             # Not style[farthest]: a compiler would have to read the index.
-            chosen = style.index_select(0, farthest[None])[0]
-            self.centroids[k] = torch.where(new, chosen, self.centroids[k])
+            offer = torch.cat([best[:, None], style.index_select(0, farthest)], dim=1)
+            if self.clusters.synchronizes:
+                offers = rows_of_ranks(offer)
+                offer = offers.index_select(0, offers[:, 0].argmax()[None])
+            new = ~self.found[k] & (~some | (offer[0, 0] > 0))
+            self.centroids[k] = torch.where(new, offer[0, 1:], self.centroids[k])
             self.found[k] |= new
 
     def _normalize_softly(
-        self, x: Tensor, scale: Tensor, shift: Tensor, own: Moments, weights: Tensor
+        self,
+        x: Tensor,
+        pair: tuple[Tensor, Tensor],
+        own: Moments,
+        weights: Tensor,
+        origin: Tensor,
     ) -> Tensor:
-        weights = weights.to(own.mean.dtype)
-        origin = own.mean.detach().mean(0)  # keeps second moments small numbers
-        mean = own.mean - origin
-        mass = weights.sum(0)[:, None]
-        share = weights.t() / mass.clamp(min=1e-12)
-        cluster_mean = share @ mean
-        second = share @ (own.var + mean.square())
+        """Normalize with the moments of each sample's mixture; ``origin`` (1, C) is near them."""
+        weights, origin = weights.to(own.mean.dtype), origin.to(own.mean.dtype)
+        mean = own.mean - origin  # keeps second moments small numbers
+        share = weights.t() * x.shape[2:].numel()
+        values = share.sum(1, keepdim=True)
+        first, second = weighted_rows(share, mean), weighted_rows(share, own.var + mean.square())
+        if self.clusters.synchronizes:
+            values, first, second = sums_over_ranks(values, first, second)
+        values = values.detach()
+        divisor = values.clamp(min=1e-12)
+        cluster_mean, second = first / divisor, second / divisor
         cluster_var = (second - cluster_mean.square()).clamp(min=0)
-        self._track(cluster_mean.detach() + origin, cluster_var.detach(), mass * x[0, 0].numel())
-        mixed = weights @ cluster_mean
-        var = weights @ (cluster_var + cluster_mean.square()) - mixed.square()
+        self._track(cluster_mean.detach() + origin, cluster_var.detach(), values)
+        mixed = weighted_rows(weights, cluster_mean)
+        var = weighted_rows(weights, cluster_var + cluster_mean.square()) - mixed.square()
         given = Moments(mixed + origin, var.clamp(min=0))
-        return normalize(x, given, scale, shift, self.clusters.eps)
+        return normalize(x, given, *pair, self.clusters.eps)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, values: Tensor) -> None:
@@ -166,14 +200,15 @@ class ClusterStatistics(Statistics):
             self._move(running, batch, seen)
 
     @torch.no_grad()
-    def _follow(self, style: Tensor, weights: Tensor) -> None:
+    def _follow(self, style: Tensor, weights: Tensor, whole: _Whole) -> None:
         """Centroids move to the mean style of their samples, (N, 2C) weighted by (N, K)."""
-        mass = weights.sum(0)[:, None]
-        centre = (weights.t() @ style) / mass.clamp(min=1e-12)
-        self._move(self.centroids, centre, mass > 1e-6)
-        if len(style) > 1:
-            factor = 0.1 if self.clusters.momentum is None else self.clusters.momentum
-            self.style_var.lerp_(style.var(0, unbiased=False), factor)
+        mass, total = weights.sum(0)[:, None], weighted_rows(weights.t(), style)
+        if self.clusters.synchronizes:
+            mass, total = sums_over_ranks(mass, total)
+        self._move(self.centroids, total / mass.clamp(min=1e-12), mass > 1e-6)
+        factor = 0.1 if self.clusters.momentum is None else self.clusters.momentum
+        several = (whole.samples[0] > 1).to(whole.var.dtype)
+        self.style_var.lerp_(whole.var[0], factor * several)
 
     def _move(self, running: Tensor, new: Tensor, seen: Tensor) -> None:
         factor: Tensor | float | None = self.clusters.momentum

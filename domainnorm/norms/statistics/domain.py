@@ -31,40 +31,48 @@ class DomainStatistics(RunningMoments):
         eps: Added to the variance.
         stride: In training, moments are those of every ``stride``-th pixel along each axis.
         sync: Whether moments go on over ranks when several train together.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
 
     Reference:
         Chang et al., Domain-Specific Batch Normalization, CVPR 2019, arXiv:1906.03950, eq. 2.
         Differs: one tensor with the domain axis first instead of D layers.
     """
 
-    by_domain = True
-
     @property
     def tracks_domains(self) -> bool:
         """Rows are domains."""
         return True
 
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
+    def forward(
+        self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition, rows: bool = False
+    ) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
+
+        ``rows``: they are those of the domains instead, (D or 1, C).
 
         Raises:
             ConditionError: Soft weights in training, where a sample must belong to one domain.
         """
-        if not self.training:
-            mean, var = self._moments(x, condition)
-            if condition.unseen == "batch":
-                given, size = Moments(mean, var), x.shape[2:].numel()
-                mean, var = with_batch_moments(given, sample_moments(x), size, condition)
-            return self.normalize_tracked(x, scale, shift, mean, var)
         domain = condition.domain
-        if domain is None or condition.unseen:
-            got = "soft weights" if domain is None else "samples of unseen domains"
-            raise ConditionError(
-                f"domain statistics in training need one label per sample, got {got}; pass "
-                "domain=, or call model.eval()"
-            )
-        groups = by_domain(condition, domain, len(self.running_mean))
-        return self.normalize_groups(x, scale, shift, groups)
+        if self.training and not self.frozen:
+            if domain is None or condition.unseen:
+                got = "soft weights" if domain is None else "samples of unseen domains"
+                raise ConditionError(
+                    f"domain statistics in training need one label per sample, got {got}; pass "
+                    "domain=, or call model.eval()"
+                )
+            groups = by_domain(condition, domain, len(self.running_mean))
+            if rows and len(scale) < len(self.running_mean):
+                scale, shift = (table.expand_as(self.running_mean) for table in (scale, shift))
+            return self.normalize_batch(x, scale, shift, groups, groups if rows else None)
+        if rows and domain is not None:
+            groups = by_domain(condition, domain, len(self.running_mean))
+            return self.evaluate_rows(x, scale, shift, groups)
+        mean, var = self._moments(x, condition)
+        if condition.unseen == "batch":
+            given, size = Moments(mean, var), x.shape[2:].numel()
+            mean, var = with_batch_moments(given, sample_moments(x), size, condition)
+        return self.normalize_tracked(x, scale, shift, mean, var)
 
     def _moments(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         if condition.unseen == "nearest":

@@ -27,6 +27,8 @@ class LayerStatistics(Statistics):
         position as in transformers and ConvNeXt (Liu et al., CVPR 2022, arXiv:2201.03545).
     """
 
+    centred: bool = True
+
     def __init__(
         self, num_features: int, num_domains: int, *, tokens: bool = False, eps: float = 1e-5
     ) -> None:
@@ -37,7 +39,7 @@ class LayerStatistics(Statistics):
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` and modulate it with ``scale``, ``shift`` (N or 1, C)."""
         axis = -1 if self.tokens else 1
-        return position_norm(x, scale, shift, eps=self.eps, axis=axis, centred=True)
+        return position_norm(x, scale, shift, eps=self.eps, axis=axis, centred=self.centred)
 
     def extra_repr(self) -> str:
         """Constants, for ``print(model)``."""

@@ -16,6 +16,7 @@ from domainnorm.norms.mixing import (
     pool_samples,
     sample_moments,
 )
+from domainnorm.norms.partition import counts
 from domainnorm.norms.pooled import Pooled
 from domainnorm.norms.statistics.domain import DomainStatistics
 from domainnorm.norms.unseen import with_batch_moments
@@ -43,8 +44,9 @@ class MixedStatistics(DomainStatistics):
       (source) plus ``1 - alpha`` times those of the batch at hand (target) (α-BN).
 
     ``layer`` is over all channels and pixels of a sample, as in the paper on switchable
-    normalization. A group of samples with a single value gets its running moments. Moments are
-    not synchronized between ranks.
+    normalization. A group of samples with a single value gets its running moments. Under DDP the
+    ``batch`` and ``domain`` parts are, in training, over the samples of all ranks; in evaluation,
+    where ranks may have different numbers of batches, α-BN sees those of its own rank.
 
     Args:
         num_features: C.
@@ -61,11 +63,16 @@ class MixedStatistics(DomainStatistics):
         DomainNormError: Parts that are unknown, or do not fit the gate.
 
     Reference:
-        Pan et al., Two at Once (IBN-Net), ECCV 2018, arXiv:1807.09441, fig. 3a. Nam and Kim,
-        Batch-Instance Normalization, NeurIPS 2018, arXiv:1805.07925, eq. 3 and 4. Luo et al.,
-        Differentiable Learning-to-Normalize, ICLR 2019, arXiv:1806.10779, eq. 3. You et al.,
-        Test-time Batch Statistics Calibration, 2021, arXiv:2110.04065, sec. 3 (α-BN).
+        Pan et al., Two at Once (IBN-Net), ECCV 2018, arXiv:1807.09441, sec. 3 (split). Nam and
+        Kim, Batch-Instance Normalization, NeurIPS 2018, arXiv:1805.07925, sec. 3 (learned). Luo et
+        al., Differentiable Learning-to-Normalize, ICLR 2019, arXiv:1806.10779, sec. 2 (softmax).
+        You et al., Test-time Batch Statistics Calibration, 2021, arXiv:2110.04065 (fixed).
+        Agrees with the authors' code (XingangPan/IBN-Net, hyeonseob-nam/Batch-Instance-
+        Normalization, switchablenorms/Switchable-Normalization) but for variances of a sample,
+        which are biased here, as in the papers, and unbiased in that of switchable normalization.
     """
+
+    takes_rows = False
 
     def __init__(
         self,
@@ -88,7 +95,7 @@ class MixedStatistics(DomainStatistics):
                 "size; choose a divisor"
             )
         rows = num_domains if "domain" in parts else 1
-        super().__init__(num_features, rows, momentum=momentum, eps=eps, sync=False)
+        super().__init__(num_features, rows, momentum=momentum, eps=eps)
         self.parts = tuple(parts)
         self.gate = gate
         self.alpha = alpha
@@ -116,7 +123,9 @@ class MixedStatistics(DomainStatistics):
         if self.gate == "learned":
             self.share.fill_(1)
 
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
+    def forward(
+        self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition, rows: bool = False
+    ) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
 
         Raises:
@@ -155,7 +164,7 @@ class MixedStatistics(DomainStatistics):
                 var = torch.lerp(batch.var, var.expand_as(own.var), self.alpha)
             return mean, var
         batch, pooled = self._pooled(own, x, condition)
-        self._track(pooled)
+        self._track(pooled.mean, pooled.var, counts(pooled.values))
         return batch
 
     def _running(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
@@ -182,8 +191,9 @@ class MixedStatistics(DomainStatistics):
                 "domain statistics in training need one label per sample; pass domain=, or call "
                 "model.eval()"
             )
-        (mean, var), count = pool_samples(own, group, len(self.running_mean))
-        values = count * (x[0, 0].numel() if x.ndim > 2 else 1)
+        rows, size = len(self.running_mean), x.shape[2:].numel()
+        sync = self.training and self.synchronizes
+        (mean, var), values = pool_samples(own, group, rows, size=size, sync=sync)
         pooled = Pooled(x, mean.detach(), var.detach(), values)
         # The variance of a single value would be zero.
         mean = torch.where(values == 1, self.running_mean.to(mean.dtype), mean)
@@ -206,16 +216,17 @@ class MixedStatistics(DomainStatistics):
             return factors[0] + factors[1], -(offsets[0] + offsets[1])
         means, variances = zip(*parts, strict=True)
         if self.gate == "softmax":
-            mean = torch.einsum("p,pnc->nc", self._softmax(self.mean_weight), torch.stack(means))
-            var = torch.einsum("p,pnc->nc", self._softmax(self.var_weight), torch.stack(variances))
+            mean = self._softmax(self.mean_weight, means)
+            var = self._softmax(self.var_weight, variances)
         else:
             mean, var = self._blocks(means), self._blocks(variances)
         factor = torch.rsqrt(var + self.eps)
         return factor, -mean * factor
 
     @staticmethod
-    def _softmax(weight: Tensor) -> Tensor:
-        return torch.softmax(weight, dim=0)
+    def _softmax(weight: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+        share = torch.softmax(weight, dim=0)[:, None, None]
+        return (share * torch.stack(parts)).sum(0)  # not a product of matrices, see `weighted_rows`
 
     @staticmethod
     def _blocks(parts: tuple[Tensor, ...]) -> Tensor:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any
 
-from domainnorm.condition import Condition
-from domainnorm.norms.base import Statistics
-from domainnorm.norms.positions import position_norm
+from domainnorm.norms.statistics.layer import LayerStatistics
 from domainnorm.registry import register
 
 
 @register
-class RMSStatistics(Statistics):
+class RMSStatistics(LayerStatistics):
     """Each position of each sample is divided by the root mean square of its channels.
 
-    ``y = scale · x / sqrt(avg over channels of x² + eps) + shift``: nothing is centred. The same
-    in training and evaluation; no state.
+    ``y = scale · x / sqrt(avg over channels of x² + eps) + shift``: layer statistics of which
+    nothing is centred. The same in training and evaluation; no state.
 
     Args:
         num_features: C; the moments do not depend on it.
@@ -28,18 +26,9 @@ class RMSStatistics(Statistics):
         eq. 4. Differs: eps, and a shift that starts at zero.
     """
 
+    centred = False
+
     def __init__(
-        self, num_features: int, num_domains: int, *, tokens: bool = False, eps: float = 1e-6
+        self, num_features: int, num_domains: int, *, eps: float = 1e-6, **options: Any
     ) -> None:
-        super().__init__()
-        self.tokens = tokens
-        self.eps = eps
-
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
-        """Normalize ``x`` and modulate it with ``scale``, ``shift`` (N or 1, C)."""
-        axis = -1 if self.tokens else 1
-        return position_norm(x, scale, shift, eps=self.eps, axis=axis, centred=False)
-
-    def extra_repr(self) -> str:
-        """Constants, for ``print(model)``."""
-        return f"tokens={self.tokens}, eps={self.eps}"
+        super().__init__(num_features, num_domains, eps=eps, **options)

@@ -27,7 +27,8 @@ class ThumbnailStatistics(InstanceStatistics):
 
     Reference:
         Chen et al., Towards Ultra-Resolution Neural Style Transfer via Thumbnail Instance
-        Normalization, AAAI 2022, arXiv:2103.11784, eq. 4. Differs: eps is added to the variance.
+        Normalization, AAAI 2022, arXiv:2103.11784. Differs: the variance is biased, where the
+        authors' code (czczup/URST) takes the unbiased one.
     """
 
     def __init__(self, num_features: int, num_domains: int, *, eps: float = 1e-5) -> None:

@@ -58,13 +58,47 @@ class IBNa(nn.Module):
 @pytest.mark.parametrize("num_features", [6, 7])
 def test_ibn_a_equals_the_published_layer_over_steps_and_in_evaluation(num_features):
     norm, published = create_norm("ibn_a", num_features), IBNa(num_features)
+    optimizers = [torch.optim.SGD(module.parameters(), lr=0.01) for module in (norm, published)]
     for _ in range(3):
         x = torch.randn(7, num_features, 4, 3) * 2 + 1
-        torch.testing.assert_close(apply(norm, "ibn_a", x), published(x))
-    running = norm.statistics.running_mean[0, published.half :]
-    torch.testing.assert_close(running, published.batch.running_mean)
+        weight = torch.randn_like(x)
+        outputs = apply(norm, "ibn_a", x), published(x)
+        torch.testing.assert_close(*outputs)
+        for optimizer, output in zip(optimizers, outputs, strict=True):
+            optimizer.zero_grad()
+            (output * weight).sum().backward()
+            optimizer.step()
+    scale = torch.cat([published.instance.weight, published.batch.weight])
+    torch.testing.assert_close(norm.modulation.scale[0], scale)
+    for name in ("running_mean", "running_var"):
+        running = norm.statistics.get_buffer(name)[0, published.half :]
+        torch.testing.assert_close(running, published.batch.get_buffer(name))
     norm.eval(), published.eval()
     torch.testing.assert_close(apply(norm, "ibn_a", x), published(x))
+
+
+WITH_DOMAIN = [options for options in MIXTURES if "domain" in options["parts"]]
+
+
+@pytest.mark.parametrize("options", WITH_DOMAIN, ids=str)
+def test_samples_of_another_domain_do_not_change_a_domain(options):
+    norm, x = make("mixed*table", 6, **options), torch.randn(SHAPE)
+    changed = torch.where((DOMAIN == 2)[:, None, None, None], x * 3 + 1, x)
+    before = apply(copy.deepcopy(norm), "mixed*table", x)
+    after = apply(norm, "mixed*table", changed)
+    torch.testing.assert_close(after[DOMAIN == 0], before[DOMAIN == 0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", WITH_DOMAIN, ids=str)
+def test_absent_domain_keeps_running_moments_bit_for_bit(options):
+    norm = make("mixed*table", 6, **options)
+    norm.statistics.running_mean.normal_()
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    before = {name: norm.statistics.get_buffer(name).clone() for name in buffers}
+    apply(norm, "mixed*table", torch.randn(SHAPE))
+    for name, value in before.items():
+        assert torch.equal(norm.statistics.get_buffer(name)[[1, 3]], value[[1, 3]])
+        assert not torch.equal(norm.statistics.get_buffer(name)[[0, 2]], value[[0, 2]])
 
 
 def test_bin_gate_is_clipped_before_a_training_step_and_in_evaluation():

@@ -1,17 +1,20 @@
-"""Layer and RMS statistics: moments over the channels at each position."""
+"""Layer, RMS and deviation statistics: moments over the channels at each position."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
+from timm.layers import SimpleNorm
 from torch import nn
 
 from domainnorm.condition import Condition
+from domainnorm.errors import DomainNormError
 from domainnorm.norms import create_norm
 from tests.norms.conditions import DOMAIN, apply, make
 from tests.reference.norms import reference_norm
 
-pair = pytest.mark.parametrize("name", ["ln", "cln", "rms", "crms"])
+pair = pytest.mark.parametrize("name", ["ln", "cln", "rms", "crms", "deviation*table"])
 # Small samples are normalized together, large ones one by one.
 TOKENS = [(7, 6), (7, 5, 6), (7, 3, 4, 6), (7, 160, 101)]
 
@@ -46,10 +49,18 @@ def test_samples_normalized_one_by_one_equal_the_reference(name, mean):
     torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["ln", "cln"])
+STOCK = {
+    **dict.fromkeys(["ln", "cln"], nn.LayerNorm),
+    **dict.fromkeys(["rms", "crms"], partial(nn.RMSNorm, eps=1e-6)),
+    "deviation*table": SimpleNorm,
+}
+
+
+@pair
 @pytest.mark.parametrize("shape", [(6, 5, 8), (6, 170, 100)])
-def test_one_domain_equals_torch_layer_norm_over_three_steps(name, shape):
-    norm, stock = create_norm(name, shape[-1], tokens=True), nn.LayerNorm(shape[-1])
+def test_one_domain_equals_the_stock_layer_over_three_steps(name, shape):
+    norm, stock = create_norm(name, shape[-1], tokens=True), STOCK[name](shape[-1])
+    norm.modulation.shift.requires_grad_(name in ("ln", "cln"))  # others have none
     domain = torch.zeros(6, dtype=torch.long)
     optimizers = [torch.optim.SGD(module.parameters(), lr=0.01) for module in (norm, stock)]
     for _ in range(3):
@@ -61,17 +72,12 @@ def test_one_domain_equals_torch_layer_norm_over_three_steps(name, shape):
             (output * weight).sum().backward()
             optimizer.step()
     torch.testing.assert_close(norm.modulation.scale[0], stock.weight)
-    torch.testing.assert_close(norm.modulation.shift[0], stock.bias)
+    if name in ("ln", "cln"):
+        torch.testing.assert_close(norm.modulation.shift[0], stock.bias)
 
 
-@pytest.mark.parametrize("name", ["rms", "crms"])
-def test_one_domain_equals_torch_rms_norm(name):
-    norm, stock = create_norm(name, 8, tokens=True), nn.RMSNorm(8, eps=1e-6)
-    x = torch.randn(3, 5, 8)
-    torch.testing.assert_close(apply(norm, name, x, torch.zeros(3, dtype=torch.long)), stock(x))
-
-
-@pair
+# Deviation statistics are plain operations, which keep more.
+@pytest.mark.parametrize("name", ["ln", "cln", "rms", "crms"])
 @pytest.mark.parametrize("shape", [(7, 5, 6), (7, 6, 170, 17)])
 def test_nothing_of_the_size_of_the_input_is_kept_beyond_the_input(name, shape):
     norm, x = make(name, shape[1]), torch.randn(shape, requires_grad=True)
@@ -112,3 +118,8 @@ def test_bfloat16_tokens_stay_close_to_float32(name):
     output = apply(copy.deepcopy(norm), name, x)
     assert output.dtype == torch.bfloat16
     torch.testing.assert_close(output.float(), apply(norm, name, x.float()), rtol=0.02, atol=0.05)
+
+
+def test_deviation_of_a_single_channel_is_refused():
+    with pytest.raises(DomainNormError, match="num_features: 1 channel has no standard deviation"):
+        create_norm("deviation*table", 1)

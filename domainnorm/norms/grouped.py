@@ -1,0 +1,148 @@
+"""Batch norm of samples that share moments, scale and shift: `pooled_norm` with less arithmetic.
+
+Where scale and shift are functions of the domain, all that lies between the passes over x is
+arithmetic on a few rows (R, C) instead of samples (N, C), and gradients of the rows come out of it
+directly. With moments m, v (N, C) of samples, A (R, N) the membership of samples in rows, n (K, 1)
+the values of a group and R = rsqrt(V + eps); groups are the rows (K = R), or all is one (K = 1)::
+
+    M = A m / n,   V = A (v + m²) / n - M²
+    y = x · s + t,   s = scale · R,   t = shift - M · s              # rows, then gathered
+    dshift = A Σ dy,   dscale = (A Σ dy·x - M dshift) R
+    p = -R² Σ scale·dscale / n,   q = -R Σ scale·dshift / n - p M    # sums over the rows of a group
+    dx = s · dy + p · x + q
+
+Rows are float64: in float32 a difference of second moments would lose everything, and neither
+autocast nor matrix products of reduced precision touch float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from domainnorm.norms.layout import accumulate_dtype, affine, combine, dots, moments
+from domainnorm.norms.partition import Counts, Partition, counts
+from domainnorm.norms.pooled import Pool, gradients_of_rows
+from domainnorm.norms.ranks import sum_over_ranks
+
+
+class Grouping(NamedTuple):
+    """Which samples share scale and shift, and which share moments.
+
+    Args:
+        rows: Row of each sample.
+        groups: ``rows`` itself, or one group of all samples.
+        sync: Groups go on over the ranks of the default process group; all ranks must call.
+    """
+
+    rows: Partition
+    groups: Partition
+    sync: bool = False
+
+
+class Grouped(NamedTuple):
+    """What `grouped_norm` returns.
+
+    Args:
+        output: Normalized and modulated input, shape, dtype and layout of the input.
+        mean: Moments of each group, (K, C) float64; zero for an empty group.
+        var: Biased variance of each group, (K, C) float64.
+        counts: Values per channel in each group.
+    """
+
+    output: Tensor
+    mean: Tensor
+    var: Tensor
+    counts: Counts
+
+
+def grouped_norm(
+    x: Tensor, scale: Tensor, shift: Tensor, grouping: Grouping, eps: float
+) -> Grouped:
+    """Normalize every sample with the moments of its group; scale and shift are those of its row.
+
+    Args:
+        x: (N, C, *) of several pixels, any floating dtype.
+        scale: (R, C).
+        shift: (R, C).
+        grouping: Rows and groups of samples.
+        eps: Added to the variance.
+    """
+    output, mean, var, *known = _GroupedNorm.apply(x, scale, shift, grouping, eps)
+    return Grouped(output, mean, var, Counts(*known))
+
+
+class _GroupedNorm(torch.autograd.Function):
+    """See the module's docstring for the formulas."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, grouping: Grouping, eps: float
+    ) -> tuple[Tensor, ...]:
+        mean, var, known = _group_moments(x, grouping)
+        rstd = (var + eps).rsqrt_()
+        s = scale * rstd
+        t = shift - mean * s
+        output = affine(x, *_of_samples(torch.stack([s, t]), grouping, x))
+        ctx.save_for_backward(x, scale, shift, mean, rstd, known.divisor)
+        ctx.grouping, ctx.eps = grouping, eps
+        ctx.mark_non_differentiable(mean, var, *known)
+        return output, mean, var, *known
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        grad = gradients[0]
+        x, scale, shift, mean, rstd, values = ctx.saved_tensors
+        grouping: Grouping = ctx.grouping
+        if torch.is_grad_enabled():  # create_graph=True: differentiate the plain formula instead
+            pool = Pool(grouping.groups, sync=grouping.sync)
+            found = gradients_of_rows(grad, (x, scale, shift), grouping.rows, pool, ctx.eps)
+            return (*found, None, None)
+        assert grouping.rows.membership is not None
+        sums = grouping.rows.membership @ torch.stack(dots(grad, x)).double()  # (2, R, C)
+        dshift, dscale = sums.unbind()
+        dscale.addcmul_(mean, dshift, value=-1).mul_(rstd)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            first, second = _over_groups(sums * scale, grouping).unbind()
+            share = rstd / values
+            p = (share * rstd).mul_(second).neg_()
+            q = (share * first).addcmul_(p, mean).neg_()
+            s = scale * rstd
+            rows = torch.stack([s, p.expand_as(s), q.expand_as(s)])
+            dx = combine(grad, x, *_of_samples(rows, grouping, x))
+        return dx, dscale.to(scale.dtype), dshift.to(shift.dtype), None, None
+
+
+def _group_moments(x: Tensor, grouping: Grouping) -> tuple[Tensor, Tensor, Counts]:
+    """Mean and biased variance (K, C) of groups, float64, and their counts."""
+    groups, pixels = grouping.groups, x.shape[2:].numel()
+    assert groups.membership is not None
+    own = torch.stack(moments(x)).double()  # (2, N, C)
+    own[1].addcmul_(own[0], own[0])
+    total = groups.membership @ own
+    if grouping.sync:
+        local = groups.membership.sum(1, keepdim=True)
+        packed = sum_over_ranks(torch.cat([*total, local], dim=1) * pixels)
+        known = counts(packed[:, -1:])
+        average = (packed[:, :-1] / known.divisor).chunk(2, dim=1)
+    else:
+        known = groups.counts(pixels)
+        average = total.div_(groups.counts(1).divisor).unbind()
+    mean, second = average
+    return mean, second.addcmul_(mean, mean, value=-1).clamp_min_(0), known
+
+
+def _over_groups(per_row: Tensor, grouping: Grouping) -> Tensor:
+    """(2, R, C) -> (2, K, C): sums over the rows of each group."""
+    if grouping.groups is not grouping.rows:
+        per_row = per_row.sum(1, keepdim=True)
+    return sum_over_ranks(per_row) if grouping.sync else per_row
+
+
+def _of_samples(rows: Tensor, grouping: Grouping, x: Tensor) -> tuple[Tensor, ...]:
+    """(P, R, C) float64 -> P times (N, C) in the dtype that statistics of ``x`` have."""
+    assert grouping.rows.group is not None
+    return rows.to(accumulate_dtype(x)).index_select(1, grouping.rows.group).unbind()

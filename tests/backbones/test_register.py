@@ -1,0 +1,105 @@
+"""Norm classes of users."""
+
+import pytest
+import torch
+from torch import nn
+
+from domainnorm.backbones import convert_norms, kinds, register_norm_class
+from domainnorm.errors import ConversionError
+from tests.backbones.networks import DOMAINS
+
+
+class GainNorm(nn.Module):
+    """RMS norm over the last axis with names of its own."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(size) + 0.5)
+        self.variance_epsilon = 1e-2
+
+    def forward(self, x):
+        mean_square = x.square().mean(-1, keepdim=True)
+        return self.gain * x * torch.rsqrt(mean_square + self.variance_epsilon)
+
+
+class ReLUBatchNorm(nn.BatchNorm2d):
+    def __init__(self, num_features):
+        super().__init__(num_features)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+@pytest.fixture(autouse=True)
+def _table(monkeypatch):
+    """Registrations of one test end with it."""
+    monkeypatch.setattr(kinds, "KINDS", dict(kinds.KINDS))
+
+
+def register_gain_norm():
+    names = {"scale": "gain", "shift": None, "eps": "variance_epsilon"}
+    register_norm_class(GainNorm, "rms", channels_last=True, **names)
+
+
+def test_class_of_a_user_is_refused_until_it_is_registered():
+    with pytest.raises(ConversionError, match=r"^0 \(GainNorm\): not a norm class that is known"):
+        convert_norms(nn.Sequential(GainNorm(4)), None, DOMAINS)
+    register_gain_norm()
+    layer, x = GainNorm(4), torch.randn(3, 5, 4)
+    wanted = layer(x)
+    model = convert_norms(nn.Sequential(layer), None, DOMAINS)
+    torch.testing.assert_close(model(x, ["a", "c", "b"]), wanted)
+    assert [line.new for line in model.conversion] == ["crms"]
+
+
+def test_subclass_of_batch_norm_is_refused_until_it_is_registered():
+    layer, x = ReLUBatchNorm(4), torch.randn(3, 4, 5, 5)
+    with pytest.raises(ConversionError, match="a subclass of BatchNorm2d, which may do more"):
+        convert_norms(nn.Sequential(layer), None, DOMAINS)
+    register_norm_class(ReLUBatchNorm, "batch", activation=True)
+    wanted = layer(x)
+    model = convert_norms(nn.Sequential(layer), None, DOMAINS)
+    torch.testing.assert_close(model(x, "a"), wanted)
+    assert wanted.min() == 0
+
+
+def test_registered_layer_can_be_filled_with_a_domain():
+    register_gain_norm()
+    layer = GainNorm(4)
+    model = convert_norms(nn.Sequential(layer), None, DOMAINS)
+    scale = torch.rand(4)
+    kinds.KINDS[GainNorm].write(layer, scale, torch.zeros(4))
+    assert torch.equal(layer.gain, scale)
+    assert model.backbone[0].modulation.shift.requires_grad
+
+
+def test_subclass_of_a_registered_class_is_not_included():
+    register_gain_norm()
+
+    class Twice(GainNorm):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    with pytest.raises(ConversionError, match=r"^0 \(Twice\): a subclass of GainNorm, which"):
+        convert_norms(nn.Sequential(Twice(4)), None, DOMAINS)
+
+
+def test_scale_of_another_shape_is_refused_with_the_path():
+    register_gain_norm()
+    with pytest.raises(ConversionError, match=r"^0 \(GainNorm\): its gain has the shape \(4, 1\)"):
+        convert_norms(nn.Sequential(GainNorm((4, 1))), None, DOMAINS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "attributes", "message"),
+    [
+        (("BatchNorm", "batch"), {}, "got 'BatchNorm', expected a class of nn.Module"),
+        ((int, "batch"), {}, "got <class 'int'>, expected a class of nn.Module"),
+        ((GainNorm, "bach"), {}, r"\(GainNorm\): unknown family 'bach': did you mean 'batch'"),
+        ((GainNorm, "rms"), {"weight": "gain"}, "'weight'; known attributes: channels_last, act"),
+    ],
+)
+def test_wrong_registration_is_refused(arguments, attributes, message):
+    with pytest.raises(ConversionError, match=message):
+        register_norm_class(*arguments, **attributes)

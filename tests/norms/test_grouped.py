@@ -1,0 +1,111 @@
+import copy
+
+import pytest
+import torch
+
+from domainnorm.condition import Condition
+from domainnorm.norms import create_norm, running
+from domainnorm.norms.grouped import Grouping, grouped_norm
+from domainnorm.norms.partition import partition
+from domainnorm.norms.pooled import Pool, plain_pooled_norm
+
+LABELS = {"mixed": [0, 2, 0, 2, 2], "sorted": [0, 0, 2, 2, 2], "one": [1, 1, 1, 1, 1]}
+every_batch = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+layouts = pytest.mark.parametrize("channels_last", [False, True])
+whole = pytest.mark.parametrize("whole", [False, True])
+
+
+def inputs(shape, channels_last):
+    x = torch.randn(shape, dtype=torch.float64)
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    scale, shift = torch.randn(2, 3, shape[1], dtype=torch.float64)
+    return tuple(t.requires_grad_() for t in (x, scale, shift))
+
+
+def grouping(labels, whole):
+    rows = partition(torch.tensor(labels), 3)
+    return Grouping(rows, partition(torch.zeros_like(rows.group), 1) if whole else rows)
+
+
+@every_batch
+@layouts
+@whole
+@pytest.mark.parametrize("shape", [(5, 3, 4, 5), (5, 64, 34, 33)])
+def test_values_and_gradients_equal_the_plain_formula_per_sample(
+    labels, channels_last, whole, shape
+):
+    x, scale, shift = given = inputs(shape, channels_last)
+    groups = grouping(labels, whole)
+    found = grouped_norm(*given, groups, 1e-5).output
+    pair = scale[groups.rows.group], shift[groups.rows.group]
+    wanted = plain_pooled_norm(x, *pair, Pool(groups.groups), 1e-5).output
+    torch.testing.assert_close(found, wanted)
+    assert found.stride() == x.stride()
+    weight = torch.randn(shape, dtype=torch.float64)
+    for one, other in zip(
+        torch.autograd.grad(found, given, weight),
+        torch.autograd.grad(wanted, given, weight),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
+@every_batch
+@whole
+def test_first_and_second_derivatives_are_right(labels, whole):
+    groups, given = grouping(labels, whole), inputs((5, 2, 3, 2), False)
+
+    def function(*tensors):
+        return grouped_norm(*tensors, groups, 1e-5).output
+
+    assert torch.autograd.gradcheck(function, given)
+    assert torch.autograd.gradgradcheck(function, given)
+
+
+@layouts
+def test_large_mean_costs_no_precision_of_the_variance(channels_last):
+    x = (torch.randn(6, 4, 20, 20) + 1000).requires_grad_()
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    groups = grouping([0, 1, 2, 0, 1, 2], False)
+    found = grouped_norm(x, torch.ones(3, 4), torch.zeros(3, 4), groups, 1e-5)
+    exact = torch.stack([x[[d, d + 3]].double().var((0, 2, 3), unbiased=False) for d in range(3)])
+    torch.testing.assert_close(found.var, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_and_fast_matrix_products_leave_the_moments_as_they_are():
+    x, groups = torch.randn(6, 4, 9, 9) + 30, grouping([0, 1, 2, 0, 1, 2], False)
+    pair = torch.ones(3, 4), torch.zeros(3, 4)
+    wanted = grouped_norm(x, *pair, groups, 1e-5)
+    former = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = grouped_norm(x, *pair, groups, 1e-5)
+    finally:
+        torch.set_float32_matmul_precision(former)
+    assert torch.equal(found.mean, wanted.mean)
+    assert torch.equal(found.var, wanted.var)
+
+
+WAYS = {"rows": 0, "runs": 10**9}
+
+
+@pytest.mark.parametrize("name", ["dsbn", "domain*lowrank", "domain*shared"])
+@every_batch
+@layouts
+def test_every_way_gives_the_same_step(monkeypatch, name, labels, channels_last):
+    norm, x = create_norm(name, 4, 3).double(), inputs((5, 4, 6, 5), channels_last)[0]
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    weight, results = torch.randn_like(x), []
+    for below in WAYS.values():
+        for limit in ("_RUNS_BELOW", "_RUNS_BELOW_CHANNELS_LAST", "_SORT_BELOW"):
+            monkeypatch.setattr(running, limit, below)
+        layer, leaf = copy.deepcopy(norm), x.detach().requires_grad_()
+        with layer.slot.holding(Condition(domain=torch.tensor(labels))):
+            output = layer(leaf)
+        output.backward(weight)
+        gradients = [parameter.grad for parameter in layer.parameters()]
+        results.append([output.detach(), leaf.grad, *gradients, *layer.buffers()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)

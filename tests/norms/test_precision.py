@@ -1,0 +1,111 @@
+"""Norms of the catalogue where numbers are hard: narrow, large, constant."""
+
+import copy
+
+import pytest
+import torch
+
+from domainnorm.condition import Condition
+from domainnorm.norms import list_norms
+from tests.norms.conditions import apply, condition_for, halves, make
+from tests.reference.modulations import reference_scale_shift
+from tests.reference.norms import reference_norm
+
+SHAPE, LARGE = (7, 4, 6, 5), (7, 64, 21, 23)
+every_norm = pytest.mark.parametrize("name", list_norms())
+
+
+@every_norm
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+def test_float32_stays_close_to_float64_on_large_maps(name, channels_last, mean):
+    norm = make(name, 64)
+    x = torch.randn(LARGE) + mean
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    exact = apply(copy.deepcopy(norm).double(), name, x.double()).float()
+    tolerance = 1e-5 if mean == 0 else 5e-3  # of 1000: what float32 itself resolves
+    torch.testing.assert_close(apply(norm, name, x), exact, rtol=tolerance, atol=tolerance)
+
+
+@every_norm
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("training", [True, False])
+def test_narrow_input_gives_narrow_output_close_to_float32(name, dtype, training):
+    norm = make(name, 4).train(training)
+    x = torch.randn(SHAPE).to(dtype)
+    wide = apply(copy.deepcopy(norm), name, x.float())
+    output = apply(norm, name, x)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output.float(), wide, rtol=0.02, atol=0.05)
+
+
+@every_norm
+@pytest.mark.parametrize("training", [True, False])
+def test_autocast_keeps_the_dtype_of_the_input_and_computes_as_without_it(name, training):
+    norm = make(name, 4).train(training)
+    if halves(name)[1] in ("hyper", "spatial"):  # their matrices are what autocast narrows
+        tolerance = {"rtol": 0.02, "atol": 0.05}
+    else:
+        tolerance = {"rtol": 0, "atol": 0}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(SHAPE).to(dtype)
+        plain = apply(copy.deepcopy(norm), name, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = apply(copy.deepcopy(norm), name, x)
+        assert output.dtype == dtype
+        torch.testing.assert_close(output, plain, **tolerance)
+
+
+SOFT = {
+    "domain*table": ({}, Condition(weights=torch.full((7, 4), 0.25))),
+    "domain*lowrank": ({}, Condition(weights=torch.full((7, 4), 0.25))),
+    "cluster*shared": ({"assignment": "soft"}, Condition()),
+}
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_autocast_does_not_round_what_soft_weights_mix(name):
+    options, condition = SOFT[name]
+    norm = make(name, 4, **options)
+    x = torch.randn(SHAPE) + 1000
+    apply(norm, name, x)
+    norm.train(name.startswith("cluster"))
+    outputs = []
+    for enabled in (False, True):
+        own = copy.deepcopy(norm)
+        with own.slot.holding(condition), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            outputs.append(own(x))
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("name", [n for n in list_norms() if halves(n)[0] != "rms"])
+def test_constant_input_gives_the_shift(name):
+    norm = make(name, 3)
+    x = torch.full((7, 3, 4, 4), 7.0)
+    output = apply(norm, name, x)
+    shift = reference_scale_shift(norm, condition_for(name, x), x)[1]
+    shift = shift if shift.ndim == 4 else shift[:, :, None, None]
+    torch.testing.assert_close(output, shift.expand_as(output), rtol=0, atol=2e-3)
+
+
+@every_norm
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("value", [0.0, 7.0, 1000.0])
+def test_constant_input_has_the_values_and_gradients_of_the_reference(name, channels_last, value):
+    norm = make(name, 3, dtype=torch.float64)
+    x = torch.full((7, 3, 4, 4), value, dtype=torch.float64)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    weight, results = torch.randn_like(x), []
+    for function in (
+        lambda norm, x: apply(norm, name, x),
+        lambda norm, x: reference_norm(norm, condition_for(name, x), x),
+    ):
+        own, given = copy.deepcopy(norm), x.clone(memory_format=torch.preserve_format)
+        given.requires_grad_()
+        output = function(own, given)
+        (output * weight).sum().backward()
+        results.append([output, given.grad, *(p.grad for p in own.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-7)
