@@ -73,11 +73,9 @@ class ConditionalNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize one batch under the condition in the slot."""
         condition = self.slot.read(self.path, x.shape[0], self.folded)
-        if self.slot.recorded is not None:
+        if (recorded := self.slot.recorded) is not None:
             with torch.no_grad():
-                self.slot.recorded[self.path] = moments(
-                    x.movedim(-1, 1) if self.statistics.tokens else x
-                )
+                recorded[self.path] = moments(x.movedim(-1, 1) if self.statistics.tokens else x)
         try:
             x = self._normalize(x, condition)
         except ConditionError as error:

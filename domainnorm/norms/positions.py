@@ -51,7 +51,7 @@ def plain_position_norm(
     shape = [1] * (x.ndim - 2)
     at = len(shape) + 1 if axis == -1 else 1
     shape.insert(at - 1, x.shape[axis])
-    scale, shift = (rows.reshape(len(rows), *shape) for rows in (scale, shift))
+    scale, shift = (rows.reshape(rows.shape[0], *shape) for rows in (scale, shift))
     return (wide * rstd * scale + shift).to(x.dtype)
 
 

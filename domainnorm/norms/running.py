@@ -128,7 +128,7 @@ class RunningMoments(Statistics):
         if rows is not None:
             assert rows.group is not None
             scale, shift = (table.index_select(0, rows.group) for table in (scale, shift))
-        shape = (len(x), x.shape[1])
+        shape = x.shape[:2]
         pool = Pool(groups, self.running_mean, self.running_var, self.stride, self.synchronizes)
         pooled = pooled_norm(x, scale.expand(shape), shift.expand(shape), pool, self.eps)
         self._track(pooled.mean, pooled.var, counts(pooled.values))
@@ -184,9 +184,10 @@ class RunningMoments(Statistics):
         self, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor
     ) -> Tensor:
         """Evaluation: given moments (N, C) or (1, C) of each sample, no state changes."""
-        if len(scale) == len(mean) == 1:
+        # Not len(): it is a number, which an export would keep as the one batch size there is.
+        if scale.shape[0] == mean.shape[0] == 1:
             return F.batch_norm(x, mean[0], var[0], scale[0], shift[0], False, 0.0, self.eps)
-        shape, dtype = (len(x), x.shape[1]), accumulate_dtype(x)
+        shape, dtype = x.shape[:2], accumulate_dtype(x)
         scale, shift, mean, var = (t.to(dtype).expand(shape) for t in (scale, shift, mean, var))
         traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
         if not traced and way_of(x) == "rows":
