@@ -39,7 +39,8 @@ def calibrate(
 
     A ``table`` gets the pair of each domain, and that of all images for domains without any. Other
     modulations give all domains the pair of all images, as if they had been converted from it.
-    Exact layers, running moments and everything else stay.
+    Exact layers, running moments and everything else stay. For adaptation give images of the source
+    alone: rows fitted to what the old network made of a target bring its shift back.
 
     Args:
         model: Just converted; changed in place. It remembers the layers that were replaced.
