@@ -1,3 +1,6 @@
+from .calibrated import CalibratedLayer as CalibratedLayer
+from .calibrated import Calibration as Calibration
+from .calibration import calibrate as calibrate
 from .checkpoint import ModelHeader as ModelHeader
 from .checkpoint import load_model as load_model
 from .checkpoint import read_header as read_header

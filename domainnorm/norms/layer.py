@@ -62,13 +62,18 @@ class ConditionalNorm(nn.Module):
 
     @property
     def origin(self) -> nn.Module | None:
-        """The layer that this one replaced, on the meta device; None where it replaced none."""
+        """The layer that this one replaced; None where it replaced none.
+
+        On the meta device where the new layer computes the same, with its values where it does not:
+        they are what `domainnorm.calibrate` fits to.
+        """
         return self._origin[0] if self._origin else None
 
-    def remember(self, layer: nn.Module) -> None:
-        """Keep a copy of ``layer``, the replaced one, without its tensors' values."""
+    def remember(self, layer: nn.Module, values: bool = False) -> None:
+        """Keep a copy of ``layer``, the replaced one, with its tensors' values or without."""
+        origin = copy.deepcopy(layer)
         # In a tuple: a child would be in the state dict and follow .to().
-        self._origin = (copy.deepcopy(layer).to("meta"),)
+        self._origin = (origin if values else origin.to("meta"),)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize one batch under the condition in the slot."""
