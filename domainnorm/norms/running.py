@@ -117,7 +117,7 @@ class RunningMoments(Statistics):
         if runs is not None and groups.runs is not None and self._native(x, groups.runs):
             if len(runs.labels) == 1:
                 pair = scale[runs.labels[0]], shift[runs.labels[0]]
-                return self._normalize_single(x, *pair, groups.runs.labels[0])
+                return self._normalize_single(x, *pair, groups.runs)
             if rows is groups and self._prefers_runs(x, runs):
                 return self._normalize_runs(x, scale, shift, groups)
         if rows is not None and self._by_rows(x, rows):
@@ -152,9 +152,10 @@ class RunningMoments(Statistics):
         several = _pixels(x) > 1 and self.stride == 1
         return several and rows.membership is not None and not torch.compiler.is_compiling()
 
-    def _normalize_single(self, x: Tensor, scale: Tensor, shift: Tensor, row: int) -> Tensor:
-        """All samples share the moments of ``row``, and one pair; (C,) each."""
-        self.num_batches_tracked[row] += 1
+    def _normalize_single(self, x: Tensor, scale: Tensor, shift: Tensor, runs: Runs) -> Tensor:
+        """All samples share moments, those of the one run, and one pair; (C,) each."""
+        self.num_batches_tracked += runs.seen
+        row = runs.labels[0]
         mean, var = self.running_mean[row], self.running_var[row]
         assert self.momentum is not None
         return F.batch_norm(x, mean, var, scale, shift, True, self.momentum, self.eps)
