@@ -1,5 +1,6 @@
 from .backbones import DomainModel as DomainModel
 from .backbones import add_domain as add_domain
+from .backbones import calibrate as calibrate
 from .backbones import convert_norms as convert_norms
 from .backbones import create_model as create_model
 from .backbones import fold_domain as fold_domain

@@ -8,6 +8,8 @@ a buffer is overwritten by DDP's broadcast.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -123,24 +125,67 @@ class MomentsReached(Exception):  # noqa: N818 - a signal to the model, not an e
 
 
 class ConditionSlot:
-    """Holds the condition of the batch in flight for all norms of one model."""
+    """Holds the condition of the batch in flight for all norms of one model.
+
+    Threads that run one model wait for each other's forward passes. A recompute of gradient
+    checkpointing reads what was armed for its own backward pass, whatever other threads do.
+    """
 
     def __init__(self) -> None:
-        self.current: Condition | None = None
-        self._held: Condition | None = None
-        self.recorded: RecordedMoments | None = None
+        self._recorded: tuple[int, RecordedMoments] | None = None  # and by which thread
+        self._held: Condition | None = None  # of the forward pass in flight, under the lock
+        self._armed: dict[int, Condition] = {}  # of backward passes, by autograd's id for them
+        # What compiled code reads: a compiler can follow neither the lock nor autograd's ids.
+        self._traced: Condition | None = None
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
+    @property
+    def current(self) -> Condition | None:
+        """The condition that a layer sees here and now.
+
+        Raises:
+            ConditionError: A recompute to which several conditions could belong.
+        """
+        if torch.compiler.is_compiling():
+            return self._traced
+        if not self._armed:
+            return self._held
+        task = torch._C._current_graph_task_id()
+        if task < 0:  # a forward pass, while another thread runs a backward pass
+            return self._held
+        if task in self._armed:
+            return self._armed[task]
+        # A backward pass inside another one (reentrant checkpoints in each other), or one of an
+        # output that came from a `condition` block: nobody has told whose it is.
+        known = [*self._armed.values(), *([] if self._held is None else [self._held])]
+        if len(known) == 1:
+            return known[0]
+        raise ConditionError(
+            "gradient checkpointing recomputes this layer while several passes through the model "
+            "are in flight; use a copy of the model in each thread, or a lock around the whole step"
+        )
 
     @contextmanager
     def recording(self) -> Iterator[RecordedMoments]:
         """Inside the block every norm writes the moments of its input under its path.
 
-        The dictionary can then be a condition's ``style`` or ``thumbnail``. Not with threads.
+        The dictionary can then be a condition's ``style`` or ``thumbnail``.
         """
-        self.recorded = {}
-        try:
-            yield self.recorded
-        finally:
-            self.recorded = None
+        with self._own_lock():
+            recorded: RecordedMoments = {}
+            self._recorded = threading.get_ident(), recorded
+            try:
+                yield recorded
+            finally:
+                self._recorded = None
+
+    @property
+    def recorded(self) -> RecordedMoments | None:
+        """Where this thread's forward pass writes moments to, if it is in a `recording` block."""
+        if self._recorded is None or self._recorded[0] != threading.get_ident():
+            return None  # a recompute in another thread does not take part
+        return self._recorded[1]
 
     def read(self, path: str, num_rows: int, folded: bool = False) -> Condition:
         """The condition for a layer that sees ``num_rows`` rows.
@@ -174,20 +219,32 @@ class ConditionSlot:
 
     @contextmanager
     def holding(self, condition: Condition) -> Iterator[None]:
-        """Set ``condition`` inside the block; the former one comes back after it."""
-        former = self.current, self._held
-        self.current = self._held = condition
-        try:
-            yield
-        finally:
-            self.current, self._held = former
+        """Set ``condition`` inside the block; the former one comes back after it.
+
+        Other threads wait at the start of their blocks until this one is over.
+        """
+        if torch.compiler.is_compiling():
+            # The former value is not read: a compiler would guard on it, and compile again for it.
+            self._traced = condition
+            try:
+                yield
+            finally:
+                self._traced = None
+            return
+        with self._own_lock():
+            former = self._held
+            self._held = self._traced = condition
+            try:
+                yield
+            finally:
+                self._held = self._traced = former
 
     def arm_backward(self, output: Any, condition: Condition) -> None:
         """Make backward through ``output`` recompute checkpointed blocks under ``condition``.
 
         Gradient checkpointing runs blocks again during backward, when the slot is empty or holds
         the condition of a later forward pass. The hook fires before the first recompute of this
-        graph; when that backward is over, the slot holds what the blocks around it put there.
+        graph, on whichever thread that is.
         """
         if torch.compiler.is_compiling():
             return
@@ -196,17 +253,25 @@ class ConditionSlot:
                 tensor.grad_fn.register_prehook(lambda _: self._arm(condition))
 
     def _arm(self, condition: Condition) -> None:
-        if self.current is not condition:
-            self.current = condition
+        task = torch._C._current_graph_task_id()
+        if task not in self._armed:
             engine = torch.autograd.Variable._execution_engine  # as DDP and FSDP do
-            engine.queue_callback(self._disarm)
+            engine.queue_callback(lambda: self._disarm(task))
+        self._armed[task] = self._traced = condition
 
-    def _disarm(self) -> None:
-        self.current = self._held
+    def _disarm(self, task: int) -> None:
+        self._armed.pop(task, None)
+        self._traced = self._held
 
-    def __getstate__(self) -> dict[str, Any]:
+    def _own_lock(self) -> threading.RLock:
+        if self._process != os.getpid():
+            # Forked, maybe while a thread that does not exist here was in a forward pass.
+            self.__init__()  # type: ignore[misc]
+        return self._lock
+
+    def __reduce__(self) -> tuple[type[ConditionSlot], tuple[()]]:
         # A copied or pickled model starts without a batch in flight.
-        return {"current": None, "_held": None, "recorded": None}
+        return ConditionSlot, ()
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:

@@ -41,6 +41,10 @@ class CheckpointError(DomainNormError):
     """A checkpoint or run folder that is missing, truncated or of another model."""
 
 
+class ExportError(DomainNormError):
+    """A model that cannot be exported, or a program that does not compute what its model does."""
+
+
 class UnknownNameError(DomainNormError):
     """A name that is not registered; the message gives the nearest one and the list."""
 

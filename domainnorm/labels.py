@@ -49,7 +49,7 @@ def as_condition(
             given[name] = _checked_rows(name, given[name], image)
     if domain is None and weights is None and len(domain_names) > 1:
         if unseen:
-            domain = torch.full((len(image),), UNSEEN, device=image.device)
+            domain = torch.full((image.shape[0],), UNSEEN, device=image.device)
         elif given or unconditional:
             return Condition(**given)
     condition = _domain_condition(domain, weights, domain_names, image, bool(unseen))

@@ -1,3 +1,6 @@
+from .calibrated import CalibratedLayer as CalibratedLayer
+from .calibrated import Calibration as Calibration
+from .calibration import calibrate as calibrate
 from .checkpoint import ModelHeader as ModelHeader
 from .checkpoint import load_model as load_model
 from .checkpoint import read_header as read_header
@@ -10,6 +13,11 @@ from .create import data_config as data_config
 from .domains import add_domain as add_domain
 from .domains import interpolate_domains as interpolate_domains
 from .domains import remove_domain as remove_domain
+from .export import export_onnx as export_onnx
+from .export import export_program as export_program
+from .export import largest_difference as largest_difference
+from .export import load_onnx as load_onnx
+from .export import load_program as load_program
 from .fold import fold_domain as fold_domain
 from .fuse import fuse_norms as fuse_norms
 from .insert import insert_after as insert_after

@@ -80,7 +80,9 @@ def convert_norms(
         one = _create(layers[path], kinds[path], fit, len(domain_names), path, slot)
         new[path] = _convert(layers[path], kinds[path], one, default)
         new[path].folded = path in inputs and inputs[path].folded
+        new[path].to_channels_last = kinds[path].to_channels_last
         report.append(_describe(layers[path], kinds[path], fit, new[path]))
+        new[path].remember(layers[path], values=not report[-1].exact)
     # Only now, so that a refused network is left as it was.
     replaced = {layers[path]: converted for path, converted in new.items()}
     model = DomainModel(_replace(network, replaced), domain_names, slot, report)
@@ -146,7 +148,6 @@ def _convert(
     if kind.activation:  # SyncBatchNormAct has them only where the layer it was made from did
         new.drop = getattr(old, "drop", new.drop)
         new.act = getattr(old, "act", new.act)
-    new.remember(old)
     return new.train(old.training)
 
 

@@ -159,13 +159,16 @@ def example_image(network: nn.Module, **options: Any) -> torch.Tensor | None:
     if parameter is None or parameter.device.type == "meta":
         return None
     config = data_config(network)
-    channels = options.get("in_chans", _first_channels(network, config["input_size"][0]))
+    known = config["input_size"][0]
+    # The first convolution of TResNet and CSATv2 sees 4×4 or 8×8 pixels as channels.
+    channels = (options["in_chans"],) if "in_chans" in options else (_first(network, known), known)
     full = options.get("img_size", config["input_size"][1:])
     full = (full, full) if isinstance(full, int) else tuple(full)
     fixed = bool(getattr(network, "pretrained_cfg", {}).get("fixed_input_size"))
     generator = torch.Generator().manual_seed(0)
-    for size in [full] if fixed else [(_PROBE_SIZE, _PROBE_SIZE), full]:
-        example = torch.rand(1, channels, *size, generator=generator).to(parameter)
+    sizes = [full] if fixed else [(_PROBE_SIZE, _PROBE_SIZE), full]
+    for shape in dict.fromkeys((count, *size) for size in sizes for count in channels):
+        example = torch.rand(1, *shape, generator=generator).to(parameter)
         try:
             with evaluating(network):
                 network(example)
@@ -175,7 +178,7 @@ def example_image(network: nn.Module, **options: Any) -> torch.Tensor | None:
     return None
 
 
-def _first_channels(network: nn.Module, default: int) -> int:
-    """Channels of the image, as the first convolution tells."""
+def _first(network: nn.Module, default: int) -> int:
+    """Input channels of the first convolution."""
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return next((m.in_channels for m in network.modules() if isinstance(m, kinds)), default)

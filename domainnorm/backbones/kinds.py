@@ -51,6 +51,8 @@ class NormKind:
         shift: Attribute of the shift, (C,), or None for a class that has no place for one.
         eps: Attribute of what is added to the variance, or the number itself.
         num_features: Attribute of C, for layers without scale; None: that of torch's classes.
+        to_channels_last: Whether its output is channels_last in memory whatever its input is, as
+            that of timm's ``LayerNorm2d``; convolutions after it are faster for it.
     """
 
     family: Family
@@ -62,6 +64,7 @@ class NormKind:
     shift: str | None = "bias"
     eps: str | float = "eps"
     num_features: str | None = None
+    to_channels_last: bool = False
 
     @property
     def kin(self) -> str:
@@ -250,11 +253,11 @@ def _kinds() -> Iterable[tuple[NormKind, tuple[type[nn.Module], ...]]]:
     yield NormKind("instance", axes=2), (nn.InstanceNorm2d,)
     yield NormKind("instance", axes=3), (nn.InstanceNorm3d,)
     maps = (norm.LayerNorm2d, norm.LayerNorm2dFp32, norm.LayerNormExp2d)
-    yield NormKind("layer", axes=2), (*maps, metaformer.LayerNorm2dNoBias)
+    yield NormKind("layer", axes=2, to_channels_last=True), (*maps, metaformer.LayerNorm2dNoBias)
     tokens = (nn.LayerNorm, norm.LayerNorm, norm.LayerNormFp32, metaformer.LayerNormNoBias)
     yield NormKind("layer", channels_last=True), tokens
     yield (
-        NormKind("layer", axes=2, activation=True),
+        NormKind("layer", axes=2, activation=True, to_channels_last=True),
         (act.LayerNormAct2d, act.LayerNormAct2dFp32),
     )
     yield (

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones.conversion import Conversion, ConvertedLayer
+from domainnorm.backbones.interface import TimmInterface
 from domainnorm.backbones.unseen import Unseen, check_policy, find_nearest
 from domainnorm.condition import Condition, ConditionSlot, RecordedMoments
 from domainnorm.errors import ConditionError
@@ -39,7 +40,7 @@ class OwnedRows(NamedTuple):
         return tensor
 
 
-class DomainModel(nn.Module):
+class DomainModel(TimmInterface):
     """A converted network, called with images and the domain of each.
 
     Args:
@@ -137,24 +138,26 @@ class DomainModel(nn.Module):
         Raises:
             ConditionError: See `domainnorm.labels.as_condition`.
         """
-        given = {"embedding": embedding, "map": map, "style": style, "thumbnail": thumbnail}
-        condition = self._condition(image, domain, weights, **given)
-        with self.slot.holding(condition):
-            output = self.backbone(image)
-        self.slot.arm_backward(output, condition)
-        return output
+        given: dict[str, Any] = {
+            "embedding": embedding,
+            "map": map,
+            "style": style,
+            "thumbnail": thumbnail,
+        }
+        return self._under(self._condition(image, domain, weights, **given), self.backbone, image)
 
     @contextmanager
     def condition(
         self, image: Tensor, domain: Tensor | Sequence[str] | str | int | None = None
     ) -> Iterator[nn.Module]:
-        """The backbone under a condition, for its other methods.
+        """The backbone under a condition, for what neither `forward` nor timm's methods here do.
 
-        Gradient checkpointing works only inside the block; `forward` has no such limit.
+        Gradient checkpointing works only inside the block; `forward` and they have no such limit.
+        Other threads that call the model wait until the block is over.
 
         Example:
             >>> with model.condition(images, domain) as backbone:
-            ...     features = backbone.forward_features(images)
+            ...     stem = backbone.bn1(backbone.conv1(images))
         """
         with self.slot.holding(self._condition(image, domain)):
             yield self.backbone
@@ -164,6 +167,8 @@ class DomainModel(nn.Module):
         image: Tensor,
         domain: Tensor | Sequence[str] | str | int | None,
         weights: Tensor | None = None,
+        *,
+        features: bool = False,
         **given: Any,
     ) -> Condition:
         condition = as_condition(
@@ -175,10 +180,15 @@ class DomainModel(nn.Module):
             unseen="" if self.training or self.unseen == "error" else self.unseen,
             **given,
         )
+        if condition.unseen == "nearest" and features:
+            raise ConditionError(
+                "unseen: features do not tell which domain is nearest; pass to forward_head what "
+                "model.nearest_domains(image) gives"
+            )
         if condition.unseen == "nearest":
             condition = self._resolve(image, condition)
         if self.unconditional and self.training:
-            condition = replace(condition, chance=torch.rand(len(image), device=image.device))
+            condition = replace(condition, chance=torch.rand(image.shape[0], device=image.device))
         return condition
 
     def _resolve(self, image: Tensor, condition: Condition) -> Condition:

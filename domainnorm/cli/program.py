@@ -14,7 +14,7 @@ from textwrap import dedent
 from domainnorm.cli.parser import Parser
 from domainnorm.errors import DomainNormError, RecipeError, unknown
 
-COMMANDS = ("list", "show", "check", "copy", "run", "test", "matrix", "pack")
+COMMANDS = ("list", "show", "check", "copy", "run", "test", "matrix", "pack", "export")
 OPTIONS = ("-h", "--help", "--version")
 DONE, FAILED, MISUSED = 0, 1, 2
 # What a file system answers that a user can mend; any other OSError is a defect of ours.
@@ -94,15 +94,16 @@ def _execute(name: str, words: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in _STORAGE:
             raise
-        print(f"domainnorm {name}: {_storage_message(error)}", file=sys.stderr)
+        print(f"domainnorm {name}: {_storage_message(error, name)}", file=sys.stderr)
         return FAILED
 
 
-def _storage_message(error: OSError) -> str:
+def _storage_message(error: OSError, command: str) -> str:
     place = f"{error.filename}: " if error.filename else ""
+    resumed = ", then go on with --resume RUN_FOLDER: what is stored stays"
     return (
         f"{place}cannot be written ({os.strerror(error.errno or 0)}); {_STORAGE[error.errno or 0]}"
-        ", then go on with --resume RUN_FOLDER: what is stored stays"
+        f"{resumed if command in ('run', 'matrix') else ''}"
     )
 
 

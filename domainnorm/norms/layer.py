@@ -26,8 +26,9 @@ class ConditionalNorm(nn.Module):
         path: Module path in the model, for messages.
         num_features: C, which every input must have; None: whatever the halves take.
 
-    A layer that sees tokens or windows of an image as consecutive rows has ``folded`` set; the
-    conversion finds that out.
+    A layer that sees tokens or windows of an image as consecutive rows has ``folded`` set; one that
+    replaced a layer whose output is channels_last whatever its input has ``to_channels_last``. The
+    conversion finds both out.
 
     Shape:
         (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) in, the same out, dtype and memory
@@ -56,26 +57,30 @@ class ConditionalNorm(nn.Module):
         self.path = path
         statistics.path = modulation.path = path
         self.folded = False
+        self.to_channels_last = False
         self._origin: tuple[nn.Module, ...] = ()
 
     @property
     def origin(self) -> nn.Module | None:
-        """The layer that this one replaced, on the meta device; None where it replaced none."""
+        """The layer that this one replaced; None where it replaced none.
+
+        On the meta device where the new layer computes the same, with its values where it does not:
+        they are what `domainnorm.calibrate` fits to.
+        """
         return self._origin[0] if self._origin else None
 
-    def remember(self, layer: nn.Module) -> None:
-        """Keep a copy of ``layer``, the replaced one, without its tensors' values."""
+    def remember(self, layer: nn.Module, values: bool = False) -> None:
+        """Keep a copy of ``layer``, the replaced one, with its tensors' values or without."""
+        origin = copy.deepcopy(layer)
         # In a tuple: a child would be in the state dict and follow .to().
-        self._origin = (copy.deepcopy(layer).to("meta"),)
+        self._origin = (origin if values else origin.to("meta"),)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize one batch under the condition in the slot."""
         condition = self.slot.read(self.path, x.shape[0], self.folded)
-        if self.slot.recorded is not None:
+        if (recorded := self.slot.recorded) is not None:
             with torch.no_grad():
-                self.slot.recorded[self.path] = moments(
-                    x.movedim(-1, 1) if self.statistics.tokens else x
-                )
+                recorded[self.path] = moments(x.movedim(-1, 1) if self.statistics.tokens else x)
         try:
             x = self._normalize(x, condition)
         except ConditionError as error:
@@ -97,6 +102,8 @@ class ConditionalNorm(nn.Module):
 
     def _normalize(self, x: Tensor, condition: Condition) -> Tensor:
         self._check_features(x)
+        if self.to_channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         if self.statistics.takes_rows and condition.domain is not None and not condition.unseen:
             table = self.modulation.table()
             if table is not None:

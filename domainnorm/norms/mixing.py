@@ -41,7 +41,7 @@ def affine_map(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 def normalize(x: Tensor, given: Moments, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
     """``scale · (x - mean) / sqrt(var + eps) + shift`` with moments (N or 1, C) that are given."""
-    shape = (len(x), x.shape[1])
+    shape = x.shape[:2]
     per_sample = scale * torch.rsqrt(given.var + eps)
     offset = shift - given.mean * per_sample
     return affine_map(x, per_sample.expand(shape), offset.expand(shape))

@@ -51,7 +51,7 @@ def plain_position_norm(
     shape = [1] * (x.ndim - 2)
     at = len(shape) + 1 if axis == -1 else 1
     shape.insert(at - 1, x.shape[axis])
-    scale, shift = (rows.reshape(len(rows), *shape) for rows in (scale, shift))
+    scale, shift = (rows.reshape(rows.shape[0], *shape) for rows in (scale, shift))
     return (wide * rstd * scale + shift).to(x.dtype)
 
 
@@ -62,14 +62,14 @@ class _PositionNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float, axis: int, centred: bool
     ) -> Tensor:
-        rows = _rows(x, axis)
-        if not centred:
-            y, rstd = _rms_forward(rows, scale, shift, eps)
-            mean = rstd.new_empty(0)
-        elif len(scale) > 1 and _looped(rows):
-            y, mean, rstd = _loop_forward(rows, scale, shift, eps)
+        at = _axis_of(x, axis)
+        features = _arranged(x, axis, at)
+        if at == 1 or not centred:
+            y, mean, rstd = _plain_forward(features, scale, shift, eps, at, centred)
+        elif len(scale) > 1 and _looped(features):
+            y, mean, rstd = _loop_forward(features, scale, shift, eps)
         else:
-            y, mean, rstd = _batch_forward(rows, scale, shift, eps)
+            y, mean, rstd = _batch_forward(features, scale, shift, eps)
         ctx.save_for_backward(x, scale, shift, mean, rstd)
         ctx.eps, ctx.axis, ctx.centred = eps, axis, centred
         return _as(x, y, axis)
@@ -84,13 +84,13 @@ class _PositionNorm(torch.autograd.Function):
             found = iter(torch.autograd.grad(output, inputs, gradients[0], create_graph=True))
             needs = (x.requires_grad, scale.requires_grad, shift.requires_grad)
             return (*(next(found) if need else None for need in needs), None, None, None)
-        rows, grad = _rows(x, ctx.axis), _rows(gradients[0], ctx.axis)
-        if not ctx.centred:
-            dx, dscale, dshift = _plain_backward(grad, rows, scale, None, rstd)
-        elif len(scale) > 1 and not _looped(rows):
-            dx, dscale, dshift = _plain_backward(grad, rows, scale, mean, rstd)
+        at = _axis_of(x, ctx.axis)
+        features, grad = (_arranged(tensor, ctx.axis, at) for tensor in (x, gradients[0]))
+        if at == 1 or not ctx.centred or (len(scale) > 1 and not _looped(features)):
+            given = mean if ctx.centred else None
+            dx, dscale, dshift = _plain_backward(grad, features, scale, (given, rstd), at)
         else:
-            dx, dscale, dshift = _native_backward(grad, rows, scale, mean, rstd)
+            dx, dscale, dshift = _native_backward(grad, features, scale, mean, rstd)
         dscale, dshift = dscale.view(scale.shape), dshift.view(shift.shape)
         dx = _as(x, dx, ctx.axis)
         return dx, dscale.to(scale.dtype), dshift.to(shift.dtype), None, None, None
@@ -100,30 +100,55 @@ def _looped(rows: Tensor) -> bool:
     return rows.device.type == "cpu" and rows[:1].numel() >= _LOOP_FROM
 
 
-def _rows(x: Tensor, axis: int) -> Tensor:
-    """A view with samples first and channels last, (N, *, C), of three axes at least."""
+def _axis_of(x: Tensor, axis: int) -> int:
+    """Where `_arranged` puts the channels of ``x``: 1 for contiguous maps, else -1.
+
+    Channels of contiguous maps are far apart in memory: moving them to the end would copy the map
+    there and back.
+    """
+    return 1 if axis == 1 and x.ndim > 2 and x.is_contiguous() else -1
+
+
+def _arranged(x: Tensor, axis: int, at: int) -> Tensor:
+    """Three axes or more with samples first: (N, C, L) for ``at`` 1, else (N, *, C)."""
+    if at == 1:
+        return x.contiguous().flatten(2)
     return x.unsqueeze(1) if x.ndim == 2 else x.movedim(axis, -1)
 
 
 def _as(x: Tensor, y: Tensor, axis: int) -> Tensor:
-    """``y`` (N, *, C) with the axes and the memory layout of ``x``; never a view."""
-    if x.ndim == 3 and axis == -1 and x.is_contiguous() and y.is_contiguous():
-        return y.to(x.dtype)
+    """``y``, arranged as above, with the axes and the memory layout of ``x``; never a view."""
+    at = _axis_of(x, axis)
+    if at == 1 or (x.ndim == 3 and axis == -1 and x.is_contiguous() and y.is_contiguous()):
+        # A plain view would send in-place activations through a copy.
+        same: Tensor = torch.ops.aten._unsafe_view(y.to(x.dtype), list(x.shape))
+        return same
     output = torch.empty_like(x)
-    _rows(output, axis).copy_(y)
+    _arranged(output, axis, at).copy_(y)
     return output
 
 
-def _over(rows: Tensor, x: Tensor) -> Tensor:
-    """(N or 1, C) -> (N or 1, 1, ..., C), as many axes as ``x``."""
-    return rows.reshape(len(rows), *(1,) * (x.ndim - 2), rows.shape[1])
+def _over(rows: Tensor, x: Tensor, axis: int) -> Tensor:
+    """(N or 1, C) -> as many axes as ``x``, channels at ``axis``."""
+    shape = [1] * x.ndim
+    shape[0], shape[axis] = rows.shape
+    return rows.reshape(shape)
 
 
-def _rms_forward(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _plain_forward(
+    x: Tensor, scale: Tensor, shift: Tensor, eps: float, axis: int, centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     wide = x.to(accumulate_dtype(x))
-    rstd = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    rstd = rstd.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    return (wide * rstd).mul_(_over(scale, x)).add_(_over(shift, x)), rstd
+    mean = wide.mean(axis, keepdim=True) if centred else wide.new_empty(0)
+    apart = wide - mean if centred else wide
+    if axis == -1:
+        square = torch.linalg.vector_norm(apart, dim=axis, keepdim=True).square_()
+    else:  # where the norm of columns is slow
+        square = apart.square().sum(axis, keepdim=True)
+    rstd = square.div_(x.shape[axis]).add_(eps).rsqrt_()
+    normed = apart.mul_(rstd) if centred else wide * rstd
+    scale, shift = _over(scale, x, axis).to(wide.dtype), _over(shift, x, axis).to(wide.dtype)
+    return torch.addcmul(shift, normed, scale, out=normed), mean, rstd
 
 
 def _batch_forward(
@@ -133,7 +158,7 @@ def _batch_forward(
     if len(scale) == 1:
         return torch.native_layer_norm(x, size, scale[0], shift[0], eps)
     y, mean, rstd = torch.native_layer_norm(x, size, None, None, eps)
-    scale, shift = _over(scale, x).to(x.dtype), _over(shift, x).to(x.dtype)
+    scale, shift = _over(scale, x, -1).to(x.dtype), _over(shift, x, -1).to(x.dtype)
     return torch.addcmul(shift, y, scale, out=y), mean, rstd
 
 
@@ -170,17 +195,19 @@ def _native_backward(
 
 
 def _plain_backward(
-    grad: Tensor, x: Tensor, scale: Tensor, mean: Tensor | None, rstd: Tensor
+    grad: Tensor, x: Tensor, scale: Tensor, given: tuple[Tensor | None, Tensor], axis: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``dx = rstd (g - avg(g x̂) x̂ - avg g)``, g = scale · grad; no ``avg g`` uncentred."""
+    mean, rstd = given
     wide = x.to(rstd.dtype)
     normed = wide * rstd if mean is None else (wide - mean).mul_(rstd)
-    axes = tuple(range(0 if len(scale) == 1 else 1, x.ndim - 1))
+    channels = axis % x.ndim
+    pixels = [at for at in range(0 if len(scale) == 1 else 1, x.ndim) if at != channels]
     grad = grad.to(rstd.dtype)
-    dscale, dshift = (grad * normed).sum(axes), grad.sum(axes)
-    scaled = grad * _over(scale, x)
-    slope = (scaled * normed).mean(-1, keepdim=True)
+    dscale, dshift = (grad * normed).sum(pixels), grad.sum(pixels)
+    scaled = grad * _over(scale, x, axis)
+    slope = (scaled * normed).mean(axis, keepdim=True)
     dx = scaled.addcmul_(normed, slope, value=-1)
     if mean is not None:
-        dx -= dx.mean(-1, keepdim=True)  # normed has mean zero: the same as avg g
+        dx -= dx.mean(axis, keepdim=True)  # normed has mean zero: the same as avg g
     return dx.mul_(rstd), dscale, dshift

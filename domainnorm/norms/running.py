@@ -113,11 +113,12 @@ class RunningMoments(Statistics):
             groups: Samples that share moments.
             rows: Samples that share scale and shift; every group is a union of rows.
         """
-        if rows is groups and groups.runs is not None and self._native(x, groups.runs):
-            if len(groups.runs.labels) == 1:
-                row = groups.runs.labels[0]
-                return self._normalize_single(x, scale[row], shift[row], row)
-            if self._prefers_runs(x, groups.runs):
+        runs = None if rows is None else rows.runs
+        if runs is not None and groups.runs is not None and self._native(x, groups.runs):
+            if len(runs.labels) == 1:
+                pair = scale[runs.labels[0]], shift[runs.labels[0]]
+                return self._normalize_single(x, *pair, groups.runs)
+            if rows is groups and self._prefers_runs(x, runs):
                 return self._normalize_runs(x, scale, shift, groups)
         if rows is not None and self._by_rows(x, rows):
             grouping = Grouping(rows, groups, self.synchronizes)
@@ -127,7 +128,7 @@ class RunningMoments(Statistics):
         if rows is not None:
             assert rows.group is not None
             scale, shift = (table.index_select(0, rows.group) for table in (scale, shift))
-        shape = (len(x), x.shape[1])
+        shape = x.shape[:2]
         pool = Pool(groups, self.running_mean, self.running_var, self.stride, self.synchronizes)
         pooled = pooled_norm(x, scale.expand(shape), shift.expand(shape), pool, self.eps)
         self._track(pooled.mean, pooled.var, counts(pooled.values))
@@ -151,9 +152,10 @@ class RunningMoments(Statistics):
         several = _pixels(x) > 1 and self.stride == 1
         return several and rows.membership is not None and not torch.compiler.is_compiling()
 
-    def _normalize_single(self, x: Tensor, scale: Tensor, shift: Tensor, row: int) -> Tensor:
-        """All samples belong to one row; (C,) each."""
-        self.num_batches_tracked[row] += 1
+    def _normalize_single(self, x: Tensor, scale: Tensor, shift: Tensor, runs: Runs) -> Tensor:
+        """All samples share moments, those of the one run, and one pair; (C,) each."""
+        self.num_batches_tracked += runs.seen
+        row = runs.labels[0]
         mean, var = self.running_mean[row], self.running_var[row]
         assert self.momentum is not None
         return F.batch_norm(x, mean, var, scale, shift, True, self.momentum, self.eps)
@@ -183,9 +185,10 @@ class RunningMoments(Statistics):
         self, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor
     ) -> Tensor:
         """Evaluation: given moments (N, C) or (1, C) of each sample, no state changes."""
-        if len(scale) == len(mean) == 1:
+        # Not len(): it is a number, which an export would keep as the one batch size there is.
+        if scale.shape[0] == mean.shape[0] == 1:
             return F.batch_norm(x, mean[0], var[0], scale[0], shift[0], False, 0.0, self.eps)
-        shape, dtype = (len(x), x.shape[1]), accumulate_dtype(x)
+        shape, dtype = x.shape[:2], accumulate_dtype(x)
         scale, shift, mean, var = (t.to(dtype).expand(shape) for t in (scale, shift, mean, var))
         traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
         if not traced and way_of(x) == "rows":
@@ -204,7 +207,8 @@ class RunningMoments(Statistics):
         else:
             factor = self.momentum
         # A weight of zero leaves absent rows as they are, bit for bit.
-        weight = (known.seen * factor).to(self.running_mean.dtype)
+        # Widened first: 0.1 in float32 would move float64 moments by 1e-9 of their size.
+        weight = known.seen.to(self.running_mean.dtype) * factor
         for running, batch in ((self.running_mean, mean), (self.running_var, var * known.unbiased)):
             running.lerp_(batch.to(running.dtype), weight)
 

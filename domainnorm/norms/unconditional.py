@@ -62,7 +62,7 @@ class UnconditionalRow(nn.Module):
         scale, shift = rows(condition)
         chance = condition.chance
         if chance is None:  # a layer on its own, without a model that draws for all layers
-            chance = torch.rand(len(scale), device=scale.device)
+            chance = torch.rand(scale.shape[0], device=scale.device)
         dropped = (chance < self.dropout)[:, None]
         return torch.where(dropped, self.scale, scale), torch.where(dropped, self.shift, shift)
 

@@ -1,5 +1,6 @@
 from .bars import save_results_bars as save_results_bars
 from .calibration import save_reliability as save_reliability
+from .card import model_card as model_card
 from .confusions import save_confusions as save_confusions
 from .contact_sheet import save_contact_sheet as save_contact_sheet
 from .curves import save_curves as save_curves

@@ -129,3 +129,13 @@ def test_conversion_returns_the_network_it_was_given():
     model = convert_norms(network, "dsbn", DOMAINS)
     assert isinstance(model, DomainModel)
     assert model.backbone is network
+
+
+def test_values_of_replaced_layers_are_kept_where_the_new_one_has_another_function():
+    network = nn.Sequential(randomize(nn.BatchNorm2d(4)), randomize(nn.BatchNorm2d(4)))
+    original = copy.deepcopy(network)
+    model = convert_norms(network, {"0": "cin", "1": "dsbn"}, DOMAINS)
+    kept, forgotten = (norm.origin for norm in model.norms())
+    torch.testing.assert_close(dict(kept.state_dict()), dict(original[0].state_dict()))
+    assert {tensor.device.type for tensor in forgotten.state_dict().values()} == {"meta"}
+    assert len(list(model.parameters())) == 4

@@ -41,7 +41,12 @@ def gradients(model, order):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(
     ("name", "norm"),
-    [("test_efficientnet", "dsbn"), ("test_efficientnet", {"all": "cin"}), ("resnet10t", "dsbn")],
+    [
+        ("test_efficientnet", "dsbn"),
+        ("test_efficientnet", {"all": "cin"}),
+        ("resnet10t", "dsbn"),
+        ("test_convnext", "cln"),
+    ],
     ids=str,
 )
 def test_gradients_equal_those_without_checkpointing(name, norm, order):

@@ -76,6 +76,18 @@ def test_every_domain_starts_with_the_function_of_the_layer(cls):
 
 
 @every_kind
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_maps_come_out_in_the_memory_format_of_the_replaced_layer(cls, channels_last):
+    layer, x = layer_of(cls).eval(), input_of(cls)
+    if channels_last and x.ndim == 4 and not KINDS[cls].channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    wanted = layer(x)
+    if KINDS[cls].family == "instance":  # torch's loses channels_last
+        wanted = x
+    assert convert(layer).eval()(x, "a").stride() == wanted.stride()
+
+
+@every_kind
 def test_gradients_reach_the_row_of_the_domain_and_no_other(cls):
     (model, *_), (layer, *_) = outputs(layer_of(cls), cls, training=True)
     modulation = model.backbone[0].modulation

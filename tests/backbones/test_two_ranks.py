@@ -1,7 +1,7 @@
 """Two processes of which each lacks a domain; unused parameters are not searched for.
 
 Compared are gradients that do not depend on how a batch is divided: those under instance
-statistics, and those under the running moments of domains.
+statistics, under the moments of domains over both ranks, and under running moments.
 """
 
 from __future__ import annotations

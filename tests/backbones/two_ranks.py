@@ -17,6 +17,8 @@ LABELS = [[0, 0, 1, 0], [1, 2, 2, 1]]
 CASES = {
     "cin": ({"all": "cin"}, True, False),
     "cin checkpointed": ({"all": "cin"}, True, True),
+    "dsbn": ("dsbn", True, False),
+    "dsbn checkpointed": ("dsbn", True, True),
     "dsbn evaluated": ("dsbn", False, False),
     "dsbn evaluated checkpointed": ("dsbn", False, True),
 }

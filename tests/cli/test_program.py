@@ -82,6 +82,9 @@ def test_version_is_that_of_the_package(domainnorm):
         (["pack", "show"], "domainnorm pack show: 1 problem\n  - got nothing, expected FILE"),
         (["pack", "save", "run"], "got run, expected RUN DOMAIN [FILE]"),
         (["pack", "check", "a", "b", "c"], "got a b c, expected RUN FILE"),
+        (["export", "x"], "the following arguments are required: --format"),
+        (["export", "x", "--format", "onx"], "invalid choice: 'onx'"),
+        (["export", "x", "--format", "onnx", "--tolerance", "-1"], "got '-1', expected a positive"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -19,7 +19,7 @@ CALLS = [
     (
         {},
         "domain: missing; this model serves 2 domains (a, b), pass domain=labels (N,), names or "
-        "weights=",
+        "weights=, or say what becomes of unseen ones, e.g. model.unseen = 'mean'",
     ),
     (
         {"domain": torch.tensor([0])},

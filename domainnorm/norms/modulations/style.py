@@ -50,7 +50,7 @@ class StyleModulation(Modulation):
             wide = x.to(accumulate_dtype(x)).flatten(2) if x.ndim > 2 else x[..., None]
             var, mean = torch.var_mean(wide, 2, unbiased=False)
             return torch.sqrt(var + self.eps), mean
-        mean, var = self._recorded(condition, len(x))
+        mean, var = self._recorded(condition, x.shape[0])
         mean, var = (moment.to(x.device, accumulate_dtype(x)) for moment in (mean, var))
         return torch.sqrt(var + self.eps), mean
 

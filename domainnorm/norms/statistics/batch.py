@@ -56,7 +56,7 @@ class BatchStatistics(RunningMoments):
                 given, size = Moments(mean, var), x.shape[2:].numel()
                 mean, var = with_batch_moments(given, sample_moments(x), size, condition)
             return self.normalize_tracked(x, scale, shift, mean, var)
-        groups = whole_batch(condition, len(x), x.device)
-        if pairs is None and len(scale) == 1:
+        groups = whole_batch(condition, x.shape[0], x.device)
+        if pairs is None and scale.shape[0] == 1:
             pairs = groups
         return self.normalize_batch(x, scale, shift, groups, pairs)

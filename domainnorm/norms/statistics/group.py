@@ -61,7 +61,9 @@ class GroupStatistics(Statistics):
         if torch.compiler.is_exporting():  # the group count below would bake in the batch size
             normed = F.group_norm(x, self.num_groups, eps=self.eps)
             return torch.addcmul(spread(shift, x), normed, spread(scale, x)).to(x.dtype)
-        if is_channels_last(x):  # group_norm computes E[x²]-E[x]² on this layout: unsafe
+        # The reshape below would make a compiler start anew for each batch size. On channels_last,
+        # group_norm computes E[x²]-E[x]², which is unsafe.
+        if torch.compiler.is_compiling() or is_channels_last(x):
             pooled = pool_channels(sample_moments(x), self.num_groups)
             return normalize(x, pooled, scale, shift, self.eps)
         # One sample of N·C channels: each with a weight of its own, so one pass does.

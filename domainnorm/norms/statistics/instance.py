@@ -59,7 +59,9 @@ class InstanceStatistics(Statistics):
             return torch.addcmul(
                 spread(shift, x), F.instance_norm(x, eps=self.eps), spread(scale, x)
             ).to(x.dtype)
-        if is_channels_last(x):  # group_norm computes E[x²]-E[x]² on this layout: unsafe
+        # The reshape below would make a compiler start anew for each batch size. On channels_last,
+        # group_norm computes E[x²]-E[x]², which is unsafe.
+        if torch.compiler.is_compiling() or is_channels_last(x):
             return self._pooled(x, scale, shift)
         rows = num_samples * num_features
         output = F.group_norm(
@@ -70,7 +72,7 @@ class InstanceStatistics(Statistics):
         return result
 
     def _pooled(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        pool = Pool(own_groups(len(x), x.device), stride=self.stride)
+        pool = Pool(own_groups(x.shape[0], x.device), stride=self.stride)
         return pooled_norm(x, scale, shift, pool, self.eps).output
 
     def extra_repr(self) -> str:

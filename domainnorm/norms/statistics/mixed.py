@@ -175,7 +175,7 @@ class MixedStatistics(DomainStatistics):
     def _group(self, condition: Condition, x: Tensor) -> Tensor | None:
         """The row of each sample, (N,), or None where weights are soft."""
         if "batch" in self.parts:
-            return self.num_batches_tracked.new_zeros(len(x))
+            return self.num_batches_tracked.new_zeros(x.shape[0])
         return condition.domain
 
     def _pooled(self, own: Moments, x: Tensor, condition: Condition) -> tuple[Moments, Pooled]:

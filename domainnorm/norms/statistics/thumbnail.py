@@ -52,7 +52,7 @@ class ThumbnailStatistics(InstanceStatistics):
                 "record them with this very model, model.record_moments(small_image)"
             )
         mean, var = thumbnail[self.path]
-        if mean.shape not in ((1, x.shape[1]), (len(x), x.shape[1])):
+        if mean.shape not in ((1, x.shape[1]), tuple(x.shape[:2])):
             raise ConditionError(
                 f"thumbnail: moments of shape {tuple(mean.shape)} for an input {tuple(x.shape)}, "
                 f"expected one row, or one per tile, of {x.shape[1]} channels"

@@ -46,7 +46,11 @@ def _carry_out(pool, kind, names, cache):
     found = _load(cache, kind, result, set(names))
     futures = {pool.submit(function, name): name for name in names if name not in found}
     for future in as_completed(futures):
-        one = future.result()
+        try:
+            one = future.result()
+        except Exception as error:
+            pool.shutdown(cancel_futures=True)
+            raise RuntimeError(f"{kind} of {futures[future]} failed") from error
         found[one.name] = one
         if cache:
             record = {"kind": kind, "versions": _versions(), **asdict(one)}
