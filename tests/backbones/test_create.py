@@ -7,9 +7,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from domainnorm.backbones import create_model, data_config
-from domainnorm.backbones.create import find_weights
+from domainnorm.backbones.create import example_image, find_weights
 from domainnorm.errors import CheckpointError, ConversionError, UnknownNameError
 from tests.backbones.networks import randomize
 
@@ -147,3 +148,14 @@ def test_real_weights_give_the_outputs_of_timm(norm):
     torch.testing.assert_close(
         model(IMAGE, ["a", "b"]), network.eval()(IMAGE), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_example_has_the_channels_of_the_first_convolution(channels):
+    network = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4))
+    assert example_image(network).shape == (1, channels, 64, 64)
+
+
+def test_example_has_the_channels_of_images_where_a_stem_folds_pixels_into_channels():
+    network = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 4, 3), nn.BatchNorm2d(4))
+    assert example_image(network).shape == (1, 3, 64, 64)
