@@ -8,6 +8,15 @@ from torch.nn.modules.batchnorm import _NormBase
 from domainnorm.backbones import convert_norms
 
 DOMAINS = ("a", "b", "c")
+# One of each way to own rows.
+NORMS = [
+    "dsbn",
+    "cbn",
+    "cin",
+    {"statistics": "domain", "modulation": "lowrank"},
+    {"statistics": "batch", "modulation": "hyper"},
+    {"statistics": "mixed", "modulation": "table", "parts": ["instance", "domain"]},
+]
 
 
 def randomize(network):
@@ -45,6 +54,15 @@ def randomize_rows(model):
         if hasattr(norm.statistics, "running_mean"):
             norm.statistics.running_mean.normal_(std=0.1)
             norm.statistics.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+def make(norm="dsbn", domains=DOMAINS):
+    """A converted network in evaluation whose rows differ, for any modulation with rows."""
+    model = converted(norm=norm, domains=domains).eval()
+    for owned in model.norms():
+        for rows in owned.modulation.rows():
+            nn.init.normal_(rows, mean=1, std=0.2)
     return model
 
 

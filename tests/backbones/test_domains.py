@@ -15,27 +15,11 @@ from domainnorm.backbones import (
     save_model,
 )
 from domainnorm.errors import ConditionError
-from tests.backbones.networks import DOMAINS, converted
+from tests.backbones.networks import DOMAINS, NORMS, make
 from tests.reference.domains import mixture_moments
 
 IMAGE = torch.rand(4, 3, 64, 64)
-NORMS = [
-    "dsbn",
-    "cbn",
-    "cin",
-    {"statistics": "domain", "modulation": "lowrank"},
-    {"statistics": "batch", "modulation": "hyper"},
-    {"statistics": "mixed", "modulation": "table", "parts": ["instance", "domain"]},
-]
 every_norm = pytest.mark.parametrize("norm", NORMS, ids=str)
-
-
-def make(norm="dsbn", domains=DOMAINS):
-    model = converted(norm=norm, domains=domains).eval()
-    for owned in model.norms():
-        for rows in owned.modulation.rows():
-            nn.init.normal_(rows, mean=1, std=0.2)
-    return model
 
 
 @every_norm

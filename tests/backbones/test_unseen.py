@@ -19,8 +19,7 @@ from domainnorm.backbones import (
 from domainnorm.backbones.unseen import divergence
 from domainnorm.errors import ConditionError
 from domainnorm.norms.mixing import Moments
-from tests.backbones.networks import DOMAINS, converted
-from tests.backbones.test_domains import NORMS, make
+from tests.backbones.networks import DOMAINS, NORMS, converted, make
 from tests.reference.domains import symmetric_divergence
 
 IMAGE = torch.rand(6, 3, 64, 64)
