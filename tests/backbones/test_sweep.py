@@ -70,7 +70,8 @@ def test_page_counts_every_architecture():
     counted = {row[0]: int(row[1]) for row in ROWS[FAMILIES]}
     assert counted == {family: len(names) for family, names in ARCHITECTURES.items()}
     total, refused = len(timm.list_models()), sum(row[1].count("`") // 2 for row in ROWS[REFUSED])
-    assert f"**{total - refused:,} converted, {refused} refused" in PAGE
+    counts = f"{total:,} architectures: {total - refused:,} converted, {refused} refused."
+    assert f"**timm {timm.__version__}, {counts}**" in PAGE
     assert sum(int(row[SIGNATURES.index("architectures")]) for row in ROWS[SIGNATURES]) == (
         total - refused
     )
