@@ -10,6 +10,9 @@ import torch
 torch.set_num_threads(1)
 
 
+torch.manual_seed(0)  # for what test modules draw when they are imported
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

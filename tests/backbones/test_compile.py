@@ -10,6 +10,8 @@ from torch._dynamo.testing import CompileCounter
 from domainnorm.backbones import convert_norms
 from tests.backbones.networks import DOMAINS, converted, plain
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     ("test_resnet", "dsbn"),
     ("test_resnet", {"all": "cin"}),
@@ -119,7 +121,6 @@ def test_threads_of_a_compiled_model_get_their_own_outputs():
         assert all(pool.map(serve, range(6)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "norm"), CASES[:2], ids=str)
 def test_inductor_gives_the_outputs_of_eager_mode(name, norm):
     model = prepared(name, norm).eval()

@@ -20,6 +20,8 @@ from domainnorm.backbones import (
 from domainnorm.errors import ConditionError, ExportError
 from tests.backbones.networks import DOMAINS, converted
 
+pytestmark = pytest.mark.slow
+
 SIZE = (3, 64, 64)
 NOTES = {"domainnorm": json.dumps({"domain_names": DOMAINS})}
 FORMATS = {"onnx": (export_onnx, load_onnx), "pt2": (export_program, load_program)}
