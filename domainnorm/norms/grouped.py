@@ -25,7 +25,7 @@ from torch import Tensor
 from domainnorm.norms.layout import accumulate_dtype, affine, combine, dots, moments
 from domainnorm.norms.partition import Counts, Partition, counts
 from domainnorm.norms.pooled import Pool, gradients_of_rows
-from domainnorm.norms.ranks import sum_over_ranks
+from domainnorm.norms.ranks import sum_over_ranks, sums_over_ranks
 
 
 class Grouping(NamedTuple):
@@ -125,13 +125,12 @@ def _group_moments(x: Tensor, grouping: Grouping) -> tuple[Tensor, Tensor, Count
     total = groups.membership @ own
     if grouping.sync:
         local = groups.membership.sum(1, keepdim=True)
-        packed = sum_over_ranks(torch.cat([*total, local], dim=1) * pixels)
-        known = counts(packed[:, -1:])
-        average = (packed[:, :-1] / known.divisor).chunk(2, dim=1)
+        first, second, values = sums_over_ranks(*(part * pixels for part in (*total, local)))
+        known = counts(values)
+        mean, second = first / known.divisor, second / known.divisor
     else:
         known = groups.counts(pixels)
-        average = total.div_(groups.counts(1).divisor).unbind()
-    mean, second = average
+        mean, second = total.div_(groups.counts(1).divisor).unbind()
     return mean, second.addcmul_(mean, mean, value=-1).clamp_min_(0), known
 
 

@@ -34,7 +34,7 @@ from domainnorm.norms.layout import (
     subsample,
 )
 from domainnorm.norms.partition import Partition
-from domainnorm.norms.ranks import sum_over_ranks
+from domainnorm.norms.ranks import sum_over_ranks, sums_over_ranks
 
 
 class Pool(NamedTuple):
@@ -130,10 +130,11 @@ def gradients_of_rows(
     with torch.enable_grad():
         scale, shift = (table.index_select(0, rows.group) for table in tables)
         output = plain_pooled_norm(x, scale, shift, pool, eps).output
-    return _second(output, inputs, grad)
+    return graph_gradients(output, inputs, grad)
 
 
-def _second(output: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
+def graph_gradients(output: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
+    """Gradients that can be differentiated again, None for inputs that need none."""
     needed = [tensor for tensor in inputs if tensor.requires_grad]
     found = iter(torch.autograd.grad(output, needed, grad, create_graph=True))
     return [next(found) if tensor.requires_grad else None for tensor in inputs]
@@ -148,8 +149,8 @@ def _pool(
     num_groups, values = pool.groups.num_groups, pool.groups.size * size
     total = _group_sum(own[0], group, num_groups)
     if pool.sync:
-        packed = sum_over_ranks(torch.cat([total * size, values.to(total.dtype)], dim=1))
-        total, values = packed[:, :-1], packed[:, -1:].detach()
+        total, values = sums_over_ranks(total * size, values.to(total.dtype))
+        values = values.detach()
     divisor = (values if pool.sync else pool.groups.size).clamp(min=1)
     mean = total / divisor
     apart = own[0] - mean.index_select(0, group)
@@ -198,7 +199,7 @@ class _PooledNorm(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: differentiate the plain formula instead
             with torch.enable_grad():
                 output = plain_pooled_norm(x, scale, shift, pool, ctx.eps).output
-            return (*_second(output, (x, scale, shift), grad), None, None)
+            return (*graph_gradients(output, (x, scale, shift), grad), None, None)
         dshift, product = dots(grad, x)
         row_rstd, row_mean = pool.groups.gather(rstd, mean)
         dscale = torch.addcmul(product, row_mean, dshift, value=-1).mul_(row_rstd)
@@ -219,7 +220,7 @@ def _slopes(
     first = _group_sum(first, groups.group, groups.num_groups)
     second = _group_sum(second, groups.group, groups.num_groups)
     if pool.sync:
-        first, second = sum_over_ranks(torch.cat([first, second], dim=1)).chunk(2, dim=1)
+        first, second = sums_over_ranks(first, second)
     share = rstd / values.clamp(min=1)
     if size == 1 and pool.fallback_mean is not None:  # moments that were not those of the batch
         share = share.masked_fill(values == 1, 0.0)

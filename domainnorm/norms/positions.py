@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.norms.layout import accumulate_dtype
+from domainnorm.norms.pooled import graph_gradients
 
 # Below this many values per sample, one pass over the batch beats a loop over its samples.
 _LOOP_FROM = 16_000
@@ -78,12 +79,10 @@ class _PositionNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, shift, mean, rstd = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: differentiate the plain formula instead
-            inputs = [tensor for tensor in (x, scale, shift) if tensor.requires_grad]
             with torch.enable_grad():
                 output = plain_position_norm(x, scale, shift, ctx.eps, ctx.axis, ctx.centred)
-            found = iter(torch.autograd.grad(output, inputs, gradients[0], create_graph=True))
-            needs = (x.requires_grad, scale.requires_grad, shift.requires_grad)
-            return (*(next(found) if need else None for need in needs), None, None, None)
+            found = graph_gradients(output, (x, scale, shift), gradients[0])
+            return (*found, None, None, None)
         at = _axis_of(x, ctx.axis)
         features, grad = (_arranged(tensor, ctx.axis, at) for tensor in (x, gradients[0]))
         if at == 1 or not ctx.centred or (len(scale) > 1 and not _looped(features)):

@@ -8,6 +8,7 @@ from domainnorm.norms import create_norm, running
 from domainnorm.norms.grouped import Grouping, grouped_norm
 from domainnorm.norms.partition import partition
 from domainnorm.norms.pooled import Pool, plain_pooled_norm
+from tests.norms.gradients import assert_same_gradients
 
 LABELS = {"mixed": [0, 2, 0, 2, 2], "sorted": [0, 0, 2, 2, 2], "one": [1, 1, 1, 1, 1]}
 every_batch = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
@@ -41,13 +42,7 @@ def test_values_and_gradients_equal_the_plain_formula_per_sample(
     wanted = plain_pooled_norm(x, *pair, Pool(groups.groups), 1e-5).output
     torch.testing.assert_close(found, wanted)
     assert found.stride() == x.stride()
-    weight = torch.randn(shape, dtype=torch.float64)
-    for one, other in zip(
-        torch.autograd.grad(found, given, weight),
-        torch.autograd.grad(wanted, given, weight),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+    assert_same_gradients(found, wanted, given)
 
 
 @every_batch
