@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from domainnorm.errors import DataError
 
@@ -43,6 +44,29 @@ def read_image(file: Path) -> NDArray[np.uint8]:
             f"{file}: pixels are {image.dtype}, expected 8-bit or 16-bit integers; convert the file"
         )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def read_mask(file: Path) -> NDArray[np.uint8]:
+    """Decode a file of labels to (H, W), 0 to 255: indices of a palette, or grey values as stored.
+
+    Raises:
+        DataError: The file is missing, truncated, no image, in colour, or holds larger numbers.
+    """
+    try:
+        with Image.open(file) as image:
+            image.load()
+            values = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{file}: not a readable mask ({reason}); replace the file") from error
+    if values.ndim != 2:
+        raise DataError(
+            f"{file}: {values.shape[2]} channels, expected one with the number of the class; "
+            "convert colours to numbers"
+        )
+    if values.size and (values.min() < 0 or values.max() > 255):
+        raise DataError(f"{file}: values up to {values.max()}, expected 0 to 255")
+    return values.astype(np.uint8)
 
 
 def _decoded(data: bytes) -> NDArray[Any] | None:

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from domainnorm.data.dataset import (
     DOMAIN_KEYS,
     UNLABELLED,
-    DomainDataset,
     Record,
     select_domains,
 )
-from domainnorm.data.decode import SUFFIXES, read_image
+from domainnorm.data.decode import SUFFIXES
+from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.splits import check_fraction, check_groups, cut
 from domainnorm.data.table import Row, read_table
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
-DATA_VARIABLE = "DOMAINNORM_DATA"
 DEFAULT_TABLE = "splits.csv"
 
 
 @register
-class Folder(DomainDataset):
+class Folder(FileDataset):
     """Image files laid out as <domain>/<class>/<image>, with an optional table of splits.
 
     With a table, its splits are used; where it has no ``val`` row at all, a validation split is
@@ -63,7 +58,7 @@ class Folder(DomainDataset):
     ) -> None:
         check_fraction("data.val_fraction", val_fraction)
         check_fraction("data.test_fraction", test_fraction)
-        self.root = _resolved(root)
+        self.root = resolved_root(root)
         table = self.root / splits
         tabled = _is_tabled(table, splits)
         rows = read_table(table) if tabled else _scanned(self.root)
@@ -87,14 +82,6 @@ class Folder(DomainDataset):
             raise DataError(f"{table}: no image of {', '.join(self.domain_names)} has a class")
         if tabled:
             self._check_files(table)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Pixels of one record: (H, W, 3), RGB, 0 to 255.
-
-        Raises:
-            DataError: The file cannot be read or decoded; the message names it.
-        """
-        return read_image(self.root / self.records[index].file)
 
     def _check_domains(self) -> None:
         for domain in self.domain_names:
@@ -125,18 +112,6 @@ class Folder(DomainDataset):
                     f"{table}: '{record.file}' is listed but {self.root / record.file} does not "
                     "exist; restore the file or remove its row"
                 )
-
-
-def _resolved(root: str) -> Path:
-    base = os.environ.get(DATA_VARIABLE)
-    folder = Path(base or "data") / root
-    if not folder.is_dir():
-        state = f"is '{base}'" if base else "is not set, so 'data' is used"
-        raise DataError(
-            f"data.root: '{root}' resolves to {folder.absolute()}, which is not a folder; the "
-            f"environment variable {DATA_VARIABLE} {state}; docs/data.md says how to get the data"
-        )
-    return folder.absolute()
 
 
 def _is_tabled(table: Path, name: str) -> bool:

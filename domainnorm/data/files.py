@@ -1,0 +1,79 @@
+"""Datasets whose images and masks are files below one folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import VOID, DomainDataset
+from domainnorm.data.decode import read_image, read_mask
+from domainnorm.errors import DataError
+
+DATA_VARIABLE = "DOMAINNORM_DATA"
+
+
+class FileDataset(DomainDataset):
+    """Images, and masks where there are some, below ``root``; records hold their paths.
+
+    Attributes:
+        root: Folder of the data, absolute.
+        mask_lookup: Class of each value of a mask file, (256,) with 255 for none; None when the
+            files hold class numbers already.
+    """
+
+    root: Path
+    mask_lookup: NDArray[np.uint8] | None = None
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Pixels of one record: (H, W, 3), RGB, 0 to 255.
+
+        Raises:
+            DataError: The file cannot be read or decoded; the message names it.
+        """
+        return read_image(self.root / self.records[index].file)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
+
+        Raises:
+            DataError: The record has no mask, its file cannot be read, or it holds a number that
+                is no class; the message names the file.
+        """
+        record = self.records[index]
+        if record.mask is None:
+            raise DataError(f"{record.file}: no mask is known for this image")
+        file = self.root / record.mask
+        values = read_mask(file)
+        if self.mask_lookup is not None:
+            return self.mask_lookup[values]
+        wrong = np.setdiff1d(np.unique(values), [*range(len(self.class_names)), VOID])
+        if wrong.size:
+            raise DataError(
+                f"{file}: values {', '.join(map(str, wrong[:5]))}, expected classes 0 to "
+                f"{len(self.class_names) - 1}, or 255 for pixels without one"
+            )
+        return values
+
+
+def resolved_root(root: str) -> Path:
+    """The folder that the recipe key ``data.root`` means, absolute.
+
+    Args:
+        root: Absolute, or relative to the folder that the environment variable DOMAINNORM_DATA
+            names (``data`` when it is not set).
+
+    Raises:
+        DataError: It is no folder; the message gives the resolved path and the variable.
+    """
+    base = os.environ.get(DATA_VARIABLE)
+    folder = Path(base or "data") / root
+    if not folder.is_dir():
+        state = f"is '{base}'" if base else "is not set, so 'data' is used"
+        raise DataError(
+            f"data.root: '{root}' resolves to {folder.absolute()}, which is not a folder; the "
+            f"environment variable {DATA_VARIABLE} {state}; docs/data.md says how to get the data"
+        )
+    return folder.absolute()
