@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.errors import CheckpointError, unknown
+from domainnorm.evaluation.evaluated import EvaluationError
 from domainnorm.evaluation.intervals import bootstrap_intervals, seed_spread
 from domainnorm.evaluation.metrics import LOWER_IS_BETTER, METRICS, classification_metrics
-from domainnorm.evaluation.predictions import EvaluationError, Predictions
+from domainnorm.evaluation.predictions import Predictions
 from domainnorm.evaluation.strict_json import write_json
 
 Values = NDArray[np.float64]

@@ -10,7 +10,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from domainnorm.evaluation.predictions import EvaluationError, Predictions
+from domainnorm.evaluation.evaluated import EvaluationError
+from domainnorm.evaluation.predictions import Predictions
 
 
 class PredictionStore(Metric):
