@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainnorm.data.dataset import (
-    DOMAIN_KEYS,
-    UNLABELLED,
-    Record,
-    select_domains,
-)
+from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, select_domains
 from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.files import FileDataset, resolved_root
-from domainnorm.data.splits import check_fraction, check_groups, cut
-from domainnorm.data.table import Row, read_table
+from domainnorm.data.folders import Cuts, check_listed, find_table, list_folders, list_images
+from domainnorm.data.table import Row
 from domainnorm.errors import DataError
 from domainnorm.registry import register
-
-DEFAULT_TABLE = "splits.csv"
 
 
 @register
@@ -56,20 +49,12 @@ class Folder(FileDataset):
         test_fraction: float = 0.3,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.val_fraction", val_fraction)
-        check_fraction("data.test_fraction", test_fraction)
+        cuts = Cuts(val_fraction, test_fraction, split_seed)
         self.root = resolved_root(root)
-        table = self.root / splits
-        tabled = _is_tabled(table, splits)
-        rows = read_table(table) if tabled else _scanned(self.root)
-        known = sorted({row.domain for row in rows} | set(() if tabled else _folders(self.root)))
-        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
-        if tabled:
-            check_groups(rows, str(table))
-        else:
-            rows = cut(rows, "test", test_fraction, split_seed)
-        if all(row.split != "val" for row in rows):
-            rows = cut(rows, "val", val_fraction, split_seed)
+        table = find_table(self.root, splits)
+        rows = cuts.tabled(table) if table else cuts.drawn(_scanned(self.root))
+        known = {row.domain for row in rows} | set(() if table else list_folders(self.root))
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted(known))
         used = [row for row in rows if row.domain in self.domain_names]
         self.class_names = sorted({row.label for row in used if row.label})
         number = {name: target for target, name in enumerate(self.class_names)}
@@ -80,8 +65,8 @@ class Folder(FileDataset):
         self._check_domains()
         if not self.class_names:
             raise DataError(f"{table}: no image of {', '.join(self.domain_names)} has a class")
-        if tabled:
-            self._check_files(table)
+        if table:
+            check_listed(self.root, [record.file for record in self.records], table)
 
     def _check_domains(self) -> None:
         for domain in self.domain_names:
@@ -105,38 +90,14 @@ class Folder(FileDataset):
                     "data.domains"
                 )
 
-    def _check_files(self, table: Path) -> None:
-        for record in self.records:
-            if not (self.root / record.file).is_file():
-                raise DataError(
-                    f"{table}: '{record.file}' is listed but {self.root / record.file} does not "
-                    "exist; restore the file or remove its row"
-                )
-
-
-def _is_tabled(table: Path, name: str) -> bool:
-    if not name or table.is_file():
-        return bool(name)
-    if name != DEFAULT_TABLE:
-        raise DataError(f"data.splits: {table} does not exist; leave the key out for drawn splits")
-    return False
-
-
-def _folders(folder: Path) -> list[str]:
-    # Hidden folders belong to tools (.git, .ipynb_checkpoints), not to the data.
-    return sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
-
 
 def _scanned(root: Path) -> list[Row]:
     """Every image of ``<domain>/<class>/``, sorted by file, all in the training split."""
     files = [
-        f"{domain}/{label}/{entry.name}"
-        for domain in _folders(root)
-        for label in _folders(root / domain)
-        for entry in (root / domain / label).iterdir()
-        if entry.suffix.lower() in SUFFIXES and entry.is_file() and entry.name[0] != "."
+        f"{domain}/{label}/{name}"
+        for domain in list_folders(root)
+        for label in list_folders(root / domain)
+        for name in list_images(root / domain / label)
     ]
     if not files:
         raise DataError(
