@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -104,15 +105,31 @@ def list_images(folder: Path) -> list[str]:
     )
 
 
-def check_listed(root: Path, files: Sequence[str], table: Path) -> None:
+def missing_files(root: Path, files: Iterable[str]) -> list[str]:
+    """Those of many files that do not exist; asks each folder once instead of every file."""
+    folders: dict[Path, set[str]] = {}
+    missing = []
+    for file in files:
+        path = root / file
+        if path.parent not in folders:
+            there = path.parent.is_dir()
+            folders[path.parent] = (
+                {entry.name for entry in os.scandir(path.parent)} if there else set()
+            )
+        if path.name not in folders[path.parent]:
+            missing.append(file)
+    return missing
+
+
+def check_listed(root: Path, files: Iterable[str], table: Path) -> None:
     """Refuse a table that lists a file which does not exist.
 
     Raises:
         DataError: Names the first such file.
     """
-    for file in files:
-        if not (root / file).is_file():
-            raise DataError(
-                f"{table}: '{file}' is listed but {root / file} does not exist; restore the file "
-                "or remove its row"
-            )
+    missing = missing_files(root, files)
+    if missing:
+        raise DataError(
+            f"{table}: '{missing[0]}' is listed but {root / missing[0]} does not exist; restore "
+            "the file or remove its row"
+        )

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.classes import Colour, read_classes
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, VOID, Record, select_domains
 from domainnorm.data.decode import SUFFIXES, read_mask, read_size
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.folders import Cuts, check_listed, find_table, list_folders, list_images
+from domainnorm.data.masks import Colour, read_classes
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
 from domainnorm.registry import register

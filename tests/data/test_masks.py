@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from domainnorm.data.classes import read_classes
+from domainnorm.data.masks import read_classes
 from domainnorm.errors import DataError
 
 
