@@ -1,2 +1,13 @@
+from .acdc import ACDC as ACDC
+from .bdd100k import BDD100K as BDD100K
+from .camvid import CamVid as CamVid
+from .cityscapes import Cityscapes as Cityscapes
+from .dark_zurich import DarkZurich as DarkZurich
+from .foggy_cityscapes import FoggyCityscapes as FoggyCityscapes
 from .folder import Folder as Folder
+from .gta5 import GTA5 as GTA5
+from .idd import IDD as IDD
+from .join import Join as Join
+from .nighttime_driving import NighttimeDriving as NighttimeDriving
 from .scans import Scans as Scans
+from .synthia import Synthia as Synthia

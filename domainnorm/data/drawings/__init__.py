@@ -1,0 +1,1 @@
+"""Procedural drawings: what samples of datasets are made of."""
