@@ -1,0 +1,1 @@
+"""Procedural pictures for synthetic samples in official layouts: NumPy and OpenCV, seeded."""
