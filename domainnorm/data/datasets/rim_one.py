@@ -27,9 +27,10 @@ _SPLITS: tuple[tuple[Literal["train", "test"], str], ...] = (
 class RimOne(DiscCupDataset):
     """Optic disc and cup in the 485 images of RIM-ONE DL (not r3): 313 normal, 172 with glaucoma.
 
-    The images of releases r1, r2 and r3 of three Spanish hospitals, one eye of each patient,
-    cut out around the optic disc; so the other datasets of discs need ``region: disc`` beside it.
-    Official partitions are used; a validation split is drawn from the training set.
+    The images of releases r1, r2 and r3, of three Spanish hospitals, cut out around the optic
+    disc; so the other datasets of discs need ``region: disc`` beside it. Official partitions are
+    used; a validation split is drawn from the training set. Every image is its own group, since
+    the patients are not told.
 
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from domainnorm.data.drawings.files import save
 
 Plane = NDArray[np.float32]
 _SUPERSAMPLED = 4  # vessels of a pixel's width need finer lines than OpenCV draws
@@ -122,12 +123,6 @@ def write_vessels(
             save(view, np.uint8(255) * drawn.view)
 
 
-def save(file: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write an image in the format that the suffix names, and the folder it is in."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(file)
-
-
 def _disc_cup(
     generator: np.random.Generator,
     grid: tuple[Plane, Plane],
@@ -222,9 +217,9 @@ def _rendered(
     pixels = light[..., None] * np.array(camera.retina, np.float32)
     glow = cv2.GaussianBlur((disc_cup > 0).astype(np.float32), (0, 0), 0.012 * short)[..., None]
     disc = np.array(camera.disc, np.float32)
-    pixels = pixels * (1 - glow) + glow * disc
+    pixels = pixels * (1 - glow) + glow * (0.86 * disc)
     pale = cv2.GaussianBlur((disc_cup == 2).astype(np.float32), (0, 0), 0.012 * short)[..., None]
-    pixels = pixels * (1 - 0.6 * pale) + 0.6 * pale * np.minimum(disc * 1.15, 1)
+    pixels = pixels * (1 - 0.8 * pale) + 0.8 * pale * np.minimum(disc * 1.2, 1)
     pixels = pixels * (1 - vessels[..., None] * (1 - np.array(camera.vessel, np.float32)))
     pixels = cv2.GaussianBlur(pixels, (0, 0), max(camera.blur * short, 0.3))
     pixels = pixels * generator.uniform(0.9, 1.1) + generator.normal(0, camera.noise, pixels.shape)
