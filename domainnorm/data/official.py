@@ -1,4 +1,4 @@
-"""What datasets in an official layout share: listings, grey-value masks, splits that lack a part."""
+"""What datasets in official layouts share: listings, masks of grey values, missing splits."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ REGION_IN_DISCS = 2.5  # side of the cut-out around the optic disc, in diameters
 
 
 class VesselDataset(FileDataset, abc.ABC):
-    """Vessels of the retina in one domain; a subclass lists the records and finds field-of-view files.
+    """Vessels of the retina in one domain; a subclass lists records and fields of view.
 
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment

@@ -63,7 +63,7 @@ def to_grey(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     Values that are no number are 0, and so is everything when ``low`` equals ``high``.
     """
     scaled = (values.astype(np.float32) - low) / max(high - low, np.finfo(np.float32).tiny)
-    return np.nan_to_num(np.round(255 * np.clip(scaled, 0, 1))).astype(np.uint8)
+    return np.asarray(np.nan_to_num(np.round(255 * np.clip(scaled, 0, 1))), dtype=np.uint8)
 
 
 def resample(

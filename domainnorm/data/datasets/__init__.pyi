@@ -1,2 +1,15 @@
+from .camelyon17 import Camelyon17 as Camelyon17
+from .chase_db1 import ChaseDb1 as ChaseDb1
+from .chest_xray import ChestXray as ChestXray
+from .dicom import Dicom as Dicom
+from .drishti_gs import DrishtiGs as DrishtiGs
+from .drive import Drive as Drive
 from .folder import Folder as Folder
+from .hrf import Hrf as Hrf
+from .medmnist import MedMnist as MedMnist
+from .nifti import Nifti as Nifti
+from .refuge import Refuge as Refuge
+from .rim_one import RimOne as RimOne
 from .scans import Scans as Scans
+from .stare import Stare as Stare
+from .wbc import WhiteBloodCells as WhiteBloodCells

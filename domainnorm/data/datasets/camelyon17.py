@@ -23,7 +23,7 @@ TRAINING_HOSPITALS = ("0", "3", "4")  # WILDS validates on hospital 1 and tests 
 
 @register
 class Camelyon17(FileDataset):
-    """Tumour in the middle 32 × 32 of 455,954 patches of 96 × 96 pixels, hospitals 0 to 4 as domains.
+    """Tumour in the middle of 455,954 patches of 96 × 96 pixels; five hospitals are the domains.
 
     WILDS trains on hospitals 0, 3 and 4 (column ``split``: 0 training, 1 in-distribution
     validation, patches of the same slides), validates on hospital 1 and tests on hospital 2.
@@ -94,8 +94,8 @@ class Camelyon17(FileDataset):
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
-        """Write 240 drawn patches of 48 × 48 pixels in the official layout, 12 slides a hospital."""
-        rows = [("", *COLUMNS)]
+        """Write 240 drawn patches of 48 × 48 pixels, 12 slides of each hospital."""
+        rows: list[tuple[str, ...]] = [("", *COLUMNS)]
         for slide in range(12 * len(HOSPITALS)):
             hospital, patient, node = slide % 5, f"{slide:03d}", slide % 4
             for number in range(4):

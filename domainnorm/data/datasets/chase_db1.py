@@ -16,7 +16,7 @@ FIRST_TEST_CHILD = 11
 
 @register
 class ChaseDb1(VesselDataset):
-    """Vessels in 28 photographs of 999 × 960 pixels (Nidek NM-200-D, 30°), both eyes of 14 children.
+    """Vessels in 28 photographs of 999 × 960 pixels (Nidek NM-200-D), both eyes of 14 children.
 
     Labels are the first observer's (``_1stHO``); a group is a child. There is no official split:
     as elsewhere, children 1 to 10 (20 images) train and 11 to 14 (8 images) test; a validation

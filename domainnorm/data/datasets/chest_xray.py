@@ -37,7 +37,8 @@ class ChestXray(FileDataset):
     columns of one of these; the columns tell which. Findings: atelectasis, cardiomegaly,
     consolidation, edema, effusion, pneumonia, pneumothorax. NIH tests on ``test_list.txt``,
     CheXpert on ``valid.csv`` (its test set is withheld); where a site has neither, a test split
-    is drawn. Validation splits are drawn. A group is a patient of a site.
+    is drawn. Validation splits are drawn. Lateral views are left out. A group is a patient of a
+    site.
 
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment
@@ -49,7 +50,6 @@ class ChestXray(FileDataset):
         uncertain: What a finding is that CheXpert holds uncertain (-1): ``unknown`` takes it out
             of loss and metrics.
         unmentioned: What a finding is that CheXpert leaves empty.
-        views: ``frontal`` leaves lateral views out.
         missing: ``error`` refuses tables that list absent images, ``skip`` reads those present,
             for downloads in parts.
 
@@ -76,14 +76,13 @@ class ChestXray(FileDataset):
         split_seed: int = 0,
         uncertain: Literal["unknown", "positive", "negative"] = "unknown",
         unmentioned: Literal["unknown", "negative"] = "negative",
-        views: Literal["frontal", "all"] = "frontal",
         missing: Literal["error", "skip"] = "error",
     ) -> None:
         self.root = resolved_root(root)
         self.class_names = list(FINDINGS)
         meaning = {"unknown": UNKNOWN, "positive": PRESENT, "negative": ABSENT}
         self._meaning = {UNCERTAIN: meaning[uncertain], UNMENTIONED: meaning[unmentioned]}
-        self._views, self._missing = views, missing
+        self._missing = missing
         sites = {
             entry.name: _tables(entry) for entry in sorted(self.root.iterdir()) if entry.is_dir()
         }
@@ -105,7 +104,7 @@ class ChestXray(FileDataset):
         records, absent = [], []
         for table in tables:
             for study in read_manifest(table) or ():
-                if not study.frontal and self._views == "frontal":
+                if not study.frontal:
                     continue
                 file = _found(images, study.path)
                 if file is None:

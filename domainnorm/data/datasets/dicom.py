@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from domainnorm.data.volumes import check_window, import_medical
 from domainnorm.errors import DataError, unknown
 from domainnorm.registry import register
 
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 KEYS = ("file", "SOPInstanceUID", "SeriesInstanceUID", "PatientID")
 
 
@@ -123,7 +124,7 @@ class Dicom(FileDataset):
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
-        """Write series of 20 drawn patients, two slices each, of two scanners; one is MONOCHROME1."""
+        """Write two slices each of 20 drawn patients; one of two scanners is MONOCHROME1."""
         rows = ["PatientID,class"]
         scanners = (("SIEMENS", "Skyra"), ("GE MEDICAL SYSTEMS", "SIGNA HDxt"))
         for number in range(20):
@@ -171,15 +172,15 @@ class _Table:
     def split(self, row: Mapping[str, str]) -> Split:
         """The split of a row; ``train``, to be cut, where there is none."""
         given = row.get("split", "") or "train"
-        for known in get_args(Split):
+        for known in SPLITS:
             if given == known:
                 return known
-        raise DataError(f"{self.file}: {unknown('split', given, get_args(Split))}")
+        raise DataError(f"{self.file}: {unknown('split', given, SPLITS)}")
 
 
 def _write(file: Path, plane: NDArray[np.uint16], patient: str, scanner: tuple[str, str]) -> None:
     pydicom = import_medical("pydicom")
-    uid = pydicom.uid.generate_uid(entropy_srcs=[str(file)])
+    uid = pydicom.uid.generate_uid(entropy_srcs=[patient, file.name])
     meta = pydicom.dataset.FileMetaDataset()
     meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
     meta.MediaStorageSOPInstanceUID = uid

@@ -25,7 +25,7 @@ _HALVES: tuple[tuple[Literal["train", "test"], str, str], ...] = (
 
 @register
 class DrishtiGs(DiscCupDataset):
-    """Optic disc and cup in 101 photographs of about 2047 × 1760 pixels (Aravind eye hospital, 30°).
+    """Optic disc and cup in 101 photographs of about 2047 × 1760 pixels (Aravind eye hospital).
 
     Soft maps hold the share of four experts that marked a pixel, as a grey value; a pixel is disc
     or cup when more than half of them say so. The official 50 training and 51 test images are

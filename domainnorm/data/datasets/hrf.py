@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from domainnorm.data.dataset import Record
 from domainnorm.data.drawings.fundus import write_vessels
@@ -18,10 +19,10 @@ DIAGNOSES = {"h": "healthy", "dr": "diabetic_retinopathy", "g": "glaucoma"}
 
 @register
 class Hrf(VesselDataset):
-    """Vessels in 45 photographs of 3504 × 2336 pixels (Canon CR-1, 45°): 15 each of healthy eyes,
-    diabetic retinopathy and glaucoma, which is metadata ``diagnosis``.
+    """Vessels in 45 photographs of 3504 × 2336 pixels (Canon CR-1, 45°).
 
-    There is no official split: as in Orlando et al. (IEEE TBME 64(1), 2017) images 1 to 5 of each
+    15 each are of healthy eyes, diabetic retinopathy and glaucoma: metadata ``diagnosis``. There
+    is no official split: as in Orlando et al. (IEEE TBME 64(1), 2017) images 1 to 5 of each
     diagnosis train and 6 to 15 test; a validation split is drawn from the former. Fields of view
     are shipped.
 
@@ -49,7 +50,7 @@ class Hrf(VesselDataset):
         if not number.isdigit() or diagnosis not in DIAGNOSES:
             raise DataError(f"{image}: expected names such as 01_h.jpg, 01_dr.JPG and 01_g.jpg")
         vessels = require_file(self.root / "manual1" / f"{image.stem}.tif", image)
-        split = "train" if int(number) <= LAST_TRAINING else "test"
+        split: Literal["train", "test"] = "train" if int(number) <= LAST_TRAINING else "test"
         record = self._record(image, vessels, image.stem, split)
         return replace(record, metadata={"diagnosis": DIAGNOSES[diagnosis]})
 

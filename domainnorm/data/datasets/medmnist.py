@@ -103,11 +103,11 @@ class MedMnist(DomainDataset):
         """Write three files of 28 × 28 pixels with 66 drawn slices each, 6 of every class."""
         root.mkdir(parents=True, exist_ok=True)
         for direction, name in enumerate(SUBSETS.values()):
-            arrays: dict[str, NDArray[Any]] = {}
+            arrays: dict[str, Any] = {}
             for stream, (split, each) in enumerate({"train": 2, "val": 2, "test": 2}.items()):
                 targets = np.repeat(np.arange(11), each)
                 generator = np.random.default_rng([seed, direction, stream])
-                slices = [_slice(generator, direction, target) for target in targets]
+                slices = [_slice(generator, direction, int(target)) for target in targets]
                 arrays[f"{split}_images"] = np.stack(slices)
                 arrays[f"{split}_labels"] = targets[:, None].astype(np.uint8)
             np.savez_compressed(root / f"{name.lower()}.npz", **arrays)
@@ -119,4 +119,4 @@ def _slice(generator: np.random.Generator, direction: int, target: int) -> NDArr
     plane = np.rot90(np.take(volume, 24 + target - 5, axis=2 - direction))
     top, left = 2 * (target % 4) + 4, 3 * (target % 5) + 2
     cut = cv2.resize(plane[top : top + 32, left : left + 32], (28, 28)).astype(np.float32)
-    return np.uint8(np.clip(255 * cut / 900, 0, 255))
+    return np.asarray(np.clip(255 * cut / 900, 0, 255), dtype=np.uint8)

@@ -6,30 +6,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DOMAIN_KEYS, VOID, Record, select_domains
+from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
-from domainnorm.data.files import FileDataset, resolved_root
+from domainnorm.data.files import resolved_root
+from domainnorm.data.nifti_slices import NiftiSlices, open_volume
 from domainnorm.data.official import draw_test, draw_validation
-from domainnorm.data.volumes import (
-    VolumeCache,
-    check_window,
-    import_medical,
-    percentile_range,
-    resample,
-    to_grey,
-    window_range,
-)
+from domainnorm.data.volumes import import_medical
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
 _SUFFIXES = (".nii.gz", ".nii")
-_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
 @register
-class Nifti(FileDataset):
+class Nifti(NiftiSlices):
     """Slices of <site>/<case>.nii.gz and <site>/<case>_segmentation.nii.gz, a site being a domain.
 
     The layout of the multi-site prostate data of Liu et al. (sites BIDMC, BMC, HK, I2CVB, RUNMC,
@@ -48,13 +39,9 @@ class Nifti(FileDataset):
         classes: Names of the values of the segmentation, from 0; without it, every value above 0
             is ``foreground``.
         mask_suffix: What the names of segmentations have after the case, upper or lower case.
-        axis: Direction across the slices.
-        spacing: Distance between pixels after resampling, in mm; None keeps the volume's own.
-        window: Centre and width of the grey values shown; None takes the 0.5 to 99.5
-            percentiles of the volume.
         slices: ``labelled`` keeps slices with a class above 0, the usual practice for 2-D networks,
             which knows where the organ is, in target and test volumes too.
-        cache_mb: Megabytes of volumes kept in memory by each process, after scaling.
+        kwargs: ``axis``, ``spacing``, ``window`` and ``cache_mb`` of `NiftiSlices`.
 
     Raises:
         DataError: The package nibabel, a site, a segmentation or a file is missing or does not
@@ -80,22 +67,13 @@ class Nifti(FileDataset):
         split_seed: int = 0,
         classes: list[str] | None = None,
         mask_suffix: str = "_segmentation",
-        axis: Literal["sagittal", "coronal", "axial"] = "axial",
-        spacing: float | None = None,
-        window: list[float] | None = None,
         slices: Literal["all", "labelled"] = "all",
-        cache_mb: int = 512,
+        **kwargs: Any,
     ) -> None:
-        import_medical("nibabel")
-        check_window("data.window", window)
-        if spacing is not None and spacing <= 0:
-            raise DataError(f"data.spacing: {spacing}, expected millimetres above 0")
+        super().__init__(**kwargs)
         self.root = resolved_root(root)
         self.class_names = classes or ["background", "foreground"]
-        self._merged = classes is None
-        self._axis, self._spacing, self._window = _AXES[axis], spacing, window
-        self._cache = VolumeCache(cache_mb)
-        self._zooms: dict[str, tuple[float, ...]] = {}
+        self.merged = classes is None
         sites = {
             entry.name: cases
             for entry in sorted(self.root.iterdir())
@@ -116,17 +94,17 @@ class Nifti(FileDataset):
         self.records = draw_validation(records, val_fraction, split_seed)
 
     def _slices(self, site: str, volume: Path, mask: Path, kept: str) -> list[Record]:
-        head, truth = _open(volume), _open(mask)
+        head, truth = open_volume(volume), open_volume(mask)
         if head.shape[:3] != truth.shape[:3]:
             raise DataError(f"{mask}: shape {truth.shape}, but {volume.name} has {head.shape}")
-        positions = range(head.shape[self._axis])
+        positions = range(head.shape[self.axis])
         if kept == "labelled":
-            others = tuple(axis for axis in range(3) if axis != self._axis)
+            others = tuple(axis for axis in range(3) if axis != self.axis)
             marked = np.asarray(truth.dataobj) > 0
             positions = np.flatnonzero(marked.any(others)).tolist()
         names = [file.relative_to(self.root).as_posix() for file in (volume, mask)]
         zooms = tuple(float(zoom) for zoom in head.header.get_zooms())
-        self._zooms.update(dict.fromkeys(names, zooms))
+        self.zooms.update(dict.fromkeys(names, zooms))
         millimetres = " × ".join(f"{zoom:.3g}" for zoom in zooms)
         return [
             Record(
@@ -140,54 +118,6 @@ class Nifti(FileDataset):
             )
             for position in positions
         ]
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """One slice: (H, W, 3), three equal channels, 0 to 255.
-
-        Raises:
-            DataError: The volume cannot be read; the message names it.
-        """
-        plane = self._plane(self.records[index].file, classes=False)
-        return np.repeat(plane[..., None], 3, axis=-1)
-
-    def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one slice: (H, W).
-
-        Raises:
-            DataError: The segmentation cannot be read, or has a value without a name.
-        """
-        record = self.records[index]
-        if record.mask is None:
-            raise DataError(f"{record.file}: no mask is known for this image")
-        return self._plane(record.mask, classes=True)
-
-    def _plane(self, name: str, *, classes: bool) -> NDArray[np.uint8]:
-        file, _, position = name.rpartition("#")
-        load = self._load_classes if classes else self._load_grey
-        volume = self._cache.get(file, lambda: load(self.root / file))
-        # Columns run from left to right, rows from front to back or from head to feet.
-        plane = np.ascontiguousarray(np.rot90(np.take(volume, int(position), self._axis)))
-        if self._spacing is None:
-            return plane
-        columns, rows = (zoom for axis, zoom in enumerate(self._zooms[file]) if axis != self._axis)
-        return resample(plane, (rows, columns), self._spacing, classes=classes)
-
-    def _load_grey(self, file: Path) -> NDArray[np.uint8]:
-        values = _values(file)
-        bounds = window_range(self._window) if self._window else percentile_range(values)
-        return to_grey(values, *bounds)
-
-    def _load_classes(self, file: Path) -> NDArray[np.uint8]:
-        values = np.round(_values(file))
-        if self._merged:
-            return (values > 0).astype(np.uint8)
-        wrong = np.setdiff1d(np.unique(values), [*range(len(self.class_names)), VOID])
-        if wrong.size:
-            raise DataError(
-                f"{file}: values {', '.join(f'{value:g}' for value in wrong[:5])}, expected 0 to "
-                f"{len(self.class_names) - 1} as named by data.classes"
-            )
-        return values.astype(np.uint8)
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
@@ -226,22 +156,3 @@ def _cases(site: Path, mask_suffix: str) -> list[tuple[Path, Path]]:
             )
         cases.append((file, by_stem[stem + suffix]))
     return cases
-
-
-def _open(file: Path) -> Any:
-    """The volume in canonical orientation; its header is read, its values are not."""
-    nibabel = import_medical("nibabel")
-    try:
-        volume = nibabel.as_closest_canonical(nibabel.load(file))
-    except (OSError, nibabel.filebasedimages.ImageFileError, ValueError) as error:
-        raise DataError(f"{file}: not a readable NIfTI file ({error}); replace it") from error
-    if len(volume.shape) != 3:
-        raise DataError(f"{file}: shape {volume.shape}, expected a volume of three dimensions")
-    return volume
-
-
-def _values(file: Path) -> NDArray[np.float32]:
-    try:
-        return np.asarray(_open(file).dataobj, dtype=np.float32)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{file}: truncated or damaged ({error}); replace it") from error

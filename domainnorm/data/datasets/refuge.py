@@ -27,7 +27,7 @@ _CODES = (255, 128, 0)  # background, disc, cup
 
 @register
 class Refuge(DiscCupDataset):
-    """Optic disc and cup in photographs of two cameras, 400 of ``refuge_zeiss``, 800 of ``refuge_canon``.
+    """Optic disc and cup in 400 photographs of ``refuge_zeiss`` and 800 of ``refuge_canon``.
 
     The challenge's training images come from a Zeiss Visucam 500, its validation and test images
     from a Canon CR-2; here the cameras are the domains. ``refuge_zeiss``: Training400, test and

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Colour = tuple[float, float, float]
 Mask = NDArray[np.bool_]
+Pixels = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def draw_blood_cell(
         The image (side, side, 3), RGB, and its classes (side, side): 0 background with red
         cells, 1 cytoplasm, 2 nucleus.
     """
-    pixels = np.full((side, side, 3), stain.ground, np.float32)
+    pixels = np.full((side, side, 3), stain.ground, np.float64)
     centre = side / 2 + generator.normal(0, 0.04 * side, 2)
     radius = side * generator.uniform(0.24, 0.31)
     for _ in range(7):
@@ -104,10 +105,7 @@ def draw_tissue(
         The image (side, side, 3), RGB.
     """
     texture = 0.5 + 0.5 * _grain(generator, side, 0.06 * side, 0.8)[..., None]
-    pixels = (
-        np.array(stain.ground, np.float32) * (1 - texture)
-        + np.array(stain.red_cell, np.float32) * texture
-    )
+    pixels = np.array(stain.ground, np.float64) * (1 - texture) + np.array(stain.red_cell) * texture
     places = generator.uniform(0, side, (90, 2))
     for place in places:
         in_tumour = tumour and np.abs(place - side / 2).max() < 0.36 * side
@@ -145,7 +143,7 @@ def _blob(
     return blob
 
 
-def _red_cell(pixels: NDArray[np.float32], stain: Stain, disc: Mask) -> None:
+def _red_cell(pixels: Pixels, stain: Stain, disc: Mask) -> None:
     # The middle of a red cell is thinner, hence paler.
     depth = cv2.distanceTransform(np.uint8(disc), cv2.DIST_L2, 3)
     paler = 0.55 * np.clip(depth / max(float(depth.max()), 1.0), 0, 1)[..., None] ** 2
@@ -154,7 +152,7 @@ def _red_cell(pixels: NDArray[np.float32], stain: Stain, disc: Mask) -> None:
 
 
 def _fill(
-    pixels: NDArray[np.float32],
+    pixels: Pixels,
     where: Mask,
     colour: tuple[float, ...],
     texture: NDArray[np.float64],
@@ -170,8 +168,7 @@ def _grain(
     return np.asarray(strength * noise / noise.std(), dtype=np.float64)
 
 
-def _exposed(
-    generator: np.random.Generator, pixels: NDArray[np.float32], noise: float
-) -> NDArray[np.uint8]:
+def _exposed(generator: np.random.Generator, pixels: Pixels, noise: float) -> NDArray[np.uint8]:
     softened = cv2.GaussianBlur(pixels, (0, 0), 0.7) * generator.uniform(0.94, 1.04)
-    return np.uint8(255 * np.clip(softened + generator.normal(0, noise, pixels.shape), 0, 1))
+    noisy = softened + generator.normal(0, noise, pixels.shape)
+    return np.asarray(255 * np.clip(noisy, 0, 1), dtype=np.uint8)

@@ -167,9 +167,8 @@ def _vessels(
             trunks += _branch(
                 generator, canvas, start, (heading, sign * bend * width_factor), step, width_factor
             )
-    return (
-        cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    )
+    covered = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(covered / 255, dtype=np.float32)
 
 
 def _branch(
@@ -223,7 +222,7 @@ def _rendered(
     pixels = pixels * (1 - vessels[..., None] * (1 - np.array(camera.vessel, np.float32)))
     pixels = cv2.GaussianBlur(pixels, (0, 0), max(camera.blur * short, 0.3))
     pixels = pixels * generator.uniform(0.9, 1.1) + generator.normal(0, camera.noise, pixels.shape)
-    return np.uint8(255 * np.clip(pixels * view[..., None], 0, 1))
+    return np.asarray(255 * np.clip(pixels * view[..., None], 0, 1), dtype=np.uint8)
 
 
 def write_disc_cups(

@@ -66,7 +66,7 @@ def draw_chest(
     edge = int(device.border * side)
     if edge:
         grey[:, :edge] = grey[:, -edge:] = 0.02
-    return np.uint8(255 * np.clip(grey, 0, 1))
+    return np.asarray(255 * np.clip(grey, 0, 1), dtype=np.uint8)
 
 
 def _soft(level: Plane, width: float) -> Plane:
