@@ -2,7 +2,6 @@ from .evaluated import Evaluated as Evaluated
 from .evaluated import EvaluationError as EvaluationError
 from .evaluated import WeightedMetrics as WeightedMetrics
 from .intervals import Spread as Spread
-from .intervals import bootstrap_intervals as bootstrap_intervals
 from .intervals import seed_spread as seed_spread
 from .load import load_evaluated as load_evaluated
 from .matrix import CrossDomainMatrix as CrossDomainMatrix
@@ -12,7 +11,6 @@ from .metrics import METRICS as METRICS
 from .metrics import CalibrationBins as CalibrationBins
 from .metrics import MetricSums as MetricSums
 from .metrics import calibration_bins as calibration_bins
-from .metrics import classification_metrics as classification_metrics
 from .multilabel import MultiLabelPredictions as MultiLabelPredictions
 from .pixels import boundary_counts as boundary_counts
 from .pixels import confusion_counts as confusion_counts

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from domainnorm.evaluation.evaluated import Evaluated
-
 # 4 M float64 weights are 32 MiB: large enough that the loop costs nothing, small on any machine.
 _MAX_WEIGHTS = 4_000_000
-
-
-def bootstrap_intervals(predictions: Evaluated, **options: Any) -> dict[str, tuple[float, float]]:
-    """See `Evaluated.intervals`."""
-    return predictions.intervals(**options)
 
 
 def percentile_intervals(

@@ -22,28 +22,6 @@ METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll")
 LOWER_IS_BETTER = frozenset({"ece", "nll"})
 
 
-def classification_metrics(predictions: Predictions, bins: int = 15) -> dict[str, float]:
-    """Metrics of the labelled samples, and their number.
-
-    Args:
-        predictions: Predictions of N samples; those without a label are dropped.
-        bins: Number of equal-width confidence bins of the calibration error.
-
-    Returns:
-        ``accuracy``, ``balanced_accuracy`` (mean recall of the classes that have samples),
-        ``macro_f1`` (mean F1 of the classes in targets or predictions), ``ece`` (all in [0, 1]),
-        ``nll`` (mean −ln p of the true class, nats) and ``n``, the number of labelled samples.
-
-    Raises:
-        EvaluationError: No sample has a label, or ``bins`` is not positive.
-
-    Reference:
-        Calibration error: Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
-        arXiv:1706.04599, eq. 3 (15 bins, open below and closed above).
-    """
-    return predictions.metrics(bins=bins)
-
-
 @dataclass(frozen=True)
 class MetricSums:
     """The sums over samples that metrics need, as a sparse matrix that weights multiply.
@@ -102,7 +80,13 @@ class MetricSums:
                 column has a positive sum.
 
         Returns:
-            For each name of `METRICS` its value under every weighting, (B,).
+            Values (B,) of ``accuracy``, ``balanced_accuracy`` (mean recall of the classes that
+            have samples), ``macro_f1`` (mean F1 of the classes in targets or predictions), ``ece``
+            (all in [0, 1]) and ``nll`` (mean −ln p of the true class, nats).
+
+        Reference:
+            Calibration error: Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
+            arXiv:1706.04599, eq. 3 (15 bins, open below and closed above).
         """
         total = weights.sum(dim=0)  # (B,)
         sums = torch.sparse.mm(self.incidence, weights)  # (3K + bins + 1, B)

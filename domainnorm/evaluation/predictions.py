@@ -62,7 +62,7 @@ class Predictions(Evaluated):
         return self.target >= 0
 
     def weighted(self, *, bins: int = 15) -> MetricSums:
-        """Weighted sums behind accuracy, balanced accuracy, macro-F1, ECE and NLL.
+        """Weighted sums behind the metrics of classes, see `MetricSums.metrics`.
 
         Args:
             bins: Number of equal-width confidence bins of the calibration error.
