@@ -1,6 +1,11 @@
+from .digits import Digits as Digits
 from .domainnet import DomainNet as DomainNet
 from .folder import Folder as Folder
 from .folder_masks import FolderMasks as FolderMasks
+from .huggingface import HuggingFace as HuggingFace
+from .manifest import Manifest as Manifest
+from .manifest_findings import ManifestFindings as ManifestFindings
+from .manifest_masks import ManifestMasks as ManifestMasks
 from .office_home import OfficeHome as OfficeHome
 from .pacs import PACS as PACS
 from .scans import Scans as Scans
