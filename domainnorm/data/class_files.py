@@ -44,18 +44,7 @@ class ClassFiles(FileDataset):
                     f"suffixes {' '.join(sorted(SUFFIXES))}"
                 )
         self.class_names = list(class_names or sorted({row.label for row in used if row.label}))
-        number = {name: target for target, name in enumerate(self.class_names)}
-        self.records = [
-            Record(
-                row.file,
-                row.domain,
-                number.get(row.label, UNLABELLED),
-                row.group,
-                row.split,
-                metadata=row.metadata,
-            )
-            for row in used
-        ]
+        self.records = class_records(used, self.class_names)
 
     def _check_classes(self) -> None:
         """Refuse a labelled domain whose training split lacks a class of another domain."""
@@ -70,6 +59,22 @@ class ClassFiles(FileDataset):
                         f"({elsewhere} in its other splits); add images, or choose other domains "
                         "with data.domains"
                     )
+
+
+def class_records(rows: Iterable[Row], class_names: Sequence[str]) -> list[Record]:
+    """A record for each row, whose target is the position of its label."""
+    number = {name: target for target, name in enumerate(class_names)}
+    return [
+        Record(
+            row.file,
+            row.domain,
+            number.get(row.label, UNLABELLED),
+            row.group,
+            row.split,
+            metadata=row.metadata,
+        )
+        for row in rows
+    ]
 
 
 def scan_classes(root: Path, domains: Iterable[str]) -> list[Row]:

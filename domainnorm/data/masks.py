@@ -1,13 +1,48 @@
-"""The list of classes of masks: ``classes.txt``, one name per line, numbered from 0."""
+"""Masks of users: files with numbers of classes, and ``classes.txt`` that names them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from domainnorm.data.dataset import VOID, distinct_colours
+from domainnorm.data.decode import read_size
+from domainnorm.data.files import FileDataset
 from domainnorm.errors import DataError
 
 Colour = tuple[int, int, int]
+
+
+class MaskFiles(FileDataset):
+    """Images with files of class numbers, the classes of which the user names."""
+
+    _colours: list[Colour]
+
+    @property
+    def class_colours(self) -> list[Colour]:
+        """An RGB colour for each class: that of ``classes.txt``, or one of its own hue."""
+        return self._colours
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
+
+        Raises:
+            DataError: The record has no mask, its file cannot be read, is of another size than
+                the image, or holds a number that is no class; the message names the file.
+        """
+        mask = super().mask(index)
+        self._check_size(str(self.records[index].mask), mask, self.records[index].file)
+        return mask
+
+    def _check_size(self, name: str, values: NDArray[np.uint8], image: str) -> None:
+        height, width = read_size(self.root / image)
+        if values.shape != (height, width):
+            raise DataError(
+                f"{self.root / name}: {values.shape[1]} × {values.shape[0]} pixels, but its image "
+                f"{self.root / image} has {width} × {height}; make them of one size"
+            )
 
 
 def read_classes(file: Path) -> tuple[list[str], list[Colour]]:

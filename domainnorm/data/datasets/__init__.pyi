@@ -7,6 +7,7 @@ from .chest_xray import ChestXray as ChestXray
 from .cityscapes import Cityscapes as Cityscapes
 from .dark_zurich import DarkZurich as DarkZurich
 from .dicom import Dicom as Dicom
+from .digits import Digits as Digits
 from .domainnet import DomainNet as DomainNet
 from .drishti_gs import DrishtiGs as DrishtiGs
 from .drive import Drive as Drive
@@ -15,8 +16,12 @@ from .folder import Folder as Folder
 from .folder_masks import FolderMasks as FolderMasks
 from .gta5 import GTA5 as GTA5
 from .hrf import Hrf as Hrf
+from .huggingface import HuggingFace as HuggingFace
 from .idd import IDD as IDD
 from .join import Join as Join
+from .manifest import Manifest as Manifest
+from .manifest_findings import ManifestFindings as ManifestFindings
+from .manifest_masks import ManifestMasks as ManifestMasks
 from .medmnist import MedMnist as MedMnist
 from .nifti import Nifti as Nifti
 from .nighttime_driving import NighttimeDriving as NighttimeDriving

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from domainnorm.data.class_files import ClassFiles, scan_classes
-from domainnorm.data.drawings.folders import write_objects
+from domainnorm.data.drawings.folders import styles_of, write_objects
 from domainnorm.data.files import resolved_root
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
@@ -69,10 +70,12 @@ class Folder(ClassFiles):
             check_listed(self.root, [record.file for record in self.records], table)
 
     @classmethod
-    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
-        """Four kinds of objects in four styles, with a table of splits."""
+    def write_sample(
+        cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("photo", "painting")
+    ) -> None:
+        """Four kinds of objects, each domain in another style, with a table of splits."""
         rows = []
-        for domain, style in {"photo": "photo", "drawing": "sketch"}.items():
+        for domain, style in styles_of(domains).items():
             rows += write_objects(root, domain, style, ["car", "dog", "house", "person"], seed)
         write_table(root / DEFAULT_TABLE, rows)
 

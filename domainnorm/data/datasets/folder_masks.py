@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, VOID, Record, select_domains
-from domainnorm.data.decode import SUFFIXES, read_mask, read_size
-from domainnorm.data.files import FileDataset, resolved_root
-from domainnorm.data.folders import Cuts, check_listed, find_table, list_folders, list_images
-from domainnorm.data.masks import Colour, read_classes
-from domainnorm.data.table import Row
+from domainnorm.data.decode import SUFFIXES, read_mask
+from domainnorm.data.drawings.folders import styles_of, write_image, write_scenes
+from domainnorm.data.files import resolved_root
+from domainnorm.data.folders import (
+    DEFAULT_TABLE,
+    Cuts,
+    check_listed,
+    find_table,
+    list_folders,
+    list_images,
+)
+from domainnorm.data.masks import MaskFiles, read_classes
+from domainnorm.data.table import Row, write_table
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
 
 @register
-class FolderMasks(FileDataset):
+class FolderMasks(MaskFiles):
     """Image files laid out as <domain>/images/<image>, with <domain>/masks/<stem>.png beside them.
 
     Masks hold the number of the class of each pixel, 255 where there is none; ``classes.txt``
@@ -77,11 +88,6 @@ class FolderMasks(FileDataset):
         if table:
             check_listed(self.root, [record.file for record in self.records], table)
 
-    @property
-    def class_colours(self) -> list[Colour]:
-        """An RGB colour for each class: that of ``classes.txt``, or one of its own hue."""
-        return self._colours
-
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
 
@@ -91,7 +97,6 @@ class FolderMasks(FileDataset):
         """
         mask = super().mask(index)
         record = self.records[index]
-        self._check_size(str(record.mask), mask, record.file)
         if self.void_outside is not None:
             view = _beside(record.file, self.void_outside)
             inside = read_mask(self.root / view)
@@ -102,14 +107,6 @@ class FolderMasks(FileDataset):
     def _mask_of(self, file: str) -> str | None:
         mask = _beside(file, "masks")
         return mask if (self.root / mask).is_file() else None
-
-    def _check_size(self, name: str, values: NDArray[np.uint8], image: str) -> None:
-        height, width = read_size(self.root / image)
-        if values.shape != (height, width):
-            raise DataError(
-                f"{self.root / name}: {values.shape[1]} × {values.shape[0]} pixels, but its image "
-                f"{self.root / image} has {width} × {height}; make them of one size"
-            )
 
     def _check_domains(self) -> None:
         if self.records and all(record.mask is None for record in self.records):
@@ -131,6 +128,21 @@ class FolderMasks(FileDataset):
                         f"{self.root / record.mask}: the mask of {masks[record.mask]} and of "
                         f"{record.file}; rename one of the images"
                     )
+
+    @classmethod
+    def write_sample(
+        cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("day", "dusk")
+    ) -> None:
+        """Short films of vehicles and people, with masks and round fields of view (``fov``)."""
+        rows = []
+        for domain, style in styles_of(domains).items():
+            scenes = write_scenes(root, domain, style, ("images", "masks"), seed)
+            for row in scenes:
+                view = cv2.circle(np.zeros((96, 96), np.uint8), (48, 48), 46, 255, -1)
+                write_image(root / _beside(row.file, "fov"), view)
+            rows += [replace(row, label="") for row in scenes]
+        (root / "classes.txt").write_text("ground\nvehicle,0,0,142\nperson,220,20,60\n")
+        write_table(root / DEFAULT_TABLE, rows)
 
 
 def _beside(file: str, folder: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from domainnorm.data.class_files import ClassFiles, check_unpacked, read_image_list
 from domainnorm.data.dataset import Split
@@ -59,18 +60,18 @@ class PACS(ClassFiles):
         split_seed: int = 0,
     ) -> None:
         check_fraction("data.test_fraction", test_fraction)
-        top = resolved_root(root)
-        self.root = _first(top, _IMAGES, "photo", "the folder of images")
-        lists = _first(top, _LISTS, "photo_train_kfold.txt", "the official list")
+        self.root = resolved_root(root)
+        images = _first(self.root, _IMAGES, "photo", "the folder of images")
+        lists = _first(self.root, _LISTS, "photo_train_kfold.txt", "the official list")
         rows = [
             row
             for domain in DOMAINS
             if domains is None or domain in domains
-            for row in _listed(lists, domain)
+            for row in _listed(self.root / lists, domain, images)
         ]
         rows = cut(rows, "test", test_fraction, split_seed)
         self._fill(rows, domains, DOMAINS, CLASSES)
-        check_unpacked(self.root, [record.file for record in self.records], str(lists))
+        check_unpacked(self.root, [record.file for record in self.records], lists.as_posix())
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
@@ -89,22 +90,23 @@ class PACS(ClassFiles):
                 (folder / f"{domain}_{name}_kfold.txt").write_text("".join(lines))
 
 
-def _first(top: Path, folders: tuple[str, ...], name: str, what: str) -> Path:
+def _first(root: Path, folders: Sequence[str], name: str, what: str) -> PurePosixPath:
     for folder in folders:
-        if (top / folder / name).exists():
-            return top / folder
+        if (root / folder / name).exists():
+            return PurePosixPath(folder)
     raise DataError(
-        f"{top / name}: {what} does not exist, neither there nor below "
+        f"{root / name}: {what} does not exist, neither there nor below "
         f"{', '.join(folders[:-1])}; docs/data.md says how to get the data"
     )
 
 
-def _listed(lists: Path, domain: str) -> list[Row]:
-    # Labels are 1 to 7; the folder says the same by name.
+def _listed(lists: Path, domain: str, images: PurePosixPath) -> list[Row]:
     names: dict[Split, str] = {"train": "train", "val": "crossval"}
-    return [
-        Row(path, domain, path.split("/")[-2], path, split)
-        for split, name in names.items()
-        for path, _ in read_image_list(lists / f"{domain}_{name}_kfold.txt")
-        if path != _SPOILT
-    ]
+    rows = []
+    for split, name in names.items():
+        for path, _ in read_image_list(lists / f"{domain}_{name}_kfold.txt"):
+            if path != _SPOILT:
+                # Labels are 1 to 7; the folder says the same by name.
+                file = (images / path).as_posix()
+                rows.append(Row(file, domain, path.split("/")[-2], file, split))
+    return rows

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import Split
-from domainnorm.data.drawings.objects import draw_object
+from domainnorm.data.drawings.objects import STYLES, draw_object
 from domainnorm.data.drawings.shapes import SHAPES
 from domainnorm.data.table import Row
 
@@ -62,3 +62,47 @@ def write_image(file: Path, pixels: NDArray[np.uint8]) -> None:
     stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     _, data = cv2.imencode(file.suffix, stored)
     file.write_bytes(data.tobytes())
+
+
+def write_scenes(
+    root: Path, domain: str, style: str, folders: tuple[str, str], seed: int
+) -> list[Row]:
+    """Draw vehicles and people into ``<domain>/<folders[0]>``, their masks into ``folders[1]``.
+
+    Masks hold 0 for the ground, 1 for vehicles, 2 for people and 255 on outlines of people.
+
+    Returns:
+        One row for each image, with its split; its label is the path of the mask, and four
+        pictures in a row are a group.
+    """
+    rows = []
+    counts: dict[Split, int] = {"train": 12, "val": 8, "test": 8}
+    splits = [split for split, count in counts.items() for _ in range(count)]
+    for number, split in enumerate(splits):
+        name = f"{number:03d}.png"
+        file, mask_file = (f"{domain}/{folder}/{name}" for folder in folders)
+        image, mask = _scene(style, generator_of(seed, file))
+        write_image(root / file, image)
+        write_image(root / mask_file, mask)
+        rows.append(Row(file, domain, mask_file, f"{domain}_{number // 4}", split))
+    return rows
+
+
+def styles_of(domains: Sequence[str]) -> dict[str, str]:
+    """A style for each domain, different ones as long as there are some."""
+    return {domain: list(STYLES)[at % len(STYLES)] for at, domain in enumerate(domains)}
+
+
+def _scene(
+    style: str, generator: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    vehicle = str(generator.choice(["bus", "car", "truck", "train"]))
+    image, parts = draw_object(vehicle, style, generator, 96)
+    mask = (parts > 0).astype(np.uint8)
+    person, body = draw_object("person", style, generator, 48)
+    down, across = 48, int(generator.integers(0, 49))
+    view = (slice(down, down + 48), slice(across, across + 48))
+    outline = cv2.dilate((body > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    image[view] = np.where((body > 0)[..., None], person, image[view])
+    mask[view] = np.where(body > 0, 2, np.where(outline, 255, mask[view]))
+    return image, mask
