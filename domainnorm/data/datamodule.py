@@ -94,6 +94,7 @@ class DomainDataModule(LightningDataModule):
         if both:
             raise DataError(f"unlabelled: {', '.join(both)} also in labelled; choose one")
         self.loading = loading or Loading()
+        self.crop = preprocessing.crop
         self.evaluation_pipeline = Pipeline([], preprocessing.whole())
         self.training_pipelines = self._pipelines(augment or {}, preprocessing)
         self._check_records()

@@ -13,6 +13,13 @@ from .metrics import CalibrationBins as CalibrationBins
 from .metrics import MetricSums as MetricSums
 from .metrics import calibration_bins as calibration_bins
 from .metrics import classification_metrics as classification_metrics
+from .multilabel import MultiLabelPredictions as MultiLabelPredictions
+from .pixels import boundary_counts as boundary_counts
+from .pixels import confusion_counts as confusion_counts
 from .predictions import Predictions as Predictions
+from .segmentation import SegmentationCounts as SegmentationCounts
+from .store import EvaluatedStore as EvaluatedStore
+from .store import MultiLabelStore as MultiLabelStore
 from .store import PredictionStore as PredictionStore
+from .store import SegmentationStore as SegmentationStore
 from .strict_json import write_json as write_json

@@ -6,9 +6,12 @@ import os
 
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation.evaluated import Evaluated, read_kind
+from domainnorm.evaluation.multilabel import MultiLabelPredictions
 from domainnorm.evaluation.predictions import Predictions
+from domainnorm.evaluation.segmentation import SegmentationCounts
 
-_KINDS: dict[str, type[Evaluated]] = {kind.kind: kind for kind in (Predictions,)}
+_CLASSES: tuple[type[Evaluated], ...] = (Predictions, SegmentationCounts, MultiLabelPredictions)
+_KINDS = {one.kind: one for one in _CLASSES}
 
 
 def load_evaluated(path: str | os.PathLike[str]) -> Evaluated:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.evaluation.evaluated import EvaluationError
+from domainnorm.evaluation.ratios import mean_ratio
 
 if TYPE_CHECKING:
     from domainnorm.evaluation.predictions import Predictions
@@ -110,8 +111,8 @@ class MetricSums:
         )
         return {
             "accuracy": hits.sum(dim=0) / total,
-            "balanced_accuracy": _mean_ratio(hits, labels),
-            "macro_f1": _mean_ratio(2 * hits, labels + predicted),
+            "balanced_accuracy": mean_ratio(hits, labels),
+            "macro_f1": mean_ratio(2 * hits, labels + predicted),
             "ece": gaps.abs().sum(dim=0) / total,
             "nll": sums[-1] / total,
         }
@@ -165,13 +166,3 @@ def _bin_of(confidence: Tensor, bins: int) -> Tensor:
     if bins < 1:
         raise EvaluationError(f"metrics: bins={bins}, expected a positive number of bins")
     return torch.bucketize(confidence, torch.arange(1, bins, dtype=torch.float64) / bins)
-
-
-def _mean_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Mean over the classes (K, B) whose denominator is positive.
-
-    A class without samples has no recall. torchmetrics calls it 0 once it is predicted by mistake.
-    """
-    present = denominator > 0
-    ratio = torch.where(present, numerator / denominator.clamp(min=1e-300), 0.0)
-    return ratio.sum(dim=0) / present.sum(dim=0)

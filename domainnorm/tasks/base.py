@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from domainnorm.backbones import DomainModel
-from domainnorm.evaluation import Evaluated
 
 
 class Task(nn.Module, abc.ABC):
@@ -68,13 +67,15 @@ class Task(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def store(self) -> Metric:
-        """A fresh metric that collects ``update(logits, target, index)`` for `metrics`."""
+        """A fresh metric that collects ``update(logits, target, index)``.
+
+        Its ``compute`` returns what `Evaluated` describes.
+        """
 
     @abc.abstractmethod
-    def metrics(self, evaluated: Evaluated, bins: int = 15) -> dict[str, float]:
-        """Metrics of what a store has collected.
+    def metric_options(self, bins: int = 15) -> dict[str, Any]:
+        """Options of the metrics of what `store` collects, see `Evaluated.metrics`.
 
         Args:
-            evaluated: What the store's ``compute`` returned.
             bins: Bins of the calibration error, where the task has one.
         """

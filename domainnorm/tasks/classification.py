@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from domainnorm.backbones import create_model
-from domainnorm.evaluation import Evaluated, PredictionStore
+from domainnorm.evaluation import PredictionStore
 from domainnorm.registry import register
 from domainnorm.tasks.base import Task
 
@@ -74,6 +74,6 @@ class Classification(Task):
         """Collects probabilities and targets."""
         return PredictionStore()
 
-    def metrics(self, evaluated: Evaluated, bins: int = 15) -> dict[str, float]:
-        """See `domainnorm.evaluation.classification_metrics`."""
-        return evaluated.metrics(bins=bins)
+    def metric_options(self, bins: int = 15) -> dict[str, Any]:
+        """The bins of the calibration error."""
+        return {"bins": bins}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -52,16 +51,14 @@ def create_segmentation_model(
     decoder: str = "unet",
     width: int = 128,
     where: str | Sequence[str] = "all",
-    pretrained: bool = False,
-    weights: str | Path | None = None,
     unseen: Any = "error",
     **options: Any,
 ) -> DomainModel:
     """Create a segmentation network over a timm encoder and convert the norms of both its parts.
 
     The outputs have the size of the input. ``where`` and rules know the parts of the network:
-    ``where="encoder"``, ``norm={"encoder": "cin", "decoder": "dsbn"}``; ``early`` and ``late`` go by
-    the feature maps of the encoder, the decoder being ``late``.
+    ``where="encoder"``, ``norm={"encoder": "cin", "decoder": "dsbn"}``; ``early`` and ``late`` go
+    by the feature maps of the encoder, the decoder being ``late``.
 
     Args:
         name: A timm architecture, with an optional tag.
@@ -72,10 +69,9 @@ def create_segmentation_model(
             encoders with feature maps of several sizes, ``dpt`` for plain vision transformers.
         width: Channels of the decoder where it is widest.
         where: See `domainnorm.convert_norms`.
-        pretrained: Of the encoder, see `domainnorm.create_model`.
-        weights: Of the encoder, see `domainnorm.create_model`.
         unseen: See `domainnorm.DomainModel`.
-        **options: Further keywords of `timm.create_model` for the encoder.
+        **options: Of the encoder: ``pretrained`` and ``weights``, see `domainnorm.create_model`,
+            and keywords of `timm.create_model`.
 
     Shape:
         - image: (N, 3, H, W), H and W multiples of `size_multiple`
@@ -91,7 +87,7 @@ def create_segmentation_model(
     if width < 1:
         raise ConversionError(f"task.width: {width}, expected 1 or more")
     build = partial(_build, decoder=decoder, num_classes=num_classes, width=width)
-    network = create_network(name, build, pretrained=pretrained, weights=weights, **options)
+    network = create_network(name, build, **options)
     example = example_image(network, **options)
     return convert_norms(network, norm, domains, where=where, example=example, unseen=unseen)
 
@@ -100,7 +96,8 @@ def size_multiple(network: nn.Module) -> int:
     """What height and width of images must be multiples of; 1 for any size."""
     if not getattr(network, "requires_divisible_input_shape", False):
         return 1
-    return int(network.encoder.output_stride)  # type: ignore[union-attr]
+    encoder: Any = network.encoder
+    return int(encoder.output_stride)
 
 
 def _build(

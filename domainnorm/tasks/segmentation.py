@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from domainnorm.backbones import DomainModel, tiled_inference
 from domainnorm.errors import DataError, DomainNormError
-from domainnorm.evaluation import Evaluated, SegmentationStore
+from domainnorm.evaluation import SegmentationStore
 from domainnorm.losses import dice_loss, focal_loss
 from domainnorm.registry import register
 from domainnorm.tasks.base import Task
@@ -36,7 +36,6 @@ class Segmentation(Task):
         ce_weight: Of the cross-entropy.
         dice_weight: Of `dice_loss`.
         focal_weight: Of `focal_loss`.
-        label_smoothing: Of the cross-entropy, in [0, 1).
         overlap: Share of a window that it has in common with the next one, in [0, 1).
         flips: Average the probabilities of an image and its mirror image, in evaluation.
 
@@ -56,7 +55,6 @@ class Segmentation(Task):
         ce_weight: float = 1.0,
         dice_weight: float = 0.0,
         focal_weight: float = 0.0,
-        label_smoothing: float = 0.0,
         overlap: float = 0.5,
         flips: bool = False,
     ) -> None:
@@ -72,7 +70,6 @@ class Segmentation(Task):
         self.decoder = decoder
         self.width = width
         self.weights = weights
-        self.label_smoothing = label_smoothing
         self.overlap = overlap
         self.flips = flips
         self.window: tuple[int, int] | None = None
@@ -115,9 +112,7 @@ class Segmentation(Task):
         logits = logits.float()
         total = logits.new_zeros(())
         if self.weights["ce"]:
-            smoothing = self.label_smoothing
-            entropy = F.cross_entropy(logits, target, ignore_index=-1, label_smoothing=smoothing)
-            total = total + self.weights["ce"] * entropy
+            total = total + self.weights["ce"] * F.cross_entropy(logits, target, ignore_index=-1)
         if self.weights["dice"]:
             total = total + self.weights["dice"] * dice_loss(logits, target)
         if self.weights["focal"]:
@@ -148,6 +143,6 @@ class Segmentation(Task):
         """Collects counts of pixels for each image."""
         return SegmentationStore(len(self.class_names))
 
-    def metrics(self, evaluated: Evaluated, bins: int = 15) -> dict[str, float]:
-        """See `domainnorm.evaluation.SegmentationCounts`; there is no calibration error."""
-        return evaluated.metrics(class_names=self.class_names)
+    def metric_options(self, bins: int = 15) -> dict[str, Any]:
+        """The names of the classes; there is no calibration error."""
+        return {"class_names": self.class_names}

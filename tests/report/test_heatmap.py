@@ -32,11 +32,6 @@ def test_matrix_with_missing_cells_is_drawn(tmp_path: Path, predictions: Predict
     assert is_png(tmp_path / "map.png")
 
 
-def test_empty_matrix_is_drawn(tmp_path: Path) -> None:
-    save_heatmap(CrossDomainMatrix(["a"], ["b"]), "accuracy", tmp_path / "map.png")
-    assert is_png(tmp_path / "map.png")
-
-
 def test_long_names_with_dollar_signs_are_drawn(tmp_path: Path, predictions: Predictions) -> None:
     names = ["a hospital with a very long name", "another $x_{1 hospital", "c"]
     save_heatmap(filled(names, predictions), "accuracy", tmp_path / "map.png")

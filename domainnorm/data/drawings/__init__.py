@@ -1,1 +1,1 @@
-"""Procedural drawings: what samples of datasets are made of."""
+"""Procedural pictures that small samples of datasets are made of."""
