@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from domainnorm.data.dataset import Record
-from domainnorm.data.driving import check_masks, found, image_size, with_split
+from domainnorm.data.driving import check_masks, draw_scenes, found
 from domainnorm.errors import DataError
 
 
@@ -36,26 +36,24 @@ def test_missing_mask_is_named_with_its_image(tmp_path):
         check_masks(tmp_path, pair, "*.png")
 
 
-def test_groups_stay_whole():
-    splits: dict[str, set[str]] = {}
-    for record in with_split(records("day"), "val", 0.3, 0):
-        splits.setdefault(record.group, set()).add(record.split)
-    assert all(len(of_group) == 1 for of_group in splits.values())
+def test_remains_of_archives_are_no_files(tmp_path):
+    for name in ("a.png", "._a.png"):
+        (tmp_path / name).touch()
+    assert found(tmp_path, "*.png") == ["a.png"]
 
 
-def test_fraction_is_moved():
-    counts = Counter(record.split for record in with_split(records("day"), "val", 0.3, 0))
+def test_fraction_of_the_scenes_is_moved():
+    counts = Counter(record.split for record in draw_scenes(records("day"), 0.3, 0))
     assert counts == {"train": 21, "val": 9}
 
 
-def test_scenes_move_together_in_all_domains_of_a_stratum():
-    clear = with_split(records("clear"), "val", 0.3, 5, stratum="scenes")
-    both = with_split([*records("fog"), *records("haze")], "val", 0.3, 5, stratum="scenes")
+def test_scenes_move_together_in_all_domains_and_datasets():
+    clear = draw_scenes(records("clear"), 0.3, 5)
+    both = draw_scenes([*records("fog"), *records("haze")], 0.3, 5)
     moved = {record.group for record in clear if record.split == "val"}
     assert {record.group for record in both if record.split == "val"} == moved
 
 
-def test_size_of_what_is_no_image_is_refused(tmp_path):
-    (tmp_path / "a.png").write_text("no image")
-    with pytest.raises(DataError, match=r"a\.png: not a readable image"):
-        image_size(tmp_path / "a.png")
+def test_fraction_out_of_range_names_its_key():
+    with pytest.raises(DataError, match=r"^data\.val_fraction: 1, expected"):
+        draw_scenes(records("day"), 1, 0)
