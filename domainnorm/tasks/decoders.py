@@ -8,10 +8,20 @@ from functools import partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
+from segmentation_models_pytorch.decoders.upernet.decoder import LayerNorm2d
 from torch import nn
 
-from domainnorm.backbones import DomainModel, convert_norms, create_network, example_image
+from domainnorm.backbones import (
+    DomainModel,
+    convert_norms,
+    create_network,
+    example_image,
+    register_norm_class,
+)
 from domainnorm.errors import ConversionError, unknown
+
+# Of UPerNet's decoder: layer norm over the channels of maps, like timm's class of that name.
+register_norm_class(LayerNorm2d, "layer", axes=2)
 
 _HALVINGS = 5  # a Unet doubles the size of its maps five times
 
@@ -24,10 +34,7 @@ DECODERS: dict[str, tuple[type[nn.Module], Callable[[int], dict[str, Any]]]] = {
     "unet": (smp.Unet, _unet),
     "fpn": (
         smp.FPN,
-        lambda width: {
-            "decoder_pyramid_channels": width,
-            "decoder_segmentation_channels": max(1, width // 2),
-        },
+        lambda width: {"decoder_pyramid_channels": width, "decoder_segmentation_channels": width},
     ),
     "deeplabv3plus": (smp.DeepLabV3Plus, lambda width: {"decoder_channels": width}),
     "segformer": (smp.Segformer, lambda width: {"decoder_segmentation_channels": width}),
@@ -67,7 +74,8 @@ def create_segmentation_model(
         domains: Names of the domains.
         decoder: One of ``unet``, ``fpn``, ``deeplabv3plus``, ``segformer``, ``upernet`` for
             encoders with feature maps of several sizes, ``dpt`` for plain vision transformers.
-        width: Channels of the decoder where it is widest.
+        width: Channels of the decoder where it is widest; a multiple of 32 for ``fpn``, whose group
+            norms have 32 groups.
         where: See `domainnorm.convert_norms`.
         unseen: See `domainnorm.DomainModel`.
         **options: Of the encoder: ``pretrained`` and ``weights``, see `domainnorm.create_model`,
@@ -84,8 +92,9 @@ def create_segmentation_model(
     """
     if decoder not in DECODERS:
         raise ConversionError(f"task.decoder: {unknown('decoder', decoder, DECODERS)}")
-    if width < 1:
-        raise ConversionError(f"task.width: {width}, expected 1 or more")
+    step = 32 if decoder == "fpn" else 1
+    if width < 1 or width % step:
+        raise ConversionError(f"task.width: {width}, decoder '{decoder}' takes multiples of {step}")
     build = partial(_build, decoder=decoder, num_classes=num_classes, width=width)
     network = create_network(name, build, **options)
     example = example_image(network, **options)
