@@ -9,13 +9,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
 from domainnorm.data.decode import read_mask
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.label_sets import Colour, Lookup, label_set, mapping
-from domainnorm.data.splits import cut
+from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
 
@@ -82,26 +81,15 @@ class DrivingDataset(FileDataset):
                 )
 
 
-def image_size(file: Path) -> tuple[int, int]:
-    """Height and width of an image, from its header.
-
-    Raises:
-        DataError: The file is missing or no image.
-    """
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise DataError(f"{file}: not a readable image ({error}); replace the file") from error
-
-
 def found(root: Path, pattern: str) -> list[str]:
     """Paths below ``root`` that match ``pattern``, relative to it, sorted.
 
     Raises:
         DataError: There is none.
     """
-    files = sorted(file.relative_to(root).as_posix() for file in root.glob(pattern))
+    # Files that start with a dot are remains of archives made on a Mac (._image.png).
+    matches = (file for file in root.glob(pattern) if file.name[0] != ".")
+    files = sorted(file.relative_to(root).as_posix() for file in matches)
     if not files:
         raise DataError(f"{root}: no file {pattern}; {PAGE} says what to download and unpack")
     return files
@@ -129,22 +117,21 @@ def check_masks(root: Path, records: Sequence[Record], pattern: str) -> None:
         )
 
 
-def with_split(
-    records: Sequence[Record], split: str, fraction: float, seed: int, stratum: str | None = None
-) -> list[Record]:
-    """Move a fraction of the training groups into another split; see `domainnorm.data.splits.cut`.
+def draw_scenes(records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+    """Move whole groups from ``train`` to ``val``, drawn from all domains together.
+
+    The draw depends on the groups alone, so that a scene is in the same split in all its domains,
+    and in all datasets that have the same scenes.
 
     Args:
         records: Images of all domains.
-        split: ``val`` or ``test``.
         fraction: Share of the training images to move, in (0, 1).
         seed: Seed of the draw.
-        stratum: Draw from all domains together, under this name, instead of from each; images
-            of one scene in several domains, or in several datasets, then move together.
+
+    Raises:
+        DataError: The fraction is out of range.
     """
-    rows = [
-        Row(record.file, stratum or record.domain, "", record.group, record.split)
-        for record in records
-    ]
-    moved = cut(rows, "test" if split == "test" else "val", fraction, seed)
-    return [replace(record, split=row.split) for record, row in zip(records, moved, strict=True)]
+    check_fraction("data.val_fraction", fraction)
+    rows = [Row(record.file, "scenes", "", record.group, record.split) for record in records]
+    drawn = cut(rows, "val", fraction, seed)
+    return [replace(record, split=row.split) for record, row in zip(records, drawn, strict=True)]

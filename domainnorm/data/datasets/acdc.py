@@ -10,9 +10,9 @@ import numpy as np
 from domainnorm.data.dataset import UNLABELLED, Record, Split
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found, with_split
+from domainnorm.data.driving import DrivingDataset, check_masks, found
 from domainnorm.data.label_sets import TRAIN_IDS
-from domainnorm.data.splits import check_fraction
+from domainnorm.data.official import draw_validation
 from domainnorm.registry import register
 
 CONDITIONS = ["fog", "night", "rain", "snow"]
@@ -57,7 +57,6 @@ class ACDC(DrivingDataset):
         val_fraction: float = 0.2,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.val_fraction", val_fraction)
         super().__init__(root, classes, TRAIN_IDS)
         records = [
             _record(file, condition, split)
@@ -66,7 +65,7 @@ class ACDC(DrivingDataset):
             for file in found(self.root, f"rgb_anon/{condition}/{official}/*/*_rgb_anon.png")
         ]
         check_masks(self.root, records, "gt/*/*/*/*_gt_labelTrainIds.png")
-        self.keep(with_split(records, "val", val_fraction, split_seed), domains, CONDITIONS)
+        self.keep(draw_validation(records, val_fraction, split_seed), domains, CONDITIONS)
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

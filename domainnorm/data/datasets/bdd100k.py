@@ -9,9 +9,9 @@ from typing import Any, Literal
 from domainnorm.data.dataset import UNLABELLED, Record, Split
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found, with_split
+from domainnorm.data.driving import DrivingDataset, check_masks, found
 from domainnorm.data.label_sets import TRAIN_IDS
-from domainnorm.data.splits import check_fraction
+from domainnorm.data.official import draw_validation
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -78,7 +78,6 @@ class BDD100K(DrivingDataset):
         val_fraction: float = 0.2,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.val_fraction", val_fraction)
         super().__init__(root, classes, TRAIN_IDS)
         attributes = _attributes(self.root)
         records = [
@@ -87,7 +86,7 @@ class BDD100K(DrivingDataset):
             for file in found(self.root, f"images/10k/{official}/*.jpg")
         ]
         check_masks(self.root, records, "labels/sem_seg/masks/*/*.png")
-        records = with_split(records, "val", val_fraction, split_seed)
+        records = draw_validation(records, val_fraction, split_seed)
         present = {record.domain for record in records}
         known = [name for name in DOMAINS[by] if name in present or name in (domains or ())]
         self.keep(records, domains, known)

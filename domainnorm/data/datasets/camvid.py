@@ -13,7 +13,7 @@ from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
 from domainnorm.data.decode import read_image, read_mask
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import PAGE, DrivingDataset, check_masks, found, with_split
+from domainnorm.data.driving import PAGE, DrivingDataset, check_masks, found
 from domainnorm.data.label_sets import (
     CITYSCAPES19,
     Colour,
@@ -22,7 +22,7 @@ from domainnorm.data.label_sets import (
     lookup,
     mapping,
 )
-from domainnorm.data.splits import check_fraction
+from domainnorm.data.official import draw_validation
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -107,15 +107,12 @@ class CamVid(DrivingDataset):
         val_fraction: float = 0.2,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.val_fraction", val_fraction)
         super().__init__(root, classes, lookup({n: n for n in range(11)}), "camvid11")
         self.coloured = (self.root / "701_StillsRaw_full").is_dir()
         if self.coloured:
             self.mask_lookup = _palette_lookup(classes)
         records = self._stills() if self.coloured else self._prepared()
-        at_dusk = [record for record in records if record.domain == "dusk"]
-        by_day = [record for record in records if record.domain == "day"]
-        self.keep(by_day + with_split(at_dusk, "val", val_fraction, split_seed), domains, DOMAINS)
+        self.keep(draw_validation(records, val_fraction, split_seed), domains, DOMAINS)
 
     def _stills(self) -> list[Record]:
         records = [

@@ -10,9 +10,8 @@ from domainnorm.data.dataset import UNLABELLED, Record, Split
 from domainnorm.data.drawings.canvas import Scene
 from domainnorm.data.drawings.street_files import inverted, streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found, with_split
+from domainnorm.data.driving import DrivingDataset, check_masks, draw_scenes, found
 from domainnorm.data.label_sets import CITYSCAPES_IDS
-from domainnorm.data.splits import check_fraction
 from domainnorm.registry import register
 
 DOMAIN = "cityscapes"
@@ -56,7 +55,6 @@ class Cityscapes(DrivingDataset):
         val_fraction: float = 0.2,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.val_fraction", val_fraction)
         super().__init__(root, classes, CITYSCAPES_IDS)
         records = [
             record(file, DOMAIN, split)
@@ -64,7 +62,7 @@ class Cityscapes(DrivingDataset):
             for file in found(self.root, f"leftImg8bit/{official}/*/*_leftImg8bit.png")
         ]
         check_masks(self.root, records, MASKS)
-        records = with_split(records, "val", val_fraction, split_seed, stratum=DOMAIN)
+        records = draw_scenes(records, val_fraction, split_seed)
         self.keep(records, domains, [DOMAIN])
 
     @classmethod

@@ -8,9 +8,9 @@ from typing import Literal
 from domainnorm.data.dataset import UNLABELLED, Record
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found, with_split
+from domainnorm.data.driving import DrivingDataset, check_masks, found
 from domainnorm.data.label_sets import TRAIN_IDS
-from domainnorm.data.splits import check_fraction
+from domainnorm.data.official import draw_validation
 from domainnorm.registry import register
 
 HOURS = {"day": "day", "twilight": "dusk", "night": "night"}  # and how samples are drawn
@@ -56,7 +56,6 @@ class DarkZurich(DrivingDataset):
         val_fraction: float = 0.2,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.val_fraction", val_fraction)
         super().__init__(root, classes, TRAIN_IDS)
         records = [
             _record(file, hour)
@@ -68,7 +67,7 @@ class DarkZurich(DrivingDataset):
             for file in found(self.root, "rgb_anon/val/night/*/*_rgb_anon.png")
         ]
         check_masks(self.root, records, "gt/val/night/*/*_gt_labelTrainIds.png")
-        self.keep(with_split(records, "val", val_fraction, split_seed), domains, list(HOURS))
+        self.keep(draw_validation(records, val_fraction, split_seed), domains, list(HOURS))
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

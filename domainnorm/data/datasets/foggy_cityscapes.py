@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from domainnorm.data.datasets.cityscapes import DOMAIN, MASKS, OFFICIAL, record, write_masks
+from domainnorm.data.datasets.cityscapes import MASKS, OFFICIAL, record, write_masks
 from domainnorm.data.drawings.street_files import write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found, with_split
+from domainnorm.data.driving import DrivingDataset, check_masks, draw_scenes, found
 from domainnorm.data.label_sets import CITYSCAPES_IDS
-from domainnorm.data.splits import check_fraction
 from domainnorm.registry import register
 
 # Attenuation of light per metre: visibility of about 600, 300 and 150 m.
@@ -55,7 +54,6 @@ class FoggyCityscapes(DrivingDataset):
         val_fraction: float = 0.2,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.val_fraction", val_fraction)
         super().__init__(root, classes, CITYSCAPES_IDS)
         records = [
             record(file, domain, split, beta=str(beta))
@@ -64,7 +62,7 @@ class FoggyCityscapes(DrivingDataset):
             for file in found(self.root, f"leftImg8bit_foggy/{official}/*/*_foggy_{domain}.png")
         ]
         check_masks(self.root, records, MASKS)
-        records = with_split(records, "val", val_fraction, split_seed, stratum=DOMAIN)
+        records = draw_scenes(records, val_fraction, split_seed)
         self.keep(records, domains, list(BETAS))
 
     @classmethod

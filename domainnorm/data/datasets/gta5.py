@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, VOID, Record
+from domainnorm.data.decode import read_size
 from domainnorm.data.drawings.street_files import inverted, streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found, image_size, with_split
+from domainnorm.data.driving import DrivingDataset, check_masks, found
 from domainnorm.data.label_sets import CITYSCAPES_IDS
-from domainnorm.data.splits import check_fraction
+from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.registry import register
 
 DOMAIN = "gta5"
@@ -60,13 +61,11 @@ class GTA5(DrivingDataset):
         val_fraction: float = 0.05,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.test_fraction", test_fraction)
-        check_fraction("data.val_fraction", val_fraction)
         super().__init__(root, classes, CITYSCAPES_IDS)
         records = [_record(file) for file in found(self.root, "images/*.png")]
         check_masks(self.root, records, "labels/*.png")
-        records = with_split(records, "test", test_fraction, split_seed)
-        self.keep(with_split(records, "val", val_fraction, split_seed), domains, [DOMAIN])
+        records = draw_test(records, test_fraction, split_seed)
+        self.keep(draw_validation(records, val_fraction, split_seed), domains, [DOMAIN])
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
@@ -75,7 +74,7 @@ class GTA5(DrivingDataset):
             DataError: The record has no mask or a file cannot be read.
         """
         mask = super().mask(index)
-        size = image_size(self.root / self.records[index].file)
+        size = read_size(self.root / self.records[index].file)
         return mask if mask.shape == size else np.full(size, VOID, np.uint8)
 
     @classmethod

@@ -15,9 +15,9 @@ from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
 from domainnorm.data.drawings.canvas import Scene
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found, with_split
+from domainnorm.data.driving import DrivingDataset, check_masks, found
 from domainnorm.data.label_sets import CITYSCAPES19, TRAIN_IDS
-from domainnorm.data.splits import check_fraction
+from domainnorm.data.official import draw_validation
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -95,7 +95,6 @@ class IDD(DrivingDataset):
         val_fraction: float = 0.2,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.val_fraction", val_fraction)
         super().__init__(root, classes, TRAIN_IDS)
         records = [
             _record(file, split)
@@ -103,7 +102,7 @@ class IDD(DrivingDataset):
             for file in found(self.root, f"leftImg8bit/{official}/*/*_leftImg8bit.*")
         ]
         check_masks(self.root, records, "gtFine/*/*/*_gtFine_polygons.json")
-        self.keep(with_split(records, "val", val_fraction, split_seed), domains, [DOMAIN])
+        self.keep(draw_validation(records, val_fraction, split_seed), domains, [DOMAIN])
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """Classes of ``cityscapes19``, painted polygon by polygon, (H, W).

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import UNLABELLED, Record
 from domainnorm.data.drawings.street_files import inverted, streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found, with_split
+from domainnorm.data.driving import DrivingDataset, check_masks, found
 from domainnorm.data.label_sets import CITYSCAPES19, lookup
-from domainnorm.data.splits import check_fraction
+from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -85,16 +85,14 @@ class Synthia(DrivingDataset):
         val_fraction: float = 0.05,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.test_fraction", test_fraction)
-        check_fraction("data.val_fraction", val_fraction)
         super().__init__(root, classes, IDS)
         records = [
             Record(file, DOMAIN, UNLABELLED, file, "train", file.replace("RGB/", "GT/LABELS/", 1))
             for file in found(self.root, "RGB/*.png")
         ]
         check_masks(self.root, records, "GT/LABELS/*.png")
-        records = with_split(records, "test", test_fraction, split_seed)
-        self.keep(with_split(records, "val", val_fraction, split_seed), domains, [DOMAIN])
+        records = draw_test(records, test_fraction, split_seed)
+        self.keep(draw_validation(records, val_fraction, split_seed), domains, [DOMAIN])
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """The first channel of a label file, (H, W).
