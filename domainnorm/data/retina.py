@@ -50,6 +50,7 @@ class VesselDataset(FileDataset, abc.ABC):
         self.class_names = ["background", "vessel"]
         self.domain_names = select_domains(DOMAIN_KEYS, domains, [self.domain])
         self.fov = fov
+        self.split_seed = split_seed
         self.records = draw_validation(self._listed(), val_fraction, split_seed)
 
     @property

@@ -48,7 +48,7 @@ class Drive(VesselDataset):
     def _listed(self) -> list[Record]:
         training = self._half("training", "train")
         if self._split == "training":
-            return draw_test(training, 0.3, 0)
+            return draw_test(training, 0.3, self.split_seed)
         if not (self.root / "test/1st_manual").is_dir():
             raise DataError(
                 f"{self.root / 'test/1st_manual'}: no such folder; the present download withholds "
