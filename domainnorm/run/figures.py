@@ -12,6 +12,7 @@ from domainnorm.report import (
     save_curves,
     save_results_bars,
 )
+from domainnorm.run.overlays import save_run_overlays
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 
@@ -19,9 +20,9 @@ _IMAGES = 8
 
 
 def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
-    """Draw images of each domain, results, learning curves and confusions into ``figures/``.
+    """Draw images of each domain, results, learning curves, confusions and masks into ``figures/``.
 
-    Curves and confusions are those of the first seed.
+    Curves, confusions and masks are those of the first seed.
 
     Args:
         parts: The run's recipe and dataset.
@@ -43,8 +44,7 @@ def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
         if (place / "log.csv").exists():
             save_curves(place / "log.csv", figures / f"curves_{name}.png")
         if stage.method.name == parts.recipe.method.name:
-            classes = parts.dataset.class_names
-            save_confusions(_predictions(stage, place), classes, figures / f"confusion_{name}.png")
+            _save_predictions(parts, stage, folder, name)
 
 
 def save_domains(parts: Parts, path: Path) -> None:
@@ -59,6 +59,22 @@ def save_domains(parts: Parts, path: Path) -> None:
         step = max(1, len(found) // _IMAGES)
         rows[domain] = [parts.dataset.image(index) for index in found[::step][:_IMAGES]]
     save_contact_sheet(rows, path, parts.recipe.name)
+
+
+def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> None:
+    """Draw what the recipe's method says: confusions of classes, and masks over images."""
+    figures, task = folder / "figures", parts.dataset.task
+    if task != "multilabel":  # findings do not exclude each other
+        classes = parts.dataset.class_names
+        predictions = _predictions(stage, folder / stage.key)
+        save_confusions(predictions, classes, figures / f"confusion_{name}.png")
+    if task == "segmentation":
+        own = [
+            other
+            for other in plan_stages(parts.recipe)
+            if (other.roles, other.seed) == (stage.roles, stage.seed)
+        ]
+        save_run_overlays(parts, own, folder, figures / f"overlays_{name}.png")
 
 
 def _predictions(stage: Stage, place: Path) -> dict[str, Evaluated]:

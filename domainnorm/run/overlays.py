@@ -1,0 +1,72 @@
+"""Masks of a few test images of a finished run, before and after adaptation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from domainnorm.report import Overlay, save_overlays
+from domainnorm.run.parts import Parts
+from domainnorm.run.plan import SOURCE_ONLY, Stage
+from domainnorm.run.stage import WEIGHTS, Bench, set_up
+
+_IMAGES = 3  # of each domain
+
+
+def save_run_overlays(parts: Parts, stages: list[Stage], folder: Path, path: Path) -> None:
+    """Draw image, truth and predictions of some test images of each domain.
+
+    Args:
+        parts: The run's recipe and dataset.
+        stages: Stages of one transfer and one seed; the source model and the recipe's method are
+            shown.
+        folder: Run folder.
+        path: File to write.
+    """
+    shown = dict.fromkeys((SOURCE_ONLY, parts.recipe.method.name))
+    finished = {
+        stage.method.name: set_up(parts, stage, folder, finished=True)
+        for stage in stages
+        if stage.method.name in shown and (folder / stage.key / WEIGHTS).exists()
+    }
+    benches = {name: finished[name] for name in shown if name in finished}
+    if not benches:
+        return
+    domains = stages[0].roles.all
+    rows = [
+        _row(benches, index)
+        for domain in domains
+        for index in _chosen(parts, domain)
+        if parts.dataset.records[index].mask is not None
+    ]
+    dataset, title = parts.dataset, f"{parts.recipe.name}: {stages[0].transfer}"
+    save_overlays(rows, path, dataset.class_names, dataset.class_colours, title)
+
+
+def _chosen(parts: Parts, domain: str) -> list[int]:
+    """Test images of a domain, evenly over its list."""
+    found = [
+        index
+        for index, record in enumerate(parts.dataset.records)
+        if record.domain == domain and record.split == "test"
+    ]
+    return found[:: max(1, len(found) // _IMAGES)][:_IMAGES]
+
+
+def _row(benches: dict[str, Bench], index: int) -> Overlay:
+    """One image as the models see it, with what they say."""
+    one = next(iter(benches.values()))
+    dataset, preprocessing = one.data.dataset, one.data.evaluation_pipeline.preprocessing
+    pixels, truth = dataset.image(index), dataset.mask(index)
+    image, _ = preprocessing.pair(pixels, None)
+    domain = dataset.records[index].domain
+    predictions = {}
+    for name, bench in benches.items():
+        model = bench.method.model.eval()
+        label = torch.tensor([model.domain_names.index(domain)])
+        with torch.no_grad():
+            logits = bench.method.task.predict(model, image[None], label)
+        predictions[name] = logits[0].argmax(0).numpy()
+    fitted = preprocessing.fitted
+    return Overlay(fitted(pixels), fitted(truth, is_mask=True), predictions, domain)
