@@ -179,7 +179,8 @@ def _check(
         )
     if any(not 0 <= shared < side for side, shared in zip(tile, overlap, strict=True)):
         raise DomainNormError(
-            f"tiled_inference: tile={_either(tile)}, overlap={_either(overlap)}; expected 0 <= overlap < tile"
+            f"tiled_inference: tile={_either(tile)}, overlap={_either(overlap)}; "
+            "expected 0 <= overlap < tile"
         )
     for name, value in (("batch_size", batch_size), ("thumbnail_size", thumbnail_size)):
         if value is not None and value < 1:

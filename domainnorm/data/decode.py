@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from domainnorm.errors import DataError
 
@@ -44,6 +44,21 @@ def read_image(file: Path) -> NDArray[np.uint8]:
             f"{file}: pixels are {image.dtype}, expected 8-bit or 16-bit integers; convert the file"
         )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def read_size(file: Path) -> tuple[int, int]:
+    """Height and width of what `read_image` gives, from the header of the file alone.
+
+    Raises:
+        DataError: The file is missing or no image.
+    """
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: not a readable image ({error}); replace the file") from error
+    return (width, height) if turned else (height, width)
 
 
 def read_mask(file: Path) -> NDArray[np.uint8]:

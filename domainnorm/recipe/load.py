@@ -91,11 +91,11 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     check_domains(transfers, problems, listed=bool(data["transfers"]))
     for key in ("image_size", "crop_size"):
         check_size(f"data.{key}", data[key], problems)
-    task = read_named(tree.get("task"), TASKS, "task", problems)
-    check_task(task, dataset, problems)
     method = read_named(tree.get("method"), METHODS, "method", problems)
     compare = _read_compare(tree, method, transfers, problems)
     check_methods(method, compare, transfers, problems)
+    task = read_named(tree.get("task"), TASKS, "task", problems)
+    check_task(task, dataset, problems)
     return {
         "task": task,
         "backbone": None if problems.among("backbone") else BackboneConfig(**backbone),

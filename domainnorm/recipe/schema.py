@@ -68,8 +68,8 @@ class DataConfig:
         image_size: Pixels: one number or ``[height, width]``; null is the backbone's own.
         crop_size: Pixels of random training crops for segmentation, which are also the windows
             of evaluation: one number or ``[height, width]``; null trains on whole images.
-        fit: How an image of another shape fits into ``image_size``: ``cover`` cuts off what is over,
-            ``pad`` adds a border without labels, ``stretch`` distorts.
+        fit: How an image of another shape fits into ``image_size``: ``cover`` cuts off what is
+            over, ``pad`` adds a border without labels, ``stretch`` distorts.
         batch_size: Images per training batch, all domains together.
         eval_batch_size: Images per batch in validation and test.
         num_workers: Processes that read images; 0 reads them in the training process.

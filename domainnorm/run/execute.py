@@ -88,7 +88,9 @@ def carry_out(parts: Parts, folder: Path) -> None:
         done = run_stage(parts, stage, folder)
         results += done
         _write(results, folder, parts.metric)
-        console.print(f"      {_outcome(done, parts.metric)}  ({time.perf_counter() - started:.0f} s)")
+        console.print(
+            f"      {_outcome(done, parts.metric)}  ({time.perf_counter() - started:.0f} s)"
+        )
     save_run_figures(parts, results, folder)
     console.print(results_table(results, parts.metric))
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
+from segmentation_models_pytorch.decoders.upernet.decoder import LayerNorm2d
 from torch import nn
 
-from domainnorm.backbones import DomainModel, convert_norms, create_network, example_image
+from domainnorm.backbones import (
+    DomainModel,
+    convert_norms,
+    create_network,
+    example_image,
+    register_norm_class,
+)
 from domainnorm.errors import ConversionError, unknown
+
+# Of UPerNet's decoder: layer norm over the channels of maps, like timm's class of that name.
+register_norm_class(LayerNorm2d, "layer", axes=2)
 
 _HALVINGS = 5  # a Unet doubles the size of its maps five times
 
@@ -25,10 +34,7 @@ DECODERS: dict[str, tuple[type[nn.Module], Callable[[int], dict[str, Any]]]] = {
     "unet": (smp.Unet, _unet),
     "fpn": (
         smp.FPN,
-        lambda width: {
-            "decoder_pyramid_channels": width,
-            "decoder_segmentation_channels": max(1, width // 2),
-        },
+        lambda width: {"decoder_pyramid_channels": width, "decoder_segmentation_channels": width},
     ),
     "deeplabv3plus": (smp.DeepLabV3Plus, lambda width: {"decoder_channels": width}),
     "segformer": (smp.Segformer, lambda width: {"decoder_segmentation_channels": width}),
@@ -52,16 +58,14 @@ def create_segmentation_model(
     decoder: str = "unet",
     width: int = 128,
     where: str | Sequence[str] = "all",
-    pretrained: bool = False,
-    weights: str | Path | None = None,
     unseen: Any = "error",
     **options: Any,
 ) -> DomainModel:
     """Create a segmentation network over a timm encoder and convert the norms of both its parts.
 
     The outputs have the size of the input. ``where`` and rules know the parts of the network:
-    ``where="encoder"``, ``norm={"encoder": "cin", "decoder": "dsbn"}``; ``early`` and ``late`` go by
-    the feature maps of the encoder, the decoder being ``late``.
+    ``where="encoder"``, ``norm={"encoder": "cin", "decoder": "dsbn"}``; ``early`` and ``late`` go
+    by the feature maps of the encoder, the decoder being ``late``.
 
     Args:
         name: A timm architecture, with an optional tag.
@@ -70,12 +74,12 @@ def create_segmentation_model(
         domains: Names of the domains.
         decoder: One of ``unet``, ``fpn``, ``deeplabv3plus``, ``segformer``, ``upernet`` for
             encoders with feature maps of several sizes, ``dpt`` for plain vision transformers.
-        width: Channels of the decoder where it is widest.
+        width: Channels of the decoder where it is widest; a multiple of 32 for ``fpn``, whose group
+            norms have 32 groups.
         where: See `domainnorm.convert_norms`.
-        pretrained: Of the encoder, see `domainnorm.create_model`.
-        weights: Of the encoder, see `domainnorm.create_model`.
         unseen: See `domainnorm.DomainModel`.
-        **options: Further keywords of `timm.create_model` for the encoder.
+        **options: Of the encoder: ``pretrained`` and ``weights``, see `domainnorm.create_model`,
+            and keywords of `timm.create_model`.
 
     Shape:
         - image: (N, 3, H, W), H and W multiples of `size_multiple`
@@ -88,10 +92,11 @@ def create_segmentation_model(
     """
     if decoder not in DECODERS:
         raise ConversionError(f"task.decoder: {unknown('decoder', decoder, DECODERS)}")
-    if width < 1:
-        raise ConversionError(f"task.width: {width}, expected 1 or more")
+    step = 32 if decoder == "fpn" else 1
+    if width < 1 or width % step:
+        raise ConversionError(f"task.width: {width}, decoder '{decoder}' takes multiples of {step}")
     build = partial(_build, decoder=decoder, num_classes=num_classes, width=width)
-    network = create_network(name, build, pretrained=pretrained, weights=weights, **options)
+    network = create_network(name, build, **options)
     example = example_image(network, **options)
     return convert_norms(network, norm, domains, where=where, example=example, unseen=unseen)
 
@@ -100,7 +105,8 @@ def size_multiple(network: nn.Module) -> int:
     """What height and width of images must be multiples of; 1 for any size."""
     if not getattr(network, "requires_divisible_input_shape", False):
         return 1
-    return int(network.encoder.output_stride)  # type: ignore[union-attr]
+    encoder: Any = network.encoder
+    return int(encoder.output_stride)
 
 
 def _build(

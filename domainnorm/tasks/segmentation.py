@@ -36,7 +36,6 @@ class Segmentation(Task):
         ce_weight: Of the cross-entropy.
         dice_weight: Of `dice_loss`.
         focal_weight: Of `focal_loss`.
-        label_smoothing: Of the cross-entropy, in [0, 1).
         overlap: Share of a window that it has in common with the next one, in [0, 1).
         flips: Average the probabilities of an image and its mirror image, in evaluation.
 
@@ -56,7 +55,6 @@ class Segmentation(Task):
         ce_weight: float = 1.0,
         dice_weight: float = 0.0,
         focal_weight: float = 0.0,
-        label_smoothing: float = 0.0,
         overlap: float = 0.5,
         flips: bool = False,
     ) -> None:
@@ -72,7 +70,6 @@ class Segmentation(Task):
         self.decoder = decoder
         self.width = width
         self.weights = weights
-        self.label_smoothing = label_smoothing
         self.overlap = overlap
         self.flips = flips
         self.window: tuple[int, int] | None = None
@@ -115,9 +112,7 @@ class Segmentation(Task):
         logits = logits.float()
         total = logits.new_zeros(())
         if self.weights["ce"]:
-            smoothing = self.label_smoothing
-            entropy = F.cross_entropy(logits, target, ignore_index=-1, label_smoothing=smoothing)
-            total = total + self.weights["ce"] * entropy
+            total = total + self.weights["ce"] * F.cross_entropy(logits, target, ignore_index=-1)
         if self.weights["dice"]:
             total = total + self.weights["dice"] * dice_loss(logits, target)
         if self.weights["focal"]:

@@ -1,0 +1,201 @@
+"""DICOM files with classes from a table; the scanner that made an image is its domain."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, Split, select_domains
+from domainnorm.data.dicom_headers import Header, read_headers, read_pixels
+from domainnorm.data.drawings.volume import SCANNERS, draw_volume
+from domainnorm.data.files import FileDataset, resolved_root
+from domainnorm.data.official import draw_test, draw_validation
+from domainnorm.data.volumes import check_window, import_medical
+from domainnorm.errors import DataError, unknown
+from domainnorm.registry import register
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+KEYS = ("file", "SOPInstanceUID", "SeriesInstanceUID", "PatientID")
+
+
+@register
+class Dicom(FileDataset):
+    """DICOM images below a folder, in any arrangement of folders, with ``labels.csv`` for classes.
+
+    The table has one of the columns file (path below ``root``), SOPInstanceUID,
+    SeriesInstanceUID or PatientID to say what a row is about, ``class``, and if wanted
+    ``split``. Images without a row, or with an empty class, have no label. Domains come from the
+    headers. Values go through rescale slope and intercept and through a window; MONOCHROME1 is
+    inverted; a file of several frames is several images. A group is a patient (PatientID, or
+    else the series). Without a ``split`` column test and validation splits are drawn by patient.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        labels: Name of the table inside ``root``.
+        domains: Domains to use, in this order; all that the headers name when None.
+        domain_by: What the domain is: manufacturer and ``model`` (siemens_skyra), the
+            ``manufacturer`` alone, or the ``institution``.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        test_fraction: Share of all images to test on where the table has no splits, in (0, 1).
+        split_seed: Seed of drawn splits.
+        window: Centre and width of the values shown, such as [40, 400] for soft tissue in CT;
+            None takes the header's window, or the 0.5 to 99.5 percentiles where it has none.
+
+    Raises:
+        DataError: The package pydicom is missing, the table or a file is wrong; the message
+            names it.
+    """
+
+    task = "classification"
+    layout = "**/*.dcm, labels.csv (PatientID,class or another key; split if wanted)"
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        labels: str = "labels.csv",
+        domains: list[str] | None = None,
+        domain_by: Literal["model", "manufacturer", "institution"] = "model",
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.3,
+        split_seed: int = 0,
+        window: list[float] | None = None,
+    ) -> None:
+        check_window("data.window", window)
+        self.root = resolved_root(root)
+        self._window = window
+        headers = list(read_headers(self.root))
+        if not headers:
+            raise DataError(f"{self.root}: no DICOM images; expected {self.layout}")
+        known = sorted({header.scanner(domain_by) for header in headers})
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
+        table = _Table(self.root / labels)
+        self.class_names = table.classes
+        records = [
+            record
+            for header in headers
+            if header.scanner(domain_by) in self.domain_names
+            for record in self._records(header, header.scanner(domain_by), table)
+        ]
+        if all(record.target == UNLABELLED for record in records):
+            raise DataError(
+                f"{table.file}: no {table.key} in it belongs to an image of "
+                f"{', '.join(self.domain_names)}; check the column {table.key}"
+            )
+        records = draw_test(records, test_fraction, split_seed)
+        self.records = draw_validation(records, val_fraction, split_seed)
+
+    def _records(self, header: Header, domain: str, table: _Table) -> list[Record]:
+        file = header.file.relative_to(self.root).as_posix()
+        row = table.rows.get({**header.tags, "file": file}[table.key], {})
+        name = row.get("class", "")
+        group = header.tags["PatientID"] or header.tags["SeriesInstanceUID"] or file
+        return [
+            Record(
+                f"{file}#{frame}" if header.frames > 1 else file,
+                domain,
+                table.classes.index(name) if name else UNLABELLED,
+                group,
+                table.split(row),
+                metadata={
+                    "modality": header.tags["Modality"],
+                    "series": header.tags["SeriesInstanceUID"],
+                },
+            )
+            for frame in range(header.frames)
+        ]
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Pixels of one record: (H, W, 3), 0 to 255; only its own frame is decoded.
+
+        Raises:
+            DataError: The file cannot be read or decoded; the message names it.
+        """
+        file, marked, frame = self.records[index].file.rpartition("#")
+        if not marked:
+            return read_pixels(self.root / frame, 0, self._window)
+        return read_pixels(self.root / file, int(frame), self._window)
+
+    @classmethod
+    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
+        """Write two slices each of 20 drawn patients; one of two scanners is MONOCHROME1."""
+        rows = ["PatientID,class"]
+        scanners = (("SIEMENS", "Skyra"), ("GE MEDICAL SYSTEMS", "SIGNA HDxt"))
+        for number in range(20):
+            scanner, present = number % 2, (number // 2) % 2
+            generator = np.random.default_rng([seed, number])
+            volume, organ = draw_volume(generator, SCANNERS[scanner], (64, 64, 9))
+            # A class that can be seen: a dark lesion in the organ.
+            volume[(organ > 0) & bool(present)] //= 3
+            patient = f"patient_{number:02d}"
+            rows.append(f"{patient},{('healthy', 'lesion')[present]}")
+            for position in (3, 4):
+                file = root / patient / "series_1" / f"{position}.dcm"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                plane = np.rot90(volume[..., position]).astype(np.uint16)
+                _write(file, plane, patient, scanners[scanner])
+        (root / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+class _Table:
+    """Rows of labels.csv by what they are about."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        if not file.is_file():
+            raise DataError(
+                f"{file}: missing; write a CSV table with one of {', '.join(KEYS)} and class, "
+                "or name another one with data.labels"
+            )
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restval="")
+            names = list(reader.fieldnames or ())
+            rows = [{name: (row[name] or "").strip() for name in names} for row in reader]
+        found = [key for key in KEYS if key in names]
+        if len(found) != 1 or "class" not in names:
+            raise DataError(
+                f"{file}: columns {','.join(names) or 'none'}; expected exactly one of "
+                f"{', '.join(KEYS)}, and class"
+            )
+        self.key = found[0]
+        self.rows: Mapping[str, Mapping[str, str]] = {row[self.key]: row for row in rows}
+        if len(self.rows) != len(rows):
+            raise DataError(f"{file}: a {self.key} is listed more than once; keep one row each")
+        self.classes = sorted({row["class"] for row in rows if row["class"]})
+
+    def split(self, row: Mapping[str, str]) -> Split:
+        """The split of a row; ``train``, to be cut, where there is none."""
+        given = row.get("split", "") or "train"
+        for known in SPLITS:
+            if given == known:
+                return known
+        raise DataError(f"{self.file}: {unknown('split', given, SPLITS)}")
+
+
+def _write(file: Path, plane: NDArray[np.uint16], patient: str, scanner: tuple[str, str]) -> None:
+    pydicom = import_medical("pydicom")
+    uid = pydicom.uid.generate_uid(entropy_srcs=[patient, file.name])
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+    meta.MediaStorageSOPInstanceUID = uid
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    image = pydicom.dataset.FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
+    image.SOPClassUID, image.SOPInstanceUID = pydicom.uid.MRImageStorage, uid
+    image.SeriesInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[patient])
+    image.PatientID, image.Modality = patient, "MR"
+    image.Manufacturer, image.ManufacturerModelName = scanner
+    image.Rows, image.Columns = plane.shape
+    image.SamplesPerPixel, image.PixelRepresentation = 1, 0
+    image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
+    inverted = scanner[0] == "SIEMENS"
+    image.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    high = int(plane.max())
+    image.WindowCenter, image.WindowWidth = high / 2, high
+    image.PixelData = np.ascontiguousarray(high - plane if inverted else plane).tobytes()
+    image.save_as(file, enforce_file_format=True)

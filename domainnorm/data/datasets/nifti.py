@@ -1,0 +1,158 @@
+"""Slices of NIfTI volumes with segmentations, one folder for each site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
+from domainnorm.data.drawings.volume import SCANNERS, draw_volume
+from domainnorm.data.files import resolved_root
+from domainnorm.data.nifti_slices import NiftiSlices, open_volume
+from domainnorm.data.official import draw_test, draw_validation
+from domainnorm.data.volumes import import_medical
+from domainnorm.errors import DataError
+from domainnorm.registry import register
+
+_SUFFIXES = (".nii.gz", ".nii")
+
+
+@register
+class Nifti(NiftiSlices):
+    """Slices of <site>/<case>.nii.gz and <site>/<case>_segmentation.nii.gz, a site being a domain.
+
+    The layout of the multi-site prostate data of Liu et al. (sites BIDMC, BMC, HK, I2CVB, RUNMC,
+    UCL), and of others brought into it. Volumes are turned to the nearest canonical orientation,
+    so that an axis means the same in all; patients lie with their front up. Grey values are
+    scaled by one range for the whole volume. A group is a case; test and validation splits are
+    drawn by case. Reading is lazy, the volumes used last stay in memory.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        domains: Sites to use, in this order; every folder with volumes when None.
+        val_fraction: Share of the training slices to validate on, in (0, 1).
+        test_fraction: Share of all slices to test on, in (0, 1).
+        split_seed: Seed of drawn splits.
+        classes: Names of the values of the segmentation, from 0; without it, every value above 0
+            is ``foreground``.
+        mask_suffix: What the names of segmentations have after the case, upper or lower case.
+        slices: ``labelled`` keeps slices with a class above 0, the usual practice for 2-D networks,
+            which knows where the organ is, in target and test volumes too.
+        kwargs: ``axis``, ``spacing``, ``window`` and ``cache_mb`` of `NiftiSlices`.
+
+    Raises:
+        DataError: The package nibabel, a site, a segmentation or a file is missing or does not
+            fit its volume; the message names it.
+
+    Reference:
+        Liu, Dou & Heng, "Shape-aware meta-learning for generalizing prostate MRI segmentation to
+        unseen domains", MICCAI 2020, arXiv:2007.02035.
+    """
+
+    task = "segmentation"
+    homepage = "https://liuquande.github.io/SAML/"
+    licence = "research use; each site's own terms"
+    layout = "<site>/<case>.nii.gz, <site>/<case>_segmentation.nii.gz"
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        domains: list[str] | None = None,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.3,
+        split_seed: int = 0,
+        classes: list[str] | None = None,
+        mask_suffix: str = "_segmentation",
+        slices: Literal["all", "labelled"] = "all",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = resolved_root(root)
+        self.class_names = classes or ["background", "foreground"]
+        self.merged = classes is None
+        sites = {
+            entry.name: cases
+            for entry in sorted(self.root.iterdir())
+            if entry.is_dir() and (cases := _cases(entry, mask_suffix))
+        }
+        if not sites:
+            raise DataError(
+                f"{self.root}: no volumes; expected {self.layout} (docs/data_medical.md)"
+            )
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, list(sites))
+        records = [
+            record
+            for site in self.domain_names
+            for volume, mask in sites[site]
+            for record in self._slices(site, volume, mask, slices)
+        ]
+        records = draw_test(records, test_fraction, split_seed)
+        self.records = draw_validation(records, val_fraction, split_seed)
+
+    def _slices(self, site: str, volume: Path, mask: Path, kept: str) -> list[Record]:
+        head, truth = open_volume(volume), open_volume(mask)
+        if head.shape[:3] != truth.shape[:3]:
+            raise DataError(f"{mask}: shape {truth.shape}, but {volume.name} has {head.shape}")
+        positions = range(head.shape[self.axis])
+        if kept == "labelled":
+            others = tuple(axis for axis in range(3) if axis != self.axis)
+            marked = np.asarray(truth.dataobj) > 0
+            positions = np.flatnonzero(marked.any(others)).tolist()
+        names = [file.relative_to(self.root).as_posix() for file in (volume, mask)]
+        zooms = tuple(float(zoom) for zoom in head.header.get_zooms())
+        self.zooms.update(dict.fromkeys(names, zooms))
+        millimetres = " × ".join(f"{zoom:.3g}" for zoom in zooms)
+        return [
+            Record(
+                f"{names[0]}#{position}",
+                site,
+                -1,
+                f"{site}/{_stem(volume)}",
+                "train",
+                mask=f"{names[1]}#{position}",
+                metadata={"slice": str(position), "spacing": millimetres},
+            )
+            for position in positions
+        ]
+
+    @classmethod
+    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
+        """Write 8 drawn cases at each of three sites, 64 × 64 × 8 voxels."""
+        nibabel = import_medical("nibabel")
+        for site, name in enumerate(("BIDMC", "HK", "RUNMC")):
+            folder = root / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for case in range(8):
+                generator = np.random.default_rng([seed, site, case])
+                volume, organ = draw_volume(generator, SCANNERS[site], (64, 64, 8))
+                affine = np.diag([3.0, 3.0, 9.0, 1.0])
+                stem = folder / f"Case{case:02d}"
+                nibabel.save(nibabel.Nifti1Image(volume, affine), f"{stem}.nii.gz")
+                nibabel.save(nibabel.Nifti1Image(organ, affine), f"{stem}_segmentation.nii.gz")
+
+
+def _stem(file: Path) -> str:
+    return file.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _cases(site: Path, mask_suffix: str) -> list[tuple[Path, Path]]:
+    """Volumes of a site with their segmentations, sorted."""
+    files = [file for file in site.iterdir() if file.name.lower().endswith(_SUFFIXES)]
+    # Sites write the suffix differently: Case00_segmentation, Case05_Segmentation.
+    by_stem = {_stem(file).lower(): file for file in files if file.name[0] != "."}
+    suffix = mask_suffix.lower()
+    cases = []
+    for stem, file in sorted(by_stem.items()):
+        if stem.endswith(suffix):
+            continue
+        if stem + suffix not in by_stem:
+            raise DataError(
+                f"{file}: no segmentation {_stem(file)}{mask_suffix}.nii.gz beside it; add it, "
+                "remove the volume, or set data.mask_suffix"
+            )
+        cases.append((file, by_stem[stem + suffix]))
+    return cases

@@ -1,0 +1,140 @@
+"""What the headers of DICOM files say: patient, series, scanner, number of frames, window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.volumes import import_medical, percentile_range, to_grey, window_range
+from domainnorm.errors import DataError
+
+ScannerKey = Literal["model", "manufacturer", "institution"]
+_TAGS = {
+    "model": ("Manufacturer", "ManufacturerModelName"),
+    "manufacturer": ("Manufacturer",),
+    "institution": ("InstitutionName",),
+}
+_SUFFIXES = (".dcm", ".dicom", ".ima")
+_READ = (
+    "PatientID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "NumberOfFrames",
+    "Rows",
+    *sorted({tag for tags in _TAGS.values() for tag in tags}),
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """One file.
+
+    Args:
+        file: Absolute path.
+        tags: Values of the header's elements by keyword, empty for absent ones.
+        frames: Number of images in the file.
+    """
+
+    file: Path
+    tags: dict[str, str]
+    frames: int
+
+    def scanner(self, key: ScannerKey) -> str:
+        """Name of a domain: lower case, words joined by underscores, ``unknown`` without one.
+
+        The manufacturer is left out where the model's name repeats it.
+        """
+        words: list[str] = []
+        for tag in _TAGS[key]:
+            words += [word for word in _words(self.tags[tag]) if word not in words]
+        return "_".join(words) or "unknown"
+
+
+def read_headers(root: Path) -> Iterator[Header]:
+    """Headers of all DICOM images below a folder, in the order of their paths.
+
+    Files count by their suffix; those without one are opened to see. Objects without pixels
+    (reports, directories) are left out.
+
+    Raises:
+        DataError: A file with a suffix of DICOM is none.
+    """
+    pydicom = import_medical("pydicom")
+    for file in sorted(root.rglob("*")):
+        suffix = file.suffix.lower()
+        named = suffix in _SUFFIXES
+        # Scanners write names that are numbers or UIDs, in which a point is no suffix.
+        if not file.is_file() or not (named or suffix[1:].isdigit() or not suffix):
+            continue
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
+        except (pydicom.errors.InvalidDicomError, OSError, EOFError) as error:
+            if named:
+                raise DataError(f"{file}: not a readable DICOM file ({error})") from error
+            continue
+        if "Rows" in header:
+            tags = {tag: str(header.get(tag, "") or "").strip() for tag in _READ}
+            yield Header(file, tags, int(header.get("NumberOfFrames", 1) or 1))
+
+
+def read_pixels(file: Path, frame: int, window: list[float] | None) -> NDArray[np.uint8]:
+    """One image as it is meant to be shown: (H, W, 3), 0 to 255.
+
+    Stored values go through the header's modality transform (rescale slope and intercept, or its
+    table). Then ``window`` applies, or else the header's window or table, or else the 0.5 to 99.5
+    percentiles. MONOCHROME1, where low values are bright, is inverted. Colour stays.
+
+    Args:
+        file: Path of the file.
+        frame: Position of the image in it.
+        window: Centre and width in values after the modality transform, or None.
+
+    Raises:
+        DataError: The file cannot be decoded; the message names it.
+    """
+    pydicom = import_medical("pydicom")
+    try:
+        header = pydicom.dcmread(file)
+        stored = pydicom.pixels.pixel_array(header, index=frame)
+    except Exception as error:  # pydicom's decoders raise whatever their plugins do
+        raise DataError(
+            f"{file}: cannot be decoded ({error}); compressed transfer syntaxes may need "
+            "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+        ) from error
+    if header.get("SamplesPerPixel", 1) == 3:
+        return _eight_bits(stored, int(header.BitsStored))
+    grey = _shown(pydicom, header, stored, window)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        grey = 255 - grey
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _shown(
+    pydicom: Any, header: Any, stored: NDArray[Any], window: list[float] | None
+) -> NDArray[np.uint8]:
+    values = pydicom.pixels.apply_modality_lut(stored, header)
+    if window is not None:
+        return to_grey(values, *window_range(window))
+    if "VOILUTSequence" in header:
+        shown = pydicom.pixels.apply_voi_lut(values, header)
+        return to_grey(shown, float(shown.min()), float(shown.max()))
+    if "WindowCenter" in header and "WindowWidth" in header:
+        # Several windows may be offered; the first is the default one.
+        given = [float(np.ravel(header[tag].value)[0]) for tag in ("WindowCenter", "WindowWidth")]
+        if given[1] > 0:
+            return to_grey(values, *window_range(given))
+    return to_grey(values, *percentile_range(np.asarray(values)))
+
+
+def _eight_bits(stored: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    return np.asarray(stored >> (bits - 8) if bits > 8 else stored, dtype=np.uint8)
+
+
+def _words(text: str) -> list[str]:
+    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()

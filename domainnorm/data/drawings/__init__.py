@@ -1,0 +1,1 @@
+"""Procedural pictures that small samples of datasets are made of."""

@@ -1,0 +1,125 @@
+"""Reading of slices of NIfTI volumes: orientation, grey values, spacing, memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import VOID
+from domainnorm.data.files import FileDataset
+from domainnorm.data.volumes import (
+    VolumeCache,
+    check_window,
+    import_medical,
+    percentile_range,
+    resample,
+    to_grey,
+    window_range,
+)
+from domainnorm.errors import DataError
+
+_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+
+
+class NiftiSlices(FileDataset):
+    """Slices as images; a record's file and mask are paths below the root, ``#`` and a position.
+
+    Args:
+        axis: Direction across the slices.
+        spacing: Distance between pixels after resampling, in mm; None keeps the volume's own.
+        window: Centre and width of the grey values shown; None takes the 0.5 to 99.5
+            percentiles of the volume.
+        cache_mb: Megabytes of volumes kept in memory by each process, after scaling.
+
+    Raises:
+        DataError: The package nibabel is missing, or a key is out of range.
+    """
+
+    merged = False  # whether all values of a segmentation above 0 are one class
+
+    def __init__(
+        self,
+        *,
+        axis: Literal["sagittal", "coronal", "axial"] = "axial",
+        spacing: float | None = None,
+        window: list[float] | None = None,
+        cache_mb: int = 512,
+    ) -> None:
+        import_medical("nibabel")
+        check_window("data.window", window)
+        if spacing is not None and spacing <= 0:
+            raise DataError(f"data.spacing: {spacing}, expected millimetres above 0")
+        self.axis = _AXES[axis]
+        self._spacing, self._window = spacing, window
+        self._cache = VolumeCache(cache_mb)
+        self.zooms: dict[str, tuple[float, ...]] = {}
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One slice: (H, W, 3), three equal channels, 0 to 255.
+
+        Raises:
+            DataError: The volume cannot be read; the message names it.
+        """
+        plane = self._plane(self.records[index].file, classes=False)
+        return np.repeat(plane[..., None], 3, axis=-1)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Classes of one slice: (H, W).
+
+        Raises:
+            DataError: The segmentation cannot be read, or has a value without a name.
+        """
+        record = self.records[index]
+        if record.mask is None:
+            raise DataError(f"{record.file}: no mask is known for this image")
+        return self._plane(record.mask, classes=True)
+
+    def _plane(self, name: str, *, classes: bool) -> NDArray[np.uint8]:
+        file, _, position = name.rpartition("#")
+        load = self._load_classes if classes else self._load_grey
+        volume = self._cache.get(file, lambda: load(self.root / file))
+        # Columns run from left to right, rows from front to back or from head to feet.
+        plane = np.ascontiguousarray(np.rot90(np.take(volume, int(position), self.axis)))
+        if self._spacing is None:
+            return plane
+        columns, rows = (zoom for axis, zoom in enumerate(self.zooms[file]) if axis != self.axis)
+        return resample(plane, (rows, columns), self._spacing, classes=classes)
+
+    def _load_grey(self, file: Path) -> NDArray[np.uint8]:
+        values = _values(file)
+        bounds = window_range(self._window) if self._window else percentile_range(values)
+        return to_grey(values, *bounds)
+
+    def _load_classes(self, file: Path) -> NDArray[np.uint8]:
+        values = np.round(_values(file))
+        if self.merged:
+            return (values > 0).astype(np.uint8)
+        wrong = np.setdiff1d(np.unique(values), [*range(len(self.class_names)), VOID])
+        if wrong.size:
+            raise DataError(
+                f"{file}: values {', '.join(f'{value:g}' for value in wrong[:5])}, expected 0 to "
+                f"{len(self.class_names) - 1} as named by data.classes"
+            )
+        return values.astype(np.uint8)
+
+
+def open_volume(file: Path) -> Any:
+    """The volume in canonical orientation; its header is read, its values are not."""
+    nibabel = import_medical("nibabel")
+    try:
+        volume = nibabel.as_closest_canonical(nibabel.load(file))
+    except (OSError, nibabel.filebasedimages.ImageFileError, ValueError) as error:
+        raise DataError(f"{file}: not a readable NIfTI file ({error}); replace it") from error
+    if len(volume.shape) != 3:
+        raise DataError(f"{file}: shape {volume.shape}, expected a volume of three dimensions")
+    return volume
+
+
+def _values(file: Path) -> NDArray[np.float32]:
+    try:
+        return np.asarray(open_volume(file).dataobj, dtype=np.float32)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{file}: truncated or damaged ({error}); replace it") from error
