@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -60,7 +60,7 @@ class CrossDomainMatrix:
         columns: Names of the domains.
         confidence: Mass of the bootstrap intervals.
         resamples: Resamples of the bootstrap.
-        options: What `Evaluated.metrics` of all cells is told, such as ``bins`` or ``class_names``.
+        options: Of the metrics, see `Evaluated.metrics`.
 
     Raises:
         EvaluationError: Rows or columns are empty or hold a name twice.
@@ -73,7 +73,7 @@ class CrossDomainMatrix:
         *,
         confidence: float = 0.95,
         resamples: int = 1000,
-        **options: Any,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         for kind, names in (("rows", rows), ("columns", columns)):
             if not names or len(set(names)) != len(names):
@@ -84,7 +84,7 @@ class CrossDomainMatrix:
         self.columns = list(columns)
         self.confidence = confidence
         self.resamples = resamples
-        self.options = options
+        self.options = dict(options or {})
         self._grouped: dict[tuple[int, str, str], bool] = {}
         self._cells: dict[tuple[int, str, str], dict[str, tuple[float, float, float]]] = {}
 
@@ -95,7 +95,7 @@ class CrossDomainMatrix:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics, in the order in which they first came."""
+        """Names of the metrics that the cells have."""
         return list(dict.fromkeys(metric for cell in self._cells.values() for metric in cell))
 
     @property
@@ -139,7 +139,7 @@ class CrossDomainMatrix:
             confidence=self.confidence, resamples=self.resamples, groups=groups, **self.options
         )
         self._cells[seed, row, column] = {
-            metric: (values[metric], *interval) for metric, interval in intervals.items()
+            metric: (values[metric], *intervals[metric]) for metric in intervals
         }
         self._grouped[seed, row, column] = groups is not None
 
@@ -157,11 +157,12 @@ class CrossDomainMatrix:
         array = np.full((len(self.seeds), len(self.rows), len(self.columns), 3), np.nan)
         for (seed, row, column), cell in self._cells.items():
             place = self.seeds.index(seed), self.rows.index(row), self.columns.index(column)
-            array[place] = cell.get(metric, (math.nan,) * 3)
+            # A class that a domain lacks has no metric of its own there.
+            array[place] = cell.get(metric, np.nan)
         return array
 
     def summary(self) -> dict[str, MetricSummary]:
-        """What to read off the matrix, for each of `metrics`."""
+        """What to read off the matrix, for each of its `metrics`."""
         return {metric: self._summarize(metric) for metric in self.metrics}
 
     def _summarize(self, metric: str) -> MetricSummary:
@@ -249,13 +250,14 @@ class CrossDomainMatrix:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            settings = {key: content[key] for key in ("confidence", "resamples")}
-            options = content["options"]
-            matrix = cls(content["rows"], content["columns"], **settings, **options)
+            settings = {key: content[key] for key in ("confidence", "resamples", "options")}
+            matrix = cls(content["rows"], content["columns"], **settings)
             for cell in content["cells"]:
                 key = cell["seed"], cell["row"], cell["column"]
                 matrix._grouped[key] = cell["grouped"]
-                matrix._cells[key] = {m: _triple(v) for m, v in cell["metrics"].items()}
+                matrix._cells[key] = {
+                    name: _triple(three) for name, three in cell["metrics"].items()
+                }
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EvaluationError) as error:
             raise CheckpointError(
                 f"{path}: cannot be read as a matrix ({type(error).__name__}: {error}); "

@@ -100,12 +100,9 @@ class FindingSums:
         known, present = labelled.target >= 0, labelled.target == 1
         guess = (labelled.probabilities > _THRESHOLD) & known
         right = (guess == present) & known
-        counts = torch.cat(
-            [guess & present, present, guess],
-            dim=1,
-        )
+        counts = torch.cat([guess & present, present, guess], dim=1).double()
         tail = [right.sum(dim=1, keepdim=True), known.sum(dim=1, keepdim=True)]
-        sums = torch.cat([counts.double(), *tail], dim=1).T
+        sums = torch.cat([counts, *tail], dim=1).T
         columns = zip(labelled.probabilities.T, labelled.target.T, strict=True)
         return FindingSums([Ranking.of(*column) for column in columns], sums, class_names)
 

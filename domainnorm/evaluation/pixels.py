@@ -66,18 +66,26 @@ def _inner_boundary(label: Tensor, distance: int) -> Tensor:
     """Pixels with another class in the square of ``2 · distance + 1`` pixels around them.
 
     Eroding the mask of every class comes to the same: a pixel stays in the mask of its class when
-    smallest and largest label of the square are equal. Two pools serve all classes that way.
+    smallest and largest label of the square are equal. Two filters serve all classes that way.
 
     Args:
-        label: (..., H, W), int64, >= 0, or `VOID`, whose own pixels belong to no boundary.
-        distance: Side of half a square, >= 1.
+        label: (..., H, W), int64, in [0, 32767], or `VOID`, whose own pixels belong to no boundary.
+        distance: Half a square's side, >= 1.
     """
-    size = 2 * distance + 1
-    # float32 holds labels exactly and is what every device can pool.
-    flat = label.reshape(-1, 1, *label.shape[-2:]).float()
-    padded = F.pad(flat, (distance,) * 4, value=VOID)
-    extremes = torch.cat([padded, -padded], dim=1)
-    for kernel in ((1, size), (size, 1)):  # a square is a row of columns
-        extremes = F.max_pool2d(extremes, kernel, stride=1)
-    highest, lowest = extremes[:, :1], -extremes[:, 1:]
-    return ((highest != lowest) & (flat != VOID)).view(label.shape)
+    padded = F.pad(label, (distance,) * 4, value=VOID).to(torch.int16)
+    highest, lowest = padded, -padded
+    for axis in (-2, -1):  # a square is a row of columns
+        highest = _sliding_max(highest, 2 * distance + 1, axis)
+        lowest = _sliding_max(lowest, 2 * distance + 1, axis)
+    return (highest != -lowest) & (label != VOID)
+
+
+def _sliding_max(values: Tensor, size: int, axis: int) -> Tensor:
+    """Largest of ``size`` neighbours, by doubling: a max-pool takes as many steps as it is wide."""
+    width = 1
+    while width < size:
+        step = min(width, size - width)
+        rest = values.shape[axis] - step
+        values = torch.maximum(values.narrow(axis, 0, rest), values.narrow(axis, step, rest))
+        width += step
+    return values

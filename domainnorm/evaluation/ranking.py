@@ -51,8 +51,9 @@ class Ranking:
         Returns:
             Two (B,); nan where all weight is on positives or all on negatives.
         """
-        both = weights[self.order].cumsum(dim=0)[self.last]  # (T, B)
-        hits = (weights[self.order] * self.positive[:, None]).cumsum(dim=0)[self.last]
+        ranked = weights[self.order]  # (M, B)
+        both = ranked.cumsum(dim=0)[self.last]  # (T, B)
+        hits = ranked.mul_(self.positive[:, None]).cumsum(dim=0)[self.last]
         misses = both - hits
         zero = torch.zeros_like(weights[:1])
         gained = hits.diff(dim=0, prepend=zero)

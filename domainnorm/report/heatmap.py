@@ -29,6 +29,11 @@ from domainnorm.report.canvas import (
 )
 
 _CELL_WIDTH, _CELL_HEIGHT = 0.95, 0.62  # inches; "[0.85, 0.90]" at 8 points just fits
+_MAIN_METRICS = (
+    *("accuracy", "balanced_accuracy", "macro_f1", "ece"),
+    *("miou", "dice", "boundary_iou"),
+    *("auroc", "average_precision"),
+)
 
 
 def save_heatmap(
@@ -46,7 +51,7 @@ def save_heatmap(
 
     Args:
         matrix: The matrix; up to about 12 × 12 it reads well on one page.
-        metric: One of the matrix.
+        metric: One of the matrix's ``metrics``.
         path: File to write; its suffix decides the format.
         title: Heading; empty for the metric's name.
         row_label: What a row is.
@@ -89,14 +94,14 @@ def save_heatmaps(
     row_label: str = "model",
     column_label: str = "test domain",
 ) -> list[Path]:
-    """Draw each metric as ``<folder>/<metric>.png``, but those of single classes and the NLL.
+    """Draw the main metrics of the matrix as ``<folder>/<metric>.png``.
 
     Returns:
         The files written.
     """
-    metrics = [metric for metric in matrix.metrics if "/" not in metric and metric != "nll"]
-    paths = [Path(folder) / f"{metric}.png" for metric in metrics]
-    for metric, path in zip(metrics, paths, strict=True):
+    shown = [metric for metric in _MAIN_METRICS if metric in matrix.metrics]
+    paths = [Path(folder) / f"{metric}.png" for metric in shown]
+    for metric, path in zip(shown, paths, strict=True):
         save_heatmap(matrix, metric, path, row_label=row_label, column_label=column_label)
     return paths
 

@@ -144,7 +144,7 @@ def test_foreign_json_is_named(tmp_path: Path, text: str) -> None:
 def test_metrics_are_those_of_the_kind_and_options_reach_them(tmp_path: Path) -> None:
     ones = torch.ones(2, 2, 2).long()
     counts = SegmentationCounts(ones, ones, torch.arange(2))
-    matrix = CrossDomainMatrix(["a"], ["a"], resamples=5, class_names=["sky", "road"])
+    matrix = CrossDomainMatrix(["a"], ["a"], resamples=5, options={"class_names": ["sky", "road"]})
     matrix.add(0, "a", "a", counts)
     matrix.to_json(tmp_path / "matrix.json")
     for one in (matrix, CrossDomainMatrix.from_json(tmp_path / "matrix.json")):
