@@ -9,7 +9,9 @@ from .conversion import Conversion as Conversion
 from .conversion import ConvertedLayer as ConvertedLayer
 from .convert import convert_norms as convert_norms
 from .create import create_model as create_model
+from .create import create_network as create_network
 from .create import data_config as data_config
+from .create import example_image as example_image
 from .domains import add_domain as add_domain
 from .domains import interpolate_domains as interpolate_domains
 from .domains import remove_domain as remove_domain

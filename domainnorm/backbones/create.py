@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import evaluating
 from domainnorm.backbones.rules import NormRule
 from domainnorm.backbones.unseen import Unseen
-from domainnorm.errors import CheckpointError, ConversionError, UnknownNameError
+from domainnorm.errors import CheckpointError, ConversionError, DomainNormError, UnknownNameError
 
 _PROBE_SIZE = 64
 
@@ -56,7 +57,10 @@ def create_model(
         CheckpointError: Weights that cannot be found or loaded.
         ConversionError: See `convert_norms`.
     """
-    network = _create_network(name, num_classes, pretrained, weights, options)
+    build = partial(timm.create_model, num_classes=num_classes)
+    network = create_network(name, build, pretrained=pretrained, weights=weights, **options)
+    if pretrained or weights is not None:
+        _soften_new_head(network)
     example = example_image(network, **options)
     return convert_norms(network, norm, domains, where=where, example=example, unseen=unseen)
 
@@ -65,10 +69,12 @@ def data_config(model: nn.Module) -> dict[str, Any]:
     """Input size, mean, std and interpolation that the backbone was trained with.
 
     Returns:
-        ``input_size`` (C, H, W), ``mean``, ``std``, ``interpolation``, ``crop_pct``.
+        ``input_size`` (C, H, W), ``mean``, ``std``, ``interpolation``, ``crop_pct``; those of the
+        encoder where the model has one.
     """
     network = model.backbone if isinstance(model, DomainModel) else model
-    config: dict[str, Any] = timm.data.resolve_data_config({}, model=network)
+    owner = next((m for m in network.modules() if getattr(m, "pretrained_cfg", None)), network)
+    config: dict[str, Any] = timm.data.resolve_data_config({}, model=owner)
     return config
 
 
@@ -87,9 +93,28 @@ def find_weights(name: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def _create_network(
-    name: str, num_classes: int, pretrained: bool, weights: str | Path | None, options: Any
+def create_network(
+    name: str,
+    build: Callable[..., nn.Module],
+    *,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    **options: Any,
 ) -> nn.Module:
+    """Create a network around a timm architecture, its norms untouched.
+
+    Args:
+        name: A timm architecture, with an optional tag.
+        build: Takes ``name``, ``pretrained`` and keywords of `timm.create_model`.
+        pretrained: See `create_model`.
+        weights: See `create_model`.
+        **options: Further keywords for ``build``.
+
+    Raises:
+        UnknownNameError: No such architecture; the message gives the nearest.
+        CheckpointError: Weights that cannot be found or loaded.
+        ConversionError: A keyword that the network does not take.
+    """
     if not timm.is_model(name):
         raise UnknownNameError("timm architecture", name, _similar(name))
     architecture, _, tag = name.partition(".")
@@ -104,11 +129,11 @@ def _create_network(
             raise CheckpointError(f"backbone.weights: no file {weights}; give a .safetensors file")
         options = {**options, "pretrained_cfg_overlay": {"file": str(weights)}}
     try:
-        network = timm.create_model(
-            name, pretrained=pretrained or weights is not None, num_classes=num_classes, **options
-        )
+        return build(name, pretrained=pretrained or weights is not None, **options)
     except TypeError as error:
         raise ConversionError(f"backbone.options of '{name}': {error}") from error
+    except DomainNormError:
+        raise
     except Exception as error:
         if not (pretrained or weights):
             raise
@@ -118,10 +143,6 @@ def _create_network(
             "network, set backbone.weights to a file or DOMAINNORM_WEIGHTS to a folder of "
             f"them, e.g. {name}.safetensors"
         ) from error
-    assert isinstance(network, nn.Module)
-    if weights is not None or pretrained:
-        _soften_new_head(network)
-    return network
 
 
 def _soften_new_head(network: nn.Module) -> None:
@@ -164,7 +185,8 @@ def example_image(network: nn.Module, **options: Any) -> torch.Tensor | None:
     channels = (options["in_chans"],) if "in_chans" in options else (_first(network, known), known)
     full = options.get("img_size", config["input_size"][1:])
     full = (full, full) if isinstance(full, int) else tuple(full)
-    fixed = bool(getattr(network, "pretrained_cfg", {}).get("fixed_input_size"))
+    owner = next((m for m in network.modules() if getattr(m, "pretrained_cfg", None)), network)
+    fixed = bool(getattr(owner, "pretrained_cfg", {}).get("fixed_input_size"))
     generator = torch.Generator().manual_seed(0)
     sizes = [full] if fixed else [(_PROBE_SIZE, _PROBE_SIZE), full]
     for shape in dict.fromkeys((count, *size) for size in sizes for count in channels):

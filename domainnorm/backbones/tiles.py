@@ -25,8 +25,8 @@ def tiled_inference(
     model: DomainModel,
     image: Tensor,
     *,
-    tile: int,
-    overlap: int,
+    tile: int | tuple[int, int],
+    overlap: int | tuple[int, int],
     thumbnail_size: int | None = None,
     domain: Domain = None,
     batch_size: int = 4,
@@ -42,7 +42,8 @@ def tiled_inference(
     Args:
         model: Its output has the size of its input, (N, K, H, W).
         image: (N, C, H, W).
-        tile: Side of a tile, pixels; an image with a shorter side is covered by one.
+        tile: Side of a tile, or (height, width), pixels; an image with a shorter side is covered
+            by one.
         overlap: Pixels that neighbouring tiles share, in ``0..tile-1``; twice the radius of what
             an output pixel sees hides the padding at the edges of tiles.
         thumbnail_size: Longer side of the small copy, pixels; None: that of a tile.
@@ -57,9 +58,12 @@ def tiled_inference(
         DomainNormError: Sizes that do not fit, or a model whose output is of another size.
         ConditionError: See `DomainModel.forward`.
     """
-    _check(image, tile, overlap, thumbnail_size, batch_size)
+    sides = (tile, tile) if isinstance(tile, int) else tile
+    shared = (overlap, overlap) if isinstance(overlap, int) else overlap
+    _check(image, sides, shared, thumbnail_size, batch_size)
     height, width = image.shape[-2:]
-    rows, columns = _windows(height, tile, overlap, image), _windows(width, tile, overlap, image)
+    rows = _windows(height, sides[0], shared[0], image)
+    columns = _windows(width, sides[1], shared[1], image)
     kinds = {type(norm.statistics) for norm in model.norms()}
     output: Tensor | None = None
     total = len(image) * math.ceil(len(rows) * len(columns) / batch_size)
@@ -70,7 +74,7 @@ def tiled_inference(
         for n in range(len(image)):
             own = _of_sample(domain, n)
             recorded = None
-            small = _thumbnail(image[n : n + 1], thumbnail_size or tile)
+            small = _thumbnail(image[n : n + 1], thumbnail_size or max(sides))
             if model.unseen == "nearest":  # one domain for all tiles of an image
                 own = model.nearest_domains(small, own)
             if ThumbnailStatistics in kinds:
@@ -163,16 +167,25 @@ def _thumbnail(image: Tensor, size: int) -> Tensor:
 
 
 def _check(
-    image: Tensor, tile: int, overlap: int, thumbnail_size: int | None, batch_size: int
+    image: Tensor,
+    tile: tuple[int, int],
+    overlap: tuple[int, int],
+    thumbnail_size: int | None,
+    batch_size: int,
 ) -> None:
     if image.ndim != 4 or not image.numel():
         raise DomainNormError(
             f"tiled_inference: got an image of shape {tuple(image.shape)}, expected (N, C, H, W)"
         )
-    if tile < 1 or not 0 <= overlap < tile:
+    if any(not 0 <= shared < side for side, shared in zip(tile, overlap, strict=True)):
         raise DomainNormError(
-            f"tiled_inference: tile={tile}, overlap={overlap}; expected 0 <= overlap < tile"
+            f"tiled_inference: tile={_either(tile)}, overlap={_either(overlap)}; "
+            "expected 0 <= overlap < tile"
         )
     for name, value in (("batch_size", batch_size), ("thumbnail_size", thumbnail_size)):
         if value is not None and value < 1:
             raise DomainNormError(f"tiled_inference: {name}={value}, expected 1 or more")
+
+
+def _either(sides: tuple[int, int]) -> int | tuple[int, int]:
+    return sides[0] if sides[0] == sides[1] else sides

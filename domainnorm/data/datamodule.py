@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from domainnorm.data.augment import Pipeline, Step, build_pipeline
-from domainnorm.data.dataset import UNLABELLED, DomainDataset, Split, select_domains
+from domainnorm.data.dataset import DomainDataset, Split, select_domains
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
 from domainnorm.data.view import DomainView
@@ -94,7 +94,8 @@ class DomainDataModule(LightningDataModule):
         if both:
             raise DataError(f"unlabelled: {', '.join(both)} also in labelled; choose one")
         self.loading = loading or Loading()
-        self.evaluation_pipeline = Pipeline([], preprocessing)
+        self.crop = preprocessing.crop
+        self.evaluation_pipeline = Pipeline([], preprocessing.whole())
         self.training_pipelines = self._pipelines(augment or {}, preprocessing)
         self._check_records()
 
@@ -120,7 +121,7 @@ class DomainDataModule(LightningDataModule):
 
     @property
     def class_counts(self) -> Tensor:
-        """Training images of each class in the labelled domains: (K,), int64."""
+        """Training images of each class in the labelled domains: (K,), int64; 0 for masks."""
         positions = self._positions(self.labelled, "train")
         counts = Counter(self.dataset.records[position].target for position in positions)
         return torch.tensor([counts[target] for target in range(self.num_classes)])
@@ -217,14 +218,10 @@ class DomainDataModule(LightningDataModule):
                         f"split {split} to the split table"
                     )
         for record in self.dataset.records:
-            if (
-                record.target == UNLABELLED
-                and record.domain in self.labelled
-                and record.split != "test"
-            ):
+            if not record.is_labelled and record.domain in self.labelled and record.split != "test":
                 raise DataError(
                     f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
-                    "give the image a class or remove it"
+                    "give the image a class or a mask, or remove it"
                 )
 
     def _epoch(self) -> int:

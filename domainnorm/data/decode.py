@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from domainnorm.errors import DataError
 
@@ -19,10 +19,7 @@ _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 
 def read_image(file: Path) -> NDArray[np.uint8]:
-    """Decode a file to (H, W, 3) RGB, 0 to 255, whatever its number of channels and its depth.
-
-    Grey and palette images get three channels, an alpha channel is dropped, the orientation an
-    EXIF tag states is applied, and 16-bit values are divided by 257 (65535 becomes 255).
+    """`decode_image` of a file.
 
     Raises:
         DataError: The file is missing, truncated, no image, or holds another number type.
@@ -31,19 +28,50 @@ def read_image(file: Path) -> NDArray[np.uint8]:
         data = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}; restore the file or remove its entry") from None
+    return decode_image(data, str(file))
+
+
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode to (H, W, 3) RGB, 0 to 255, whatever the number of channels and the depth.
+
+    Grey and palette images get three channels, an alpha channel is dropped, the orientation an
+    EXIF tag states is applied, and 16-bit values are divided by 257 (65535 becomes 255).
+
+    Args:
+        data: Content of an image file.
+        name: What messages call it.
+
+    Raises:
+        DataError: It is truncated, no image, or holds another number type.
+    """
     image = _decoded(data)
     if image is None:
         raise DataError(
-            f"{file}: not a readable image ({len(data)} bytes; truncated, damaged or another "
+            f"{name}: not a readable image ({len(data)} bytes; truncated, damaged or another "
             "format); replace the file, or remove it and its row in the split table"
         )
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=1 / 257)
     if image.dtype != np.uint8:
         raise DataError(
-            f"{file}: pixels are {image.dtype}, expected 8-bit or 16-bit integers; convert the file"
+            f"{name}: pixels are {image.dtype}, expected 8-bit or 16-bit integers; convert the file"
         )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def read_size(file: Path) -> tuple[int, int]:
+    """Height and width of what `read_image` gives, from the header of the file alone.
+
+    Raises:
+        DataError: The file is missing or no image.
+    """
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: not a readable image ({error}); replace the file") from error
+    return (width, height) if turned else (height, width)
 
 
 def read_mask(file: Path) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -63,8 +64,57 @@ def check_groups(rows: Sequence[Row], where: str) -> None:
             raise DataError(
                 f"{where}: group '{row.group}' is in split {first.split} ({first.file}) and in "
                 f"split {row.split} ({row.file}); a group belongs to one split in all "
-                "domains, so move its images together or give unrelated groups different names"
+                "domains, so move its images together or give unrelated groups different names; "
+                "groups that are films cut in time are read with data.groups: sequences, where "
+                "the dataset has that key"
             )
+
+
+def cut_ends(rows: Sequence[Row], fraction: float, where: str) -> list[Row]:
+    """Validate on the end of each sequence's training part.
+
+    Neighbouring frames look alike, so a sequence is never drawn from at random: each of its
+    splits is one stretch in the order of file names, and becomes a group of its own. Two frames
+    on either side of a cut remain neighbours.
+
+    Args:
+        rows: Images whose groups are sequences; nothing is cut when one is for validation.
+        fraction: Share of each training stretch to validate on, in (0, 1); at least one of three
+            or more images, and never all.
+        where: The table they are from, for messages.
+
+    Returns:
+        The rows in their given order; groups are named ``<sequence>/<split>``.
+
+    Raises:
+        DataError: A split comes back after another one; the message names sequence and file.
+    """
+    sequences: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.file):
+        sequences[row.group].append(row)
+    given = any(row.split == "val" for row in rows)
+    ends: set[str] = set()
+    for name, frames in sequences.items():
+        _check_stretches(name, frames, where)
+        training = [row.file for row in frames if row.split == "train"]
+        wanted = max(round(fraction * len(training)), 1 if len(training) >= 3 else 0)
+        count = 0 if given else min(wanted, len(training) - 1)
+        ends.update(training[len(training) - count :] if count > 0 else ())
+    named = (replace(row, split="val") if row.file in ends else row for row in rows)
+    return [replace(row, group=f"{row.group}/{row.split}") for row in named]
+
+
+def _check_stretches(name: str, frames: Sequence[Row], where: str) -> None:
+    over: set[Split] = set()
+    for before, frame in itertools.pairwise(frames):
+        if before.split != frame.split:
+            over.add(before.split)
+            if frame.split in over:
+                raise DataError(
+                    f"{where}: sequence '{name}' goes back to split {frame.split} at "
+                    f"{frame.file}; in the order of file names, each split must be one stretch "
+                    "of a sequence"
+                )
 
 
 def check_fraction(key: str, value: float) -> None:

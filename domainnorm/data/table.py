@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -24,6 +25,7 @@ class Row:
         label: Name of the class; empty for an image without a label.
         group: Name of the group; the file when the column is empty.
         split: The split it belongs to.
+        metadata: What else is known about it.
     """
 
     file: str
@@ -31,6 +33,7 @@ class Row:
     label: str
     group: str
     split: Split
+    metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def read_table(file: Path) -> list[Row]:
@@ -82,3 +85,11 @@ def _row(where: str, entry: dict[str, str]) -> Row:
     match = nearest(split, get_args(Split))
     hint = f"; did you mean '{match}'?" if match else ""
     raise DataError(f"{where}: split '{split}', expected train, val or test{hint}")
+
+
+def write_table(file: Path, rows: Iterable[Row]) -> None:
+    """Write a split table."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        writer.writerows((row.file, row.domain, row.label, row.group, row.split) for row in rows)

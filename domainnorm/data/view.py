@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from domainnorm.data.dataset import DomainDataset
+from domainnorm.data.augment import Pipeline
+from domainnorm.data.dataset import UNLABELLED, DomainDataset, Record
 from domainnorm.data.sampler import Draw
-
-PipelineFunction = Callable[[NDArray[np.uint8], int], Tensor]
+from domainnorm.errors import DataError
 
 
 class DomainView(Dataset[dict[str, Tensor]]):
@@ -31,7 +29,8 @@ class DomainView(Dataset[dict[str, Tensor]]):
 
     Shape:
         - image: (3, H, W), float32
-        - target: (), int64, ``0 .. K - 1`` or -1
+        - target: int64, () with ``0 .. K - 1`` for a class, (H, W) for a mask, (K,) with 0 and 1
+          for findings; -1 where there is no label
         - domain: (), int64, ``0 .. D - 1``
         - index: (), int64, position in ``dataset.records``
     """
@@ -43,7 +42,7 @@ class DomainView(Dataset[dict[str, Tensor]]):
         *,
         domain_names: Sequence[str],
         labelled: Collection[str],
-        pipelines: Mapping[str, PipelineFunction],
+        pipelines: Mapping[str, Pipeline],
     ) -> None:
         hidden = [name for name in dataset.domain_names if name not in labelled]
         self.dataset = dataset.without_labels(hidden)
@@ -52,7 +51,6 @@ class DomainView(Dataset[dict[str, Tensor]]):
         self.domains = torch.tensor(
             [domain_names.index(record.domain) for record in records], dtype=torch.long
         )
-        self.targets = torch.tensor([record.target for record in records], dtype=torch.long)
         self.pipelines = {domain_names.index(name): pipelines[name] for name in pipelines}
 
     def __len__(self) -> int:
@@ -68,9 +66,24 @@ class DomainView(Dataset[dict[str, Tensor]]):
         position, seed = draw if isinstance(draw, Draw) else (draw, 0)
         index = self.positions[position]
         domain = self.domains[position]
-        return {
-            "image": self.pipelines[int(domain)](self.dataset.image(index), seed),
-            "target": self.targets[position],
-            "domain": domain,
-            "index": torch.tensor(index),
-        }
+        image, target = self._pair(index, self.pipelines[int(domain)], seed)
+        return {"image": image, "target": target, "domain": domain, "index": torch.tensor(index)}
+
+    def _pair(self, index: int, pipeline: Pipeline, seed: int) -> tuple[Tensor, Tensor]:
+        record, pixels = self.dataset.records[index], self.dataset.image(index)
+        masked = self.dataset.task == "segmentation" and record.mask is not None
+        mask = self.dataset.mask(index) if masked else None
+        try:
+            image, classes = pipeline.pair(pixels, mask, seed)
+        except DataError as error:
+            raise DataError(f"{record.file}: {error}") from error
+        return image, self._target(record, image) if classes is None else classes
+
+    def _target(self, record: Record, image: Tensor) -> Tensor:
+        """The label of an image that has no mask."""
+        if self.dataset.task == "segmentation":
+            return torch.full(image.shape[1:], UNLABELLED)
+        if self.dataset.task == "multilabel":
+            count = len(self.dataset.class_names)
+            return torch.tensor(record.labels or (UNLABELLED,) * count)
+        return torch.tensor(record.target)

@@ -1,6 +1,9 @@
+from .evaluated import Evaluated as Evaluated
+from .evaluated import EvaluationError as EvaluationError
+from .evaluated import WeightedMetrics as WeightedMetrics
 from .intervals import Spread as Spread
-from .intervals import bootstrap_intervals as bootstrap_intervals
 from .intervals import seed_spread as seed_spread
+from .load import load_evaluated as load_evaluated
 from .matrix import CrossDomainMatrix as CrossDomainMatrix
 from .matrix import MetricSummary as MetricSummary
 from .metrics import LOWER_IS_BETTER as LOWER_IS_BETTER
@@ -8,8 +11,13 @@ from .metrics import METRICS as METRICS
 from .metrics import CalibrationBins as CalibrationBins
 from .metrics import MetricSums as MetricSums
 from .metrics import calibration_bins as calibration_bins
-from .metrics import classification_metrics as classification_metrics
-from .predictions import EvaluationError as EvaluationError
+from .multilabel import MultiLabelPredictions as MultiLabelPredictions
+from .pixels import boundary_counts as boundary_counts
+from .pixels import confusion_counts as confusion_counts
 from .predictions import Predictions as Predictions
+from .segmentation import SegmentationCounts as SegmentationCounts
+from .store import EvaluatedStore as EvaluatedStore
+from .store import MultiLabelStore as MultiLabelStore
 from .store import PredictionStore as PredictionStore
+from .store import SegmentationStore as SegmentationStore
 from .strict_json import write_json as write_json

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.errors import CheckpointError, unknown
-from domainnorm.evaluation.intervals import bootstrap_intervals, seed_spread
-from domainnorm.evaluation.metrics import LOWER_IS_BETTER, METRICS, classification_metrics
-from domainnorm.evaluation.predictions import EvaluationError, Predictions
+from domainnorm.evaluation.evaluated import Evaluated, EvaluationError
+from domainnorm.evaluation.intervals import seed_spread
+from domainnorm.evaluation.metrics import LOWER_IS_BETTER
 from domainnorm.evaluation.strict_json import write_json
 
 Values = NDArray[np.float64]
@@ -59,7 +60,7 @@ class CrossDomainMatrix:
         columns: Names of the domains.
         confidence: Mass of the bootstrap intervals.
         resamples: Resamples of the bootstrap.
-        bins: Bins of the calibration error.
+        options: What `Evaluated.metrics` of all cells is told, such as ``bins`` or ``class_names``.
 
     Raises:
         EvaluationError: Rows or columns are empty or hold a name twice.
@@ -72,7 +73,7 @@ class CrossDomainMatrix:
         *,
         confidence: float = 0.95,
         resamples: int = 1000,
-        bins: int = 15,
+        **options: Any,
     ) -> None:
         for kind, names in (("rows", rows), ("columns", columns)):
             if not names or len(set(names)) != len(names):
@@ -83,7 +84,7 @@ class CrossDomainMatrix:
         self.columns = list(columns)
         self.confidence = confidence
         self.resamples = resamples
-        self.bins = bins
+        self.options = options
         self._grouped: dict[tuple[int, str, str], bool] = {}
         self._cells: dict[tuple[int, str, str], dict[str, tuple[float, float, float]]] = {}
 
@@ -91,6 +92,11 @@ class CrossDomainMatrix:
     def seeds(self) -> list[int]:
         """Seeds in the order in which their first cell came."""
         return list(dict.fromkeys(seed for seed, _, _ in self._cells))
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics, in the order in which they first came."""
+        return list(dict.fromkeys(metric for cell in self._cells.values() for metric in cell))
 
     @property
     def interval_unit(self) -> str:
@@ -105,7 +111,7 @@ class CrossDomainMatrix:
         seed: int,
         row: str,
         column: str,
-        predictions: Predictions,
+        predictions: Evaluated,
         groups: Sequence[str] | None = None,
     ) -> None:
         """Compute one cell: the predictions of ``row`` on the data of ``column``.
@@ -128,16 +134,12 @@ class CrossDomainMatrix:
                 f"CrossDomainMatrix.add: cell (seed {seed}, {row}, {column}) came twice; "
                 "each row, column and seed has one set of predictions"
             )
-        values = classification_metrics(predictions, self.bins)
-        intervals = bootstrap_intervals(
-            predictions,
-            confidence=self.confidence,
-            resamples=self.resamples,
-            bins=self.bins,
-            groups=groups,
+        values = predictions.metrics(**self.options)
+        intervals = predictions.intervals(
+            confidence=self.confidence, resamples=self.resamples, groups=groups, **self.options
         )
         self._cells[seed, row, column] = {
-            metric: (values[metric], *intervals[metric]) for metric in METRICS
+            metric: (values[metric], *interval) for metric, interval in intervals.items()
         }
         self._grouped[seed, row, column] = groups is not None
 
@@ -150,17 +152,17 @@ class CrossDomainMatrix:
         return self._array(metric)[..., 1:]
 
     def _array(self, metric: str) -> Values:
-        if metric not in METRICS:
-            raise EvaluationError(f"CrossDomainMatrix: {unknown('metric', metric, METRICS)}")
+        if metric not in self.metrics:
+            raise EvaluationError(f"CrossDomainMatrix: {unknown('metric', metric, self.metrics)}")
         array = np.full((len(self.seeds), len(self.rows), len(self.columns), 3), np.nan)
         for (seed, row, column), cell in self._cells.items():
             place = self.seeds.index(seed), self.rows.index(row), self.columns.index(column)
-            array[place] = cell[metric]
+            array[place] = cell.get(metric, (math.nan,) * 3)
         return array
 
     def summary(self) -> dict[str, MetricSummary]:
-        """What to read off the matrix, for each name of `METRICS`."""
-        return {metric: self._summarize(metric) for metric in METRICS}
+        """What to read off the matrix, for each of `metrics`."""
+        return {metric: self._summarize(metric) for metric in self.metrics}
 
     def _summarize(self, metric: str) -> MetricSummary:
         values = self.values(metric)
@@ -208,7 +210,7 @@ class CrossDomainMatrix:
                 seed,
                 *self._cells.get((seed, row, column), {}).get(metric, missing),
             )
-            for metric in METRICS
+            for metric in self.metrics
             for row in self.rows
             for column in self.columns
             for seed in self.seeds
@@ -232,7 +234,7 @@ class CrossDomainMatrix:
             "columns": self.columns,
             "confidence": self.confidence,
             "resamples": self.resamples,
-            "bins": self.bins,
+            "options": self.options,
             "cells": cells,
             "summary": {name: vars(summary) for name, summary in self.summary().items()},
         }
@@ -247,13 +249,14 @@ class CrossDomainMatrix:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            settings = {key: content[key] for key in ("confidence", "resamples", "bins")}
-            matrix = cls(content["rows"], content["columns"], **settings)
+            settings = {key: content[key] for key in ("confidence", "resamples")}
+            options = content["options"]
+            matrix = cls(content["rows"], content["columns"], **settings, **options)
             for cell in content["cells"]:
                 key = cell["seed"], cell["row"], cell["column"]
                 matrix._grouped[key] = cell["grouped"]
-                matrix._cells[key] = {m: _triple(cell["metrics"][m]) for m in METRICS}
-        except (OSError, ValueError, KeyError, TypeError, EvaluationError) as error:
+                matrix._cells[key] = {m: _triple(v) for m, v in cell["metrics"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EvaluationError) as error:
             raise CheckpointError(
                 f"{path}: cannot be read as a matrix ({type(error).__name__}: {error}); "
                 "expected a file written by CrossDomainMatrix.to_json"

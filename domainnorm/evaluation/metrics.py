@@ -1,4 +1,4 @@
-"""Point metrics of predictions.
+"""Metrics of one class per sample.
 
 Every metric here is a function of a few weighted sums over samples. Point values weigh each
 sample by one, bootstrap resamples by how often they drew it; both go through the same code.
@@ -7,39 +7,19 @@ sample by one, bootstrap resamples by how often they drew it; both go through th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from domainnorm.evaluation.predictions import EvaluationError, Predictions
+from domainnorm.evaluation.evaluated import EvaluationError
+from domainnorm.evaluation.ratios import mean_ratio
+
+if TYPE_CHECKING:
+    from domainnorm.evaluation.predictions import Predictions
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll")
 LOWER_IS_BETTER = frozenset({"ece", "nll"})
-
-
-def classification_metrics(predictions: Predictions, bins: int = 15) -> dict[str, float]:
-    """Metrics of the labelled samples, and their number.
-
-    Args:
-        predictions: Predictions of N samples; those without a label are dropped.
-        bins: Number of equal-width confidence bins of the calibration error.
-
-    Returns:
-        ``accuracy``, ``balanced_accuracy`` (mean recall of the classes that have samples),
-        ``macro_f1`` (mean F1 of the classes in targets or predictions), ``ece`` (all in [0, 1]),
-        ``nll`` (mean −ln p of the true class, nats) and ``n``, the number of labelled samples.
-
-    Raises:
-        EvaluationError: No sample has a label, or ``bins`` is not positive.
-
-    Reference:
-        Calibration error: Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
-        arXiv:1706.04599, eq. 3 (15 bins, open below and closed above).
-    """
-    sums = MetricSums.of(predictions, bins)
-    unit = torch.ones(sums.num_samples, 1, dtype=torch.float64)
-    values = {name: float(value) for name, value in sums.metrics(unit).items()}
-    return {**values, "n": float(sums.num_samples)}
 
 
 @dataclass(frozen=True)
@@ -63,7 +43,7 @@ class MetricSums:
         Raises:
             EvaluationError: No sample has a label, or ``bins`` is not positive.
         """
-        labelled = _require_labels(predictions)
+        labelled = predictions.require_labels()
         classes = labelled.num_classes
         confidence, predicted, correct = _top_class(labelled)
         hit = correct.nonzero().squeeze(1)
@@ -100,7 +80,13 @@ class MetricSums:
                 column has a positive sum.
 
         Returns:
-            For each name of `METRICS` its value under every weighting, (B,).
+            Values (B,) of ``accuracy``, ``balanced_accuracy`` (mean recall of the classes that
+            have samples), ``macro_f1`` (mean F1 of the classes in targets or predictions), ``ece``
+            (all in [0, 1]) and ``nll`` (mean −ln p of the true class, nats).
+
+        Reference:
+            Calibration error: Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
+            arXiv:1706.04599, eq. 3 (15 bins, open below and closed above).
         """
         total = weights.sum(dim=0)  # (B,)
         sums = torch.sparse.mm(self.incidence, weights)  # (3K + bins + 1, B)
@@ -109,8 +95,8 @@ class MetricSums:
         )
         return {
             "accuracy": hits.sum(dim=0) / total,
-            "balanced_accuracy": _mean_ratio(hits, labels),
-            "macro_f1": _mean_ratio(2 * hits, labels + predicted),
+            "balanced_accuracy": mean_ratio(hits, labels),
+            "macro_f1": mean_ratio(2 * hits, labels + predicted),
             "ece": gaps.abs().sum(dim=0) / total,
             "nll": sums[-1] / total,
         }
@@ -139,7 +125,7 @@ def calibration_bins(predictions: Predictions, bins: int = 15) -> CalibrationBin
     Raises:
         EvaluationError: No sample has a label, or ``bins`` is not positive.
     """
-    confidence, _, correct = _top_class(_require_labels(predictions))
+    confidence, _, correct = _top_class(predictions.require_labels())
     chosen = _bin_of(confidence, bins)
     count = torch.bincount(chosen, minlength=bins)
     return CalibrationBins(
@@ -148,16 +134,6 @@ def calibration_bins(predictions: Predictions, bins: int = 15) -> CalibrationBin
         accuracy=torch.bincount(chosen, correct.double(), minlength=bins) / count,
         count=count,
     )
-
-
-def _require_labels(predictions: Predictions) -> Predictions:
-    labelled = predictions.labelled()
-    if len(labelled) == 0:
-        raise EvaluationError(
-            f"metrics: none of {len(predictions)} samples has a label, expected at least one; "
-            "evaluate on a labelled split"
-        )
-    return labelled
 
 
 def _top_class(labelled: Predictions) -> tuple[Tensor, Tensor, Tensor]:
@@ -174,13 +150,3 @@ def _bin_of(confidence: Tensor, bins: int) -> Tensor:
     if bins < 1:
         raise EvaluationError(f"metrics: bins={bins}, expected a positive number of bins")
     return torch.bucketize(confidence, torch.arange(1, bins, dtype=torch.float64) / bins)
-
-
-def _mean_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Mean over the classes (K, B) whose denominator is positive.
-
-    A class without samples has no recall. torchmetrics calls it 0 once it is predicted by mistake.
-    """
-    present = denominator > 0
-    ratio = torch.where(present, numerator / denominator.clamp(min=1e-300), 0.0)
-    return ratio.sum(dim=0) / present.sum(dim=0)

@@ -1,20 +1,27 @@
-"""Collects predictions batch by batch, over processes too."""
+"""Collects what a model says batch by batch, over processes too."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from domainnorm.evaluation.predictions import EvaluationError, Predictions
+from domainnorm.evaluation.evaluated import Evaluated, EvaluationError
+from domainnorm.evaluation.multilabel import MultiLabelPredictions
+from domainnorm.evaluation.pixels import VOID, boundary_counts, confusion_counts
+from domainnorm.evaluation.predictions import Predictions
+from domainnorm.evaluation.segmentation import SegmentationCounts
+
+Kind = TypeVar("Kind", bound=Evaluated)
 
 
-class PredictionStore(Metric):
-    """Gathers (logits, target, index) of the batches and returns them as `Predictions`.
+class EvaluatedStore(Metric, Generic[Kind]):
+    """Gathers tensors with a row per sample and returns them as one `Evaluated`.
 
     States are lists concatenated over processes. A distributed sampler repeats samples to fill its
     last batch, and each sample counts once: of samples with the same index the first one stays.
@@ -22,47 +29,46 @@ class PredictionStore(Metric):
     Args:
         kwargs: Keywords of `torchmetrics.Metric`, such as ``compute_on_cpu``.
 
-    Shape:
-        ``update``: logits (N, K), target (N,) with −1 for no label, index (N,).
-
-    Raises:
-        EvaluationError: On ``update`` with another shape, on ``compute`` without a batch.
+    Attributes:
+        rows: Names of the tensors, ``index`` apart.
     """
 
     is_differentiable = False
     full_state_update = False
-    logits: list[Tensor]
-    target: list[Tensor]
+    rows: ClassVar[tuple[str, ...]]
     index: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name in ("logits", "target", "index"):
+        for name in (*self.rows, "index"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
-        """Append one batch: logits (N, K), target (N,), index (N,)."""
-        if logits.ndim != 2 or target.shape != logits.shape[:1] or index.shape != target.shape:
-            raise EvaluationError(
-                f"PredictionStore.update: logits {tuple(logits.shape)}, target "
-                f"{tuple(target.shape)}, index {tuple(index.shape)}; expected (N, K), (N,), (N,)"
-            )
-        self.logits.append(logits.detach().float())
-        self.target.append(target.detach().long())
-        self.index.append(index.detach().long())
+    @abc.abstractmethod
+    def _evaluated(self, index: Tensor, **rows: Tensor) -> Kind:
+        """The result for distinct samples, sorted by index, on the CPU."""
 
-    def compute(self) -> Predictions:
-        """All samples seen so far by all processes, once each, sorted by index."""
+    def _append(self, **rows: Tensor) -> None:
+        for name, tensor in rows.items():
+            getattr(self, name).append(tensor.detach())
+
+    def compute(self) -> Kind:
+        """All samples seen so far by all processes, once each, sorted by index.
+
+        Raises:
+            EvaluationError: No batch came.
+        """
         if isinstance(self.index, list) and not self.index:
-            raise EvaluationError("PredictionStore.compute: no batch came; call update first")
-        logits = dim_zero_cat(self.logits).cpu()  # (N, K)
-        target, index = dim_zero_cat(self.target).cpu(), dim_zero_cat(self.index).cpu()
+            raise EvaluationError(
+                f"{type(self).__name__}.compute: no batch came; call update first"
+            )
+        index = dim_zero_cat(self.index).cpu()
         order = torch.argsort(index, stable=True)
         ordered = index[order]
         first = torch.ones_like(ordered, dtype=torch.bool)
         first[1:] = ordered[1:] != ordered[:-1]
         kept = order[first]
-        return Predictions(logits[kept].softmax(dim=1), target[kept], index[kept])
+        rows = {name: dim_zero_cat(getattr(self, name)).cpu()[kept] for name in self.rows}
+        return self._evaluated(index[kept], **rows)
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         # torchmetrics squeezes one-element tensors in whatever compute returns and refuses frozen
@@ -72,5 +78,125 @@ class PredictionStore(Metric):
 
 
 class _Sealed:
-    def __init__(self, content: Predictions) -> None:
+    def __init__(self, content: Evaluated) -> None:
         self.content = content
+
+
+class PredictionStore(EvaluatedStore[Predictions]):
+    """Gathers (logits, target, index) of the batches and returns them as `Predictions`.
+
+    Shape:
+        ``update``: logits (N, K), target (N,) with −1 for no label, index (N,).
+
+    Raises:
+        EvaluationError: On ``update`` with another shape, on ``compute`` without a batch.
+    """
+
+    rows = ("logits", "target")
+
+    def update(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
+        """Append one batch: logits (N, K), target (N,), index (N,)."""
+        if logits.ndim != 2 or target.shape != logits.shape[:1] or index.shape != target.shape:
+            _refuse(self, logits, target, index, "(N, K), (N,), (N,)")
+        self._append(logits=logits.float(), target=target.long(), index=index.long())
+
+    def _evaluated(self, index: Tensor, **rows: Tensor) -> Predictions:
+        return Predictions(rows["logits"].softmax(dim=1), rows["target"], index)
+
+
+class MultiLabelStore(EvaluatedStore[MultiLabelPredictions]):
+    """Gathers (logits, target, index) of the batches and returns `MultiLabelPredictions`.
+
+    Shape:
+        ``update``: logits (N, K), target (N, K) in {−1, 0, 1}, index (N,).
+
+    Raises:
+        EvaluationError: On ``update`` with another shape, on ``compute`` without a batch.
+    """
+
+    rows = ("logits", "target")
+
+    def update(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
+        """Append one batch: logits (N, K), target (N, K), index (N,)."""
+        if logits.ndim != 2 or target.shape != logits.shape or index.shape != target.shape[:1]:
+            _refuse(self, logits, target, index, "(N, K), (N, K), (N,)")
+        self._append(logits=logits.float(), target=target.long(), index=index.long())
+
+    def _evaluated(self, index: Tensor, **rows: Tensor) -> MultiLabelPredictions:
+        return MultiLabelPredictions(rows["logits"].sigmoid(), rows["target"], index)
+
+
+class SegmentationStore(EvaluatedStore[SegmentationCounts]):
+    """Counts the pixels of each image and returns the counts of all as `SegmentationCounts`.
+
+    Args:
+        num_classes: Number of classes K.
+        ignore_index: Target of pixels without a class.
+        boundary: Width of a class's boundary as a fraction of the image's diagonal, > 0.
+        kwargs: Keywords of `torchmetrics.Metric`.
+
+    Shape:
+        ``update``: logits (N, K, H, W), target (N, H, W), index (N,).
+
+    Raises:
+        EvaluationError: On ``update`` with another shape or a target that is no class, on
+            ``compute`` without a batch.
+    """
+
+    rows = ("confusion", "boundary")
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int = -1,
+        boundary: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.boundary_ratio = boundary
+
+    def update(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
+        """Count one batch: logits (N, K, H, W), target (N, H, W), index (N,)."""
+        count, *size = target.shape
+        expected = (count, self.num_classes, *size)
+        if target.ndim != 3 or logits.shape != expected or index.shape != (count,):
+            names = f"(N, {self.num_classes}, H, W), (N, H, W), (N,)"
+            _refuse(self, logits, target, index, names)
+        known = self._known(target.long())
+        highest, guess = logits.max(dim=1)
+        if bool(highest.isnan().any()):
+            raise EvaluationError(
+                "SegmentationStore.update: logits that are nan, expected numbers; the training "
+                "diverged, lower the learning rate"
+            )
+        self._append(
+            confusion=confusion_counts(guess, known, self.num_classes),
+            boundary=boundary_counts(guess, known, self.num_classes, self.boundary_ratio),
+            index=index.long(),
+        )
+
+    def _known(self, target: Tensor) -> Tensor:
+        """The target with `VOID` where there is no class."""
+        void = target == self.ignore_index
+        counted = target[~void]
+        if bool(((counted < 0) | (counted >= self.num_classes)).any()):
+            raise EvaluationError(
+                f"SegmentationStore.update: classes from {int(counted.min())} to "
+                f"{int(counted.max())} in the target, expected 0 to {self.num_classes - 1}, or "
+                f"{self.ignore_index} for none"
+            )
+        return target.masked_fill(void, VOID)
+
+    def _evaluated(self, index: Tensor, **rows: Tensor) -> SegmentationCounts:
+        return SegmentationCounts(index=index, **rows)
+
+
+def _refuse(
+    store: Metric, logits: Tensor, target: Tensor, index: Tensor, expected: str
+) -> NoReturn:
+    raise EvaluationError(
+        f"{type(store).__name__}.update: logits {tuple(logits.shape)}, target "
+        f"{tuple(target.shape)}, index {tuple(index.shape)}; expected {expected}"
+    )

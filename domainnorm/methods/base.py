@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.errors import DomainNormError
+from domainnorm.evaluation import Evaluated
 from domainnorm.tasks import Task
 
 Batch = dict[str, Tensor]
@@ -94,7 +95,7 @@ class Method(LightningModule):
         return domains_of(self.labelled, self.roles) + domains_of(self.unlabelled, self.roles)
 
     def forward(self, image: Tensor, domain: Tensor) -> Tensor:
-        """Logits (N, K) of images (N, 3, H, W) under the norms of ``domain`` (N,)."""
+        """Logits (N, K, ...) of images (N, 3, H, W) under the norms of ``domain`` (N,)."""
         logits: Tensor = self.model(image, domain)
         return logits
 
@@ -107,11 +108,11 @@ class Method(LightningModule):
         self._collect(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/<domain>/<metric>`` and their mean balanced accuracy ``val/selection``."""
-        scores = []
-        for domain, store in zip(self.eval_domains, self._stores, strict=True):
-            values = self.task.score(store)  # type: ignore[arg-type]
-            scores.append(values["balanced_accuracy"])
+        """Log ``val/<domain>/<metric>``, and the mean of the task's metric as ``val/selection``."""
+        scores, options = [], self.task.metric_options()
+        for domain, evaluated in self.predictions().items():
+            values = evaluated.metrics(**options)
+            scores.append(values[self.task.metric])
             self.log_dict({f"val/{domain}/{key}": value for key, value in values.items()})
         self.log("val/selection", sum(scores) / len(scores))
 
@@ -123,8 +124,8 @@ class Method(LightningModule):
         """Collect predictions of one batch."""
         self._collect(batch, dataloader_idx)
 
-    def predictions(self) -> dict[str, Any]:
-        """What the last test collected, by domain."""
+    def predictions(self) -> dict[str, Evaluated]:
+        """What the last validation or test collected, by domain."""
         stores: Any = self._stores
         return {
             domain: store.compute() for domain, store in zip(self.eval_domains, stores, strict=True)
@@ -139,7 +140,7 @@ class Method(LightningModule):
         if self.norm_domain is not None:
             row = self.model.domain_names.index(self.norm_domain)
             domain = torch.full_like(domain, row)
-        logits = self(batch["image"], domain)
+        logits = self.task.predict(self.model, batch["image"], domain)
         store: Any = self._stores[position]
         store.update(logits, batch["target"], batch["index"])
 
@@ -166,7 +167,7 @@ class Method(LightningModule):
 
 
 class SupervisedMethod(Method):
-    """Cross-entropy on the labelled domains, mixed in every batch, each under its own norms.
+    """Supervised loss on the labelled domains, mixed in every batch, each under its own norms.
 
     Args:
         model: The network.
@@ -256,9 +257,13 @@ def domains_of(role: str, roles: Roles) -> tuple[str, ...]:
 
 
 def head_parameters(model: DomainModel) -> list[nn.Parameter]:
-    """Parameters of the backbone's classifier; empty when it names none."""
-    if not hasattr(model.backbone, "get_classifier"):
-        return []
-    head: Any = model.backbone.get_classifier()  # type: ignore[operator]
-    heads = head if isinstance(head, tuple) else (head,)
+    """Parameters of the network's classifier or segmentation head; empty when it names none."""
+    network: Any = model.backbone
+    if hasattr(network, "segmentation_head"):
+        heads: Any = (network.segmentation_head,)
+    elif hasattr(network, "get_classifier"):
+        head = network.get_classifier()
+        heads = head if isinstance(head, tuple) else (head,)
+    else:
+        heads = ()
     return [parameter for module in heads for parameter in module.parameters()]

@@ -16,8 +16,9 @@ from domainnorm.recipe.rules import (
     check_augment,
     check_backbone,
     check_domains,
-    check_image_size,
     check_methods,
+    check_size,
+    check_task,
     read_seeds,
     read_transfers,
 )
@@ -88,12 +89,15 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     data, dataset = _read_data(tree.get("data"), problems)
     transfers = read_transfers(data, problems)
     check_domains(transfers, problems, listed=bool(data["transfers"]))
-    check_image_size(data["image_size"], problems)
+    for key in ("image_size", "crop_size"):
+        check_size(f"data.{key}", data[key], problems)
     method = read_named(tree.get("method"), METHODS, "method", problems)
     compare = _read_compare(tree, method, transfers, problems)
     check_methods(method, compare, transfers, problems)
+    task = read_named(tree.get("task"), TASKS, "task", problems)
+    check_task(task, dataset, problems)
     return {
-        "task": read_named(tree.get("task"), TASKS, "task", problems),
+        "task": task,
         "backbone": None if problems.among("backbone") else BackboneConfig(**backbone),
         "norm": read_norm(tree.get("norm"), problems),
         "perturb": read_perturb(tree.get("perturb"), problems),

@@ -10,7 +10,7 @@ from typing import Any
 from domainnorm.data.steps import check_steps
 from domainnorm.errors import unknown
 from domainnorm.recipe.problems import Problems, spelled
-from domainnorm.recipe.registries import METHODS
+from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
 from domainnorm.recipe.schema import Named, Transfer
 from domainnorm.recipe.sections import fixed_parameters, read_section
 
@@ -108,12 +108,23 @@ def check_domains(transfers: Sequence[Transfer], problems: Problems, *, listed: 
                     problems.add(f"{key}.{role}", text)
 
 
-def check_image_size(size: int | list[int] | None, problems: Problems) -> None:
+def check_size(key: str, size: int | list[int] | None, problems: Problems) -> None:
     """One positive number or two."""
     sides = size if isinstance(size, list) else [1 if size is None else size]
     if min(sides, default=0) < 1 or len(sides) > 2:
         expected = "a positive number of pixels or [height, width]"
-        problems.add("data.image_size", f"got {spelled(size)}, expected {expected}")
+        problems.add(key, f"got {spelled(size)}, expected {expected}")
+
+
+def check_task(task: Named | None, dataset: Named | None, problems: Problems) -> None:
+    """The dataset has labels of the kind that the task learns from."""
+    if task is None or dataset is None:
+        return
+    wanted = TASKS.entry(task.name).constants.get("labels")
+    found = DATASETS.entry(dataset.name).constants.get("task", wanted)
+    if found not in (wanted, ""):
+        text = f"'{task.name}' learns from labels for {wanted}, dataset '{dataset.name}' has some"
+        problems.add("task", f"{text} for {found}; change task or data.name")
 
 
 def check_methods(

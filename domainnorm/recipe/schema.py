@@ -66,6 +66,10 @@ class DataConfig:
         target: Domains to adapt to.
         transfers: Several pairs ``{source: [...], target: [...]}`` in one run, instead of the two.
         image_size: Pixels: one number or ``[height, width]``; null is the backbone's own.
+        crop_size: Pixels of random training crops for segmentation, which are also the windows
+            of evaluation: one number or ``[height, width]``; null trains on whole images.
+        fit: How an image of another shape fits into ``image_size``: ``cover`` cuts off what is
+            over, ``pad`` adds a border without labels, ``stretch`` distorts.
         batch_size: Images per training batch, all domains together.
         eval_batch_size: Images per batch in validation and test.
         num_workers: Processes that read images; 0 reads them in the training process.
@@ -75,6 +79,8 @@ class DataConfig:
     target: list[str] = field(default_factory=list)
     transfers: list[dict[str, Any]] = field(default_factory=list)
     image_size: int | list[int] | None = None
+    crop_size: int | list[int] | None = None
+    fit: Literal["cover", "pad", "stretch"] = "cover"
     batch_size: int = field(default=32, metadata={"minimum": 1})
     eval_batch_size: int = field(default=64, metadata={"minimum": 1})
     num_workers: int = field(default=0, metadata={"minimum": 0})
@@ -117,7 +123,7 @@ class EvaluationConfig:
         confidence: Coverage of the intervals, in (0, 1).
         resamples: Bootstrap resamples of an interval.
         bins: Bins of the calibration error.
-        selection: Checkpoint of a stage: of the last epoch, or the best balanced accuracy on the
+        selection: Checkpoint of a stage: of the last epoch, or the best metric of the task on the
             validation split of the domains whose labels the method may see.
     """
 

@@ -3,9 +3,13 @@ from .calibration import save_reliability as save_reliability
 from .card import model_card as model_card
 from .confusions import save_confusions as save_confusions
 from .contact_sheet import save_contact_sheet as save_contact_sheet
+from .convergence import epochs_to as epochs_to
+from .convergence import save_convergence as save_convergence
 from .curves import save_curves as save_curves
 from .heatmap import save_heatmap as save_heatmap
 from .heatmap import save_heatmaps as save_heatmaps
+from .overlays import Overlay as Overlay
+from .overlays import save_overlays as save_overlays
 from .results import Result as Result
 from .results import load_results as load_results
 from .results import results_csv as results_csv

@@ -11,7 +11,6 @@ from domainnorm.evaluation import (
     EvaluationError,
     Predictions,
     calibration_bins,
-    classification_metrics,
 )
 from domainnorm.report.canvas import (
     LARGE,
@@ -68,7 +67,7 @@ def save_reliability(
 
 def _draw(upper: Axes, lower: Axes, predictions: Predictions, bins: int) -> None:
     found = calibration_bins(predictions, bins)
-    values = classification_metrics(predictions, bins)
+    values = predictions.metrics(bins=bins)
     filled = (found.count > 0).nonzero().squeeze(1)
     x, y = found.confidence[filled].numpy(), found.accuracy[filled].numpy()
     share = (found.count / found.count.sum()).numpy()

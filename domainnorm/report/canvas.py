@@ -20,6 +20,16 @@ INK, MUTED, MISSING = "#222222", "#666666", "#e6e6e6"
 # Okabe and Ito, Color Universal Design, 2008: told apart with any colour vision; yellow is left
 # out because lines in it vanish on white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f5539", "#5e548e")
+_ABBREVIATIONS = {
+    "ece": "ECE",
+    "nll": "NLL",
+    "macro_f1": "macro F1",
+    "miou": "mean IoU",
+    "iou": "IoU",
+    "dice": "Dice",
+    "boundary_iou": "boundary IoU",
+    "auroc": "AUROC",
+}
 _FIXED = {"source_only": "#9a9a9a", "oracle": "#333333", "train": MUTED}
 
 
@@ -60,10 +70,10 @@ def literal(name: str) -> str:
 
 
 def readable(metric: str) -> str:
-    """A metric's name as words, such as ``balanced accuracy`` and ``ECE``."""
-    return {"ece": "ECE", "nll": "NLL", "macro_f1": "macro F1"}.get(
-        metric, metric.replace("_", " ")
-    )
+    """A metric's name as words, such as ``balanced accuracy``, ``ECE`` and ``IoU of sky``."""
+    name, _, of_class = metric.partition("/")
+    words = _ABBREVIATIONS.get(name, name.replace("_", " "))
+    return f"{words} of {of_class}" if of_class else words
 
 
 def sentence(text: str) -> str:

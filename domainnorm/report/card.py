@@ -9,7 +9,11 @@ from typing import Any
 
 from domainnorm.report.results import Result
 
-_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "ece")
+_METRICS = (
+    *("balanced_accuracy", "accuracy", "macro_f1", "ece"),
+    *("miou", "dice", "pixel_accuracy", "boundary_iou"),
+    *("auroc", "average_precision"),
+)
 _LOADING = {
     "onnx": """\
 import json, onnxruntime
@@ -52,23 +56,31 @@ def _head(about: Mapping[str, Any]) -> str:
     )
     return (
         f"# {about['recipe']}: {about['backbone']}\n\n"
-        f"An image classifier for {len(about['class_names'])} classes on {served}, "
+        f"{_KINDS[about['task']]} for {len(about['class_names'])} classes on {served}, "
         f"fitted with the method `{about['method']}`"
         + (" (which saw labels of the target)" if about["supervised"] else "")
         + f".\n\nClasses, in the order of the logits: {_listed(about['class_names'])}."
     )
 
 
+_KINDS = {
+    "classification": "An image classifier",
+    "segmentation": "A segmentation network",
+    "multilabel": "A classifier of findings",
+}
+
+
 def _domains(about: Mapping[str, Any], results: Sequence[Result], counts: Mapping[str, int]) -> str:
+    shown = [name for name in _METRICS if any(name in result.metrics for result in results)]
     lines = [
         "## Domains and measured accuracy",
         "",
-        f"| label | domain | role | test images | {' | '.join(_METRICS)} |",
-        "|---:|---|---|---:|" + "---:|" * len(_METRICS),
+        f"| label | domain | role | test images | {' | '.join(shown)} |",
+        "|---:|---|---|---:|" + "---:|" * len(shown),
     ]
     for result in results:
         label = about["domain_names"].index(result.domain)
-        cells = " | ".join(_cell(result, metric) for metric in _METRICS)
+        cells = " | ".join(_cell(result, metric) for metric in shown)
         lines.append(
             f"| {label} | {result.domain} | {result.role} | {counts.get(result.domain, '')} "
             f"| {cells} |"

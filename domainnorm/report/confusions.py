@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from torch import Tensor
 
-from domainnorm.evaluation import EvaluationError, Predictions
+from domainnorm.evaluation import Evaluated, EvaluationError, Predictions, SegmentationCounts
 from domainnorm.report.canvas import (
     LARGE,
     NORMAL,
@@ -25,28 +26,31 @@ _MOST_NUMBERED = 12  # classes; beyond, numbers of 8 points no longer fit into t
 
 
 def save_confusions(
-    predictions: Mapping[str, Predictions], class_names: Sequence[str], path: str | PathLike[str]
+    predictions: Mapping[str, Evaluated], class_names: Sequence[str], path: str | PathLike[str]
 ) -> None:
-    """Draw a confusion matrix per domain, each row divided by its number of samples.
+    """Draw a confusion matrix per domain, each row divided by its number of samples, or pixels.
 
     Classes without samples have an empty row with a dash. Cells below half a percent carry no
     number.
 
     Args:
-        predictions: Domain → predictions; samples without a label are left out.
+        predictions: Domain → `Predictions` or `SegmentationCounts`; samples and pixels without a
+            label are left out.
         class_names: Names of the K classes.
         path: File to write; its suffix decides the format.
 
     Raises:
-        EvaluationError: There is no domain, or the number of classes is not K.
+        EvaluationError: There is no domain, the number of classes is not K, or samples have
+            several findings, which exclude each other in no confusion matrix.
     """
     classes = len(class_names)
     if not predictions:
         raise EvaluationError("save_confusions: no domain came, expected at least one")
-    for domain, one in predictions.items():
-        if one.num_classes != classes:
+    confusions = {domain: _fractions(domain, one) for domain, one in predictions.items()}
+    for domain, one in confusions.items():
+        if len(one) != classes:
             raise EvaluationError(
-                f"save_confusions: {classes} class names for the {one.num_classes} classes of "
+                f"save_confusions: {classes} class names for the {len(one)} classes of "
                 f"'{domain}'; give one name per class"
             )
     rows, columns = panel_grid(len(predictions), 3)
@@ -54,8 +58,8 @@ def save_confusions(
     margin = 0.5 + 0.075 * max(map(len, class_names))
     figure = create_figure(columns * (size + 0.35) + margin, rows * (size + 0.45) + margin)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for axes, (domain, one) in zip(grid.ravel(), predictions.items(), strict=False):
-        _draw(axes, _confusion(one.labelled()))
+    for axes, (domain, one) in zip(grid.ravel(), confusions.items(), strict=False):
+        _draw(axes, one)
         axes.set_title(literal(domain), fontsize=LARGE)
     for axes in grid.ravel()[len(predictions) :]:
         axes.set_axis_off()
@@ -72,12 +76,25 @@ def save_confusions(
     save_figure(figure, path)
 
 
-def _confusion(labelled: Predictions) -> NDArray[np.float64]:
+def _fractions(domain: str, evaluated: Evaluated) -> NDArray[np.float64]:
     """Fraction of each true class (rows) predicted as each class, (K, K); nan without samples."""
+    if isinstance(evaluated, Predictions):
+        counts = _confusion(evaluated.labelled()).double()
+    elif isinstance(evaluated, SegmentationCounts):
+        counts = evaluated.confusion.sum(dim=0).double()
+    else:
+        raise EvaluationError(
+            f"save_confusions: '{domain}' has {evaluated.kind} predictions, expected one class "
+            "per sample or pixel"
+        )
+    return (counts / counts.sum(dim=1, keepdim=True)).numpy()
+
+
+def _confusion(labelled: Predictions) -> Tensor:
+    """Samples of each true class (rows) predicted as each class, (K, K)."""
     classes = labelled.num_classes
     cell = labelled.target * classes + labelled.probabilities.argmax(dim=1)
-    counts = torch.bincount(cell, minlength=classes * classes).view(classes, classes).double()
-    return (counts / counts.sum(dim=1, keepdim=True)).numpy()
+    return torch.bincount(cell, minlength=classes**2).view(classes, classes)
 
 
 def _draw(axes: Axes, confusion: NDArray[np.float64]) -> None:

@@ -29,7 +29,6 @@ from domainnorm.report.canvas import (
 )
 
 _CELL_WIDTH, _CELL_HEIGHT = 0.95, 0.62  # inches; "[0.85, 0.90]" at 8 points just fits
-_MAIN_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
 
 
 def save_heatmap(
@@ -47,7 +46,7 @@ def save_heatmap(
 
     Args:
         matrix: The matrix; up to about 12 × 12 it reads well on one page.
-        metric: A name of `domainnorm.evaluation.METRICS`.
+        metric: One of the matrix.
         path: File to write; its suffix decides the format.
         title: Heading; empty for the metric's name.
         row_label: What a row is.
@@ -90,13 +89,14 @@ def save_heatmaps(
     row_label: str = "model",
     column_label: str = "test domain",
 ) -> list[Path]:
-    """Draw accuracy, balanced accuracy, macro-F1 and ECE as ``<folder>/<metric>.png``.
+    """Draw each metric as ``<folder>/<metric>.png``, but those of single classes and the NLL.
 
     Returns:
         The files written.
     """
-    paths = [Path(folder) / f"{metric}.png" for metric in _MAIN_METRICS]
-    for metric, path in zip(_MAIN_METRICS, paths, strict=True):
+    metrics = [metric for metric in matrix.metrics if "/" not in metric and metric != "nll"]
+    paths = [Path(folder) / f"{metric}.png" for metric in metrics]
+    for metric, path in zip(metrics, paths, strict=True):
         save_heatmap(matrix, metric, path, row_label=row_label, column_label=column_label)
     return paths
 

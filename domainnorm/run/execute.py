@@ -25,8 +25,6 @@ from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.quiet import quiet_lightning
 from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
 
-METRIC = "balanced_accuracy"
-
 
 def run_recipe(recipe: Recipe, output: Path) -> Path:
     """Carry out every stage of a recipe in a new run folder.
@@ -67,7 +65,7 @@ def test_run(folder: Path) -> None:
             results += score(bench, predict(bench), seconds=0.0)
     if not results:
         raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
-    create_console().print(results_table(results, METRIC))
+    create_console().print(results_table(results, parts.metric))
 
 
 def prepare(recipe: Recipe) -> None:
@@ -89,16 +87,18 @@ def carry_out(parts: Parts, folder: Path) -> None:
         started = time.perf_counter()
         done = run_stage(parts, stage, folder)
         results += done
-        _write(results, folder)
-        console.print(f"      {_outcome(done)}  ({time.perf_counter() - started:.0f} s)")
+        _write(results, folder, parts.metric)
+        console.print(
+            f"      {_outcome(done, parts.metric)}  ({time.perf_counter() - started:.0f} s)"
+        )
     save_run_figures(parts, results, folder)
-    console.print(results_table(results, METRIC))
+    console.print(results_table(results, parts.metric))
 
 
-def _write(results: list[Result], folder: Path) -> None:
+def _write(results: list[Result], folder: Path, metric: str) -> None:
     results_json(results, folder / "metrics.json")
     results_csv(results, folder / "metrics.csv")
-    replace_text(folder / "results.md", results_markdown(results, METRIC))
+    replace_text(folder / "results.md", results_markdown(results, metric))
 
 
 def _count(stages: list[Stage]) -> str:
@@ -113,5 +113,5 @@ def _title(stage: Stage) -> str:
     return f"{stage.transfer}  seed {stage.seed}  {stage.method.name}"
 
 
-def _outcome(results: list[Result]) -> str:
-    return "  ".join(f"{result.domain} {result.metrics[METRIC]:.3f}" for result in results)
+def _outcome(results: list[Result], metric: str) -> str:
+    return "  ".join(f"{result.domain} {result.metrics[metric]:.3f}" for result in results)

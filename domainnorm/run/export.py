@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,31 +16,35 @@ from torch import nn
 
 from domainnorm.backbones import (
     DomainModel,
-    create_model,
     data_config,
     export_onnx,
     export_program,
     fold_domain,
     largest_difference,
-    load_model,
     load_onnx,
     load_program,
     read_header,
 )
 from domainnorm.data import Preprocessing
 from domainnorm.errors import CheckpointError, ConditionError, ExportError, RecipeError, unknown
-from domainnorm.evaluation import Predictions, write_json
+from domainnorm.evaluation import load_evaluated, write_json
 from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results, model_card
 from domainnorm.run.files import replace_text
 from domainnorm.run.folder import read_folder
 from domainnorm.run.stage import RESULTS, WEIGHTS
+from domainnorm.run.stored import stored_model
 
 FILES = {"onnx": "model.onnx", "torch_export": "model.pt2", "timm": "model.safetensors"}
 ABOUT, CARD = "model.json", "card.md"
-_RESIZE = (
-    "the shorter side becomes that of the input, the centre is cut; images that shrink are "
-    "averaged over areas (cv2.INTER_AREA), images that grow are interpolated ({})."
+_RESIZE = {
+    "cover": "the shorter side becomes that of the input, the centre is cut",
+    "pad": "the whole image is fitted into the input, around it is the mean colour",
+    "stretch": "both sides become those of the input",
+}
+_KERNEL = (
+    "; images that shrink are averaged over areas (cv2.INTER_AREA), images that grow are "
+    "interpolated ({})."
 )
 
 
@@ -90,7 +94,11 @@ def export_run(
     """
     recipe, _ = read_folder(folder)
     place = folder / _chosen(recipe, folder, stage)
-    model = _load(recipe, place)
+    if kind == "timm" and recipe.task.name == "segmentation":
+        problem = "--format timm holds classifiers; take onnx or torch_export for segmentation"
+        raise RecipeError([problem], "domainnorm export")
+    # An exported program has no policy about unseen domains: it takes numbers of known ones.
+    model, _ = stored_model(replace(recipe, unseen="error"), place)
     if domain is not None and domain not in model.domain_names:
         raise ConditionError(unknown("domain", domain, model.domain_names))
     if kind == "timm" and domain is None:
@@ -143,29 +151,19 @@ def _one_of(names: list[str] | tuple[str, ...]) -> str:
     return f"one of {', '.join(names)}"
 
 
-def _load(recipe: Recipe, place: Path) -> DomainModel:
-    """The model of a stage; its images are not needed, the weights know domains and classes."""
-    header, backbone = read_header(place / WEIGHTS), recipe.backbone
-    model = create_model(
-        backbone.name,
-        len(header.class_names),
-        recipe.norm,
-        header.domain_names,
-        **backbone.options,
-    )
-    load_model(model, place / WEIGHTS)
-    return model.eval()
-
-
 def _describe(recipe: Recipe, folder: Path, place: Path, model: DomainModel) -> dict[str, Any]:
     results = load_results(place / RESULTS)
-    preprocessing = Preprocessing.from_config(data_config(model), recipe.data.image_size)
+    data = recipe.data
+    preprocessing = Preprocessing.from_config(
+        data_config(model), data.image_size, crop_size=data.crop_size, fit=data.fit
+    )
     return {
         "version": 1,
         "recipe": recipe.name,
         "stage": place.relative_to(folder).as_posix(),
         "method": place.name,
         "supervised": any(result.supervised for result in results),
+        "task": recipe.task.name,
         "dataset": recipe.dataset.name,
         "source": [result.domain for result in results if result.role == "source"],
         "target": [result.domain for result in results if result.role == "target"],
@@ -177,7 +175,7 @@ def _describe(recipe: Recipe, folder: Path, place: Path, model: DomainModel) -> 
         "class_names": list(read_header(place / WEIGHTS).class_names),
         "preprocessing": {
             **asdict(preprocessing),
-            "resize": _RESIZE.format(preprocessing.interpolation),
+            "resize": _RESIZE[preprocessing.fit] + _KERNEL.format(preprocessing.interpolation),
         },
         "packages": {name: version(name) for name in ("domainnorm", "torch", "timm")},
     }
@@ -188,7 +186,7 @@ def _measured(place: Path) -> tuple[list[Result], dict[str, int]]:
     results = load_results(place / RESULTS)
     files = {result.domain: f"predictions-{result.domain}.safetensors" for result in results}
     counts = {
-        domain: len(Predictions.load(place / file).labelled()) for domain, file in files.items()
+        domain: len(load_evaluated(place / file).labelled()) for domain, file in files.items()
     }
     return results, counts
 
@@ -196,7 +194,9 @@ def _measured(place: Path) -> tuple[list[Result], dict[str, int]]:
 def _write(model: DomainModel, folder: Path, about: Mapping[str, Any]) -> float:
     """Write the exported file into ``folder``; how far its outputs are from the model's."""
     file, domain = folder / FILES[about["format"]], about["domain"]
-    size = (3, about["preprocessing"]["height"], about["preprocessing"]["width"])
+    image = about["preprocessing"]
+    # A network that is used window by window is exported for one window.
+    size = (3, *(image["crop"] or (image["height"], image["width"])))
     network = model if domain is None else fold_domain(model, domain)
     notes = {"domainnorm": json.dumps(about, ensure_ascii=False)}
     if about["format"] == "onnx":

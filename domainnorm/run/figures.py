@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domainnorm.evaluation import Predictions
+from domainnorm.evaluation import Evaluated, load_evaluated
 from domainnorm.report import (
     Result,
     save_confusions,
@@ -32,7 +32,8 @@ def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
     figures.mkdir(exist_ok=True)
     save_domains(parts, figures / "domains.png")
     if any(result.role == "target" for result in results):
-        for metric in ("balanced_accuracy", "accuracy"):
+        shown = [parts.metric, *(("accuracy",) if "accuracy" in results[0].metrics else ())]
+        for metric in shown:
             save_results_bars(results, metric, figures / f"{metric}.png")
     for stage in plan_stages(parts.recipe):
         place = folder / stage.key
@@ -60,8 +61,8 @@ def save_domains(parts: Parts, path: Path) -> None:
     save_contact_sheet(rows, path, parts.recipe.name)
 
 
-def _predictions(stage: Stage, place: Path) -> dict[str, Predictions]:
+def _predictions(stage: Stage, place: Path) -> dict[str, Evaluated]:
     return {
-        domain: Predictions.load(place / f"predictions-{domain}.safetensors")
+        domain: load_evaluated(place / f"predictions-{domain}.safetensors")
         for domain in stage.roles.all
     }

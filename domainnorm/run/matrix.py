@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from domainnorm.errors import RecipeError
-from domainnorm.evaluation import CrossDomainMatrix, Predictions
+from domainnorm.evaluation import CrossDomainMatrix, Evaluated, load_evaluated
 from domainnorm.methods import Roles
 from domainnorm.recipe import Recipe
 from domainnorm.report import create_console, save_heatmaps
-from domainnorm.run.execute import METRIC, prepare
+from domainnorm.run.execute import prepare
 from domainnorm.run.figures import save_domains
 from domainnorm.run.folder import make_folder
 from domainnorm.run.parts import Parts
@@ -60,9 +60,9 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
         target = _figures(folder) / f"matrix_{one}"
         target.mkdir(exist_ok=True)
         save_heatmaps(matrix, target, row_label=_ROW_LABELS[one])
-        summary = matrix.summary()[METRIC]
+        summary = matrix.summary()[parts.metric]
         console.print(
-            f"{one}: {METRIC} own domain {summary.diagonal:.3f}, other domains "
+            f"{one}: {parts.metric} own domain {summary.diagonal:.3f}, other domains "
             f"{summary.off_diagonal:.3f}  → {target}",
             soft_wrap=True,
         )
@@ -79,7 +79,7 @@ def _models(parts: Parts, folder: Path, console: Console) -> CrossDomainMatrix:
             run_stage(parts, stage, folder)
             for column in domains:
                 file = folder / stage.key / f"predictions-{column}.safetensors"
-                _add(matrix, parts, seed, (row, column), Predictions.load(file))
+                _add(matrix, parts, seed, (row, column), load_evaluated(file))
     return matrix
 
 
@@ -102,7 +102,7 @@ def _add(
     parts: Parts,
     seed: int,
     cell: tuple[str, str],
-    predictions: Predictions,
+    predictions: Evaluated,
 ) -> None:
     matrix.add(seed, *cell, predictions, groups_of(parts, predictions))
 
@@ -114,7 +114,7 @@ def _empty(parts: Parts) -> CrossDomainMatrix:
         domains,
         confidence=evaluation.confidence,
         resamples=evaluation.resamples,
-        bins=evaluation.bins,
+        **parts.task().metric_options(evaluation.bins),
     )
 
 

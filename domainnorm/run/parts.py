@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from domainnorm.backbones import DomainModel, create_model, data_config, insert_after
+from domainnorm.backbones import DomainModel, data_config, insert_after
 from domainnorm.data import DomainDataModule, DomainDataset, Loading, Preprocessing
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
@@ -42,6 +42,11 @@ class Parts:
                 )
         return dataset
 
+    @property
+    def metric(self) -> str:
+        """The metric of the task that tables show."""
+        return str(TASKS.entry(self.recipe.task.name).constants["metric"])
+
     def domains(self) -> list[str]:
         """Every domain of the recipe's transfers, in order of appearance."""
         named = [
@@ -63,9 +68,8 @@ class Parts:
                 the network, are not looked for.
         """
         backbone = self.recipe.backbone
-        model = create_model(
+        model: DomainModel = self.task().create_model(
             backbone.name,
-            len(self.dataset.class_names),
             self.recipe.norm,
             stage.roles.all,
             pretrained=backbone.pretrained and not stored,
@@ -84,6 +88,21 @@ class Parts:
             except DomainNormError as error:
                 raise ConversionError(f"perturb: {named.name}: {error}") from error
 
+    def task(self) -> Task:
+        """The task for the classes of the dataset.
+
+        Raises:
+            DataError: The dataset has labels of another kind.
+        """
+        named = self.recipe.task
+        task: Task = TASKS.load(named.name)(self.dataset.class_names, **named.options)
+        if task.labels != self.dataset.task:
+            raise DataError(
+                f"task: '{named.name}' learns from labels for {task.labels}, dataset "
+                f"'{self.recipe.dataset.name}' has some for {self.dataset.task}; change one of them"
+            )
+        return task
+
     def data(self, stage: Stage, model: DomainModel) -> DomainDataModule:
         """Loaders that hold no more than what the stage's method may see."""
         method = METHODS.load(stage.method.name)
@@ -93,17 +112,36 @@ class Parts:
             domain_names=stage.roles.all,
             labelled=domains_of(method.labelled, stage.roles),
             unlabelled=domains_of(method.unlabelled, stage.roles),
-            preprocessing=Preprocessing.from_config(data_config(model), loading.image_size),
+            preprocessing=self.preprocessing(model),
             augment=self._augment(stage) if method.augmented else {},
             loading=Loading(
                 loading.batch_size, loading.eval_batch_size, loading.num_workers, stage.seed
             ),
         )
 
+    def preprocessing(self, model: DomainModel) -> Preprocessing:
+        """What fits images to the model, by the recipe's sizes.
+
+        Raises:
+            DataError: Sizes that are no sizes, or that the network cannot take.
+        """
+        loading = self.recipe.data
+        done = Preprocessing.from_config(
+            data_config(model), loading.image_size, crop_size=loading.crop_size, fit=loading.fit
+        )
+        if done.crop is not None and self.dataset.task != "segmentation":
+            raise DataError(
+                f"data.crop_size: {loading.crop_size}, but task '{self.recipe.task.name}' looks at "
+                "whole images; leave the key out, or add RandomResizedCrop to augment"
+            )
+        self.task().check_input(model, done.size)
+        return done
+
     def method(self, stage: Stage, model: DomainModel, data: DomainDataModule) -> Method:
         """The method over its model and task."""
-        task_entry = self.recipe.task
-        task: Task = TASKS.load(task_entry.name)(data.class_counts, **task_entry.options)
+        task = self.task()
+        task.weigh_classes(data.class_counts)
+        task.set_window(data.crop)
         method_class: Any = METHODS.load(stage.method.name)
         method: Method = method_class(model, task, stage.roles, **stage.method.options)
         return method

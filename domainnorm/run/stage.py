@@ -20,7 +20,7 @@ from domainnorm.backbones import (
 )
 from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError
-from domainnorm.evaluation import Predictions, bootstrap_intervals, classification_metrics
+from domainnorm.evaluation import Evaluated
 from domainnorm.methods import Method
 from domainnorm.recipe.registries import METHODS
 from domainnorm.report import Result, load_results, results_json
@@ -121,7 +121,7 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     )
 
 
-def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Predictions]:
+def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Evaluated]:
     """Predictions on the test images of every domain, under their own norms or another's.
 
     Args:
@@ -134,9 +134,10 @@ def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Predictio
     return bench.method.predictions()
 
 
-def score(bench: Bench, predictions: dict[str, Predictions], seconds: float) -> list[Result]:
+def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> list[Result]:
     """Metrics and intervals of each domain."""
     evaluation, stage = bench.parts.recipe.evaluation, bench.stage
+    options = bench.method.task.metric_options(evaluation.bins)
     return [
         Result(
             transfer=stage.transfer,
@@ -144,13 +145,12 @@ def score(bench: Bench, predictions: dict[str, Predictions], seconds: float) -> 
             domain=domain,
             role="source" if domain in stage.roles.source else "target",
             seed=stage.seed,
-            metrics=classification_metrics(one, evaluation.bins),
-            intervals=bootstrap_intervals(
-                one,
+            metrics=one.metrics(**options),
+            intervals=one.intervals(
                 confidence=evaluation.confidence,
                 resamples=evaluation.resamples,
-                bins=evaluation.bins,
                 groups=groups_of(bench.parts, one),
+                **options,
             ),
             supervised=bench.method.labelled in ("target", "all"),
             trained_parameters=bench.method.trained_parameters,
@@ -161,7 +161,7 @@ def score(bench: Bench, predictions: dict[str, Predictions], seconds: float) -> 
     ]
 
 
-def groups_of(parts: Parts, predictions: Predictions) -> list[str] | None:
+def groups_of(parts: Parts, predictions: Evaluated) -> list[str] | None:
     """Patient, slide or sequence of every prediction; None when each image is its own."""
     records = parts.dataset.records
     groups = [records[index].group for index in predictions.index.tolist()]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from domainnorm.backbones import DomainModel, create_model, load_model, read_header
+from domainnorm.backbones import DomainModel, ModelHeader, load_model, read_header
 from domainnorm.errors import CheckpointError
 from domainnorm.recipe import Recipe
+from domainnorm.recipe.registries import TASKS
 from domainnorm.run.folder import RECIPE, read_folder
 from domainnorm.run.stage import WEIGHTS
+from domainnorm.tasks import Task
 
 _SHOWN = 6
 
@@ -44,17 +46,31 @@ def load_stored(folder: Path) -> StoredModel:
     """
     place = folder if (folder / WEIGHTS).is_file() else _only_stage(folder)
     recipe, _ = read_folder(place.resolve().parents[3])
+    model, header = stored_model(recipe, place)
+    return StoredModel(model, recipe, header.class_names, place)
+
+
+def stored_model(recipe: Recipe, place: Path) -> tuple[DomainModel, ModelHeader]:
+    """The model of a stage in evaluation mode, and what its weights say about it.
+
+    Args:
+        recipe: That of the run.
+        place: Folder of the stage.
+
+    Raises:
+        CheckpointError: Weights that are truncated or do not fit the recipe.
+    """
     header = read_header(place / WEIGHTS)
-    model = create_model(
+    task: Task = TASKS.load(recipe.task.name)(header.class_names, **recipe.task.options)
+    model: DomainModel = task.create_model(
         recipe.backbone.name,
-        len(header.class_names),
         recipe.norm,
         header.domain_names,
         unseen=recipe.unseen,
         **recipe.backbone.options,
     )
     load_model(model, place / WEIGHTS)
-    return StoredModel(model.eval(), recipe, header.class_names, place)
+    return model.eval(), header
 
 
 def _only_stage(folder: Path) -> Path:

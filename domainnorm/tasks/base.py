@@ -1,24 +1,81 @@
-"""What a task gives to a method."""
+"""What a task gives to a run and to a method."""
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from domainnorm.backbones import DomainModel
+
 
 class Task(nn.Module, abc.ABC):
-    """A supervised loss, and how predictions are collected and scored."""
+    """A network for a kind of label, its supervised loss, and how predictions are scored.
+
+    Class constants: ``labels`` is the ``task`` of the datasets it can learn from, ``metric`` the
+    one that tables show and that checkpoints are selected by.
+
+    Args:
+        class_names: Names of the K classes, in the order of the outputs.
+    """
+
+    labels: str = ""
+    metric: str = ""
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.class_names = list(class_names)
+
+    @abc.abstractmethod
+    def create_model(self, name: str, norm: Any, domains: Sequence[str], **options: Any) -> Any:
+        """A network for this task around a timm backbone, with conditional norms.
+
+        Args:
+            name: A timm architecture.
+            norm: See `domainnorm.convert_norms`.
+            domains: Names of the domains.
+            **options: ``pretrained``, ``weights``, ``unseen`` and keywords of timm, see
+                `domainnorm.create_model`.
+        """
+
+    def check_input(self, model: DomainModel, size: tuple[int, int]) -> None:
+        """Refuse a height and width that the network cannot take; every size unless overridden."""
+
+    def weigh_classes(self, counts: Tensor) -> None:
+        """Take note of the number of labelled training images of each class, (K,)."""
+
+    def set_window(self, size: tuple[int, int] | None) -> None:
+        """Take note of the size of training crops; None when training sees whole images."""
 
     @abc.abstractmethod
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar supervised loss; samples whose target is −1 do not count."""
+        """Scalar supervised loss; labels of −1 do not count."""
+
+    def predict(self, model: DomainModel, image: Tensor, domain: Tensor) -> Tensor:
+        """Outputs for whole images, in evaluation.
+
+        Args:
+            model: The network.
+            image: (N, 3, H, W).
+            domain: Domain labels (N,).
+        """
+        logits: Tensor = model(image, domain)
+        return logits
 
     @abc.abstractmethod
     def store(self) -> Metric:
-        """A fresh metric that collects ``update(logits, target, index)``."""
+        """A fresh metric that collects ``update(logits, target, index)``.
+
+        Its ``compute`` returns what `Evaluated` describes.
+        """
 
     @abc.abstractmethod
-    def score(self, store: Metric) -> dict[str, float]:
-        """Metrics of what a store has collected."""
+    def metric_options(self, bins: int = 15) -> dict[str, Any]:
+        """Options of the metrics of what `store` collects, see `Evaluated.metrics`.
+
+        Args:
+            bins: Bins of the calibration error, where the task has one.
+        """

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from domainnorm.evaluation import PredictionStore, classification_metrics
+from domainnorm.backbones import create_model
+from domainnorm.evaluation import PredictionStore
 from domainnorm.registry import register
 from domainnorm.tasks.base import Task
 
@@ -22,30 +24,39 @@ class Classification(Task):
     when there is none.
 
     Args:
-        class_counts: Labelled training images of each class, (K,); a class without images gets
-            the weight 0.
+        class_names: Names of the K classes.
         label_smoothing: Probability mass ε spread over all classes, in [0, 1): ``CE = (1 - ε)
             CE_y + ε/K Σ_k w[k]/w[y] CE_k``.
-        class_weights: ``"balanced"`` weighs each class by 1 / its count, with mean 1 over images.
+        class_weights: ``"balanced"`` weighs each class by 1 / its count, with mean 1 over images; a
+            class without training images gets the weight 0.
     """
 
+    labels: str = "classification"
+    metric: str = "balanced_accuracy"
     class_weight: Tensor | None
 
     def __init__(
         self,
-        class_counts: Tensor,
+        class_names: Sequence[str],
         *,
         label_smoothing: float = 0.0,
         class_weights: Literal["none", "balanced"] = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(class_names)
         self.label_smoothing = label_smoothing
-        weight = None
-        if class_weights == "balanced":
-            counts = class_counts.to(torch.float32)
-            weight = counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())
-            weight = weight * (counts > 0)
-        self.register_buffer("class_weight", weight, persistent=False)
+        self.class_weights = class_weights
+        self.register_buffer("class_weight", None, persistent=False)
+
+    def create_model(self, name: str, norm: Any, domains: Sequence[str], **options: Any) -> Any:
+        """See `domainnorm.create_model`."""
+        return create_model(name, len(self.class_names), norm, domains, **options)
+
+    def weigh_classes(self, counts: Tensor) -> None:
+        """Set the weights of the classes from their counts, (K,)."""
+        if self.class_weights == "balanced":
+            known = counts.to(torch.float32)
+            weight = known.sum() / (known.clamp(min=1) * (known > 0).sum())
+            self.class_weight = weight * (known > 0)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Weighted cross-entropy of ``logits`` (N, K) and ``target`` (N,)."""
@@ -63,6 +74,6 @@ class Classification(Task):
         """Collects probabilities and targets."""
         return PredictionStore()
 
-    def score(self, store: Metric) -> dict[str, float]:
-        """See `domainnorm.evaluation.classification_metrics`."""
-        return classification_metrics(store.compute())
+    def metric_options(self, bins: int = 15) -> dict[str, Any]:
+        """The bins of the calibration error."""
+        return {"bins": bins}

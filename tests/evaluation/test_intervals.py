@@ -11,8 +11,6 @@ from domainnorm.evaluation import (
     EvaluationError,
     MetricSums,
     Predictions,
-    bootstrap_intervals,
-    classification_metrics,
     seed_spread,
 )
 
@@ -31,7 +29,7 @@ def test_unit_weights_reproduce_the_point_metrics_exactly() -> None:
     predictions = coin(301, 0.7)
     sums = MetricSums.of(predictions, 15)
     weighted = sums.metrics(torch.ones(301, 7, dtype=torch.float64))
-    expected = classification_metrics(predictions)
+    expected = predictions.metrics()
     assert {name: set(values.tolist()) for name, values in weighted.items()} == {
         name: {expected[name]} for name in METRICS
     }
@@ -45,16 +43,16 @@ def test_interval_equals_a_loop_over_resamples(metric: str) -> None:
         drawn = Predictions(
             predictions.probabilities[rows], predictions.target[rows], torch.arange(60)
         )
-        values.append(classification_metrics(drawn)[metric])
+        values.append(drawn.metrics()[metric])
     expected = np.quantile(values, [0.1, 0.9])
-    interval = bootstrap_intervals(predictions, confidence=0.8, resamples=40, seed=3)[metric]
+    interval = predictions.intervals(confidence=0.8, resamples=40, seed=3)[metric]
     np.testing.assert_allclose(interval, expected, rtol=1e-9)
 
 
 def test_interval_of_accuracy_has_binomial_width() -> None:
     predictions = coin(2000, 0.8)
-    accuracy = classification_metrics(predictions)["accuracy"]
-    low, high = bootstrap_intervals(predictions)["accuracy"]
+    accuracy = predictions.metrics()["accuracy"]
+    low, high = predictions.intervals()["accuracy"]
     expected = 2 * 1.96 * math.sqrt(accuracy * (1 - accuracy) / 2000)
     assert high - low == pytest.approx(expected, rel=0.1)
 
@@ -64,23 +62,23 @@ def test_copies_of_one_sample_in_a_group_do_not_narrow_the_interval() -> None:
     rows = torch.repeat_interleave(torch.arange(100), 10)
     copied = Predictions(single.probabilities[rows], single.target[rows], torch.arange(1000))
     groups = [f"patient {int(row)}" for row in rows]
-    over_groups = np.ptp(bootstrap_intervals(copied, groups=groups)["accuracy"])
-    over_samples = np.ptp(bootstrap_intervals(copied)["accuracy"])
-    alone = np.ptp(bootstrap_intervals(single)["accuracy"])
+    over_groups = np.ptp(copied.intervals(groups=groups)["accuracy"])
+    over_samples = np.ptp(copied.intervals()["accuracy"])
+    alone = np.ptp(single.intervals()["accuracy"])
     assert over_groups == pytest.approx(alone, rel=0.1)
     assert over_groups > 2.5 * over_samples
 
 
 def test_same_seed_gives_the_same_interval() -> None:
     predictions = coin(80, 0.6)
-    assert bootstrap_intervals(predictions, seed=5) == bootstrap_intervals(predictions, seed=5)
+    assert predictions.intervals(seed=5) == predictions.intervals(seed=5)
 
 
 def test_memory_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = coin(80, 0.6)
-    whole = bootstrap_intervals(predictions, resamples=50)
+    whole = predictions.intervals(resamples=50)
     monkeypatch.setattr("domainnorm.evaluation.intervals._MAX_WEIGHTS", 80 * 7)
-    assert bootstrap_intervals(predictions, resamples=50) == whole
+    assert predictions.intervals(resamples=50) == whole
 
 
 def test_groups_of_unlabelled_samples_are_not_drawn() -> None:
@@ -91,25 +89,25 @@ def test_groups_of_unlabelled_samples_are_not_drawn() -> None:
         torch.arange(45),
     )
     groups = [str(sample // 4) for sample in range(40)]
-    expected = bootstrap_intervals(known, groups=groups)
-    assert bootstrap_intervals(mixed, groups=[*groups, *(["other"] * 5)]) == expected
+    expected = known.intervals(groups=groups)
+    assert mixed.intervals(groups=[*groups, *(["other"] * 5)]) == expected
 
 
 def test_one_group_gives_no_interval() -> None:
-    low, high = bootstrap_intervals(coin(20, 0.7), groups=["slide"] * 20)["accuracy"]
+    low, high = coin(20, 0.7).intervals(groups=["slide"] * 20)["accuracy"]
     assert math.isnan(low)
     assert math.isnan(high)
 
 
 def test_missing_group_name_is_an_error() -> None:
     with pytest.raises(EvaluationError, match="19 group names for 20 samples"):
-        bootstrap_intervals(coin(20, 0.7), groups=["slide"] * 19)
+        coin(20, 0.7).intervals(groups=["slide"] * 19)
 
 
 @pytest.mark.parametrize("settings", [{"confidence": 1.0}, {"confidence": 95}, {"resamples": 0}])
 def test_arguments_out_of_range_are_an_error(settings: dict[str, float]) -> None:
     with pytest.raises(EvaluationError, match="expected a confidence between 0 and 1"):
-        bootstrap_intervals(coin(20, 0.7), **settings)
+        coin(20, 0.7).intervals(**settings)
 
 
 def test_spread_uses_the_sample_standard_deviation() -> None:

@@ -14,7 +14,7 @@ from domainnorm.evaluation import (
     CrossDomainMatrix,
     EvaluationError,
     Predictions,
-    bootstrap_intervals,
+    SegmentationCounts,
 )
 
 
@@ -46,7 +46,7 @@ def test_values_have_axes_seed_row_column() -> None:
 
 
 def test_intervals_are_those_of_the_predictions() -> None:
-    expected = bootstrap_intervals(predictions(5), resamples=50)["ece"]
+    expected = predictions(5).intervals(resamples=50)["ece"]
     np.testing.assert_allclose(two_by_two().intervals("ece")[0, 0, 1], expected)
 
 
@@ -54,7 +54,7 @@ def test_groups_reach_the_intervals() -> None:
     matrix = CrossDomainMatrix(["a"], ["a"], resamples=50)
     groups = ["x"] * 5 + ["y"] * 5
     matrix.add(0, "a", "a", predictions(7), groups=groups)
-    expected = bootstrap_intervals(predictions(7), resamples=50, groups=groups)["accuracy"]
+    expected = predictions(7).intervals(resamples=50, groups=groups)["accuracy"]
     np.testing.assert_allclose(matrix.intervals("accuracy")[0, 0, 0], expected)
 
 
@@ -139,6 +139,18 @@ def test_foreign_json_is_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(CheckpointError, match=r"matrix\.json: cannot be read as a matrix"):
         CrossDomainMatrix.from_json(path)
+
+
+def test_metrics_are_those_of_the_kind_and_options_reach_them(tmp_path: Path) -> None:
+    ones = torch.ones(2, 2, 2).long()
+    counts = SegmentationCounts(ones, ones, torch.arange(2))
+    matrix = CrossDomainMatrix(["a"], ["a"], resamples=5, class_names=["sky", "road"])
+    matrix.add(0, "a", "a", counts)
+    matrix.to_json(tmp_path / "matrix.json")
+    for one in (matrix, CrossDomainMatrix.from_json(tmp_path / "matrix.json")):
+        assert one.metrics[0] == "miou"
+        assert one.values("iou/sky").item() == pytest.approx(1 / 3)
+        assert one.options == {"class_names": ["sky", "road"]}
 
 
 def test_unknown_domain_answers_with_the_nearest() -> None:

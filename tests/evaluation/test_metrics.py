@@ -11,7 +11,6 @@ from domainnorm.evaluation import (
     MetricSums,
     Predictions,
     calibration_bins,
-    classification_metrics,
 )
 from tests.reference import metrics as reference
 
@@ -44,7 +43,7 @@ cases = pytest.mark.parametrize("predictions", CASES.values(), ids=CASES.keys())
 def test_metric_equals_slow_reference(predictions: Predictions, metric: str) -> None:
     rows, target = predictions.probabilities.tolist(), predictions.target.tolist()
     expected = getattr(reference, metric)(rows, target)
-    assert classification_metrics(predictions)[metric] == pytest.approx(expected, abs=1e-9)
+    assert predictions.metrics()[metric] == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
@@ -52,20 +51,20 @@ def test_metric_equals_slow_reference(predictions: Predictions, metric: str) -> 
 @cases
 def test_balanced_accuracy_equals_scikit_learn(predictions: Predictions) -> None:
     expected = balanced_accuracy_score(predictions.target, predictions.probabilities.argmax(dim=1))
-    assert classification_metrics(predictions)["balanced_accuracy"] == pytest.approx(expected)
+    assert predictions.metrics()["balanced_accuracy"] == pytest.approx(expected)
 
 
 @cases
 def test_macro_f1_equals_scikit_learn(predictions: Predictions) -> None:
     guess = predictions.probabilities.argmax(dim=1)
     expected = f1_score(predictions.target, guess, average="macro")
-    assert classification_metrics(predictions)["macro_f1"] == pytest.approx(expected)
+    assert predictions.metrics()["macro_f1"] == pytest.approx(expected)
 
 
 @cases
 def test_accuracy_equals_scikit_learn(predictions: Predictions) -> None:
     expected = accuracy_score(predictions.target, predictions.probabilities.argmax(dim=1))
-    assert classification_metrics(predictions)["accuracy"] == pytest.approx(expected)
+    assert predictions.metrics()["accuracy"] == pytest.approx(expected)
 
 
 def test_nll_equals_scikit_learn() -> None:
@@ -73,7 +72,7 @@ def test_nll_equals_scikit_learn() -> None:
     exact = predictions.probabilities.double()
     exact /= exact.sum(dim=1, keepdim=True)  # scikit-learn warns about float32 rounding
     expected = log_loss(predictions.target, exact, labels=range(5))
-    assert classification_metrics(predictions)["nll"] == pytest.approx(expected, rel=1e-6)
+    assert predictions.metrics()["nll"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_ece_equals_torchmetrics_away_from_bin_borders() -> None:
@@ -81,7 +80,7 @@ def test_ece_equals_torchmetrics_away_from_bin_borders() -> None:
     expected = multiclass_calibration_error(
         predictions.probabilities, predictions.target, num_classes=5, n_bins=15
     )
-    assert classification_metrics(predictions)["ece"] == pytest.approx(float(expected), abs=1e-6)
+    assert predictions.metrics()["ece"] == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_class_predicted_but_absent_does_not_lower_balanced_accuracy() -> None:
@@ -91,9 +90,7 @@ def test_class_predicted_but_absent_does_not_lower_balanced_accuracy() -> None:
         probabilities, predictions.target, num_classes=3, average="macro"
     )
     assert float(torchmetrics_value) == pytest.approx((2 / 3 + 1 + 0) / 3)
-    assert classification_metrics(predictions)["balanced_accuracy"] == pytest.approx(
-        (2 / 3 + 1) / 2
-    )
+    assert predictions.metrics()["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
 
 
 @pytest.mark.parametrize(("confidence", "count"), [(0.5, [0, 1, 0, 0]), (1.0, [0, 0, 0, 1])])
@@ -107,7 +104,7 @@ def test_calibration_bins_sum_to_the_calibration_error() -> None:
     predictions = CASES["usual"]
     bins = calibration_bins(predictions, bins=10)
     gaps = torch.nan_to_num((bins.accuracy - bins.confidence).abs()) * bins.count
-    expected = classification_metrics(predictions, bins=10)["ece"]
+    expected = predictions.metrics(bins=10)["ece"]
     assert float(gaps.sum() / bins.count.sum()) == pytest.approx(expected)
 
 
@@ -118,17 +115,17 @@ def test_samples_without_label_do_not_count() -> None:
         torch.cat([known.target, torch.full((5,), -1)]),
         torch.arange(205),
     )
-    assert classification_metrics(mixed) == classification_metrics(known)
+    assert mixed.metrics() == known.metrics()
 
 
 def test_n_counts_labelled_samples() -> None:
     predictions = Predictions(torch.eye(2), torch.tensor([0, -1]), torch.arange(2))
-    assert classification_metrics(predictions)["n"] == 1
+    assert predictions.metrics()["n"] == 1
 
 
 def test_impossible_prediction_has_finite_nll() -> None:
     predictions = Predictions(torch.eye(2)[[0]], torch.tensor([1]), torch.tensor([0]))
-    assert classification_metrics(predictions)["nll"] == pytest.approx(87.3365, abs=1e-3)
+    assert predictions.metrics()["nll"] == pytest.approx(87.3365, abs=1e-3)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -138,7 +135,7 @@ def test_integer_weights_equal_repeated_samples(metric: str) -> None:
     rows = torch.repeat_interleave(torch.arange(120), times)
     repeated = Predictions(predictions.probabilities[rows], predictions.target[rows], rows)
     weighted = MetricSums.of(predictions, 15).metrics(times.double()[:, None])
-    expected = classification_metrics(repeated)[metric]
+    expected = repeated.metrics()[metric]
     assert float(weighted[metric]) == pytest.approx(expected)
 
 
@@ -149,9 +146,9 @@ def test_no_labelled_sample_is_an_error(target: list[int]) -> None:
         torch.ones(count, 1), torch.tensor(target, dtype=torch.int64), torch.arange(count)
     )
     with pytest.raises(EvaluationError, match=f"none of {count} samples has a label"):
-        classification_metrics(predictions)
+        predictions.metrics()
 
 
 def test_bins_must_be_positive() -> None:
     with pytest.raises(EvaluationError, match="bins=0, expected a positive number"):
-        classification_metrics(CASES["usual"], bins=0)
+        CASES["usual"].metrics(bins=0)

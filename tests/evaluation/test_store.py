@@ -8,7 +8,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from domainnorm.evaluation import EvaluationError, Predictions, PredictionStore
+from domainnorm.evaluation import (
+    EvaluationError,
+    MultiLabelStore,
+    Predictions,
+    PredictionStore,
+    SegmentationCounts,
+    SegmentationStore,
+)
 
 
 def filled(order: list[int]) -> PredictionStore:
@@ -81,16 +88,88 @@ def test_mismatched_batch_is_an_error() -> None:
         PredictionStore().update(torch.zeros(2, 3), torch.tensor([0]), torch.tensor([0, 1]))
 
 
+def test_findings_are_stored_with_the_sigmoid_of_the_logits() -> None:
+    store, logits = MultiLabelStore(), torch.tensor([[0.0, 3.0], [-2.0, 1.0]])
+    store.update(logits, torch.tensor([[0, 1], [-1, 1]]), torch.tensor([5, 4]))
+    found = store.compute()
+    torch.testing.assert_close(found.probabilities, logits.sigmoid()[[1, 0]])
+    assert found.target.tolist() == [[-1, 1], [0, 1]]
+
+
+def masked(order: list[int], **options: float) -> SegmentationStore:
+    """Images of four pixels; of image i, i pixels are class 1, and all are predicted class 1."""
+    store = SegmentationStore(2, **options)
+    for sample in order:
+        target = (torch.arange(4) < sample).long().view(1, 2, 2)
+        logits = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+        store.update(logits, target, torch.tensor([sample]))
+    return store
+
+
+def test_counts_of_images_come_once_and_sorted_by_index() -> None:
+    found = masked([2, 0, 1, 2]).compute()
+    assert found.index.tolist() == [0, 1, 2]
+    assert found.confusion.tolist() == [[[0, 4], [0, 0]], [[0, 3], [0, 1]], [[0, 2], [0, 2]]]
+
+
+def test_width_of_boundaries_is_a_fraction_of_the_diagonal() -> None:
+    logits = torch.zeros(1, 1, 30, 40)
+    expected = {0.02: 30 * 40 - 28 * 38, 0.1: 30 * 40 - 20 * 30}
+    found = {}
+    for ratio in expected:
+        store = SegmentationStore(1, boundary=ratio)
+        store.update(logits, torch.zeros(1, 30, 40).long(), torch.tensor([0]))
+        found[ratio] = int(store.compute().boundary[0, 0, 0])
+    assert found == expected
+
+
+def test_pixels_of_the_ignored_index_are_not_counted() -> None:
+    store = SegmentationStore(2, ignore_index=255)
+    target = torch.tensor([[[0, 255], [1, 255]]])
+    store.update(torch.zeros(1, 2, 2, 2), target, torch.tensor([0]))
+    assert store.compute().confusion.tolist() == [[[1, 0], [1, 0]]]
+
+
+def test_class_that_does_not_exist_is_an_error() -> None:
+    store, target = SegmentationStore(2), torch.tensor([[[0, 255]]])
+    with pytest.raises(EvaluationError, match="classes from 0 to 255 in the target, expected 0 to"):
+        store.update(torch.zeros(1, 2, 1, 2), target, torch.tensor([0]))
+
+
+def test_logits_of_a_diverged_network_are_an_error() -> None:
+    logits = torch.full((1, 2, 1, 1), torch.nan)
+    with pytest.raises(EvaluationError, match="logits that are nan"):
+        SegmentationStore(2).update(logits, torch.zeros(1, 1, 1).long(), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2, 2), (1, 2, 2, 3), (2, 2, 2, 2), (2, 2)])
+def test_mismatched_masks_are_an_error(shape: tuple[int, ...]) -> None:
+    with pytest.raises(EvaluationError, match=r"target \(1, 2, 2\), index \(1,\); expected"):
+        SegmentationStore(2).update(
+            torch.zeros(shape), torch.zeros(1, 2, 2).long(), torch.tensor([0])
+        )
+
+
+def test_mismatched_findings_are_an_error() -> None:
+    with pytest.raises(EvaluationError, match=r"expected \(N, K\), \(N, K\), \(N,\)"):
+        MultiLabelStore().update(torch.zeros(2, 3), torch.zeros(2).long(), torch.arange(2))
+
+
 def _one_rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
     # Rank 1 repeats sample 0, as a distributed sampler does to fill its last batch.
-    store = filled([0, 2] if rank == 0 else [1, 0, 0])
-    store.compute().save(f"{folder}/{rank}.safetensors")
+    order = [0, 2] if rank == 0 else [1, 0, 0]
+    filled(order).compute().save(f"{folder}/classes {rank}")
+    masked(order).compute().save(f"{folder}/masks {rank}")
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_every_process_sees_all_samples_once(tmp_path: Path) -> None:
     mp.start_processes(_one_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
-    seen = [Predictions.load(tmp_path / f"{rank}.safetensors").index.tolist() for rank in (0, 1)]
+    seen = [Predictions.load(tmp_path / f"classes {rank}").index.tolist() for rank in (0, 1)]
     assert seen == [[0, 1, 2], [0, 1, 2]]
+    expected = masked([0, 1, 2]).compute().confusion
+    for rank in (0, 1):
+        counts = SegmentationCounts.load(tmp_path / f"masks {rank}")
+        torch.testing.assert_close(counts.confusion, expected)

@@ -74,7 +74,9 @@ def make_data(name: str, model: DomainModel, roles: Roles, batch_size: int) -> D
 
 
 def make(name: str, model: DomainModel, roles: Roles = ONE, **options: Any) -> Method:
-    return METHODS.load(name)(model, Classification(torch.ones(10)), roles, **options)
+    return METHODS.load(name)(
+        model, Classification([str(digit) for digit in range(10)]), roles, **options
+    )
 
 
 def fit(

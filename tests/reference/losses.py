@@ -51,3 +51,42 @@ def domain_rows(tables):
             total += sum((row[c] - mean) ** 2 for row in table)
         distances.append(total / (len(table) * len(table[0])))
     return sum(distances) / len(distances)
+
+
+def dice(rows, targets):
+    """One minus ``2 Σ p g / (Σ p + Σ g)`` of each class that is there, averaged; -1 left out."""
+    pairs = [
+        (probabilities(row), target)
+        for row, target in zip(rows, targets, strict=True)
+        if target != -1
+    ]
+    losses = []
+    for k in range(len(rows[0])):
+        truth = sum(target == k for _, target in pairs)
+        if truth:
+            overlap = sum(p[k] for p, target in pairs if target == k)
+            losses.append(1 - 2 * overlap / (sum(p[k] for p, _ in pairs) + truth))
+    return sum(losses) / len(losses)
+
+
+def focal(rows, targets, gamma, weight=None):
+    """``-Σ w (1 - p)^γ log p / Σ w`` with the probability p and weight w of the true class."""
+    total = mass = 0.0
+    for row, target in zip(rows, targets, strict=True):
+        if target != -1:
+            p = probabilities(row)[target]
+            w = 1.0 if weight is None else weight[target]
+            total -= w * (1 - p) ** gamma * math.log(p)
+            mass += w
+    return total / mass
+
+
+def masked_bce(rows, targets):
+    """Mean of ``-log p`` of present and ``-log (1 - p)`` of absent findings; -1 left out."""
+    terms = []
+    for row, answers in zip(rows, targets, strict=True):
+        for value, answer in zip(row, answers, strict=True):
+            p = 1 / (1 + math.exp(-value))
+            if answer != -1:
+                terms.append(-math.log(p if answer == 1 else 1 - p))
+    return sum(terms) / len(terms)

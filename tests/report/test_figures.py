@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from domainnorm.evaluation import EvaluationError, Predictions
+from domainnorm.evaluation import (
+    EvaluationError,
+    MultiLabelPredictions,
+    Predictions,
+    SegmentationCounts,
+)
 from domainnorm.report import (
     Result,
     save_confusions,
@@ -17,7 +22,7 @@ from domainnorm.report import (
     save_results_bars,
 )
 from domainnorm.report.canvas import create_figure
-from domainnorm.report.confusions import _confusion
+from domainnorm.report.confusions import _fractions
 from domainnorm.report.curves import _draw_panel, _read_panels
 from tests.report.conftest import is_png, result
 
@@ -115,7 +120,19 @@ def test_confusion_rows_are_fractions_of_the_true_class() -> None:
     one = Predictions(torch.eye(3)[guesses], target, torch.arange(4))
     nan = float("nan")
     expected = [[1 / 3, 2 / 3, 0], [0, 1, 0], [nan, nan, nan]]
-    np.testing.assert_allclose(_confusion(one), expected)
+    np.testing.assert_allclose(_fractions("a", one), expected)
+
+
+def test_confusion_of_masks_is_that_of_all_their_pixels() -> None:
+    confusion = torch.tensor([[[1, 1], [0, 4]], [[5, 1], [4, 0]]])
+    counts = SegmentationCounts(confusion, torch.zeros(2, 2, 2).long(), torch.arange(2))
+    np.testing.assert_allclose(_fractions("a", counts), [[0.75, 0.25], [0.5, 0.5]])
+
+
+def test_findings_have_no_confusion_matrix(tmp_path: Path) -> None:
+    findings = MultiLabelPredictions(torch.rand(2, 3), torch.ones(2, 3).long(), torch.arange(2))
+    with pytest.raises(EvaluationError, match="'a' has multilabel predictions, expected one class"):
+        save_confusions({"a": findings}, ["x", "y", "z"], tmp_path / "confusions.png")
 
 
 @pytest.mark.parametrize("domains", [1, 4])

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainnorm.data.dataset import (
-    DOMAIN_KEYS,
-    UNLABELLED,
-    Record,
-    select_domains,
+from domainnorm.data.class_files import ClassFiles, scan_classes
+from domainnorm.data.drawings.folders import styles_of, write_objects
+from domainnorm.data.files import resolved_root
+from domainnorm.data.folders import (
+    DEFAULT_TABLE,
+    Cuts,
+    check_listed,
+    find_table,
+    list_folders,
 )
-from domainnorm.data.decode import SUFFIXES
-from domainnorm.data.files import FileDataset, resolved_root
-from domainnorm.data.splits import check_fraction, check_groups, cut
-from domainnorm.data.table import Row, read_table
+from domainnorm.data.table import Row, write_table
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
-DEFAULT_TABLE = "splits.csv"
-
 
 @register
-class Folder(FileDataset):
+class Folder(ClassFiles):
     """Image files laid out as <domain>/<class>/<image>, with an optional table of splits.
 
     With a table, its splits are used; where it has no ``val`` row at all, a validation split is
@@ -46,6 +45,8 @@ class Folder(FileDataset):
             message names the key, folder or file.
     """
 
+    layout = "<domain>/<class>/<image>, splits.csv or none"
+
     def __init__(
         self,
         *,
@@ -56,91 +57,34 @@ class Folder(FileDataset):
         test_fraction: float = 0.3,
         split_seed: int = 0,
     ) -> None:
-        check_fraction("data.val_fraction", val_fraction)
-        check_fraction("data.test_fraction", test_fraction)
+        cuts = Cuts(val_fraction, test_fraction, split_seed)
         self.root = resolved_root(root)
-        table = self.root / splits
-        tabled = _is_tabled(table, splits)
-        rows = read_table(table) if tabled else _scanned(self.root)
-        known = sorted({row.domain for row in rows} | set(() if tabled else _folders(self.root)))
-        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
-        if tabled:
-            check_groups(rows, str(table))
-        else:
-            rows = cut(rows, "test", test_fraction, split_seed)
-        if all(row.split != "val" for row in rows):
-            rows = cut(rows, "val", val_fraction, split_seed)
-        used = [row for row in rows if row.domain in self.domain_names]
-        self.class_names = sorted({row.label for row in used if row.label})
-        number = {name: target for target, name in enumerate(self.class_names)}
-        self.records = [
-            Record(row.file, row.domain, number.get(row.label, UNLABELLED), row.group, row.split)
-            for row in used
-        ]
-        self._check_domains()
+        table = find_table(self.root, splits)
+        rows = cuts.tabled(table) if table else cuts.drawn(_scanned(self.root))
+        known = {row.domain for row in rows} | set(() if table else list_folders(self.root))
+        self._fill(rows, domains, sorted(known))
+        self._check_classes()
         if not self.class_names:
             raise DataError(f"{table}: no image of {', '.join(self.domain_names)} has a class")
-        if tabled:
-            self._check_files(table)
+        if table:
+            check_listed(self.root, [record.file for record in self.records], table)
 
-    def _check_domains(self) -> None:
-        for domain in self.domain_names:
-            own = [record for record in self.records if record.domain == domain]
-            if not own:
-                raise DataError(
-                    f"{self.root / domain}: no images; expected <domain>/<class>/<image> with "
-                    f"one of the suffixes {' '.join(sorted(SUFFIXES))}"
-                )
-            if any(record.target != UNLABELLED for record in own):
-                self._check_classes(domain, own)
-
-    def _check_classes(self, domain: str, records: Sequence[Record]) -> None:
-        trained = {record.target for record in records if record.split == "train"}
-        for target, name in enumerate(self.class_names):
-            if target not in trained:
-                elsewhere = sum(record.target == target for record in records)
-                raise DataError(
-                    f"{self.root}: domain '{domain}' has no training image of class '{name}' "
-                    f"({elsewhere} in its other splits); add images, or choose other domains with "
-                    "data.domains"
-                )
-
-    def _check_files(self, table: Path) -> None:
-        for record in self.records:
-            if not (self.root / record.file).is_file():
-                raise DataError(
-                    f"{table}: '{record.file}' is listed but {self.root / record.file} does not "
-                    "exist; restore the file or remove its row"
-                )
-
-
-def _is_tabled(table: Path, name: str) -> bool:
-    if not name or table.is_file():
-        return bool(name)
-    if name != DEFAULT_TABLE:
-        raise DataError(f"data.splits: {table} does not exist; leave the key out for drawn splits")
-    return False
-
-
-def _folders(folder: Path) -> list[str]:
-    # Hidden folders belong to tools (.git, .ipynb_checkpoints), not to the data.
-    return sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
+    @classmethod
+    def write_sample(
+        cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("photo", "painting")
+    ) -> None:
+        """Four kinds of objects, each domain in another style, with a table of splits."""
+        rows = []
+        for domain, style in styles_of(domains).items():
+            rows += write_objects(root, domain, style, ["car", "dog", "house", "person"], seed)
+        write_table(root / DEFAULT_TABLE, rows)
 
 
 def _scanned(root: Path) -> list[Row]:
     """Every image of ``<domain>/<class>/``, sorted by file, all in the training split."""
-    files = [
-        f"{domain}/{label}/{entry.name}"
-        for domain in _folders(root)
-        for label in _folders(root / domain)
-        for entry in (root / domain / label).iterdir()
-        if entry.suffix.lower() in SUFFIXES and entry.is_file() and entry.name[0] != "."
-    ]
-    if not files:
+    rows = scan_classes(root, list_folders(root))
+    if not rows:
         raise DataError(
             f"data.root: no images below {root}; expected <domain>/<class>/<image> (docs/data.md)"
         )
-    parts = ((file, *file.split("/")[:2]) for file in sorted(files))
-    return [Row(file, domain, label, file, "train") for file, domain, label in parts]
+    return rows

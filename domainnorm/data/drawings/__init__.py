@@ -1,1 +1,1 @@
-"""Procedural pictures for synthetic samples in official layouts: NumPy and OpenCV, seeded."""
+"""Procedural pictures that small samples of datasets are made of."""

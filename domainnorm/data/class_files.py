@@ -1,0 +1,145 @@
+"""Datasets of image files that have one class each, and the official forms of their lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, select_domains
+from domainnorm.data.decode import SUFFIXES
+from domainnorm.data.files import FileDataset
+from domainnorm.data.folders import list_folders, list_images, missing_files
+from domainnorm.data.table import Row
+from domainnorm.errors import DataError
+
+
+class ClassFiles(FileDataset):
+    """Image files with one class each."""
+
+    def _fill(
+        self,
+        rows: Sequence[Row],
+        domains: Sequence[str] | None,
+        known: Iterable[str],
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        """Set domains, classes and records.
+
+        Args:
+            rows: Images of all domains, with their splits.
+            domains: What the user asked for.
+            known: The domains there are.
+            class_names: In the order of their numbers; those of the chosen domains when None.
+
+        Raises:
+            DataError: An unknown domain, or one without images.
+        """
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, list(known))
+        used = [row for row in rows if row.domain in self.domain_names]
+        found = {row.domain for row in used}
+        for domain in self.domain_names:
+            if domain not in found:
+                raise DataError(
+                    f"{self.root / domain}: no images; expected {self.layout} with one of the "
+                    f"suffixes {' '.join(sorted(SUFFIXES))}"
+                )
+        self.class_names = list(class_names or sorted({row.label for row in used if row.label}))
+        self.records = class_records(used, self.class_names)
+
+    def _check_classes(self) -> None:
+        """Refuse a labelled domain whose training split lacks a class of another domain."""
+        for domain in self.domain_names:
+            own = [record for record in self.records if record.domain == domain]
+            trained = {record.target for record in own if record.split == "train"}
+            for target, name in enumerate(self.class_names):
+                if target not in trained and any(record.is_labelled for record in own):
+                    elsewhere = sum(record.target == target for record in own)
+                    raise DataError(
+                        f"{self.root}: domain '{domain}' has no training image of class '{name}' "
+                        f"({elsewhere} in its other splits); add images, or choose other domains "
+                        "with data.domains"
+                    )
+
+
+def class_records(rows: Iterable[Row], class_names: Sequence[str]) -> list[Record]:
+    """A record for each row, whose target is the position of its label."""
+    number = {name: target for target, name in enumerate(class_names)}
+    return [
+        Record(
+            row.file,
+            row.domain,
+            number.get(row.label, UNLABELLED),
+            row.group,
+            row.split,
+            metadata=row.metadata,
+        )
+        for row in rows
+    ]
+
+
+def scan_classes(root: Path, domains: Iterable[str]) -> list[Row]:
+    """Every image of ``<domain>/<class>/``, sorted by file, all in the training split."""
+    found = [
+        (f"{domain}/{label}/{name}", domain, label)
+        for domain in domains
+        for label in list_folders(root / domain)
+        for name in list_images(root / domain / label)
+    ]
+    return [Row(file, domain, label, file, "train") for file, domain, label in sorted(found)]
+
+
+def read_image_list(file: Path) -> list[tuple[str, str]]:
+    """Lines ``<path> <label>`` as pairs; the label is empty where a line has none.
+
+    Raises:
+        DataError: The list cannot be read, is empty, or a label is no number.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(
+            f"{file}: cannot be read ({reason}); put the official list there (docs/data.md)"
+        ) from error
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        path, _, label = line.strip().partition(" ")
+        if label and not label.strip().isdecimal():
+            raise DataError(f"{file}, line {number}: '{line}', expected '<path> <number>'")
+        if path:
+            pairs.append((path, label.strip()))
+    if not pairs:
+        raise DataError(f"{file}: no images are listed; get the official list again")
+    return pairs
+
+
+def check_unpacked(root: Path, files: Sequence[str], source: str) -> None:
+    """Refuse a list that names a file which does not exist.
+
+    Args:
+        root: What the files are relative to.
+        files: Paths below it.
+        source: The list they are from, for messages.
+
+    Raises:
+        DataError: Names the first such file, and how many there are.
+    """
+    missing = missing_files(root, files)
+    if missing:
+        raise DataError(
+            f"{root / missing[0]}: does not exist, but {source} lists it ({len(missing)} of "
+            f"{len(files)} files are missing); unpack the images again"
+        )
+
+
+def class_of(names: Sequence[str], label: str, where: Path) -> str:
+    """The name of a class by its number in a list; empty for none.
+
+    Raises:
+        DataError: There is no such number; the message names the list.
+    """
+    if not label:
+        return ""
+    if int(label) >= len(names):
+        raise DataError(f"{where}: label {label}, expected 0 to {len(names) - 1}")
+    return names[int(label)]

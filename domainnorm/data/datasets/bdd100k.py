@@ -1,0 +1,144 @@
+"""BDD100K, its 10,000 images with masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from domainnorm.data.dataset import UNLABELLED, Record, Split
+from domainnorm.data.drawings.street_files import streets, write_image
+from domainnorm.data.drawings.weather import photograph
+from domainnorm.data.driving import DrivingDataset, check_masks, found
+from domainnorm.data.label_sets import TRAIN_IDS
+from domainnorm.data.official import draw_validation
+from domainnorm.errors import DataError
+from domainnorm.registry import register
+
+OFFICIAL: dict[str, Split] = {"train": "train", "val": "test"}
+# Files that give attributes of frames: the detection labels of 2020, those of 2018, and the
+# polygons of the segmentation labels, should a release have attributes there.
+ATTRIBUTES = (
+    "labels/det_20/det_*.json",
+    "labels/bdd100k_labels_images_*.json",
+    "labels/sem_seg/polygons/sem_seg_*.json",
+)
+DOMAINS = {
+    "timeofday": ["daytime", "dawn_dusk", "night", "undefined"],
+    "weather": ["clear", "partly_cloudy", "overcast", "rainy", "snowy", "foggy", "undefined"],
+}
+_SAMPLE = {  # time of day, weather, and how it is drawn
+    "daytime": [("clear", "day"), ("rainy", "rain"), ("snowy", "snow"), ("foggy", "fog")],
+    "dawn/dusk": [("overcast", "dusk"), ("partly cloudy", "dusk")],
+    "night": [("clear", "night")],
+    "undefined": [("undefined", "day")],
+}
+
+
+@register
+class BDD100K(DrivingDataset):
+    """BDD100K: 8,000 labelled dash-camera images of the USA, 1280 × 720.
+
+    A domain is a time of day, or the weather. Both are attributes of the detection labels, which
+    cover a part of these images only: the domain of the others is ``undefined``. The official
+    ``val`` images are the test split, since the labels of ``test`` are withheld; every image is of
+    another drive, and a validation split is cut out of ``train``.
+
+    Args:
+        root: Folder that holds images and labels: absolute, or relative to DOMAINNORM_DATA.
+        by: What a domain is.
+        domains: By ``timeofday``: some of ``daytime``, ``dawn_dusk``, ``night``, ``undefined``. By
+            ``weather``: some of ``clear``, ``partly_cloudy``, ``overcast``, ``rainy``, ``snowy``,
+            ``foggy``, ``undefined``. Those that have images when None.
+        classes: Label set of the masks.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        split_seed: Seed of that draw.
+
+    Raises:
+        DataError: A folder, an image, a mask or the attributes are missing, or a key is wrong.
+
+    Reference:
+        Yu et al., "BDD100K: a diverse driving dataset for heterogeneous multitask learning", CVPR
+        2020, arXiv 1805.04687.
+    """
+
+    homepage = "https://www.vis.xyz/bdd100k/"
+    licence = "own terms: BSD 3-clause for education, research and not-for-profit; registration"
+    layout = "images/10k/<split>/*.jpg, labels/sem_seg/masks/<split>/*.png, labels/det_20/*.json"
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        domains: list[str] | None = None,
+        classes: Literal[
+            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
+        ] = "cityscapes19",
+        by: Literal["timeofday", "weather"] = "timeofday",
+        val_fraction: float = 0.2,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__(root, classes, TRAIN_IDS)
+        attributes = _attributes(self.root)
+        records = [
+            _record(file, split, attributes.get(Path(file).name, {}), by)
+            for official, split in OFFICIAL.items()
+            for file in found(self.root, f"images/10k/{official}/*.jpg")
+        ]
+        check_masks(self.root, records, "labels/sem_seg/masks/*/*.png")
+        records = draw_validation(records, val_fraction, split_seed)
+        present = {record.domain for record in records}
+        known = [name for name in DOMAINS[by] if name in present or name in (domains or ())]
+        self.keep(records, domains, known)
+
+    @classmethod
+    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
+        """Write drawn streets at all hours in the official layout."""
+        for split, count in (("train", 8), ("val", 3)):
+            frames: list[dict[str, Any]] = []
+            for hour, kinds in _SAMPLE.items():
+                for number, scene in enumerate(streets(seed, f"bdd100k {hour} {split}", count)):
+                    weather, condition = kinds[number % len(kinds)]
+                    name = f"{len(frames):08x}-{scene.seed % 16**8:08x}"
+                    pixels = photograph(scene, condition, "dashcam")
+                    write_image(root / f"images/10k/{split}/{name}.jpg", pixels)
+                    write_image(root / f"labels/sem_seg/masks/{split}/{name}.png", scene.mask)
+                    known = {"weather": weather, "timeofday": hour, "scene": "city street"}
+                    frames.append({"name": f"{name}.jpg", "attributes": known, "labels": []})
+            file = root / f"labels/det_20/det_{split}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(frames), encoding="utf-8")
+
+
+def _record(file: str, split: Split, attributes: dict[str, str], by: str) -> Record:
+    path = Path(file)
+    mask = f"labels/sem_seg/masks/{path.parent.name}/{path.stem}.png"
+    domain = attributes.get(by, "undefined").replace("/", "_").replace(" ", "_")
+    return Record(file, domain, UNLABELLED, path.stem, split, mask, metadata=attributes)
+
+
+def _attributes(root: Path) -> dict[str, dict[str, str]]:
+    """Attributes of frames by the name of their image, of all files that give some."""
+    attributes: dict[str, dict[str, str]] = {}
+    for pattern in ATTRIBUTES:
+        for file in sorted(root.glob(pattern)):
+            try:
+                frames = json.loads(file.read_bytes(), object_hook=_without_labels)
+                attributes.update({frame[0]: frame[1] for frame in frames if frame})
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(f"{file}: not a list of frames of BDD100K ({error})") from error
+    if not attributes:
+        raise DataError(
+            f"{root}: no attributes of frames in {' or '.join(ATTRIBUTES[:2])}; time of day and "
+            "weather are in the detection labels, so unpack those too (docs/data_driving.md)"
+        )
+    return attributes
+
+
+def _without_labels(entry: dict[str, Any]) -> Any:
+    """Frames as (name, attributes); boxes, half a gigabyte, are dropped at once."""
+    if "timeofday" in entry or "weather" in entry:
+        return {key: str(value) for key, value in entry.items()}
+    if "name" in entry and isinstance(entry.get("attributes"), dict):
+        return entry["name"], entry["attributes"]
+    return None

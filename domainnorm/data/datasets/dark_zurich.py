@@ -1,0 +1,94 @@
+"""Dark Zurich."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from domainnorm.data.dataset import UNLABELLED, Record
+from domainnorm.data.drawings.street_files import streets, write_image
+from domainnorm.data.drawings.weather import photograph
+from domainnorm.data.driving import DrivingDataset, check_masks, found
+from domainnorm.data.label_sets import TRAIN_IDS
+from domainnorm.data.official import draw_validation
+from domainnorm.registry import register
+
+HOURS = {"day": "day", "twilight": "dusk", "night": "night"}  # and how samples are drawn
+
+
+@register
+class DarkZurich(DrivingDataset):
+    """Dark Zurich: 8,377 unlabelled images by day, twilight and night, 50 labelled ones by night.
+
+    A domain is an hour. Training images have no labels, so a domain can be a target, not a source.
+    The official ``val`` images (labelled, by night) are the test split, as usual, since the labels
+    of ``test`` are withheld: ``day`` and ``twilight`` have no test images. A validation split is
+    cut out of the training images, whole recordings at a time.
+
+    Args:
+        root: Folder that holds rgb_anon and gt, of the training and the validation archive:
+            absolute, or relative to DOMAINNORM_DATA.
+        domains: Some of ``day``, ``twilight``, ``night``; all of them when None.
+        classes: Label set of the masks.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        split_seed: Seed of that draw.
+
+    Raises:
+        DataError: A folder, an image or a mask is missing, or a key is wrong.
+
+    Reference:
+        Sakaridis, Dai, Van Gool, "Guided curriculum model adaptation and uncertainty-aware
+        evaluation for semantic nighttime image segmentation", ICCV 2019, arXiv 1901.05946.
+    """
+
+    homepage = "https://www.trace.ethz.ch/publications/2019/GCMA_UIoU/"
+    licence = "own terms: non-commercial"
+    layout = "rgb_anon/{train,val}/<hour>/<recording>/*_rgb_anon.png, gt/val/night/<recording>/"
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        domains: list[str] | None = None,
+        classes: Literal[
+            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
+        ] = "cityscapes19",
+        val_fraction: float = 0.2,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__(root, classes, TRAIN_IDS)
+        records = [
+            _record(file, hour)
+            for hour in HOURS
+            for file in found(self.root, f"rgb_anon/train/{hour}/*/*_rgb_anon.png")
+        ]
+        records += [
+            _record(file, "night")
+            for file in found(self.root, "rgb_anon/val/night/*/*_rgb_anon.png")
+        ]
+        check_masks(self.root, records, "gt/val/night/*/*_gt_labelTrainIds.png")
+        self.keep(draw_validation(records, val_fraction, split_seed), domains, list(HOURS))
+
+    @classmethod
+    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
+        """Write drawn streets at three hours in the official layout."""
+        for hour, condition in HOURS.items():
+            for number, scene in enumerate(streets(seed, f"dark_zurich {hour}", 8)):
+                recording = f"GOPR03{number + 20}"
+                file = f"rgb_anon/train/{hour}/{recording}/{recording}_frame_000001_rgb_anon.png"
+                write_image(root / file, photograph(scene, condition))
+        for number, scene in enumerate(streets(seed, "dark_zurich val", 3)):
+            name = f"val/night/GOPR0356/GOPR0356_frame_{number:06d}"
+            write_image(root / f"rgb_anon/{name}_rgb_anon.png", photograph(scene, "night"))
+            write_image(root / f"gt/{name}_gt_labelTrainIds.png", scene.mask)
+
+
+def _record(file: str, hour: str) -> Record:
+    path = PurePosixPath(file)
+    recording, official = path.parent.name, path.parent.parent.parent.name
+    known = {"time_of_day": hour, "sequence": recording}
+    group = f"{official}/{recording}"
+    if official == "train":
+        return Record(file, hour, UNLABELLED, group, "train", metadata=known)
+    mask = file.replace("rgb_anon/", "gt/", 1).replace("_rgb_anon.png", "_gt_labelTrainIds.png")
+    return Record(file, hour, UNLABELLED, group, "test", mask, metadata=known)

@@ -1,0 +1,167 @@
+"""Image files in folders, with a mask of classes beside each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, VOID, Record, select_domains
+from domainnorm.data.decode import SUFFIXES, read_mask
+from domainnorm.data.drawings.folders import styles_of, write_image, write_scenes
+from domainnorm.data.files import resolved_root
+from domainnorm.data.folders import (
+    DEFAULT_TABLE,
+    Cuts,
+    check_listed,
+    find_table,
+    list_folders,
+    list_images,
+)
+from domainnorm.data.masks import MaskFiles, read_classes
+from domainnorm.data.table import Row, write_table
+from domainnorm.errors import DataError
+from domainnorm.registry import register
+
+
+@register
+class FolderMasks(MaskFiles):
+    """Image files laid out as <domain>/images/<image>, with <domain>/masks/<stem>.png beside them.
+
+    Masks hold the number of the class of each pixel, 255 where there is none; ``classes.txt``
+    names the classes, one per line. An image without a mask has no label. The table of splits,
+    and splits that are drawn, are those of the dataset ``folder``.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        splits: Name of the table inside ``root``: CSV with columns file, domain, class, group,
+            split; classes are not read. The default one may be absent; an empty name ignores any.
+        domains: Domains to use, in this order; all of them when None.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        test_fraction: Share of all images to test on when there is no table, in (0, 1).
+        split_seed: Seed of drawn splits.
+        groups: What the groups of the table are: ``whole`` ones stay in one split; ``sequences``
+            may be cut in time, and validate on the end of their training part.
+        void_outside: Folder beside ``images`` with a field of view for each image with a mask:
+            pixels that are 0 there have no class.
+
+    Raises:
+        DataError: The root, a domain, a file or ``classes.txt`` is missing, or the table is wrong;
+            the message names the key, folder or file.
+    """
+
+    task = "segmentation"
+    layout = "<domain>/images/<image>, <domain>/masks/<stem>.png, classes.txt, splits.csv or none"
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        splits: str = "splits.csv",
+        domains: list[str] | None = None,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.3,
+        split_seed: int = 0,
+        groups: Literal["whole", "sequences"] = "whole",
+        void_outside: str | None = None,
+    ) -> None:
+        cuts = Cuts(val_fraction, test_fraction, split_seed, groups)
+        self.root = resolved_root(root)
+        self.class_names, self._colours = read_classes(self.root / "classes.txt")
+        self.void_outside = void_outside
+        table = find_table(self.root, splits)
+        rows = cuts.tabled(table) if table else cuts.drawn(_scanned(self.root))
+        known = {row.domain for row in rows} | set(() if table else list_folders(self.root))
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted(known))
+        used = [row for row in rows if row.domain in self.domain_names]
+        self.records = [
+            Record(row.file, row.domain, UNLABELLED, row.group, row.split, self._mask_of(row.file))
+            for row in used
+        ]
+        self._check_domains()
+        if table:
+            check_listed(self.root, [record.file for record in self.records], table)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
+
+        Raises:
+            DataError: The record has no mask, a file cannot be read or is of another size than
+                its image, or the mask holds a number that is no class; the message names the file.
+        """
+        mask = super().mask(index)
+        record = self.records[index]
+        if self.void_outside is not None:
+            view = _beside(record.file, self.void_outside)
+            inside = read_mask(self.root / view)
+            self._check_size(view, inside, record.file)
+            mask = np.where(inside == 0, np.uint8(VOID), mask)
+        return mask
+
+    def _mask_of(self, file: str) -> str | None:
+        mask = _beside(file, "masks")
+        return mask if (self.root / mask).is_file() else None
+
+    def _check_domains(self) -> None:
+        if self.records and all(record.mask is None for record in self.records):
+            raise DataError(
+                f"{self.root / self.records[0].domain / 'masks'}: no image has a mask; expected "
+                f"{_beside(self.records[0].file, 'masks')} for {self.records[0].file}, and so on"
+            )
+        for domain in self.domain_names:
+            own = [record for record in self.records if record.domain == domain]
+            if not own:
+                raise DataError(
+                    f"{self.root / domain / 'images'}: no images; expected files with one of the "
+                    f"suffixes {' '.join(sorted(SUFFIXES))}"
+                )
+            masks: dict[str, str] = {}
+            for record in own:
+                if record.mask and masks.setdefault(record.mask, record.file) != record.file:
+                    raise DataError(
+                        f"{self.root / record.mask}: the mask of {masks[record.mask]} and of "
+                        f"{record.file}; rename one of the images"
+                    )
+
+    @classmethod
+    def write_sample(
+        cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("day", "dusk")
+    ) -> None:
+        """Short films of vehicles and people, with masks and round fields of view (``fov``)."""
+        rows = []
+        for domain, style in styles_of(domains).items():
+            scenes = write_scenes(root, domain, style, ("images", "masks"), seed)
+            for row in scenes:
+                view = cv2.circle(np.zeros((96, 96), np.uint8), (48, 48), 46, 255, -1)
+                write_image(root / _beside(row.file, "fov"), view)
+            rows += [replace(row, label="") for row in scenes]
+        (root / "classes.txt").write_text("ground\nvehicle,0,0,142\nperson,220,20,60\n")
+        write_table(root / DEFAULT_TABLE, rows)
+
+
+def _beside(file: str, folder: str) -> str:
+    """``day/masks/1.png`` for ``day/images/1.jpg``."""
+    path = PurePosixPath(file)
+    return (path.parent.parent / folder / f"{path.stem}.png").as_posix()
+
+
+def _scanned(root: Path) -> list[Row]:
+    """Every image of ``<domain>/images/``, sorted by file, all in the training split."""
+    rows = [
+        Row(file, domain, "", file, "train")
+        for domain in list_folders(root)
+        for name in list_images(root / domain / "images")
+        for file in [f"{domain}/images/{name}"]
+    ]
+    if not rows:
+        raise DataError(
+            f"data.root: no images below {root}; expected <domain>/images/<image> and "
+            "<domain>/masks/<stem>.png (docs/data.md)"
+        )
+    return rows

@@ -1,0 +1,174 @@
+"""IDD, the India Driving Dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
+from domainnorm.data.drawings.canvas import Scene
+from domainnorm.data.drawings.street_files import streets, write_image
+from domainnorm.data.drawings.weather import photograph
+from domainnorm.data.driving import DrivingDataset, check_masks, found
+from domainnorm.data.label_sets import CITYSCAPES19, TRAIN_IDS
+from domainnorm.data.official import draw_validation
+from domainnorm.errors import DataError
+from domainnorm.registry import register
+
+DOMAIN = "idd"
+OFFICIAL: dict[str, Split] = {"train": "train", "val": "test"}
+# `csTrainId` of the official anue_labels.py: equal names, and one more.
+NUMBERS = {name: number for number, name in enumerate(CITYSCAPES19.names)} | {
+    "non-drivable fallback": CITYSCAPES19.names.index("terrain")
+}
+VOID_NAMES = frozenset(
+    {
+        "parking",
+        "drivable fallback",
+        "rail track",
+        "animal",
+        "autorickshaw",
+        "caravan",
+        "trailer",
+        "vehicle fallback",
+        "curb",
+        "guard rail",
+        "billboard",
+        "polegroup",
+        "obs-str-bar-fallback",
+        "bridge",
+        "tunnel",
+        "fallback background",
+        "unlabeled",
+        "ego vehicle",
+        "rectification border",
+        "out of roi",
+        "license plate",
+    }
+)
+
+
+@register
+class IDD(DrivingDataset):
+    """IDD segmentation: labelled images of Indian roads, 1920 × 1080 and 1280 × 720.
+
+    Masks are drawn from the polygons, as the official preparation does, which need not be run. Its
+    own mapping to Cityscapes holds: autorickshaws and other things without a counterpart are void,
+    and "non-drivable fallback" (earth, grass) is terrain. The official ``val`` images are the test
+    split, since the labels of ``test`` are withheld; a validation split is cut out of ``train``,
+    whole drives at a time.
+
+    Args:
+        root: Folder that holds leftImg8bit and gtFine (IDD_Segmentation, or idd20kII of the second
+            part): absolute, or relative to DOMAINNORM_DATA.
+        domains: Domains to use; there is one, ``idd``.
+        classes: Label set of the masks.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        split_seed: Seed of that draw.
+
+    Raises:
+        DataError: A folder, an image or a file of polygons is missing, or a key is wrong.
+
+    Reference:
+        Varma et al., "IDD: a dataset for exploring problems of autonomous navigation in
+        unconstrained environments", WACV 2019, arXiv 1811.10200.
+    """
+
+    homepage = "https://idd.insaan.iiit.ac.in"
+    licence = "own terms: non-commercial research, registration"
+    layout = "leftImg8bit/<split>/<drive>/*_leftImg8bit.*, gtFine/<split>/<drive>/*_polygons.json"
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        domains: list[str] | None = None,
+        classes: Literal[
+            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
+        ] = "cityscapes19",
+        val_fraction: float = 0.2,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__(root, classes, TRAIN_IDS)
+        records = [
+            _record(file, split)
+            for official, split in OFFICIAL.items()
+            for file in found(self.root, f"leftImg8bit/{official}/*/*_leftImg8bit.*")
+        ]
+        check_masks(self.root, records, "gtFine/*/*/*_gtFine_polygons.json")
+        self.keep(draw_validation(records, val_fraction, split_seed), domains, [DOMAIN])
+
+    def read_values(self, file: Path) -> NDArray[np.uint8]:
+        """Classes of ``cityscapes19``, painted polygon by polygon, (H, W).
+
+        Raises:
+            DataError: The file is no file of polygons, or has a label that IDD does not know.
+        """
+        try:
+            content = json.loads(file.read_bytes())
+            values = np.full((content["imgHeight"], content["imgWidth"]), VOID, np.uint8)
+            for number, outline in _outlines(file, content["objects"]):
+                cv2.fillPoly(values, [outline], number)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{file}: not a file of polygons ({error}); replace it") from error
+        return values
+
+    @classmethod
+    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
+        """Write drawn streets and outlines of their classes in the official layout."""
+        for split, drives in (("train", 8), ("val", 3)):
+            for drive, scene in enumerate(streets(seed, f"idd {split}", drives)):
+                name = f"{split}/{drive}/{drive:06d}"
+                image = photograph(scene, "day", "dashcam")
+                write_image(root / f"leftImg8bit/{name}_leftImg8bit.png", image)
+                file = root / f"gtFine/{name}_gtFine_polygons.json"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(_polygons(scene)), encoding="utf-8")
+
+
+def _record(file: str, split: Split) -> Record:
+    path = PurePosixPath(file)
+    official, drive = path.parent.parent.name, path.parent.name
+    stem = path.stem.removesuffix("_leftImg8bit")
+    mask = f"gtFine/{official}/{drive}/{stem}_gtFine_polygons.json"
+    # Drives are numbered anew in each official split.
+    group = f"{official}/{drive}"
+    return Record(file, DOMAIN, UNLABELLED, group, split, mask, metadata={"sequence": drive})
+
+
+def _outlines(file: Path, things: list[dict[str, Any]]) -> Iterator[tuple[int, NDArray[np.int32]]]:
+    """Class and corners (N, 2) of what is drawn, in the order of the file."""
+    for thing in things:
+        corners = np.asarray(thing["polygon"], dtype=np.float64)
+        if thing.get("deleted") or len(corners) < 1:
+            continue
+        name = str(thing["label"])
+        if name not in NUMBERS and name not in VOID_NAMES:
+            name = name.removesuffix("group")
+        if name not in NUMBERS and name not in VOID_NAMES:
+            raise DataError(
+                f"{file}: label '{thing['label']}' is none of IDD's; expected the polygons of the "
+                "IDD segmentation data"
+            )
+        yield NUMBERS.get(name, VOID), corners.round().astype(np.int32).reshape(-1, 2)
+
+
+def _polygons(scene: Scene) -> dict[str, Any]:
+    """Outlines of the connected parts of each class, large ones first."""
+    things: list[tuple[int, dict[str, Any]]] = []
+    for name, number in list(NUMBERS.items())[:19]:
+        part = (scene.mask == number).astype(np.uint8)
+        contours, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        for contour in contours:
+            corners = contour.reshape(-1, 2).tolist()
+            thing = {"label": name, "polygon": corners, "deleted": 0}
+            things.append((-int(cv2.contourArea(contour)), thing))
+    things.sort(key=lambda thing: thing[0])
+    height, width = scene.mask.shape
+    return {"imgHeight": height, "imgWidth": width, "objects": [thing for _, thing in things]}

@@ -1,0 +1,141 @@
+"""Several datasets as one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import DOMAIN_KEYS, DomainDataset, select_domains
+from domainnorm.errors import DataError, unknown
+from domainnorm.registry import REQUIRED, Registry, register
+
+DATASETS = Registry("dataset", "domainnorm.data.datasets")
+
+
+@register
+class Join(DomainDataset):
+    """Domains of several datasets, such as a source from one and a target from another.
+
+    Every part keeps its own splits. Domains of the same name are one domain; ``prefix`` keeps
+    them apart. All parts must have the same classes, for which driving datasets have the key
+    ``classes``.
+
+    Args:
+        parts: Datasets: ``name`` and the keys of each, and optionally ``prefix``, what its domains'
+            names are to start with.
+        domains: Domains to use, in this order; all of them when None.
+
+    Raises:
+        DataError: A part is wrong, named by ``data.parts[i]`` and the key, or classes differ.
+    """
+
+    # Of what is joined; a dataset of classes is joined as well.
+    task = "segmentation"
+    layout = "that of each part"
+
+    def __init__(self, *, parts: list[dict[str, Any]], domains: list[str] | None = None) -> None:
+        if not parts:
+            raise DataError("data.parts: an empty list; name at least one dataset")
+        names = [str(part.get("name")) for part in parts]
+        self.parts = [_created(f"data.parts[{i}]", part) for i, part in enumerate(parts)]
+        self._check_parts(names)
+        self.class_names = self.parts[0].class_names
+        prefixes = [str(part.get("prefix", "")) for part in parts]
+        known = [
+            prefix + domain
+            for prefix, part in zip(prefixes, self.parts, strict=True)
+            for domain in part.domain_names
+        ]
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, list(dict.fromkeys(known)))
+        self.records = []
+        self._places: list[tuple[int, int]] = []
+        for number, (name, prefix) in enumerate(zip(names, prefixes, strict=True)):
+            self._take(number, f"{name}.{number}/", prefix)
+
+    def _take(self, number: int, unique: str, prefix: str) -> None:
+        """Add the records of one part, under names that no other part has."""
+        for position, record in enumerate(self.parts[number].records):
+            if prefix + record.domain not in self.domain_names:
+                continue
+            self._places.append((number, position))
+            self.records.append(
+                replace(
+                    record,
+                    file=unique + record.file,
+                    mask=None if record.mask is None else unique + record.mask,
+                    group=unique + record.group,
+                    domain=prefix + record.domain,
+                )
+            )
+
+    def _check_parts(self, names: list[str]) -> None:
+        first = self.parts[0]
+        for number, part in enumerate(self.parts):
+            where = f"data.parts[{number}] ({names[number]})"
+            if part.task != first.task:
+                raise DataError(
+                    f"{where}: a dataset of {part.task}, but data.parts[0] ({names[0]}) is one of "
+                    f"{first.task}; join datasets of one task"
+                )
+            if part.class_names != first.class_names:
+                only = [name for name in part.class_names if name not in first.class_names]
+                lacking = [name for name in first.class_names if name not in part.class_names]
+                raise DataError(
+                    f"{where}: other classes than data.parts[0] ({names[0]}): "
+                    f"{len(part.class_names)} and {len(first.class_names)}, only here "
+                    f"{', '.join(only) or 'none'}, only there {', '.join(lacking) or 'none'}; "
+                    "give all parts the same key 'classes', or data with the same classes in the "
+                    "same order"
+                )
+
+    @property
+    def class_colours(self) -> list[tuple[int, int, int]]:
+        """The colours of the first part."""
+        return self.parts[0].class_colours
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Pixels of one record: (H, W, 3), RGB, 0 to 255.
+
+        Raises:
+            DataError: The file cannot be read or decoded; the message names it.
+        """
+        number, position = self._places[index]
+        return self.parts[number].image(position)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
+
+        Raises:
+            DataError: The record has no mask, or its file cannot be read; the message names it.
+        """
+        # A part still knows the labels that `without_labels` took from the records here.
+        if self.records[index].mask is None:
+            raise DataError(f"{self.records[index].file}: no mask is known for this image")
+        number, position = self._places[index]
+        return self.parts[number].mask(position)
+
+
+def _created(where: str, part: dict[str, Any]) -> DomainDataset:
+    """One part; its mistakes are named by their place in the recipe."""
+    if part.get("name") not in DATASETS.names():
+        raise DataError(f"{where}.name: {unknown('dataset', part.get('name'), DATASETS.names())}")
+    entry = DATASETS.entry(part["name"])
+    options = {key: value for key, value in part.items() if key not in ("name", "prefix")}
+    for key in options:
+        if key not in entry.parameters:
+            known = [*entry.parameters, "name", "prefix"]
+            raise DataError(f"{where}.{key}: {unknown('key', key, known)}")
+    for key, parameter in entry.parameters.items():
+        if parameter.default is REQUIRED and key not in options:
+            raise DataError(f"{where}.{key}: missing; dataset '{entry.name}' needs it")
+    try:
+        dataset: DomainDataset = entry.load()(**options)
+    except DataError as error:
+        message = str(error).replace(DOMAIN_KEYS, "data.domains")
+        if message.startswith("data."):
+            raise DataError(f"{where}{message.removeprefix('data')}") from error
+        raise DataError(f"{where}: {message}") from error
+    return dataset

@@ -1,0 +1,83 @@
+"""Images with a mask each, listed in a CSV or Parquet table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, select_domains
+from domainnorm.data.drawings.folders import styles_of, write_scenes
+from domainnorm.data.files import resolved_root
+from domainnorm.data.folders import Cuts, check_listed
+from domainnorm.data.manifest import Manifest, write_manifest
+from domainnorm.data.masks import MaskFiles, read_classes
+from domainnorm.registry import register
+
+
+@register
+class ManifestMasks(MaskFiles):
+    """Images with a mask of classes each, listed in any CSV, TSV or Parquet table.
+
+    The column target holds the path of the mask (empty for none): a PNG with the number of the
+    class of each pixel, 255 where there is none. ``classes.txt`` beside the table names the
+    classes, one per line. Other columns are those of the dataset ``manifest``.
+
+    Args:
+        root: Folder of the data, which paths in the table are relative to.
+        table: Name of the table inside ``root``; ``.csv``, ``.tsv`` or ``.parquet``.
+        columns: Names of columns that are called otherwise: ``{target: label_file}``.
+        domains: Domains to use, in this order; all of them when None.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        test_fraction: Share of all images to test on when there is no split column, in (0, 1).
+        split_seed: Seed of drawn splits.
+
+    Raises:
+        DataError: The table, a column, a file or ``classes.txt`` is missing, or a line is wrong;
+            the message names it.
+    """
+
+    task = "segmentation"
+    layout = "<table> with the columns path,target,domain,split,group; classes.txt; the files"
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        table: str = "manifest.csv",
+        columns: dict[str, str] | None = None,
+        domains: list[str] | None = None,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.3,
+        split_seed: int = 0,
+    ) -> None:
+        self.root = resolved_root(root)
+        cuts = Cuts(val_fraction, test_fraction, split_seed)
+        self.class_names, self._colours = read_classes(self.root / "classes.txt")
+        rows = Manifest(self.root / table, columns or {}, cuts).rows()
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted({r.domain for r in rows}))
+        self.records = [
+            Record(
+                row.file,
+                row.domain,
+                UNLABELLED,
+                row.group,
+                row.split,
+                mask=row.label or None,
+                metadata=row.metadata,
+            )
+            for row in rows
+            if row.domain in self.domain_names
+        ]
+        files = [file for record in self.records for file in (record.file, record.mask) if file]
+        check_listed(self.root, files, self.root / table)
+
+    @classmethod
+    def write_sample(
+        cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("camera_a", "camera_b")
+    ) -> None:
+        """Vehicles from two cameras, with masks."""
+        rows = []
+        for domain, style in styles_of(domains).items():
+            rows += write_scenes(root, domain, style, ("images", "masks"), seed)
+        (root / "classes.txt").write_text("ground\nvehicle,0,0,142\nperson,220,20,60\n")
+        write_manifest(root / "manifest.csv", rows)

@@ -1,0 +1,108 @@
+"""Objects drawn into folders of one domain each: the images of samples."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import Split
+from domainnorm.data.drawings.objects import STYLES, draw_object
+from domainnorm.data.drawings.shapes import SHAPES
+from domainnorm.data.table import Row
+
+# Of each class and domain; what a run needs of every split.
+COUNTS: dict[Split, int] = {"train": 5, "val": 2, "test": 2}
+
+
+def write_objects(
+    root: Path, domain: str, style: str, classes: Sequence[str], seed: int, suffix: str = ".jpg"
+) -> list[Row]:
+    """Draw ``<domain>/<class>/<number>.jpg`` for every class.
+
+    Args:
+        root: Folder of the data; made when it does not exist.
+        domain: Name of the folder.
+        style: A name of ``STYLES``.
+        classes: Names of folders; each is drawn as the shape it names, or else as the next one.
+        seed: Seed of what is drawn.
+        suffix: What the names of the files end with.
+
+    Returns:
+        One row for each image, with its split.
+    """
+    rows = []
+    for position, label in enumerate(classes):
+        splits = [split for split, count in COUNTS.items() for _ in range(count)]
+        for number, split in enumerate(splits):
+            file = f"{domain}/{label}/{number:05d}{suffix}"
+            image, _ = draw_object(shape_of(label, position), style, generator_of(seed, file))
+            write_image(root / file, image)
+            rows.append(Row(file, domain, label, file, split))
+    return rows
+
+
+def shape_of(label: str, position: int) -> str:
+    """The shape a class is drawn as: its own where there is one."""
+    return label if label in SHAPES else list(SHAPES)[position % len(SHAPES)]
+
+
+def generator_of(seed: int, name: str) -> np.random.Generator:
+    """A generator for one file, so that no image depends on which others are drawn."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def write_image(file: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write RGB pixels, or a mask, in the format of the suffix."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    _, data = cv2.imencode(file.suffix, stored)
+    file.write_bytes(data.tobytes())
+
+
+def write_scenes(
+    root: Path, domain: str, style: str, folders: tuple[str, str], seed: int
+) -> list[Row]:
+    """Draw vehicles and people into ``<domain>/<folders[0]>``, their masks into ``folders[1]``.
+
+    Masks hold 0 for the ground, 1 for vehicles, 2 for people and 255 on outlines of people.
+
+    Returns:
+        One row for each image, with its split; its label is the path of the mask, and four
+        pictures in a row are a group.
+    """
+    rows = []
+    counts: dict[Split, int] = {"train": 12, "val": 8, "test": 8}
+    splits = [split for split, count in counts.items() for _ in range(count)]
+    for number, split in enumerate(splits):
+        name = f"{number:03d}.png"
+        file, mask_file = (f"{domain}/{folder}/{name}" for folder in folders)
+        image, mask = _scene(style, generator_of(seed, file))
+        write_image(root / file, image)
+        write_image(root / mask_file, mask)
+        rows.append(Row(file, domain, mask_file, f"{domain}_{number // 4}", split))
+    return rows
+
+
+def styles_of(domains: Sequence[str]) -> dict[str, str]:
+    """A style for each domain, different ones as long as there are some."""
+    return {domain: list(STYLES)[at % len(STYLES)] for at, domain in enumerate(domains)}
+
+
+def _scene(
+    style: str, generator: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    vehicle = str(generator.choice(["bus", "car", "truck", "train"]))
+    image, parts = draw_object(vehicle, style, generator, 96)
+    mask = (parts > 0).astype(np.uint8)
+    person, body = draw_object("person", style, generator, 48)
+    down, across = 48, int(generator.integers(0, 49))
+    view = (slice(down, down + 48), slice(across, across + 48))
+    outline = cv2.dilate((body > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    image[view] = np.where((body > 0)[..., None], person, image[view])
+    mask[view] = np.where(body > 0, 2, np.where(outline, 255, mask[view]))
+    return image, mask

@@ -1,0 +1,137 @@
+"""What datasets of driving scenes share: a choice of label set, and files in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
+from domainnorm.data.decode import read_mask
+from domainnorm.data.files import FileDataset, resolved_root
+from domainnorm.data.label_sets import Colour, Lookup, label_set, mapping
+from domainnorm.data.splits import check_fraction, cut
+from domainnorm.data.table import Row
+from domainnorm.errors import DataError
+
+PAGE = "docs/data_driving.md"
+
+
+class DrivingDataset(FileDataset):
+    """Street scenes whose masks are given in the label set that was chosen.
+
+    Args:
+        root: Folder of the data: absolute, or relative to DOMAINNORM_DATA.
+        classes: Name of the label set that masks should be in.
+        values: Numbers of the dataset's own label set by the values of its mask files, (256,).
+        own: Name of the dataset's own label set.
+    """
+
+    task: Literal["segmentation"] = "segmentation"
+    mask_lookup: Lookup
+
+    def __init__(self, root: str, classes: str, values: Lookup, own: str = "cityscapes19") -> None:
+        self.root = resolved_root(root)
+        self._colours = list(label_set(classes).colours.values())
+        self.class_names = label_set(classes).names
+        self.mask_lookup = mapping(own, classes)[values]
+
+    @property
+    def class_colours(self) -> list[Colour]:
+        """The official RGB colour of each class."""
+        return self._colours
+
+    def read_values(self, file: Path) -> NDArray[np.uint8]:
+        """Values of a mask file as they are stored, (H, W).
+
+        Raises:
+            DataError: The file cannot be read; the message names it.
+        """
+        return read_mask(file)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
+
+        Raises:
+            DataError: The record has no mask, or its file cannot be read; the message names it.
+        """
+        record = self.records[index]
+        if record.mask is None:
+            raise DataError(f"{record.file}: no mask is known for this image")
+        return self.mask_lookup[self.read_values(self.root / record.mask)]
+
+    def keep(
+        self, records: Sequence[Record], domains: Sequence[str] | None, known: Sequence[str]
+    ) -> None:
+        """Keep the records of the chosen domains.
+
+        Raises:
+            DataError: An unknown domain, or one without any image.
+        """
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
+        self.records = [record for record in records if record.domain in self.domain_names]
+        for domain in self.domain_names:
+            if not any(record.domain == domain for record in self.records):
+                raise DataError(
+                    f"{self.root}: no images of domain '{domain}'; expected {self.layout} ({PAGE})"
+                )
+
+
+def found(root: Path, pattern: str) -> list[str]:
+    """Paths below ``root`` that match ``pattern``, relative to it, sorted.
+
+    Raises:
+        DataError: There is none.
+    """
+    # Files that start with a dot are remains of archives made on a Mac (._image.png).
+    matches = (file for file in root.glob(pattern) if file.name[0] != ".")
+    files = sorted(file.relative_to(root).as_posix() for file in matches)
+    if not files:
+        raise DataError(f"{root}: no file {pattern}; {PAGE} says what to download and unpack")
+    return files
+
+
+def check_masks(root: Path, records: Sequence[Record], pattern: str) -> None:
+    """Refuse records whose mask files do not exist.
+
+    Args:
+        root: Folder of the data.
+        records: Images and masks.
+        pattern: What all mask files match, so that folders are listed instead of asking for
+            thousands of files one by one.
+
+    Raises:
+        DataError: Names the first missing mask and its image.
+    """
+    present = set(found(root, pattern))
+    missing = [record for record in records if record.mask and record.mask not in present]
+    if missing:
+        raise DataError(
+            f"{root / str(missing[0].mask)}: missing, the mask of {missing[0].file} "
+            f"({len(missing)} of {len(records)} images lack theirs); unpack the labels next to the "
+            f"images ({PAGE})"
+        )
+
+
+def draw_scenes(records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+    """Move whole groups from ``train`` to ``val``, drawn from all domains together.
+
+    The draw depends on the groups alone, so that a scene is in the same split in all its domains,
+    and in all datasets that have the same scenes.
+
+    Args:
+        records: Images of all domains.
+        fraction: Share of the training images to move, in (0, 1).
+        seed: Seed of the draw.
+
+    Raises:
+        DataError: The fraction is out of range.
+    """
+    check_fraction("data.val_fraction", fraction)
+    rows = [Row(record.file, "scenes", "", record.group, record.split) for record in records]
+    drawn = cut(rows, "val", fraction, seed)
+    return [replace(record, split=row.split) for record, row in zip(records, drawn, strict=True)]

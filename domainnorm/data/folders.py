@@ -1,0 +1,135 @@
+"""What datasets of one folder per domain share: listings, a table of splits, drawn splits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from domainnorm.data.decode import SUFFIXES
+from domainnorm.data.splits import check_fraction, check_groups, cut, cut_ends
+from domainnorm.data.table import Row, read_table
+from domainnorm.errors import DataError
+
+DEFAULT_TABLE = "splits.csv"
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """How splits that are not given are drawn.
+
+    Args:
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        test_fraction: Share of all images to test on when there is no table, in (0, 1).
+        seed: Seed of the draws.
+        groups: ``whole`` keeps groups in one split; ``sequences`` takes them for films, which
+            may be cut in time.
+
+    Raises:
+        DataError: A fraction out of range.
+    """
+
+    val_fraction: float
+    test_fraction: float
+    seed: int
+    groups: Literal["whole", "sequences"] = "whole"
+
+    def __post_init__(self) -> None:
+        check_fraction("data.val_fraction", self.val_fraction)
+        check_fraction("data.test_fraction", self.test_fraction)
+
+    def drawn(self, rows: Sequence[Row]) -> list[Row]:
+        """Test and validation splits of rows that are all for training.
+
+        Raises:
+            DataError: Sequences, which only a table can name.
+        """
+        if self.groups == "sequences":
+            raise DataError(
+                "data.groups: 'sequences' needs a table that names the sequence of each image "
+                f"(column group of {DEFAULT_TABLE}); write one, or leave the key out"
+            )
+        return cut(cut(rows, "test", self.test_fraction, self.seed), "val", *self._val)
+
+    def tabled(self, table: Path) -> list[Row]:
+        """The rows of a table, with a validation split cut out when it has none.
+
+        Raises:
+            DataError: The table cannot be read, or tears a group or a sequence apart.
+        """
+        rows = read_table(table)
+        if self.groups == "sequences":
+            return cut_ends(rows, self.val_fraction, str(table))
+        check_groups(rows, str(table))
+        return rows if any(row.split == "val" for row in rows) else cut(rows, "val", *self._val)
+
+    @property
+    def _val(self) -> tuple[float, int]:
+        return self.val_fraction, self.seed
+
+
+def find_table(root: Path, name: str) -> Path | None:
+    """The table of splits, or None when there is none to use.
+
+    Args:
+        root: Folder of the data.
+        name: Name of the table inside it; the default one may be absent, an empty name means none.
+
+    Raises:
+        DataError: A table was asked for by another name and does not exist.
+    """
+    table = root / name
+    if not name or (name == DEFAULT_TABLE and not table.is_file()):
+        return None
+    if not table.is_file():
+        raise DataError(f"data.splits: {table} does not exist; leave the key out for drawn splits")
+    return table
+
+
+def list_folders(folder: Path) -> list[str]:
+    """Names of the folders inside one, sorted; none when it does not exist."""
+    # Hidden folders belong to tools (.git, .ipynb_checkpoints), not to the data.
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
+
+
+def list_images(folder: Path) -> list[str]:
+    """Names of the image files inside a folder, sorted; none when it does not exist."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted(
+        entry.name
+        for entry in entries
+        if entry.suffix.lower() in SUFFIXES and entry.is_file() and entry.name[0] != "."
+    )
+
+
+def missing_files(root: Path, files: Iterable[str]) -> list[str]:
+    """Those of many files that do not exist; asks each folder once instead of every file."""
+    folders: dict[Path, set[str]] = {}
+    missing = []
+    for file in files:
+        path = root / file
+        if path.parent not in folders:
+            there = path.parent.is_dir()
+            folders[path.parent] = (
+                {entry.name for entry in os.scandir(path.parent)} if there else set()
+            )
+        if path.name not in folders[path.parent]:
+            missing.append(file)
+    return missing
+
+
+def check_listed(root: Path, files: Iterable[str], table: Path) -> None:
+    """Refuse a table that lists a file which does not exist.
+
+    Raises:
+        DataError: Names the first such file.
+    """
+    missing = missing_files(root, files)
+    if missing:
+        raise DataError(
+            f"{table}: '{missing[0]}' is listed but {root / missing[0]} does not exist; restore "
+            "the file or remove its row"
+        )

@@ -1,0 +1,161 @@
+"""Manifests: any CSV or Parquet table with one line for each image."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from domainnorm.data.dataset import Split
+from domainnorm.data.folders import Cuts
+from domainnorm.data.splits import check_groups, cut
+from domainnorm.data.table import Row
+from domainnorm.errors import DataError, nearest, unknown
+
+NAMES = ("path", "target", "domain", "split", "group")
+_OPTIONAL = ("target", "split", "group")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Reads a table and gives its rows their splits.
+
+    Args:
+        table: A file whose name ends with ``.csv``, ``.tsv`` or ``.parquet``.
+        columns: Names of the columns, where they are not path, target, domain, split, group;
+            target, split and group may be absent.
+        cuts: How splits that are not given are drawn.
+    """
+
+    table: Path
+    columns: Mapping[str, str]
+    cuts: Cuts
+    names: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in self.columns:
+            if name not in NAMES:
+                raise DataError(f"data.columns: {unknown('column', name, NAMES)}")
+        object.__setattr__(self, "names", {name: self.columns.get(name, name) for name in NAMES})
+
+    def rows(self) -> list[Row]:
+        """Rows sorted by file; further columns are their metadata.
+
+        Raises:
+            DataError: The table or a column is missing, a line is wrong, or a group is torn
+                apart; the message names the table and the line.
+        """
+        lines = read_lines(self.table)
+        self._check_columns(lines[0])
+        rows = sorted(
+            (self._row(number, line) for number, line in enumerate(lines, 1)),
+            key=lambda row: row.file,
+        )
+        for first, second in itertools.pairwise(rows):
+            if first.file == second.file:
+                raise DataError(f"{self.table}: '{first.file}' is listed more than once")
+        if self.names["split"] not in lines[0]:
+            return self.cuts.drawn(rows)
+        check_groups(rows, str(self.table))
+        if any(row.split == "val" for row in rows):
+            return rows
+        return cut(rows, "val", self.cuts.val_fraction, self.cuts.seed)
+
+    def _check_columns(self, line: Mapping[str, str]) -> None:
+        for name, column in self.names.items():
+            required = name not in _OPTIONAL or name in self.columns
+            if required and column not in line:
+                raise DataError(
+                    f"{self.table}: {unknown('column', column, line)}; name the column of "
+                    f"'{name}' with data.columns: {{{name}: ...}}"
+                )
+
+    def _row(self, number: int, line: Mapping[str, str]) -> Row:
+        file, target, domain, split, group = (line.get(self.names[name], "") for name in NAMES)
+        if not file or not domain:
+            raise DataError(
+                f"{self.table}, row {number}: path '{file}' and domain '{domain}'; neither may be "
+                "empty"
+            )
+        known = set(self.names.values())
+        metadata = {key: value for key, value in line.items() if key not in known}
+        chosen = self._split(number, split) if self.names["split"] in line else "train"
+        return Row(file, domain, target, group or file, chosen, metadata)
+
+    def _split(self, number: int, value: str) -> Split:
+        # What other tools call the second split.
+        wanted = {"validation": "val", "valid": "val"}.get(value, value)
+        for split in get_args(Split):
+            if wanted == split:
+                return split  # type: ignore[no-any-return]
+        match = nearest(value, get_args(Split))
+        hint = f"; did you mean '{match}'?" if match else ""
+        raise DataError(
+            f"{self.table}, row {number}: split '{value}', expected train, val or test{hint}"
+        )
+
+
+def read_lines(table: Path) -> list[dict[str, str]]:
+    """All lines of a table as text, an empty one for what is missing.
+
+    Raises:
+        DataError: The file is missing, damaged, empty or of another kind.
+    """
+    readers = {".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet}
+    reader = readers.get(table.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"data.table: '{table.name}', expected a name that ends {', '.join(readers)}"
+        )
+    if not table.is_file():
+        raise DataError(f"data.table: {table} does not exist; docs/data.md says what to write")
+    lines = reader(table)
+    if not lines:
+        raise DataError(f"{table}: no rows; list the images")
+    return [{key: _text(value) for key, value in line.items()} for line in lines]
+
+
+def _delimited(table: Path) -> list[dict[str, Any]]:
+    delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restval="", restkey="", delimiter=delimiter)
+            return list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: cannot be read as a UTF-8 table: {error}") from error
+
+
+def _parquet(table: Path) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415  (an optional library)
+    except ImportError as error:
+        raise DataError(
+            f"{table}: Parquet needs pyarrow; pip install 'domainnorm[data]', or store CSV"
+        ) from error
+    try:
+        lines: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise DataError(f"{table}: not a readable Parquet table ({error})") from error
+    return lines
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # a column of whole numbers with gaps is stored as floats
+    return str(value).strip()
+
+
+def write_manifest(table: Path, rows: Sequence[Row]) -> None:
+    """Write rows as a CSV table; their metadata become further columns."""
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*NAMES, *rows[0].metadata])
+        writer.writerows(
+            (row.file, row.label, row.domain, row.split, row.group, *row.metadata.values())
+            for row in rows
+        )

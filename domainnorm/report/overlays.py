@@ -1,0 +1,181 @@
+"""Masks over their images: the truth beside what models see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from domainnorm.evaluation import EvaluationError, SegmentationCounts, confusion_counts
+from domainnorm.report.canvas import LARGE, NORMAL, SMALL, create_figure, literal, save_figure
+
+_VOID = 255
+_OPACITY = 0.45
+_WIDTH, _TILE = 10.0, 2.6  # inches: of the page, and of a tile at most
+_UNPAINTED = "background"
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One image with masks.
+
+    Args:
+        image: RGB pixels (H, W, 3), uint8.
+        truth: True classes (H, W), integers; 255 or a negative number where there is none.
+        predictions: Name of a model → its classes (H, W); before adaptation first.
+        name: What to write beside the image, such as its domain.
+    """
+
+    image: NDArray[np.uint8]
+    truth: NDArray[np.integer]
+    predictions: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)
+    name: str = ""
+
+
+def save_overlays(
+    rows: Sequence[Overlay],
+    path: str | PathLike[str],
+    class_names: Sequence[str],
+    class_colours: Sequence[tuple[int, int, int]],
+    title: str = "",
+) -> None:
+    """Draw image, truth and predictions of each row, masks as colours with outlines.
+
+    Void pixels, and those of a class named ``background``, show the image as it is. Under each
+    prediction stands the mean IoU of this image, over the classes in truth or prediction.
+
+    Args:
+        rows: Images; sizes may differ, and a model may lack an image.
+        path: File to write; its suffix decides the format.
+        class_names: Names of the K classes.
+        class_colours: An RGB colour for each, 0 to 255.
+        title: Heading.
+
+    Raises:
+        EvaluationError: No image, sizes of image and mask that differ, a class that does not exist,
+            or not one colour per class.
+    """
+    if not rows:
+        raise EvaluationError("save_overlays: no image came, expected at least one")
+    if len(class_names) != len(class_colours):
+        raise EvaluationError(
+            f"save_overlays: {len(class_colours)} colours for {len(class_names)} classes; give one "
+            "per class"
+        )
+    for row in rows:
+        _check(row, len(class_names))
+    models = list(dict.fromkeys(model for row in rows for model in row.predictions))
+    figure, grid = _panels(rows, 2 + len(models), bool(title), len(class_names))
+    for axes, heading in zip(grid[0], ("image", "truth", *models), strict=True):
+        axes.set_title(literal(heading), fontsize=NORMAL)
+    colours = np.asarray(class_colours, dtype=np.float64)
+    painted = [place for place, name in enumerate(class_names) if name != _UNPAINTED]
+    for line, row in zip(grid, rows, strict=True):
+        line[0].set_ylabel(literal(row.name), fontsize=NORMAL)
+        line[0].imshow(row.image)
+        line[1].imshow(_paint(row.image, row.truth, colours, painted))
+        for axes, model in zip(line[2:], models, strict=True):
+            if model not in row.predictions:
+                axes.text(0.5, 0.5, "–", ha="center", va="center", transform=axes.transAxes)
+                continue
+            mask = row.predictions[model]
+            axes.imshow(_paint(row.image, mask, colours, painted))
+            axes.set_xlabel(_caption(row.truth, mask, len(class_names)), fontsize=SMALL)
+    seen = {int(k) for row in rows for mask in _masks(row).values() for k in np.unique(mask)}
+    handles = [
+        Patch(facecolor=colours[k] / 255, edgecolor="black", lw=0.4, label=literal(class_names[k]))
+        for k in painted
+        if k in seen
+    ]
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=6, fontsize=SMALL, frameon=False
+        )
+    if title:
+        figure.suptitle(literal(title), fontsize=LARGE)
+    save_figure(figure, path)
+
+
+def _panels(
+    rows: Sequence[Overlay], columns: int, title: bool, classes: int
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure whose rows are as high as their images, and its axes (rows, columns)."""
+    tile = min(_TILE, _WIDTH / columns)
+    heights = [tile * row.image.shape[0] / row.image.shape[1] for row in rows]
+    extra = 0.35 + 0.3 * title + 0.2 * -(-classes // 6)
+    width = max(columns * tile + 0.3, 5.2)  # the legend needs some room
+    figure = create_figure(width, sum(heights) + 0.3 * len(rows) + extra)
+    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    for axes in grid.ravel():
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    return figure, grid
+
+
+def _paint(
+    image: NDArray[np.uint8],
+    mask: NDArray[np.integer],
+    colours: NDArray[np.float64],
+    painted: Sequence[int],
+) -> NDArray[np.uint8]:
+    """The image under the transparent colours of its classes, with opaque outlines."""
+    covered = np.isin(mask, painted)
+    colour = colours[np.where(covered, mask, 0)]  # (H, W, 3)
+    opacity = (np.where(_outline(mask), 1.0, _OPACITY) * covered)[..., None]
+    mixed: NDArray[np.uint8] = (image * (1 - opacity) + colour * opacity).round().astype(np.uint8)
+    return mixed
+
+
+def _outline(mask: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Pixels with a neighbour of another class above, below, left or right."""
+    line = np.zeros(mask.shape, dtype=bool)
+    beside, below = mask[:, :-1] != mask[:, 1:], mask[:-1] != mask[1:]
+    line[:, :-1] |= beside
+    line[:, 1:] |= beside
+    line[:-1] |= below
+    line[1:] |= below
+    return line
+
+
+def _caption(truth: NDArray[np.integer], mask: NDArray[np.integer], classes: int) -> str:
+    target = torch.from_numpy(truth.astype(np.int64))[None]
+    target = target.masked_fill((target < 0) | (target == _VOID), -1)
+    confusion = confusion_counts(torch.from_numpy(mask.astype(np.int64))[None], target, classes)
+    if int(confusion.sum()) == 0:
+        return "no truth"
+    boundary = torch.zeros(1, classes, 2, dtype=torch.int64)
+    counts = SegmentationCounts(confusion, boundary, torch.zeros(1, dtype=torch.int64))
+    return f"mIoU {counts.metrics()['miou']:.2f}"
+
+
+def _masks(row: Overlay) -> dict[str, NDArray[np.integer]]:
+    return {"truth": row.truth, **row.predictions}
+
+
+def _check(row: Overlay, classes: int) -> None:
+    if row.image.dtype != np.uint8 or row.image.ndim != 3 or row.image.shape[2] != 3:
+        raise EvaluationError(
+            f"save_overlays: an image of '{row.name}' is {row.image.dtype} {row.image.shape}; "
+            "expected uint8 (H, W, 3)"
+        )
+    for name, mask in _masks(row).items():
+        if mask.shape != row.image.shape[:2]:
+            raise EvaluationError(
+                f"save_overlays: mask '{name}' of '{row.name}' has shape {mask.shape}, its image "
+                f"{row.image.shape[:2]}; resize the mask to the image"
+            )
+        wrong = mask[(mask >= classes) & (mask != _VOID)]
+        if name != "truth":
+            wrong = mask[(mask < 0) | (mask >= classes)]
+        if wrong.size:
+            raise EvaluationError(
+                f"save_overlays: mask '{name}' of '{row.name}' has class {wrong[0]}, expected 0 "
+                f"to {classes - 1}"
+            )

@@ -1,0 +1,138 @@
+"""Segmentation networks: decoders of segmentation_models_pytorch over timm encoders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import segmentation_models_pytorch as smp
+from segmentation_models_pytorch.decoders.upernet.decoder import LayerNorm2d
+from torch import nn
+
+from domainnorm.backbones import (
+    DomainModel,
+    convert_norms,
+    create_network,
+    example_image,
+    register_norm_class,
+)
+from domainnorm.errors import ConversionError, unknown
+
+# Of UPerNet's decoder: layer norm over the channels of maps, like timm's class of that name.
+register_norm_class(LayerNorm2d, "layer", axes=2)
+
+_HALVINGS = 5  # a Unet doubles the size of its maps five times
+
+
+def _unet(width: int) -> dict[str, Any]:
+    return {"decoder_channels": [max(1, width >> step) for step in range(_HALVINGS)]}
+
+
+DECODERS: dict[str, tuple[type[nn.Module], Callable[[int], dict[str, Any]]]] = {
+    "unet": (smp.Unet, _unet),
+    "fpn": (
+        smp.FPN,
+        lambda width: {"decoder_pyramid_channels": width, "decoder_segmentation_channels": width},
+    ),
+    "deeplabv3plus": (smp.DeepLabV3Plus, lambda width: {"decoder_channels": width}),
+    "segformer": (smp.Segformer, lambda width: {"decoder_segmentation_channels": width}),
+    "upernet": (smp.UPerNet, lambda width: {"decoder_channels": width}),
+    "dpt": (
+        smp.DPT,
+        lambda width: {
+            "decoder_fusion_channels": width,
+            "decoder_intermediate_channels": (width, width, width, width),
+        },
+    ),
+}
+
+
+def create_segmentation_model(
+    name: str,
+    num_classes: int,
+    norm: Any = None,
+    domains: Sequence[str] = ("default",),
+    *,
+    decoder: str = "unet",
+    width: int = 128,
+    where: str | Sequence[str] = "all",
+    unseen: Any = "error",
+    **options: Any,
+) -> DomainModel:
+    """Create a segmentation network over a timm encoder and convert the norms of both its parts.
+
+    The outputs have the size of the input. ``where`` and rules know the parts of the network:
+    ``where="encoder"``, ``norm={"encoder": "cin", "decoder": "dsbn"}``; ``early`` and ``late`` go
+    by the feature maps of the encoder, the decoder being ``late``.
+
+    Args:
+        name: A timm architecture, with an optional tag.
+        num_classes: K.
+        norm: See `domainnorm.convert_norms`.
+        domains: Names of the domains.
+        decoder: One of ``unet``, ``fpn``, ``deeplabv3plus``, ``segformer``, ``upernet`` for
+            encoders with feature maps of several sizes, ``dpt`` for plain vision transformers.
+        width: Channels of the decoder where it is widest; a multiple of 32 for ``fpn``, whose group
+            norms have 32 groups.
+        where: See `domainnorm.convert_norms`.
+        unseen: See `domainnorm.DomainModel`.
+        **options: Of the encoder: ``pretrained`` and ``weights``, see `domainnorm.create_model`,
+            and keywords of `timm.create_model`.
+
+    Shape:
+        - image: (N, 3, H, W), H and W multiples of `size_multiple`
+        - logits: (N, K, H, W)
+
+    Raises:
+        UnknownNameError: No such architecture; the message gives the nearest.
+        CheckpointError: Weights that cannot be found or loaded.
+        ConversionError: No such decoder, an encoder it cannot use, or see `convert_norms`.
+    """
+    if decoder not in DECODERS:
+        raise ConversionError(f"task.decoder: {unknown('decoder', decoder, DECODERS)}")
+    step = 32 if decoder == "fpn" else 1
+    if width < 1 or width % step:
+        raise ConversionError(f"task.width: {width}, decoder '{decoder}' takes multiples of {step}")
+    build = partial(_build, decoder=decoder, num_classes=num_classes, width=width)
+    network = create_network(name, build, **options)
+    example = example_image(network, **options)
+    return convert_norms(network, norm, domains, where=where, example=example, unseen=unseen)
+
+
+def size_multiple(network: nn.Module) -> int:
+    """What height and width of images must be multiples of; 1 for any size."""
+    if not getattr(network, "requires_divisible_input_shape", False):
+        return 1
+    encoder: Any = network.encoder
+    return int(encoder.output_stride)
+
+
+def _build(
+    name: str, *, pretrained: bool, decoder: str, num_classes: int, width: int, **options: Any
+) -> nn.Module:
+    kind, channels = DECODERS[decoder]
+    told = logging.getLogger("timm.models._builder")
+    level = told.level
+    # timm warns that the classifier's weights find no place in an encoder, which has none.
+    told.setLevel(logging.ERROR)
+    try:
+        network: nn.Module = kind(
+            f"tu-{name}",
+            encoder_weights=True if pretrained else None,
+            classes=num_classes,
+            **channels(width),
+            **options,
+        )
+    except (ValueError, RuntimeError, AssertionError, AttributeError) as error:
+        if pretrained:
+            raise
+        plain = "decoder 'dpt'" if decoder != "dpt" else "one of the other decoders"
+        raise ConversionError(
+            f"backbone '{name}': not an encoder for decoder '{decoder}' ({error}); a plain vision "
+            f"transformer needs 'dpt', networks with maps of several sizes the others: try {plain}"
+        ) from error
+    finally:
+        told.setLevel(level)
+    return network

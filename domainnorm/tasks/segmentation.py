@@ -1,0 +1,148 @@
+"""One class per pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from domainnorm.backbones import DomainModel, tiled_inference
+from domainnorm.errors import DataError, DomainNormError
+from domainnorm.evaluation import SegmentationStore
+from domainnorm.losses import dice_loss, focal_loss
+from domainnorm.registry import register
+from domainnorm.tasks.base import Task
+from domainnorm.tasks.decoders import create_segmentation_model, size_multiple
+
+
+@register
+class Segmentation(Task):
+    """One class per pixel: cross-entropy, Dice and focal loss, scored by IoU and Dice per class.
+
+    ``loss = w_ce CE + w_dice Dice + w_focal Focal``, each over the labelled pixels of a batch.
+    Images larger than the crops that training saw are predicted window by window, with a window
+    of the size of a crop, and blended over their overlap.
+
+    Args:
+        class_names: Names of the K classes.
+        decoder: Decoder of segmentation_models_pytorch over a timm encoder: ``unet``, ``fpn``,
+            ``deeplabv3plus``, ``segformer`` and ``upernet`` for encoders with feature maps of
+            several sizes, ``dpt`` for plain vision transformers.
+        width: Channels of the decoder where it is widest.
+        ce_weight: Of the cross-entropy.
+        dice_weight: Of `dice_loss`.
+        focal_weight: Of `focal_loss`.
+        overlap: Share of a window that it has in common with the next one, in [0, 1).
+        flips: Average the probabilities of an image and its mirror image, in evaluation.
+
+    Raises:
+        DomainNormError: All three weights are 0, or a number is out of range.
+    """
+
+    labels: str = "segmentation"
+    metric: str = "miou"
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        decoder: Literal["unet", "fpn", "deeplabv3plus", "segformer", "upernet", "dpt"] = "unet",
+        width: int = 128,
+        ce_weight: float = 1.0,
+        dice_weight: float = 0.0,
+        focal_weight: float = 0.0,
+        overlap: float = 0.5,
+        flips: bool = False,
+    ) -> None:
+        super().__init__(class_names)
+        weights = {"ce": ce_weight, "dice": dice_weight, "focal": focal_weight}
+        if min(weights.values()) < 0 or not any(weights.values()):
+            raise DomainNormError(
+                f"task: ce_weight {ce_weight}, dice_weight {dice_weight}, focal_weight "
+                f"{focal_weight}; expected none below 0, one above"
+            )
+        if not 0 <= overlap < 1:
+            raise DomainNormError(f"task.overlap: {overlap}, expected a share in [0, 1)")
+        self.decoder = decoder
+        self.width = width
+        self.weights = weights
+        self.overlap = overlap
+        self.flips = flips
+        self.window: tuple[int, int] | None = None
+
+    def create_model(self, name: str, norm: Any, domains: Sequence[str], **options: Any) -> Any:
+        """See `create_segmentation_model`."""
+        return create_segmentation_model(
+            name,
+            len(self.class_names),
+            norm,
+            domains,
+            decoder=self.decoder,
+            width=self.width,
+            **options,
+        )
+
+    def check_input(self, model: DomainModel, size: tuple[int, int]) -> None:
+        """Refuse a size that is no multiple of what encoder and decoder need.
+
+        Raises:
+            DataError: Names the size, and the next one that works.
+        """
+        step = size_multiple(model.backbone)
+        if size[0] % step or size[1] % step:
+            larger = [side + -side % step for side in size]
+            raise DataError(
+                f"data.image_size, data.crop_size: {size[0]} × {size[1]} pixels, but decoder "
+                f"'{self.decoder}' over this encoder takes multiples of {step}, such as {larger}; "
+                "decoder 'unet' takes any size"
+            )
+
+    def set_window(self, size: tuple[int, int] | None) -> None:
+        """Predict larger images in windows of this height and width."""
+        self.window = size
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Weighted sum of losses of ``logits`` (N, K, H, W) and ``target`` (N, H, W), −1 void."""
+        if bool((target < 0).all()):
+            return logits.sum() * 0.0  # the mean over no pixel would be nan
+        logits = logits.float()
+        total = logits.new_zeros(())
+        if self.weights["ce"]:
+            total = total + self.weights["ce"] * F.cross_entropy(logits, target, ignore_index=-1)
+        if self.weights["dice"]:
+            total = total + self.weights["dice"] * dice_loss(logits, target)
+        if self.weights["focal"]:
+            total = total + self.weights["focal"] * focal_loss(logits, target)
+        return total
+
+    @torch.no_grad()
+    def predict(self, model: DomainModel, image: Tensor, domain: Tensor) -> Tensor:
+        """Log-probabilities or logits (N, K, H, W) of whole images (N, 3, H, W)."""
+        logits = self._logits(model, image, domain)
+        if not self.flips:
+            return logits
+        mirrored = self._logits(model, image.flip(-1), domain).flip(-1)
+        # Probabilities are averaged, not logits: one confident view must not outvote the other.
+        return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
+
+    def _logits(self, model: DomainModel, image: Tensor, domain: Tensor) -> Tensor:
+        window = self.window
+        if window is None or (image.shape[-2] <= window[0] and image.shape[-1] <= window[1]):
+            logits: Tensor = model(image, domain)
+            return logits
+        overlap = (int(self.overlap * window[0]), int(self.overlap * window[1]))
+        return tiled_inference(
+            model, image, tile=window, overlap=overlap, domain=domain, progress=False
+        )
+
+    def store(self) -> Metric:
+        """Collects counts of pixels for each image."""
+        return SegmentationStore(len(self.class_names))
+
+    def metric_options(self, bins: int = 15) -> dict[str, Any]:
+        """The names of the classes; there is no calibration error."""
+        return {"class_names": self.class_names}

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from domainnorm.data.datasets import FolderMasks
+from domainnorm.errors import DataError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two domains of six images of 8 × 10 pixels; image n has class n % 2 in its upper half."""
+    for domain in ("day", "dusk"):
+        for folder in ("images", "masks"):
+            (tmp_path / domain / folder).mkdir(parents=True)
+        for number in range(6):
+            write(tmp_path / domain / "images" / f"{number}.jpg", np.full((8, 10, 3), 9))
+            mask = np.zeros((8, 10))
+            mask[:4] = number % 2
+            write(tmp_path / domain / "masks" / f"{number}.png", mask)
+    (tmp_path / "classes.txt").write_text("road\ncar\n")
+    return tmp_path
+
+
+def write(file: Path, pixels: np.ndarray) -> None:
+    file.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(file), pixels.astype(np.uint8))
+
+
+def sequences(split_of: str) -> list[tuple[str, str, str, str, str]]:
+    """Frames of one film per domain; ``split_of`` has a letter for each frame."""
+    names = {"t": "train", "v": "val", "e": "test"}
+    return [
+        (f"{domain}/images/{number}.jpg", domain, "", f"film_{domain}", names[letter])
+        for domain in ("day", "dusk")
+        for number, letter in enumerate(split_of)
+    ]
+
+
+def masks_of(dataset: FolderMasks) -> dict[str, np.ndarray]:
+    return {record.file: dataset.mask(i) for i, record in enumerate(dataset.records)}
+
+
+def splits(dataset: FolderMasks, domain: str = "day") -> str:
+    own = [record for record in dataset.records if record.domain == domain]
+    return " ".join(record.split for record in sorted(own, key=lambda record: record.file))
+
+
+def test_folders_name_domains_and_the_list_names_classes(root):
+    dataset = FolderMasks(root=str(root))
+    assert (dataset.domain_names, dataset.class_names) == (["day", "dusk"], ["road", "car"])
+
+
+def test_mask_belongs_to_its_image(root):
+    masks = masks_of(FolderMasks(root=str(root)))
+    assert_array_equal(masks["dusk/images/3.jpg"][:4], 1)
+    assert_array_equal(masks["dusk/images/4.jpg"], 0)
+
+
+def test_every_split_of_every_domain_is_drawn(root):
+    records = FolderMasks(root=str(root)).records
+    assert {(r.domain, r.split) for r in records} == {
+        (domain, split) for domain in ("day", "dusk") for split in ("train", "val", "test")
+    }
+
+
+def test_splits_of_a_table_stay(root, write_table):
+    rows = [(f, d, "", "", split) for f, d, _, _, split in sequences("ttvvee")]
+    assert splits(FolderMasks(root=str(write_table(root, rows)))) == "train train val val test test"
+
+
+def test_group_of_a_table_never_straddles_drawn_validation(root, write_table):
+    rows = [(f, d, "", f"{d}{int(f[-5]) // 2}", "train") for f, d, *_ in sequences("tttttt")]
+    records = FolderMasks(root=str(write_table(root, rows))).records
+    assert len({(r.group, r.split) for r in records}) == len({r.group for r in records}) == 6
+
+
+def test_sequence_validates_on_the_end_of_its_training_part(root, write_table):
+    write_table(root, sequences("tttee"))
+    dataset = FolderMasks(root=str(root), groups="sequences", val_fraction=0.3)
+    assert splits(dataset) == "train train val test test"
+
+
+def test_stretches_of_a_sequence_are_groups(root, write_table):
+    write_table(root, sequences("tttee"))
+    records = FolderMasks(root=str(root), groups="sequences").records
+    assert {r.group for r in records if r.domain == "day"} == {
+        "film_day/train",
+        "film_day/val",
+        "film_day/test",
+    }
+
+
+def test_validation_stretch_of_a_table_is_used_as_it_is(root, write_table):
+    write_table(root, sequences("tvve"))
+    assert splits(FolderMasks(root=str(root), groups="sequences")) == "train val val test"
+
+
+def test_sequence_that_returns_to_a_split_is_named(root, write_table):
+    write_table(root, sequences("ttet"))
+    message = r"splits\.csv: sequence 'film_day' goes back to split train at day/images/3\.jpg"
+    with pytest.raises(DataError, match=message):
+        FolderMasks(root=str(root), groups="sequences")
+
+
+def test_torn_group_names_the_key_for_films(root, write_table):
+    write_table(root, sequences("ttee"))
+    with pytest.raises(DataError, match=r"group 'film_day' .*data\.groups: sequences"):
+        FolderMasks(root=str(root))
+
+
+def test_sequences_need_a_table(root):
+    with pytest.raises(DataError, match=r"data\.groups: 'sequences' needs a table"):
+        FolderMasks(root=str(root), groups="sequences")
+
+
+def test_image_without_mask_is_unlabelled(root):
+    (root / "dusk" / "masks" / "2.png").unlink()
+    records = FolderMasks(root=str(root)).records
+    assert [r.file for r in records if not r.is_labelled] == ["dusk/images/2.jpg"]
+
+
+def test_domain_without_masks_is_unlabelled(root):
+    for file in (root / "dusk" / "masks").iterdir():
+        file.unlink()
+    records = FolderMasks(root=str(root)).records
+    assert {r.domain: r.is_labelled for r in records} == {"day": True, "dusk": False}
+
+
+def test_pixels_outside_the_field_of_view_are_void(root):
+    view = np.full((8, 10), 255)
+    view[:, :3] = 0
+    for domain in ("day", "dusk"):
+        for number in range(6):
+            write(root / domain / "fov" / f"{number}.png", view)
+    mask = masks_of(FolderMasks(root=str(root), void_outside="fov"))["day/images/1.jpg"]
+    assert Counter(mask.ravel().tolist()) == {255: 24, 1: 28, 0: 28}
+
+
+def test_missing_field_of_view_is_named(root):
+    dataset = FolderMasks(root=str(root), void_outside="fov")
+    with pytest.raises(DataError, match=r"day/fov/.\.png: not a readable mask \(No such file"):
+        dataset.mask(0)
+
+
+@pytest.mark.parametrize("folder", ["masks", "fov"])
+def test_mask_of_another_size_names_both_files(root, folder):
+    for number in range(6):
+        write(root / "day" / "fov" / f"{number}.png", np.full((8, 10), 255))
+    write(root / "day" / folder / "0.png", np.zeros((8, 9)))
+    dataset = FolderMasks(root=str(root), domains=["day"], void_outside="fov")
+    index = next(i for i, r in enumerate(dataset.records) if r.file == "day/images/0.jpg")
+    message = rf"day/{folder}/0\.png: 9 × 8 pixels, .*day/images/0\.jpg has 10 × 8"
+    with pytest.raises(DataError, match=message):
+        dataset.mask(index)
+
+
+def test_number_that_is_no_class_names_the_file(root):
+    write(root / "day" / "masks" / "0.png", np.full((8, 10), 7))
+    dataset = FolderMasks(root=str(root), domains=["day"])
+    index = next(i for i, r in enumerate(dataset.records) if r.file == "day/images/0.jpg")
+    with pytest.raises(DataError, match=r"day/masks/0\.png: values 7, expected classes 0 to 1"):
+        dataset.mask(index)
+
+
+def test_two_images_of_one_mask_are_named(root):
+    write(root / "day" / "images" / "0.png", np.zeros((8, 10, 3)))
+    with pytest.raises(DataError, match=r"masks/0\.png: the mask of day/images/0\.jpg and of"):
+        FolderMasks(root=str(root))
+
+
+def test_root_without_any_mask_says_what_is_expected(root):
+    for domain in ("day", "dusk"):
+        (root / domain / "masks").rename(root / domain / "labels")
+    message = r"day/masks: no image has a mask; expected day/masks/0\.png for day/images/0\.jpg"
+    with pytest.raises(DataError, match=message):
+        FolderMasks(root=str(root))
+
+
+def test_root_without_images_says_what_is_expected(tmp_path):
+    (tmp_path / "classes.txt").write_text("road\ncar\n")
+    with pytest.raises(DataError, match=rf"no images below {tmp_path}; expected <domain>/images"):
+        FolderMasks(root=str(tmp_path))
+
+
+def test_missing_list_of_classes_says_what_to_write(root):
+    (root / "classes.txt").unlink()
+    with pytest.raises(DataError, match=r"classes\.txt: cannot be read .* one class per line"):
+        FolderMasks(root=str(root))
+
+
+def test_listed_file_that_is_missing_is_named(root, write_table):
+    write_table(root, [*sequences("ttee"), ("day/images/x.jpg", "day", "", "x", "train")])
+    with pytest.raises(DataError, match=r"splits\.csv: 'day/images/x\.jpg' is listed but"):
+        FolderMasks(root=str(root), groups="sequences")
+
+
+def test_domain_without_images_is_named(root):
+    (root / "night").mkdir()
+    with pytest.raises(DataError, match="night/images: no images"):
+        FolderMasks(root=str(root))
