@@ -70,11 +70,11 @@ class Camelyon17(FileDataset):
         known = [f"hospital_{number}" for number in range(len(HOSPITALS))]
         self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
         chosen = {name[-1] for name in self.domain_names}
-        records = [
-            _record(row, _official(row, position) if split == "wilds" else "train")
-            for position, row in enumerate(_read(self.root / "metadata.csv"))
-            if row["center"] in chosen
-        ]
+        rows = [row for row in _read(self.root / "metadata.csv") if row["center"] in chosen]
+        splits: list[Split] = ["train"] * len(rows)
+        if split == "wilds":
+            splits = _official(rows)
+        records = [_record(row, part) for row, part in zip(rows, splits, strict=True)]
         if split == "patients":
             records = draw_test(records, test_fraction, split_seed)
             records = draw_validation(records, val_fraction, split_seed)
@@ -142,9 +142,17 @@ def _file(row: dict[str, str]) -> str:
     return f"patches/{slide}/patch_{slide}_x_{row['x_coord']}_y_{row['y_coord']}.png"
 
 
-def _official(row: dict[str, str], position: int) -> Split:
-    if row["center"] not in TRAINING_HOSPITALS:
-        return "test"
-    if row["split"] == "0":
-        return "train"
-    return "val" if position % 2 else "test"
+def _official(rows: list[dict[str, str]]) -> list[Split]:
+    """Splits of WILDS, with the in-distribution patches of a hospital dealt out by turns."""
+    dealt = dict.fromkeys(TRAINING_HOSPITALS, 0)
+    splits: list[Split] = []
+    for row in rows:
+        hospital = row["center"]
+        if hospital not in dealt:
+            splits.append("test")
+        elif row["split"] == "0":
+            splits.append("train")
+        else:
+            splits.append("val" if dealt[hospital] % 2 else "test")
+            dealt[hospital] += 1
+    return splits

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import DOMAIN_KEYS, DomainDataset, Record, Split, select_domains
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.files import resolved_root
-from domainnorm.data.volumes import import_medical
+from domainnorm.data.volumes import import_medical, to_grey
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -104,19 +104,21 @@ class MedMnist(DomainDataset):
         root.mkdir(parents=True, exist_ok=True)
         for direction, name in enumerate(SUBSETS.values()):
             arrays: dict[str, Any] = {}
-            for stream, (split, each) in enumerate({"train": 2, "val": 2, "test": 2}.items()):
-                targets = np.repeat(np.arange(11), each)
+            for stream, split in enumerate(get_args(Split)):
                 generator = np.random.default_rng([seed, direction, stream])
-                slices = [_slice(generator, direction, int(target)) for target in targets]
-                arrays[f"{split}_images"] = np.stack(slices)
-                arrays[f"{split}_labels"] = targets[:, None].astype(np.uint8)
+                patients = [_slices(generator, direction) for _ in range(2)]
+                arrays[f"{split}_images"] = np.concatenate(patients)
+                arrays[f"{split}_labels"] = np.tile(np.arange(11, dtype=np.uint8), 2)[:, None]
             np.savez_compressed(root / f"{name.lower()}.npz", **arrays)
 
 
-def _slice(generator: np.random.Generator, direction: int, target: int) -> NDArray[np.uint8]:
-    """A drawn slice around a place of the body that depends on the class."""
+def _slices(generator: np.random.Generator, direction: int) -> NDArray[np.uint8]:
+    """One patient in 11 slices around places that depend on the class: (11, 28, 28)."""
     volume, _ = draw_volume(generator, SCANNERS[0], (48, 48, 48))
-    plane = np.rot90(np.take(volume, 24 + target - 5, axis=2 - direction))
-    top, left = 2 * (target % 4) + 4, 3 * (target % 5) + 2
-    cut = cv2.resize(plane[top : top + 32, left : left + 32], (28, 28)).astype(np.float32)
-    return np.asarray(np.clip(255 * cut / 900, 0, 255), dtype=np.uint8)
+    grey = to_grey(volume, 0, 900)
+    slices = []
+    for target in range(11):
+        plane = np.rot90(np.take(grey, 19 + target, axis=2 - direction))
+        top, left = 2 * (target % 4) + 4, 3 * (target % 5) + 2
+        slices.append(cv2.resize(plane[top : top + 32, left : left + 32], (28, 28)))
+    return np.stack(slices)

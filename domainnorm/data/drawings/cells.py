@@ -106,25 +106,18 @@ def draw_tissue(
     """
     texture = 0.5 + 0.5 * _grain(generator, side, 0.06 * side, 0.8)[..., None]
     pixels = np.array(stain.ground, np.float64) * (1 - texture) + np.array(stain.red_cell) * texture
-    places = generator.uniform(0, side, (90, 2))
-    for place in places:
-        in_tumour = tumour and np.abs(place - side / 2).max() < 0.36 * side
+    chromatin, flat = _grain(generator, side, 1.5, 0.1), np.zeros((side, side))
+    for place in generator.uniform(0, side, (90, 2)):
+        in_tumour = tumour and bool(np.abs(place - side / 2).max() < 0.36 * side)
         if in_tumour and generator.random() < 0.45:
             continue
-        radius = side * (
-            generator.uniform(0.045, 0.085) if in_tumour else generator.uniform(0.024, 0.034)
-        )
+        low, high = (0.045, 0.085) if in_tumour else (0.024, 0.034)
+        radius = side * generator.uniform(low, high)
         shade = generator.uniform(0.95, 1.45) if in_tumour else generator.uniform(0.85, 1.1)
-        _fill(
-            pixels,
-            _blob(generator, side, place, 1.7 * radius),
-            stain.cytoplasm,
-            np.zeros((side, side)),
-        )
+        body = _blob(generator, side, place, 1.7 * radius)
+        _fill(pixels, body, stain.cytoplasm, flat)
         colour = tuple(min(shade * part, 1.0) for part in stain.nucleus)
-        _fill(
-            pixels, _blob(generator, side, place, radius), colour, _grain(generator, side, 2.0, 0.1)
-        )
+        _fill(pixels, _blob(generator, side, place, radius), colour, chromatin)
     return _exposed(generator, pixels, stain.noise)
 
 
@@ -132,14 +125,19 @@ def _blob(
     generator: np.random.Generator, side: int, centre: NDArray[np.float64], radius: float
 ) -> Mask:
     """A round shape whose outline wavers."""
-    rows, columns = np.mgrid[:side, :side]
+    # Only the surroundings are computed: tissue has a hundred nuclei of few pixels.
+    reach = 1.5 * radius + 2
+    first = np.clip(np.floor(centre - reach), 0, side).astype(int)
+    last = np.clip(np.ceil(centre + reach), 0, side).astype(int)
+    rows, columns = np.mgrid[first[0] : last[0], first[1] : last[1]]
     angle = np.arctan2(rows - centre[0], columns - centre[1])
-    outline = np.ones((side, side))
+    outline = np.ones(angle.shape)
     for wave in (2, 3, 5):
-        outline += generator.normal(0, 0.09 / wave) * np.cos(
-            wave * angle + generator.uniform(0, 6.3)
-        )
-    blob: Mask = np.hypot(rows - centre[0], columns - centre[1]) <= radius * outline
+        phase = generator.uniform(0, 2 * np.pi)
+        outline += generator.normal(0, 0.09 / wave) * np.cos(wave * angle + phase)
+    blob = np.zeros((side, side), bool)
+    distance = np.hypot(rows - centre[0], columns - centre[1])
+    blob[first[0] : last[0], first[1] : last[1]] = distance <= radius * outline
     return blob
 
 

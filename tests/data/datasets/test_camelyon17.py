@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from domainnorm.data.datasets import Camelyon17
+from domainnorm.errors import DataError
+from tests.data.datasets.drawn import read, where, write
+
+
+def test_no_patient_is_in_two_splits(tmp_path):
+    dataset = read("camelyon17", tmp_path)
+    pairs = {(record.group, record.split) for record in dataset.records}
+    assert len(pairs) == len({record.group for record in dataset.records})
+
+
+def test_official_split_trains_on_hospitals_0_3_and_4(tmp_path):
+    dataset = read("camelyon17", tmp_path, split="wilds")
+    trained = {dataset.records[i].domain for i in where(dataset, split="train")}
+    assert trained == {"hospital_0", "hospital_3", "hospital_4"}
+
+
+@pytest.mark.parametrize("domain", ["hospital_1", "hospital_2"])
+def test_official_split_only_tests_on_the_others(domain, tmp_path):
+    dataset = read("camelyon17", tmp_path, split="wilds")
+    splits = Counter(dataset.records[i].split for i in where(dataset, domain=domain))
+    assert splits == {"test": 48}
+
+
+def test_in_distribution_patches_validate_and_test(tmp_path):
+    dataset = read("camelyon17", tmp_path, split="wilds")
+    splits = Counter(dataset.records[i].split for i in where(dataset, domain="hospital_0"))
+    assert splits == {"train": 36, "val": 6, "test": 6}
+
+
+def test_splits_do_not_depend_on_the_chosen_hospitals(tmp_path):
+    dataset = read("camelyon17", tmp_path)
+    alone = Camelyon17(root=str(tmp_path), domains=["hospital_3"])
+    together = [dataset.records[i] for i in where(dataset, domain="hospital_3")]
+    assert alone.records == together
+
+
+def test_missing_column_is_named(tmp_path):
+    write("camelyon17", tmp_path)
+    table = tmp_path / "metadata.csv"
+    table.write_text(table.read_text().replace("center", "hospital", 1))
+    with pytest.raises(DataError, match=r"metadata\.csv: column center missing"):
+        Camelyon17(root=str(tmp_path))
+
+
+def test_archive_without_patches_is_refused(tmp_path):
+    write("camelyon17", tmp_path)
+    (tmp_path / "patches").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"listed in metadata\.csv but missing; unpack the"):
+        Camelyon17(root=str(tmp_path))

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+import pytest
+
+from domainnorm.data.datasets import Dicom
+from domainnorm.errors import DataError
+from tests.data.datasets.drawn import read, where, write
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """A sample whose first file is changed by a function; returns how that file is shown."""
+    write("dicom", tmp_path)
+    file = tmp_path / "patient_01/series_1/3.dcm"  # of the GE scanner, MONOCHROME2
+
+    def edit(change, **keys):
+        header = pydicom.dcmread(file)
+        change(header)
+        header.save_as(file)
+        dataset = Dicom(root=str(tmp_path), **keys)
+        name = "patient_01/series_1/3.dcm"
+        return dataset.image(where(dataset, file=name)[0])
+
+    return edit
+
+
+def set_values(header, values):
+    plane = np.zeros((header.Rows, header.Columns), np.uint16)
+    plane[0, : len(values)] = values
+    header.PixelData = plane.tobytes()
+
+
+def test_scanner_is_the_domain(tmp_path):
+    dataset = read("dicom", tmp_path)
+    assert dataset.domain_names == ["ge_medical_systems_signa_hdxt", "siemens_skyra"]
+
+
+def test_manufacturer_alone_can_be_the_domain(tmp_path):
+    dataset = read("dicom", tmp_path, domain_by="manufacturer")
+    assert dataset.domain_names == ["ge_medical_systems", "siemens"]
+
+
+def test_header_without_the_institution_is_unknown(tmp_path):
+    assert read("dicom", tmp_path, domain_by="institution").domain_names == ["unknown"]
+
+
+def test_slices_of_a_patient_share_class_and_split(tmp_path):
+    dataset = read("dicom", tmp_path)
+    found = {(record.group, record.split, record.target) for record in dataset.records}
+    assert len(found) == 20
+
+
+def test_low_values_are_dark_whatever_the_photometric_interpretation(tmp_path):
+    dataset = read("dicom", tmp_path)
+    for domain in dataset.domain_names:  # one of the two is MONOCHROME1
+        assert dataset.image(where(dataset, domain=domain)[0])[0, 0, 0] < 60
+
+
+def test_window_of_the_header_applies_after_slope_and_intercept(edited):
+    def change(header):
+        set_values(header, [0, 1000, 1100, 1200])
+        header.RescaleSlope, header.RescaleIntercept = 2, -2000
+        header.WindowCenter, header.WindowWidth = 200, 400
+
+    # 2 · v − 2000 gives −2000, 0, 200, 400; the window shows 0 to 400.
+    assert edited(change)[0, :4, 0].tolist() == [0, 0, 128, 255]
+
+
+def test_window_of_the_recipe_comes_first(edited):
+    def change(header):
+        set_values(header, [0, 1000, 1100, 1200])
+        header.WindowCenter, header.WindowWidth = 5, 10
+
+    assert edited(change, window=[1100, 200])[0, :4, 0].tolist() == [0, 0, 128, 255]
+
+
+def test_first_of_several_windows_counts(edited):
+    def change(header):
+        set_values(header, [0, 50, 100])
+        header.WindowCenter, header.WindowWidth = [50, 1000], [100, 2000]
+
+    assert edited(change)[0, :3, 0].tolist() == [0, 128, 255]
+
+
+def test_without_a_window_percentiles_apply(edited):
+    def change(header):
+        header.PixelData = np.arange(64 * 64, dtype=np.uint16).tobytes()
+        del header.WindowCenter, header.WindowWidth
+
+    grey = edited(change)[..., 0]
+    assert (grey.min(), grey.max()) == (0, 255)
+    assert grey[32, 0] == pytest.approx(128, abs=2)
+
+
+def test_frames_of_a_file_are_images(tmp_path):
+    write("dicom", tmp_path)
+    file = tmp_path / "patient_01/series_1/3.dcm"
+    header = pydicom.dcmread(file)
+    header.NumberOfFrames = 2
+    frames = np.zeros((2, 64, 64), np.uint16)
+    frames[1] = 60_000
+    header.PixelData = frames.tobytes()
+    header.save_as(file)
+    dataset = Dicom(root=str(tmp_path))
+    first, second = (
+        dataset.image(where(dataset, file=f"patient_01/series_1/3.dcm#{frame}")[0])
+        for frame in (0, 1)
+    )
+    assert (first.max(), second.min()) == (0, 255)
+
+
+def test_table_may_be_about_files_and_give_splits(tmp_path):
+    write("dicom", tmp_path)
+    rows = ["file,class,split"]
+    for number in range(20):
+        split = ("train", "val", "test")[number // 2 % 3]
+        rows += [f"patient_{number:02d}/series_1/{k}.dcm,healthy,{split}" for k in (3, 4)]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    dataset = Dicom(root=str(tmp_path))
+    tested = {dataset.records[i].group for i in where(dataset, split="test")}
+    assert tested == {f"patient_{number:02d}" for number in (4, 5, 10, 11, 16, 17)}
+
+
+def test_patient_without_a_row_has_no_label(tmp_path):
+    write("dicom", tmp_path)
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]))
+    dataset = Dicom(root=str(tmp_path))
+    unlabelled = {dataset.records[i].group for i in where(dataset, target=-1)}
+    assert unlabelled == {"patient_19"}
+
+
+def test_file_that_only_claims_to_be_dicom_is_named(tmp_path):
+    write("dicom", tmp_path)
+    (tmp_path / "notes.dcm").write_text("no image")
+    with pytest.raises(DataError, match=r"notes\.dcm: not a readable DICOM file"):
+        Dicom(root=str(tmp_path))
+
+
+def test_files_of_other_kinds_are_passed_over(tmp_path):
+    write("dicom", tmp_path)
+    (tmp_path / "README").write_text("no image")
+    assert len(Dicom(root=str(tmp_path)).records) == 40
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("PatientID,kind\n", "expected exactly one of file, SOPInstanceUID"),
+        ("PatientID,file,class\n", "expected exactly one of file, SOPInstanceUID"),
+        ("PatientID,class\na,b\na,c\n", "a PatientID is listed more than once"),
+        ("PatientID,class\na,b\n", "no PatientID in it belongs to an image"),
+        ("PatientID,class,split\npatient_01,b,tests\n", "unknown split 'tests': did you mean"),
+    ],
+)
+def test_wrong_table_says_what_is_wrong(tmp_path, text, message):
+    write("dicom", tmp_path)
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        Dicom(root=str(tmp_path))
+
+
+def test_missing_table_says_what_to_write(tmp_path):
+    write("dicom", tmp_path)
+    (tmp_path / "labels.csv").unlink()
+    with pytest.raises(DataError, match=r"labels\.csv: missing; write a CSV table"):
+        Dicom(root=str(tmp_path))
