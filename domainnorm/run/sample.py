@@ -1,0 +1,160 @@
+"""A recipe made so small that it runs in a minute, on a sample of its data that is drawn."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from domainnorm.backbones.find import find_norms
+from domainnorm.backbones.kinds import kind_of
+from domainnorm.recipe import Recipe
+from domainnorm.recipe.registries import DATASETS
+from domainnorm.recipe.schema import BackboneConfig, DataConfig
+
+SIDE = 64  # pixels; a multiple of 32, by which segmentation networks divide
+CROP = 32
+LARGE = 8_000_000  # parameters from which a smaller network of the same norms is taken
+# A small network for each family of norms that most layers of the recipe's network belong to.
+_SMALL = {
+    "batch": "test_efficientnet",
+    "layer": "test_convnext",
+    "group": "test_efficientnet_gn",
+}
+# Keys that describe files of the user's own, which a sample does not have.
+_OWN_FILES = ("splits", "table", "columns", "findings", "config", "revision")
+
+
+def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
+    """Write a sample of a recipe's data, and make the recipe small enough to try it on.
+
+    One epoch of two batches of small images, one seed, no pretrained weights, and a small network
+    of the same kind of norms in place of a large one. What a run does with it says that the recipe
+    works, nothing about its results.
+
+    Args:
+        recipe: A checked recipe.
+        folder: Where the sample is written; made when it does not exist.
+
+    Returns:
+        The recipe with absolute roots below ``folder``.
+
+    Raises:
+        DataError: The dataset has no layout to write a sample in.
+    """
+    return replace(
+        recipe,
+        dataset=replace(recipe.dataset, options=_written(recipe, folder.resolve())),
+        backbone=_small_backbone(recipe),
+        data=_small_data(recipe.data),
+        trainer=replace(
+            recipe.trainer,
+            max_epochs=1,
+            limit_batches=2,
+            devices=1,
+            num_nodes=1,
+            strategy="auto",
+        ),
+        evaluation=replace(recipe.evaluation, resamples=50),
+        checkpoint=None,
+        seeds=recipe.seeds[:1],
+    )
+
+
+def _written(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Options of the dataset, with the root of a sample that is written here."""
+    name, options = recipe.dataset.name, dict(recipe.dataset.options)
+    used = [
+        domain for transfer in recipe.transfers for domain in (*transfer.source, *transfer.target)
+    ]
+    domains = list(dict.fromkeys(used))
+    if "parts" in options:
+        parts = [
+            {"name": part["name"], **_on_sample(part["name"], part, domains, folder / str(number))}
+            for number, part in enumerate(options["parts"])
+        ]
+        return {**options, "parts": parts}
+    return _on_sample(name, options, domains, folder)
+
+
+def _on_sample(
+    name: str, options: Mapping[str, Any], domains: Sequence[str], folder: Path
+) -> dict[str, Any]:
+    parameters = DATASETS.entry(name).parameters
+    if "root" not in parameters:
+        return {**options, **({"per_domain": 60} if "per_domain" in parameters else {})}
+    kind = DATASETS.load(name)
+    root = folder / name
+    root.mkdir(parents=True, exist_ok=True)
+    given = {key: value for key, value in options.items() if key != "root"}
+    if "domains" not in inspect.signature(kind.write_sample).parameters:
+        kind.write_sample(root)
+        return {**given, "root": str(root)}
+    # The domains are what the user calls them, so the sample calls them the same.
+    prefix = str(options.get("prefix", ""))
+    kind.write_sample(
+        root,
+        domains=options.get("domains")
+        or [domain.removeprefix(prefix) for domain in domains if domain.startswith(prefix)],
+    )
+    kept = {
+        key: parameters[key].default if key in _OWN_FILES else value for key, value in given.items()
+    }
+    if kept.get("void_outside"):
+        kept["void_outside"] = "fov"
+    return {**kept, "root": str(root)}
+
+
+def _small_backbone(recipe: Recipe) -> BackboneConfig:
+    backbone = recipe.backbone
+    with torch.device("meta"):
+        network = timm.create_model(backbone.name, **backbone.options)
+    untrained = replace(backbone, pretrained=False, weights=None)
+    size = sum(parameter.numel() for parameter in network.parameters())
+    parts = {name for name, _ in network.named_modules()}
+    named = _texts([recipe.norm, [named.options for named in recipe.perturb]])
+    # Rules that name layers of this network mean nothing in another one.
+    if size <= LARGE or any("*" in text or text.lstrip("!") in parts for text in named):
+        return untrained
+    layers = find_norms(network).values()
+    families = Counter(kind.family for layer in layers if (kind := kind_of(layer)))
+    usual = families.most_common(1)
+    return BackboneConfig(_SMALL[usual[0][0]]) if usual and usual[0][0] in _SMALL else untrained
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in nested lists and mappings, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.keys(), *value.values()])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+
+
+def _small_data(data: DataConfig) -> DataConfig:
+    return replace(
+        data,
+        image_size=_small_size(data.image_size),
+        crop_size=None if data.crop_size is None else CROP,
+        batch_size=min(data.batch_size, 8),
+        eval_batch_size=min(data.eval_batch_size, 8),
+        num_workers=0,
+    )
+
+
+def _small_size(size: int | list[int] | None) -> int | list[int]:
+    """The same shape, no side longer than 64 and each a multiple of 32 or as small as it was."""
+    if size is None:
+        return SIDE
+    if isinstance(size, int):
+        return min(size, SIDE)
+    longest = max(size)
+    return [max(CROP, round(side * SIDE / longest / CROP) * CROP) for side in size]

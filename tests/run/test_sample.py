@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from domainnorm.recipe import Recipe, list_shipped, load_recipe
+from domainnorm.recipe.registries import DATASETS
+from domainnorm.run import run_recipe
+from domainnorm.run.parts import Parts
+from domainnorm.run.sample import sample_recipe
+
+RECIPES = sorted(list_shipped("recipes"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[..., Recipe]:
+    def make(reference: str, *words: str) -> Recipe:
+        return sample_recipe(load_recipe(reference, words), tmp_path / "sample")
+
+    return make
+
+
+@pytest.mark.parametrize("reference", RECIPES)
+def test_sample_has_the_domains_and_labels_of_every_recipe(small, reference):
+    parts = Parts(small(reference))
+    assert set(parts.domains()) <= set(parts.dataset.domain_names)
+    assert parts.task().labels == parts.dataset.task
+
+
+@pytest.mark.parametrize("reference", RECIPES)
+def test_recipe_on_its_sample_is_still_a_recipe(small, reference, tmp_path):
+    recipe = small(reference)
+    (tmp_path / "small.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(str(tmp_path / "small.yaml")) == recipe
+
+
+def test_recipe_runs_on_its_sample(small, tmp_path):
+    words = ("backbone.name=test_efficientnet", "trainer.threads=1", "method=adabn", "compare=[]")
+    recipe = small("medical/wbc", *words)
+    folder = run_recipe(recipe, tmp_path / "runs")
+    assert len(list(folder.glob("stages/*/*/*/model.safetensors"))) == 2 * len(recipe.transfers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reference", RECIPES)
+def test_every_recipe_runs_on_its_sample(small, reference, tmp_path):
+    recipe = small(reference, "trainer.threads=1")
+    folder = run_recipe(recipe, tmp_path / "runs")
+    methods = {method.name for method in (recipe.method, *recipe.compare)} | {"source_only"}
+    expected = len(recipe.transfers) * len(methods)
+    assert len(list(folder.glob("stages/*/*/*/model.safetensors"))) == expected
+
+
+def test_everything_is_small(small):
+    recipe = small("medical/wbc", "data.num_workers=2", "trainer.max_epochs=9", "seed=[4,5]")
+    assert (recipe.data.image_size, recipe.data.batch_size, recipe.data.num_workers) == (64, 8, 0)
+    assert (recipe.trainer.max_epochs, recipe.trainer.limit_batches) == (1, 2)
+    assert (recipe.seeds, recipe.evaluation.resamples) == ([4], 50)
+
+
+def test_nothing_is_fetched(small, tmp_path):
+    words = ("backbone.weights=x.safetensors", "checkpoint=y.safetensors")
+    recipe = small("medical/wbc", *words)
+    assert (recipe.backbone.pretrained, recipe.backbone.weights) == (False, None)
+    assert recipe.checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [("null", 64), ("96", 64), ("32", 32), ("[512,1024]", [32, 64]), ("[600,600]", [64, 64])],
+)
+def test_images_keep_their_shape(small, size, expected):
+    assert small("medical/wbc", f"data.image_size={size}").data.image_size == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet10t", "resnet10t"),
+        ("resnet50", "test_efficientnet"),
+        ("convnext_tiny", "test_convnext"),
+        ("vit_small_patch16_224", "test_convnext"),
+    ],
+)
+def test_large_network_is_replaced_by_a_small_one_of_its_norms(small, name, expected):
+    assert small("quickstart", f"backbone.name={name}", "norm=null").backbone.name == expected
+
+
+def test_network_whose_layers_are_named_stays(small):
+    words = ("backbone.name=resnet50", "norm={layer1: cin, layer4.*: dsbn}")
+    assert small("quickstart", *words).backbone.name == "resnet50"
+
+
+def test_sample_lies_below_the_folder(small, tmp_path):
+    root = Path(small("medical/wbc").dataset.options["root"])
+    assert root.is_absolute()
+    assert root.is_relative_to(tmp_path / "sample")
+
+
+def test_table_of_the_user_is_not_looked_for(small):
+    recipe = small("medical/wbc", "data.splits=folds.csv")
+    assert Parts(recipe).dataset.class_names == ["car", "dog", "house", "person"]
+
+
+def test_every_part_of_a_join_gets_a_sample(small):
+    parts = ", ".join(
+        f"{{name: folder_masks, root: {domain}, domains: [{domain}], void_outside: view}}"
+        for domain in ("day", "dusk")
+    )
+    words = (
+        "task=segmentation",
+        "data.name=join",
+        f"data.parts=[{parts}]",
+        "data.source=[day]",
+        "data.target=[dusk]",
+    )
+    dataset = DATASETS.load("join")(**small("quickstart", *words).dataset.options)
+    assert dataset.domain_names == ["day", "dusk"]
+    assert 255 in dataset.mask(0)[0]  # outside of the field of view
