@@ -63,7 +63,8 @@ class DomainDataset(abc.ABC):
     that answer at once take them from the source text.
 
     Attributes:
-        task: What its labels are: one class per image, a mask of classes, or findings.
+        task: What its labels are for: ``classification`` (one class per image), ``segmentation``
+            (a mask of classes) or ``multilabel`` (findings).
         homepage: Where the data is described and can be got; empty for none to get.
         licence: Terms of use in a few words.
         layout: What is expected below ``root``, in one line.
@@ -72,7 +73,7 @@ class DomainDataset(abc.ABC):
         records: One record per image; ``index`` everywhere means a position in this list.
     """
 
-    task: Literal["classification", "segmentation", "multilabel"] = "classification"
+    task: str = "classification"
     homepage: str = ""
     licence: str = ""
     layout: str = ""

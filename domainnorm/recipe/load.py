@@ -9,6 +9,7 @@ from domainnorm.errors import RecipeError, unknown
 from domainnorm.recipe.files import find_recipe, recipe_name
 from domainnorm.recipe.merge import merged_tree, resolved_tree
 from domainnorm.recipe.norm import read_norm
+from domainnorm.recipe.parts import read_parts
 from domainnorm.recipe.perturb import read_perturb
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
@@ -87,6 +88,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     given = tree.get("backbone") or {}
     backbone = check_backbone(backbone, given, problems)
     data, dataset = _read_data(tree.get("data"), problems)
+    dataset = read_parts(dataset, problems)
     transfers = read_transfers(data, problems)
     check_domains(transfers, problems, listed=bool(data["transfers"]))
     for key in ("image_size", "crop_size"):

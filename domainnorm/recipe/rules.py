@@ -9,8 +9,9 @@ from typing import Any
 
 from domainnorm.data.steps import check_steps
 from domainnorm.errors import unknown
+from domainnorm.recipe.parts import labels_of
 from domainnorm.recipe.problems import Problems, spelled
-from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
+from domainnorm.recipe.registries import METHODS, TASKS
 from domainnorm.recipe.schema import Named, Transfer
 from domainnorm.recipe.sections import fixed_parameters, read_section
 
@@ -121,7 +122,7 @@ def check_task(task: Named | None, dataset: Named | None, problems: Problems) ->
     if task is None or dataset is None:
         return
     wanted = TASKS.entry(task.name).constants.get("labels")
-    found = DATASETS.entry(dataset.name).constants.get("task", wanted)
+    found = labels_of(dataset)
     if found not in (wanted, ""):
         text = f"'{task.name}' learns from labels for {wanted}, dataset '{dataset.name}' has some"
         problems.add("task", f"{text} for {found}; change task or data.name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from domainnorm.recipe import list_shipped, load_recipe
 from domainnorm.recipe.files import read_yaml, recipe_name, shipped_folder
 from domainnorm.recipe.load import KEYS
+from domainnorm.recipe.parts import labels_of
+from domainnorm.recipe.schema import Named
 
 RECIPES = sorted(shipped_folder("recipes").rglob("*.y*ml"))
 CONFIGS = sorted(shipped_folder("configs").rglob("*.y*ml"))
@@ -50,7 +53,9 @@ def test_resolved_recipe_names_no_parts(file):
 @pytest.mark.parametrize("file", RECIPES, ids=_label)
 def test_recipe_header_says_what_data_and_command(file):
     head = file.read_text(encoding="utf-8").partition("\nconfigs:")[0]
-    assert "docs/data.md#" in head
+    page, _, anchor = re.search(r"docs/(data\w*\.md)(#)([\w-]+)", head).groups()
+    text = (shipped_folder("recipes").parent / "docs" / page).read_text(encoding="utf-8")
+    assert f'id="{anchor}"' in text or f"\n## {anchor}\n" in text or f"\n### {anchor}\n" in text
     assert f"domainnorm run {recipe_name(file)}" in head
 
 
@@ -65,9 +70,13 @@ def test_config_passes_the_check_as_part_of_a_recipe(file, tmp_path):
     assert set(content) <= set(KEYS) - {"configs"}
     name = file.relative_to(shipped_folder("configs")).with_suffix("")
     path = tmp_path / "recipe.yaml"
+    data = content.get("data", {})
+    named = Named(data.get("name", "scans"), data)
+    task = {"classification": "classification", "segmentation": "segmentation"}
     path.write_text(
         f"configs: [data/scans, {name.as_posix()}]\n"
-        "task: classification\nbackbone: {name: resnet10t}\nmethod: source_only\n"
+        f"task: {task.get(labels_of(named), 'multilabel')}\n"
+        "backbone: {name: resnet10t}\nmethod: source_only\n"
         "data: {source: [a], target: [b]}\n"
     )
     assert load_recipe(str(path)).method.name == "source_only"

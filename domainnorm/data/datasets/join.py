@@ -32,8 +32,7 @@ class Join(DomainDataset):
         DataError: A part is wrong, named by ``data.parts[i]`` and the key, or classes differ.
     """
 
-    # Of what is joined; a dataset of classes is joined as well.
-    task = "segmentation"
+    task = ""  # that of its parts
     layout = "that of each part"
 
     def __init__(self, *, parts: list[dict[str, Any]], domains: list[str] | None = None) -> None:
@@ -42,6 +41,7 @@ class Join(DomainDataset):
         names = [str(part.get("name")) for part in parts]
         self.parts = [_created(f"data.parts[{i}]", part) for i, part in enumerate(parts)]
         self._check_parts(names)
+        self.task = self.parts[0].task
         self.class_names = self.parts[0].class_names
         prefixes = [str(part.get("prefix", "")) for part in parts]
         known = [
