@@ -106,9 +106,8 @@ def read_lines(table: Path) -> list[dict[str, str]]:
     readers = {".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet}
     reader = readers.get(table.suffix.lower())
     if reader is None:
-        raise DataError(
-            f"data.table: '{table.name}', expected a name that ends {', '.join(readers)}"
-        )
+        endings = ", ".join(readers)
+        raise DataError(f"data.table: '{table.name}', expected a name that ends with {endings}")
     if not table.is_file():
         raise DataError(f"data.table: {table} does not exist; docs/data.md says what to write")
     lines = reader(table)
