@@ -121,12 +121,12 @@ class Nifti(NiftiSlices):
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
-        """Write 8 drawn cases at each of three sites, 64 × 64 × 8 voxels."""
+        """Write 12 drawn cases at each of three sites, 64 × 64 × 8 voxels."""
         nibabel = import_medical("nibabel")
         for site, name in enumerate(("BIDMC", "HK", "RUNMC")):
             folder = root / name
             folder.mkdir(parents=True, exist_ok=True)
-            for case in range(8):
+            for case in range(12):
                 generator = np.random.default_rng([seed, site, case])
                 volume, organ = draw_volume(generator, SCANNERS[site], (64, 64, 8))
                 affine = np.diag([3.0, 3.0, 9.0, 1.0])
