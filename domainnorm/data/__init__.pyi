@@ -7,4 +7,6 @@ from .preprocessing import Preprocessing as Preprocessing
 from .sampler import DomainBalancedBatchSampler as DomainBalancedBatchSampler
 from .sampler import Draw as Draw
 from .steps import check_steps as check_steps
+from .survey import Survey as Survey
+from .survey import survey_dataset as survey_dataset
 from .view import DomainView as DomainView

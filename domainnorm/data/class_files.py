@@ -9,6 +9,7 @@ from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, select_doma
 from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.files import FileDataset
 from domainnorm.data.folders import list_folders, list_images, missing_files
+from domainnorm.data.problems import is_collecting, refuse
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
 
@@ -39,7 +40,7 @@ class ClassFiles(FileDataset):
         found = {row.domain for row in used}
         for domain in self.domain_names:
             if domain not in found:
-                raise DataError(
+                refuse(
                     f"{self.root / domain}: no images; expected {self.layout} with one of the "
                     f"suffixes {' '.join(sorted(SUFFIXES))}"
                 )
@@ -54,7 +55,7 @@ class ClassFiles(FileDataset):
             for target, name in enumerate(self.class_names):
                 if target not in trained and any(record.is_labelled for record in own):
                     elsewhere = sum(record.target == target for record in own)
-                    raise DataError(
+                    refuse(
                         f"{self.root}: domain '{domain}' has no training image of class '{name}' "
                         f"({elsewhere} in its other splits); add images, or choose other domains "
                         "with data.domains"
@@ -124,7 +125,7 @@ def check_unpacked(root: Path, files: Sequence[str], source: str) -> None:
     Raises:
         DataError: Names the first such file, and how many there are.
     """
-    missing = missing_files(root, files)
+    missing = [] if is_collecting() else missing_files(root, files)
     if missing:
         raise DataError(
             f"{root / missing[0]}: does not exist, but {source} lists it ({len(missing)} of "

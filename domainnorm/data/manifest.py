@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from domainnorm.data.dataset import Split
 from domainnorm.data.folders import Cuts
+from domainnorm.data.problems import refuse
 from domainnorm.data.splits import check_groups, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError, nearest, unknown
@@ -50,13 +51,11 @@ class Manifest:
         """
         lines = read_lines(self.table)
         self._check_columns(lines[0])
-        rows = sorted(
-            (self._row(number, line) for number, line in enumerate(lines, 1)),
-            key=lambda row: row.file,
-        )
+        read = (self._row(number, line) for number, line in enumerate(lines, 1))
+        rows = sorted((row for row in read if row is not None), key=lambda row: row.file)
         for first, second in itertools.pairwise(rows):
             if first.file == second.file:
-                raise DataError(f"{self.table}: '{first.file}' is listed more than once")
+                refuse(f"{self.table}: '{first.file}' is listed more than once")
         if self.names["split"] not in lines[0]:
             return self.cuts.drawn(rows)
         check_groups(rows, str(self.table))
@@ -73,19 +72,20 @@ class Manifest:
                     f"'{name}' with data.columns: {{{name}: ...}}"
                 )
 
-    def _row(self, number: int, line: Mapping[str, str]) -> Row:
+    def _row(self, number: int, line: Mapping[str, str]) -> Row | None:
         file, target, domain, split, group = (line.get(self.names[name], "") for name in NAMES)
         if not file or not domain:
-            raise DataError(
+            refuse(
                 f"{self.table}, row {number}: path '{file}' and domain '{domain}'; neither may be "
                 "empty"
             )
+            return None
         known = set(self.names.values())
         metadata = {key: value for key, value in line.items() if key not in known}
         chosen = self._split(number, split) if self.names["split"] in line else "train"
-        return Row(file, domain, target, group or file, chosen, metadata)
+        return chosen and Row(file, domain, target, group or file, chosen, metadata)
 
-    def _split(self, number: int, value: str) -> Split:
+    def _split(self, number: int, value: str) -> Split | None:
         # What other tools call the second split.
         wanted = {"validation": "val", "valid": "val"}.get(value, value)
         for split in get_args(Split):
@@ -93,9 +93,8 @@ class Manifest:
                 return split  # type: ignore[no-any-return]
         match = nearest(value, get_args(Split))
         hint = f"; did you mean '{match}'?" if match else ""
-        raise DataError(
-            f"{self.table}, row {number}: split '{value}', expected train, val or test{hint}"
-        )
+        refuse(f"{self.table}, row {number}: split '{value}', expected train, val or test{hint}")
+        return None
 
 
 def read_lines(table: Path) -> list[dict[str, str]]:
@@ -107,9 +106,8 @@ def read_lines(table: Path) -> list[dict[str, str]]:
     readers = {".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet}
     reader = readers.get(table.suffix.lower())
     if reader is None:
-        raise DataError(
-            f"data.table: '{table.name}', expected a name that ends {', '.join(readers)}"
-        )
+        endings = ", ".join(readers)
+        raise DataError(f"data.table: '{table.name}', expected a name that ends with {endings}")
     if not table.is_file():
         raise DataError(f"data.table: {table} does not exist; docs/data.md says what to write")
     lines = reader(table)

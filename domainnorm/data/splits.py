@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from domainnorm.data.dataset import Split
+from domainnorm.data.problems import refuse
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
 
@@ -58,10 +59,12 @@ def check_groups(rows: Sequence[Row], where: str) -> None:
         DataError: Names the group and one file on either side.
     """
     seen: dict[str, Row] = {}
+    torn: set[str] = set()
     for row in rows:
         first = seen.setdefault(row.group, row)
-        if first.split != row.split:
-            raise DataError(
+        if first.split != row.split and row.group not in torn:
+            torn.add(row.group)
+            refuse(
                 f"{where}: group '{row.group}' is in split {first.split} ({first.file}) and in "
                 f"split {row.split} ({row.file}); a group belongs to one split in all "
                 "domains, so move its images together or give unrelated groups different names; "
@@ -110,7 +113,7 @@ def _check_stretches(name: str, frames: Sequence[Row], where: str) -> None:
         if before.split != frame.split:
             over.add(before.split)
             if frame.split in over:
-                raise DataError(
+                refuse(
                     f"{where}: sequence '{name}' goes back to split {frame.split} at "
                     f"{frame.file}; in the order of file names, each split must be one stretch "
                     "of a sequence"

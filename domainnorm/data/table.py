@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from domainnorm.data.dataset import Split
+from domainnorm.data.problems import refuse
 from domainnorm.errors import DataError, nearest
 
 COLUMNS = ("file", "domain", "class", "group", "split")
@@ -51,7 +52,8 @@ def read_table(file: Path) -> list[Row]:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
             _check_columns(file, reader.fieldnames or ())
-            rows = [_row(f"{file}, line {reader.line_num}", entry) for entry in reader]
+            read = [_row(f"{file}, line {reader.line_num}", entry) for entry in reader]
+            rows = [row for row in read if row is not None]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: cannot be read as a UTF-8 CSV table: {error}") from error
     if not rows:
@@ -61,7 +63,7 @@ def read_table(file: Path) -> list[Row]:
     rows.sort(key=lambda row: row.file)
     for first, second in itertools.pairwise(rows):
         if first.file == second.file:
-            raise DataError(f"{file}: '{first.file}' is listed more than once; keep one row")
+            refuse(f"{file}: '{first.file}' is listed more than once; keep one row")
     return rows
 
 
@@ -75,16 +77,18 @@ def _check_columns(file: Path, found: object) -> None:
         )
 
 
-def _row(where: str, entry: dict[str, str]) -> Row:
+def _row(where: str, entry: dict[str, str]) -> Row | None:
     file, domain, label, group, split = (entry[name].strip() for name in COLUMNS)
     if not file or not domain:
-        raise DataError(f"{where}: file '{file}' and domain '{domain}'; neither may be empty")
+        refuse(f"{where}: file '{file}' and domain '{domain}'; neither may be empty")
+        return None
     for known in get_args(Split):
         if split == known:
             return Row(file, domain, label, group or file, known)
     match = nearest(split, get_args(Split))
     hint = f"; did you mean '{match}'?" if match else ""
-    raise DataError(f"{where}: split '{split}', expected train, val or test{hint}")
+    refuse(f"{where}: split '{split}', expected train, val or test{hint}")
+    return None
 
 
 def write_table(file: Path, rows: Iterable[Row]) -> None:

@@ -15,5 +15,6 @@ from .results import load_results as load_results
 from .results import results_csv as results_csv
 from .results import results_json as results_json
 from .screen import create_console as create_console
+from .survey import survey_tables as survey_tables
 from .tables import results_markdown as results_markdown
 from .tables import results_table as results_table

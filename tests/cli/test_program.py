@@ -28,6 +28,7 @@ sys.exit(code or (3 if loaded else 0))
         ["show", "medical/wbc"],
         ["check", "medical/wbc", "quickstart"],
         ["copy", "quickstart"],
+        ["data", "list"],
     ],
     ids=lambda words: words[0],
 )

@@ -24,6 +24,7 @@ from domainnorm.data.folders import (
     list_images,
 )
 from domainnorm.data.masks import MaskFiles, read_classes
+from domainnorm.data.problems import refuse
 from domainnorm.data.table import Row, write_table
 from domainnorm.errors import DataError
 from domainnorm.registry import register
@@ -110,21 +111,21 @@ class FolderMasks(MaskFiles):
 
     def _check_domains(self) -> None:
         if self.records and all(record.mask is None for record in self.records):
-            raise DataError(
+            refuse(
                 f"{self.root / self.records[0].domain / 'masks'}: no image has a mask; expected "
                 f"{_beside(self.records[0].file, 'masks')} for {self.records[0].file}, and so on"
             )
         for domain in self.domain_names:
             own = [record for record in self.records if record.domain == domain]
             if not own:
-                raise DataError(
+                refuse(
                     f"{self.root / domain / 'images'}: no images; expected files with one of the "
                     f"suffixes {' '.join(sorted(SUFFIXES))}"
                 )
             masks: dict[str, str] = {}
             for record in own:
                 if record.mask and masks.setdefault(record.mask, record.file) != record.file:
-                    raise DataError(
+                    refuse(
                         f"{self.root / record.mask}: the mask of {masks[record.mask]} and of "
                         f"{record.file}; rename one of the images"
                     )

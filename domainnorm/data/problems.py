@@ -1,0 +1,40 @@
+"""What is wrong with data: an error at once, or a list of everything for the command that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from domainnorm.errors import DataError
+
+_COLLECTED: ContextVar[list[str] | None] = ContextVar("problems of data", default=None)
+
+
+def refuse(message: str) -> None:
+    """Raise, or take note inside `collecting`, where the caller goes on as well as it can.
+
+    Raises:
+        DataError: Nobody collects; the error has this message.
+    """
+    collected = _COLLECTED.get()
+    if collected is None:
+        raise DataError(message)
+    if message not in collected:
+        collected.append(message)
+
+
+def is_collecting() -> bool:
+    """Whether every file is going to be read anyway, so that looking for it first is idle."""
+    return _COLLECTED.get() is not None
+
+
+@contextmanager
+def collecting() -> Iterator[list[str]]:
+    """Collect what `refuse` says instead of raising it."""
+    problems: list[str] = []
+    token = _COLLECTED.set(problems)
+    try:
+        yield problems
+    finally:
+        _COLLECTED.reset(token)

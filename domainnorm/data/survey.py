@@ -1,0 +1,200 @@
+"""Everything a dataset holds, read once: numbers for a person, and every problem there is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset, Record
+from domainnorm.data.problems import collecting
+from domainnorm.errors import DataError
+
+Progress = Callable[[Iterable["_Reading"], int], Iterable["_Reading"]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that keeps a dataset from being used.
+
+    Args:
+        file: The file, group or key it is about; empty where a message names none.
+        text: What is wrong.
+    """
+
+    file: str
+    text: str
+
+
+@dataclass
+class Survey:
+    """What `survey_dataset` found.
+
+    Attributes:
+        dataset: What was read; None when it could not even be listed.
+        images: Number of images by domain and split.
+        unlabelled: Number of those without class, mask and findings.
+        groups: Number of groups by domain and split.
+        labels: Training images by domain and class; for findings those in which it is present.
+        absent: Training images in which a finding is absent, by domain and class.
+        pixels: Pixels of masks by domain and class; class 255 has none.
+        sizes: Images by domain and (height, width).
+        problems: What keeps the data from being used.
+        notes: What a person should know and may be meant.
+    """
+
+    dataset: DomainDataset | None = None
+    images: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unlabelled: Counter[tuple[str, str]] = field(default_factory=Counter)
+    groups: Counter[tuple[str, str]] = field(default_factory=Counter)
+    labels: Counter[tuple[str, int]] = field(default_factory=Counter)
+    absent: Counter[tuple[str, int]] = field(default_factory=Counter)
+    pixels: Counter[tuple[str, int]] = field(default_factory=Counter)
+    sizes: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One image, and its mask, as far as they could be read."""
+
+    record: Record
+    size: tuple[int, int] | None = None
+    digest: bytes = b""
+    pixels: NDArray[np.int64] | None = None  # (256,)
+    problems: tuple[Problem, ...] = ()
+
+
+def survey_dataset(
+    create: Callable[[], DomainDataset], *, progress: Progress | None = None
+) -> Survey:
+    """Make a dataset, read every image and mask of it in parallel, and count.
+
+    Args:
+        create: Makes the dataset; what it refuses are problems, too.
+        progress: Wraps the readings, of which it is told the number.
+    """
+    survey = Survey()
+    with collecting() as refused:
+        try:
+            survey.dataset = create()
+        except DataError as error:
+            refused.append(str(error))
+    survey.problems += [_problem(message) for message in refused]
+    if survey.dataset is None:
+        return survey
+    dataset = survey.dataset
+    _count(survey, dataset.records)
+    count = len(dataset.records)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        readings: Iterable[_Reading] = threads.map(
+            lambda index: _read(dataset, index), range(count)
+        )
+        _take(survey, progress(readings, count) if progress else readings)
+    survey.notes += _strays(dataset)
+    return survey
+
+
+def _count(survey: Survey, records: Iterable[Record]) -> None:
+    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
+    splits: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        place = (record.domain, record.split)
+        survey.images[place] += 1
+        survey.unlabelled[place] += not record.is_labelled
+        groups[place].add(record.group)
+        splits[record.group].add(record.split)
+        if record.split != "train":
+            continue
+        if record.target != UNLABELLED:
+            survey.labels[record.domain, record.target] += 1
+        for finding, value in enumerate(record.labels or ()):
+            survey.labels[record.domain, finding] += value == 1
+            survey.absent[record.domain, finding] += value == 0
+    survey.groups.update({place: len(names) for place, names in groups.items()})
+    known = " ".join(problem.text for problem in survey.problems)
+    survey.problems += [
+        Problem(f"group '{group}'", f"is in the splits {', '.join(sorted(found))}")
+        for group, found in splits.items()
+        if len(found) > 1 and f"group '{group}'" not in known
+    ]
+
+
+def _read(dataset: DomainDataset, index: int) -> _Reading:
+    record = dataset.records[index]
+    try:
+        image = dataset.image(index)
+    except DataError as error:
+        return _Reading(record, problems=(_problem(str(error), record.file),))
+    size = (image.shape[0], image.shape[1])
+    digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    if record.mask is None:
+        return _Reading(record, size, digest)
+    try:
+        mask = dataset.mask(index)
+    except DataError as error:
+        return _Reading(record, size, digest, problems=(_problem(str(error), record.mask),))
+    problems: tuple[Problem, ...] = ()
+    if mask.shape != size:
+        text = f"{mask.shape[1]} × {mask.shape[0]} pixels, its image has {size[1]} × {size[0]}"
+        problems = (Problem(record.mask, text),)
+    return _Reading(record, size, digest, np.bincount(mask.ravel(), minlength=VOID + 1), problems)
+
+
+def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
+    seen: dict[bytes, Record] = {}
+    twins: list[tuple[Record, Record]] = []
+    for reading in readings:
+        record = reading.record
+        survey.problems += reading.problems
+        if reading.size is not None:
+            survey.sizes.setdefault(record.domain, Counter())[reading.size] += 1
+            first = seen.setdefault(reading.digest, record)
+            if first.split != record.split:
+                twins.append((first, record))
+        if reading.pixels is not None:
+            for value in np.flatnonzero(reading.pixels).tolist():
+                survey.pixels[record.domain, value] += int(reading.pixels[value])
+    if twins:
+        first, other = twins[0]
+        survey.notes.append(
+            f"{len(twins)} images have the same pixels as one in another split, such as "
+            f"{first.file} ({first.split}) and {other.file} ({other.split})"
+        )
+
+
+def _strays(dataset: DomainDataset) -> Iterator[str]:
+    """Files beside masks that are no mask of an image."""
+    root = getattr(dataset, "root", None)
+    if not isinstance(root, Path):
+        return
+    masks = {root / record.mask for record in dataset.records if record.mask}
+    suffixes = {mask.suffix for mask in masks}
+    folders = sorted({mask.parent for mask in masks})
+    used = masks | {root / record.file for record in dataset.records}
+    strays = [
+        str(file.relative_to(root))
+        for folder in folders
+        if folder.is_dir()
+        for file in sorted(folder.iterdir())
+        if file.suffix in suffixes and file not in used
+    ]
+    if strays:
+        yield (
+            f"{len(strays)} files beside masks belong to no image that is used, such as "
+            f"{', '.join(strays[:3])}"
+        )
+
+
+def _problem(message: str, file: str = "") -> Problem:
+    """A message split into the file it starts with, or is known to be about, and the rest."""
+    start, colon, rest = message.partition(": ")
+    return Problem(file or start, rest) if colon else Problem(file, message)

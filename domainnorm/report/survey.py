@@ -1,0 +1,111 @@
+"""What a dataset holds, as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from rich.markup import escape
+from rich.table import Table
+
+from domainnorm.data import DomainDataset, Survey
+from domainnorm.data.dataset import VOID
+
+SPLITS = ("train", "val", "test")
+
+
+def survey_tables(survey: Survey) -> Iterator[Table]:
+    """Counts, sizes and balance of what could be read, then notes and problems.
+
+    A dataset that could not even be listed has problems only.
+    """
+    if survey.dataset is not None:
+        yield _images(survey, survey.dataset)
+        if survey.labels and survey.dataset.task != "segmentation":
+            yield _labels(survey, survey.dataset)
+        if survey.pixels:
+            yield _pixels(survey, survey.dataset)
+    if survey.notes:
+        notes = _table("notes", "")
+        for note in survey.notes:
+            notes.add_row(escape(note))
+        yield notes
+    if survey.problems:
+        problems = _table(f"{len(survey.problems)} problems", "file", "problem")
+        for problem in survey.problems:
+            problems.add_row(escape(problem.file), escape(problem.text))
+        yield problems
+
+
+def _images(survey: Survey, dataset: DomainDataset) -> Table:
+    table = _table("images (groups)", "domain", *SPLITS, "without label", "width × height")
+    for domain in dataset.domain_names:
+        cells = []
+        for split in SPLITS:
+            count, groups = survey.images[domain, split], survey.groups[domain, split]
+            cells.append(str(count) if count == groups else f"{count} ({groups})")
+        unlabelled = sum(survey.unlabelled[domain, split] for split in SPLITS)
+        sizes = _sizes(survey.sizes.get(domain, Counter()))
+        table.add_row(escape(domain), *cells, str(unlabelled), sizes)
+    return table
+
+
+def _labels(survey: Survey, dataset: DomainDataset) -> Table:
+    findings = dataset.task == "multilabel"
+    title = "training images with (without) a finding" if findings else "training images by class"
+    table = _table(title, "class", *map(escape, dataset.domain_names))
+    for number, name in enumerate(dataset.class_names):
+        places = [(domain, number) for domain in dataset.domain_names]
+        cells = [
+            f"{survey.labels[place]} ({survey.absent[place]})"
+            if findings
+            else str(survey.labels[place])
+            for place in places
+        ]
+        table.add_row(escape(name), *cells)
+    return table
+
+
+def _pixels(survey: Survey, dataset: DomainDataset) -> Table:
+    table = _table("share of labelled pixels", "class", *map(escape, dataset.domain_names))
+    numbers = dict(enumerate(dataset.class_names))
+    labelled = {
+        domain: sum(survey.pixels[domain, number] for number in numbers)
+        for domain in dataset.domain_names
+    }
+    for number, name in numbers.items():
+        shares = (
+            _share(survey.pixels[domain, number], labelled[domain])
+            for domain in dataset.domain_names
+        )
+        table.add_row(escape(name), *shares)
+    voids = (
+        _share(survey.pixels[domain, VOID], labelled[domain] + survey.pixels[domain, VOID])
+        for domain in dataset.domain_names
+    )
+    table.add_row("without class, of all", *voids)
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "–"
+
+
+def _sizes(sizes: Counter[tuple[int, int]]) -> str:
+    if not sizes:
+        return "–"
+    (height, width), _ = sizes.most_common(1)[0]
+    if len(sizes) == 1:
+        return f"{width} × {height}"
+    heights, widths = zip(*sizes, strict=True)
+    least, most = f"{min(widths)} × {min(heights)}", f"{max(widths)} × {max(heights)}"
+    return f"{least} to {most}, mostly {width} × {height}"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", show_header=any(columns))
+    for position, name in enumerate(columns):
+        table.add_column(name, overflow="fold", justify="left" if position == 0 else "right")
+    if columns[-1] in ("problem", "width × height"):
+        table.columns[-1].justify = "left"
+    return table

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from domainnorm.data import survey_dataset
+from domainnorm.data.datasets import Folder, FolderMasks, ManifestFindings
+from domainnorm.data.problems import collecting, refuse
+from domainnorm.data.survey import Problem
+from domainnorm.errors import DataError
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    FolderMasks.write_sample(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def read(films: Path) -> Callable[[], FolderMasks]:
+    return lambda: FolderMasks(root=str(films))
+
+
+def test_numbers_are_those_of_the_records(read):
+    survey = survey_dataset(read)
+    assert survey.images["day", "train"] == 12
+    assert survey.groups["day", "train"] == 3
+    assert survey.sizes["dusk"] == {(96, 96): 28}
+    assert not survey.problems
+    assert not survey.notes
+
+
+def test_pixels_are_those_of_the_masks(read):
+    dataset = read()
+    masks = [dataset.mask(i) for i, r in enumerate(dataset.records) if r.domain == "day"]
+    survey = survey_dataset(read)
+    for value in (0, 1, 2, 255):
+        assert survey.pixels["day", value] == sum((mask == value).sum() for mask in masks) > 0
+
+
+def test_every_damaged_file_is_a_problem(read, films):
+    for number in (0, 1, 2):
+        (films / "day/images" / f"{number:03d}.png").write_bytes(b"")
+    (films / "dusk/masks/003.png").write_bytes(b"")
+    files = {problem.file for problem in survey_dataset(read).problems}
+    assert files == {f"day/images/{number:03d}.png" for number in (0, 1, 2)} | {
+        "dusk/masks/003.png"
+    }
+
+
+def test_value_that_is_no_class_is_a_problem(read, films):
+    cv2.imwrite(str(films / "day/masks/000.png"), np.full((96, 96), 9, np.uint8))
+    (problem,) = survey_dataset(read).problems
+    assert problem.file == "day/masks/000.png"
+    assert problem.text.startswith("values 9, expected classes 0 to 2")
+
+
+def test_dataset_that_cannot_be_made_is_a_problem(tmp_path):
+    survey = survey_dataset(lambda: FolderMasks(root=str(tmp_path)))
+    assert survey.dataset is None
+    assert [problem.file for problem in survey.problems] == [str(tmp_path / "classes.txt")]
+
+
+def test_group_in_two_splits_is_a_problem(read):
+    def torn() -> FolderMasks:
+        dataset = read()
+        first = dataset.records[0]
+        dataset.records[0] = replace(first, split="test" if first.split == "train" else "train")
+        return dataset
+
+    group = read().records[0].group
+    assert survey_dataset(torn).problems == [
+        Problem(f"group '{group}'", "is in the splits test, train")
+    ]
+
+
+def test_same_pixels_in_two_splits_are_noted(read, films):
+    copy = (films / "day/images/000.png").read_bytes()
+    (films / "day/images/027.png").write_bytes(copy)
+    (note,) = survey_dataset(read).notes
+    assert note.startswith("1 images have the same pixels as one in another split")
+    assert "day/images/000.png (train) and day/images/027.png (test)" in note
+
+
+def test_findings_are_counted_present_and_absent(tmp_path):
+    ManifestFindings.write_sample(tmp_path)
+    survey = survey_dataset(lambda: ManifestFindings(root=str(tmp_path)))
+    assert (survey.labels["site_a", 0], survey.absent["site_a", 0]) == (15, 5)
+    # One of five training images of each kind has a gap there.
+    assert (survey.labels["site_a", 1], survey.absent["site_a", 1]) == (4, 12)
+
+
+def test_progress_sees_every_image(tmp_path):
+    Folder.write_sample(tmp_path)
+    seen = []
+
+    def progress(readings, count):
+        for reading in readings:
+            seen.append(reading.record.file)
+            yield reading
+        assert count == len(seen)
+
+    survey_dataset(lambda: Folder(root=str(tmp_path)), progress=progress)
+    assert len(set(seen)) == 72
+
+
+def test_refusing_raises_where_nobody_collects():
+    with pytest.raises(DataError, match="x: wrong"):
+        refuse("x: wrong")
+
+
+def test_refusing_collects_each_message_once():
+    with collecting() as problems:
+        for message in ("a", "b", "a"):
+            refuse(message)
+    assert problems == ["a", "b"]
