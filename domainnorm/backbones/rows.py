@@ -18,7 +18,9 @@ def domain_parameters(model: DomainModel) -> list[nn.Parameter]:
     return [parameter for norm in model.norms() for parameter in norm.modulation.parameters()]
 
 
-def set_rows(model: DomainModel, target: str, sources: Sequence[str]) -> None:
+def set_rows(
+    model: DomainModel, target: str, sources: Sequence[str], *, moments: bool = True
+) -> None:
     """Make ``target``'s rows those of ``sources``: a copy of one, or the mean of several.
 
     See `mix_rows`, here with equal weights.
@@ -27,17 +29,21 @@ def set_rows(model: DomainModel, target: str, sources: Sequence[str]) -> None:
         model: Changed in place.
         target: Domain whose rows are overwritten.
         sources: Domains they come from.
+        moments: Running moments too; otherwise ``target`` keeps its own.
 
     Raises:
         ConditionError: A name that is not a domain of the model, or no sources.
     """
     if not sources:
         raise ConditionError(f"sources: none given for the rows of '{target}'; name a domain")
-    mix_rows(model, target, {name: 1 / len(set(sources)) for name in sources})
+    weights = {name: 1 / len(set(sources)) for name in sources}
+    mix_rows(model, target, weights, moments=moments)
 
 
 @torch.no_grad()
-def mix_rows(model: DomainModel, target: str, weights: Mapping[str, float]) -> None:
+def mix_rows(
+    model: DomainModel, target: str, weights: Mapping[str, float], *, moments: bool = True
+) -> None:
     """Make ``target``'s rows a mixture of those of other domains.
 
     Scales, shifts and codes are weighted sums, ``Σ w[d] scale[d]``; running moments are those of
@@ -48,6 +54,7 @@ def mix_rows(model: DomainModel, target: str, weights: Mapping[str, float]) -> N
         model: Changed in place.
         target: Domain whose rows are overwritten.
         weights: Domain -> weight ≥ 0; they sum to one.
+        moments: Running moments too; otherwise ``target`` keeps its own.
 
     Raises:
         ConditionError: A name that is not a domain of the model, or weights that are not such.
@@ -66,7 +73,9 @@ def mix_rows(model: DomainModel, target: str, weights: Mapping[str, float]) -> N
     for norm in model.norms():
         for parameter in norm.modulation.rows():
             parameter[to] = _average(parameter[rows], values)
-        if isinstance(norm.statistics, RunningMoments) and norm.statistics.tracks_domains:
+        if not moments or not isinstance(norm.statistics, RunningMoments):
+            continue
+        if norm.statistics.tracks_domains:
             _mix_moments(norm.statistics, to, rows, values)
 
 

@@ -6,8 +6,8 @@ import inspect
 import os
 import random
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from domainnorm.data.dataset import VOID
 from domainnorm.data.preprocessing import Preprocessing
-from domainnorm.data.steps import arguments_of, check_steps
+from domainnorm.data.steps import TRANSFORMS, arguments_of, check_augmentation, own_transforms
 from domainnorm.errors import DataError
 
 # albumentations asks a server for its newest version when it is imported.
@@ -24,6 +24,23 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import albumentations
 
 Step = str | Mapping[str, Any]
+Steps = Sequence[Step] | Mapping[str, Sequence[Step]]
+Pixels = NDArray[np.uint8]
+References = Callable[[int], Pixels]
+
+
+class Views(NamedTuple):
+    """What a pipeline makes of an image.
+
+    Args:
+        image: (3, H, W), float32.
+        mask: (H, W), int64, with -1 for no class; None without a mask.
+        strong: A second view, (3, H, W); None when the pipeline has none.
+    """
+
+    image: Tensor
+    mask: Tensor | None
+    strong: Tensor | None
 
 
 class Pipeline:
@@ -33,32 +50,37 @@ class Pipeline:
         transforms: The random steps, in order.
         preprocessing: The fixed tail.
         where: Key of the pipeline in a recipe, for error messages.
+        strong: Steps of a second view, which start from the first; None for one view.
+        references: Gives an image of another domain for a seed, to steps that need one.
     """
 
     def __init__(
-        self, transforms: Sequence[Any], preprocessing: Preprocessing, where: str = "augment"
+        self,
+        transforms: Sequence[Any],
+        preprocessing: Preprocessing,
+        where: str = "augment",
+        *,
+        strong: Sequence[Any] | None = None,
+        references: References | None = None,
     ) -> None:
-        # Compose would otherwise seed itself from the system; every call seeds it anew.
-        self.compose = albumentations.Compose(list(transforms), seed=0) if transforms else None
+        self.compose = _compose(transforms, references)
+        self.strong = None if strong is None else _compose(strong, references)
+        self.has_strong = strong is not None
         self.preprocessing = preprocessing
         self.where = where
+        self.references = references
 
-    def __call__(self, image: NDArray[np.uint8], seed: int) -> Tensor:
-        """Augment and preprocess one image: (h, w, 3) to (3, H, W). See `pair`."""
-        return self.pair(image, None, seed)[0]
+    def __call__(self, image: Pixels, seed: int) -> Tensor:
+        """Augment and preprocess one image: (h, w, 3) to (3, H, W). See `views`."""
+        return self.views(image, None, seed).image
 
-    def pair(
-        self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, seed: int
-    ) -> tuple[Tensor, Tensor | None]:
+    def views(self, image: Pixels, mask: Pixels | None, seed: int) -> Views:
         """Augment and preprocess one image and its mask alike.
 
         Args:
             image: (h, w, 3) RGB pixels, 0 to 255; not modified.
             mask: (h, w) classes, 255 for none; None without one.
             seed: Non-negative seed of every random draw.
-
-        Returns:
-            (3, H, W), float32, and (H, W), int64, with -1 for no class; None without a mask.
 
         Raises:
             DataError: A step failed on this image, or returned something that is no RGB image.
@@ -68,18 +90,28 @@ class Pipeline:
                 f"{self.where}: a mask of {mask.shape[1]} × {mask.shape[0]} pixels for an image of "
                 f"{image.shape[1]} × {image.shape[0]}; they must have the same size"
             )
-        if self.compose is not None:
-            image, mask = self._augmented(self.compose, image, mask, seed)
-        return self.preprocessing.pair(image, mask, seed)
+        image, mask = self._augmented(self.compose, image, mask, seed)
+        weak, classes = self.preprocessing.pair(image, mask, seed)
+        if not self.has_strong:
+            return Views(weak, classes, None)
+        # The same seed cuts the same crop; the draws of the steps are others.
+        changed, _ = self._augmented(self.strong, image, None, seed + 1)
+        return Views(weak, classes, self.preprocessing.pair(changed, None, seed)[0])
 
     def _augmented(
-        self, compose: Any, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, seed: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        self, compose: Any, image: Pixels, mask: Pixels | None, seed: int
+    ) -> tuple[Pixels, Pixels | None]:
+        if compose is None:
+            return image, mask
         # Compose.set_random_seed gives every step a generator of its own with the same seed, so
         # two flips would always agree; one shared generator keeps steps independent.
         generator = np.random.Generator(np.random.PCG64(seed))
         compose.set_random_state(generator, random.Random(seed))
-        given = {"image": image} if mask is None else {"image": image, "mask": mask}
+        given: dict[str, Any] = {"image": image}
+        if mask is not None:
+            given["mask"] = mask
+        if self.references is not None and any(map(_needs_reference, compose.transforms)):
+            given["references"] = [self.references(seed)]
         try:
             done = compose(**given)
         except Exception as error:  # each transform raises kinds of its own, cv2.error among them
@@ -97,14 +129,20 @@ class Pipeline:
 
 
 def build_pipeline(
-    steps: Sequence[Step], preprocessing: Preprocessing, where: str = "augment"
+    steps: Steps,
+    preprocessing: Preprocessing,
+    where: str = "augment",
+    references: References | None = None,
 ) -> Pipeline:
     """Make the pipeline of a list of steps; an empty list gives the fixed tail alone.
 
     Args:
-        steps: Names of albumentations transforms, or ``{name: Rotate, limit: 10}``.
+        steps: Names of transforms, or ``{name: Rotate, limit: 10}``; ``{weak: steps, strong:
+            steps}`` for a second view, whose steps do not move pixels.
         preprocessing: The fixed tail.
         where: Key of the list in the recipe, such as ``augment.default``.
+        references: Gives images of other domains, from the training images a method may see;
+            steps that need one (FDA, HistogramMatching) are left out when it is None.
 
     Returns:
         A function of an (h, w, 3) uint8 image and a seed that gives a (3, H, W) float32 tensor.
@@ -112,11 +150,29 @@ def build_pipeline(
     Raises:
         DataError: Unknown transform or argument, or a value that the transform refuses.
     """
-    problems = check_steps(steps, where)
+    problems = check_augmentation(steps, where)
     if problems:
         raise DataError("\n".join(problems))
-    transforms = [_create(step, f"{where}[{position}]") for position, step in enumerate(steps)]
-    return Pipeline(transforms, preprocessing, where)
+    if isinstance(steps, Mapping):
+        weak = _created(steps.get("weak", []), f"{where}.weak")
+        strong = _created(steps.get("strong", []), f"{where}.strong")
+        return Pipeline(weak, preprocessing, where, strong=strong, references=references)
+    return Pipeline(_created(steps, where), preprocessing, where, references=references)
+
+
+def _created(steps: Sequence[Step], where: str) -> list[Any]:
+    return [_create(step, f"{where}[{position}]") for position, step in enumerate(steps)]
+
+
+def _compose(transforms: Sequence[Any], references: References | None) -> Any:
+    """One transform of several; None for none."""
+    used = [one for one in transforms if references is not None or not _needs_reference(one)]
+    # Compose would otherwise seed itself from the system; every call seeds it anew.
+    return albumentations.Compose(used, seed=0) if used else None
+
+
+def _needs_reference(transform: Any) -> bool:
+    return "references" in transform.targets_as_params
 
 
 def _create(step: Step, where: str) -> Any:
@@ -128,12 +184,17 @@ def _create(step: Step, where: str) -> Any:
         with warnings.catch_warnings():
             # albumentations only warns about an argument that it cannot use, and then ignores it.
             warnings.simplefilter("error", UserWarning)
-            return getattr(albumentations, name)(**arguments)
+            return _class_of(name)(**arguments)
     except (TypeError, ValueError, UserWarning) as error:
         raise DataError(f"{where}: {name} refuses {arguments}: {error}") from error
 
 
+def _class_of(name: str) -> Any:
+    own = own_transforms()
+    return TRANSFORMS.load(own[name]) if name in own else getattr(albumentations, name)
+
+
 def _zero_filled(name: str) -> set[str]:
     """Arguments of a transform whose default is the number 0."""
-    signature = inspect.signature(getattr(albumentations, name).__init__)
+    signature = inspect.signature(_class_of(name).__init__)
     return {key for key, value in signature.parameters.items() if value.default == 0}

@@ -13,11 +13,11 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from domainnorm.data.augment import Pipeline, Step, build_pipeline
+from domainnorm.data.augment import Pipeline, References, Steps, build_pipeline
 from domainnorm.data.dataset import DomainDataset, Split, select_domains
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
-from domainnorm.data.view import DomainView
+from domainnorm.data.view import DomainImages, DomainView
 from domainnorm.errors import DataError, unknown
 
 Batch = dict[str, Tensor]
@@ -82,7 +82,7 @@ class DomainDataModule(LightningDataModule):
         labelled: Sequence[str],
         unlabelled: Sequence[str],
         preprocessing: Preprocessing,
-        augment: Mapping[str, Sequence[Step]] | None = None,
+        augment: Mapping[str, Steps] | None = None,
         loading: Loading | None = None,
     ) -> None:
         super().__init__()
@@ -193,17 +193,26 @@ class DomainDataModule(LightningDataModule):
         ]
 
     def _pipelines(
-        self, augment: Mapping[str, Sequence[Step]], preprocessing: Preprocessing
+        self, augment: Mapping[str, Steps], preprocessing: Preprocessing
     ) -> dict[str, Pipeline]:
         known = ["default", *self.dataset.domain_names]
         for name in augment:
             if name not in known:
                 raise DataError(f"augment.{name}: {unknown('domain', name, known)}")
         return {
-            domain: build_pipeline(augment.get(key, []), preprocessing, f"augment.{key}")
+            domain: build_pipeline(
+                augment.get(key, []), preprocessing, f"augment.{key}", self._references(domain)
+            )
             for domain in self.domain_names
             for key in [domain if domain in augment else "default"]
         }
+
+    def _references(self, domain: str) -> References | None:
+        """Training images of the other domains that the method may see."""
+        others = [name for name in (*self.labelled, *self.unlabelled) if name != domain]
+        positions = self._positions(others, "train")
+        hidden = self.dataset.without_labels(self.dataset.domain_names)
+        return DomainImages(hidden, positions) if positions else None
 
     def _check_records(self) -> None:
         for domain in self.domain_names:

@@ -1,8 +1,9 @@
 """The steps of an augmentation pipeline, checked without importing albumentations.
 
-A step is the name of an albumentations transform, or a mapping ``{name: Rotate, limit: 10}`` whose
-other keys are arguments of the transform. albumentations itself only warns about an unknown
-argument and then ignores it, and importing it takes a second; so its source text is read instead.
+A step is the name of a transform of albumentations or of `domainnorm.data.transforms`, or a mapping
+``{name: Rotate, limit: 10}`` whose other keys are arguments of the transform. albumentations
+itself only warns about an unknown argument and then ignores it, and importing it takes a second; so
+its source text is read instead.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from domainnorm.errors import DataError, nearest
+from domainnorm.registry import Registry
 
 _CLASS = re.compile(r"^class (\w+)\(([\w, .=]*)\):", re.MULTILINE)
 _NEXT_TOP_LEVEL = re.compile(r"^[^\s#)]", re.MULTILINE)
@@ -41,6 +43,7 @@ _SKIPPED = frozenset(
         "AtLeastOneBBoxRandomCrop",
     }
 )
+TRANSFORMS = Registry("transform", "domainnorm.data.transforms")
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,12 @@ class _Transform:
 
 
 def list_transforms() -> list[str]:
-    """Names of the albumentations transforms that a step can name, sorted.
+    """Names of the transforms that a step can name, albumentations' and our own, sorted.
 
     Raises:
         DataError: albumentations is not installed.
     """
-    return sorted(
+    theirs = (
         name
         for name, transform in _classes().items()
         if transform.exported
@@ -66,6 +69,17 @@ def list_transforms() -> list[str]:
         and name not in _SKIPPED | _ROOTS
         and _ROOTS & set(_ancestors(name))
     )
+    return sorted({*theirs, *own_transforms()})
+
+
+def own_transforms() -> dict[str, str]:
+    """Names of the transforms that albumentations lacks → their names in `TRANSFORMS`."""
+    return {TRANSFORMS.entry(name).attribute: name for name in TRANSFORMS.names()}
+
+
+def moves_pixels(name: str) -> bool:
+    """Whether a transform changes where things are, so that a mask has to follow."""
+    return "DualTransform" in _ancestors(name)
 
 
 def list_arguments(name: str) -> list[str]:
@@ -77,11 +91,43 @@ def list_arguments(name: str) -> list[str]:
     Raises:
         DataError: albumentations is not installed.
     """
+    if name in own_transforms():
+        return list(TRANSFORMS.entry(own_transforms()[name]).parameters)
     for ancestor in (name, *_ancestors(name)):
         arguments = _constructor(ancestor)
         if arguments is not None:
             return arguments
     return []
+
+
+def check_augmentation(steps: object, where: str) -> list[str]:
+    """Problems of a list of steps, or of ``{weak: steps, strong: steps}``.
+
+    Args:
+        steps: What a recipe gives.
+        where: Key of it, such as ``augment.default``; every problem starts with it.
+
+    Raises:
+        DataError: albumentations is not installed.
+    """
+    if not isinstance(steps, Mapping):
+        return check_steps(steps, where)
+    problems = [
+        f"{where}.{key}: unknown key, expected weak and strong"
+        for key in steps
+        if key not in ("weak", "strong")
+    ]
+    for key in ("weak", "strong"):
+        problems += check_steps(steps.get(key, []), f"{where}.{key}")
+    if problems:
+        return problems
+    names = [arguments_of(step)[0] for step in steps.get("strong", [])]
+    return [
+        f"{where}.strong[{position}]: {name} moves pixels, so the two views would not match; put "
+        "it under weak"
+        for position, name in enumerate(names)
+        if moves_pixels(name)
+    ]
 
 
 def check_steps(steps: object, where: str) -> list[str]:
@@ -117,7 +163,7 @@ def _problems(step: object, where: str) -> Iterator[str]:
     if name not in known:
         match = nearest(name, known)
         hint = f"did you mean '{match}'?" if match else f"known: {', '.join(known)}"
-        yield f"{where}: no albumentations transform '{name}' can be used here; {hint}"
+        yield f"{where}: no transform '{name}' can be used here; {hint}"
         return
     arguments = list_arguments(name)
     for key in step:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -33,6 +35,8 @@ class DomainView(Dataset[dict[str, Tensor]]):
           for findings; -1 where there is no label
         - domain: (), int64, ``0 .. D - 1``
         - index: (), int64, position in ``dataset.records``
+        - strong: (3, H, W), float32, the second view; only when a pipeline has one, for domains
+          without one the same as ``image``
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class DomainView(Dataset[dict[str, Tensor]]):
         self.domains = torch.tensor(
             [domain_names.index(record.domain) for record in records], dtype=torch.long
         )
+        self.has_strong = any(pipeline.has_strong for pipeline in pipelines.values())
         self.pipelines = {domain_names.index(name): pipelines[name] for name in pipelines}
 
     def __len__(self) -> int:
@@ -66,18 +71,23 @@ class DomainView(Dataset[dict[str, Tensor]]):
         position, seed = draw if isinstance(draw, Draw) else (draw, 0)
         index = self.positions[position]
         domain = self.domains[position]
-        image, target = self._pair(index, self.pipelines[int(domain)], seed)
-        return {"image": image, "target": target, "domain": domain, "index": torch.tensor(index)}
-
-    def _pair(self, index: int, pipeline: Pipeline, seed: int) -> tuple[Tensor, Tensor]:
         record, pixels = self.dataset.records[index], self.dataset.image(index)
         masked = self.dataset.task == "segmentation" and record.mask is not None
-        mask = self.dataset.mask(index) if masked else None
+        pipeline = self.pipelines[int(domain)]
         try:
-            image, classes = pipeline.pair(pixels, mask, seed)
+            views = pipeline.views(pixels, self.dataset.mask(index) if masked else None, seed)
         except DataError as error:
             raise DataError(f"{record.file}: {error}") from error
-        return image, self._target(record, image) if classes is None else classes
+        target = self._target(record, views.image) if views.mask is None else views.mask
+        sample = {
+            "image": views.image,
+            "target": target,
+            "domain": domain,
+            "index": torch.tensor(index),
+        }
+        if self.has_strong:
+            sample["strong"] = views.image if views.strong is None else views.strong
+        return sample
 
     def _target(self, record: Record, image: Tensor) -> Tensor:
         """The label of an image that has no mask."""
@@ -87,3 +97,21 @@ class DomainView(Dataset[dict[str, Tensor]]):
             count = len(self.dataset.class_names)
             return torch.tensor(record.labels or (UNLABELLED,) * count)
         return torch.tensor(record.target)
+
+
+class DomainImages:
+    """Draws images of a dataset by seed, for steps that take the style of another domain.
+
+    Args:
+        dataset: The images, without labels.
+        positions: Indices into ``dataset.records``, at least one.
+    """
+
+    def __init__(self, dataset: DomainDataset, positions: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.positions = list(positions)
+
+    def __call__(self, seed: int) -> NDArray[np.uint8]:
+        """Pixels of one image: (H, W, 3)."""
+        drawn = np.random.default_rng((seed, 2)).integers(len(self.positions))
+        return self.dataset.image(self.positions[int(drawn)])

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from domainnorm.data.steps import check_steps
+from domainnorm.data.steps import check_augmentation
 from domainnorm.errors import unknown
 from domainnorm.recipe.parts import labels_of
 from domainnorm.recipe.problems import Problems, spelled
@@ -163,12 +163,12 @@ def check_augment(
         problems.add("augment", f"got {spelled(section)}, expected {expected}")
         return {}
     domains = [name for transfer in transfers for name in (*transfer.source, *transfer.target)]
-    known = list(dict.fromkeys(("default", *domains)))
+    known = list(dict.fromkeys(("default", "source", "target", *domains)))
     for name, steps in section.items():
         key = f"augment.{name}"
         if name not in known and not problems.among("data"):
             problems.add(key, unknown("domain", name, known))
-        problems.add_lines(check_steps(steps, key))
+        problems.add_lines(check_augmentation(steps, key))
     return dict(section)
 
 

@@ -147,5 +147,11 @@ class Parts:
         return method
 
     def _augment(self, stage: Stage) -> dict[str, Any]:
-        known = ("default", *stage.roles.all)
-        return {name: steps for name, steps in self.recipe.augment.items() if name in known}
+        """Steps of every domain of the stage: its own, else its role's, else the default."""
+        given, roles = self.recipe.augment, stage.roles
+        keys = [(name, "source") for name in roles.source]
+        keys += [(name, "target") for name in roles.target]
+        return {
+            name: next((given[key] for key in (name, role, "default") if key in given), [])
+            for name, role in keys
+        }

@@ -213,7 +213,7 @@ def test_classes_are_those_of_the_dataset(make):
         ({"labelled": ["clear"]}, "labelled: .* did you mean 'clean'"),
         ({"unlabelled": ["clean"]}, "unlabelled: clean also in labelled"),
         ({"augment": {"defualt": []}}, r"augment\.defualt: .* did you mean 'default'"),
-        ({"augment": {"clean": ["Flip"]}}, r"augment\.clean\[0\]: no albumentations transform"),
+        ({"augment": {"clean": ["Flip"]}}, r"augment\.clean\[0\]: no transform"),
     ],
 )
 def test_wrong_name_gives_key_and_nearest(make, changes, message):

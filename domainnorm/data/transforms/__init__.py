@@ -1,0 +1,1 @@
+"""Image transforms that albumentations lacks, one file each."""

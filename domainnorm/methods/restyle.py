@@ -1,0 +1,36 @@
+"""Supervised training on source images in the style of the target."""
+
+from __future__ import annotations
+
+from domainnorm.backbones import set_rows
+from domainnorm.methods.base import Batch, SupervisedMethod
+from domainnorm.registry import register
+
+
+@register
+class Restyle(SupervisedMethod):
+    """Supervised training on the source, whose images take the style of unlabelled target images.
+
+    The style comes from steps of the recipe's augmentation that need images of another domain:
+    ``FDA`` and ``HistogramMatching`` under ``augment.source``. Half of each batch are target
+    images; they have no loss, but the norms see them, under the source's scale and shift, so that
+    domain statistics of the target are learned too.
+
+    Reference:
+        Yang and Soatto, FDA: Fourier Domain Adaptation for Semantic Segmentation, CVPR 2020,
+        arXiv:2004.05498, eq. 4 without its entropy term.
+    """
+
+    labelled: str = "source"
+    unlabelled: str = "target"
+    starts_from: str = "backbone"
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Give the target's rows the scale and shift of the source."""
+        for name in self.roles.target:
+            set_rows(self.model, name, self.roles.source, moments=False)
+
+    def on_fit_end(self) -> None:
+        """Those of the last step; the target keeps its own moments."""
+        for name in self.roles.target:
+            set_rows(self.model, name, self.roles.source, moments=False)
