@@ -92,7 +92,7 @@ def test_evaluation_sees_the_whole_image():
 
 
 def test_crop_larger_than_the_input_is_refused():
-    with pytest.raises(DataError, match="data.crop_size: 20 × 8 pixels.*input of 16 × 16 holds"):
+    with pytest.raises(DataError, match=r"data.crop_size: 20 × 8 pixels.*input of 16 × 16 holds"):
         Preprocessing(16, 16, MEAN, STD, crop=(20, 8))
 
 
@@ -119,5 +119,5 @@ def test_strong_steps_that_move_pixels_are_refused():
 
 
 def test_other_keys_than_weak_and_strong_are_refused():
-    with pytest.raises(DataError, match="augment.stong: unknown key, expected weak and strong"):
+    with pytest.raises(DataError, match=r"augment\.stong: unknown key, expected weak and strong"):
         build_pipeline({"stong": []}, Preprocessing(8, 8, MEAN, STD))
