@@ -1,4 +1,5 @@
 from .augment import build_pipeline as build_pipeline
+from .cached import CachedDataset as CachedDataset
 from .datamodule import DomainDataModule as DomainDataModule
 from .datamodule import Loading as Loading
 from .dataset import DomainDataset as DomainDataset

@@ -137,7 +137,7 @@ class Preprocessing:
         Returns:
             (3, H, W) normalized, and (H, W) classes with -1 for none, or None.
         """
-        sized = self._resized(image, is_mask=False)
+        sized = self.resized(image, is_mask=False)
         window = self._window(sized, seed)
         colour = [round(255 * part) for part in self.mean]
         pixels = _cut(sized, window, colour).astype(np.float32) / np.float32(255)
@@ -145,7 +145,7 @@ class Preprocessing:
         normalized = np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
         if mask is None:
             return torch.from_numpy(normalized), None
-        classes = _cut(self._resized(mask, is_mask=True), window, [VOID])
+        classes = _cut(self.resized(mask, is_mask=True), window, [VOID])
         labels = np.where(classes == VOID, UNLABELLED, classes.astype(np.int64))
         return torch.from_numpy(normalized), torch.from_numpy(labels)
 
@@ -156,11 +156,12 @@ class Preprocessing:
 
     def fitted(self, image: Pixels, *, is_mask: bool = False) -> Pixels:
         """The pixels at the size and in the frame of the input, for figures: (H, W, 3)."""
-        sized = self._resized(image, is_mask=is_mask)
+        sized = self.resized(image, is_mask=is_mask)
         colour = [VOID] if is_mask else [round(255 * part) for part in self.mean]
         return _cut(sized, replace(self, crop=None)._window(sized, 0), colour)
 
-    def _resized(self, image: Pixels, *, is_mask: bool) -> Pixels:
+    def resized(self, image: Pixels, *, is_mask: bool = False) -> Pixels:
+        """The image at its size in the input, before anything is cut off or padded."""
         height, width = image.shape[:2]
         size = self._sized(height, width)
         if size == (width, height):

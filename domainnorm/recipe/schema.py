@@ -73,6 +73,7 @@ class DataConfig:
         batch_size: Images per training batch, all domains together.
         eval_batch_size: Images per batch in validation and test.
         num_workers: Processes that read images; 0 reads them in the training process.
+        cache: Folder for decoded images at the size of the input; null decodes them every time.
     """
 
     source: list[str] = field(default_factory=list)
@@ -84,6 +85,7 @@ class DataConfig:
     batch_size: int = field(default=32, metadata={"minimum": 1})
     eval_batch_size: int = field(default=64, metadata={"minimum": 1})
     num_workers: int = field(default=0, metadata={"minimum": 0})
+    cache: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from domainnorm.backbones import DomainModel, data_config, insert_after
-from domainnorm.data import DomainDataModule, DomainDataset, Loading, Preprocessing
+from domainnorm.data import CachedDataset, DomainDataModule, DomainDataset, Loading, Preprocessing
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
 from domainnorm.recipe import Recipe
@@ -107,12 +108,16 @@ class Parts:
         """Loaders that hold no more than what the stage's method may see."""
         method = METHODS.load(stage.method.name)
         loading = self.recipe.data
+        preprocessing = self.preprocessing(model)
+        dataset = self.dataset
+        if loading.cache is not None:
+            dataset = CachedDataset(dataset, Path(loading.cache).expanduser(), preprocessing)
         return DomainDataModule(
-            self.dataset,
+            dataset,
             domain_names=stage.roles.all,
             labelled=domains_of(method.labelled, stage.roles),
             unlabelled=domains_of(method.unlabelled, stage.roles),
-            preprocessing=self.preprocessing(model),
+            preprocessing=preprocessing,
             augment=self._augment(stage) if method.augmented else {},
             loading=Loading(
                 loading.batch_size, loading.eval_batch_size, loading.num_workers, stage.seed

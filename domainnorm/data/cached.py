@@ -1,0 +1,110 @@
+"""Decoded and resized images on disk, for data that is slow to decode."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import DomainDataset
+from domainnorm.data.files import FileDataset
+from domainnorm.data.preprocessing import Preprocessing
+from domainnorm.errors import DataError
+
+Pixels = NDArray[np.uint8]
+
+
+class CachedDataset(DomainDataset):
+    """A dataset whose images and masks are kept, at the size of the input, as ``.npy`` files.
+
+    Without augmentation the batches are bit for bit those of the dataset itself; augmentation then
+    works on the resized image. Files are written when an image is first read and go by the path,
+    size and time of what they were made from, so a changed image is decoded anew.
+
+    Args:
+        dataset: What is cached.
+        folder: Where the files are; made when it does not exist.
+        preprocessing: Tells the size.
+    """
+
+    def __init__(self, dataset: DomainDataset, folder: Path, preprocessing: Preprocessing) -> None:
+        self.dataset = dataset
+        self.folder = folder
+        self.preprocessing = preprocessing
+        self.task = dataset.task
+        self.domain_names = dataset.domain_names
+        self.class_names = dataset.class_names
+        self.records = dataset.records
+
+    @property
+    def class_colours(self) -> list[tuple[int, int, int]]:
+        """Those of the dataset."""
+        return self.dataset.class_colours
+
+    def without_labels(self, domains: Collection[str]) -> CachedDataset:
+        """A shallow copy in which no record of ``domains`` has a class, a mask or findings."""
+        masked = copy.copy(self)
+        masked.dataset = self.dataset.without_labels(domains)
+        masked.records = masked.dataset.records
+        return masked
+
+    def image(self, index: int) -> Pixels:
+        """Pixels of one record at the size of the input: (H, W, 3).
+
+        Raises:
+            DataError: See the dataset; or the cache cannot be written.
+        """
+        return self._kept(self.records[index].file, False, lambda: self.dataset.image(index))
+
+    def mask(self, index: int) -> Pixels:
+        """Classes of one record's pixels at the size of the input: (H, W).
+
+        Raises:
+            DataError: See the dataset; or the cache cannot be written.
+        """
+        name = self.records[index].mask
+        if name is None:
+            return self.dataset.mask(index)  # says that there is none
+        return self._kept(name, True, lambda: self.dataset.mask(index))
+
+    def _kept(self, name: str, is_mask: bool, read: Callable[[], Pixels]) -> Pixels:
+        file = self.folder / f"{self._key(name, is_mask)}.npy"
+        try:
+            kept: Pixels = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError):  # not there, or cut off by a kill or a full disk
+            kept = np.ascontiguousarray(self.preprocessing.resized(read(), is_mask=is_mask))
+            self._write(file, kept)
+        return kept
+
+    def _key(self, name: str, is_mask: bool) -> str:
+        made = self.preprocessing
+        parts = [type(self.dataset).__name__, name, is_mask, made.height, made.width, made.fit]
+        parts += [made.interpolation]
+        if isinstance(self.dataset, FileDataset):
+            source = self.dataset.root / name
+            if source.is_file():
+                stat = source.stat()
+                parts += [str(source), stat.st_size, stat.st_mtime_ns]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    def _write(self, file: Path, pixels: Pixels) -> None:
+        # Workers may write the same file at once: each its own, then one name for all.
+        partial = file.with_suffix(f".{os.getpid()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as stream:
+                np.save(stream, pixels)
+            partial.replace(file)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
+            raise DataError(
+                f"data.cache: {file} cannot be written ({error.strerror}); free some space, name "
+                "another folder, or leave the key out"
+            ) from error

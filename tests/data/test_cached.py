@@ -1,0 +1,84 @@
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from domainnorm.data import CachedDataset, DomainDataset, Preprocessing, Record
+from domainnorm.data.files import FileDataset
+from domainnorm.errors import DataError
+
+PRE = Preprocessing(12, 16, (0.5,) * 3, (0.25,) * 3)
+
+
+class Pair(FileDataset):
+    task = "segmentation"
+
+    def __init__(self, root):
+        self.root, self.domain_names, self.class_names = root, ["day"], ["a", "b"]
+        self.records = [Record("one.png", "day", -1, "one", "train", mask="one_mask.png")]
+
+
+@pytest.fixture
+def files(tmp_path):
+    generator = np.random.default_rng(0)
+    cv2.imwrite(str(tmp_path / "one.png"), generator.integers(0, 256, (30, 50, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "one_mask.png"), generator.integers(0, 2, (30, 50), np.uint8))
+    return Pair(tmp_path)
+
+
+@pytest.fixture
+def cached(files, tmp_path):
+    return CachedDataset(files, tmp_path / "cache", PRE)
+
+
+def pair(dataset: DomainDataset):
+    return PRE.pair(dataset.image(0), dataset.mask(0))
+
+
+def test_batches_are_those_of_the_dataset_at_both_readings(files, cached):
+    expected = pair(files)
+    for _ in range(2):
+        image, mask = pair(cached)
+        assert (image == expected[0]).all()
+        assert (mask == expected[1]).all()
+
+
+def test_second_reading_decodes_nothing(files, cached, tmp_path):
+    first = cached.image(0)
+    kept = sorted((tmp_path / "cache").iterdir())
+    stamp = kept[0].stat().st_mtime_ns
+    assert (cached.image(0) == first).all()
+    assert len(kept) == 1
+    assert kept[0].stat().st_mtime_ns == stamp
+
+
+def test_changed_file_is_decoded_anew(cached, files):
+    before = cached.image(0)
+    path = files.root / "one.png"
+    cv2.imwrite(str(path), np.zeros((30, 50, 3), np.uint8))
+    os.utime(path, ns=(1, 1))
+    assert before.any()
+    assert not cached.image(0).any()
+
+
+def test_file_that_was_cut_off_is_written_anew(cached, tmp_path):
+    expected = cached.image(0)
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_bytes(kept.read_bytes()[:40])
+    assert (cached.image(0) == expected).all()
+
+
+def test_hidden_masks_stay_hidden(cached):
+    cached.mask(0)
+    hidden = cached.without_labels(["day"])
+    assert not hidden.records[0].is_labelled
+    with pytest.raises(DataError, match="no mask is known for this image"):
+        hidden.mask(0)
+
+
+def test_folder_that_cannot_be_written_is_named(files, tmp_path):
+    (tmp_path / "file").write_text("")
+    cached = CachedDataset(files, tmp_path / "file", PRE)
+    with pytest.raises(DataError, match=r"data.cache: .*file/.*\.npy cannot be written"):
+        cached.image(0)
