@@ -20,6 +20,7 @@ from domainnorm.report import (
 from domainnorm.run.figures import save_run_figures
 from domainnorm.run.files import replace_text
 from domainnorm.run.folder import make_folder, read_folder
+from domainnorm.run.memory import keep_freed_memory
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.quiet import quiet_lightning
@@ -69,7 +70,8 @@ def test_run(folder: Path) -> None:
 
 
 def prepare(recipe: Recipe) -> None:
-    """Threads and messages for a process that trains."""
+    """Threads, memory and messages for a process that trains."""
+    keep_freed_memory()
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
     quiet_lightning()
