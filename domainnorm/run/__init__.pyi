@@ -4,5 +4,6 @@ from .export import Exported as Exported
 from .export import export_run as export_run
 from .matrix import run_matrix as run_matrix
 from .resume import resume_run as resume_run
+from .sample import sample_recipe as sample_recipe
 from .stored import StoredModel as StoredModel
 from .stored import load_stored as load_stored
