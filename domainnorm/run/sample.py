@@ -34,9 +34,9 @@ _OWN_FILES = ("splits", "table", "columns", "findings", "config", "revision")
 def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
     """Write a sample of a recipe's data, and make the recipe small enough to try it on.
 
-    One epoch of two batches of small images, one seed, no pretrained weights, and a small network
-    of the same kind of norms in place of a large one. What a run does with it says that the recipe
-    works, nothing about its results.
+    One epoch of two batches of small images on the CPU, one seed, no pretrained weights, and a
+    small network of the same kind of norms in place of a large one. What a run does with it says
+    that the recipe works, nothing about its results.
 
     Args:
         recipe: A checked recipe.
@@ -57,9 +57,11 @@ def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
             recipe.trainer,
             max_epochs=1,
             limit_batches=2,
+            accelerator="cpu",
             devices=1,
             num_nodes=1,
             strategy="auto",
+            precision="32-true",
         ),
         evaluation=replace(recipe.evaluation, resamples=50),
         checkpoint=None,

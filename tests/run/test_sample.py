@@ -5,13 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from domainnorm.errors import DataError
 from domainnorm.recipe import Recipe, list_shipped, load_recipe
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.run import run_recipe
 from domainnorm.run.parts import Parts
 from domainnorm.run.sample import sample_recipe
 
-RECIPES = sorted(list_shipped("recipes"))
+# The sites of a NIfTI sample have fixed names so far, and the recipe names three others.
+UNNAMED = pytest.mark.xfail(raises=DataError, reason="nifti.write_sample takes no domains")
+RECIPES = [
+    pytest.param(name, marks=UNNAMED if name == "medical/prostate_mri" else ())
+    for name in sorted(list_shipped("recipes"))
+]
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def test_sample_has_the_domains_and_labels_of_every_recipe(small, reference):
     assert parts.task().labels == parts.dataset.task
 
 
-@pytest.mark.parametrize("reference", RECIPES)
+@pytest.mark.parametrize("reference", sorted(list_shipped("recipes")))
 def test_recipe_on_its_sample_is_still_a_recipe(small, reference, tmp_path):
     recipe = small(reference)
     (tmp_path / "small.yaml").write_text(recipe.to_yaml())
@@ -58,6 +64,11 @@ def test_everything_is_small(small):
     assert (recipe.data.image_size, recipe.data.batch_size, recipe.data.num_workers) == (64, 8, 0)
     assert (recipe.trainer.max_epochs, recipe.trainer.limit_batches) == (1, 2)
     assert (recipe.seeds, recipe.evaluation.resamples) == ([4], 50)
+
+
+def test_any_machine_will_do(small):
+    recipe = small("medical/wbc", "trainer.accelerator=gpu", "trainer.precision=16-mixed")
+    assert (recipe.trainer.accelerator, recipe.trainer.precision) == ("cpu", "32-true")
 
 
 def test_nothing_is_fetched(small, tmp_path):
