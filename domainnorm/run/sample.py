@@ -34,7 +34,7 @@ _OWN_FILES = ("splits", "table", "columns", "findings", "config", "revision")
 def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
     """Write a sample of a recipe's data, and make the recipe small enough to try it on.
 
-    One epoch of two batches of small images on the CPU, one seed, no pretrained weights, and a
+    The first transfer, one epoch of two batches of small images on the CPU, one seed, no pretrained weights, and a
     small network of the same kind of norms in place of a large one. What a run does with it says
     that the recipe works, nothing about its results.
 
@@ -144,6 +144,7 @@ def _texts(value: Any) -> Iterator[str]:
 def _small_data(data: DataConfig) -> DataConfig:
     return replace(
         data,
+        transfers=data.transfers[:1],
         image_size=_small_size(data.image_size),
         crop_size=None if data.crop_size is None else CROP,
         batch_size=min(data.batch_size, 8),
