@@ -34,9 +34,9 @@ _OWN_FILES = ("splits", "table", "columns", "findings", "config", "revision")
 def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
     """Write a sample of a recipe's data, and make the recipe small enough to try it on.
 
-    The first transfer, one epoch of two batches of small images on the CPU, one seed, no pretrained weights, and a
-    small network of the same kind of norms in place of a large one. What a run does with it says
-    that the recipe works, nothing about its results.
+    The first transfer, one epoch of two batches of small images on the CPU, one seed, no pretrained
+    weights, and a small network of the same kind of norms in place of a large one. What a run does
+    with it says that the recipe works, nothing about its results.
 
     Args:
         recipe: A checked recipe.

@@ -1,7 +1,7 @@
 """Images per second of the loaders of recipes, beside what their training step takes.
 
-``python -m tests.benchmarks.loading RECIPE [key=value ...] [--markdown]``; the data of the recipe has
-to be there (``DOMAINNORM_DATA``). One thread trains.
+``python -m tests.benchmarks.loading RECIPE [key=value ...] [--markdown]``; the data of the recipe
+has to be there (``DOMAINNORM_DATA``). One thread trains.
 """
 
 from __future__ import annotations
