@@ -50,6 +50,7 @@ def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
     """
     return replace(
         recipe,
+        name=f"{recipe.name}-sample",  # no one shall take its numbers for results
         dataset=replace(recipe.dataset, options=_written(recipe, folder.resolve())),
         backbone=_small_backbone(recipe),
         data=_small_data(recipe.data),
