@@ -114,7 +114,7 @@ def _empty(parts: Parts) -> CrossDomainMatrix:
         domains,
         confidence=evaluation.confidence,
         resamples=evaluation.resamples,
-        **parts.task().metric_options(evaluation.bins),
+        options=parts.task().metric_options(evaluation.bins),
     )
 
 

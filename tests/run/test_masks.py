@@ -1,0 +1,112 @@
+"""A run over masks: training on crops, evaluation in windows, figures, matrix and export."""
+
+import json
+
+import pytest
+
+from domainnorm.data.datasets import FolderMasks
+from domainnorm.errors import DataError, RecipeError
+from domainnorm.evaluation import SegmentationCounts, load_evaluated
+from domainnorm.recipe import load_recipe
+from domainnorm.run import export_run, run_matrix, run_recipe
+from domainnorm.run.parts import Parts
+from domainnorm.run.plan import plan_stages
+
+TEXT = """\
+task: {name: segmentation, width: 32, dice_weight: 1.0, flips: true}
+backbone: {name: test_resnet}
+norm: {encoder: cbn, decoder: dsbn}
+data:
+  name: folder_masks
+  root: ROOT
+  source: [day]
+  target: [dusk]
+  image_size: [64, 96]
+  crop_size: 32
+  batch_size: 4
+method: {name: tent, epochs: 1}
+compare: [source_only, adabn, {name: finetune, train: head}]
+trainer: {max_epochs: 1, threads: 1, accelerator: cpu}
+evaluation: {resamples: 20, selection: validation}
+"""
+METHODS = ("source_only", "adabn", "tent", "finetune")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("masks")
+    FolderMasks.write_sample(folder / "data", domains=["day", "dusk"])
+    path = folder / "masks.yaml"
+    path.write_text(TEXT.replace("ROOT", str(folder / "data")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(file, tmp_path_factory):
+    return run_recipe(load_recipe(str(file)), tmp_path_factory.mktemp("runs"))
+
+
+def stage(finished, method):
+    return finished / "stages/day-to-dusk/seed0" / method
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("domain", ["day", "dusk"])
+def test_every_method_is_scored_on_every_domain(finished, method, domain):
+    counts = load_evaluated(stage(finished, method) / f"predictions-{domain}.safetensors")
+    assert isinstance(counts, SegmentationCounts)
+    # Every pixel of every image at the size of the input, whatever the size of a window.
+    assert counts.confusion.sum().item() <= len(counts) * 64 * 96
+    assert counts.confusion.sum().item() > 0.5 * len(counts) * 64 * 96
+
+
+def test_table_shows_the_metric_of_the_task(finished):
+    assert "day → dusk** · miou" in (finished / "results.md").read_text()
+    results = json.loads((finished / "metrics.json").read_text())
+    assert {"miou", "dice", "pixel_accuracy", "boundary_iou"} <= set(results[0]["metrics"])
+
+
+@pytest.mark.parametrize("name", ["domains", "miou", "confusion_*_tent", "overlays_*_tent"])
+def test_figures_are_drawn(finished, name):
+    (figure,) = (finished / "figures").glob(f"{name}.png")
+    assert figure.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["torch_export", "onnx"])
+def test_stage_is_exported_for_one_window(finished, kind, tmp_path):
+    done = export_run(finished, kind, output=tmp_path / kind)
+    about = json.loads((done.folder / "model.json").read_text())
+    assert about["preprocessing"]["crop"] == [32, 32]
+    assert done.difference < 1e-4
+    assert "A segmentation network for" in (done.folder / "card.md").read_text()
+
+
+def test_timm_has_no_place_for_a_decoder(finished):
+    with pytest.raises(RecipeError, match="--format timm holds classifiers"):
+        export_run(finished, "timm", domain="dusk")
+
+
+def test_matrix_of_masks(file, tmp_path):
+    folder = run_matrix(load_recipe(str(file)), tmp_path, "norms")
+    content = json.loads((folder / "matrix_norms.json").read_text())
+    assert "miou" in content["summary"]
+    assert (folder / "figures/matrix_norms/miou.png").exists()
+
+
+def test_classification_of_masks_is_refused_by_the_check(file):
+    with pytest.raises(RecipeError, match="task: 'classification' learns from labels for class"):
+        load_recipe(str(file), ["task=classification"])
+
+
+def test_crops_are_for_masks():
+    parts = Parts(load_recipe("quickstart", ["data.crop_size=16", "data.per_domain=40"]))
+    model = parts.model(plan_stages(parts.recipe)[0], stored=True)
+    with pytest.raises(DataError, match=r"data\.crop_size: 16, but task 'classification' looks at"):
+        parts.preprocessing(model)
+
+
+def test_size_that_the_network_cannot_take_is_an_error_before_training(file, tmp_path):
+    words = ["task.decoder=fpn", "data.crop_size=null", "data.image_size=[60,96]"]
+    with pytest.raises(DataError, match=r"60 × 96 pixels.*multiples of 32"):
+        run_recipe(load_recipe(str(file), words), tmp_path)
