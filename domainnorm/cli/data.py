@@ -62,7 +62,8 @@ def _list(words: list[str]) -> int:
         table.add_column(no_wrap=True, style="bold")
         table.add_column(overflow="fold")
         for entry in entries:
-            if entry.constants.get("task") == task:
+            # One without a task has that of what it is made of, so it may be of any.
+            if entry.constants.get("task") in (task, ""):
                 table.add_row(entry.name, escape(_described(entry)))
         console.print(table)
         console.print()
