@@ -89,7 +89,7 @@ CASES = [
     ({"augment": "[HorizontalFlip]"}, "augment: got ['HorizontalFlip'], expected a mapping such"),
     (
         {"augment": "{clear: [HorizontalFlip]}"},
-        "augment.clear: unknown domain 'clear': did you mean 'clean'? known: default, clean, col",
+        "augment.clear: unknown domain 'clear': did you mean 'clean'? known: default, source, ta",
     ),
     ({"augment": "{default: [HorizontalFlp]}"}, "did you mean 'HorizontalFlip'?"),
     ({"augment": "{default: [{name: Rotate, limits: 3}]}"}, "augment.default[0].limits: "),

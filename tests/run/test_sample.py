@@ -5,19 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from domainnorm.errors import DataError
 from domainnorm.recipe import Recipe, list_shipped, load_recipe
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.run import run_recipe
 from domainnorm.run.parts import Parts
 from domainnorm.run.sample import sample_recipe
 
-# The sites of a NIfTI sample have fixed names so far, and the recipe names three others.
-UNNAMED = pytest.mark.xfail(raises=DataError, reason="nifti.write_sample takes no domains")
-RECIPES = [
-    pytest.param(name, marks=UNNAMED if name == "medical/prostate_mri" else ())
-    for name in sorted(list_shipped("recipes"))
-]
+RECIPES = sorted(list_shipped("recipes"))
 
 
 @pytest.fixture

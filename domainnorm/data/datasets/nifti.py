@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,15 +121,17 @@ class Nifti(NiftiSlices):
         ]
 
     @classmethod
-    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
-        """Write 12 drawn cases at each of three sites, 64 × 64 × 8 voxels."""
+    def write_sample(
+        cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("BIDMC", "HK", "RUNMC")
+    ) -> None:
+        """Write 12 drawn cases at each site, 64 × 64 × 8 voxels."""
         nibabel = import_medical("nibabel")
-        for site, name in enumerate(("BIDMC", "HK", "RUNMC")):
+        for site, name in enumerate(domains):
             folder = root / name
             folder.mkdir(parents=True, exist_ok=True)
             for case in range(12):
                 generator = np.random.default_rng([seed, site, case])
-                volume, organ = draw_volume(generator, SCANNERS[site], (64, 64, 8))
+                volume, organ = draw_volume(generator, SCANNERS[site % len(SCANNERS)], (64, 64, 8))
                 affine = np.diag([3.0, 3.0, 9.0, 1.0])
                 stem = folder / f"Case{case:02d}"
                 nibabel.save(nibabel.Nifti1Image(volume, affine), f"{stem}.nii.gz")
