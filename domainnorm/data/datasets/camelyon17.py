@@ -94,9 +94,9 @@ class Camelyon17(FileDataset):
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
-        """Write 240 drawn patches of 48 × 48 pixels, 12 slides of each hospital."""
+        """Write 160 drawn patches of 48 × 48 pixels, 8 slides of each hospital."""
         rows: list[tuple[str, ...]] = [("", *COLUMNS)]
-        for slide in range(12 * len(HOSPITALS)):
+        for slide in range(8 * len(HOSPITALS)):
             hospital, patient, node = slide % 5, f"{slide:03d}", slide % 4
             for number in range(4):
                 generator = np.random.default_rng([seed, slide, number])
