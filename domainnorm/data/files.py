@@ -74,6 +74,7 @@ def resolved_root(root: str) -> Path:
         state = f"is '{base}'" if base else "is not set, so 'data' is used"
         raise DataError(
             f"data.root: '{root}' resolves to {folder.absolute()}, which is not a folder; the "
-            f"environment variable {DATA_VARIABLE} {state}; docs/data.md says how to get the data"
+            f"environment variable {DATA_VARIABLE} {state}; docs/data.md says how to get the data, "
+            "and `domainnorm run RECIPE --sample` tries a recipe without it"
         )
     return folder.absolute()
