@@ -1,6 +1,6 @@
 """How fast and how far runs get: validation metric by epoch, for several runs of one recipe.
 
-``python -m tests.benchmarks.convergence [--method M] [--transfer T] [--figure FILE] LABEL=RUN ...``;
+``python -m tests.benchmarks.convergence [--method M] [--transfer T] [--figure F] LABEL=RUN ...``;
 RUN is a run folder, and all seeds of a run are one curve.
 """
 
