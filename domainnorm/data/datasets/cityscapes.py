@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from domainnorm.data.dataset import UNLABELLED, Record, Split
 from domainnorm.data.drawings.canvas import Scene
 from domainnorm.data.drawings.street_files import inverted, streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, draw_scenes, found
+from domainnorm.data.driving import DrivingDataset, draw_scenes, found
 from domainnorm.data.label_sets import CITYSCAPES_IDS
 from domainnorm.registry import register
 
@@ -26,15 +25,8 @@ class Cityscapes(DrivingDataset):
     The official ``val`` images are the test split, as usual, since the labels of ``test`` are
     withheld; a validation split is cut out of ``train``, whole sequences at a time.
 
-    Args:
-        root: Folder that holds leftImg8bit and gtFine: absolute, or relative to DOMAINNORM_DATA.
-        domains: Domains to use; there is one, ``cityscapes``.
-        classes: Label set of the masks.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of that draw.
-
-    Raises:
-        DataError: A folder, an image or a mask is missing, or a key is wrong.
+    See `DrivingDataset` for the keys. ``root`` holds leftImg8bit and gtFine; there is one domain,
+    ``cityscapes``.
 
     Reference:
         Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", CVPR 2016.
@@ -43,27 +35,18 @@ class Cityscapes(DrivingDataset):
     homepage = "https://www.cityscapes-dataset.com"
     licence = "own terms: non-commercial research and teaching, registration"
     layout = "leftImg8bit/<split>/<city>/*_leftImg8bit.png, gtFine/<split>/<city>/*_labelIds.png"
+    values = CITYSCAPES_IDS
+    known = (DOMAIN,)
+    mask_files = MASKS
+    draw = staticmethod(draw_scenes)  # the same sequences, with fog and without
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        classes: Literal[
-            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
-        ] = "cityscapes19",
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
-    ) -> None:
-        super().__init__(root, classes, CITYSCAPES_IDS)
-        records = [
+    def scan(self) -> list[Record]:
+        """Records of the images of all cities."""
+        return [
             record(file, DOMAIN, split)
             for official, split in OFFICIAL.items()
             for file in found(self.root, f"leftImg8bit/{official}/*/*_leftImg8bit.png")
         ]
-        check_masks(self.root, records, MASKS)
-        records = draw_scenes(records, val_fraction, split_seed)
-        self.keep(records, domains, [DOMAIN])
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

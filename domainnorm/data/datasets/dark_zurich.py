@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from domainnorm.data.dataset import UNLABELLED, Record
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found
+from domainnorm.data.driving import DrivingDataset, found
 from domainnorm.data.label_sets import TRAIN_IDS
-from domainnorm.data.official import draw_validation
 from domainnorm.registry import register
 
 HOURS = {"day": "day", "twilight": "dusk", "night": "night"}  # and how samples are drawn
@@ -25,16 +23,8 @@ class DarkZurich(DrivingDataset):
     of ``test`` are withheld: ``day`` and ``twilight`` have no test images. A validation split is
     cut out of the training images, whole recordings at a time.
 
-    Args:
-        root: Folder that holds rgb_anon and gt, of the training and the validation archive:
-            absolute, or relative to DOMAINNORM_DATA.
-        domains: Some of ``day``, ``twilight``, ``night``; all of them when None.
-        classes: Label set of the masks.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of that draw.
-
-    Raises:
-        DataError: A folder, an image or a mask is missing, or a key is wrong.
+    See `DrivingDataset` for the keys. ``root`` holds rgb_anon and gt, of the training and the
+    validation archive; domains are ``day``, ``twilight`` and ``night``.
 
     Reference:
         Sakaridis, Dai, Van Gool, "Guided curriculum model adaptation and uncertainty-aware
@@ -44,30 +34,21 @@ class DarkZurich(DrivingDataset):
     homepage = "https://www.trace.ethz.ch/publications/2019/GCMA_UIoU/"
     licence = "own terms: non-commercial"
     layout = "rgb_anon/{train,val}/<hour>/<recording>/*_rgb_anon.png, gt/val/night/<recording>/"
+    values = TRAIN_IDS
+    known = tuple(HOURS)
+    mask_files = "gt/val/night/*/*_gt_labelTrainIds.png"
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        classes: Literal[
-            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
-        ] = "cityscapes19",
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
-    ) -> None:
-        super().__init__(root, classes, TRAIN_IDS)
-        records = [
+    def scan(self) -> list[Record]:
+        """Records of the training images at all hours, and of the labelled ones by night."""
+        training = [
             _record(file, hour)
             for hour in HOURS
             for file in found(self.root, f"rgb_anon/train/{hour}/*/*_rgb_anon.png")
         ]
-        records += [
+        return training + [
             _record(file, "night")
             for file in found(self.root, "rgb_anon/val/night/*/*_rgb_anon.png")
         ]
-        check_masks(self.root, records, "gt/val/night/*/*_gt_labelTrainIds.png")
-        self.keep(draw_validation(records, val_fraction, split_seed), domains, list(HOURS))
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

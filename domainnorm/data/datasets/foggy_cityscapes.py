@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
+from domainnorm.data.dataset import Record
 from domainnorm.data.datasets.cityscapes import MASKS, OFFICIAL, record, write_masks
 from domainnorm.data.drawings.street_files import write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, draw_scenes, found
+from domainnorm.data.driving import DrivingDataset, draw_scenes, found
 from domainnorm.data.label_sets import CITYSCAPES_IDS
 from domainnorm.registry import register
 
@@ -23,16 +23,9 @@ class FoggyCityscapes(DrivingDataset):
     A domain is a density. The splits are those of ``cityscapes``, and with equal ``val_fraction``
     and ``split_seed`` its sequences are in the same split here, whatever their fog.
 
-    Args:
-        root: Folder that holds leftImg8bit_foggy and the gtFine of Cityscapes: absolute, or
-            relative to DOMAINNORM_DATA. It may be the folder of Cityscapes itself.
-        domains: Some of ``beta_0.005``, ``beta_0.01``, ``beta_0.02``; all of them when None.
-        classes: Label set of the masks.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of that draw.
-
-    Raises:
-        DataError: A folder, an image or a mask is missing, or a key is wrong.
+    See `DrivingDataset` for the keys. ``root`` holds leftImg8bit_foggy and the gtFine of
+    Cityscapes, whose own folder it may be. Domains are ``beta_0.005``, ``beta_0.01`` and
+    ``beta_0.02``.
 
     Reference:
         Sakaridis, Dai, Van Gool, "Semantic foggy scene understanding with synthetic data",
@@ -42,28 +35,19 @@ class FoggyCityscapes(DrivingDataset):
     homepage = "https://people.ee.ethz.ch/~csakarid/SFSU_synthetic/"
     licence = "terms of Cityscapes: non-commercial research and teaching"
     layout = "leftImg8bit_foggy/<split>/<city>/*_leftImg8bit_foggy_beta_<beta>.png, gtFine/"
+    values = CITYSCAPES_IDS
+    known = tuple(BETAS)
+    mask_files = MASKS
+    draw = staticmethod(draw_scenes)  # the same sequences, with fog and without
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        classes: Literal[
-            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
-        ] = "cityscapes19",
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
-    ) -> None:
-        super().__init__(root, classes, CITYSCAPES_IDS)
-        records = [
+    def scan(self) -> list[Record]:
+        """Records of the images in fog of each density."""
+        return [
             record(file, domain, split, beta=str(beta))
             for domain, beta in BETAS.items()
             for official, split in OFFICIAL.items()
             for file in found(self.root, f"leftImg8bit_foggy/{official}/*/*_foggy_{domain}.png")
         ]
-        check_masks(self.root, records, MASKS)
-        records = draw_scenes(records, val_fraction, split_seed)
-        self.keep(records, domains, list(BETAS))
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

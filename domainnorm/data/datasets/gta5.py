@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +11,8 @@ from domainnorm.data.dataset import UNLABELLED, VOID, Record
 from domainnorm.data.decode import read_size
 from domainnorm.data.drawings.street_files import inverted, streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found
+from domainnorm.data.driving import RenderedDataset, found
 from domainnorm.data.label_sets import CITYSCAPES_IDS
-from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.registry import register
 
 DOMAIN = "gta5"
@@ -22,23 +20,15 @@ GROUP = 100  # neighbouring frames show the same drive
 
 
 @register
-class GTA5(DrivingDataset):
+class GTA5(RenderedDataset):
     """GTA5, also called "Playing for Data": 24,966 labelled images of a game, 1914 × 1052.
 
     All official images train in published work on adaptation, so splits are drawn here: test and
     validation images are runs of a hundred frames, since neighbours show the same drive. Of
     images whose label file has another size than they have (there are some), all pixels are void.
 
-    Args:
-        root: Folder that holds images and labels: absolute, or relative to DOMAINNORM_DATA.
-        domains: Domains to use; there is one, ``gta5``.
-        classes: Label set of the masks.
-        test_fraction: Share of all images to test on, in (0, 1).
-        val_fraction: Share of the other images to validate on, in (0, 1).
-        split_seed: Seed of these draws.
-
-    Raises:
-        DataError: A folder, an image or a mask is missing, or a key is wrong.
+    See `RenderedDataset` for the keys. ``root`` holds images and labels; there is one domain,
+    ``gta5``.
 
     Reference:
         Richter, Vineet, Roth, Koltun, "Playing for data: ground truth from computer games",
@@ -48,24 +38,13 @@ class GTA5(DrivingDataset):
     homepage = "https://download.visinf.tu-darmstadt.de/data/from_games/"
     licence = "research and education; the images are of a commercial game"
     layout = "images/<number>.png, labels/<number>.png"
+    values = CITYSCAPES_IDS
+    known = (DOMAIN,)
+    mask_files = "labels/*.png"
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        classes: Literal[
-            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
-        ] = "cityscapes19",
-        test_fraction: float = 0.05,
-        val_fraction: float = 0.05,
-        split_seed: int = 0,
-    ) -> None:
-        super().__init__(root, classes, CITYSCAPES_IDS)
-        records = [_record(file) for file in found(self.root, "images/*.png")]
-        check_masks(self.root, records, "labels/*.png")
-        records = draw_test(records, test_fraction, split_seed)
-        self.keep(draw_validation(records, val_fraction, split_seed), domains, [DOMAIN])
+    def scan(self) -> list[Record]:
+        """Records of all images, for training."""
+        return [_record(file) for file in found(self.root, "images/*.png")]
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,9 +15,8 @@ from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
 from domainnorm.data.drawings.canvas import Scene
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found
+from domainnorm.data.driving import DrivingDataset, found
 from domainnorm.data.label_sets import CITYSCAPES19, TRAIN_IDS
-from domainnorm.data.official import draw_validation
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -64,13 +63,8 @@ class IDD(DrivingDataset):
     split, since the labels of ``test`` are withheld; a validation split is cut out of ``train``,
     whole drives at a time.
 
-    Args:
-        root: Folder that holds leftImg8bit and gtFine (IDD_Segmentation, or idd20kII of the second
-            part): absolute, or relative to DOMAINNORM_DATA.
-        domains: Domains to use; there is one, ``idd``.
-        classes: Label set of the masks.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of that draw.
+    See `DrivingDataset` for the keys. ``root`` holds leftImg8bit and gtFine (IDD_Segmentation, or
+    idd20kII of the second part); there is one domain, ``idd``.
 
     Raises:
         DataError: A folder, an image or a file of polygons is missing, or a key is wrong.
@@ -83,26 +77,17 @@ class IDD(DrivingDataset):
     homepage = "https://idd.insaan.iiit.ac.in"
     licence = "own terms: non-commercial research, registration"
     layout = "leftImg8bit/<split>/<drive>/*_leftImg8bit.*, gtFine/<split>/<drive>/*_polygons.json"
+    values = TRAIN_IDS
+    known = (DOMAIN,)
+    mask_files = "gtFine/*/*/*_gtFine_polygons.json"
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        classes: Literal[
-            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
-        ] = "cityscapes19",
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
-    ) -> None:
-        super().__init__(root, classes, TRAIN_IDS)
-        records = [
+    def scan(self) -> list[Record]:
+        """Records of the images of all drives."""
+        return [
             _record(file, split)
             for official, split in OFFICIAL.items()
             for file in found(self.root, f"leftImg8bit/{official}/*/*_leftImg8bit.*")
         ]
-        check_masks(self.root, records, "gtFine/*/*/*_gtFine_polygons.json")
-        self.keep(draw_validation(records, val_fraction, split_seed), domains, [DOMAIN])
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """Classes of ``cityscapes19``, painted polygon by polygon, (H, W).

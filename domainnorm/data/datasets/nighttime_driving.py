@@ -8,7 +8,7 @@ from typing import Literal
 from domainnorm.data.dataset import UNLABELLED, Record
 from domainnorm.data.drawings.street_files import streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found
+from domainnorm.data.driving import DrivingDataset, found
 from domainnorm.data.label_sets import TRAIN_IDS
 from domainnorm.registry import register
 
@@ -40,6 +40,9 @@ class NighttimeDriving(DrivingDataset):
     homepage = "https://people.ee.ethz.ch/~daid/NightDriving/"
     licence = "research"
     layout = "leftImg8bit/test/night/*_leftImg8bit.png, gtCoarse_daytime_trainvaltest/test/night/"
+    values = TRAIN_IDS
+    known = (DOMAIN,)
+    mask_files = f"{MASKS}/*_gtCoarse_labelTrainIds.png"
 
     def __init__(
         self,
@@ -50,15 +53,17 @@ class NighttimeDriving(DrivingDataset):
             "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
         ] = "cityscapes19",
     ) -> None:
-        super().__init__(root, classes, TRAIN_IDS)
+        super().__init__(root=root, domains=domains, classes=classes)
+
+    def scan(self) -> list[Record]:
+        """Records of all images, for testing."""
         records = []
         for file in found(self.root, f"{IMAGES}/*_leftImg8bit.png"):
             stem = Path(file).name.removesuffix("_leftImg8bit.png")
             mask = f"{MASKS}/{stem}_gtCoarse_labelTrainIds.png"
             known = {"time_of_day": "night"}
             records.append(Record(file, DOMAIN, UNLABELLED, stem, "test", mask, metadata=known))
-        check_masks(self.root, records, f"{MASKS}/*_gtCoarse_labelTrainIds.png")
-        self.keep(records, domains, [DOMAIN])
+        return records
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

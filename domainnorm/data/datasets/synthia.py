@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -12,9 +11,8 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import UNLABELLED, Record
 from domainnorm.data.drawings.street_files import inverted, streets, write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, check_masks, found
+from domainnorm.data.driving import RenderedDataset, found
 from domainnorm.data.label_sets import CITYSCAPES19, lookup
-from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -45,7 +43,7 @@ IDS = lookup({old: CITYSCAPES19.names.index(name) for name, old in _NUMBERS.item
 
 
 @register
-class Synthia(DrivingDataset):
+class Synthia(RenderedDataset):
     """SYNTHIA-RAND-CITYSCAPES: 9,400 rendered, labelled images, 1280 × 760.
 
     Views, light and traffic are random, so images are independent and splits are drawn from them.
@@ -53,16 +51,7 @@ class Synthia(DrivingDataset):
     (``classes: cityscapes16`` or ``cityscapes13``). A label file has three channels of 16 bits: the
     class, the number of the instance, and nothing.
 
-    Args:
-        root: Folder that holds RGB and GT: absolute, or relative to DOMAINNORM_DATA.
-        domains: Domains to use; there is one, ``synthia``.
-        classes: Label set of the masks.
-        test_fraction: Share of all images to test on, in (0, 1).
-        val_fraction: Share of the other images to validate on, in (0, 1).
-        split_seed: Seed of these draws.
-
-    Raises:
-        DataError: A folder, an image or a mask is missing, or a key is wrong.
+    See `RenderedDataset` for the keys. ``root`` holds RGB and GT; there is one domain, ``synthia``.
 
     Reference:
         Ros et al., "The SYNTHIA dataset: a large collection of synthetic images for semantic
@@ -72,27 +61,16 @@ class Synthia(DrivingDataset):
     homepage = "https://synthia-dataset.net"
     licence = "CC BY-NC-SA 3.0"
     layout = "RGB/<number>.png, GT/LABELS/<number>.png"
+    values = IDS
+    known = (DOMAIN,)
+    mask_files = "GT/LABELS/*.png"
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        classes: Literal[
-            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
-        ] = "cityscapes19",
-        test_fraction: float = 0.05,
-        val_fraction: float = 0.05,
-        split_seed: int = 0,
-    ) -> None:
-        super().__init__(root, classes, IDS)
-        records = [
+    def scan(self) -> list[Record]:
+        """Records of all images, for training."""
+        return [
             Record(file, DOMAIN, UNLABELLED, file, "train", file.replace("RGB/", "GT/LABELS/", 1))
             for file in found(self.root, "RGB/*.png")
         ]
-        check_masks(self.root, records, "GT/LABELS/*.png")
-        records = draw_test(records, test_fraction, split_seed)
-        self.keep(draw_validation(records, val_fraction, split_seed), domains, [DOMAIN])
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """The first channel of a label file, (H, W).
