@@ -87,6 +87,7 @@ def test_timm_has_no_place_for_a_decoder(finished):
         export_run(finished, "timm", domain="dusk")
 
 
+@pytest.mark.slow
 def test_matrix_of_masks(file, tmp_path):
     folder = run_matrix(load_recipe(str(file)), tmp_path, "norms")
     content = json.loads((folder / "matrix_norms.json").read_text())

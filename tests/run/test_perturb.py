@@ -35,6 +35,7 @@ def test_training_on_target_labels_is_not_perturbed(perturbed, finished):
     assert same(perturbed, finished, "oracle")
 
 
+@pytest.mark.slow
 def test_perturbed_run_is_repeated_bit_for_bit_by_its_resolved_recipe(perturbed, tmp_path):
     assert call("run", str(perturbed / "recipe.yaml"), "--output", str(tmp_path)) == 0
     (again,) = tmp_path.glob("*/*")

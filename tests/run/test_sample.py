@@ -22,6 +22,7 @@ def small(tmp_path: Path) -> Callable[..., Recipe]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", RECIPES)
 def test_sample_has_the_domains_and_labels_of_every_recipe(small, reference):
     parts = Parts(small(reference))
@@ -29,6 +30,7 @@ def test_sample_has_the_domains_and_labels_of_every_recipe(small, reference):
     assert parts.task().labels == parts.dataset.task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", sorted(list_shipped("recipes")))
 def test_recipe_on_its_sample_is_still_a_recipe(small, reference, tmp_path):
     recipe = small(reference)
