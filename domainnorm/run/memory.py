@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Let freed tensors stay with the process, where the C library is glibc.
 
     By default glibc hands large ones back to the system, and every training step pays for fresh
-    pages: a quarter of a step of a small Unet (docs/performance.md).
+    pages: up to a quarter of a step (docs/performance.md).
     """
     if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
