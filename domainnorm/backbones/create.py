@@ -73,9 +73,13 @@ def data_config(model: nn.Module) -> dict[str, Any]:
         encoder where the model has one.
     """
     network = model.backbone if isinstance(model, DomainModel) else model
-    owner = next((m for m in network.modules() if getattr(m, "pretrained_cfg", None)), network)
-    config: dict[str, Any] = timm.data.resolve_data_config({}, model=owner)
+    config: dict[str, Any] = timm.data.resolve_data_config({}, model=_timm_part(network))
     return config
+
+
+def _timm_part(network: nn.Module) -> nn.Module:
+    """The part that knows its pretrained configuration, such as an encoder; else all of it."""
+    return next((m for m in network.modules() if getattr(m, "pretrained_cfg", None)), network)
 
 
 def find_weights(name: str) -> Path | None:
@@ -185,8 +189,8 @@ def example_image(network: nn.Module, **options: Any) -> torch.Tensor | None:
     channels = (options["in_chans"],) if "in_chans" in options else (_first(network, known), known)
     full = options.get("img_size", config["input_size"][1:])
     full = (full, full) if isinstance(full, int) else tuple(full)
-    owner = next((m for m in network.modules() if getattr(m, "pretrained_cfg", None)), network)
-    fixed = bool(getattr(owner, "pretrained_cfg", {}).get("fixed_input_size"))
+    known_config = getattr(_timm_part(network), "pretrained_cfg", {})
+    fixed = bool(known_config.get("fixed_input_size"))
     generator = torch.Generator().manual_seed(0)
     sizes = [full] if fixed else [(_PROBE_SIZE, _PROBE_SIZE), full]
     for shape in dict.fromkeys((count, *size) for size in sizes for count in channels):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -211,8 +212,12 @@ class DomainDataModule(LightningDataModule):
         """Training images of the other domains that the method may see."""
         others = [name for name in (*self.labelled, *self.unlabelled) if name != domain]
         positions = self._positions(others, "train")
-        hidden = self.dataset.without_labels(self.dataset.domain_names)
-        return DomainImages(hidden, positions) if positions else None
+        return DomainImages(self._without_labels, positions) if positions else None
+
+    @cached_property
+    def _without_labels(self) -> DomainDataset:
+        # Once for all domains: it copies every record.
+        return self.dataset.without_labels(self.dataset.domain_names)
 
     def _check_records(self) -> None:
         for domain in self.domain_names:

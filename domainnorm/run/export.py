@@ -16,7 +16,6 @@ from torch import nn
 
 from domainnorm.backbones import (
     DomainModel,
-    data_config,
     export_onnx,
     export_program,
     fold_domain,
@@ -25,13 +24,13 @@ from domainnorm.backbones import (
     load_program,
     read_header,
 )
-from domainnorm.data import Preprocessing
 from domainnorm.errors import CheckpointError, ConditionError, ExportError, RecipeError, unknown
 from domainnorm.evaluation import load_evaluated, write_json
 from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results, model_card
 from domainnorm.run.files import replace_text
 from domainnorm.run.folder import read_folder
+from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.stage import RESULTS, WEIGHTS
 from domainnorm.run.stored import stored_model
 
@@ -153,10 +152,7 @@ def _one_of(names: list[str] | tuple[str, ...]) -> str:
 
 def _describe(recipe: Recipe, folder: Path, place: Path, model: DomainModel) -> dict[str, Any]:
     results = load_results(place / RESULTS)
-    data = recipe.data
-    preprocessing = Preprocessing.from_config(
-        data_config(model), data.image_size, crop_size=data.crop_size, fit=data.fit
-    )
+    preprocessing = preprocessing_of(recipe, model)
     return {
         "version": 1,
         "recipe": recipe.name,

@@ -17,5 +17,5 @@ def keep_freed_memory() -> None:
     """
     if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+        libc.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that every glibc takes
+        libc.mallopt(_TRIM_THRESHOLD, 1 << 30)

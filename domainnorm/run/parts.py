@@ -130,10 +130,7 @@ class Parts:
         Raises:
             DataError: Sizes that are no sizes, or that the network cannot take.
         """
-        loading = self.recipe.data
-        done = Preprocessing.from_config(
-            data_config(model), loading.image_size, crop_size=loading.crop_size, fit=loading.fit
-        )
+        loading, done = self.recipe.data, preprocessing_of(self.recipe, model)
         if done.crop is not None and self.dataset.task != "segmentation":
             raise DataError(
                 f"data.crop_size: {loading.crop_size}, but task '{self.recipe.task.name}' looks at "
@@ -160,3 +157,15 @@ class Parts:
             name: next((given[key] for key in (name, role, "default") if key in given), [])
             for name, role in keys
         }
+
+
+def preprocessing_of(recipe: Recipe, model: DomainModel) -> Preprocessing:
+    """What fits images to a model, by the recipe's sizes; whether they suit the task is not asked.
+
+    Raises:
+        DataError: Sizes that are no sizes.
+    """
+    data = recipe.data
+    return Preprocessing.from_config(
+        data_config(model), data.image_size, crop_size=data.crop_size, fit=data.fit
+    )

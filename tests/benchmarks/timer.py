@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-# mallopt parameters of glibc.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+from domainnorm.run.memory import keep_freed_memory
 
 
 def prepare() -> None:
@@ -23,10 +20,7 @@ def prepare() -> None:
     less lucky order would look two to three times slower.
     """
     torch.set_num_threads(1)
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(_TRIM_THRESHOLD, 1 << 30)
+    keep_freed_memory()
 
 
 def interleaved(
