@@ -215,6 +215,11 @@ class Evaluated(abc.ABC):
         if tensor.device.type != "cpu":
             self._refuse(name, f"a tensor on {tensor.device}", "a tensor on the CPU")
 
+    def _check_probabilities(self, values: Tensor, most: float, expected: str) -> None:
+        # A comparison with nan is false, so a diverged network is refused here as well.
+        if not bool(((values >= 0) & (values <= most)).all()):
+            self._refuse("probabilities", "values that are nan or outside [0, 1]", expected)
+
     def _refuse(self, name: str, came: str, expected: str) -> NoReturn:
         raise EvaluationError(f"{type(self).__name__}.{name}: {came}, expected {expected}")
 

@@ -43,10 +43,7 @@ class MultiLabelPredictions(Evaluated):
         self._check("probabilities", shape, torch.float32)
         self._check("target", shape, torch.int64, matching)
         self._check("index", shape[:1], torch.int64, matching)
-        # A comparison with nan is false, so a diverged network is refused here as well.
-        if not bool(((self.probabilities >= 0) & (self.probabilities <= 1)).all()):
-            came = "values that are nan or outside [0, 1]"
-            self._refuse("probabilities", came, "sigmoid outputs")
+        self._check_probabilities(self.probabilities, 1.0, "sigmoid outputs")
         if not bool(((self.target >= -1) & (self.target <= 1)).all()):
             low, high = int(self.target.min()), int(self.target.max())
             self._refuse("target", f"labels from {low} to {high}", "-1 (unknown), 0 or 1")

@@ -41,11 +41,7 @@ class Predictions(Evaluated):
         self._check("index", (count,), torch.int64, matching)
         if count == 0:
             return
-        # A comparison with nan is false, so a diverged network is refused here as well.
-        if not bool(((self.probabilities >= 0) & (self.probabilities <= 1.0001)).all()):
-            self._refuse(
-                "probabilities", "values that are nan or outside [0, 1]", "softmax outputs"
-            )
+        self._check_probabilities(self.probabilities, 1.0001, "softmax outputs")
         low, high = int(self.target.min()), int(self.target.max())
         if low < -1 or high >= classes:
             expected = f"-1 (no label) to {classes - 1}"

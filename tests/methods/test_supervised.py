@@ -97,3 +97,18 @@ def test_every_parameter_counts_except_rows_of_domains_that_are_not_trained():
     rows = sum(2 * norm.modulation.scale.shape[1] for norm in model.norms())
     total = sum(parameter.numel() for parameter in model.parameters())
     assert make("source_only", model, TWO).trained_parameters == total - rows
+
+
+@pytest.mark.parametrize("key", ["scale", "shift"])
+def test_restyled_target_has_the_scale_and_shift_of_the_source(key):
+    model = fit("restyle").model
+    source, target = row(model, "clean", key), row(model, "colour_cast", key)
+    assert source
+    assert all(torch.equal(source[path], target[path]) for path in source)
+
+
+def test_restyled_target_has_moments_of_its_own():
+    model = fit("restyle").model
+    source, target = row(model, "clean", "mean"), row(model, "colour_cast", "mean")
+    assert source
+    assert not any(torch.equal(source[path], target[path]) for path in source)

@@ -11,7 +11,7 @@ import numpy as np
 
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, Split, select_domains
 from domainnorm.data.drawings.cells import HOSPITALS, draw_tissue
-from domainnorm.data.drawings.files import save
+from domainnorm.data.drawings.files import write_image
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.errors import DataError
@@ -104,7 +104,7 @@ class Camelyon17(FileDataset):
                 pixels = draw_tissue(generator, HOSPITALS[hospital], 48, tumour=bool(tumour))
                 row = (patient, node, x, y, tumour, slide, hospital, int(number == 3))
                 rows.append((str(len(rows) - 1), *map(str, row)))
-                save(root / _file(dict(zip(COLUMNS, rows[-1][1:], strict=True))), pixels)
+                write_image(root / _file(dict(zip(COLUMNS, rows[-1][1:], strict=True))), pixels)
         with (root / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(rows)
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
 from domainnorm.data.decode import read_image, read_mask
-from domainnorm.data.drawings.street_files import streets, write_image
+from domainnorm.data.drawings.files import write_image
+from domainnorm.data.drawings.street_files import streets
 from domainnorm.data.drawings.weather import photograph
 from domainnorm.data.driving import PAGE, DrivingDataset, found
 from domainnorm.data.label_sets import (

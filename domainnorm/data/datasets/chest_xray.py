@@ -21,7 +21,7 @@ from domainnorm.data.chest_manifests import (
 )
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, Split, select_domains
 from domainnorm.data.decode import SUFFIXES
-from domainnorm.data.drawings.files import save
+from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.xray import DEVICES, draw_chest
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
@@ -142,7 +142,7 @@ class ChestXray(FileDataset):
                 drawn[number % len(FINDINGS)] = True
                 found = [name for name, is_in in zip(FINDINGS, drawn, strict=True) if is_in]
                 path, row = _LINES[site](number, found)
-                save(root / path, draw_chest(generator, device, 96, found))
+                write_image(root / path, draw_chest(generator, device, 96, found))
                 tables[site].append(row)
         nih, chexpert, padchest = tables
         _write(root / "nih/Data_Entry_2017.csv", [_NIH_COLUMNS, *nih])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from domainnorm.data.dataset import Record
 from domainnorm.data.datasets.cityscapes import MASKS, OFFICIAL, record, write_masks
-from domainnorm.data.drawings.street_files import write_image
+from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.weather import photograph
 from domainnorm.data.driving import DrivingDataset, draw_scenes, found
 from domainnorm.data.label_sets import CITYSCAPES_IDS

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, VOID, Record, select_domains
 from domainnorm.data.decode import SUFFIXES, read_mask
-from domainnorm.data.drawings.folders import styles_of, write_image, write_scenes
+from domainnorm.data.drawings.files import write_image
+from domainnorm.data.drawings.folders import styles_of, write_scenes
 from domainnorm.data.files import resolved_root
 from domainnorm.data.folders import (
     DEFAULT_TABLE,

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, VOID, Record
 from domainnorm.data.decode import read_size
-from domainnorm.data.drawings.street_files import inverted, streets, write_image
+from domainnorm.data.drawings.files import write_image
+from domainnorm.data.drawings.street_files import inverted, streets
 from domainnorm.data.drawings.weather import photograph
 from domainnorm.data.driving import RenderedDataset, found
 from domainnorm.data.label_sets import CITYSCAPES_IDS

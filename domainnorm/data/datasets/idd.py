@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
 from domainnorm.data.drawings.canvas import Scene
-from domainnorm.data.drawings.street_files import streets, write_image
+from domainnorm.data.drawings.files import write_image
+from domainnorm.data.drawings.street_files import streets
 from domainnorm.data.drawings.weather import photograph
 from domainnorm.data.driving import DrivingDataset, found
 from domainnorm.data.label_sets import CITYSCAPES19, TRAIN_IDS

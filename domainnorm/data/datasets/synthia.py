@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, Record
-from domainnorm.data.drawings.street_files import inverted, streets, write_image
+from domainnorm.data.drawings.files import write_image
+from domainnorm.data.drawings.street_files import inverted, streets
 from domainnorm.data.drawings.weather import photograph
 from domainnorm.data.driving import RenderedDataset, found
 from domainnorm.data.label_sets import CITYSCAPES19, lookup

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
 from domainnorm.data.drawings.cells import STAINS, draw_blood_cell
-from domainnorm.data.drawings.files import save
+from domainnorm.data.drawings.files import write_image
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation, list_files, read_grey, require_file
 from domainnorm.errors import DataError
@@ -120,8 +120,8 @@ class WhiteBloodCells(FileDataset):
                 image, classes = draw_blood_cell(
                     generator, STAINS[domain], 96, lobes=3 if kind == 0 else 1
                 )
-                save(root / name / f"{number:03d}.bmp", image)
-                save(root / name / f"{number:03d}.png", _GREYS[classes])
+                write_image(root / name / f"{number:03d}.bmp", image)
+                write_image(root / name / f"{number:03d}.png", _GREYS[classes])
                 rows.append(f"{number},{kind + 1}")
             (root / f"Class Labels of {name}.csv").write_text("\n".join(rows) + "\n")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import Split
+from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.objects import STYLES, draw_object
 from domainnorm.data.drawings.shapes import SHAPES
 from domainnorm.data.table import Row
@@ -54,14 +55,6 @@ def shape_of(label: str, position: int) -> str:
 def generator_of(seed: int, name: str) -> np.random.Generator:
     """A generator for one file, so that no image depends on which others are drawn."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
-
-
-def write_image(file: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write RGB pixels, or a mask, in the format of the suffix."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    _, data = cv2.imencode(file.suffix, stored)
-    file.write_bytes(data.tobytes())
 
 
 def write_scenes(

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.drawings.files import save
+from domainnorm.data.drawings.files import write_image
 
 Plane = NDArray[np.float32]
 _SUPERSAMPLED = 4  # vessels of a pixel's width need finer lines than OpenCV draws
@@ -117,10 +117,10 @@ def write_vessels(
     for position, (image, vessels, view) in enumerate(files):
         generator = np.random.default_rng([seed, position])
         drawn = draw_fundus(generator, CAMERAS[camera], size, right=position % 2 == 0)
-        save(image, drawn.image)
-        save(vessels, np.uint8(255) * drawn.vessels)
+        write_image(image, drawn.image)
+        write_image(vessels, np.uint8(255) * drawn.vessels)
         if view is not None:
-            save(view, np.uint8(255) * drawn.view)
+            write_image(view, np.uint8(255) * drawn.view)
 
 
 def _disc_cup(
@@ -244,6 +244,6 @@ def write_disc_cups(
     for position, (image, masks) in enumerate(files):
         generator = np.random.default_rng([seed, position])
         drawn = draw_fundus(generator, CAMERAS[camera], size, right=position % 2 == 0)
-        save(image, drawn.image)
+        write_image(image, drawn.image)
         for mask, greys in masks.items():
-            save(mask, np.array(greys, np.uint8)[drawn.disc_cup])
+            write_image(mask, np.array(greys, np.uint8)[drawn.disc_cup])

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from domainnorm.data.dataset import VOID
 from domainnorm.data.drawings.canvas import Scene
@@ -21,13 +17,6 @@ def streets(seed: int, stream: str, count: int) -> Iterator[Scene]:
     digits = int.from_bytes(stream.encode(), "big") % 1_000_003
     for number in range(count):
         yield draw_street((seed * 1_000_003 + digits) * 1_000 + number)
-
-
-def write_image(file: Path, pixels: NDArray[Any]) -> None:
-    """Write (H, W, 3) RGB, or (H, W) numbers, of 8 or 16 bits; the suffix says the format."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    encoded = cv2.imencode(file.suffix, pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1]
-    file.write_bytes(encoded.tobytes())
 
 
 def inverted(lookup: Lookup) -> Lookup:
