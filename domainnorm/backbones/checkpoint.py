@@ -61,7 +61,8 @@ def _stored(model: DomainModel) -> dict[str, Tensor]:
     stored, taken = {}, set()
     for name, tensor in model.state_dict().items():
         place = tensor.untyped_storage().data_ptr()
-        stored[name] = tensor.clone() if place in taken else tensor.detach().contiguous()
+        own = tensor.clone() if place in taken else tensor
+        stored[name] = own.detach().contiguous()
         taken.add(place)
     return stored
 

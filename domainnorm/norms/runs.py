@@ -127,5 +127,7 @@ def _arranged(x: Tensor, order: Tensor | None) -> Tensor:
         return x
     if not is_channels_last(x):
         return x.index_select(0, order)
-    moved = x.movedim(1, -1)  # contiguous
-    return moved.index_select(0, order).movedim(-1, 1)
+    # Not a view of what is selected: activations change outputs of a Function in place.
+    arranged = torch.empty_like(x)
+    torch.index_select(x.movedim(1, -1), 0, order, out=arranged.movedim(1, -1))
+    return arranged

@@ -99,6 +99,8 @@ class TrainerConfig:
         num_nodes: Machines.
         strategy: A strategy of Lightning, such as ``ddp``.
         precision: Number format of weights and activations.
+        channels_last: Keep feature maps as N × H × W × C in memory, which convolutions are often
+            faster with; results differ by rounding only.
         gradient_clip: Largest norm of a gradient; null clips nothing.
         threads: CPU threads of torch; null is torch's own choice.
         deterministic: Only algorithms that give the same result every time.
@@ -111,6 +113,7 @@ class TrainerConfig:
     num_nodes: int = field(default=1, metadata={"minimum": 1})
     strategy: str = "auto"
     precision: Precision = "32-true"
+    channels_last: bool = False
     gradient_clip: float | None = field(default=None, metadata={"above": 0})
     threads: int | None = field(default=None, metadata={"minimum": 1})
     deterministic: bool = True

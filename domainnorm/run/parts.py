@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from domainnorm.backbones import DomainModel, data_config, insert_after
 from domainnorm.data import CachedDataset, DomainDataModule, DomainDataset, Loading, Preprocessing
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
@@ -80,6 +82,9 @@ class Parts:
         )
         if METHODS.load(stage.method.name).labelled in ("source", "all"):
             self._perturb(model)
+        if self.recipe.trainer.channels_last:
+            # Feature maps take on the layout of the kernels they come from; files keep the usual one.
+            model = model.to(memory_format=torch.channels_last)
         return model
 
     def _perturb(self, model: DomainModel) -> None:

@@ -24,10 +24,12 @@ from domainnorm.errors import ConversionError, unknown
 register_norm_class(LayerNorm2d, "layer", axes=2)
 
 _HALVINGS = 5  # a Unet doubles the size of its maps five times
+_NARROWEST = 16  # fewer channels at full size than classes would be a bottleneck before the output
 
 
 def _unet(width: int) -> dict[str, Any]:
-    return {"decoder_channels": [max(1, width >> step) for step in range(_HALVINGS)]}
+    narrowest = min(width, _NARROWEST)
+    return {"decoder_channels": [max(narrowest, width >> step) for step in range(_HALVINGS)]}
 
 
 DECODERS: dict[str, tuple[type[nn.Module], Callable[[int], dict[str, Any]]]] = {
@@ -74,8 +76,8 @@ def create_segmentation_model(
         domains: Names of the domains.
         decoder: One of ``unet``, ``fpn``, ``deeplabv3plus``, ``segformer``, ``upernet`` for
             encoders with feature maps of several sizes, ``dpt`` for plain vision transformers.
-        width: Channels of the decoder where it is widest; a multiple of 32 for ``fpn``, whose group
-            norms have 32 groups.
+        width: Channels of the decoder where it is widest; a Unet halves them at each level down to
+            16; a multiple of 32 for ``fpn``, whose group norms have 32 groups.
         where: See `domainnorm.convert_norms`.
         unseen: See `domainnorm.DomainModel`.
         **options: Of the encoder: ``pretrained`` and ``weights``, see `domainnorm.create_model`,

@@ -179,9 +179,10 @@ def test_single_value_in_one_domain_of_a_mixed_batch_gets_no_gradient_from_its_m
 
 
 @every_norm
-def test_output_can_be_followed_by_an_in_place_activation(name):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_output_can_be_followed_by_an_in_place_activation(name, layout):
     norm = make(name, 4)
-    x = torch.randn(SHAPES[1], requires_grad=True)
+    x = torch.randn(SHAPES[1]).to(memory_format=layout).requires_grad_()
     torch.relu_(apply(copy.deepcopy(norm), name, x)).sum().backward()
     in_place, x.grad = x.grad, None
     torch.relu(apply(norm, name, x)).sum().backward()

@@ -8,11 +8,24 @@ from importlib.metadata import version
 
 import pytest
 import timm
+import torch
 from safetensors.torch import save_file
 
 from domainnorm.errors import CheckpointError
 from domainnorm.run import test_run as evaluate_again
-from tests.run.tiny import METHODS, TRANSFER, WORDS, assert_same_weights, call, newest, run
+from domainnorm.run.parts import Parts
+from domainnorm.run.plan import plan_stages
+from tests.run.tiny import (
+    METHODS,
+    TRANSFER,
+    WORDS,
+    assert_same_weights,
+    call,
+    newest,
+    recipe,
+    run,
+    weights,
+)
 
 
 def results(folder):
@@ -79,6 +92,29 @@ def test_other_seed_gives_other_weights(finished, tmp_path):
     assert (other / TRANSFER / "seed1/source_only/model.safetensors").read_bytes() != first
 
 
+def test_layout_of_maps_changes_nothing_but_rounding(tmp_path):
+    words = ("method=source_only", "compare=[]", "trainer.max_epochs=1", "trainer.limit_batches=1")
+    one, other = (
+        run(tmp_path / str(last), *words, f"trainer.channels_last={last}")
+        for last in ("false", "true")
+    )
+    pairs = zip(weights(one).values(), weights(other).values(), strict=True)
+    for tensors, again in pairs:
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(tensor, again[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_channels_last_reaches_the_maps_of_the_network():
+    asked = recipe("trainer.channels_last=true")
+    model = Parts(asked).model(plan_stages(asked)[0])
+    maps = []
+    for norm in model.norms():
+        norm.register_forward_hook(lambda _, given, out: maps.extend((given[0], out)))
+    model(torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 1, 0]))
+    assert maps
+    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
+
+
 def test_testing_a_run_again_reproduces_its_metrics(finished, capsys):
     before = results(finished)
     evaluate_again(finished)
@@ -115,9 +151,9 @@ def test_given_checkpoint_is_not_trained_again(finished, tmp_path):
 
 
 def test_finished_run_is_tested_without_its_pretrained_weights(tmp_path, capsys):
-    weights = tmp_path / "weights.safetensors"
-    save_file(timm.create_model("test_resnet").state_dict(), weights)
-    folder = run(tmp_path, f"backbone.weights={weights}", "method=adabn", "compare=[]")
+    file = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), file)
+    folder = run(tmp_path, f"backbone.weights={file}", "method=adabn", "compare=[]")
     weights.unlink()
     assert call("test", str(folder)) == 0
     assert "adabn" in capsys.readouterr().out
