@@ -193,7 +193,8 @@ def _footnotes(results: Sequence[Result], metric: str) -> list[str]:
         notes.append("[ ] bootstrap interval over test data, one seed")
     side = "lower" if metric in LOWER_IS_BETTER else "higher"
     notes.append(f"bold: best on a target without its labels ({side} is better)")
-    notes.append("Δ target: mean over targets, minus source_only")
+    if any(result.method == "source_only" for result in results):
+        notes.append("Δ target: mean over targets, minus source_only")
     if any(result.supervised for result in results):
         notes.append("† saw target labels")
     return notes

@@ -83,7 +83,7 @@ class Parts:
         if METHODS.load(stage.method.name).labelled in ("source", "all"):
             self._perturb(model)
         if self.recipe.trainer.channels_last:
-            # Feature maps take on the layout of the kernels they come from; files keep the usual one.
+            # Feature maps take on the layout of the kernels that make them.
             model = model.to(memory_format=torch.channels_last)
         return model
 

@@ -64,9 +64,17 @@ def plan_stages(recipe: Recipe) -> list[Stage]:
 def _methods(recipe: Recipe) -> list[Named]:
     asked = [*recipe.compare, recipe.method]
     methods = {method.name: method for method in asked}
-    methods.setdefault(SOURCE_ONLY, supervised_method(recipe, SOURCE_ONLY))
+    if not all(_needs_no_source_model(name) for name in methods):
+        methods.setdefault(SOURCE_ONLY, supervised_method(recipe, SOURCE_ONLY))
     rank = {SOURCE_ONLY: 0, "oracle": 2}
     return sorted(methods.values(), key=lambda method: rank.get(method.name, 1))
+
+
+def _needs_no_source_model(name: str) -> bool:
+    """Whether a method learns from target labels alone: nothing is adapted that a gain could tell."""
+    method = METHODS.load(name)
+    from_labels = method.labelled in ("target", "all") and not method.unlabelled
+    return from_labels and method.starts_from != SOURCE_ONLY
 
 
 def supervised_method(recipe: Recipe, name: str) -> Named:

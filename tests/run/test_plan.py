@@ -18,6 +18,17 @@ def test_source_model_is_planned_once_when_it_is_asked_for():
     assert [stage.method.name for stage in stages] == ["source_only", "adabn"]
 
 
+@pytest.mark.parametrize("words", ["method=joint compare=[]", "method=joint compare=[oracle]"])
+def test_no_source_model_where_nothing_is_adapted(words):
+    stages = plan_stages(recipe(*words.split()))
+    assert "source_only" not in [stage.method.name for stage in stages]
+
+
+def test_source_model_stands_beside_what_is_adapted():
+    stages = plan_stages(recipe("method=restyle", "compare=[joint]"))
+    assert [stage.method.name for stage in stages] == ["source_only", "joint", "restyle"]
+
+
 def test_every_transfer_is_done_for_every_seed():
     words = ("seed=[3, 1]", "method=source_only", "compare=[]", "data.source=[]", "data.target=[]")
     transfers = "data.transfers=[{source: [clean], target: [textured]}, {source: [textured]}]"
