@@ -71,7 +71,7 @@ def _methods(recipe: Recipe) -> list[Named]:
 
 
 def _needs_no_source_model(name: str) -> bool:
-    """Whether a method learns from target labels alone: nothing is adapted that a gain could tell."""
+    """Whether a method learns from target labels alone, so that nothing is adapted."""
     method = METHODS.load(name)
     from_labels = method.labelled in ("target", "all") and not method.unlabelled
     return from_labels and method.starts_from != SOURCE_ONLY
