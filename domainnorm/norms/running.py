@@ -154,11 +154,13 @@ class RunningMoments(Statistics):
 
     def _normalize_single(self, x: Tensor, scale: Tensor, shift: Tensor, runs: Runs) -> Tensor:
         """All samples share moments, those of the one run, and one pair; (C,) each."""
-        self.num_batches_tracked += runs.seen
+        self.num_batches_tracked.add_(runs.seen)
         row = runs.labels[0]
         mean, var = self.running_mean[row], self.running_var[row]
         assert self.momentum is not None
-        return F.batch_norm(x, mean, var, scale, shift, True, self.momentum, self.eps)
+        # Not F.batch_norm, which checks once more that there are several values.
+        cudnn = torch.backends.cudnn.enabled
+        return torch.batch_norm(x, scale, shift, mean, var, True, self.momentum, self.eps, cudnn)
 
     def _normalize_runs(self, x: Tensor, scale: Tensor, shift: Tensor, groups: Partition) -> Tensor:
         assert groups.runs is not None
@@ -166,7 +168,7 @@ class RunningMoments(Statistics):
         dtype = accumulate_dtype(x)
         tracked = Tracked(self.running_mean, self.running_var, self.momentum, self.eps)
         output = normalize_runs(x, scale.to(dtype), shift.to(dtype), groups, tracked)
-        self.num_batches_tracked += groups.runs.seen
+        self.num_batches_tracked.add_(groups.runs.seen)
         return output
 
     def evaluate_rows(self, x: Tensor, scale: Tensor, shift: Tensor, rows: Partition) -> Tensor:
@@ -200,7 +202,7 @@ class RunningMoments(Statistics):
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, known: Counts) -> None:
         """Move the running moments of groups of several values towards (K, C) of this batch."""
-        self.num_batches_tracked += known.steps
+        self.num_batches_tracked.add_(known.steps)
         factor: Tensor | float
         if self.momentum is None:
             factor = self.num_batches_tracked.clamp(min=1).reciprocal()[:, None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -91,25 +92,18 @@ def cases() -> Iterator[Case]:
         yield Case("cln", nn.LayerNorm, (16, 197, 384), False, "mixed", 2.0)
 
 
-def conditioned(norm: nn.Module, domain: Tensor) -> Layer:
-    condition = Condition(domain=domain)
+def layers_of(case: Case, stack: ExitStack) -> dict[str, tuple[nn.Module, Layer]]:
+    """Ours, the native layer twice, and the usual way where there is one.
 
-    def call(x: Tensor) -> Tensor:
-        with norm.slot.holding(condition):
-            output: Tensor = norm(x)
-        return output
-
-    return call
-
-
-def layers_of(case: Case) -> dict[str, tuple[nn.Module, Layer]]:
-    """Ours, the native layer twice, and the usual way where there is one."""
+    The condition of ours is set until the stack is left: a model sets it once for all its layers.
+    """
     features = case.shape[-1] if len(case.shape) == 3 else case.shape[1]
     domain = case.domain
     ours = create_norm(case.norm, features, NUM_DOMAINS)
     ours.statistics.tokens = len(case.shape) == 3
     native, control = case.native(features), case.native(features)
-    layers = {"ours": (ours, conditioned(ours, domain)), "native": (native, native)}
+    stack.enter_context(ours.slot.holding(Condition(domain=domain)))
+    layers: dict[str, tuple[nn.Module, Layer]] = {"ours": (ours, ours), "native": (native, native)}
     layers["control"] = (control, control)
     usual = {"cin": InstanceNormThenAffine, "dsbn": MaskPerDomain}.get(case.norm)
     if usual is not None:
@@ -143,14 +137,15 @@ def measure(case: Case, budget: float) -> tuple[str, ...]:
     if case.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     weight = torch.randn_like(x) if case.training else None
-    layers = layers_of(case)
-    steps = {name: step(module, layer, x, weight) for name, (module, layer) in layers.items()}
-    times = interleaved(steps, budget)
+    with ExitStack() as stack:
+        layers = layers_of(case, stack)
+        steps = {name: step(module, layer, x, weight) for name, (module, layer) in layers.items()}
+        times = interleaved(steps, budget)
+        kept = [""] * 2
+        if case.training:
+            kept = [f"{kept_share(*layers[name], x):.3f}" for name in ("ours", "native")]
     found = ratio(times, "ours", "native")
     usual = f"{ratio(times, 'usual', 'native'):.2f}" if "usual" in times else ""
-    kept = [""] * 2
-    if case.training:
-        kept = [f"{kept_share(*layers[name], x):.3f}" for name in ("ours", "native")]
     control = f"{ratio(times, 'control', 'native'):.2f}"
     return case.title, f"{found:.2f}", verdict(found, case.target), control, usual, *kept
 

@@ -61,9 +61,10 @@ class DomainStatistics(RunningMoments):
                     f"domain statistics in training need one label per sample, got {got}; pass "
                     "domain=, or call model.eval()"
                 )
-            groups = by_domain(condition, domain, len(self.running_mean))
-            if rows and len(scale) < len(self.running_mean):
-                scale, shift = (table.expand_as(self.running_mean) for table in (scale, shift))
+            running = self.running_mean
+            groups = by_domain(condition, domain, running.shape[0])
+            if rows and scale.shape[0] < running.shape[0]:
+                scale, shift = (table.expand_as(running) for table in (scale, shift))
             return self.normalize_batch(x, scale, shift, groups, groups if rows else None)
         if rows and domain is not None:
             groups = by_domain(condition, domain, len(self.running_mean))
