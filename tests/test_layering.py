@@ -11,8 +11,8 @@ ROOT = Path(domainnorm.__file__).parent
 LEVELS = {
     "errors": -1,  # below the others of its level, which raise them
     "registry": 0, "condition": 0,
-    "labels": 1, "norms": 1, "losses": 1, "perturbations": 1,
-    "backbones": 2, "encoders": 2, "data": 2, "evaluation": 2,
+    "labels": 1, "norms": 1, "losses": 1, "perturbations": 1, "encoders": 1,
+    "backbones": 2, "data": 2, "evaluation": 2,
     "tasks": 3,
     "methods": 4,
     "recipe": 5,

@@ -10,15 +10,17 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.rows import set_rows
+from domainnorm.encoders import DomainGaussians
 from domainnorm.errors import CheckpointError
 from domainnorm.norms import ConditionalNorm
 from domainnorm.norms.running import RunningMoments
 
 VERSION = 1
+_ENCODER = "encoder."
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,11 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
     tables = {
         name
         for path, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, ConditionalNorm)
         for name in _tables(path, module)
     }
+    if not any(name.startswith(_ENCODER) for name in stored):  # it was made without an encoder
+        own = model.state_dict()
+        stored |= {name: own[name] for name in own if name.startswith(_ENCODER)}
     state = {
         name: _rows_by_name(tensor, found, header.domain_names, model)
         if (found := stored.get(name)) is not None and name in tables
@@ -147,11 +151,15 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
     return header
 
 
-def _tables(path: str, norm: ConditionalNorm) -> list[str]:
+def _tables(path: str, module: nn.Module) -> list[str]:
     """Names of what may have a row per domain, in the state of the model."""
-    names = [f"modulation.{name}" for name in norm.modulation.row_names]
-    if isinstance(norm.statistics, RunningMoments):
-        names += [f"statistics.{name}" for name in RunningMoments.row_names]
+    names: list[str] = []
+    if isinstance(module, DomainGaussians):
+        names += module.row_names
+    if isinstance(module, ConditionalNorm):
+        names += [f"modulation.{name}" for name in module.modulation.row_names]
+        if isinstance(module.statistics, RunningMoments):
+            names += [f"statistics.{name}" for name in RunningMoments.row_names]
     return [f"{path}.{name}" for name in names]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones.model import DomainModel
+from domainnorm.backbones.owned import OwnedRows
 from domainnorm.backbones.rows import mix_rows, set_rows
 from domainnorm.errors import ConditionError, unknown
 
@@ -110,6 +111,9 @@ def _check_new(model: DomainModel, name: str) -> None:
 def _rebuild(model: DomainModel, change: Callable[[Tensor], Tensor]) -> None:
     """Replace every tensor with a row per domain; all are made before the first is put in."""
     owned = list(model.domain_rows())
+    if model.encoder is not None:  # a new domain has no images there yet
+        gaussians = model.encoder.gaussians
+        owned += [OwnedRows(name, gaussians, name) for name in gaussians.row_names]
     for rows, changed in zip(owned, [change(rows.tensor) for rows in owned], strict=True):
         old = rows.tensor
         is_parameter = isinstance(old, nn.Parameter)

@@ -5,39 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones.conversion import Conversion, ConvertedLayer
 from domainnorm.backbones.interface import TimmInterface
-from domainnorm.backbones.unseen import Unseen, check_policy, find_nearest
+from domainnorm.backbones.owned import OwnedRows, owned_rows
+from domainnorm.backbones.unseen import (
+    ESTIMATED,
+    Unseen,
+    check_policy,
+    find_nearest,
+    with_estimate,
+)
 from domainnorm.condition import Condition, ConditionSlot, RecordedMoments
+from domainnorm.encoders import DomainEncoder, Estimate
 from domainnorm.errors import ConditionError
 from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
-from domainnorm.norms.running import RunningMoments
-
-
-class OwnedRows(NamedTuple):
-    """A parameter or buffer (D, *) of a model.
-
-    Args:
-        key: Its name in the state of the model.
-        owner: The module that has it.
-        name: Its name there.
-    """
-
-    key: str
-    owner: nn.Module
-    name: str
-
-    @property
-    def tensor(self) -> Tensor:
-        """The parameter or buffer itself."""
-        tensor: Tensor = getattr(self.owner, self.name)
-        return tensor
 
 
 class DomainModel(TimmInterface):
@@ -62,6 +49,9 @@ class DomainModel(TimmInterface):
     - ``nearest``: the domain whose moments are nearest, see `nearest_domains`.
     - ``batch``: scale and shift as in ``mean``; layers with running moments use those of the unseen
       samples of this very batch. No state changes.
+    - ``estimate``: the domain that the attached encoder holds most probable.
+    - ``mixture``: all domains that the encoder knows, by its soft weights: scales and shifts are
+      weighted sums, moments those of the mixture distribution.
 
     Example:
         >>> logits = model(images, domain=torch.tensor([0, 1, 1]))
@@ -77,6 +67,7 @@ class DomainModel(TimmInterface):
     ) -> None:
         super().__init__()
         self._unseen: Unseen = "error"
+        self.encoder: DomainEncoder | None = None
         self.backbone = backbone
         self.domain_names = tuple(domain_names)
         self.slot = slot
@@ -94,8 +85,41 @@ class DomainModel(TimmInterface):
 
     @unseen.setter
     def unseen(self, policy: Unseen) -> None:
-        check_policy(policy, [norm.statistics for norm in self.norms()])
+        statistics = [norm.statistics for norm in self.norms()]
+        check_policy(policy, statistics, has_encoder=self.encoder is not None)
         self._unseen = policy
+
+    def attach_encoder(self, encoder: DomainEncoder, unseen: Unseen = "mixture") -> None:
+        """Let an encoder estimate domains that are not given: ``model(images)`` then works.
+
+        Args:
+            encoder: For the domains of this model, in their order; becomes a part of it.
+            unseen: What is done about samples without a domain from now on.
+
+        Raises:
+            ConditionError: It is for another number of domains.
+        """
+        if encoder.num_domains != self.num_domains:
+            raise ConditionError(
+                f"encoder: made for {encoder.num_domains} domains, this model has "
+                f"{self.num_domains}: {', '.join(self.domain_names)}"
+            )
+        # `fit_encoder` trains it; methods and ranks must not wait for gradients of its own.
+        self.encoder = encoder.requires_grad_(False)
+        self.unseen = unseen
+
+    def estimate(self, image: Tensor) -> Estimate:
+        """What the attached encoder says of images (N, C, H, W).
+
+        Raises:
+            ConditionError: There is no encoder, or it was not fitted.
+        """
+        if self.encoder is None:
+            raise ConditionError(
+                "encoder: this model has none; model.attach_encoder(create_encoder('style', ...))"
+            )
+        estimate: Estimate = self.encoder(image)
+        return estimate
 
     @property
     def num_domains(self) -> int:
@@ -180,13 +204,15 @@ class DomainModel(TimmInterface):
             unseen="" if self.training or self.unseen == "error" else self.unseen,
             **given,
         )
-        if condition.unseen == "nearest" and features:
+        if condition.unseen in ("nearest", *ESTIMATED) and features:
             raise ConditionError(
-                "unseen: features do not tell which domain is nearest; pass to forward_head what "
-                "model.nearest_domains(image) gives"
+                f"unseen: features do not tell the domain that '{condition.unseen}' asks for; pass "
+                "to forward_head what model.nearest_domains(image) or model.estimate(image) gives"
             )
         if condition.unseen == "nearest":
             condition = self._resolve(image, condition)
+        if condition.unseen in ESTIMATED:
+            condition = with_estimate(condition, self.estimate(image))
         if self.unconditional and self.training:
             condition = replace(condition, chance=torch.rand(image.shape[0], device=image.device))
         return condition
@@ -200,6 +226,18 @@ class DomainModel(TimmInterface):
             )
         domain = find_nearest(self.backbone, self.slot, image, condition)
         return replace(condition, domain=domain, unseen="")
+
+    def resolve_domain(
+        self, image: Tensor, domain: Tensor | Sequence[str] | str | int | None = None
+    ) -> dict[str, Tensor]:
+        """What `forward` makes of ``domain`` for these images, to pass on for parts of them.
+
+        Returns:
+            ``{"domain": labels (N,)}`` or, for mixtures, ``{"weights": (N, D)}``.
+        """
+        condition = self._condition(image, domain)
+        given = {"domain": condition.domain, "weights": condition.weights}
+        return {name: value for name, value in given.items() if value is not None}
 
     def nearest_domains(
         self, image: Tensor, domain: Tensor | Sequence[str] | str | int | None = None
@@ -256,11 +294,4 @@ class DomainModel(TimmInterface):
 
     def domain_rows(self) -> Iterator[OwnedRows]:
         """The tensors with a row per domain: all that domains own, in definition order."""
-        for path, norm in self.named_modules():
-            if not isinstance(norm, ConditionalNorm):
-                continue
-            for name in norm.modulation.row_names:
-                yield OwnedRows(f"{path}.modulation.{name}", norm.modulation, name)
-            if isinstance(norm.statistics, RunningMoments) and norm.statistics.tracks_domains:
-                for name in norm.statistics.row_names:
-                    yield OwnedRows(f"{path}.statistics.{name}", norm.statistics, name)
+        return owned_rows(self)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import evaluating
+from domainnorm.backbones.unseen import ESTIMATED
 from domainnorm.condition import RecordedMoments
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.statistics.thumbnail import ThumbnailStatistics
@@ -77,10 +78,13 @@ def tiled_inference(
             small = _thumbnail(image[n : n + 1], thumbnail_size or max(sides))
             if model.unseen == "nearest":  # one domain for all tiles of an image
                 own = model.nearest_domains(small, own)
+            given: dict[str, Any] = {"domain": own}
+            if model.unseen in ESTIMATED:
+                given = dict(model.resolve_domain(image[n : n + 1], own))
             if ThumbnailStatistics in kinds:
                 recorded = model.record_moments(small, own)
             for places in _batches(rows, columns, batch_size):
-                predicted = _predict(model, image[n], places, own, recorded)
+                predicted = _predict(model, image[n], places, given, recorded)
                 if output is None:
                     output = predicted.new_zeros(len(image), predicted.shape[1], height, width)
                 _add(output[n], places, predicted)
@@ -126,7 +130,7 @@ def _predict(
     model: DomainModel,
     image: Tensor,
     places: list[tuple[Window, Window]],
-    domain: Domain,
+    given: dict[str, Any],
     thumbnail: RecordedMoments | None,
 ) -> Tensor:
     """Outputs (B, K, h, w) for the tiles of one image (C, H, W)."""
@@ -136,9 +140,10 @@ def _predict(
             for (top, vertical), (left, horizontal) in places
         ]
     )
-    if isinstance(domain, Tensor):
-        domain = domain.expand(len(tiles))
-    predicted: Any = model(tiles, domain, thumbnail=thumbnail)
+    for name, value in given.items():
+        if isinstance(value, Tensor):
+            given = {**given, name: value.expand(len(tiles), *value.shape[1:])}
+    predicted: Any = model(tiles, thumbnail=thumbnail, **given)
     if not isinstance(predicted, Tensor) or predicted.shape[2:] != tiles.shape[2:]:
         found = getattr(predicted, "shape", type(predicted).__name__)
         raise DomainNormError(

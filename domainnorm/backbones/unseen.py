@@ -7,19 +7,24 @@ from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainnorm.condition import Condition, ConditionSlot, MomentsReached
+from domainnorm.encoders import Estimate
 from domainnorm.errors import ConditionError, unknown
 from domainnorm.norms.base import Statistics
 from domainnorm.norms.layout import moments
 from domainnorm.norms.mixing import Moments
 from domainnorm.norms.running import RunningMoments
 
-Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch"]
+Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
+ESTIMATED = ("estimate", "mixture")
 
 
-def check_policy(policy: Unseen, statistics: Iterable[Statistics]) -> None:
+def check_policy(
+    policy: Unseen, statistics: Iterable[Statistics], *, has_encoder: bool = False
+) -> None:
     """Whether a model with norms of these statistics can carry out a policy.
 
     Raises:
@@ -27,6 +32,12 @@ def check_policy(policy: Unseen, statistics: Iterable[Statistics]) -> None:
     """
     if policy not in get_args(Unseen):
         raise ConditionError(unknown("policy for unseen domains", policy, get_args(Unseen)))
+    if policy in ESTIMATED and not has_encoder:
+        raise ConditionError(
+            f"unseen: '{policy}' needs a domain encoder, and this model has none; "
+            "model.attach_encoder(create_encoder('style', ...)) first, or 'encoder: style' in a "
+            "recipe"
+        )
     tracked = [moments for moments in statistics if isinstance(moments, RunningMoments)]
     if policy == "nearest" and not any(moments.tracks_domains for moments in tracked):
         raise ConditionError(
@@ -67,6 +78,24 @@ def find_nearest(
         "unseen: 'nearest' compares moments of domains, and this image reached no norm that has "
         "them; use 'mean'"
     )
+
+
+def with_estimate(condition: Condition, estimate: Estimate) -> Condition:
+    """The condition with what an encoder says in the place of unseen domains.
+
+    Args:
+        condition: Its ``unseen`` is ``estimate`` or ``mixture``.
+        estimate: For the images of the batch.
+    """
+    assert condition.domain is not None
+    known = condition.domain >= 0
+    if condition.unseen == "estimate":
+        domain = torch.where(known, condition.domain, estimate.domain)
+        return replace(condition, domain=domain, unseen="")
+    num_domains = estimate.weights.shape[1]
+    given = F.one_hot(condition.domain.clamp(min=0), num_domains).to(estimate.weights)
+    weights = torch.where(known[:, None], given, estimate.weights)
+    return replace(condition, domain=None, weights=weights, unseen="")
 
 
 def divergence(own: Moments, running: Moments, eps: float) -> Tensor:

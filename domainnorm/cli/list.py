@@ -70,6 +70,7 @@ _KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "statistics": _registered("STATISTICS"),
     "modulations": _registered("MODULATIONS"),
     "perturbations": _registered("PERTURBATIONS"),
+    "encoders": _registered("ENCODERS"),
     "datasets": _registered("DATASETS"),
     "tasks": _registered("TASKS"),
 }

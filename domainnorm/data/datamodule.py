@@ -153,6 +153,21 @@ class DomainDataModule(LightningDataModule):
         """One loader for each domain, with labels, in the order of `test_domains`."""
         return [self._evaluation(domain, "test") for domain in self.test_domains]
 
+    def domain_dataloader(self, split: Split) -> DataLoader[Batch]:
+        """Images of every domain that the method may see, whole and not augmented, no class labels.
+
+        All ranks get all images, in order.
+        """
+        domains = [*self.labelled, *self.unlabelled]
+        view = DomainView(
+            self.dataset,
+            self._positions(domains, split),
+            domain_names=self.domain_names,
+            labelled=[],
+            pipelines=dict.fromkeys(domains, self.evaluation_pipeline),
+        )
+        return self._loader(view, batch_size=self.loading.eval_batch_size)
+
     def _evaluation(self, domain: str, split: Split) -> DataLoader[Batch]:
         view = self._view([domain], split, [domain])
         rank, world_size = self._rank()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import Evaluated
+from domainnorm.methods.conditions import Conditioned, DomainsTold, estimating, hide_domains
 from domainnorm.tasks import Task
 
 Batch = dict[str, Tensor]
@@ -62,8 +63,10 @@ class Method(LightningModule):
         self.task = task
         self.roles = roles
         self.norm_domain: str | None = None
+        self.condition: Conditioned = "id"
         self.eval_domains: Sequence[str] = ()
         self._stores: nn.ModuleList = nn.ModuleList()
+        self._told: nn.ModuleList = nn.ModuleList()
 
     @property
     def max_epochs(self) -> int | None:
@@ -119,10 +122,15 @@ class Method(LightningModule):
     def on_test_epoch_start(self) -> None:
         """Start collecting for every test domain."""
         self._open_stores()
+        count = len(self.eval_domains) if self.model.encoder is not None else 0
+        self._told = nn.ModuleList(DomainsTold() for _ in range(count)).to(self.device)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Collect predictions of one batch."""
+        """Collect predictions of one batch, and how well the encoder tells its domains."""
         self._collect(batch, dataloader_idx)
+        if self._told:
+            told: Any = self._told[dataloader_idx]
+            told.update(self.model.estimate(batch["image"]), batch["domain"])
 
     def predictions(self) -> dict[str, Evaluated]:
         """What the last validation or test collected, by domain."""
@@ -130,6 +138,11 @@ class Method(LightningModule):
         return {
             domain: store.compute() for domain, store in zip(self.eval_domains, stores, strict=True)
         }
+
+    def domains_told(self) -> dict[str, dict[str, float]]:
+        """Metrics of the encoder in the last test, by domain; empty without an encoder."""
+        told: Any = self._told
+        return {domain: one.compute() for domain, one in zip(self.eval_domains, told, strict=False)}
 
     def _open_stores(self) -> None:
         stores = [self.task.store() for _ in self.eval_domains]
@@ -140,7 +153,9 @@ class Method(LightningModule):
         if self.norm_domain is not None:
             row = self.model.domain_names.index(self.norm_domain)
             domain = torch.full_like(domain, row)
-        logits = self.task.predict(self.model, batch["image"], domain)
+        with estimating(self.model, self.condition):
+            hidden = hide_domains(self.model, domain, self.condition)
+            logits = self.task.predict(self.model, batch["image"], hidden)
         store: Any = self._stores[position]
         store.update(logits, batch["target"], batch["index"])
 

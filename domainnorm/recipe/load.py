@@ -12,11 +12,12 @@ from domainnorm.recipe.norm import read_norm
 from domainnorm.recipe.parts import read_parts
 from domainnorm.recipe.perturb import read_perturb
 from domainnorm.recipe.problems import Problems, spelled
-from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
+from domainnorm.recipe.registries import DATASETS, ENCODERS, METHODS, TASKS
 from domainnorm.recipe.rules import (
     check_augment,
     check_backbone,
     check_domains,
+    check_estimates,
     check_methods,
     check_size,
     check_task,
@@ -25,6 +26,7 @@ from domainnorm.recipe.rules import (
 )
 from domainnorm.recipe.schema import (
     BackboneConfig,
+    Conditioned,
     DataConfig,
     EvaluationConfig,
     Named,
@@ -43,6 +45,8 @@ KEYS = (
     "backbone",
     "norm",
     "perturb",
+    "encoder",
+    "condition",
     "data",
     "augment",
     "method",
@@ -97,12 +101,22 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     compare = _read_compare(tree, method, transfers, problems)
     check_methods(method, compare, transfers, problems)
     task = read_named(tree.get("task"), TASKS, "task", problems)
+    encoder = None
+    if tree.get("encoder") is not None:
+        encoder = read_named(tree["encoder"], ENCODERS, "encoder", problems)
+    usual: Unseen = "error" if encoder is None else "mixture"
+    condition = _read_value(tree, Parameter("condition", Conditioned, "id"), problems)
+    unseen = _read_value(tree, Parameter("unseen", Unseen, usual), problems)
+    if tree.get("encoder") is None:
+        check_estimates(condition, unseen, problems)
     check_task(task, dataset, problems)
     return {
         "task": task,
         "backbone": None if problems.among("backbone") else BackboneConfig(**backbone),
         "norm": read_norm(tree.get("norm"), problems),
         "perturb": read_perturb(tree.get("perturb"), problems),
+        "encoder": encoder,
+        "condition": condition,
         "data": DataConfig(**data),
         "dataset": dataset,
         "augment": check_augment(tree.get("augment"), transfers, problems),
@@ -110,7 +124,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
         "compare": compare,
         "trainer": TrainerConfig(**_fixed(tree, "trainer", TrainerConfig, problems)),
         "evaluation": EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems)),
-        "unseen": _read_value(tree, Parameter("unseen", Unseen, "error"), problems),
+        "unseen": unseen,
         "checkpoint": _read_value(tree, Parameter("checkpoint", str | None, None), problems),
         "seeds": read_seeds(tree.get("seed", 0), problems),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from domainnorm.registry import Registry
 
+ENCODERS = Registry("encoder", "domainnorm.encoders")
 METHODS = Registry("method", "domainnorm.methods")
 TASKS = Registry("task", "domainnorm.tasks")
 DATASETS = Registry("dataset", "domainnorm.data.datasets")

@@ -128,6 +128,14 @@ def check_task(task: Named | None, dataset: Named | None, problems: Problems) ->
         problems.add("task", f"{text} for {found}; change task or data.name")
 
 
+def check_estimates(condition: str, unseen: str, problems: Problems) -> None:
+    """Nothing is estimated where there is no encoder."""
+    for key, value in (("condition", condition), ("unseen", unseen)):
+        if value in ("estimate", "id_or_estimate", "mixture"):
+            text = f"'{value}' needs a domain encoder; add 'encoder: style', or leave the key out"
+            problems.add(key, text)
+
+
 def check_methods(
     method: Named | None,
     compare: Sequence[Named | None],

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
-Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch"]
+Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
+Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture"]
 Precision: TypeAlias = Literal[
     "16-mixed",
     "16-true",
@@ -148,6 +149,10 @@ class Recipe:
             ``{pattern: name or mapping}``.
         perturb: Perturbations of features with the place of each, for stages that train on
             source labels.
+        encoder: What estimates the domain of an image; None for nothing.
+        condition: What the norms get in tests: the domain itself, the most probable one by the
+            encoder's estimate, that only for domains whose images the encoder has not seen, or a
+            mixture of all.
         dataset: The dataset's part of the ``data`` section.
         compare: Further methods of the same run.
         augment: Domain name or ``default`` → list of steps.
@@ -161,6 +166,8 @@ class Recipe:
     backbone: BackboneConfig
     norm: Any
     perturb: list[Named]
+    encoder: Named | None
+    condition: Conditioned
     data: DataConfig
     dataset: Named
     augment: dict[str, Any]
@@ -186,6 +193,8 @@ class Recipe:
             "backbone": asdict(self.backbone),
             "norm": self.norm,
             "perturb": _one_or_all([_mapping(named) for named in self.perturb]) or None,
+            "encoder": None if self.encoder is None else _mapping(self.encoder),
+            "condition": self.condition,
             "data": {**_mapping(self.dataset), **asdict(self.data)},
             "augment": self.augment,
             "method": _mapping(self.method),

@@ -13,6 +13,7 @@ from domainnorm.errors import ConversionError, DataError, DomainNormError, unkno
 from domainnorm.methods import Method, domains_of
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
+from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.plan import Stage
 from domainnorm.tasks import Task
 
@@ -77,9 +78,10 @@ class Parts:
             stage.roles.all,
             pretrained=backbone.pretrained and not stored,
             weights=None if stored else backbone.weights,
-            unseen=self.recipe.unseen,
+            unseen="error" if self.recipe.encoder else self.recipe.unseen,
             **backbone.options,
         )
+        attach_encoder(self.recipe, model)
         if METHODS.load(stage.method.name).labelled in ("source", "all"):
             self._perturb(model)
         if self.recipe.trainer.channels_last:

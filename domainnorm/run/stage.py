@@ -24,6 +24,7 @@ from domainnorm.evaluation import Evaluated
 from domainnorm.methods import Method
 from domainnorm.recipe.registries import METHODS
 from domainnorm.report import Result, load_results, results_json
+from domainnorm.run.encoding import teach_encoder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.training import TRAINING, fit, make_trainer
@@ -62,6 +63,7 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     started = time.perf_counter()
     if not _is_given(parts, stage):
         fit(bench.trainer, bench.method, bench.data, parts.recipe)
+    teach_encoder(bench.method.model, bench.data, stage.seed)
     seconds = time.perf_counter() - started
     model, classes = bench.method.model, bench.data.class_names
     with _writing(place):
@@ -130,6 +132,7 @@ def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Evaluated
     """
     bench.method.eval_domains = bench.data.test_domains
     bench.method.norm_domain = norm_domain
+    bench.method.condition = bench.parts.recipe.condition if norm_domain is None else "id"
     bench.trainer.test(bench.method, datamodule=bench.data, verbose=False)
     return bench.method.predictions()
 
@@ -137,7 +140,7 @@ def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Evaluated
 def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> list[Result]:
     """Metrics and intervals of each domain."""
     evaluation, stage = bench.parts.recipe.evaluation, bench.stage
-    options = bench.method.task.metric_options(evaluation.bins)
+    options, told = bench.method.task.metric_options(evaluation.bins), bench.method.domains_told()
     return [
         Result(
             transfer=stage.transfer,
@@ -145,7 +148,7 @@ def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> li
             domain=domain,
             role="source" if domain in stage.roles.source else "target",
             seed=stage.seed,
-            metrics=one.metrics(**options),
+            metrics=one.metrics(**options) | told.get(domain, {}),
             intervals=one.intervals(
                 confidence=evaluation.confidence,
                 resamples=evaluation.resamples,

@@ -9,6 +9,7 @@ from domainnorm.backbones import DomainModel, ModelHeader, load_model, read_head
 from domainnorm.errors import CheckpointError
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import TASKS
+from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.folder import RECIPE, read_folder
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.tasks import Task
@@ -66,9 +67,10 @@ def stored_model(recipe: Recipe, place: Path) -> tuple[DomainModel, ModelHeader]
         recipe.backbone.name,
         recipe.norm,
         header.domain_names,
-        unseen=recipe.unseen,
+        unseen="error" if recipe.encoder else recipe.unseen,
         **recipe.backbone.options,
     )
+    attach_encoder(recipe, model)
     load_model(model, place / WEIGHTS)
     return model.eval(), header
 

@@ -1,0 +1,108 @@
+"""What all domain encoders share: an embedding, and the known domains as Gaussians in its space."""
+
+from __future__ import annotations
+
+import abc
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.encoders.gaussians import DomainGaussians
+from domainnorm.errors import ConditionError
+
+
+class Estimate(NamedTuple):
+    """What an encoder says of a batch.
+
+    Args:
+        embedding: (N, E).
+        weights: Soft weights over the known domains, (N, D); rows sum to one.
+        distance: Squared Mahalanobis distance to each domain, (N, D); infinite for domains that
+            the encoder has seen no image of.
+        is_known: Whether the nearest domain is near enough for an image of a known one, (N,).
+    """
+
+    embedding: Tensor
+    weights: Tensor
+    distance: Tensor
+    is_known: Tensor
+
+    @property
+    def domain(self) -> Tensor:
+        """Labels (N,) of the most probable domains."""
+        return self.weights.argmax(1)
+
+
+class DomainEncoder(nn.Module, abc.ABC):
+    """Estimates the domain of each image.
+
+    ``features`` turns images into vectors (N, F), which are standardized and go through a small
+    MLP to embeddings (N, E); the domains are `DomainGaussians` in that space. `fit_encoder` trains
+    it. Calls change nothing, in training mode either; gradients reach the image and the MLP.
+
+    Class constant ``learns_features``: whether ``features`` has weights that training changes; if
+    not, `fit_encoder` computes them once for each image.
+
+    Args:
+        num_domains: D.
+        num_features: F.
+        hidden: Width of the MLP.
+        embedding: E.
+
+    Shape:
+        ``location``, ``spread``: (F,), what standardizes features.
+    """
+
+    learns_features: bool = False
+    location: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, num_domains: int, num_features: int, *, hidden: int = 64, embedding: int = 16
+    ) -> None:
+        super().__init__()
+        self.register_buffer("location", torch.zeros(num_features))
+        self.register_buffer("spread", torch.ones(num_features))
+        self.mlp = nn.Sequential(
+            nn.Linear(num_features, hidden), nn.GELU(), nn.Linear(hidden, embedding)
+        )
+        self.gaussians = DomainGaussians(num_domains, embedding)
+
+    @property
+    def num_domains(self) -> int:
+        """D."""
+        return len(self.gaussians.mean)
+
+    @abc.abstractmethod
+    def features(self, image: Tensor) -> Tensor:
+        """Images (N, C, H, W), normalized as the backbone takes them -> (N, F)."""
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Features (N, F) -> embeddings (N, E)."""
+        embedding: Tensor = self.mlp((features - self.location) / self.spread)
+        return embedding
+
+    def forward(self, image: Tensor) -> Estimate:
+        """Estimate the domain of each image (N, C, H, W).
+
+        Raises:
+            ConditionError: It was not fitted.
+        """
+        if not torch.compiler.is_compiling() and not bool(self.gaussians.known.any()):
+            raise ConditionError(
+                "encoder: knows no domain yet; fit_encoder(encoder, training, held_out) first"
+            )
+        # In float32: the moments and distances of narrow types are worth nothing.
+        with torch.autocast(image.device.type, enabled=False):
+            embedding = self.embed(self.features(image.float()))
+            distance = self.gaussians(embedding)
+            weights = self.gaussians.weights(distance)
+        return Estimate(embedding, weights, distance, self.gaussians.is_known(distance))
+
+    @torch.no_grad()
+    def standardize(self, features: Tensor) -> None:
+        """Take note of the mean and spread of features (N, F)."""
+        self.location.copy_(features.mean(0))
+        spread = features.std(0) if len(features) > 1 else torch.ones_like(self.spread)
+        self.spread.copy_(spread.clamp(min=1e-4))  # a constant feature says nothing

@@ -1,0 +1,56 @@
+"""The domain from a small network of its own."""
+
+from __future__ import annotations
+
+import timm
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from domainnorm.encoders.base import DomainEncoder
+from domainnorm.registry import register
+
+
+@register
+class CNNEncoder(DomainEncoder):
+    """A small timm network over a reduced image, for domains that differ in more than style.
+
+    Trained from scratch, or from pretrained weights, on the domains of images; that takes minutes.
+
+    Args:
+        num_domains: D.
+        network: Not used.
+        in_chans: Channels of the images.
+        name: A timm architecture.
+        pretrained: Start from timm's pretrained weights.
+        size: Longer side of what it sees, pixels.
+        hidden: Width of the MLP.
+        embedding: Size of the embedding, E.
+    """
+
+    learns_features: bool = True
+
+    def __init__(
+        self,
+        num_domains: int,
+        network: nn.Module | None = None,
+        in_chans: int = 3,
+        *,
+        name: str = "test_resnet",
+        pretrained: bool = False,
+        size: int = 64,
+        hidden: int = 64,
+        embedding: int = 16,
+    ) -> None:
+        cnn = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_chans)
+        super().__init__(num_domains, cnn.num_features, hidden=hidden, embedding=embedding)
+        self.cnn = cnn
+        self.size = size
+
+    def features(self, image: Tensor) -> Tensor:
+        """Pooled features of images (N, C, H, W), (N, F)."""
+        longer = max(image.shape[-2:])
+        if longer > self.size:
+            height, width = (max(1, round(side * self.size / longer)) for side in image.shape[-2:])
+            image = F.interpolate(image, (height, width), mode="area")
+        features: Tensor = self.cnn(image)
+        return features

@@ -1,0 +1,147 @@
+"""Training of domain encoders, with labels of domains and without any of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from domainnorm.encoders.base import DomainEncoder
+from domainnorm.errors import ConditionError
+
+_BATCH = 256
+_STEPS = 400  # of the MLP where features are fixed
+
+
+class Batches(Protocol):
+    """Pairs of images (N, C, H, W) and domain labels (N,), as often as they are asked for."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def __len__(self) -> int: ...
+
+
+def fit_encoder(
+    encoder: DomainEncoder,
+    training: Batches,
+    held_out: Batches,
+    *,
+    seed: int = 0,
+    epochs: int = 10,
+    lr: float = 3e-3,
+    false_alarms: float = 0.01,
+) -> None:
+    """Teach an encoder the domains of images; no class label is looked at.
+
+    The MLP (and what lies before it, where that learns) minimizes the cross-entropy of a linear
+    classifier of domains, each counting equally, which is thrown away; then the Gaussians are
+    fitted to the embeddings of the training images, temperature and threshold to held-out ones.
+
+    Args:
+        encoder: Changed in place; left in evaluation mode, without gradients.
+        training: Images with the label of their domain; gone through several times.
+        held_out: Other images.
+        seed: Of batches and of the classifier.
+        epochs: Passes over the images where features are learned.
+        lr: Peak rate of AdamW.
+        false_alarms: See `DomainGaussians.calibrate`.
+
+    Raises:
+        ConditionError: No images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    features, domain = _all_features(encoder, training)
+    encoder.standardize(features)
+    if int(domain.min()) < int(domain.max()):
+        _train(encoder, training, features, domain, epochs, lr, generator)
+    if encoder.learns_features:
+        features, domain = _all_features(encoder, training)
+    with torch.no_grad():
+        encoder.gaussians.fit(encoder.embed(features), domain)
+        other, labels = _all_features(encoder, held_out)
+        encoder.gaussians.calibrate(encoder.embed(other), labels, false_alarms)
+
+
+@torch.no_grad()
+def extend_encoder(encoder: DomainEncoder, images: Batches) -> None:
+    """Let a fitted encoder know further domains by their images alone; nothing else changes.
+
+    Args:
+        encoder: Changed in place.
+        images: Only those of domains it does not know are taken.
+    """
+    features, domain = _all_features(encoder, images)
+    embedding, known = encoder.embed(features), encoder.gaussians.known.clone()
+    for label in sorted(set(domain.tolist())):
+        if not known[label]:
+            encoder.gaussians.add(embedding[domain == label], label)
+
+
+def _train(
+    encoder: DomainEncoder,
+    training: Batches,
+    features: Tensor,
+    domain: Tensor,
+    epochs: int,
+    lr: float,
+    generator: torch.Generator,
+) -> None:
+    size = len(encoder.gaussians.whitening)
+    classifier = nn.Linear(size, encoder.num_domains)
+    with torch.no_grad():
+        classifier.weight.normal_(std=size**-0.5, generator=generator)
+        classifier.bias.zero_()
+    classifier.to(features.device)
+    counts = torch.bincount(domain, minlength=encoder.num_domains).to(features)
+    share = torch.where(counts > 0, counts.sum() / counts.clamp(min=1), counts)
+    weight = share / share.sum() * (counts > 0).sum()
+    parameters = [*encoder.parameters(), *classifier.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-3)
+    if encoder.learns_features:
+        batches, total = _image_batches(encoder, training, epochs), epochs * len(training)
+    else:
+        batches, total = _feature_batches(encoder, features, domain, generator), _STEPS
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+    encoder.train().requires_grad_(True)
+    with torch.enable_grad():
+        for embedding, label in batches:
+            loss = F.cross_entropy(classifier(embedding), label, weight)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            rate.step()
+    encoder.eval().requires_grad_(False)
+
+
+def _feature_batches(
+    encoder: DomainEncoder, features: Tensor, domain: Tensor, generator: torch.Generator
+) -> Iterable[tuple[Tensor, Tensor]]:
+    for _ in range(_STEPS):
+        chosen = torch.randperm(len(features), generator=generator)[:_BATCH].to(features.device)
+        yield encoder.embed(features[chosen]), domain[chosen]
+
+
+def _image_batches(
+    encoder: DomainEncoder, training: Batches, epochs: int
+) -> Iterable[tuple[Tensor, Tensor]]:
+    device = encoder.location.device
+    for _ in range(epochs):
+        for image, label in training:
+            yield encoder.embed(encoder.features(image.to(device).float())), label.to(device)
+
+
+@torch.no_grad()
+def _all_features(encoder: DomainEncoder, images: Batches) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and domain labels (N,) of all images, in evaluation mode."""
+    encoder.eval()
+    device = encoder.location.device
+    found = [
+        (encoder.features(image.to(device).float()), label.to(device)) for image, label in images
+    ]
+    if not found:
+        raise ConditionError("encoder: no images to learn from; is a split empty?")
+    features, labels = zip(*found, strict=True)
+    return torch.cat(features), torch.cat(labels)

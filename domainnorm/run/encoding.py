@@ -1,0 +1,64 @@
+"""The domain encoder of a run: attached to every model, taught after every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from domainnorm.backbones import DomainModel
+from domainnorm.data import DomainDataModule
+from domainnorm.encoders import create_encoder, extend_encoder, fit_encoder
+from domainnorm.recipe import Recipe
+
+
+class _Images:
+    """Images of a loader with the labels of their domains, and nothing else of its batches."""
+
+    def __init__(self, loader: DataLoader[dict[str, Tensor]]) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self._loader:
+            yield batch["image"], batch["domain"]
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+def attach_encoder(recipe: Recipe, model: DomainModel) -> None:
+    """Give a model the encoder of its recipe, not fitted, and the policy for unseen domains."""
+    if recipe.encoder is None:
+        return
+    in_chans = int(recipe.backbone.options.get("in_chans", 3))
+    encoder = create_encoder(
+        recipe.encoder.name,
+        model.num_domains,
+        model.backbone,
+        in_chans,
+        **recipe.encoder.options,
+    )
+    model.attach_encoder(encoder, recipe.unseen)
+
+
+def teach_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None:
+    """Fit the encoder to the training images that a stage may see; no class label is read.
+
+    Where it knows domains whose images this stage may not see (adaptation without the source), it
+    stays as it is and learns the further ones by their images alone.
+
+    Args:
+        model: Changed in place.
+        data: Of the stage; held-out images come from its validation split.
+        seed: Of the stage.
+    """
+    if model.encoder is None:
+        return
+    seen = [model.domain_names.index(name) for name in (*data.labelled, *data.unlabelled)]
+    known = model.encoder.gaussians.known.nonzero().flatten().tolist()
+    training = _Images(data.domain_dataloader("train"))
+    if set(known) <= set(seen):
+        fit_encoder(model.encoder, training, _Images(data.domain_dataloader("val")), seed=seed)
+    else:
+        extend_encoder(model.encoder, training)

@@ -1,0 +1,121 @@
+"""What every encoder promises."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch.testing import assert_close
+
+from domainnorm.encoders import create_encoder, extend_encoder, fit_encoder, list_encoders
+from domainnorm.errors import ConditionError, DomainNormError, UnknownNameError
+from tests.encoders.pairs import images, pairs
+
+every_encoder = pytest.mark.parametrize("name", list_encoders())
+
+
+@pytest.fixture(scope="module", params=list_encoders())
+def fitted(request):
+    torch.manual_seed(0)
+    encoder = create_encoder(request.param, 3, timm.create_model("test_resnet").eval())
+    fit_encoder(encoder, pairs([0, 1]), pairs([0, 1]), epochs=4)
+    return encoder
+
+
+def test_known_domains_are_told_apart(fitted):
+    for domain in (0, 1):
+        assert (fitted(images(domain, 8)).domain == domain).all()
+
+
+def test_weights_sum_to_one_and_leave_out_domains_without_images(fitted):
+    estimate = fitted(images(1, 5))
+    assert estimate.embedding.shape[0] == 5
+    assert_close(estimate.weights.sum(1), torch.ones(5))
+    assert (estimate.weights[:, 2] == 0).all()
+
+
+def test_new_domain_is_learned_from_its_images_alone(fitted):
+    encoder = copy.deepcopy(fitted)
+    before = encoder(images(0, 4)).distance[:, :2]
+    extend_encoder(encoder, pairs([2]))
+    torch.manual_seed(0)
+    assert encoder.gaussians.count.tolist()[2] == 24
+    assert (encoder(images(2, 8)).domain == 2).all()
+    assert before.isfinite().all()
+
+
+def test_extending_touches_no_known_domain(fitted):
+    encoder, x = copy.deepcopy(fitted), images(0, 4)
+    before = encoder(x).distance[:, :2]
+    extend_encoder(encoder, pairs([0, 2]))
+    assert_close(encoder(x).distance[:, :2], before, rtol=0, atol=0)
+
+
+def test_images_of_a_batch_do_not_influence_each_other(fitted):
+    x = torch.cat([images(0, 3), images(1, 3)])
+    assert_close(fitted(x).distance[2:3], fitted(x[2:3]).distance, rtol=1e-3, atol=1e-2)
+
+
+def test_narrow_types_are_estimated_in_float32(fitted):
+    x = images(1, 4)
+    wanted = fitted(x.bfloat16().float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fitted(x.bfloat16())
+    assert found.weights.dtype == torch.float32
+    assert_close(found.distance, wanted.distance)
+
+
+def test_fitting_again_with_the_same_seed_gives_the_same(fitted):
+    encoder = create_encoder(type(fitted).__module__.rpartition(".")[2], 3)
+    again = copy.deepcopy(encoder)
+    training, held_out = pairs([0, 1]), pairs([0, 1])
+    for one in (encoder, again):
+        torch.manual_seed(5)
+        fit_encoder(one, training, held_out, seed=3, epochs=2)
+    for name, tensor in encoder.state_dict().items():
+        assert_close(tensor, again.state_dict()[name], rtol=0, atol=0, msg=name)
+
+
+@every_encoder
+def test_one_domain_can_be_known_alone(name):
+    encoder = create_encoder(name, 2)
+    fit_encoder(encoder, pairs([1]), pairs([1]), epochs=1)
+    assert (encoder(images(1, 4)).weights[:, 1] == 1).all()
+
+
+@every_encoder
+def test_encoder_that_was_not_fitted_says_so(name):
+    with pytest.raises(ConditionError, match="knows no domain yet; fit_encoder"):
+        create_encoder(name, 2)(images(0, 2))
+
+
+@every_encoder
+def test_no_images_are_refused(name):
+    with pytest.raises(ConditionError, match="no images to learn from"):
+        fit_encoder(create_encoder(name, 2), pairs([]), pairs([]))
+
+
+@every_encoder
+def test_unknown_option_is_answered_with_the_known(name):
+    with pytest.raises(DomainNormError, match=f"encoder '{name}': unknown option 'hiden': did you"):
+        create_encoder(name, 2, hiden=3)
+
+
+def test_unknown_encoder_is_answered_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean 'style'"):
+        create_encoder("styl", 2)
+
+
+def test_style_shares_the_convolution_of_the_backbone():
+    network = timm.create_model("test_resnet")
+    encoder = create_encoder("style", 2, network)
+    assert not any(name.startswith("_stem") for name in encoder.state_dict())
+    twin = copy.deepcopy(torch.nn.ModuleDict({"network": network, "encoder": encoder}))
+    convolution = next(m for m in twin["network"].modules() if isinstance(m, torch.nn.Conv2d))
+    assert twin["encoder"]._stem[0] is convolution
+
+
+def test_images_of_four_channels_have_a_style():
+    network = timm.create_model("test_resnet", in_chans=4)
+    encoder = create_encoder("style", 2, network, in_chans=4)
+    assert encoder.features(torch.rand(2, 4, 32, 32)).shape == (2, len(encoder.location))

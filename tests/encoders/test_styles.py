@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+import torch
+
+from domainnorm.encoders import style_features
+from tests.reference.encoders import style_of
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (3, 128, 192), (1, 64, 128)])
+def test_features_equal_the_reference(shape):
+    image = torch.randn(2, *shape, dtype=torch.float64).cumsum(-1) * 0.1
+    wanted = np.stack([style_of(one.numpy()) for one in image])
+    torch.testing.assert_close(style_features(image), torch.from_numpy(wanted))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 9), (1, 1, 2, 2), (3, 4, 300, 200)])
+def test_every_size_and_number_of_channels_works(shape):
+    channels = shape[1]
+    found = style_features(torch.rand(shape))
+    assert found.shape == (shape[0], 3 * channels + channels * (channels - 1) // 2 + 10)
+    assert found.isfinite().all()
+
+
+def test_constant_image_has_finite_features_and_gradients():
+    image = torch.zeros(1, 3, 32, 32, requires_grad=True)
+    style_features(image).sum().backward()
+    assert image.grad.isfinite().all()
+
+
+def test_images_do_not_influence_each_other():
+    image = torch.rand(4, 3, 40, 40)
+    torch.testing.assert_close(style_features(image)[1:2], style_features(image[1:2]))
+
+
+def test_what_is_mirrored_has_the_same_style():
+    image = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(
+        style_features(image.flip(-1)), style_features(image), rtol=1e-4, atol=1e-4
+    )
