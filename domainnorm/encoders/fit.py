@@ -113,6 +113,7 @@ def _train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             rate.step()
+    optimizer.zero_grad()
     encoder.eval().requires_grad_(False)
 
 

@@ -1,0 +1,82 @@
+"""Runs whose norms are conditioned on an estimate."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from domainnorm.errors import RecipeError
+from domainnorm.recipe import load_recipe
+from domainnorm.run.stored import load_stored
+from tests.run.tiny import TRANSFER, call, recipe, run
+
+WORDS = ("encoder=style", "data.image_size=48")
+
+
+def metrics(folder):
+    found = json.loads((folder / "metrics.json").read_text())
+    return {(one["method"], one["domain"]): one["metrics"] for one in found}
+
+
+@pytest.fixture(scope="module", params=["id", "mixture", "id_or_estimate"])
+def estimated(request, tmp_path_factory):
+    return run(
+        tmp_path_factory.mktemp("runs"), *WORDS, f"condition={request.param}", "compare=[adabn]"
+    )
+
+
+def test_encoder_knows_the_domains_whose_images_a_stage_has_seen(estimated):
+    found = metrics(estimated)
+    assert found["source_only", "clean"]["domain_accuracy"] == 1
+    assert found["source_only", "colour_cast"]["domain_accuracy"] == 0
+    assert found["source_only", "colour_cast"]["domain_known"] < 0.5
+    assert found["adabn", "colour_cast"]["domain_accuracy"] > 0.5
+
+
+def test_adaptation_without_the_source_keeps_what_the_encoder_knows_of_it(estimated):
+    stages = estimated / TRANSFER / "seed0"
+    before, after = (
+        load_file(stages / name / "model.safetensors") for name in ("source_only", "adabn")
+    )
+    for name in before:
+        if name.startswith("encoder.mlp") or name == "encoder.gaussians.whitening":
+            assert torch.equal(before[name], after[name]), name
+    assert torch.equal(before["encoder.gaussians.mean"][0], after["encoder.gaussians.mean"][0])
+    assert after["encoder.gaussians.count"].min() > 0
+
+
+def test_testing_again_gives_the_same_table(estimated, capsys):
+    assert call("test", str(estimated)) == 0
+    shown = capsys.readouterr().out
+    for values in metrics(estimated).values():
+        assert f"{values['balanced_accuracy']:.3f}" in shown
+
+
+def test_stored_model_works_on_images_alone(estimated):
+    stored = load_stored(estimated / TRANSFER / "seed0" / "adabn")
+    assert stored.model.unseen == "mixture"
+    assert stored.model(torch.rand(2, 3, 48, 48)).isfinite().all()
+
+
+def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_path):
+    asked = recipe("encoder={name: style, embedding: 8}", "condition=estimate")
+    (tmp_path / "recipe.yaml").write_text(asked.to_yaml())
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == asked
+    assert asked.encoder.options == {"hidden": 64, "embedding": 8}
+    assert asked.unseen == "mixture"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["condition=estimate"], "condition: 'estimate' needs a domain encoder; add 'encoder: sty"),
+        (["unseen=mixture"], "unseen: 'mixture' needs a domain encoder"),
+        (["encoder=styel"], "encoder: unknown encoder 'styel': did you mean 'style'"),
+        (["encoder={name: style, embeding: 3}"], "encoder.embeding: unknown key 'embeding': did"),
+        (["encoder=style", "condition=maybe"], "condition: got 'maybe', expected 'id' or"),
+    ],
+)
+def test_mistakes_are_named(words, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe(*words)
