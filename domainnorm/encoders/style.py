@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainnorm.encoders.base import DomainEncoder
-from domainnorm.encoders.styles import map_moments, style_features
+from domainnorm.encoders.styles import map_moments, shrunk, style_features
 from domainnorm.registry import register
-
-_HALVED_FROM = 64  # pixels
 
 
 @register
@@ -51,12 +48,11 @@ class StyleEncoder(DomainEncoder):
 
     def features(self, image: Tensor) -> Tensor:
         """Style of images (N, C, H, W), (N, F)."""
-        found, stem = style_features(image), self._stem[0]
+        small, stem = shrunk(image), self._stem[0]
+        found = style_features(image, small)
         if stem is None:
             return found
-        if min(image.shape[-2:]) >= _HALVED_FROM:  # a quarter of the cost
-            image = F.avg_pool2d(image, 2)
-        maps = stem(image.to(stem.weight.dtype)).float()
+        maps = stem(small.to(stem.weight.dtype)).float()
         return torch.cat([found, map_moments(maps)], 1)
 
 
