@@ -1,0 +1,112 @@
+"""How well the style encoder tells domains apart: ``python -m tests.benchmarks.encoders``.
+
+Fitted to the training images of each dataset (at most 300 per domain), calibrated on the validation
+split, tested on the test split (at most 200). Then once more for each domain without it: *noticed*
+is the share of its test images that are then found to be of no known domain, *false alarms* that of
+the known ones. The seed draws the images. ``DOMAINNORM_DATA`` and ``DOMAINNORM_WEIGHTS`` name the
+folders of images and of weights. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from domainnorm.backbones import create_model
+from domainnorm.data import DomainDataset
+from domainnorm.data.dataset import Split
+from domainnorm.data.datasets import Folder, FolderMasks
+from domainnorm.encoders import DomainEncoder, create_encoder, fit_encoder
+from domainnorm.evaluation import seed_spread
+from tests.benchmarks.images import draw, preprocessing_of
+from tests.benchmarks.table import render
+from tests.benchmarks.timer import prepare
+
+BACKBONE, SEEDS = "tf_efficientnet_lite0", (0, 1, 2)
+NUMBERS: dict[Split, int] = {"train": 300, "val": 100, "test": 200}
+SIZES = {"wbc/cls": 96, "camvid": 144, "digits": 32, "pacs": 96}
+HEAD = ("", "told right", "noticed when left out", "false alarms without it")
+Images = Mapping[str, Tensor]
+
+
+class Labelled:
+    """Images of some domains with the label of each."""
+
+    def __init__(self, images: Images, chosen: Sequence[str]) -> None:
+        rows = list(images)
+        self._batches = [
+            (images[name], torch.full((len(images[name]),), rows.index(name))) for name in chosen
+        ]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def drawn(dataset: DomainDataset, size: int, seed: int) -> dict[Split, Images]:
+    like = preprocessing_of(create_model(BACKBONE, 0), size)
+    found: dict[Split, Images] = {}
+    for split, number in NUMBERS.items():
+        found[split] = {
+            name: draw(dataset, name, split, number=number, seed=seed, like=like).image
+            for name in dataset.domain_names
+        }
+    return found
+
+
+def fitted(images: Mapping[Split, Images], chosen: Sequence[str], seed: int) -> DomainEncoder:
+    network = create_model(BACKBONE, 0, pretrained=True).backbone
+    encoder = create_encoder("style", len(images["train"]), network)
+    training, held_out = (Labelled(images[split], chosen) for split in ("train", "val"))
+    fit_encoder(encoder, training, held_out, seed=seed)
+    return encoder
+
+
+@torch.no_grad()
+def measure(images: Mapping[Split, Images], seed: int) -> dict[str, tuple[float, ...]]:
+    """Domain -> share told right, share noticed when left out, false alarms without it."""
+    names = list(images["test"])
+    encoder = fitted(images, names, seed)
+    right = {
+        name: float((encoder(images["test"][name]).domain == row).float().mean())
+        for row, name in enumerate(names)
+    }
+    found = {}
+    for left_out in names:
+        others = [name for name in names if name != left_out]
+        encoder = fitted(images, others, seed)
+        unknown = [
+            float((~encoder(images["test"][name]).is_known).float().mean())
+            for name in (left_out, *others)
+        ]
+        found[left_out] = (right[left_out], unknown[0], sum(unknown[1:]) / len(others))
+    return found
+
+
+def rows_of(root: str) -> Iterator[tuple[str, ...]]:
+    size, masks = SIZES[root], root == "camvid"
+    dataset = FolderMasks(root=root, groups="sequences") if masks else Folder(root=root)
+    runs = [measure(drawn(dataset, size, seed), seed) for seed in SEEDS]
+    names = list(runs[0])
+    means = [tuple(sum(run[n][k] for n in names) / len(names) for k in range(3)) for run in runs]
+    yield (f"{root}, {size} px, {len(names)} domains", *map(spread, zip(*means, strict=True)))
+    for name in names:
+        yield (f"– {name}", *map(spread, zip(*(run[name] for run in runs), strict=True)))
+
+
+def spread(values: Sequence[float]) -> str:
+    one = seed_spread(list(values))
+    return f"{one.mean:.2f} ± {one.std:.2f}"
+
+
+def main() -> None:
+    prepare()
+    print(render(HEAD, [row for root in SIZES for row in rows_of(root)], markdown=True))
+
+
+if __name__ == "__main__":
+    main()
