@@ -159,6 +159,24 @@ def test_evaluation_does_not_augment(make, scans, preprocessing):
     assert_close(batch["image"][0], preprocessing(scans.image(int(batch["index"][0]))))
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_images_for_the_domains_alone_hold_no_label(make, scans, split):
+    loader = make().domain_dataloader(split)
+    batches = list(loader)
+    assert all((batch["target"] == -1).all() for batch in batches)
+    assert all(record.target == -1 for record in loader.dataset.dataset.records)
+    index = torch.cat([batch["index"] for batch in batches])
+    found = [scans.records[position] for position in index.tolist()]
+    wanted = [r for r in scans.records if r.split == split and r.domain in ("clean", "textured")]
+    assert found == wanted
+
+
+def test_images_for_the_domains_alone_are_not_augmented(make, scans, preprocessing):
+    batch = next(iter(make().domain_dataloader("train")))
+    first = scans.image(int(batch["index"][0]))
+    assert_close(batch["image"][0], preprocessing(first))
+
+
 def test_domain_has_its_own_pipeline(make, scans, preprocessing):
     module = make(augment={"default": [{"name": "InvertImg", "p": 1.0}], "textured": []})
     batch = next(iter(module.train_dataloader()))
