@@ -12,6 +12,8 @@ from .create import create_model as create_model
 from .create import create_network as create_network
 from .create import data_config as data_config
 from .create import example_image as example_image
+from .differences import LayerDifference as LayerDifference
+from .differences import layer_differences as layer_differences
 from .domains import add_domain as add_domain
 from .domains import interpolate_domains as interpolate_domains
 from .domains import remove_domain as remove_domain

@@ -6,8 +6,10 @@ from .contact_sheet import save_contact_sheet as save_contact_sheet
 from .convergence import epochs_to as epochs_to
 from .convergence import save_convergence as save_convergence
 from .curves import save_curves as save_curves
+from .embeddings import save_embeddings as save_embeddings
 from .heatmap import save_heatmap as save_heatmap
 from .heatmap import save_heatmaps as save_heatmaps
+from .layers import save_layer_differences as save_layer_differences
 from .overlays import Overlay as Overlay
 from .overlays import save_overlays as save_overlays
 from .results import Result as Result

@@ -12,6 +12,7 @@ from domainnorm.report import (
     save_curves,
     save_results_bars,
 )
+from domainnorm.run.explain import save_explanations
 from domainnorm.run.overlays import save_run_overlays
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
@@ -20,9 +21,9 @@ _IMAGES = 8
 
 
 def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
-    """Draw images of each domain, results, learning curves, confusions and masks into ``figures/``.
+    """Draw images of each domain, results, curves, confusions, masks, layers and embeddings.
 
-    Curves, confusions and masks are those of the first seed.
+    All but the results are those of the first seed.
 
     Args:
         parts: The run's recipe and dataset.
@@ -45,6 +46,7 @@ def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
             save_curves(place / "log.csv", figures / f"curves_{name}.png")
         if stage.method.name == parts.recipe.method.name:
             _save_predictions(parts, stage, folder, name)
+            save_explanations(parts, stage, folder, name)
 
 
 def save_domains(parts: Parts, path: Path) -> None:

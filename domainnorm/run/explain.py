@@ -1,0 +1,63 @@
+"""Figures about domains: where the encoder puts them, and which layers treat them differently."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import torch
+
+from domainnorm.backbones import DomainModel, layer_differences
+from domainnorm.report import save_embeddings, save_layer_differences
+from domainnorm.run.parts import Parts
+from domainnorm.run.plan import Stage
+from domainnorm.run.stage import Bench, set_up
+
+_IMAGES, _PAIRS = 200, 6
+
+
+def save_explanations(parts: Parts, stage: Stage, folder: Path, name: str) -> None:
+    """Draw ``layers_<name>.png`` and, with an encoder, ``embeddings_<name>.png``.
+
+    Args:
+        parts: The run's recipe and dataset.
+        stage: A finished one.
+        folder: Run folder.
+        name: End of the files' names.
+    """
+    bench = set_up(parts, stage, folder, finished=True)
+    model, title = bench.method.model.eval(), f"{parts.recipe.name}: {stage.transfer}"
+    figures = folder / "figures"
+    if any(True for _ in model.domain_rows()) and model.num_domains > 1:
+        _save_layers(model, figures / f"layers_{name}.png", title)
+    if model.encoder is not None:
+        _save_embeddings(bench, figures / f"embeddings_{name}.png", title)
+
+
+def _save_layers(model: DomainModel, path: Path, title: str) -> None:
+    pairs = list(combinations(model.domain_names, 2))[:_PAIRS]
+    found = {f"{one} – {other}": layer_differences(model, one, other) for one, other in pairs}
+    kinds = {"moments": "divergence", "scale": "scale", "shift": "shift"}
+    curves = {
+        label: {pair: [getattr(layer, kind) for layer in layers] for pair, layers in found.items()}
+        for kind, label in kinds.items()
+    }
+    paths = [layer.path for layer in next(iter(found.values()))]
+    save_layer_differences(curves, paths, path, title)
+
+
+@torch.inference_mode()
+def _save_embeddings(bench: Bench, path: Path, title: str) -> None:
+    model, data = bench.method.model, bench.data
+    assert model.encoder is not None
+    points = {}
+    for domain, loader in zip(data.test_domains, data.test_dataloader(), strict=True):
+        found: list[torch.Tensor] = []
+        for batch in loader:
+            # White, so that distances in the figure are those that decide.
+            embedding = model.estimate(batch["image"]).embedding
+            found.append(embedding @ model.encoder.gaussians.whitening.T)
+            if sum(map(len, found)) >= _IMAGES:
+                break
+        points[domain] = torch.cat(found)[:_IMAGES].numpy()
+    save_embeddings(points, path, title)
