@@ -33,6 +33,20 @@ class Runs(NamedTuple):
     inverse: Tensor | None = None
 
 
+class Turns(NamedTuple):
+    """Groups that are all present in equal parts, and how they take turns (0, 1, …, K-1, 0, 1, …).
+
+    Args:
+        num_groups: K.
+        order: Samples in that order, (N,) int64; None where they are in it.
+        inverse: The way back, likewise.
+    """
+
+    num_groups: int
+    order: Tensor | None = None
+    inverse: Tensor | None = None
+
+
 class Counts(NamedTuple):
     """What follows from the number of values per channel in each group, (K, 1) each.
 
@@ -67,6 +81,7 @@ class Partition:
         size: Samples of each group, (K, 1) float.
         runs: Where labels may be read without a synchronization; None elsewhere.
         membership: (K, N) float64, 1 where the sample is in the group; None: each is its own.
+        turns: Where the parts are equal and labels may be read, as for ``runs``; else None.
     """
 
     group: Tensor | None
@@ -74,6 +89,7 @@ class Partition:
     size: Tensor
     runs: Runs | None = None
     membership: Tensor | None = None
+    turns: Turns | None = None
     _counts: dict[int, Counts] = field(default_factory=dict, repr=False, compare=False)
 
     def gather(self, *per_group: Tensor) -> tuple[Tensor, ...]:
@@ -104,7 +120,10 @@ def partition(group: Tensor, num_groups: int) -> Partition:
     size = member.sum(1, keepdim=True).float()
     # float64 is not there on Apple's GPUs.
     membership = None if group.device.type == "mps" else member.double()
-    return Partition(group, num_groups, size, _find_runs(group, num_groups), membership)
+    runs = _find_runs(group, num_groups)
+    return Partition(
+        group, num_groups, size, runs, membership, _find_turns(group, num_groups, runs)
+    )
 
 
 def by_domain(condition: Condition, domain: Tensor, num_domains: int) -> Partition:
@@ -137,3 +156,13 @@ def _find_runs(group: Tensor, num_groups: int) -> Runs | None:
     seen = torch.zeros(num_groups, dtype=torch.long).index_fill_(0, labels, 1)
     found = lengths.tolist()
     return Runs(found, labels.tolist(), labels, min(found), seen, order, inverse)
+
+
+def _find_turns(group: Tensor, num_groups: int, runs: Runs | None) -> Turns | None:
+    if runs is None or num_groups < 2 or runs.lengths != [runs.shortest] * num_groups:
+        return None
+    turn = torch.arange(num_groups, device=group.device)
+    if torch.equal(group.view(-1, num_groups), turn.expand(runs.shortest, -1)):
+        return Turns(num_groups)
+    order = group.argsort(stable=True).view(num_groups, -1).T.reshape(-1)
+    return Turns(num_groups, order, order.argsort())

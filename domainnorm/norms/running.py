@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,16 +18,20 @@ from domainnorm.norms.layout import (
     spread,
     way_of,
 )
-from domainnorm.norms.partition import Counts, Partition, Runs, counts
+from domainnorm.norms.partition import Counts, Partition, Runs, Turns, counts
 from domainnorm.norms.pooled import Pool, pooled_norm
 from domainnorm.norms.ranks import several_ranks
 from domainnorm.norms.runs import Tracked, normalize_runs
+from domainnorm.norms.turns import normalize_turns
 
 # What torch's batch norm kernel takes beside float32 or float64 scales on the CPU.
 _NATIVE = (torch.float32, torch.float64, torch.bfloat16)
 # Below so many values, calling torch's kernel for each group is faster than arithmetic on rows.
 _RUNS_BELOW, _RUNS_BELOW_CHANNELS_LAST = 200_000, 2_000_000
-# The same where the batch has to be sorted for it.
+# Below so many, calling it once for all groups that take turns is faster than either; and the same
+# where they have to be made to.
+_TURNS_BELOW, _TURNS_BELOW_ARRANGED = 300_000, 150_000
+# As for runs, where the batch has to be sorted for it.
 _SORT_BELOW = 100_000
 
 
@@ -102,8 +108,9 @@ class RunningMoments(Statistics):
     ) -> Tensor:
         """Training: normalize with the moments of each group, and track them.
 
-        The one place that chooses the way: torch's batch norm on runs for batches of one group,
-        sorted channels_last batches and small maps; arithmetic on rows for other maps; arithmetic
+        The one place that chooses the way: torch's batch norm on all of a batch of one group, on
+        all groups at once for small maps in equal parts, on runs for sorted channels_last batches
+        and other small maps; arithmetic on rows for other maps; arithmetic
         on samples where each has a pair of its own, and under a compiler.
 
         Args:
@@ -118,8 +125,10 @@ class RunningMoments(Statistics):
             if len(runs.labels) == 1:
                 pair = scale[runs.labels[0]], shift[runs.labels[0]]
                 return self._normalize_single(x, *pair, groups.runs)
+            if rows is groups and self._prefers_turns(x, groups.turns):
+                return self._normalize_parts(normalize_turns, x, scale, shift, groups)
             if rows is groups and self._prefers_runs(x, runs):
-                return self._normalize_runs(x, scale, shift, groups)
+                return self._normalize_parts(normalize_runs, x, scale, shift, groups)
         if rows is not None and self._by_rows(x, rows):
             grouping = Grouping(rows, groups, self.synchronizes)
             grouped = grouped_norm(x, scale, shift, grouping, self.eps)
@@ -139,6 +148,13 @@ class RunningMoments(Statistics):
         if self.stride > 1 or self.momentum is None or x.dtype not in _NATIVE or self.synchronizes:
             return False
         return runs.shortest * _pixels(x) > 1  # a group of one value has no variance
+
+    def _prefers_turns(self, x: Tensor, turns: Turns | None) -> bool:
+        if turns is None or not x.is_contiguous():
+            return False
+        if self.running_mean.dtype != accumulate_dtype(x):
+            return False
+        return x.numel() < (_TURNS_BELOW if turns.order is None else _TURNS_BELOW_ARRANGED)
 
     def _prefers_runs(self, x: Tensor, runs: Runs) -> bool:
         if self.running_mean.dtype != accumulate_dtype(x):  # what the kernel takes with its out=
@@ -162,12 +178,20 @@ class RunningMoments(Statistics):
         cudnn = torch.backends.cudnn.enabled
         return torch.batch_norm(x, scale, shift, mean, var, True, self.momentum, self.eps, cudnn)
 
-    def _normalize_runs(self, x: Tensor, scale: Tensor, shift: Tensor, groups: Partition) -> Tensor:
+    def _normalize_parts(
+        self,
+        normalize: Callable[[Tensor, Tensor, Tensor, Partition, Tracked], Tensor],
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        groups: Partition,
+    ) -> Tensor:
+        """Torch's batch norm on each part of the batch, by one of the two ways."""
         assert groups.runs is not None
         assert self.momentum is not None
         dtype = accumulate_dtype(x)
         tracked = Tracked(self.running_mean, self.running_var, self.momentum, self.eps)
-        output = normalize_runs(x, scale.to(dtype), shift.to(dtype), groups, tracked)
+        output = normalize(x, scale.to(dtype), shift.to(dtype), groups, tracked)
         self.num_batches_tracked.add_(groups.runs.seen)
         return output
 
