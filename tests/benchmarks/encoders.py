@@ -9,6 +9,8 @@ folders of images and of weights. Prints Markdown.
 
 from __future__ import annotations
 
+import argparse
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -22,11 +24,18 @@ from domainnorm.encoders import DomainEncoder, create_encoder, fit_encoder
 from domainnorm.evaluation import seed_spread
 from tests.benchmarks.images import draw, preprocessing_of
 from tests.benchmarks.table import render
-from tests.benchmarks.timer import prepare
+from tests.benchmarks.timer import interleaved, prepare, ratio
 
 BACKBONE, SEEDS = "tf_efficientnet_lite0", (0, 1, 2)
 NUMBERS: dict[Split, int] = {"train": 300, "val": 100, "test": 200}
 SIZES = {"wbc/cls": 96, "camvid": 144, "digits": 32, "pacs": 96}
+COSTS = (
+    ("tf_efficientnet_lite0", 224, 8),
+    ("tf_efficientnet_lite0", 224, 1),
+    ("resnet50", 224, 4),
+    ("tf_efficientnet_lite0", 96, 8),
+    ("resnet10t", 32, 64),
+)
 HEAD = ("", "told right", "noticed when left out", "false alarms without it")
 Images = Mapping[str, Tensor]
 
@@ -103,8 +112,35 @@ def spread(values: Sequence[float]) -> str:
     return f"{one.mean:.2f} ± {one.std:.2f}"
 
 
+def cost_of(name: str, size: int, number: int) -> tuple[str, ...]:
+    """Time of the encoder beside the forward pass of a network."""
+    model = create_model(name, norm="dsbn", domains=["a", "b", "c", "d"]).eval()
+    encoder = create_encoder("style", 4, model.backbone)
+    encoder.gaussians.count.fill_(1)
+    image, domain = torch.rand(number, 3, size, size), torch.zeros(number, dtype=torch.long)
+    with torch.inference_mode():
+        times = interleaved(
+            {"encoder": lambda: encoder(image), "network": lambda: model(image, domain)}, 2.0
+        )
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    return (
+        f"{name}, {number} × {size} px",
+        f"{ratio(times, 'encoder', 'network'):.1%}",
+        f"{statistics.median(times['encoder']) / number * 1e3:.2f} ms",
+        f"{parameters:,}",
+    )
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.encoders", description=__doc__
+    )
+    parser.add_argument("--cost", action="store_true", help="time per image instead of accuracy")
     prepare()
+    if parser.parse_args().cost:
+        head = ("network, batch", "of its forward pass", "per image", "parameters")
+        print(render(head, [cost_of(*case) for case in COSTS], markdown=True))
+        return
     print(render(HEAD, [row for root in SIZES for row in rows_of(root)], markdown=True))
 
 
