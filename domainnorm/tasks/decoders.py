@@ -21,7 +21,7 @@ from domainnorm.backbones import (
 from domainnorm.errors import ConversionError, unknown
 
 # Of UPerNet's decoder: layer norm over the channels of maps, like timm's class of that name.
-register_norm_class(LayerNorm2d, "layer", axes=2)
+register_norm_class(LayerNorm2d, "layer", axes=2, to_channels_last=True)
 
 _HALVINGS = 5  # a Unet doubles the size of its maps five times
 _NARROWEST = 16  # fewer channels at full size than classes would be a bottleneck before the output

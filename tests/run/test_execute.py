@@ -154,7 +154,7 @@ def test_finished_run_is_tested_without_its_pretrained_weights(tmp_path, capsys)
     file = tmp_path / "weights.safetensors"
     save_file(timm.create_model("test_resnet").state_dict(), file)
     folder = run(tmp_path, f"backbone.weights={file}", "method=adabn", "compare=[]")
-    weights.unlink()
+    file.unlink()
     assert call("test", str(folder)) == 0
     assert "adabn" in capsys.readouterr().out
 
