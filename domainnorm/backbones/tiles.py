@@ -80,7 +80,7 @@ def tiled_inference(
                 own = model.nearest_domains(small, own)
             given: dict[str, Any] = {"domain": own}
             if model.unseen in ESTIMATED:
-                given = dict(model.resolve_domain(image[n : n + 1], own))
+                given = model.resolve_domain(image[n : n + 1], own)
             if ThumbnailStatistics in kinds:
                 recorded = model.record_moments(small, own)
             for places in _batches(rows, columns, batch_size):

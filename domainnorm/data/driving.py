@@ -6,7 +6,7 @@ import abc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,23 +148,12 @@ class RenderedDataset(DrivingDataset):
     def __init__(
         self,
         *,
-        root: str,
-        domains: list[str] | None = None,
-        classes: Literal[
-            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
-        ] = "cityscapes19",
         test_fraction: float = 0.05,
         val_fraction: float = 0.05,
-        split_seed: int = 0,
+        **options: Any,
     ) -> None:
         self.test_fraction = test_fraction
-        super().__init__(
-            root=root,
-            domains=domains,
-            classes=classes,
-            val_fraction=val_fraction,
-            split_seed=split_seed,
-        )
+        super().__init__(val_fraction=val_fraction, **options)
 
     def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
         """Draw test images, and images for validation from the others, whole groups at a time.

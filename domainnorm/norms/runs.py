@@ -58,7 +58,7 @@ class _RunsNorm(torch.autograd.Function):
     ) -> Tensor:
         runs = groups.runs
         assert runs is not None
-        part = _arranged(x, runs.order)
+        part = arranged(x, runs.order)
         output = torch.empty_like(part)
         moments = torch.empty(2, len(runs.labels), scale.shape[1], dtype=scale.dtype)
         for row, run, written, mean, rstd in zip(
@@ -77,7 +77,7 @@ class _RunsNorm(torch.autograd.Function):
             )
         ctx.save_for_backward(x, scale, shift, moments)
         ctx.groups, ctx.eps = groups, tracked.eps
-        return _arranged(output, runs.inverse)
+        return arranged(output, runs.inverse)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -89,7 +89,7 @@ class _RunsNorm(torch.autograd.Function):
             found = gradients_of_rows(gradients[0], given, groups, Pool(groups), ctx.eps)
             return (*found, None, None)
         assert runs is not None
-        grad, part = _arranged(like(gradients[0], x), runs.order), _arranged(x, runs.order)
+        grad, part = arranged(like(gradients[0], x), runs.order), arranged(x, runs.order)
         # Not the variant with out=: it computes the same and copies it.
         backward = torch.ops.aten.native_batch_norm_backward.default
         fixed = (True, ctx.eps, [True, True, True])
@@ -101,7 +101,7 @@ class _RunsNorm(torch.autograd.Function):
         ]
         dx, dscale, dshift = zip(*found, strict=True)
         return (
-            _arranged(torch.cat(dx), runs.inverse),
+            arranged(torch.cat(dx), runs.inverse),
             _table(dscale, runs, scale),
             _table(dshift, runs, shift),
             None,
@@ -121,13 +121,13 @@ def _table(rows: Sequence[Tensor], runs: Runs, like_table: Tensor) -> Tensor:
     return torch.zeros_like(like_table).index_copy_(0, runs.rows, found)
 
 
-def _arranged(x: Tensor, order: Tensor | None) -> Tensor:
+def arranged(x: Tensor, order: Tensor | None) -> Tensor:
     """Samples in another order, in x's memory layout."""
     if order is None:
         return x
     if not is_channels_last(x):
         return x.index_select(0, order)
     # Not a view of what is selected: activations change outputs of a Function in place.
-    arranged = torch.empty_like(x)
-    torch.index_select(x.movedim(1, -1), 0, order, out=arranged.movedim(1, -1))
-    return arranged
+    moved = torch.empty_like(x)
+    torch.index_select(x.movedim(1, -1), 0, order, out=moved.movedim(1, -1))
+    return moved

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from domainnorm.norms.partition import Partition, Turns
 from domainnorm.norms.pooled import Pool, gradients_of_rows
-from domainnorm.norms.runs import Tracked
+from domainnorm.norms.runs import Tracked, arranged
 
 
 def normalize_turns(
@@ -43,7 +43,7 @@ class _TurnsNorm(torch.autograd.Function):
     ) -> Tensor:
         turns = groups.turns
         assert turns is not None
-        part = _arranged(x, turns.order)
+        part = arranged(x, turns.order)
         output = torch.empty_like(part)
         moments = torch.empty(2, scale.numel(), dtype=scale.dtype)
         torch.native_batch_norm(
@@ -59,7 +59,7 @@ class _TurnsNorm(torch.autograd.Function):
         )
         ctx.save_for_backward(x, scale, shift, moments)
         ctx.groups, ctx.eps = groups, tracked.eps
-        return _arranged(output, turns.inverse)
+        return arranged(output, turns.inverse)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -71,11 +71,11 @@ class _TurnsNorm(torch.autograd.Function):
             found = gradients_of_rows(gradients[0], given, groups, Pool(groups), ctx.eps)
             return (*found, None, None)
         assert turns is not None
-        grad = _arranged(gradients[0].contiguous(), turns.order)
+        grad = arranged(gradients[0].contiguous(), turns.order)
         # Not the variant with out=: it computes the same and copies it.
         dx, dscale, dshift = torch.ops.aten.native_batch_norm_backward.default(
             _wide(grad, turns),
-            _wide(_arranged(x, turns.order), turns),
+            _wide(arranged(x, turns.order), turns),
             scale.reshape(-1),
             None,
             None,
@@ -85,14 +85,10 @@ class _TurnsNorm(torch.autograd.Function):
             ctx.eps,
             [True, True, True],
         )
-        dx = _arranged(dx.view(x.shape), turns.inverse)
+        dx = arranged(dx.view(x.shape), turns.inverse)
         return dx, dscale.view(scale.shape), dshift.view(scale.shape), None, None
 
 
 def _wide(x: Tensor, turns: Turns) -> Tensor:
     """(N, C, *) -> (N / K, K·C, L), a view."""
     return x.view(x.shape[0] // turns.num_groups, turns.num_groups * x.shape[1], -1)
-
-
-def _arranged(x: Tensor, order: Tensor | None) -> Tensor:
-    return x if order is None else x.index_select(0, order)

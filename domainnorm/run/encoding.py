@@ -28,8 +28,9 @@ class _Images:
 
 
 def attach_encoder(recipe: Recipe, model: DomainModel) -> None:
-    """Give a model the encoder of its recipe, not fitted, and the policy for unseen domains."""
+    """Give a model its recipe's policy for unseen domains, and the encoder, not fitted, if any."""
     if recipe.encoder is None:
+        model.unseen = recipe.unseen
         return
     in_chans = int(recipe.backbone.options.get("in_chans", 3))
     encoder = create_encoder(

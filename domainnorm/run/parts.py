@@ -78,7 +78,6 @@ class Parts:
             stage.roles.all,
             pretrained=backbone.pretrained and not stored,
             weights=None if stored else backbone.weights,
-            unseen="error" if self.recipe.encoder else self.recipe.unseen,
             **backbone.options,
         )
         attach_encoder(self.recipe, model)

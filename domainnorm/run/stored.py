@@ -67,7 +67,6 @@ def stored_model(recipe: Recipe, place: Path) -> tuple[DomainModel, ModelHeader]
         recipe.backbone.name,
         recipe.norm,
         header.domain_names,
-        unseen="error" if recipe.encoder else recipe.unseen,
         **recipe.backbone.options,
     )
     attach_encoder(recipe, model)

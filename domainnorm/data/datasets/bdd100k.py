@@ -70,25 +70,10 @@ class BDD100K(DrivingDataset):
     mask_files = "labels/sem_seg/masks/*/*.png"
 
     def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        classes: Literal[
-            "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
-        ] = "cityscapes19",
-        by: Literal["timeofday", "weather"] = "timeofday",
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
+        self, *, by: Literal["timeofday", "weather"] = "timeofday", **options: Any
     ) -> None:
         self.by = by
-        super().__init__(
-            root=root,
-            domains=domains,
-            classes=classes,
-            val_fraction=val_fraction,
-            split_seed=split_seed,
-        )
+        super().__init__(**options)
 
     def scan(self) -> list[Record]:
         """Records of all images, with what is known of their time and weather.
