@@ -14,7 +14,7 @@ LEVELS = {
     "labels": 1, "norms": 1, "losses": 1, "perturbations": 1, "encoders": 1,
     "backbones": 2, "data": 2, "evaluation": 2,
     "tasks": 3,
-    "methods": 4,
+    "methods": 4, "streams": 4,
     "recipe": 5,
     "report": 6,
     "run": 7,

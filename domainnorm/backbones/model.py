@@ -271,19 +271,24 @@ class DomainModel(TimmInterface):
 
     @torch.no_grad()
     def record_moments(
-        self, image: Tensor, domain: Tensor | Sequence[str] | str | int | None = None
+        self,
+        image: Tensor,
+        domain: Tensor | Sequence[str] | str | int | None = None,
+        *,
+        weights: Tensor | None = None,
     ) -> RecordedMoments:
         """Moments of the input of every norm, for ``style=`` or ``thumbnail=`` of `forward`.
 
         Args:
             image: Style images or thumbnails, (N, C, H, W), or one for all, (1, C, H, W).
             domain: See `forward`.
+            weights: See `forward`.
 
         Returns:
             Module path -> mean and variance, (N, C) each.
         """
         with self.slot.recording() as recorded:
-            self(image, domain)
+            self(image, domain, weights=weights)
         return recorded
 
     def norms(self) -> Iterator[ConditionalNorm]:

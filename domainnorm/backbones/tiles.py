@@ -48,7 +48,7 @@ def tiled_inference(
         overlap: Pixels that neighbouring tiles share, in ``0..tile-1``; twice the radius of what
             an output pixel sees hides the padding at the edges of tiles.
         thumbnail_size: Longer side of the small copy, pixels; None: that of a tile.
-        domain: See `DomainModel.forward`.
+        domain: See `DomainModel.forward`; or soft domain weights, (N, D).
         batch_size: Tiles at a time.
         progress: Show a bar on standard error, where that is a terminal.
 
@@ -73,16 +73,18 @@ def tiled_inference(
     with evaluating(model), bar:
         task = bar.add_task("tiles", total=total)
         for n in range(len(image)):
-            own = _of_sample(domain, n)
             recorded = None
             small = _thumbnail(image[n : n + 1], thumbnail_size or max(sides))
-            if model.unseen == "nearest":  # one domain for all tiles of an image
-                own = model.nearest_domains(small, own)
+            own = _of_sample(domain, n)
             given: dict[str, Any] = {"domain": own}
-            if model.unseen in ESTIMATED:
+            if isinstance(own, Tensor) and own.ndim == 2:
+                given = {"weights": own}
+            elif model.unseen == "nearest":  # one domain for all tiles of an image
+                given["domain"] = model.nearest_domains(small, own)
+            elif model.unseen in ESTIMATED:
                 given = model.resolve_domain(image[n : n + 1], own)
             if ThumbnailStatistics in kinds:
-                recorded = model.record_moments(small, own)
+                recorded = model.record_moments(small, **given)
             for places in _batches(rows, columns, batch_size):
                 predicted = _predict(model, image[n], places, given, recorded)
                 if output is None:
@@ -154,7 +156,7 @@ def _predict(
 
 
 def _of_sample(domain: Domain, n: int) -> Domain:
-    """What is known of sample n: a label (1,), or a name for all of its tiles."""
+    """What is known of sample n: a label (1,), weights (1, D), or a name for all of its tiles."""
     if isinstance(domain, Tensor):
         return domain[n : n + 1]
     if domain is None or isinstance(domain, (str, int)):

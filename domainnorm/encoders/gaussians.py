@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.special import betaincinv
 from torch import Tensor, nn
 
 from domainnorm.errors import ConditionError
 
 # Temperatures that are tried: from the Gaussians as they are to nearly equal weights. None is below
 # 1: held-out images that all are told apart would ask for zero, and the next mistake be certain.
+# Of bounds on the rate of false alarms.
+_SURE = 0.9
 _TEMPERATURES = torch.logspace(0, 3, 121, dtype=torch.float64)
 
 
@@ -28,7 +31,9 @@ class DomainGaussians(nn.Module):
     Shape:
         ``mean``: (D, E). ``whitening``: (E, E), ``Σ⁻¹ = whiteningᵀ whitening``. ``count``: (D,),
         images behind each mean. ``threshold``: (D,), distance up to which an image may be of a
-        domain. ``temperature``: scalar.
+        domain. ``false_alarms``: (D,), share of a domain's new images that may exceed its
+        threshold: a bound that holds for nine in ten draws of the images behind the threshold.
+        ``temperature``: scalar.
 
     Reference:
         Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples and
@@ -36,12 +41,13 @@ class DomainGaussians(nn.Module):
         Differs: the covariance is shrunk, distances become weights through a temperature.
     """
 
-    row_names = ("mean", "count", "threshold")
+    row_names = ("mean", "count", "threshold", "false_alarms")
     mean: Tensor
     whitening: Tensor
     count: Tensor
     temperature: Tensor
     threshold: Tensor
+    false_alarms: Tensor
 
     def __init__(self, num_domains: int, num_features: int) -> None:
         super().__init__()
@@ -50,6 +56,7 @@ class DomainGaussians(nn.Module):
         self.register_buffer("count", torch.zeros(num_domains, dtype=torch.long))
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("threshold", torch.zeros(num_domains))
+        self.register_buffer("false_alarms", torch.ones(num_domains))
 
     @property
     def known(self) -> Tensor:
@@ -99,13 +106,20 @@ class DomainGaussians(nn.Module):
         self.whitening.copy_(_whitening(covariance))
         self.temperature.fill_(1.0)
         self.threshold.fill_(math.inf).masked_fill_(~self.known, 0)
+        self.false_alarms.zero_().masked_fill_(~self.known, 1)
 
     @torch.no_grad()
     def add(self, embedding: Tensor, domain: int, false_alarms: float = 0.01) -> None:
-        """Give one domain mean and threshold from its images (N, E) alone; all else stays."""
+        """Give one domain mean and threshold from its images (N, E) alone; all else stays.
+
+        The threshold is that of distances to the mean of the other images, which are
+        ``(N / (N - 1))²`` times as large as those to the mean of all.
+        """
+        number = len(embedding)
         self.mean[domain] = embedding.double().mean(0).to(self.mean)
-        self.count[domain] = len(embedding)
-        self.threshold[domain] = _upper(self(embedding.to(self.mean))[:, domain], false_alarms)
+        self.count[domain] = number
+        distance = self(embedding.to(self.mean))[:, domain] * (number / max(1, number - 1)) ** 2
+        self._set_threshold(domain, distance, false_alarms)
 
     @torch.no_grad()
     def calibrate(self, embedding: Tensor, domain: Tensor, false_alarms: float = 0.01) -> None:
@@ -136,14 +150,15 @@ class DomainGaussians(nn.Module):
         apart = distance[own, domain]
         for label in self.known.nonzero().flatten().tolist():
             of_domain = apart[domain == label]
-            used = of_domain if len(of_domain) else apart
-            self.threshold[label] = _upper(used, false_alarms)
+            self._set_threshold(label, of_domain if len(of_domain) else apart, false_alarms)
 
-
-def _upper(distance: Tensor, share: float) -> float:
-    """What one more value like these (N,) exceeds with this probability at most, if N allows."""
-    rank = math.ceil((1 - share) * (len(distance) + 1))
-    return float(distance.sort().values[min(rank, len(distance)) - 1])
+    def _set_threshold(self, domain: int, distance: Tensor, share: float) -> None:
+        """What one more distance like these (N,) exceeds with this probability, if N allows."""
+        number = len(distance)
+        rank = min(math.ceil((1 - share) * (number + 1)), number)
+        self.threshold[domain] = distance.sort().values[rank - 1].to(self.threshold)
+        # The share beyond the rank-th of N draws has a beta distribution.
+        self.false_alarms[domain] = float(betaincinv(number + 1 - rank, rank, _SURE))
 
 
 def shrunk_covariance(covariance: Tensor, num_samples: int) -> Tensor:

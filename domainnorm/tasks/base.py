@@ -54,15 +54,23 @@ class Task(nn.Module, abc.ABC):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar supervised loss; labels of −1 do not count."""
 
-    def predict(self, model: DomainModel, image: Tensor, domain: Tensor) -> Tensor:
+    def predict(
+        self,
+        model: DomainModel,
+        image: Tensor,
+        domain: Tensor | None = None,
+        *,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """Outputs for whole images, in evaluation.
 
         Args:
             model: The network.
             image: (N, 3, H, W).
             domain: Domain labels (N,).
+            weights: Soft domain weights (N, D) instead.
         """
-        logits: Tensor = model(image, domain)
+        logits: Tensor = model(image, domain, weights=weights)
         return logits
 
     @abc.abstractmethod

@@ -120,23 +120,37 @@ class Segmentation(Task):
         return total
 
     @torch.no_grad()
-    def predict(self, model: DomainModel, image: Tensor, domain: Tensor) -> Tensor:
+    def predict(
+        self,
+        model: DomainModel,
+        image: Tensor,
+        domain: Tensor | None = None,
+        *,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """Log-probabilities or logits (N, K, H, W) of whole images (N, 3, H, W)."""
-        logits = self._logits(model, image, domain)
+        logits = self._logits(model, image, domain, weights)
         if not self.flips:
             return logits
-        mirrored = self._logits(model, image.flip(-1), domain).flip(-1)
+        mirrored = self._logits(model, image.flip(-1), domain, weights).flip(-1)
         # Probabilities are averaged, not logits: one confident view must not outvote the other.
         return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
 
-    def _logits(self, model: DomainModel, image: Tensor, domain: Tensor) -> Tensor:
+    def _logits(
+        self, model: DomainModel, image: Tensor, domain: Tensor | None, weights: Tensor | None
+    ) -> Tensor:
         window = self.window
         if window is None or (image.shape[-2] <= window[0] and image.shape[-1] <= window[1]):
-            logits: Tensor = model(image, domain)
+            logits: Tensor = model(image, domain, weights=weights)
             return logits
         overlap = (int(self.overlap * window[0]), int(self.overlap * window[1]))
         return tiled_inference(
-            model, image, tile=window, overlap=overlap, domain=domain, progress=False
+            model,
+            image,
+            tile=window,
+            overlap=overlap,
+            domain=domain if weights is None else weights,
+            progress=False,
         )
 
     def store(self) -> Metric:

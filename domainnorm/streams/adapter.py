@@ -1,0 +1,215 @@
+"""A model that follows a stream of images through known and new domains."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from domainnorm.backbones import DomainModel, add_domain, mix_rows
+from domainnorm.errors import CheckpointError, ConditionError, DomainNormError
+from domainnorm.streams.alarm import NoveltyAlarm
+from domainnorm.streams.belief import DomainBelief
+from domainnorm.streams.rows import StreamRow
+from domainnorm.tasks import Task
+
+# Images that are kept of what may be a new domain, and embeddings of each that was found.
+_BUFFER, _EMBEDDINGS = 32, 200
+
+
+@dataclass(frozen=True)
+class StreamStep:
+    """What came of one batch.
+
+    Args:
+        output: What the task predicts, (N, K, …); from what came before this batch alone.
+        weights: Domain weights that the norms were given, (N, D).
+        unlike: Whether each image is unlike all domains known then, (N,) bool.
+        evidence: For a new domain, after each image, (N,); see `NoveltyAlarm`.
+        alarm: Position in the batch at which there was an alarm.
+        opened: The domain that was opened then; None: there is no room for another.
+    """
+
+    output: Tensor
+    weights: Tensor
+    unlike: Tensor
+    evidence: Tensor
+    alarm: int | None = None
+    opened: str | None = None
+
+
+class StreamAdapter:
+    """Predicts a stream in order, and opens a domain for what is unlike all that it knows.
+
+    For every batch: the encoder's estimates are smoothed over time (`DomainBelief`) and condition
+    the norms, which gives the predictions; `NoveltyAlarm` watches for images that are unlike all
+    domains. At an alarm a domain is added whose rows start as the mixture of domains that the
+    unlike images were taken for, and which learns (`StreamRow`) from them and from all images
+    that are later taken for its own. Rows of other domains stay bit for bit, so coming back to
+    one costs nothing. Memory is bounded, whatever the length of the stream.
+
+    Args:
+        model: With a fitted encoder; changed in place and left in evaluation mode.
+        task: How the model predicts.
+        run_length: Images between false alarms, in expectation; see `NoveltyAlarm`.
+        max_domains: How many domains may be opened.
+        prior: Images that the mixture's moments count as in a new domain; see `StreamRow`.
+        lr: Of entropy minimization in new domains; 0 for statistics alone.
+
+    Raises:
+        ConditionError: A model without encoder.
+        DomainNormError: Options out of range, or a task for which entropy is not defined.
+
+    Example:
+        >>> adapter = StreamAdapter(model, task)
+        >>> for images in stream:
+        ...     step = adapter(images)
+    """
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        *,
+        run_length: float = 10_000,
+        max_domains: int = 8,
+        prior: float = 32,
+        lr: float = 0.0,
+    ) -> None:
+        if model.encoder is None:
+            raise ConditionError(
+                "a stream needs an encoder, and this model has none; train with 'encoder: style' "
+                "in the recipe, or model.attach_encoder(...)"
+            )
+        for name, value in (("max_domains", max_domains), ("prior", prior), ("lr", lr)):
+            if value < 0:
+                raise DomainNormError(f"{name}: got {value}, expected 0 or more")
+        if lr and task.labels == "multilabel":
+            raise DomainNormError("lr: findings do not exclude each other; set it to 0")
+        self.model, self.task = model.eval().requires_grad_(False), task
+        self.max_domains, self.prior, self.lr = max_domains, prior, lr
+        self.belief = DomainBelief(model.num_domains)
+        self.alarm = NoveltyAlarm(run_length)
+        self.rows: dict[str, StreamRow] = {}
+        self.num_images = 0
+        self._unlike: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_BUFFER)
+        self._embeddings: dict[str, deque[Tensor]] = {}
+
+    def __call__(self, image: Tensor) -> StreamStep:
+        """Predict images (N, 3, H, W) in order, then learn from them."""
+        with torch.no_grad():
+            estimate = self.model.estimate(image)
+            weights = self.belief.update(estimate.weights)
+            output = self.task.predict(self.model, image, weights=weights)
+        unlike = ~estimate.is_known
+        evidence, alarm, opened = [], None, None
+        assert self.model.encoder is not None
+        bounds = self.model.encoder.gaussians.false_alarms
+        for n in range(len(image)):
+            if alarm is None:
+                rate = float(bounds[int(weights[n].argmax())])
+                if self.alarm.update(bool(unlike[n]), rate):
+                    alarm = n
+            if unlike[n]:
+                self._unlike.append((image[n], estimate.embedding[n], weights[n]))
+            elif self.alarm.is_quiet and alarm is None:
+                self._unlike.clear()
+            evidence.append(self.alarm.evidence if alarm != n else self.alarm.run_length)
+        self.num_images += len(image)
+        self._learn(image, estimate.embedding, weights)
+        if alarm is not None:
+            opened = self._open() if len(self.rows) < self.max_domains else None
+            self._unlike.clear()
+        return StreamStep(output, weights, unlike, torch.tensor(evidence), alarm, opened)
+
+    def _learn(self, image: Tensor, embedding: Tensor, weights: Tensor) -> None:
+        """Let the domains that were opened learn from the images that are taken for theirs."""
+        for name, row in self.rows.items():
+            own = weights.argmax(1) == self.model.domain_names.index(name)
+            if bool(own.any()):
+                row.update(image[own])
+                self._know(name, embedding[own])
+
+    def _know(self, name: str, embedding: Tensor) -> None:
+        """Let the encoder know a domain by its newest embeddings."""
+        assert self.model.encoder is not None
+        known = self._embeddings[name]
+        known.extend(embedding)
+        row = self.model.domain_names.index(name)
+        self.model.encoder.gaussians.add(torch.stack(list(known)), row)
+
+    def _open(self) -> str:
+        image, embedding, weights = (torch.stack(part) for part in zip(*self._unlike, strict=True))
+        name = self._free_name()
+        self._add(name)
+        mixture = weights.double().mean(0)
+        shares = zip(self.model.domain_names, (mixture / mixture.sum()).tolist(), strict=False)
+        mix_rows(self.model, name, dict(shares))
+        self.rows[name] = StreamRow(self.model, name, prior=self.prior, lr=self.lr)
+        self._know(name, embedding)
+        self.rows[name].update(image)
+        self.belief.open()
+        return name
+
+    def _add(self, name: str) -> None:
+        add_domain(self.model, name)
+        self._embeddings[name] = deque(maxlen=_EMBEDDINGS)
+
+    def _free_name(self) -> str:
+        taken = self.model.domain_names
+        return next(n for k in range(1, len(taken) + 2) if (n := f"found_{k}") not in taken)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs, tensors and numbers alone."""
+        return {
+            "num_images": self.num_images,
+            "belief": self.belief.state_dict(),
+            "alarm": self.alarm.state_dict(),
+            "unlike": [list(one) for one in self._unlike],
+            "rows": {name: row.state_dict() for name, row in self.rows.items()},
+            "embeddings": {name: list(known) for name, known in self._embeddings.items()},
+            "model": {name: self._owned(name) for name in self.rows},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where an adapter of the same model and options stopped.
+
+        Raises:
+            CheckpointError: The state is of another model.
+        """
+        device = next(self.model.parameters()).device
+        for name, owned in state["model"].items():
+            self._add(name)
+            if {key: value.shape for key, value in owned.items()} != {
+                key: value.shape for key, value in self._owned(name).items()
+            }:
+                raise CheckpointError("the state of the stream is of another model")
+            self._own(name, owned)
+            self._embeddings[name].extend(known.to(device) for known in state["embeddings"][name])
+            self.rows[name] = StreamRow(self.model, name, prior=self.prior, lr=self.lr)
+            self.rows[name].load_state_dict(state["rows"][name])
+        self.num_images = int(state["num_images"])
+        self.belief.load_state_dict(state["belief"])
+        self.alarm.load_state_dict(state["alarm"])
+        for image, embedding, weights in state["unlike"]:
+            self._unlike.append((image.to(device), embedding.to(device), weights.to(device)))
+
+    def _owned(self, name: str) -> dict[str, Tensor]:
+        row = self.model.domain_names.index(name)
+        return {key: tensor[row].detach().clone() for key, tensor in self._tensors().items()}
+
+    @torch.no_grad()
+    def _own(self, name: str, owned: dict[str, Tensor]) -> None:
+        row = self.model.domain_names.index(name)
+        for key, tensor in self._tensors().items():
+            tensor[row] = owned[key].to(tensor.device)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All tensors with a row per domain, those of the encoder included."""
+        assert self.model.encoder is not None
+        gaussians = self.model.encoder.gaussians
+        found = {owned.key: owned.tensor for owned in self.model.domain_rows()}
+        return found | {f"encoder.{key}": getattr(gaussians, key) for key in gaussians.row_names}

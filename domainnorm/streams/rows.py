@@ -1,0 +1,153 @@
+"""One domain of a model that learns from the images of a stream, and nothing but this domain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.backbones import DomainModel
+from domainnorm.norms.layout import moments
+from domainnorm.norms.running import RunningMoments
+
+# Images that a row remembers: what a stream shows may change slowly.
+_MEMORY = 500.0
+# Of the entropy of a uniform prediction; Niu et al., sec. 4.1.
+_RELIABLE = 0.4
+
+
+class StreamRow:
+    """The rows of one domain, adapted by statistics and by entropy to unlabelled images.
+
+    Running moments are those of the mixture of its images so far and of the moments it started
+    with, which count as ``prior`` images; so the first few images do not decide alone. Scale and
+    shift take a step of Adam per batch down the mean entropy of reliable predictions, those below
+    0.4 of the largest entropy. Rows of other domains, and what all share, stay bit for bit.
+
+    Args:
+        model: Changed in place, in evaluation mode.
+        domain: Its name.
+        prior: Images that the starting moments count as, ≥ 0.
+        lr: Of Adam; 0 leaves scale and shift alone.
+
+    Reference:
+        Schneider et al., Improving robustness against common corruptions by covariate shift
+        adaptation, NeurIPS 2020, arXiv:2006.16971, eq. 1 (moments with a prior);
+        Wang et al., Tent, ICLR 2021, arXiv:2006.10726, eq. 1 (entropy); Niu et al., Efficient
+        Test-Time Model Adaptation without Forgetting, ICML 2022, arXiv:2204.02610, eq. 3 (only
+        reliable predictions).
+        Differs: moments of the mixture distribution instead of averaged variances, of all images
+        instead of the last batch; normalization with them while entropy is minimized.
+    """
+
+    def __init__(self, model: DomainModel, domain: str, *, prior: float, lr: float) -> None:
+        self.model, self.domain = model, domain
+        self.prior = prior
+        self.images = 0.0
+        row = self._row
+        self._start = {
+            path: torch.stack([tracked.running_mean[row], tracked.running_var[row]]).double()
+            for path, tracked in self._tracked()
+        }
+        self._sums = {path: torch.zeros_like(start) for path, start in self._start.items()}
+        self._own = [nn.Parameter(table[row].detach().clone()) for table in self._tables()]
+        self._adam = torch.optim.Adam(self._own, lr=lr) if lr and self._own else None
+
+    @property
+    def _row(self) -> int:
+        return self.model.domain_names.index(self.domain)
+
+    def _tracked(self) -> Iterator[tuple[str, RunningMoments]]:
+        for norm in self.model.norms():
+            if isinstance(norm.statistics, RunningMoments) and norm.statistics.tracks_domains:
+                yield norm.path, norm.statistics
+
+    def _tables(self) -> Iterator[nn.Parameter]:
+        for norm in self.model.norms():
+            yield from norm.modulation.rows()
+
+    def update(self, image: Tensor) -> None:
+        """Adapt to images (N, 3, H, W) of this domain."""
+        tables = list(self._tables())
+        for table in tables:
+            table.requires_grad_(self._adam is not None).grad = None
+        with self._observing() as seen, torch.set_grad_enabled(self._adam is not None):
+            output = self.model(image, self.domain)
+            loss = reliable_entropy(output)
+        if self._adam is not None and loss is not None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._step(tables)
+        for table in tables:
+            table.requires_grad_(False).grad = None
+        self._track(seen, len(image))
+
+    @torch.no_grad()
+    def _step(self, tables: list[nn.Parameter]) -> None:
+        assert self._adam is not None
+        row = self._row
+        for own, table in zip(self._own, tables, strict=True):
+            # None where the entropy does not depend on it; Adam then leaves it alone.
+            own.grad = None if table.grad is None else table.grad[row].clone()
+        self._adam.step()
+        for own, table in zip(self._own, tables, strict=True):
+            table[row] = own
+
+    @contextmanager
+    def _observing(self) -> Iterator[dict[str, Tensor]]:
+        """Sums of mean and mean square (2, C) over the images that pass each layer."""
+        seen: dict[str, Tensor] = {}
+
+        def observer(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+            def observe(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+                mean, var = (moment.detach().double() for moment in moments(inputs[0]))
+                seen[path] = torch.stack([mean.mean(0), (var + mean.square()).mean(0)])
+
+            return observe
+
+        with ExitStack() as stack:
+            for path, tracked in self._tracked():
+                stack.callback(tracked.register_forward_pre_hook(observer(path)).remove)
+            yield seen
+
+    @torch.no_grad()
+    def _track(self, seen: dict[str, Tensor], number: int) -> None:
+        keep = min(1.0, max(0.0, _MEMORY - number) / self.images) if self.images else 1.0
+        self.images = keep * self.images + number
+        row = self._row
+        for path, tracked in self._tracked():
+            if path not in seen:  # a layer that this pass does not reach
+                continue
+            sums, (mean, var) = self._sums[path], self._start[path]
+            sums.mul_(keep).add_(seen[path] * number)
+            total = sums + self.prior * torch.stack([mean, var + mean.square()])
+            first, second = total / (self.images + self.prior)
+            tracked.running_mean[row] = first.to(tracked.running_mean)
+            tracked.running_var[row] = (second - first.square()).clamp(min=0).to(first.dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs beside the model's rows."""
+        adam = {} if self._adam is None else self._adam.state_dict()
+        return {"images": self.images, "start": self._start, "sums": self._sums, "adam": adam}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another one stopped, whose rows the model has."""
+        self.images = float(state["images"])
+        self._start, self._sums = state["start"], state["sums"]
+        if self._adam is not None:
+            self._adam.load_state_dict(state["adam"])
+
+
+def reliable_entropy(output: Tensor) -> Tensor | None:
+    """Mean entropy of reliable predictions, in nats; None where there is none.
+
+    Args:
+        output: Logits (N, K) or (N, K, H, W) of exclusive classes.
+    """
+    log_probability = output.log_softmax(1)
+    entropy = -(log_probability.exp() * log_probability).sum(1)
+    reliable = entropy.detach() < _RELIABLE * math.log(output.shape[1])
+    return entropy[reliable].mean() if bool(reliable.any()) else None
