@@ -14,7 +14,19 @@ from textwrap import dedent
 from domainnorm.cli.parser import Parser
 from domainnorm.errors import DomainNormError, RecipeError, unknown
 
-COMMANDS = ("list", "show", "check", "copy", "run", "test", "matrix", "data", "pack", "export")
+COMMANDS = (
+    "list",
+    "show",
+    "check",
+    "copy",
+    "run",
+    "test",
+    "matrix",
+    "data",
+    "pack",
+    "adapt",
+    "export",
+)
 OPTIONS = ("-h", "--help", "--version")
 DONE, FAILED, MISUSED = 0, 1, 2
 # What a file system answers that a user can mend; any other OSError is a defect of ours.

@@ -20,3 +20,4 @@ from .screen import create_console as create_console
 from .survey import survey_tables as survey_tables
 from .tables import results_markdown as results_markdown
 from .tables import results_table as results_table
+from .timeline import save_timeline as save_timeline

@@ -1,3 +1,5 @@
+from .adapt import Adapted as Adapted
+from .adapt import adapt_run as adapt_run
 from .execute import run_recipe as run_recipe
 from .execute import test_run as test_run
 from .export import Exported as Exported
@@ -7,3 +9,4 @@ from .resume import resume_run as resume_run
 from .sample import sample_recipe as sample_recipe
 from .stored import StoredModel as StoredModel
 from .stored import load_stored as load_stored
+from .stream_options import StreamOptions as StreamOptions

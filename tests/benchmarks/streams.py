@@ -4,9 +4,9 @@
 run RECIPE method=source_only encoder=style`` leaves. The stream is made of all images of the target
 domains, and of the source's test images before, between and after them (``visits``), or of all
 these in random order (``shuffled``, drawn by the seed of the stage). Every way predicts a batch
-before it learns from it. *tent*: statistics of the batch, one step of Adam (1e-3) per batch on scale
-and shift. *bn*: one running average (momentum 0.1) of the moments of all batches, scale and shift
-of the source. *ours*: `StreamAdapter`. Target labels are used for the table alone.
+before it learns from it. *tent*: statistics of the batch, one step of Adam (1e-3) per batch on
+scale and shift. *bn*: one running average (momentum 0.1) of the moments of all batches, scale and
+shift of the source. *ours*: `StreamAdapter`. Target labels are used for the table alone.
 """
 
 from __future__ import annotations

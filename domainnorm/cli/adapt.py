@@ -1,0 +1,55 @@
+"""Follow a stream of images with the model of a run, and open domains it does not know."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from domainnorm import run
+from domainnorm.cli.parser import Parser
+from domainnorm.cli.training import INTERRUPTED
+
+
+def configure(parser: Parser) -> None:
+    """Add the arguments of the command."""
+    text = "folder of a run with an encoder, or of one of its stages"
+    parser.add_argument("folder", type=Path, metavar="RUN", help=text)
+    text = (
+        "folder of images, taken in the order of their names, or a text file with a path per line"
+    )
+    parser.add_argument("--stream", type=Path, required=True, metavar="FOLDER", help=text)
+    text = (
+        "where log, masks, timeline and packs go (default: STAGE/adapt/FOLDER); the same command "
+    )
+    text += "again goes on where it stopped"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=text)
+    options = {
+        "batch-size": (int, "images that are predicted together"),
+        "run-length": (float, "images between false alarms, in expectation"),
+        "max-domains": (int, "how many domains may be opened"),
+        "prior": (float, "images that a new domain's starting moments count as"),
+        "lr": (float, "of entropy minimization in new domains; 0: statistics alone"),
+    }
+    defaults = run.StreamOptions()
+    for name, (kind, text) in options.items():
+        default = getattr(defaults, name.replace("-", "_"))
+        shown = f"{text} (%(default)s)"
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar="X", help=shown)
+
+
+def execute(arguments: Namespace) -> int:
+    """Follow the stream and say what it showed."""
+    names = ("batch_size", "run_length", "max_domains", "prior", "lr")
+    options = run.StreamOptions(**{name: getattr(arguments, name) for name in names})
+    try:
+        done = run.adapt_run(arguments.folder, arguments.stream, arguments.output, options)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on")
+        return INTERRUPTED
+    skipped = f", {done.unreadable} of them unreadable" if done.unreadable else ""
+    print(f"{done.images} images{skipped}")
+    for name, number in done.domains.items():
+        opened = f"  (opened at image {done.opened[name]})" if name in done.opened else ""
+        print(f"  {name}  {number}{opened}")
+    print(f"log, timeline and packs: {done.folder}")
+    return 0

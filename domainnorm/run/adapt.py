@@ -1,0 +1,328 @@
+"""A finished model follows a stream of image files: log, timeline, packs, and a state to go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from domainnorm.backbones import save_domains
+from domainnorm.data import Preprocessing
+from domainnorm.data.decode import SUFFIXES, read_image
+from domainnorm.errors import CheckpointError, DataError
+from domainnorm.evaluation import write_json
+from domainnorm.recipe.registries import TASKS
+from domainnorm.report import save_timeline
+from domainnorm.run.parts import preprocessing_of
+from domainnorm.run.stage import WEIGHTS
+from domainnorm.run.stored import StoredModel, load_stored
+from domainnorm.run.stream_log import StreamLine, append_log, read_log, write_log
+from domainnorm.run.stream_options import StreamOptions
+from domainnorm.streams import StreamAdapter, StreamStep
+from domainnorm.tasks import Task
+
+ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"
+# Batches between two states; what comes after the last is done again, with the same results.
+_SAVED_EVERY = 20
+_SHOWN = 0.0005
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What `adapt_run` has left.
+
+    Args:
+        folder: Where the files are.
+        images: Number of images in the log.
+        unreadable: How many of them could not be read.
+        domains: Domain -> number of images taken for it.
+        opened: Domain that was opened -> number of the image at which it was.
+    """
+
+    folder: Path
+    images: int
+    unreadable: int
+    domains: dict[str, int]
+    opened: dict[str, int]
+
+
+def adapt_run(
+    folder: Path, stream: Path, output: Path | None = None, options: StreamOptions | None = None
+) -> Adapted:
+    """Let the model of a finished stage follow a stream; go on where an earlier call stopped.
+
+    Files are taken in the order of their names, in which numbers count as such. Each is predicted
+    and logged (``log.csv``; masks under ``masks/``); at the end, and when interrupted, come
+    ``timeline.png`` and a domain pack for each domain that was opened. Files that are in the log
+    already are passed over, so a folder may grow between two calls.
+
+    Args:
+        folder: A run, or one of its stages; trained with an encoder.
+        stream: A folder of images, searched below as well, or a text file with a path per line.
+        output: Where the files go; ``<stage>/adapt/<name of the stream>`` when None.
+        options: How the stream is followed.
+
+    Raises:
+        CheckpointError: No finished stage, or an output folder of another model, stream or options.
+        ConditionError: A model without encoder.
+        DataError: No images in the stream.
+    """
+    options = options or StreamOptions()
+    stored = load_stored(folder)
+    files = stream_files(stream)
+    place = output or stored.place / "adapt" / stream.stem
+    asked = {
+        "model": _digest(stored.place / WEIGHTS),
+        "stream": str(stream.resolve()),
+        **asdict(options),
+    }
+    follower = _Follower(stored, place, options)
+    follower.go_on(asked)
+    try:
+        follower.follow([file for file in files if str(file[0]) not in follower.done])
+    finally:
+        follower.finish(f"{stored.recipe.name}: {stream.name}")
+    return follower.summary()
+
+
+def stream_files(stream: Path) -> list[tuple[Path, Path]]:
+    """Images of a stream in order: name below the stream, and file.
+
+    Raises:
+        DataError: Neither a folder nor a list, or no images.
+    """
+    if stream.is_dir():
+        found = sorted(
+            (file.relative_to(stream) for file in stream.rglob("*") if _is_image(file, stream)),
+            key=_natural,
+        )
+        names = [(name, stream / name) for name in found]
+    elif stream.is_file():
+        text = stream.read_text(encoding="utf-8", errors="replace")
+        lines = [Path(line.strip()) for line in text.splitlines() if line.strip()]
+        names = [(line, stream.parent / line) for line in lines]
+    else:
+        raise DataError(f"{stream}: no such folder or list of files; check --stream")
+    if not names:
+        raise DataError(f"{stream}: no images in it (known: {', '.join(sorted(SUFFIXES))})")
+    return names
+
+
+def _is_image(file: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return file.suffix.lower() in SUFFIXES and not hidden and file.is_file()
+
+
+def _natural(name: Path) -> list[tuple[int, int | str]]:
+    """``frame_2`` before ``frame_10``."""
+    parts = re.split(r"(\d+)", str(name))
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+
+
+class _Follower:
+    """The adapter with its files."""
+
+    def __init__(self, stored: StoredModel, place: Path, options: StreamOptions) -> None:
+        recipe, model = stored.recipe, stored.model
+        self.place, self.options = place, options
+        self.task: Task = TASKS.load(recipe.task.name)(stored.class_names, **recipe.task.options)
+        self.preprocessing: Preprocessing = preprocessing_of(recipe, model)
+        self.task.set_window(self.preprocessing.crop)
+        if recipe.trainer.threads is not None:
+            torch.set_num_threads(recipe.trainer.threads)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        layout = torch.channels_last if recipe.trainer.channels_last else torch.preserve_format
+        model = model.to(self.device).to(memory_format=layout)
+        self.adapter = StreamAdapter(
+            model,
+            self.task,
+            run_length=options.run_length,
+            max_domains=options.max_domains,
+            prior=options.prior,
+            lr=options.lr,
+        )
+        self.lines: list[StreamLine] = []
+
+    @property
+    def done(self) -> set[str]:
+        """Images in the log."""
+        return {line.image for line in self.lines}
+
+    def go_on(self, asked: dict[str, Any]) -> None:
+        """Read what an earlier call left, if it asked for the same."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        if (self.place / ASKED).exists():
+            _check_same(self.place / ASKED, asked)
+        write_json(asked, self.place / ASKED)
+        if not (self.place / STATE).exists():
+            write_log(self.place / LOG, [])
+            return
+        try:
+            state = torch.load(self.place / STATE, map_location="cpu", weights_only=True)
+            self.lines = read_log(self.place / LOG)[: state["lines"]]
+            self.adapter.load_state_dict(state["adapter"])
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.place / STATE}: not a complete state of a stream ({error}); delete "
+                f"{self.place} to start again, or choose another --output"
+            ) from error
+        write_log(self.place / LOG, self.lines)
+
+    def follow(self, files: Sequence[tuple[Path, Path]]) -> None:
+        """Predict and learn, batch by batch."""
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            progress = bar.add_task("images", total=len(files))
+            rest = iter(files)
+            for number, batch in enumerate(iter(lambda: list(islice(rest, self._size)), []), 1):
+                lines = list(self._batch(batch))
+                for line in lines:
+                    if line.event:
+                        bar.console.print(f"{line.image}: {line.event}", highlight=False)
+                append_log(self.place / LOG, lines)
+                self.lines += lines
+                bar.advance(progress, len(batch))
+                if number % _SAVED_EVERY == 0:
+                    self.save()
+
+    @property
+    def _size(self) -> int:
+        return self.options.batch_size
+
+    def _batch(self, files: Sequence[tuple[Path, Path]]) -> Iterator[StreamLine]:
+        images: dict[str, Tensor] = {}
+        problems: dict[str, str] = {}
+        for name, file in files:
+            try:
+                images[str(name)] = self.preprocessing.whole()(read_image(file))
+            except DataError as error:
+                problems[str(name)] = f"unreadable: {error}"
+        step = None
+        if images:
+            step = self.adapter(torch.stack(list(images.values())).to(self.device))
+        position = 0
+        for name, _ in files:
+            if str(name) in problems:
+                yield StreamLine(str(name), event=problems[str(name)])
+            else:
+                assert step is not None
+                yield self._line(str(name), step, position)
+                position += 1
+
+    def _line(self, name: str, step: StreamStep, n: int) -> StreamLine:
+        weights = step.weights[n].tolist()
+        named = list(zip(self.adapter.model.domain_names, weights, strict=False))
+        prediction, confidence = self._prediction(name, step.output[n])
+        event = ""
+        if step.alarm == n:
+            event = f"new domain '{step.opened}'" if step.opened else "alarm, no room for a domain"
+        return StreamLine(
+            name,
+            prediction,
+            f"{confidence:.4f}",
+            max(named, key=lambda pair: pair[1])[0],
+            "|".join(f"{domain}={weight:.3f}" for domain, weight in named if weight > _SHOWN),
+            str(int(step.unlike[n])),
+            f"{float(step.evidence[n]):.4g}",
+            event,
+        )
+
+    def _prediction(self, name: str, output: Tensor) -> tuple[str, float]:
+        """What is predicted for one image, (K, …), and how sure that is."""
+        classes = self.task.class_names
+        if self.task.labels == "multilabel":
+            probability = output.sigmoid()
+            found = [c for c, p in zip(classes, probability.tolist(), strict=True) if p > 0.5]
+            return "|".join(found), float(torch.maximum(probability, 1 - probability).mean())
+        best = output.softmax(0).max(0)
+        if output.ndim == 1:
+            return classes[int(best.indices)], float(best.values)
+        mask = self.place / "masks" / Path(name.lstrip("/").replace("..", "_")).with_suffix(".png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        _write_mask(best.indices.cpu().numpy().astype(np.uint8), mask)
+        return str(mask.relative_to(self.place)), float(best.values.mean())
+
+    def save(self) -> None:
+        """The state, whole or not at all, and packs of the domains that were opened."""
+        partial = self.place / f"{STATE}.partial"
+        torch.save({"lines": len(self.lines), "adapter": self.adapter.state_dict()}, partial)
+        partial.replace(self.place / STATE)
+        if self.adapter.rows and any(True for _ in self.adapter.model.domain_rows()):
+            packs = {
+                name: self.place / "packs" / f"{name}.safetensors" for name in self.adapter.rows
+            }
+            save_domains(self.adapter.model, packs)
+
+    def finish(self, title: str) -> None:
+        """Save, and draw the timeline."""
+        self.save()
+        shown = [line for line in self.lines if line.domain]
+        if not shown:
+            return
+        weights = [line.domain_weights for line in shown]
+        save_timeline(
+            {
+                name: [one.get(name, 0.0) for one in weights]
+                for name in self.adapter.model.domain_names
+                if any(name in one for one in weights)
+            },
+            [float(line.evidence) for line in shown],
+            [float(line.confidence) for line in shown],
+            {
+                n: line.event.removeprefix("new domain ").strip("'")
+                for n, line in enumerate(shown)
+                if line.event
+            },
+            self.options.run_length,
+            self.place / TIMELINE,
+            title,
+        )
+
+    def summary(self) -> Adapted:
+        """What happened, by the log."""
+        taken = Counter(line.domain for line in self.lines if line.domain)
+        opened = {}
+        for number, line in enumerate(self.lines, 1):
+            if match := re.fullmatch(r"new domain '(.+)'", line.event):
+                opened[match[1]] = number
+        unreadable = sum(not line.domain for line in self.lines)
+        return Adapted(self.place, len(self.lines), unreadable, dict(taken), opened)
+
+
+def _check_same(path: Path, asked: dict[str, Any]) -> None:
+    try:
+        former = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); choose another --output"
+        ) from error
+    differing = [key for key in asked if former.get(key) != asked[key]]
+    if differing:
+        said = "; ".join(f"{key} was {former.get(key)}, now {asked[key]}" for key in differing)
+        raise CheckpointError(
+            f"{path.parent}: holds another stream ({said}); choose another --output, or delete it"
+        )
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _write_mask(mask: np.ndarray[Any, np.dtype[np.uint8]], file: Path) -> None:
+    partial = file.with_name(f".partial.{file.name}")
+    if not cv2.imwrite(str(partial), mask):
+        raise DataError(f"{file}: cannot be written; free some space, or choose another --output")
+    partial.replace(file)

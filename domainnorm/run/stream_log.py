@@ -1,0 +1,85 @@
+"""The log of a stream: a line for each image, written as it is predicted."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from domainnorm.errors import CheckpointError
+from domainnorm.run.files import replace_text
+
+
+@dataclass(frozen=True)
+class StreamLine:
+    """What the log says of one image.
+
+    Args:
+        image: Its file, below the folder of the stream.
+        prediction: Class, findings joined by ``|``, or file of the mask; empty if unreadable.
+        confidence: Probability of the prediction, mean over pixels or findings.
+        domain: The domain of the largest weight.
+        weights: ``domain=weight`` of each domain above 0.0005, joined by ``|``.
+        unlike: 1 where the image is unlike all domains known then.
+        evidence: For a new domain, after this image.
+        event: An alarm and what came of it, or why the image could not be read.
+    """
+
+    image: str
+    prediction: str = ""
+    confidence: str = ""
+    domain: str = ""
+    weights: str = ""
+    unlike: str = ""
+    evidence: str = ""
+    event: str = ""
+
+    @property
+    def domain_weights(self) -> dict[str, float]:
+        """Domain -> weight."""
+        pairs = (pair.rpartition("=") for pair in self.weights.split("|") if pair)
+        return {name: float(weight) for name, _, weight in pairs}
+
+
+_COLUMNS = [field.name for field in fields(StreamLine)]
+
+
+def read_log(path: Path) -> list[StreamLine]:
+    """The lines of a log; none where there is no file yet.
+
+    Raises:
+        CheckpointError: It is not a log, or a line of it is broken.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != _COLUMNS:
+            raise CheckpointError(
+                f"{path}: not the log of a stream (columns {', '.join(reader.fieldnames or [])}); "
+                "choose another --output"
+            )
+        return [StreamLine(**{name: row[name] or "" for name in _COLUMNS}) for row in reader]
+
+
+def write_log(path: Path, lines: Iterable[StreamLine]) -> None:
+    """Replace a log by these lines."""
+    rows = [",".join(_COLUMNS), *(_text(line) for line in lines)]
+    replace_text(path, "\n".join(rows) + "\n")
+
+
+def append_log(path: Path, lines: Iterable[StreamLine]) -> None:
+    """Add lines; they are on the disk when this returns."""
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.writelines(_text(line) + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _text(line: StreamLine) -> str:
+    values = asdict(line).values()
+    return ",".join(
+        f'"{v.replace(chr(34), chr(34) * 2)}"' if set(v) & set(',"\n') else v for v in values
+    )

@@ -1,0 +1,24 @@
+"""How a stream is followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a stream is followed; see `StreamAdapter`.
+
+    Args:
+        batch_size: Images that are predicted together; they learn from those before them.
+        run_length: Images between false alarms, in expectation.
+        max_domains: How many domains may be opened.
+        prior: Images that a new domain's starting moments count as.
+        lr: Of entropy minimization in new domains; 0 for statistics alone.
+    """
+
+    batch_size: int = 8
+    run_length: float = 10_000
+    max_domains: int = 8
+    prior: float = 32
+    lr: float = 0.0

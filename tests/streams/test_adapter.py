@@ -1,0 +1,181 @@
+import copy
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from domainnorm.backbones import create_model
+from domainnorm.errors import CheckpointError, ConditionError, DomainNormError
+from domainnorm.norms.running import RunningMoments
+from domainnorm.streams import StreamAdapter, StreamRow, reliable_entropy
+from domainnorm.tasks import MultiLabel
+from tests.encoders.pairs import images
+from tests.reference.streams import entropy, moments_with_prior
+from tests.streams.following import NEW, make, stream, task
+
+
+def rows_of(model, number):
+    return {owned.key: owned.tensor[:number].detach().clone() for owned in model.domain_rows()}
+
+
+def follow(adapter, batches):
+    return [adapter(batch) for batch in batches]
+
+
+@pytest.mark.parametrize("lr", [0.0, 1e-2])
+@pytest.mark.parametrize("norm", ["dsbn", "cin", "cbn"])
+def test_known_domains_are_followed_and_stay_bit_for_bit(norm, lr):
+    model = make(norm)
+    before, shared = rows_of(model, 2), copy.deepcopy(model.state_dict())
+    adapter = StreamAdapter(model, task(), lr=lr)
+    steps = follow(adapter, stream(0, 0, 1, NEW, NEW, NEW, 0))
+    assert [int(step.weights[-1].argmax()) for step in steps] == [0, 0, 1, 1, 2, 2, 0]
+    assert [step.opened for step in steps] == [None] * 3 + ["found_1"] + [None] * 3
+    assert model.domain_names == ("a", "b", "found_1")
+    after = rows_of(model, 2)
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        assert torch.equal(value, after[key]), key
+    own = {owned.key for owned in model.domain_rows()}
+    for key, value in model.state_dict().items():
+        if key not in own and "gaussians" not in key:
+            assert torch.equal(value, shared[key]), key
+
+
+def test_coming_back_costs_nothing():
+    model = make()
+    untouched = copy.deepcopy(model)
+    adapter, image = StreamAdapter(model, task(), lr=1e-2), images(0, 4)
+    follow(adapter, [*stream(0, NEW, NEW, NEW, NEW, 0, 0, 0)])
+    step = adapter(image)
+    assert_close(step.weights[:, 0], torch.ones(4), atol=1e-4, rtol=0)
+    assert_close(step.output, untouched(image, "a"), atol=1e-3, rtol=1e-3)
+
+
+def test_prediction_knows_nothing_of_its_own_batch_and_of_what_comes_later():
+    one, other = (StreamAdapter(make(), task()) for _ in range(2))
+    beginning = stream(0, NEW, NEW, NEW)
+    first = follow(one, beginning)
+    second = follow(other, [*beginning[:3], images(1, 4)])
+    for step, same in zip(first[:3], second[:3], strict=True):
+        assert torch.equal(step.output, same.output)
+    weights = first[3].weights
+    model = make()
+    third = StreamAdapter(model, task())
+    follow(third, beginning[:3])
+    assert_close(first[3].output, model(beginning[3], weights=weights))
+
+
+def test_new_domain_starts_as_the_mixture_its_images_were_taken_for():
+    model = make()
+    adapter = StreamAdapter(model, task(), prior=1e12)
+    steps = follow(adapter, stream(0, NEW))
+    image = images(0, 4)
+    before = steps[1].weights.double().mean(0)
+    assert_close(
+        model(image, "found_1"),
+        model(image, weights=torch.cat([before, before.new_zeros(1)]).float().expand(4, -1)),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+
+
+def test_moments_are_those_of_the_images_and_the_prior():
+    model = make("dsbn")
+    row = StreamRow(model, "b", prior=2.0, lr=0.0)
+    first = next(n.statistics for n in model.norms() if isinstance(n.statistics, RunningMoments))
+    start = first.running_mean[1].clone().numpy(), first.running_var[1].clone().numpy()
+    seen, batches = [], [images(1, 3), images(1, 5)]
+    hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for batch in batches:
+        row.update(batch)
+    hook.remove()
+    wanted = moments_with_prior(torch.cat(seen).numpy().astype(float), *start, 2.0)
+    assert_close(first.running_mean[1], torch.tensor(wanted[0], dtype=torch.float32))
+    assert_close(first.running_var[1], torch.tensor(wanted[1], dtype=torch.float32))
+    assert row.images == 8
+
+
+def test_only_reliable_predictions_count():
+    output = torch.tensor([[4.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 5.0, 0.0]])
+    wanted = [entropy(p) for p in output.softmax(1)[[0, 2]].tolist()]
+    assert float(reliable_entropy(output)) == pytest.approx(sum(wanted) / 2)
+    assert reliable_entropy(torch.zeros(4, 3)) is None
+
+
+def test_entropy_of_the_new_domain_falls():
+    model, image = make("cbn"), images(1, 8)
+    with torch.no_grad():
+        model.get_classifier().weight.mul_(20)  # some predictions are reliable
+    row = StreamRow(model, "b", prior=0.0, lr=1e-2)
+    row.update(image)  # moments first
+    before = reliable_entropy(model(image, "b"))
+    for _ in range(10):
+        row.update(image)
+    assert reliable_entropy(model(image, "b")) < before
+
+
+def test_no_more_domains_are_opened_than_allowed():
+    adapter = StreamAdapter(make(), task(), max_domains=0)
+    steps = follow(adapter, stream(0, NEW, NEW))
+    assert steps[1].alarm == 4
+    assert steps[1].opened is None
+    assert adapter.model.domain_names == ("a", "b")
+
+
+def test_memory_is_bounded():
+    adapter = StreamAdapter(make(), task(), run_length=1e300)
+    follow(adapter, stream(*[NEW] * 8))
+    assert sum(1 for _ in adapter.state_dict()["unlike"]) == 32
+    adapter = StreamAdapter(make(), task())
+    follow(adapter, stream(*[NEW] * 30))
+    assert len(adapter.state_dict()["embeddings"]["found_1"]) == 200
+
+
+@pytest.mark.parametrize("stopped", [1, 2, 4, 6])
+def test_state_goes_on_bit_for_bit(stopped, tmp_path):
+    batches = stream(0, NEW, NEW, NEW, 1, NEW, 7, 7, 7)
+    whole = StreamAdapter(make(), task(), lr=1e-3)
+    steps = follow(whole, batches)
+    first = StreamAdapter(make(), task(), lr=1e-3)
+    follow(first, batches[:stopped])
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = StreamAdapter(make(), task(), lr=1e-3)
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    rest = follow(second, batches[stopped:])
+    for step, same in zip(steps[stopped:], rest, strict=True):
+        assert torch.equal(step.output, same.output)
+        assert step.opened == same.opened
+    assert second.num_images == whole.num_images
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[key]), key
+
+
+def test_state_of_another_model_is_refused():
+    adapter = StreamAdapter(make("dsbn"), task())
+    follow(adapter, stream(0, NEW))
+    with pytest.raises(CheckpointError, match="the state of the stream is of another model"):
+        StreamAdapter(make("cbn"), task()).load_state_dict(adapter.state_dict())
+
+
+def test_names_that_are_taken_are_passed_over():
+    model = make(domains=("a", "found_1"))
+    adapter = StreamAdapter(model, task())
+    assert follow(adapter, stream(0, NEW))[1].opened == "found_2"
+
+
+def test_model_without_encoder_is_refused():
+    model = create_model("test_resnet", num_classes=3, norm="dsbn", domains=["a", "b"])
+    with pytest.raises(ConditionError, match="a stream needs an encoder, and this model has none"):
+        StreamAdapter(model, task())
+
+
+@pytest.mark.parametrize("option", ["max_domains", "prior", "lr"])
+def test_negative_options_are_refused(option):
+    with pytest.raises(DomainNormError, match=f"{option}: got -1, expected 0 or more"):
+        StreamAdapter(make(), task(), **{option: -1})
+
+
+def test_entropy_of_findings_is_refused():
+    with pytest.raises(DomainNormError, match="lr: findings do not exclude each other; set it"):
+        StreamAdapter(make(), MultiLabel(["x", "y", "z"]), lr=1e-3)
