@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
@@ -18,13 +19,17 @@ from domainnorm.norms.running import RunningMoments
 _MEMORY = 500.0
 # Of the entropy of a uniform prediction; Niu et al., sec. 4.1.
 _RELIABLE = 0.4
+# Groups of classes at most: memory does not grow with their number.
+_GROUPS = 32
 
 
 class StreamRow:
     """The rows of one domain, adapted by statistics and by entropy to unlabelled images.
 
     Running moments are those of the mixture of its images so far and of the moments it started
-    with, which count as ``prior`` images; so the first few images do not decide alone. Scale and
+    with, which count as ``prior`` images; so the first few images do not decide alone. Nor do many
+    of one class: where an image has one class, images are grouped by the predicted one, every
+    group has the same weight, and an equal part of the prior. Scale and
     shift take a step of Adam per batch down the mean entropy of reliable predictions, those below
     0.4 of the largest entropy. Rows of other domains, and what all share, stay bit for bit.
 
@@ -39,7 +44,8 @@ class StreamRow:
         adaptation, NeurIPS 2020, arXiv:2006.16971, eq. 1 (moments with a prior);
         Wang et al., Tent, ICLR 2021, arXiv:2006.10726, eq. 1 (entropy); Niu et al., Efficient
         Test-Time Model Adaptation without Forgetting, ICML 2022, arXiv:2204.02610, eq. 3 (only
-        reliable predictions).
+        reliable predictions); Gong et al., NOTE, NeurIPS 2022, arXiv:2208.05117, sec. 3.2 (equal
+        parts of predicted classes, there by a memory of images).
         Differs: moments of the mixture distribution instead of averaged variances, of all images
         instead of the last batch; normalization with them while entropy is minimized.
     """
@@ -47,13 +53,13 @@ class StreamRow:
     def __init__(self, model: DomainModel, domain: str, *, prior: float, lr: float) -> None:
         self.model, self.domain = model, domain
         self.prior = prior
-        self.images = 0.0
+        self.images: Tensor | None = None  # of each group of classes, (G,)
         row = self._row
         self._start = {
             path: torch.stack([tracked.running_mean[row], tracked.running_var[row]]).double()
             for path, tracked in self._tracked()
         }
-        self._sums = {path: torch.zeros_like(start) for path, start in self._start.items()}
+        self._sums: dict[str, Tensor] = {}  # of each group, (G, 2, C)
         self._own = [nn.Parameter(table[row].detach().clone()) for table in self._tables()]
         self._adam = torch.optim.Adam(self._own, lr=lr) if lr and self._own else None
 
@@ -78,12 +84,13 @@ class StreamRow:
         with self._observing() as seen, torch.set_grad_enabled(self._adam is not None):
             output = self.model(image, self.domain)
             loss = reliable_entropy(output)
+        groups = _groups(output)
         if self._adam is not None and loss is not None:
             loss.backward()  # type: ignore[no-untyped-call]
             self._step(tables)
         for table in tables:
             table.requires_grad_(False).grad = None
-        self._track(seen, len(image))
+        self._track(seen, groups)
 
     @torch.no_grad()
     def _step(self, tables: list[nn.Parameter]) -> None:
@@ -98,13 +105,13 @@ class StreamRow:
 
     @contextmanager
     def _observing(self) -> Iterator[dict[str, Tensor]]:
-        """Sums of mean and mean square (2, C) over the images that pass each layer."""
+        """Mean and mean square (N, 2, C) of the images that pass each layer."""
         seen: dict[str, Tensor] = {}
 
         def observer(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             def observe(_: nn.Module, inputs: tuple[Any, ...]) -> None:
                 mean, var = (moment.detach().double() for moment in moments(inputs[0]))
-                seen[path] = torch.stack([mean.mean(0), (var + mean.square()).mean(0)])
+                seen[path] = torch.stack([mean, var + mean.square()], 1)
 
             return observe
 
@@ -114,17 +121,28 @@ class StreamRow:
             yield seen
 
     @torch.no_grad()
-    def _track(self, seen: dict[str, Tensor], number: int) -> None:
-        keep = min(1.0, max(0.0, _MEMORY - number) / self.images) if self.images else 1.0
-        self.images = keep * self.images + number
+    def _track(self, seen: dict[str, Tensor], member: Tensor) -> None:
+        """Moments (N, 2, C) of images by layer, and their groups, (N, G) of zeros and ones."""
+        number, known = len(member), 0.0 if self.images is None else float(self.images.sum())
+        keep = min(1.0, max(0.0, _MEMORY - number) / known) if known else 1.0
+        former = member.new_zeros(member.shape[1]) if self.images is None else self.images
+        self.images = keep * former + member.sum(0)
+        prior = self.prior / member.shape[1]
+        weight = self.images + prior
+        # A group of nothing at all has no moments; without a prior the others share its weight.
+        share = (weight > 0) / (weight > 0).sum() / weight.clamp(min=1e-12)
         row = self._row
         for path, tracked in self._tracked():
             if path not in seen:  # a layer that this pass does not reach
                 continue
-            sums, (mean, var) = self._sums[path], self._start[path]
-            sums.mul_(keep).add_(seen[path] * number)
-            total = sums + self.prior * torch.stack([mean, var + mean.square()])
-            first, second = total / (self.images + self.prior)
+            # A folded layer sees several rows of each image.
+            of_layer = seen[path].reshape(number, -1, *seen[path].shape[1:]).mean(1)
+            added = torch.einsum("ng,nmc->gmc", member, of_layer)
+            sums = added if path not in self._sums else keep * self._sums[path] + added
+            self._sums[path] = sums
+            mean, var = self._start[path]
+            total = sums + prior * torch.stack([mean, var + mean.square()])
+            first, second = (share[:, None, None] * total).sum(0)
             tracked.running_mean[row] = first.to(tracked.running_mean)
             tracked.running_var[row] = (second - first.square()).clamp(min=0).to(first.dtype)
 
@@ -135,10 +153,17 @@ class StreamRow:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another one stopped, whose rows the model has."""
-        self.images = float(state["images"])
-        self._start, self._sums = state["start"], state["sums"]
+        self.images, self._start, self._sums = state["images"], state["start"], state["sums"]
         if self._adam is not None:
             self._adam.load_state_dict(state["adam"])
+
+
+def _groups(output: Tensor) -> Tensor:
+    """Group of each image by its predicted class, (N, G), one-hot; one group for masks."""
+    if output.ndim > 2:
+        return output.new_ones(len(output), 1, dtype=torch.float64)
+    groups = min(output.shape[1], _GROUPS)
+    return F.one_hot(output.detach().argmax(1) % groups, groups).double()
 
 
 def reliable_entropy(output: Tensor) -> Tensor | None:

@@ -1,9 +1,10 @@
 """What following a stream is worth: a finished source model on images that change their domain.
 
 ``python -m tests.benchmarks.streams [--order ...] RUN`` prints Markdown; RUN is what ``domainnorm
-run RECIPE method=source_only encoder=style`` leaves. The stream is made of all images of the target
-domains, and of the source's test images before, between and after them (``visits``), or of all
-these in random order (``shuffled``, drawn by the seed of the stage). Every way predicts a batch
+run RECIPE method=source_only encoder=style`` leaves. The stream is made of images of the target
+domains, and of the source's test images before, between and after them: each visit in random order
+(``visits``), or in that of the files (``files``: a film, or class after class), or all of them in
+random order (``shuffled``). The seed of the stage draws. Every way predicts a batch
 before it learns from it. *tent*: statistics of the batch, one step of Adam (1e-3) per batch on
 scale and shift. *bn*: one running average (momentum 0.1) of the moments of all batches, scale and
 shift of the source. *ours*: `StreamAdapter`. Target labels are used for the table alone.
@@ -37,18 +38,23 @@ from tests.benchmarks.table import render
 from tests.benchmarks.timer import prepare
 
 Predict = Callable[[Tensor], Tensor]
-ORDERS = ("visits", "shuffled")
+ORDERS = ("visits", "files", "shuffled")
 
 
-def streams_of(bench: Bench, order: str) -> DomainView:
+def streams_of(bench: Bench, order: str, limit: int) -> DomainView:
     """The images in the order of the stream."""
     records, roles = bench.parts.dataset.records, bench.stage.roles
     of_source = [
         n for n, one in enumerate(records) if one.domain in roles.source and one.split == "test"
     ]
     of_targets = [
-        [n for n, one in enumerate(records) if one.domain == name] for name in roles.target
+        spaced([n for n, one in enumerate(records) if one.domain == name], limit)
+        for name in roles.target
     ]
+    of_source = spaced(of_source, limit * (len(of_targets) + 1))
+    generator = torch.Generator().manual_seed(bench.stage.seed)
+    if order == "visits":
+        of_source, *of_targets = (drawn(some, generator) for some in (of_source, *of_targets))
     visits = len(of_targets) + 1
     parts = [
         of_source[len(of_source) * k // visits :][: len(of_source) // visits] for k in range(visits)
@@ -57,12 +63,24 @@ def streams_of(bench: Bench, order: str) -> DomainView:
     for targets, part in zip(of_targets, parts[1:], strict=True):
         positions += [*targets, *part]
     if order == "shuffled":
-        generator = torch.Generator().manual_seed(bench.stage.seed)
-        positions = [positions[n] for n in torch.randperm(len(positions), generator=generator)]
+        positions = drawn(positions, generator)
     names = bench.data.domain_names
     pipelines = dict.fromkeys(names, bench.data.evaluation_pipeline)
     return DomainView(
         bench.parts.dataset, positions, domain_names=names, labelled=names, pipelines=pipelines
+    )
+
+
+def drawn(positions: list[int], generator: torch.Generator) -> list[int]:
+    return [positions[n] for n in torch.randperm(len(positions), generator=generator)]
+
+
+def spaced(positions: list[int], limit: int) -> list[int]:
+    """At most ``limit`` of them, evenly over the list, in order."""
+    return (
+        [positions[n * len(positions) // limit] for n in range(limit)]
+        if len(positions) > limit
+        else positions
     )
 
 
@@ -131,9 +149,9 @@ WAYS: dict[str, Callable[[DomainModel, Task, str], Predict]] = {
 }
 
 
-def measure(bench: Bench, order: str, batch_size: int) -> dict[str, dict[str, float]]:
+def measure(bench: Bench, order: str, limit: int, batch_size: int) -> dict[str, dict[str, float]]:
     """Way -> domain -> metric, over the images of the stream."""
-    view, task = streams_of(bench, order), bench.method.task
+    view, task = streams_of(bench, order, limit), bench.method.task
     names, found = view.domains, {}
     for way, make in WAYS.items():
         model = copy.deepcopy(bench.method.model).eval()
@@ -169,11 +187,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.streams", description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--order", choices=ORDERS, default="visits")
+    parser.add_argument("--limit", type=int, default=400, help="images of a visit")
     parser.add_argument("--batch-size", type=int, default=8)
     arguments = parser.parse_args()
     prepare()
     seeds: list[Mapping[str, Mapping[str, float]]] = [
-        measure(bench, arguments.order, arguments.batch_size) for bench in benches(arguments.run)
+        measure(bench, arguments.order, arguments.limit, arguments.batch_size)
+        for bench in benches(arguments.run)
     ]
     if not seeds:
         raise DomainNormError(f"{arguments.run}: no finished stage of 'source_only'")

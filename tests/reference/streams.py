@@ -26,19 +26,20 @@ def forward_procedure(likelihood, hazard):
     return np.stack(found)
 
 
-def moments_with_prior(images, mean, var, prior):
-    """Moments per channel of a mixture: all values of ``images``, and ``prior`` images' worth of
-    a distribution with ``mean`` and ``var``."""
-    n, _, height, width = images.shape
-    size = height * width
+def moments_with_prior(images, label, num_classes, mean, var, prior):
+    """Moments per channel of a mixture of the classes in equal parts, each of which is its images
+    and ``prior / num_classes`` images' worth of a distribution with ``mean`` and ``var``."""
     found = []
     for channel in range(images.shape[1]):
-        values = images[:, channel].reshape(-1)
-        total = n * size + prior * size
-        centre = (values.sum() + prior * size * mean[channel]) / total
-        spread = ((values - centre) ** 2).sum()
-        spread += prior * size * (var[channel] + (mean[channel] - centre) ** 2)
-        found.append((centre, spread / total))
+        parts = []  # weight, mean, variance
+        for k in range(num_classes):
+            own = [image[channel] for image, one in zip(images, label, strict=True) if one == k]
+            total = len(own) + prior / num_classes
+            parts += [(1 / num_classes / total, one.mean(), one.var()) for one in own]
+            share = prior / num_classes / total / num_classes
+            parts.append((share, mean[channel], var[channel]))
+        centre = sum(weight * m for weight, m, _ in parts)
+        found.append((centre, sum(weight * (v + (m - centre) ** 2) for weight, m, v in parts)))
     return np.array(found).T
 
 

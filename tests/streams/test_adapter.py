@@ -80,20 +80,36 @@ def test_new_domain_starts_as_the_mixture_its_images_were_taken_for():
     )
 
 
-def test_moments_are_those_of_the_images_and_the_prior():
+@pytest.mark.parametrize("same", [True, False], ids=["one class", "classes"])
+def test_moments_are_those_of_the_images_and_the_prior(same):
     model = make("dsbn")
+    head = model.get_classifier()
+    with torch.no_grad():
+        head.weight.normal_()
+        features = model.forward_head(
+            model.forward_features(images(1, 8), "b"), "b", pre_logits=True
+        )
+        head.bias.copy_(-head.weight @ features.mean(0))
+        head.bias[1] += 1e6 * same
     row = StreamRow(model, "b", prior=2.0, lr=0.0)
     first = next(n.statistics for n in model.norms() if isinstance(n.statistics, RunningMoments))
     start = first.running_mean[1].clone().numpy(), first.running_var[1].clone().numpy()
-    seen, batches = [], [images(1, 3), images(1, 5)]
-    hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    for batch in batches:
+    seen, classes = [], []
+    hooks = [
+        first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),
+        model.register_forward_hook(lambda _, __, output: classes.append(output.argmax(1))),
+    ]
+    for batch in (images(1, 3), images(1, 5) * 3):
         row.update(batch)
-    hook.remove()
-    wanted = moments_with_prior(torch.cat(seen).numpy().astype(float), *start, 2.0)
+    for hook in hooks:
+        hook.remove()
+    assert same == (len(set(torch.cat(classes).tolist())) == 1)
+    wanted = moments_with_prior(
+        torch.cat(seen).numpy().astype(float), torch.cat(classes).numpy(), 3, *start, 2.0
+    )
     assert_close(first.running_mean[1], torch.tensor(wanted[0], dtype=torch.float32))
     assert_close(first.running_var[1], torch.tensor(wanted[1], dtype=torch.float32))
-    assert row.images == 8
+    assert float(row.images.sum()) == 8
 
 
 def test_only_reliable_predictions_count():
