@@ -28,6 +28,8 @@ class PackHeader:
         layers: Module path -> norm, ``statistics*modulation`` and their ε.
         shared: Part of the network -> SHA-256 of its weights that are no domain's own.
         made_with: Version of domainnorm that wrote it.
+        encoder: SHA-256 of the domain encoder, apart from what it knows of single domains; empty
+            where the pack does not tell it anything.
         version: Format version.
     """
 
@@ -36,6 +38,7 @@ class PackHeader:
     layers: dict[str, str]
     shared: dict[str, str]
     made_with: str
+    encoder: str = ""
     version: int = VERSION
 
     def to_json(self) -> str:
@@ -92,6 +95,7 @@ def _header(text: str) -> PackHeader:
         {path: _text(fields["layers"], path) for path in fields["layers"]},
         {part: _text(fields["shared"], part) for part in fields["shared"]},
         _text(fields, "made_with"),
+        _text(fields, "encoder") if "encoder" in fields else "",
     )
 
 

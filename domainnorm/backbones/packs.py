@@ -19,12 +19,15 @@ from domainnorm.backbones.pack_header import KEY, PackHeader, read_pack_header
 from domainnorm.errors import CheckpointError, ConditionError, unknown
 from domainnorm.norms import ConditionalNorm
 
+_ENCODER = "encoder.gaussians."
+
 
 def save_domain(model: DomainModel, domain: str, file: str | Path) -> None:
     """Write all that ``domain`` owns: its rows of scale, shift or code, and its running moments.
 
     The header has what the rest of the network must be for the pack to fit: layers, their norms,
     and a digest of the weights that all domains share. A head that is shared is not in the pack.
+    What the model's encoder knows of the domain is, for models with the same encoder.
 
     Args:
         model: Not changed.
@@ -53,8 +56,10 @@ def save_domains(model: DomainModel, files: dict[str, Path]) -> None:
         if domain not in model.domain_names:
             raise ConditionError(unknown("domain", domain, model.domain_names))
         row = model.domain_names.index(domain)
-        header = PackHeader(domain, backbone, layers, shared, version("domainnorm"))
-        tensors = {rows.key: rows.tensor[row].detach().clone() for rows in owned}
+        known = _encoder_rows(model, row)
+        digest = _encoder_digest(model) if known else ""
+        header = PackHeader(domain, backbone, layers, shared, version("domainnorm"), digest)
+        tensors = {rows.key: rows.tensor[row].detach().clone() for rows in owned} | known
         try:
             save_whole(tensors, file, {KEY: header.to_json()})
         except SafetensorError as error:
@@ -70,6 +75,8 @@ def load_domain(
 
     Everything is checked before the model is changed: the file, its layers, shapes and number
     formats, its values, and that the weights shared by all domains are those it was made with.
+    The model's encoder, if it is the one that the pack was made with, then knows the domain too;
+    another one does not, until `extend_encoder` has seen its images.
 
     Args:
         model: Changed in place, as by `add_domain`.
@@ -98,6 +105,11 @@ def load_domain(
     with torch.no_grad():
         for rows in model.domain_rows():
             rows.tensor[row] = tensors[rows.key].to(rows.tensor.device)
+        if model.encoder is not None:
+            gaussians, told = model.encoder.gaussians, header.encoder == _encoder_digest(model)
+            gaussians.count[row] = 0
+            for key in gaussians.row_names if told else ():
+                getattr(gaussians, key)[row] = tensors[_ENCODER + key]
     return name
 
 
@@ -108,7 +120,16 @@ def read_pack(model: DomainModel, file: str | Path) -> tuple[PackHeader, dict[st
         CheckpointError: See `load_domain`.
     """
     header, infos = read_pack_header(file)
-    problem = _first_problem(model, header, {name: info.shape for name, info in infos.items()})
+    told = model.encoder is not None and header.encoder == _encoder_digest(model)
+    wanted = {rows.key: rows.tensor for rows in model.domain_rows()}
+    if told:
+        assert model.encoder is not None
+        gaussians = model.encoder.gaussians
+        wanted |= {_ENCODER + key: getattr(gaussians, key) for key in gaussians.row_names}
+    shapes = {
+        name: info.shape for name, info in infos.items() if told or not name.startswith(_ENCODER)
+    }
+    problem = _first_problem(model, header, shapes, wanted)
     if problem:
         whose = f"of '{header.backbone}'" if header.backbone else "of a network"
         raise CheckpointError(f"{file}: pack {whose} does not fit this model: {problem}")
@@ -116,21 +137,24 @@ def read_pack(model: DomainModel, file: str | Path) -> tuple[PackHeader, dict[st
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: not a complete domain pack ({error})") from error
-    for rows in model.domain_rows():
-        problem = _value_problem(rows.key, tensors[rows.key], rows.tensor)
+    for key, value in wanted.items():
+        problem = _value_problem(key, tensors[key], value)
         if problem:
             raise CheckpointError(f"{file}: {problem}; the file is damaged or was tampered with")
     return header, tensors
 
 
 def _first_problem(
-    model: DomainModel, header: PackHeader, shapes: dict[str, tuple[int, ...]]
+    model: DomainModel,
+    header: PackHeader,
+    shapes: dict[str, tuple[int, ...]],
+    rows: Mapping[str, Tensor],
 ) -> str:
     layers, found = _layers(model), header.layers
     for path in _differing(layers, found):
         ours, theirs = layers.get(path, "absent"), found.get(path, "absent")
         return f"layer '{path}' is {ours} here, {theirs} in the pack"
-    wanted = {rows.key: tuple(rows.tensor.shape[1:]) for rows in model.domain_rows()}
+    wanted = {key: tuple(tensor.shape[1:]) for key, tensor in rows.items()}
     for key in _differing(wanted, shapes):
         return f"{key} is {wanted.get(key, 'absent')} here, {shapes.get(key, 'absent')} in the pack"
     digests = _shared_digests(model)
@@ -171,6 +195,25 @@ def _kind(half: object) -> str:
     return type(half).__module__.rpartition(".")[2]
 
 
+def _encoder_rows(model: DomainModel, row: int) -> dict[str, Tensor]:
+    """What the encoder knows of one domain; empty where it knows nothing of it."""
+    if model.encoder is None or not bool(model.encoder.gaussians.known[row]):
+        return {}
+    gaussians = model.encoder.gaussians
+    return {_ENCODER + key: getattr(gaussians, key)[row].clone() for key in gaussians.row_names}
+
+
+def _encoder_digest(model: DomainModel) -> str:
+    """SHA-256 of all of the encoder but its rows of domains."""
+    assert model.encoder is not None
+    rows = {f"gaussians.{key}" for key in model.encoder.gaussians.row_names}
+    digest = hashlib.sha256()
+    for key, tensor in sorted(model.encoder.state_dict().items()):
+        if key not in rows:
+            _digest(digest, key, tensor)
+    return digest.hexdigest()
+
+
 def _shared_digests(model: DomainModel) -> dict[str, str]:
     """Part of the backbone -> SHA-256 over name, dtype, shape and bytes of its shared tensors."""
     own = {(id(rows.owner), rows.name) for rows in model.domain_rows()}
@@ -181,9 +224,11 @@ def _shared_digests(model: DomainModel) -> dict[str, str]:
         if (id(modules.get(owner)), name) in own or key.startswith("encoder."):
             continue  # what guesses the domain decides nothing about what a domain needs
         part = key.removeprefix("backbone.").partition(".")[0]
-        value = tensor.detach().cpu().contiguous()
-        described = f"{key} {value.dtype} {tuple(value.shape)}\n"
-        digest = hashes.setdefault(part, hashlib.sha256())
-        digest.update(described.encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        _digest(hashes.setdefault(part, hashlib.sha256()), key, tensor)
     return {part: digest.hexdigest() for part, digest in hashes.items()}
+
+
+def _digest(digest: hashlib._Hash, key: str, tensor: Tensor) -> None:
+    value = tensor.detach().cpu().contiguous()
+    digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+    digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -18,7 +18,7 @@ from domainnorm.backbones import (
 )
 from domainnorm.condition import Condition
 from domainnorm.encoders import create_encoder, fit_encoder
-from domainnorm.errors import ConditionError
+from domainnorm.errors import CheckpointError, ConditionError
 from domainnorm.tasks import create_segmentation_model
 from tests.encoders.pairs import images, pairs
 
@@ -133,6 +133,43 @@ def test_pack_fits_models_with_and_without_an_encoder(tmp_path):
     plain.unseen, plain.encoder = "error", None
     save_domain(model, "a", tmp_path / "a.safetensors")
     assert load_domain(plain, tmp_path / "a.safetensors", "again") == "again"
+
+
+def test_pack_tells_the_same_encoder_what_is_known_of_the_domain(tmp_path):
+    model, (x, domain) = make(), batch()
+    save_domain(model, "a", tmp_path / "a.safetensors")
+    poorer = copy.deepcopy(model)
+    remove_domain(poorer, "a")
+    load_domain(poorer, tmp_path / "a.safetensors")
+    assert poorer.domain_names == ("b", "c", "a")
+    assert torch.equal(poorer.estimate(x).domain, torch.tensor([2, 0])[domain])
+    assert_close(poorer(x), model(x))
+
+
+def test_pack_tells_another_encoder_nothing(tmp_path):
+    model, (x, _) = make(), batch()
+    save_domain(model, "a", tmp_path / "a.safetensors")
+    other = with_encoder(copy.deepcopy(model))
+    other.encoder.mlp[0].bias.data.add_(1)
+    load_domain(other, tmp_path / "a.safetensors", "d")
+    load_domain(other, tmp_path / "a.safetensors", "b", replace=True)
+    assert other.encoder.gaussians.known.tolist() == [True, False, False, False]
+    assert (other.estimate(x).weights[:, 0] == 1).all()
+
+
+def test_pack_of_a_domain_that_the_encoder_does_not_know(tmp_path):
+    model = make()
+    save_domain(model, "c", tmp_path / "c.safetensors")
+    load_domain(model, tmp_path / "c.safetensors", "d")
+    assert model.encoder.gaussians.known.tolist() == [True, True, False, False]
+
+
+def test_pack_with_values_of_the_encoder_that_are_none_is_refused(tmp_path):
+    model = make()
+    model.encoder.gaussians.mean[0] = torch.nan
+    save_domain(model, "a", tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"encoder.gaussians.mean has values that are not fi"):
+        load_domain(model, tmp_path / "a.safetensors", "d")
 
 
 def test_weights_file_brings_the_encoder_back_by_name_of_domain(tmp_path):
