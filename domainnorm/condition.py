@@ -43,6 +43,8 @@ class Condition:
         unseen: What is done about labels of −1, samples of domains the model does not know (in
             evaluation): ``mean``, ``batch`` or ``nearest``, see `DomainModel.unseen`; empty where
             there is none.
+        settle: What gives the condition of this pass from the input of the first norm, (N, C, *),
+            where it is not known before; the norm puts the result in the place of this one.
     """
 
     domain: Tensor | None = None
@@ -53,6 +55,7 @@ class Condition:
     thumbnail: RecordedMoments | None = None
     chance: Tensor | None = None
     unseen: str = ""
+    settle: Callable[[Tensor], Condition] | None = None
     _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, key: Any, derive: Callable[[], T]) -> T:
@@ -238,6 +241,10 @@ class ConditionSlot:
                 yield
             finally:
                 self._held = self._traced = former
+
+    def settle(self, condition: Condition) -> None:
+        """Put ``condition`` in the place of the current one, to the end of its block."""
+        self._held = self._traced = condition
 
     def arm_backward(self, output: Any, condition: Condition) -> None:
         """Make backward through ``output`` recompute checkpointed blocks under ``condition``.

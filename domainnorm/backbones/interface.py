@@ -38,6 +38,8 @@ class TimmInterface(nn.Module):
         """Call ``method`` under a condition, which a recompute during backward sees again."""
         with self.slot.holding(condition):
             output = method(*arguments, **options)
+            if condition.settle is not None:
+                condition = self.slot.current or condition
         self.slot.arm_backward(output, condition)
         return output
 

@@ -193,6 +193,7 @@ class DomainModel(TimmInterface):
         weights: Tensor | None = None,
         *,
         features: bool = False,
+        within_pass: bool = True,
         **given: Any,
     ) -> Condition:
         condition = as_condition(
@@ -212,10 +213,29 @@ class DomainModel(TimmInterface):
         if condition.unseen == "nearest":
             condition = self._resolve(image, condition)
         if condition.unseen in ESTIMATED:
-            condition = with_estimate(condition, self.estimate(image))
+            condition = self._estimated(image, condition, within_pass)
         if self.unconditional and self.training:
             condition = replace(condition, chance=torch.rand(image.shape[0], device=image.device))
         return condition
+
+    def _estimated(self, image: Tensor, condition: Condition, within_pass: bool) -> Condition:
+        """The condition with what the encoder says for unseen domains, or will say on the way."""
+        encoder = self.encoder
+        if encoder is None or not encoder.reads_backbone or not within_pass:
+            return with_estimate(condition, self.estimate(image))
+        if torch.compiler.is_compiling():
+            raise ConditionError(
+                "encoder 'backbone' decides within a forward pass, which cannot be compiled; pass "
+                "weights=model.estimate(image).weights, or use encoder 'style'"
+            )
+        encoder.check_fitted()
+        number = len(image)
+
+        def settle(maps: Tensor) -> Condition:
+            estimate = encoder.judge(encoder.reached(maps, number))
+            return with_estimate(replace(condition, settle=None), estimate)
+
+        return replace(condition, settle=settle)
 
     def _resolve(self, image: Tensor, condition: Condition) -> Condition:
         """The condition with the nearest domains for unseen ones."""
@@ -235,7 +255,7 @@ class DomainModel(TimmInterface):
         Returns:
             ``{"domain": labels (N,)}`` or, for mixtures, ``{"weights": (N, D)}``.
         """
-        condition = self._condition(image, domain)
+        condition = self._condition(image, domain, within_pass=False)
         given = {"domain": condition.domain, "weights": condition.weights}
         return {name: value for name, value in given.items() if value is not None}
 

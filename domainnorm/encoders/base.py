@@ -41,8 +41,9 @@ class DomainEncoder(nn.Module, abc.ABC):
     MLP to embeddings (N, E); the domains are `DomainGaussians` in that space. `fit_encoder` trains
     it. Calls change nothing, in training mode either; gradients reach the image and the MLP.
 
-    Class constant ``learns_features``: whether ``features`` has weights that training changes; if
-    not, `fit_encoder` computes them once for each image.
+    Class constants: ``learns_features``, whether ``features`` has weights that training changes; if
+    not, `fit_encoder` computes them once for each image. ``reads_backbone``: whether ``reached``
+    gives them from what the model's first conditional norm sees, within the model's own pass.
 
     Args:
         num_domains: D.
@@ -55,6 +56,7 @@ class DomainEncoder(nn.Module, abc.ABC):
     """
 
     learns_features: bool = False
+    reads_backbone: bool = False
     location: Tensor
     spread: Tensor
 
@@ -78,6 +80,13 @@ class DomainEncoder(nn.Module, abc.ABC):
     def features(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W), normalized as the backbone takes them -> (N, F)."""
 
+    def reached(self, maps: Tensor, number: int) -> Tensor:
+        """Features (N, F) of ``number`` images from the input of the first norm, (R, C, *).
+
+        Only where ``reads_backbone`` is set.
+        """
+        raise NotImplementedError
+
     def embed(self, features: Tensor) -> Tensor:
         """Features (N, F) -> embeddings (N, E)."""
         embedding: Tensor = self.mlp((features - self.location) / self.spread)
@@ -89,13 +98,27 @@ class DomainEncoder(nn.Module, abc.ABC):
         Raises:
             ConditionError: It was not fitted.
         """
-        if not torch.compiler.is_compiling() and not bool(self.gaussians.known.any()):
+        if not torch.compiler.is_compiling():
+            self.check_fitted()
+        # In float32: the moments and distances of narrow types are worth nothing.
+        with torch.autocast(image.device.type, enabled=False):
+            return self.judge(self.features(image.float()))
+
+    def check_fitted(self) -> None:
+        """Refuse an encoder that knows no domain.
+
+        Raises:
+            ConditionError: It was not fitted.
+        """
+        if not bool(self.gaussians.known.any()):
             raise ConditionError(
                 "encoder: knows no domain yet; fit_encoder(encoder, training, held_out) first"
             )
-        # In float32: the moments and distances of narrow types are worth nothing.
-        with torch.autocast(image.device.type, enabled=False):
-            embedding = self.embed(self.features(image.float()))
+
+    def judge(self, features: Tensor) -> Estimate:
+        """What is said of images with these features, (N, F), float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            embedding = self.embed(features)
             distance = self.gaussians(embedding)
             weights = self.gaussians.weights(distance)
         return Estimate(embedding, weights, distance, self.gaussians.is_known(distance))

@@ -78,6 +78,10 @@ class ConditionalNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize one batch under the condition in the slot."""
         condition = self.slot.read(self.path, x.shape[0], self.folded)
+        if condition.settle is not None:
+            settled = condition.settle(x.movedim(-1, 1) if self.statistics.tokens else x)
+            self.slot.settle(settled)
+            condition = self.slot.read(self.path, x.shape[0], self.folded)
         if (recorded := self.slot.recorded) is not None:
             with torch.no_grad():
                 recorded[self.path] = moments(x.movedim(-1, 1) if self.statistics.tokens else x)

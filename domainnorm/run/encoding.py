@@ -56,6 +56,7 @@ def teach_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None
     """
     if model.encoder is None:
         return
+    model.eval()  # some encoders read features of the backbone
     seen = [model.domain_names.index(name) for name in (*data.labelled, *data.unlabelled)]
     known = model.encoder.gaussians.known.nonzero().flatten().tolist()
     training = _Images(data.domain_dataloader("train"))

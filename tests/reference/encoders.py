@@ -37,3 +37,10 @@ def mahalanobis(embedding, mean, covariance):
     return np.array(
         [[(e - m) @ np.linalg.solve(covariance, e - m) for m in mean] for e in embedding]
     )
+
+
+def channel_moments(maps):
+    """Mean of each channel, then log standard deviations, of maps (C, *)."""
+    flat = [channel.reshape(-1) for channel in maps]
+    spread = [math.log(math.sqrt(((one - one.mean()) ** 2).mean() + 1e-6)) for one in flat]
+    return [one.mean() for one in flat] + spread

@@ -59,6 +59,14 @@ def test_stored_model_works_on_images_alone(estimated):
     assert stored.model(torch.rand(2, 3, 48, 48)).isfinite().all()
 
 
+def test_run_with_an_encoder_that_reads_the_backbone(tmp_path):
+    folder = run(tmp_path, "encoder=backbone", "condition=estimate", "compare=[]", *WORDS[1:])
+    found = metrics(folder)
+    assert found["tent", "clean"]["domain_accuracy"] > 0.9
+    model = load_stored(folder).model
+    assert model(torch.rand(2, 3, 48, 48)).isfinite().all()
+
+
 def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_path):
     asked = recipe("encoder={name: style, embedding: 8}", "condition=estimate")
     (tmp_path / "recipe.yaml").write_text(asked.to_yaml())

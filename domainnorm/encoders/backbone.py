@@ -1,0 +1,111 @@
+"""The domain from the first features of the model's own backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from domainnorm.condition import Condition, ConditionSlot
+from domainnorm.encoders.base import DomainEncoder
+from domainnorm.encoders.styles import map_moments
+from domainnorm.errors import ConditionError
+from domainnorm.registry import register
+
+
+class _Reached(Exception):  # noqa: N818 - a signal, not an error
+    def __init__(self, maps: Tensor) -> None:
+        super().__init__("the first conditional norm has been reached")
+        self.maps = maps
+
+
+@register
+class BackboneEncoder(DomainEncoder):
+    """Moments of what the model's first conditional norm gets to see, within its own forward pass.
+
+    Mean and log standard deviation of each channel. The pass goes on under the estimate: nothing
+    is computed twice. With norms converted everywhere that is the output of the first convolution,
+    colour and edges; where only later norms are conditional, it is features of a later stage.
+
+    Args:
+        num_domains: D.
+        network: The backbone with conditional norms; it is shared, not copied.
+        in_chans: Not used.
+        hidden: Width of the MLP.
+        embedding: Size of the embedding, E.
+
+    Raises:
+        ConditionError: No network, or one without conditional norms.
+
+    Reference:
+        Segu et al., Batch Normalization Embeddings for Deep Domain Generalization, 2020,
+        arXiv:2011.12672, sec. 3.2 (domains by the moments that norms see).
+        Differs: of one layer, through an MLP, instead of Wasserstein distances over all.
+    """
+
+    reads_backbone: bool = True
+
+    def __init__(
+        self,
+        num_domains: int,
+        network: nn.Module | None = None,
+        in_chans: int = 3,
+        *,
+        hidden: int = 64,
+        embedding: int = 16,
+    ) -> None:
+        norm = _first_norm(network)
+        super().__init__(num_domains, 2 * norm.num_features, hidden=hidden, embedding=embedding)
+        # In a tuple: a child would put the backbone's weights into the state a second time.
+        self._network: tuple[Any, ConditionSlot] = (network, norm.slot)
+
+    def features(self, image: Tensor) -> Tensor:
+        """The moments (N, F) at the first conditional norm; the pass stops there.
+
+        Raises:
+            ConditionError: The network is in training mode, where its features are others, or the
+                image reaches no conditional norm.
+        """
+        network, slot = self._network
+        if network.training:
+            raise ConditionError("encoder 'backbone': the network is training; model.eval() first")
+        weight = next(network.parameters())
+        try:
+            with slot.holding(Condition(settle=_stop)):
+                network(image.to(weight.dtype))
+        except _Reached as reached:
+            return self.reached(reached.maps, len(image))
+        raise ConditionError("encoder 'backbone': the image reaches no conditional norm")
+
+    def reached(self, maps: Tensor, number: int) -> Tensor:
+        """Moments (N, F) of the N images of a batch.
+
+        Args:
+            maps: What the first norm gets, (R, C, *), each image as R / N consecutive rows.
+            number: N.
+        """
+        channels = maps.shape[1]
+        if 2 * channels != len(self.location):
+            raise ConditionError(
+                f"encoder 'backbone': made for {len(self.location) // 2} channels at the first "
+                f"norm, this image reaches one of {channels} first; use encoder 'style'"
+            )
+        rows = maps.float().reshape(number, -1, channels, max(1, maps.shape[2:].numel()))
+        return map_moments(rows.movedim(2, 1))
+
+
+def _stop(maps: Tensor) -> Condition:
+    raise _Reached(maps)
+
+
+def _first_norm(network: nn.Module | None) -> Any:
+    for module in network.modules() if network is not None else ():
+        # Norms are of the same level as encoders, and known here by what they read.
+        if isinstance(getattr(module, "slot", None), ConditionSlot) and getattr(
+            module, "num_features", None
+        ):
+            return module
+    raise ConditionError(
+        "encoder 'backbone' reads the first conditional norm of a network, and there is none; give "
+        "create_encoder the backbone of a DomainModel, or use 'style'"
+    )
