@@ -27,7 +27,8 @@ def configure(parser: Parser) -> None:
         "batch-size": (int, "images that are predicted together"),
         "run-length": (float, "images between false alarms, in expectation"),
         "max-domains": (int, "how many domains may be opened"),
-        "prior": (float, "images that a new domain's starting moments count as"),
+        "share": (float, "largest part of the stream's moments in those of a new domain"),
+        "prior": (float, "images of a new domain after which half of that part is reached"),
         "lr": (float, "of entropy minimization in new domains; 0: statistics alone"),
     }
     defaults = run.StreamOptions()
@@ -39,7 +40,7 @@ def configure(parser: Parser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Follow the stream and say what it showed."""
-    names = ("batch_size", "run_length", "max_domains", "prior", "lr")
+    names = ("batch_size", "run_length", "max_domains", "share", "prior", "lr")
     options = run.StreamOptions(**{name: getattr(arguments, name) for name in names})
     try:
         done = run.adapt_run(arguments.folder, arguments.stream, arguments.output, options)

@@ -151,6 +151,7 @@ class _Follower:
             self.task,
             run_length=options.run_length,
             max_domains=options.max_domains,
+            share=options.share,
             prior=options.prior,
             lr=options.lr,
         )

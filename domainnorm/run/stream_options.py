@@ -13,12 +13,14 @@ class StreamOptions:
         batch_size: Images that are predicted together; they learn from those before them.
         run_length: Images between false alarms, in expectation.
         max_domains: How many domains may be opened.
-        prior: Images that a new domain's starting moments count as.
+        share: Largest part of the stream's moments in those of a new domain.
+        prior: Images of a new domain after which half of that part is reached.
         lr: Of entropy minimization in new domains; 0 for statistics alone.
     """
 
     batch_size: int = 8
     run_length: float = 10_000
     max_domains: int = 8
+    share: float = 0.2
     prior: float = 32
     lr: float = 0.0

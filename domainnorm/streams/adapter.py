@@ -56,7 +56,8 @@ class StreamAdapter:
         task: How the model predicts.
         run_length: Images between false alarms, in expectation; see `NoveltyAlarm`.
         max_domains: How many domains may be opened.
-        prior: Images that the mixture's moments count as in a new domain; see `StreamRow`.
+        share: Largest part of the stream's moments in those of a new domain; see `StreamRow`.
+        prior: Images of a new domain after which half of that part is reached.
         lr: Of entropy minimization in new domains; 0 for statistics alone.
 
     Raises:
@@ -76,6 +77,7 @@ class StreamAdapter:
         *,
         run_length: float = 10_000,
         max_domains: int = 8,
+        share: float = 0.2,
         prior: float = 32,
         lr: float = 0.0,
     ) -> None:
@@ -84,13 +86,21 @@ class StreamAdapter:
                 "a stream needs an encoder, and this model has none; train with 'encoder: style' "
                 "in the recipe, or model.attach_encoder(...)"
             )
-        for name, value in (("max_domains", max_domains), ("prior", prior), ("lr", lr)):
+        for name, value in (
+            ("max_domains", max_domains),
+            ("share", share),
+            ("prior", prior),
+            ("lr", lr),
+        ):
             if value < 0:
                 raise DomainNormError(f"{name}: got {value}, expected 0 or more")
+        if share > 1:
+            raise DomainNormError(f"share: got {share}, expected at most 1")
         if lr and task.labels == "multilabel":
             raise DomainNormError("lr: findings do not exclude each other; set it to 0")
         self.model, self.task = model.eval().requires_grad_(False), task
-        self.max_domains, self.prior, self.lr = max_domains, prior, lr
+        self.max_domains = max_domains
+        self._learning = {"share": share, "prior": prior, "lr": lr}
         self.belief = DomainBelief(model.num_domains)
         self.alarm = NoveltyAlarm(run_length)
         self.rows: dict[str, StreamRow] = {}
@@ -148,7 +158,7 @@ class StreamAdapter:
         mixture = weights.double().mean(0)
         shares = zip(self.model.domain_names, (mixture / mixture.sum()).tolist(), strict=False)
         mix_rows(self.model, name, dict(shares))
-        self.rows[name] = StreamRow(self.model, name, prior=self.prior, lr=self.lr)
+        self.rows[name] = StreamRow(self.model, name, **self._learning)
         self._know(name, embedding)
         self.rows[name].update(image)
         self.belief.open()
@@ -189,7 +199,7 @@ class StreamAdapter:
                 raise CheckpointError("the state of the stream is of another model")
             self._own(name, owned)
             self._embeddings[name].extend(known.to(device) for known in state["embeddings"][name])
-            self.rows[name] = StreamRow(self.model, name, prior=self.prior, lr=self.lr)
+            self.rows[name] = StreamRow(self.model, name, **self._learning)
             self.rows[name].load_state_dict(state["rows"][name])
         self.num_images = int(state["num_images"])
         self.belief.load_state_dict(state["belief"])

@@ -26,22 +26,24 @@ _GROUPS = 32
 class StreamRow:
     """The rows of one domain, adapted by statistics and by entropy to unlabelled images.
 
-    Running moments are those of the mixture of its images so far and of the moments it started
-    with, which count as ``prior`` images; so the first few images do not decide alone. Nor do many
-    of one class: where an image has one class, images are grouped by the predicted one, every
-    group has the same weight, and an equal part of the prior. Scale and
+    Running moments are those of a mixture: ``share · n / (n + prior)`` of its n images so far, the
+    rest of the moments it started with, so that the first images do not decide, and all of them
+    no more than a share. Nor do many of one class: where an image has one class, images are grouped
+    by the predicted one, and groups mix in equal parts, with an equal part of the prior. Scale and
     shift take a step of Adam per batch down the mean entropy of reliable predictions, those below
     0.4 of the largest entropy. Rows of other domains, and what all share, stay bit for bit.
 
     Args:
         model: Changed in place, in evaluation mode.
         domain: Its name.
-        prior: Images that the starting moments count as, ≥ 0.
+        share: Of the images' moments in the mixture, in [0, 1].
+        prior: Images after which half of the share is reached, ≥ 0.
         lr: Of Adam; 0 leaves scale and shift alone.
 
     Reference:
         Schneider et al., Improving robustness against common corruptions by covariate shift
-        adaptation, NeurIPS 2020, arXiv:2006.16971, eq. 1 (moments with a prior);
+        adaptation, NeurIPS 2020, arXiv:2006.16971, eq. 1 (moments with a prior); You et al.,
+        Test-time batch statistics calibration, 2021, arXiv:2110.04065, eq. 2 (a fixed share);
         Wang et al., Tent, ICLR 2021, arXiv:2006.10726, eq. 1 (entropy); Niu et al., Efficient
         Test-Time Model Adaptation without Forgetting, ICML 2022, arXiv:2204.02610, eq. 3 (only
         reliable predictions); Gong et al., NOTE, NeurIPS 2022, arXiv:2208.05117, sec. 3.2 (equal
@@ -50,9 +52,11 @@ class StreamRow:
         instead of the last batch; normalization with them while entropy is minimized.
     """
 
-    def __init__(self, model: DomainModel, domain: str, *, prior: float, lr: float) -> None:
+    def __init__(
+        self, model: DomainModel, domain: str, *, share: float, prior: float, lr: float
+    ) -> None:
         self.model, self.domain = model, domain
-        self.prior = prior
+        self.share, self.prior = share, prior
         self.images: Tensor | None = None  # of each group of classes, (G,)
         row = self._row
         self._start = {
@@ -127,10 +131,9 @@ class StreamRow:
         keep = min(1.0, max(0.0, _MEMORY - number) / known) if known else 1.0
         former = member.new_zeros(member.shape[1]) if self.images is None else self.images
         self.images = keep * former + member.sum(0)
-        prior = self.prior / member.shape[1]
-        weight = self.images + prior
-        # A group of nothing at all has no moments; without a prior the others share its weight.
-        share = (weight > 0) / (weight > 0).sum() / weight.clamp(min=1e-12)
+        groups, least = member.shape[1], torch.finfo(torch.float64).tiny
+        weight = self.share / (self.images + self.prior / groups).clamp(min=least)  # of each image
+        start = (1 - weight * self.images).mean()
         row = self._row
         for path, tracked in self._tracked():
             if path not in seen:  # a layer that this pass does not reach
@@ -141,8 +144,9 @@ class StreamRow:
             sums = added if path not in self._sums else keep * self._sums[path] + added
             self._sums[path] = sums
             mean, var = self._start[path]
-            total = sums + prior * torch.stack([mean, var + mean.square()])
-            first, second = (share[:, None, None] * total).sum(0)
+            first, second = (weight[:, None, None] * sums).mean(0) + start * torch.stack(
+                [mean, var + mean.square()]
+            )
             tracked.running_mean[row] = first.to(tracked.running_mean)
             tracked.running_var[row] = (second - first.square()).clamp(min=0).to(first.dtype)
 

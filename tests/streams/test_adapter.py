@@ -91,7 +91,7 @@ def test_moments_are_those_of_the_images_and_the_prior(same):
         )
         head.bias.copy_(-head.weight @ features.mean(0))
         head.bias[1] += 1e6 * same
-    row = StreamRow(model, "b", prior=2.0, lr=0.0)
+    row = StreamRow(model, "b", share=0.5, prior=2.0, lr=0.0)
     first = next(n.statistics for n in model.norms() if isinstance(n.statistics, RunningMoments))
     start = first.running_mean[1].clone().numpy(), first.running_var[1].clone().numpy()
     seen, classes = [], []
@@ -105,7 +105,7 @@ def test_moments_are_those_of_the_images_and_the_prior(same):
         hook.remove()
     assert same == (len(set(torch.cat(classes).tolist())) == 1)
     wanted = moments_with_prior(
-        torch.cat(seen).numpy().astype(float), torch.cat(classes).numpy(), 3, *start, 2.0
+        torch.cat(seen).numpy().astype(float), torch.cat(classes).numpy(), 3, *start, 0.5, 2.0
     )
     assert_close(first.running_mean[1], torch.tensor(wanted[0], dtype=torch.float32))
     assert_close(first.running_var[1], torch.tensor(wanted[1], dtype=torch.float32))
@@ -123,7 +123,7 @@ def test_entropy_of_the_new_domain_falls():
     model, image = make("cbn"), images(1, 8)
     with torch.no_grad():
         model.get_classifier().weight.mul_(20)  # some predictions are reliable
-    row = StreamRow(model, "b", prior=0.0, lr=1e-2)
+    row = StreamRow(model, "b", share=1.0, prior=0.0, lr=1e-2)
     row.update(image)  # moments first
     before = reliable_entropy(model(image, "b"))
     for _ in range(10):
@@ -186,10 +186,15 @@ def test_model_without_encoder_is_refused():
         StreamAdapter(model, task())
 
 
-@pytest.mark.parametrize("option", ["max_domains", "prior", "lr"])
+@pytest.mark.parametrize("option", ["max_domains", "share", "prior", "lr"])
 def test_negative_options_are_refused(option):
     with pytest.raises(DomainNormError, match=f"{option}: got -1, expected 0 or more"):
         StreamAdapter(make(), task(), **{option: -1})
+
+
+def test_more_than_all_of_the_moments_is_refused():
+    with pytest.raises(DomainNormError, match="share: got 2, expected at most 1"):
+        StreamAdapter(make(), task(), share=2)
 
 
 def test_entropy_of_findings_is_refused():
