@@ -13,16 +13,20 @@ from domainnorm.report.canvas import (
     LARGE,
     MUTED,
     NORMAL,
+    SMALL,
     create_figure,
     literal,
     save_figure,
 )
 
-_TILE = 1.05  # inches
+_TILE, _LINE = 1.05, 0.12  # inches
 
 
 def save_contact_sheet(
-    images: Mapping[str, Sequence[NDArray[np.uint8]]], path: str | PathLike[str], title: str = ""
+    images: Mapping[str, Sequence[NDArray[np.uint8]]],
+    path: str | PathLike[str],
+    title: str = "",
+    captions: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Draw the images of each domain in a row of its own.
 
@@ -30,6 +34,7 @@ def save_contact_sheet(
         images: Domain → images, uint8 (H, W, 3), (H, W, 1) or (H, W); sizes may differ.
         path: File to write; its suffix decides the format.
         title: Heading.
+        captions: Domain → what to write below each of its images, of one line or several.
 
     Raises:
         EvaluationError: There is no image, or one has another shape or dtype.
@@ -38,7 +43,10 @@ def save_contact_sheet(
     if columns == 0:
         raise EvaluationError("save_contact_sheet: no image came, expected at least one")
     side = 0.35 + 0.085 * max(map(len, images))
-    figure = create_figure(side + columns * _TILE, len(images) * _TILE + (0.35 if title else 0.0))
+    texts = captions or {}
+    lines = max((text.count("\n") + 1 for row in texts.values() for text in row), default=0)
+    height = len(images) * (_TILE + lines * _LINE) + (0.35 if title else 0.0)
+    figure = create_figure(side + columns * _TILE, height)
     grid = figure.subplots(len(images), columns, squeeze=False)
     for line, (domain, tiles) in zip(grid, images.items(), strict=True):
         for axes in line:
@@ -53,6 +61,8 @@ def save_contact_sheet(
         for axes, image in zip(line, tiles, strict=False):
             # Small images are enlarged without blur: what the network sees are pixels.
             axes.imshow(_checked(image, domain), cmap="gray", vmin=0, vmax=255)
+        for axes, text in zip(line, texts.get(domain, ()), strict=False):
+            axes.set_xlabel(literal(text), fontsize=SMALL - 2, labelpad=2)
     if title:
         figure.suptitle(literal(title), fontsize=LARGE)
     save_figure(figure, path)

@@ -8,16 +8,17 @@ from pathlib import Path
 import torch
 
 from domainnorm.backbones import DomainModel, layer_differences
-from domainnorm.report import save_embeddings, save_layer_differences
+from domainnorm.report import save_contact_sheet, save_embeddings, save_layer_differences
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage
 from domainnorm.run.stage import Bench, set_up
 
 _IMAGES, _PAIRS = 200, 6
+_SHOWN, _NEAREST = 8, 3  # images of a domain, and domains of an image
 
 
 def save_explanations(parts: Parts, stage: Stage, folder: Path, name: str) -> None:
-    """Draw ``layers_<name>.png`` and, with an encoder, ``embeddings_<name>.png``.
+    """Draw ``layers_<name>.png``, with an encoder ``embeddings_`` and ``nearest_<name>.png`` too.
 
     Args:
         parts: The run's recipe and dataset.
@@ -32,6 +33,7 @@ def save_explanations(parts: Parts, stage: Stage, folder: Path, name: str) -> No
         _save_layers(model, figures / f"layers_{name}.png", title)
     if model.encoder is not None:
         _save_embeddings(bench, figures / f"embeddings_{name}.png", title)
+        _save_nearest(bench, figures / f"nearest_{name}.png", title)
 
 
 def _save_layers(model: DomainModel, path: Path, title: str) -> None:
@@ -61,3 +63,35 @@ def _save_embeddings(bench: Bench, path: Path, title: str) -> None:
                 break
         points[domain] = torch.cat(found)[:_IMAGES].numpy()
     save_embeddings(points, path, title)
+
+
+@torch.inference_mode()
+def _save_nearest(bench: Bench, path: Path, title: str) -> None:
+    """Some test images of each domain, with the domains that the encoder takes them for."""
+    model, data = bench.method.model, bench.data
+    pipeline, records = data.evaluation_pipeline, data.dataset.records
+    images, captions = {}, {}
+    for domain in data.test_domains:
+        own = [n for n, r in enumerate(records) if r.domain == domain and r.split == "test"]
+        chosen = own[:: max(1, len(own) // _SHOWN)][:_SHOWN]
+        pixels = [data.dataset.image(index) for index in chosen]
+        if not pixels:
+            continue
+        estimate = model.estimate(torch.stack([pipeline(one, 0) for one in pixels]))
+        images[domain] = [pipeline.preprocessing.fitted(one) for one in pixels]
+        captions[domain] = [
+            _caption(model, weights, bool(known))
+            for weights, known in zip(estimate.weights, estimate.is_known, strict=True)
+        ]
+    save_contact_sheet(images, path, f"{title}: nearest domains", captions)
+
+
+def _caption(model: DomainModel, weights: torch.Tensor, known: bool) -> str:
+    best = weights.topk(min(_NEAREST, len(weights)))
+    lines = [
+        f"{model.domain_names[int(row)]} {float(weight):.2f}"
+        for weight, row in zip(best.values, best.indices, strict=True)
+        if weight > 0
+    ]
+    lines += [""] * (min(_NEAREST, len(weights)) - len(lines))
+    return "\n".join([*lines, "" if known else "unlike all"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from domainnorm.evaluation import (
     EvaluationError,
@@ -101,6 +102,16 @@ def test_contact_sheet_takes_colour_grey_and_no_images(tmp_path: Path) -> None:
     images = {"a": [colour, colour], "b": [grey, grey[..., 0]], "c": []}
     save_contact_sheet(images, tmp_path / "sheet.png", "Images")
     assert is_png(tmp_path / "sheet.png")
+
+
+def test_captions_stand_below_their_images(tmp_path: Path) -> None:
+    images = {"a": [np.zeros((8, 8, 3), np.uint8)] * 2}
+    sizes = []
+    for captions in (None, {"a": ["b 0.70\nc 0.30", "$b$ 1.00"]}):
+        save_contact_sheet(images, tmp_path / "sheet.png", captions=captions)
+        sizes.append(Image.open(tmp_path / "sheet.png").size)
+    assert sizes[1][0] == sizes[0][0]
+    assert sizes[1][1] > sizes[0][1]
 
 
 def test_float_image_is_named(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def test_run_with_an_encoder_that_reads_the_backbone(tmp_path):
     folder = run(tmp_path, "encoder=backbone", "condition=estimate", "compare=[]", *WORDS[1:])
     found = metrics(folder)
     assert found["tent", "clean"]["domain_accuracy"] > 0.9
+    for kind in ("nearest", "embeddings", "layers"):
+        assert list((folder / "figures").glob(f"{kind}_*.png")), kind
     model = load_stored(folder).model
     assert model(torch.rand(2, 3, 48, 48)).isfinite().all()
 
