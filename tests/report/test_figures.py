@@ -109,7 +109,8 @@ def test_captions_stand_below_their_images(tmp_path: Path) -> None:
     sizes = []
     for captions in (None, {"a": ["b 0.70\nc 0.30", "$b$ 1.00"]}):
         save_contact_sheet(images, tmp_path / "sheet.png", captions=captions)
-        sizes.append(Image.open(tmp_path / "sheet.png").size)
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            sizes.append(sheet.size)
     assert sizes[1][0] == sizes[0][0]
     assert sizes[1][1] > sizes[0][1]
 

@@ -13,7 +13,8 @@ def test_timeline_of_two_domains_and_an_alarm(tmp_path):
     weights = {"a": [1.0, 1.0, 0.0], "$new$": [0.0, 0.0, 1.0]}
     path = tmp_path / "figures" / "timeline.png"
     save_timeline(weights, [0.7, 0.0, 1e4], [0.9, float("nan"), 0.5], {2: "$new$"}, 1e4, path)
-    assert Image.open(path).size[0] > 1000
+    with Image.open(path) as figure:
+        assert figure.size[0] > 1000
 
 
 def test_no_images_are_refused(tmp_path):
