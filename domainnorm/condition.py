@@ -244,7 +244,9 @@ class ConditionSlot:
 
     def settle(self, condition: Condition) -> None:
         """Put ``condition`` in the place of the current one, to the end of its block."""
-        self._held = self._traced = condition
+        self._traced = condition
+        if not torch.compiler.is_compiling():
+            self._held = condition
 
     def arm_backward(self, output: Any, condition: Condition) -> None:
         """Make backward through ``output`` recompute checkpointed blocks under ``condition``.

@@ -223,16 +223,14 @@ class DomainModel(TimmInterface):
         encoder = self.encoder
         if encoder is None or not encoder.reads_backbone or not within_pass:
             return with_estimate(condition, self.estimate(image))
-        if torch.compiler.is_compiling():
-            raise ConditionError(
-                "encoder 'backbone' decides within a forward pass, which cannot be compiled; pass "
-                "weights=model.estimate(image).weights, or use encoder 'style'"
-            )
         encoder.check_fitted()
         number = len(image)
 
         def settle(maps: Tensor) -> Condition:
-            estimate = encoder.judge(encoder.reached(maps, number))
+            # A recompute of gradient checkpointing reads the settled condition, and has to save
+            # what the forward pass saved: no gradient goes through the estimate.
+            with torch.no_grad():
+                estimate = encoder.judge(encoder.reached(maps, number))
             return with_estimate(replace(condition, settle=None), estimate)
 
         return replace(condition, settle=settle)

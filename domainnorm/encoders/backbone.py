@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from domainnorm.condition import Condition, ConditionSlot
@@ -26,6 +27,7 @@ class BackboneEncoder(DomainEncoder):
     Mean and log standard deviation of each channel. The pass goes on under the estimate: nothing
     is computed twice. With norms converted everywhere that is the output of the first convolution,
     colour and edges; where only later norms are conditional, it is features of a later stage.
+    Within a pass no gradient goes through the estimate.
 
     Args:
         num_domains: D.
@@ -64,9 +66,14 @@ class BackboneEncoder(DomainEncoder):
 
         Raises:
             ConditionError: The network is in training mode, where its features are others, or the
-                image reaches no conditional norm.
+                image reaches no conditional norm, or the call is being compiled.
         """
         network, slot = self._network
+        if torch.compiler.is_compiling():
+            raise ConditionError(
+                "encoder 'backbone': an estimate alone leaves a forward pass half-way, which cannot "
+                "be compiled; model(image) estimates within its pass, which can"
+            )
         if network.training:
             raise ConditionError("encoder 'backbone': the network is training; model.eval() first")
         weight = next(network.parameters())

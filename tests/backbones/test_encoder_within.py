@@ -97,8 +97,9 @@ def test_late_norms_are_reached_through_the_others():
     assert_close(model(x), model(x, weights=weights))
 
 
-def test_recompute_of_gradient_checkpointing_sees_the_estimate():
-    model, (x, _) = make(), batch()
+@pytest.mark.parametrize("network", ["test_resnet", "test_vit"])  # the vit's is in a checkpoint
+def test_recompute_of_gradient_checkpointing_sees_the_estimate(network):
+    model, (x, _) = make(network), batch()
     plain = copy.deepcopy(model)
     model.backbone.set_grad_checkpointing()
     gradients = []
@@ -143,8 +144,49 @@ def test_encoder_that_was_not_fitted_says_so():
         model(batch()[0])
 
 
-def test_compiler_is_told_what_to_use_instead():
+def test_compiled_pass_estimates_too_and_leaves_nothing_behind():
     model, (x, _) = make(), batch()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    with pytest.raises(Exception, match="decides within a forward pass, which cannot be compiled"):
-        compiled(x)
+    some = torch.where(torch.arange(5) % 2 == 0, 2, -1)
+    with torch.no_grad():
+        assert_close(compiled(x, some), model(x, some))
+    assert model.slot.current is None
+
+
+def test_exported_program_estimates_too():
+    model, (x, _) = make(), batch()
+    model.encoder.gaussians.temperature.fill_(1000.0)  # no domain is certain
+    program = torch.export.export(model, (x,), strict=False)
+    assert_close(program.module()(x.flip(0)), model(x.flip(0)))
+
+
+def test_compiled_estimate_alone_is_refused():
+    model, (x, _) = make(), batch()
+    with pytest.raises(ConditionError, match="an estimate alone leaves a forward pass half-way"):
+        torch.export.export(model.encoder, (x,), strict=False)
+
+
+def test_autocast_and_channels_last_change_no_more_than_rounding():
+    model, (x, _) = make(unseen="estimate"), batch()
+    wanted = model(x)
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert_close(model.to(memory_format=torch.channels_last)(x), wanted, rtol=1e-3, atol=1e-3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(model(x.bfloat16()).float(), wanted, rtol=0.1, atol=0.1)
+
+
+def test_image_in_several_rows_has_the_moments_of_them_all():
+    maps, encoder = torch.randn(6, 16, 5, 7), make().encoder
+    found = encoder.reached(maps, 2)
+    whole = maps.reshape(2, 3, 16, 5, 7).permute(0, 2, 1, 3, 4).reshape(2, 16, 15, 7)
+    wanted = [channel_moments(one) for one in whole.double().numpy()]
+    assert_close(found.double(), torch.tensor(wanted), rtol=1e-4, atol=1e-4)
+
+
+def test_other_norm_than_that_it_was_made_for_is_named_by_its_channels():
+    model, (x, _) = make(), batch()
+    with (
+        pytest.raises(ConditionError, match="made for 16 channels at the first norm, this image"),
+        model.condition(x) as backbone,
+    ):
+        next(backbone.layer2.children())(torch.rand(5, 32, 8, 8))
