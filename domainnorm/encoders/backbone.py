@@ -71,8 +71,8 @@ class BackboneEncoder(DomainEncoder):
         network, slot = self._network
         if torch.compiler.is_compiling():
             raise ConditionError(
-                "encoder 'backbone': an estimate alone leaves a forward pass half-way, which cannot "
-                "be compiled; model(image) estimates within its pass, which can"
+                "encoder 'backbone': an estimate alone leaves a forward pass half-way, which "
+                "cannot be compiled; model(image) estimates within its pass, which can"
             )
         if network.training:
             raise ConditionError("encoder 'backbone': the network is training; model.eval() first")

@@ -1,4 +1,4 @@
-"""How well the style encoder tells domains apart: ``python -m tests.benchmarks.encoders``.
+"""How well an encoder tells domains apart: ``python -m tests.benchmarks.encoders``.
 
 Fitted to the training images of each dataset (at most 300 per domain), calibrated on the validation
 split, tested on the test split (at most 200). Then once more for each domain without it: *noticed*
@@ -67,19 +67,21 @@ def drawn(dataset: DomainDataset, size: int, seed: int) -> dict[Split, Images]:
     return found
 
 
-def fitted(images: Mapping[Split, Images], chosen: Sequence[str], seed: int) -> DomainEncoder:
-    network = create_model(BACKBONE, 0, pretrained=True).backbone
-    encoder = create_encoder("style", len(images["train"]), network)
+def fitted(
+    kind: str, images: Mapping[Split, Images], chosen: Sequence[str], seed: int
+) -> DomainEncoder:
+    network = create_model(BACKBONE, 0, pretrained=True).eval().backbone
+    encoder = create_encoder(kind, len(images["train"]), network)
     training, held_out = (Labelled(images[split], chosen) for split in ("train", "val"))
     fit_encoder(encoder, training, held_out, seed=seed)
     return encoder
 
 
 @torch.no_grad()
-def measure(images: Mapping[Split, Images], seed: int) -> dict[str, tuple[float, ...]]:
+def measure(kind: str, images: Mapping[Split, Images], seed: int) -> dict[str, tuple[float, ...]]:
     """Domain -> share told right, share noticed when left out, false alarms without it."""
     names = list(images["test"])
-    encoder = fitted(images, names, seed)
+    encoder = fitted(kind, images, names, seed)
     right = {
         name: float((encoder(images["test"][name]).domain == row).float().mean())
         for row, name in enumerate(names)
@@ -87,7 +89,7 @@ def measure(images: Mapping[Split, Images], seed: int) -> dict[str, tuple[float,
     found = {}
     for left_out in names:
         others = [name for name in names if name != left_out]
-        encoder = fitted(images, others, seed)
+        encoder = fitted(kind, images, others, seed)
         unknown = [
             float((~encoder(images["test"][name]).is_known).float().mean())
             for name in (left_out, *others)
@@ -96,10 +98,10 @@ def measure(images: Mapping[Split, Images], seed: int) -> dict[str, tuple[float,
     return found
 
 
-def rows_of(root: str) -> Iterator[tuple[str, ...]]:
+def rows_of(kind: str, root: str) -> Iterator[tuple[str, ...]]:
     size, masks = SIZES[root], root == "camvid"
     dataset = FolderMasks(root=root, groups="sequences") if masks else Folder(root=root)
-    runs = [measure(drawn(dataset, size, seed), seed) for seed in SEEDS]
+    runs = [measure(kind, drawn(dataset, size, seed), seed) for seed in SEEDS]
     names = list(runs[0])
     means = [tuple(sum(run[n][k] for n in names) / len(names) for k in range(3)) for run in runs]
     yield (f"{root}, {size} px, {len(names)} domains", *map(spread, zip(*means, strict=True)))
@@ -112,19 +114,30 @@ def spread(values: Sequence[float]) -> str:
     return f"{one.mean:.2f} ± {one.std:.2f}"
 
 
-def cost_of(name: str, size: int, number: int) -> tuple[str, ...]:
-    """Time of the encoder beside the forward pass of a network."""
+def cost_of(kind: str, name: str, size: int, number: int) -> tuple[str, ...]:
+    """Time of the encoder beside the forward pass of a network.
+
+    Of one that decides within that pass, what it adds to it.
+    """
     model = create_model(name, norm="dsbn", domains=["a", "b", "c", "d"]).eval()
-    encoder = create_encoder("style", 4, model.backbone)
+    encoder = create_encoder(kind, 4, model.backbone)
     encoder.gaussians.count.fill_(1)
     image, domain = torch.rand(number, 3, size, size), torch.zeros(number, dtype=torch.long)
+    seen: list[Tensor] = []
+    first = next(model.norms()).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(image, domain)
+    first.remove()
+
+    def estimate() -> object:
+        if encoder.reads_backbone:
+            return encoder.judge(encoder.reached(seen[0], number))
+        return encoder(image)
+
     with torch.inference_mode():
-        times = interleaved(
-            {"encoder": lambda: encoder(image), "network": lambda: model(image, domain)}, 2.0
-        )
+        times = interleaved({"encoder": estimate, "network": lambda: model(image, domain)}, 2.0)
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     return (
-        f"{name}, {number} × {size} px",
+        f"{kind}, {name}, {number} × {size} px",
         f"{ratio(times, 'encoder', 'network'):.1%}",
         f"{statistics.median(times['encoder']) / number * 1e3:.2f} ms",
         f"{parameters:,}",
@@ -136,12 +149,16 @@ def main() -> None:
         prog="python -m tests.benchmarks.encoders", description=__doc__
     )
     parser.add_argument("--cost", action="store_true", help="time per image instead of accuracy")
+    parser.add_argument("--encoder", default="style", help="which is tested (%(default)s)")
+    arguments = parser.parse_args()
     prepare()
-    if parser.parse_args().cost:
-        head = ("network, batch", "of its forward pass", "per image", "parameters")
-        print(render(head, [cost_of(*case) for case in COSTS], markdown=True))
+    if arguments.cost:
+        head = ("encoder, network, batch", "of its forward pass", "per image", "parameters")
+        rows = [cost_of(kind, *case) for kind in ("style", "backbone") for case in COSTS]
+        print(render(head, rows, markdown=True))
         return
-    print(render(HEAD, [row for root in SIZES for row in rows_of(root)], markdown=True))
+    rows = [row for root in SIZES for row in rows_of(arguments.encoder, root)]
+    print(render(HEAD, rows, markdown=True))
 
 
 if __name__ == "__main__":
