@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from domainnorm.evaluation import EvaluationError
@@ -75,6 +76,7 @@ def save_timeline(
     for axes in (upper, middle, lower):
         clear_frame(axes)
         axes.set_xlim(0, max(1, number - 1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for image in alarms:
             axes.axvline(image, color=INK, linestyle=":", linewidth=1)
     for image, label in alarms.items():
