@@ -18,10 +18,10 @@ demo: env  ## train, adapt and test on data that needs no download
 	$(BIN)/domainnorm run quickstart
 
 test: env  ## the default tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: env  ## the tests that take longer than ten seconds each
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 lint: env  ## style and types
 	$(BIN)/ruff check .

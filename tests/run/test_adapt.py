@@ -105,6 +105,7 @@ def test_other_options_need_another_folder(trained, stream, followed, capsys):
     assert "holds another stream (run_length was 100.0, now 1000.0); choose another --ou" in said
 
 
+@pytest.mark.slow
 def test_stream_that_is_killed_goes_on(trained, stream, followed, tmp_path):
     words = [sys.executable, "-m", "domainnorm", "adapt", str(trained), "--stream", str(stream)]
     words += ["--output", str(tmp_path / "out"), "--run-length", "100"]

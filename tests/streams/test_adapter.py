@@ -148,7 +148,7 @@ def test_memory_is_bounded():
     assert len(adapter.state_dict()["embeddings"]["found_1"]) == 200
 
 
-@pytest.mark.parametrize("stopped", [1, 2, 4, 6])
+@pytest.mark.parametrize("stopped", [2, 6])
 def test_state_goes_on_bit_for_bit(stopped, tmp_path):
     batches = stream(0, NEW, NEW, NEW, 1, NEW, 7, 7, 7)
     whole = StreamAdapter(make(), task(), lr=1e-3)
