@@ -61,17 +61,17 @@ class GroupStatistics(Statistics):
         if torch.compiler.is_exporting():  # the group count below would bake in the batch size
             normed = F.group_norm(x, self.num_groups, eps=self.eps)
             return torch.addcmul(spread(shift, x), normed, spread(scale, x)).to(x.dtype)
-        # The reshape below would make a compiler start anew for each batch size. On channels_last,
-        # group_norm computes E[x²]-E[x]², which is unsafe.
-        if torch.compiler.is_compiling() or is_channels_last(x):
+        if not _served_by_kernel(x):
             pooled = pool_channels(sample_moments(x), self.num_groups)
             return normalize(x, pooled, scale, shift, self.eps)
+        if scale.shape[0] == 1:
+            return F.group_norm(x, self.num_groups, scale[0], shift[0], self.eps)
         # One sample of N·C channels: each with a weight of its own, so one pass does.
         output = F.group_norm(
             x.reshape(1, num_samples * num_features, *x.shape[2:]),
             num_samples * self.num_groups,
-            scale.expand(num_samples, -1).reshape(-1),
-            shift.expand(num_samples, -1).reshape(-1),
+            scale.reshape(-1),
+            shift.reshape(-1),
             self.eps,
         )
         # A plain view would send the in-place activations of timm through a copy.
@@ -81,3 +81,11 @@ class GroupStatistics(Statistics):
     def extra_repr(self) -> str:
         """Constants, for ``print(model)``."""
         return f"num_groups={self.num_groups}, eps={self.eps}"
+
+
+def _served_by_kernel(x: Tensor) -> bool:
+    # The reshape above would make a compiler start anew for each batch size. On channels_last,
+    # group_norm computes E[x²]-E[x]², which is unsafe. On a GPU it wants scales in the dtype of x.
+    if torch.compiler.is_compiling() or is_channels_last(x):
+        return False
+    return x.device.type == "cpu" or x.dtype in (torch.float32, torch.float64)
