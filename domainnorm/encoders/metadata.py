@@ -26,9 +26,9 @@ class MetadataEncoder(DomainEncoder):
     standardized. A value that is missing, or that training did not have, has a learned row of its
     column. Columns and values are learned by `fit_encoder` and stored with the weights.
 
-    What it learns from loses values at random, and so do the examples behind means, covariance and
-    thresholds. Every domain has as many of these; then an image of which nothing is known lies
-    equally far from all of them, whatever the sizes of the domains.
+    What it learns from loses values at random. So do the examples behind means and covariance, as
+    many for each domain and the same values in all of them; then an image of which nothing is known
+    lies about equally far from all domains, whatever their sizes.
 
     Args:
         num_domains: D.
@@ -163,16 +163,30 @@ class MetadataEncoder(DomainEncoder):
     ) -> tuple[Tensor, Tensor]:
         """Features of as many examples of each domain, and their labels.
 
-        The same values are lost in all domains: what remains tells them apart, not what is lost.
+        What images lack is taken from others of their domain first. Then the same values are lost
+        in all domains: what remains tells them apart, not what is lost.
         """
-        lost, chosen = self._dropped(_EXAMPLES, generator), []
+        lost, made = self._dropped(_EXAMPLES, generator), []
         labels = sorted(set(domain.tolist()))
         for label in labels:
-            own = (domain == label).nonzero().flatten()
+            own = features[domain == label]
             drawn = torch.randint(len(own), (_EXAMPLES,), generator=generator)
-            chosen.append(own[drawn.to(own.device)])
-        rows = torch.cat(chosen)
-        return self._without(features[rows], lost.repeat(len(labels), 1)), domain[rows]
+            made.append(self._filled(own[drawn.to(own.device)], own, generator))
+        lost = lost.repeat(len(labels), 1)
+        of_domain = torch.tensor(labels).repeat_interleave(_EXAMPLES).to(domain.device)
+        return self._without(torch.cat(made), lost), of_domain
+
+    def _filled(self, features: Tensor, own: Tensor, generator: torch.Generator) -> Tensor:
+        """Features (N, F) with missing values from images that have them, (M, F)."""
+        filled, owners = features.clone(), torch.tensor(self._known.owners)
+        for column in range(len(self.columns)):
+            gaps, donors = features[:, column].nonzero(), (own[:, column] == 0).nonzero()[:, 0]
+            if len(donors):
+                chosen = torch.randint(len(donors), (len(gaps),), generator=generator)
+                places = (owners == column).nonzero()[:, 0].to(gaps.device)
+                given = donors[chosen.to(donors.device)][:, None]
+                filled[gaps, places] = own[given, places]
+        return filled
 
     def _dropped(self, number: int, generator: torch.Generator) -> Tensor:
         """Whether each of N examples loses the value of each of A columns, (N, A)."""

@@ -131,6 +131,23 @@ def test_nothing_known_gives_close_to_uniform_weights(encoder):
     assert weights.max() < 0.5
 
 
+def test_gaps_of_one_domain_do_not_make_nothing_a_sign_of_it():
+    given = {"scanner": ["A"] * 100 + ["B"] * 50 + [""] * 50}
+    label = torch.arange(200) // 100
+    encoder = create_encoder("metadata", 2)
+    fit_encoder(encoder, [(given, label)], [(given, label)])
+    assert_close(encoder({"scanner": [""]}).weights, torch.tensor([[0.5, 0.5]]), rtol=0, atol=0.02)
+    assert encoder({"scanner": ["A", "B"]}).weights.diagonal().min() > 0.99
+
+
+def test_column_that_a_domain_never_has_is_learned_from_the_others():
+    given = {"scanner": ["A"] * 100 + [""] * 100, "hour": ["9"] * 100 + ["18"] * 100}
+    label = torch.arange(200) // 100
+    encoder = create_encoder("metadata", 2)
+    fit_encoder(encoder, [(given, label)], [(given, label)])
+    assert encoder({"scanner": ["A", ""], "hour": ["9", "18"]}).domain.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("colour", ["red", "blue"])
 def test_attribute_that_says_nothing_makes_no_domain_certain(encoder, colour):
     assert encoder({"colour": [colour]}).weights.max() < 0.6
