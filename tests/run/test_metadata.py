@@ -14,6 +14,7 @@ from domainnorm.recipe import load_recipe
 from domainnorm.run import export_run
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
+from domainnorm.run.sample import sample_recipe
 from domainnorm.run.stored import load_stored
 from tests.run.tiny import call
 
@@ -142,6 +143,13 @@ def test_batches_carry_text_beside_the_tensors(asked):
 def _data(parts):
     stage = plan_stages(parts.recipe)[-1]
     return parts.data(stage, parts.model(stage))
+
+
+def test_drawn_table_of_a_sample_has_the_attributes_of_the_recipe(asked, tmp_path):
+    small = sample_recipe(load_recipe(asked, ["data.table=manifest.csv"]), tmp_path)
+    records = Parts(small).dataset.records
+    assert {record.metadata["camera"] for record in records} == set(SHOPS)
+    assert {record.metadata["hour"] for record in records} > {"8", "9"}
 
 
 def test_column_that_the_table_lacks_is_named_with_those_there_are(asked, shops):
