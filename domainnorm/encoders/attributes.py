@@ -82,7 +82,7 @@ class Vocabulary:
         """Attributes of N images -> (N, F); columns that are not among them are missing."""
         number = max((len(given) for given in attributes.values()), default=0)
         vectors = torch.zeros(number, self.size)
-        for column in self.columns:
+        for column in self.columns if number else ():
             given = attributes.get(column, [None] * number)
             places, amounts = zip(*(self._place(column, one) for one in given), strict=True)
             vectors[range(number), places] = torch.tensor(amounts)

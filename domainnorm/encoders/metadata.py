@@ -27,8 +27,8 @@ class MetadataEncoder(DomainEncoder):
     column. Columns and values are learned by `fit_encoder` and stored with the weights.
 
     What it learns from loses values at random. So do the examples behind means and covariance, as
-    many for each domain and the same values in all of them; then an image of which nothing is known
-    lies about equally far from all domains, whatever their sizes.
+    many for each domain and the same columns in all of them; then an image of which nothing is
+    known lies about equally far from all domains, whatever their sizes.
 
     Args:
         num_domains: D.
@@ -42,8 +42,8 @@ class MetadataEncoder(DomainEncoder):
         DomainNormError: A dropout out of range.
 
     Reference:
-        Guo and Berkhahn, Entity Embeddings of Categorical Variables, 2016, arXiv:1604.06737,
-        sec. III; Neverova et al., ModDrop, TPAMI 2016, arXiv:1501.00102, sec. 3.4 (inputs that are
+        Guo and Berkhahn, Entity Embeddings of Categorical Variables, 2016, arXiv:1604.06737 (rows
+        of categories); Neverova et al., ModDrop, TPAMI 2016, arXiv:1501.00102 (inputs that are
         dropped whole).
     """
 
@@ -137,13 +137,9 @@ class MetadataEncoder(DomainEncoder):
                 "data.attributes in a recipe"
             )
         self._resize(known)
-        weight = self._first.weight
+        weight, active = self._first.weight, max(1, len(known.columns))  # inputs that are not 0
         with torch.no_grad():
-            # As many inputs are not 0 as there are columns.
-            fresh = (
-                torch.randn(weight.shape, generator=generator) * len(known.columns or " ") ** -0.5
-            )
-            weight.copy_(fresh)
+            weight.copy_(torch.randn(weight.shape, generator=generator) * active**-0.5)
 
     def grow(self, images: Batches, generator: torch.Generator) -> None:
         """Give values that are new a random row each, by which they differ from the known ones."""

@@ -217,6 +217,11 @@ def test_resolved_attributes_go_with_tiles(encoder):
     assert_close(tiles, network(x, attributes=GIVEN).detach(), rtol=1e-4, atol=1e-4)
 
 
+def test_batch_without_images_has_no_estimates(model):
+    empty = {"scanner": [], "hour": []}
+    assert model.estimate(IMAGES[:0], empty).weights.shape == (0, 3)
+
+
 def test_weights_file_brings_columns_and_values_back(model, tmp_path):
     save_model(model, tmp_path / "m.safetensors", "test_resnet", CLASSES)
     other = create_model("test_resnet", num_classes=3, norm="dsbn", domains=["b", "new", "a", "c"])

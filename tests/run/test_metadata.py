@@ -83,6 +83,14 @@ def test_domain_is_told_where_the_camera_is_noted(folder):
     assert found["adabn", "shop_b"]["domain_accuracy"] > 0.5
 
 
+@pytest.mark.parametrize("condition", ["id_or_estimate", "estimate"])
+def test_every_condition_reads_the_attributes(asked, tmp_path, condition):
+    words = ("method=source_only", "compare=[]", f"condition={condition}")
+    assert call("run", asked, *words, "--output", str(tmp_path)) == 0
+    found = metrics(next(tmp_path.glob("*/*/metrics.json")).parent)
+    assert found["source_only", "shop_a"]["domain_accuracy"] == 1
+
+
 def test_figures_of_the_encoder_are_drawn(folder):
     for kind in ("nearest", "embeddings"):
         assert list((folder / "figures").glob(f"{kind}_*.png")), kind
