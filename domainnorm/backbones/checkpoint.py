@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -127,6 +127,7 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
     if not any(name.startswith(_ENCODER) for name in stored):  # it was made without an encoder
         own = model.state_dict()
         stored |= {name: own[name] for name in own if name.startswith(_ENCODER)}
+    shapes = _shapes(model, stored)
     state = {
         name: _rows_by_name(tensor, found, header.domain_names, model)
         if (found := stored.get(name)) is not None and name in tables
@@ -134,9 +135,9 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
         for name, tensor in model.state_dict().items()
     }
     wrong = [
-        f"{name} {_shape(stored.get(name))}, expected {tuple(tensor.shape)}"
-        for name, tensor in model.state_dict().items()
-        if (found := state[name]) is None or found.shape != tensor.shape
+        f"{name} {_shape(stored.get(name))}, expected {shape}"
+        for name, shape in shapes.items()
+        if (found := state[name]) is None or found.shape != shape
     ]
     wrong += [f"{name} unexpected" for name in stored if name not in state]
     if wrong:
@@ -149,6 +150,20 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
         if name not in header.domain_names:
             set_rows(model, name, [source for source in sources if source in known] or known)
     return header
+
+
+def _shapes(model: DomainModel, stored: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """What the model's state has to be, where its encoder takes on the sizes of the file's."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if model.encoder is not None:
+        of_encoder = {
+            name.removeprefix(_ENCODER): tensor
+            for name, tensor in stored.items()
+            if name.startswith(_ENCODER)
+        }
+        own = model.encoder.shapes_in(of_encoder)
+        shapes |= {_ENCODER + name: shape for name, shape in own.items()}
+    return shapes
 
 
 def _tables(path: str, module: nn.Module) -> list[str]:

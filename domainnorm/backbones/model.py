@@ -16,12 +16,14 @@ from domainnorm.backbones.owned import OwnedRows, owned_rows
 from domainnorm.backbones.unseen import (
     ESTIMATED,
     Unseen,
+    all_known,
     check_policy,
     find_nearest,
+    settled_within,
     with_estimate,
 )
 from domainnorm.condition import Condition, ConditionSlot, RecordedMoments
-from domainnorm.encoders import DomainEncoder, Estimate
+from domainnorm.encoders import Attributes, DomainEncoder, Estimate
 from domainnorm.errors import ConditionError
 from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
@@ -56,6 +58,7 @@ class DomainModel(TimmInterface):
     Example:
         >>> logits = model(images, domain=torch.tensor([0, 1, 1]))
         >>> logits = model(images, domain=["site_a", "site_b", "site_b"])
+        >>> logits = model(images, attributes={"scanner": ["A", None, "B"]})  # encoder "metadata"
     """
 
     def __init__(
@@ -108,17 +111,27 @@ class DomainModel(TimmInterface):
         self.encoder = encoder.requires_grad_(False)
         self.unseen = unseen
 
-    def estimate(self, image: Tensor) -> Estimate:
+    @property
+    def reads_attributes(self) -> bool:
+        """Whether the attached encoder estimates the domain from attributes, not from pixels."""
+        return self.encoder is not None and self.encoder.reads_attributes
+
+    def estimate(self, image: Tensor, attributes: Attributes | None = None) -> Estimate:
         """What the attached encoder says of images (N, C, H, W).
 
+        Args:
+            image: (N, C, H, W); of an encoder that reads attributes only N counts.
+            attributes: See `forward`.
+
         Raises:
-            ConditionError: There is no encoder, or it was not fitted.
+            ConditionError: There is no encoder, it was not fitted, or attributes are missing, do
+                not fit, or are not what it reads.
         """
         if self.encoder is None:
             raise ConditionError(
                 "encoder: this model has none; model.attach_encoder(create_encoder('style', ...))"
             )
-        estimate: Estimate = self.encoder(image)
+        estimate: Estimate = self.encoder(self.encoder.inputs(image, attributes))
         return estimate
 
     @property
@@ -142,6 +155,7 @@ class DomainModel(TimmInterface):
         map: Tensor | None = None,
         style: RecordedMoments | None = None,
         thumbnail: RecordedMoments | None = None,
+        attributes: Attributes | None = None,
     ) -> Any:
         """Run the backbone on a batch in which every sample may be of another domain.
 
@@ -155,6 +169,8 @@ class DomainModel(TimmInterface):
             map: (N, M, H, W), for ``spatial`` modulation.
             style: Moments from `record_moments`, for ``style`` modulation.
             thumbnail: Moments from `record_moments`, for ``thumbnail`` statistics.
+            attributes: Column -> a value for each image, None where it is missing; for an encoder
+                that reads them, where the domain is not given.
 
         Returns:
             What the backbone returns; (N, K) logits for a classifier.
@@ -168,7 +184,8 @@ class DomainModel(TimmInterface):
             "style": style,
             "thumbnail": thumbnail,
         }
-        return self._under(self._condition(image, domain, weights, **given), self.backbone, image)
+        condition = self._condition(image, domain, weights, attributes=attributes, **given)
+        return self._under(condition, self.backbone, image)
 
     @contextmanager
     def condition(
@@ -194,8 +211,14 @@ class DomainModel(TimmInterface):
         *,
         features: bool = False,
         within_pass: bool = True,
+        attributes: Attributes | None = None,
         **given: Any,
     ) -> Condition:
+        if attributes is not None and self.encoder is None:
+            raise ConditionError(
+                "attributes: this model has no encoder that reads them; "
+                "model.attach_encoder(create_encoder('metadata', ...))"
+            )
         condition = as_condition(
             domain,
             weights,
@@ -212,28 +235,27 @@ class DomainModel(TimmInterface):
             )
         if condition.unseen == "nearest":
             condition = self._resolve(image, condition)
+        told = domain is not None and attributes is None
+        if condition.unseen in ESTIMATED and told and self.reads_attributes:
+            condition = all_known(condition)
         if condition.unseen in ESTIMATED:
-            condition = self._estimated(image, condition, within_pass)
+            condition = self._estimated(image, condition, within_pass, attributes)
         if self.unconditional and self.training:
             condition = replace(condition, chance=torch.rand(image.shape[0], device=image.device))
         return condition
 
-    def _estimated(self, image: Tensor, condition: Condition, within_pass: bool) -> Condition:
+    def _estimated(
+        self,
+        image: Tensor,
+        condition: Condition,
+        within_pass: bool,
+        attributes: Attributes | None,
+    ) -> Condition:
         """The condition with what the encoder says for unseen domains, or will say on the way."""
         encoder = self.encoder
         if encoder is None or not encoder.reads_backbone or not within_pass:
-            return with_estimate(condition, self.estimate(image))
-        encoder.check_fitted()
-        number = len(image)
-
-        def settle(maps: Tensor) -> Condition:
-            # A recompute of gradient checkpointing reads the settled condition, and has to save
-            # what the forward pass saved: no gradient goes through the estimate.
-            with torch.no_grad():
-                estimate = encoder.judge(encoder.reached(maps, number))
-            return with_estimate(replace(condition, settle=None), estimate)
-
-        return replace(condition, settle=settle)
+            return with_estimate(condition, self.estimate(image, attributes))
+        return settled_within(condition, encoder, len(image))
 
     def _resolve(self, image: Tensor, condition: Condition) -> Condition:
         """The condition with the nearest domains for unseen ones."""
@@ -246,14 +268,17 @@ class DomainModel(TimmInterface):
         return replace(condition, domain=domain, unseen="")
 
     def resolve_domain(
-        self, image: Tensor, domain: Tensor | Sequence[str] | str | int | None = None
+        self,
+        image: Tensor,
+        domain: Tensor | Sequence[str] | str | int | None = None,
+        attributes: Attributes | None = None,
     ) -> dict[str, Tensor]:
         """What `forward` makes of ``domain`` for these images, to pass on for parts of them.
 
         Returns:
             ``{"domain": labels (N,)}`` or, for mixtures, ``{"weights": (N, D)}``.
         """
-        condition = self._condition(image, domain, within_pass=False)
+        condition = self._condition(image, domain, within_pass=False, attributes=attributes)
         given = {"domain": condition.domain, "weights": condition.weights}
         return {name: value for name, value in given.items() if value is not None}
 

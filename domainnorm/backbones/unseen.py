@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainnorm.condition import Condition, ConditionSlot, MomentsReached
-from domainnorm.encoders import Estimate
+from domainnorm.encoders import DomainEncoder, Estimate
 from domainnorm.errors import ConditionError, unknown
 from domainnorm.norms.base import Statistics
 from domainnorm.norms.layout import moments
@@ -96,6 +96,28 @@ def with_estimate(condition: Condition, estimate: Estimate) -> Condition:
     given = F.one_hot(condition.domain.clamp(min=0), num_domains).to(estimate.weights)
     weights = torch.where(known[:, None], given, estimate.weights)
     return replace(condition, domain=None, weights=weights, unseen="")
+
+
+def settled_within(condition: Condition, encoder: DomainEncoder, number: int) -> Condition:
+    """The condition that gets the estimate for ``number`` images within the model's own pass."""
+    encoder.check_fitted()
+
+    def settle(maps: Tensor) -> Condition:
+        # A recompute of gradient checkpointing reads the settled condition, and has to save
+        # what the forward pass saved: no gradient goes through the estimate.
+        with torch.no_grad():
+            estimate = encoder.judge(encoder.reached(maps, number))
+        return with_estimate(replace(condition, settle=None), estimate)
+
+    return replace(condition, settle=settle)
+
+
+def all_known(condition: Condition) -> Condition:
+    """The condition without a policy, if no label is −1; in compiled code none may be."""
+    assert condition.domain is not None
+    # On a GPU a policy is set whether there are any or not, and looking costs a synchronization.
+    unseen = not torch.compiler.is_compiling() and bool((condition.domain < 0).any())
+    return condition if unseen else replace(condition, unseen="")
 
 
 def divergence(own: Moments, running: Moments, eps: float) -> Tensor:

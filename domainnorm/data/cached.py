@@ -41,6 +41,7 @@ class CachedDataset(DomainDataset):
         self.domain_names = dataset.domain_names
         self.class_names = dataset.class_names
         self.records = dataset.records
+        self.table = dataset.table
 
     @property
     def class_colours(self) -> list[tuple[int, int, int]]:

@@ -14,6 +14,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from domainnorm.data.attributes import attributes_of, check_attributes
 from domainnorm.data.augment import Pipeline, References, Steps, build_pipeline
 from domainnorm.data.dataset import DomainDataset, Split, select_domains
 from domainnorm.data.preprocessing import Preprocessing
@@ -21,7 +22,7 @@ from domainnorm.data.sampler import DomainBalancedBatchSampler
 from domainnorm.data.view import DomainImages, DomainView
 from domainnorm.errors import DataError, unknown
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,13 @@ class DomainDataModule(LightningDataModule):
         augment: Steps of the training pipeline by domain name; ``default`` is for the domains
             that are not named, and no steps when absent.
         loading: Batch sizes, workers and seed.
+        attributes: Names of metadata that batches carry, ``attributes`` -> name -> list of text;
+            empty where it is missing.
 
     Raises:
-        DataError: An unknown domain, a domain without images in a split it needs, a labelled
-            domain with an unlabelled image, or a wrong step; the message names the key or file.
+        DataError: An unknown domain or attribute, a domain without images in a split it needs, a
+            labelled domain with an unlabelled image, or a wrong step; the message names the key or
+            file.
     """
 
     def __init__(
@@ -85,9 +89,11 @@ class DomainDataModule(LightningDataModule):
         preprocessing: Preprocessing,
         augment: Mapping[str, Steps] | None = None,
         loading: Loading | None = None,
+        attributes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.dataset = dataset
+        self.attributes = list(attributes)
         self.domain_names = select_domains("domain_names", domain_names, dataset.domain_names)
         self.labelled = _subset("labelled", labelled, self.domain_names)
         self.unlabelled = _subset("unlabelled", unlabelled, self.domain_names)
@@ -99,6 +105,7 @@ class DomainDataModule(LightningDataModule):
         self.evaluation_pipeline = Pipeline([], preprocessing.whole())
         self.training_pipelines = self._pipelines(augment or {}, preprocessing)
         self._check_records()
+        check_attributes(self.attributes, dataset)
 
     @property
     def class_names(self) -> list[str]:
@@ -168,6 +175,13 @@ class DomainDataModule(LightningDataModule):
         )
         return self._loader(view, batch_size=self.loading.eval_batch_size)
 
+    def domain_attributes(self, split: Split) -> list[tuple[dict[str, list[str]], Tensor]]:
+        """Attributes and domain labels (N,) of the images of `domain_dataloader`, in one batch."""
+        positions = self._positions([*self.labelled, *self.unlabelled], split)
+        records = [self.dataset.records[position] for position in positions]
+        labels = [self.domain_names.index(record.domain) for record in records]
+        return [(attributes_of(records, self.attributes), torch.tensor(labels))]
+
     def _evaluation(self, domain: str, split: Split) -> DataLoader[Batch]:
         view = self._view([domain], split, [domain])
         rank, world_size = self._rank()
@@ -186,6 +200,7 @@ class DomainDataModule(LightningDataModule):
                 name: self.training_pipelines[name] if training else self.evaluation_pipeline
                 for name in domains
             },
+            attributes=self.attributes,
         )
 
     def _loader(self, view: DomainView, **options: Any) -> DataLoader[Batch]:

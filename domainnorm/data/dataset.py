@@ -71,6 +71,7 @@ class DomainDataset(abc.ABC):
         domain_names: The domains, in the order in which they were asked for.
         class_names: Names of the K classes; a target is a position in this list.
         records: One record per image; ``index`` everywhere means a position in this list.
+        table: The file that lists the images and what is known about them, if there is one.
     """
 
     task: str = "classification"
@@ -80,6 +81,7 @@ class DomainDataset(abc.ABC):
     domain_names: list[str]
     class_names: list[str]
     records: list[Record]
+    table: Path | None = None
 
     @property
     def class_colours(self) -> list[tuple[int, int, int]]:

@@ -19,15 +19,23 @@ _TAGS = {
     "manufacturer": ("Manufacturer",),
     "institution": ("InstitutionName",),
 }
+# What is known of an image, and the element of the header that says it.
+ATTRIBUTES = {
+    "modality": "Modality",
+    "series": "SeriesInstanceUID",
+    "manufacturer": "Manufacturer",
+    "model": "ManufacturerModelName",
+    "institution": "InstitutionName",
+    "field_strength": "MagneticFieldStrength",
+    "kvp": "KVP",
+}
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _READ = (
     "PatientID",
     "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "Modality",
     "NumberOfFrames",
     "Rows",
-    *sorted({tag for tags in _TAGS.values() for tag in tags}),
+    *ATTRIBUTES.values(),
 )
 
 

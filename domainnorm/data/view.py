@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from domainnorm.data.attributes import attributes_of
 from domainnorm.data.augment import Pipeline
 from domainnorm.data.dataset import UNLABELLED, DomainDataset, Record
 from domainnorm.data.sampler import Draw
 from domainnorm.errors import DataError
 
 
-class DomainView(Dataset[dict[str, Tensor]]):
+class DomainView(Dataset[dict[str, Any]]):
     """Some images of a dataset as ``{"image", "target", "domain", "index"}``.
 
     Targets of domains that are not ``labelled`` are -1, and the view keeps no other copy of them:
@@ -28,6 +30,7 @@ class DomainView(Dataset[dict[str, Tensor]]):
         domain_names: Domains of the transfer; a domain label is a position in this list.
         labelled: Domains whose labels may be seen.
         pipelines: For every domain of the view, what turns an image and a seed into a tensor.
+        attributes: Names of metadata that samples carry as text, empty where it is missing.
 
     Shape:
         - image: (3, H, W), float32
@@ -37,6 +40,7 @@ class DomainView(Dataset[dict[str, Tensor]]):
         - index: (), int64, position in ``dataset.records``
         - strong: (3, H, W), float32, the second view; only when a pipeline has one, for domains
           without one the same as ``image``
+        - attributes: name -> text; only when some are named
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class DomainView(Dataset[dict[str, Tensor]]):
         domain_names: Sequence[str],
         labelled: Collection[str],
         pipelines: Mapping[str, Pipeline],
+        attributes: Sequence[str] = (),
     ) -> None:
         hidden = [name for name in dataset.domain_names if name not in labelled]
         self.dataset = dataset.without_labels(hidden)
@@ -57,12 +62,13 @@ class DomainView(Dataset[dict[str, Tensor]]):
         )
         self.has_strong = any(pipeline.has_strong for pipeline in pipelines.values())
         self.pipelines = {domain_names.index(name): pipelines[name] for name in pipelines}
+        self.attributes = list(attributes)
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.positions)
 
-    def __getitem__(self, draw: Draw | int) -> dict[str, Tensor]:
+    def __getitem__(self, draw: Draw | int) -> dict[str, Any]:
         """One sample; a plain position stands for seed 0.
 
         Raises:
@@ -79,7 +85,7 @@ class DomainView(Dataset[dict[str, Tensor]]):
         except DataError as error:
             raise DataError(f"{record.file}: {error}") from error
         target = self._target(record, views.image) if views.mask is None else views.mask
-        sample = {
+        sample: dict[str, Any] = {
             "image": views.image,
             "target": target,
             "domain": domain,
@@ -87,6 +93,9 @@ class DomainView(Dataset[dict[str, Tensor]]):
         }
         if self.has_strong:
             sample["strong"] = views.image if views.strong is None else views.strong
+        if self.attributes:
+            found = attributes_of([record], self.attributes)
+            sample["attributes"] = {name: values[0] for name, values in found.items()}
         return sample
 
     def _target(self, record: Record, image: Tensor) -> Tensor:

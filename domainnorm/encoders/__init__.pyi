@@ -1,3 +1,4 @@
+from .attributes import Attributes as Attributes
 from .base import DomainEncoder as DomainEncoder
 from .base import Estimate as Estimate
 from .create import create_encoder as create_encoder

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from domainnorm.encoders.attributes import Attributes
 from domainnorm.encoders.gaussians import DomainGaussians
 from domainnorm.errors import ConditionError
 
@@ -34,6 +36,17 @@ class Estimate(NamedTuple):
         return self.weights.argmax(1)
 
 
+class Batches(Protocol):
+    """Pairs of what an encoder reads and domain labels (N,), as often as they are asked for.
+
+    It reads images (N, C, H, W), or where ``reads_attributes`` is set their `Attributes`.
+    """
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]: ...
+
+    def __len__(self) -> int: ...
+
+
 class DomainEncoder(nn.Module, abc.ABC):
     """Estimates the domain of each image.
 
@@ -44,6 +57,7 @@ class DomainEncoder(nn.Module, abc.ABC):
     Class constants: ``learns_features``, whether ``features`` has weights that training changes; if
     not, `fit_encoder` computes them once for each image. ``reads_backbone``: whether ``reached``
     gives them from what the model's first conditional norm sees, within the model's own pass.
+    ``reads_attributes``: whether it takes attributes in the place of images everywhere.
 
     Args:
         num_domains: D.
@@ -57,6 +71,7 @@ class DomainEncoder(nn.Module, abc.ABC):
 
     learns_features: bool = False
     reads_backbone: bool = False
+    reads_attributes: bool = False
     location: Tensor
     spread: Tensor
 
@@ -77,8 +92,25 @@ class DomainEncoder(nn.Module, abc.ABC):
         return len(self.gaussians.mean)
 
     @abc.abstractmethod
-    def features(self, image: Tensor) -> Tensor:
+    def features(self, image: Any) -> Tensor:
         """Images (N, C, H, W), normalized as the backbone takes them -> (N, F)."""
+
+    def inputs(self, image: Tensor, attributes: Attributes | None) -> Any:
+        """What it takes of what is known of a batch.
+
+        Raises:
+            ConditionError: Attributes are given, and it reads images.
+        """
+        if attributes is not None:
+            raise ConditionError(
+                "attributes: this model's encoder reads images; leave them out, or attach "
+                "create_encoder('metadata', ...)"
+            )
+        return image
+
+    def read(self, given: Any) -> Tensor:
+        """Features (N, F) of a batch of a loader, moved to where the encoder is."""
+        return self.features(given.to(self.location.device).float())
 
     def reached(self, maps: Tensor, number: int) -> Tensor:
         """Features (N, F) of ``number`` images from the input of the first norm, (R, C, *).
@@ -92,7 +124,7 @@ class DomainEncoder(nn.Module, abc.ABC):
         embedding: Tensor = self.mlp((features - self.location) / self.spread)
         return embedding
 
-    def forward(self, image: Tensor) -> Estimate:
+    def forward(self, image: Any) -> Estimate:
         """Estimate the domain of each image (N, C, H, W).
 
         Raises:
@@ -102,6 +134,26 @@ class DomainEncoder(nn.Module, abc.ABC):
         # In float32: the moments and distances of narrow types are worth nothing.
         with torch.autocast(image.device.type, enabled=False):
             return self.judge(self.features(image.float()))
+
+    def prepare(self, training: Batches, generator: torch.Generator) -> None:
+        """Before training: learn what features there are; nothing unless overridden."""
+
+    def grow(self, images: Batches, generator: torch.Generator) -> None:
+        """Before further domains: learn further features; nothing unless overridden."""
+
+    def varied(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """Features (N, F) as they may come later; the same unless overridden."""
+        return features
+
+    def examples(
+        self, features: Tensor, domain: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """What the Gaussians are fitted to, features and labels; the same unless overridden."""
+        return features, domain
+
+    def shapes_in(self, stored: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Shapes of those of its tensors whose size goes by what a file has stored; none here."""
+        return {}
 
     def check_fitted(self) -> None:
         """Refuse an encoder that knows no domain.

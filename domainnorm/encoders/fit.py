@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainnorm.encoders.base import DomainEncoder
+from domainnorm.encoders.base import Batches, DomainEncoder
 from domainnorm.errors import ConditionError
 
 _BATCH = 256
 _STEPS = 400  # of the MLP where features are fixed
-
-
-class Batches(Protocol):
-    """Pairs of images (N, C, H, W) and domain labels (N,), as often as they are asked for."""
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-    def __len__(self) -> int: ...
 
 
 def fit_encoder(
@@ -42,7 +33,8 @@ def fit_encoder(
 
     Args:
         encoder: Changed in place; left in evaluation mode, without gradients.
-        training: Images with the label of their domain; gone through several times.
+        training: Images with the label of their domain, or their attributes where it reads these;
+            gone through several times.
         held_out: Other images.
         seed: Of batches and of the classifier.
         epochs: Passes over the images where features are learned.
@@ -53,6 +45,7 @@ def fit_encoder(
         ConditionError: No images.
     """
     generator = torch.Generator().manual_seed(seed)
+    encoder.prepare(training, generator)
     features, domain = _all_features(encoder, training)
     encoder.standardize(features)
     if int(domain.min()) < int(domain.max()):
@@ -60,8 +53,11 @@ def fit_encoder(
     if encoder.learns_features:
         features, domain = _all_features(encoder, training)
     with torch.no_grad():
-        encoder.gaussians.fit(encoder.embed(features), domain)
+        fitted, of_domain = encoder.examples(features, domain, generator)
+        encoder.gaussians.fit(encoder.embed(fitted), of_domain)
+        encoder.gaussians.count.copy_(torch.bincount(domain, minlength=encoder.num_domains))
         other, labels = _all_features(encoder, held_out)
+        other = encoder.varied(other, generator)
         encoder.gaussians.calibrate(encoder.embed(other), labels, false_alarms)
 
 
@@ -71,10 +67,13 @@ def extend_encoder(encoder: DomainEncoder, images: Batches) -> None:
 
     Args:
         encoder: Changed in place.
-        images: Only those of domains it does not know are taken.
+        images: As for `fit_encoder`; only those of domains it does not know are taken.
     """
+    generator = torch.Generator().manual_seed(0)
+    encoder.grow(images, generator)
     features, domain = _all_features(encoder, images)
-    embedding, known = encoder.embed(features), encoder.gaussians.known.clone()
+    embedding = encoder.embed(encoder.varied(features, generator))
+    known = encoder.gaussians.known.clone()
     for label in sorted(set(domain.tolist())):
         if not known[label]:
             encoder.gaussians.add(embedding[domain == label], label)
@@ -122,26 +121,22 @@ def _feature_batches(
 ) -> Iterable[tuple[Tensor, Tensor]]:
     for _ in range(_STEPS):
         chosen = torch.randperm(len(features), generator=generator)[:_BATCH].to(features.device)
-        yield encoder.embed(features[chosen]), domain[chosen]
+        yield encoder.embed(encoder.varied(features[chosen], generator)), domain[chosen]
 
 
 def _image_batches(
     encoder: DomainEncoder, training: Batches, epochs: int
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    device = encoder.location.device
     for _ in range(epochs):
         for image, label in training:
-            yield encoder.embed(encoder.features(image.to(device).float())), label.to(device)
+            yield encoder.embed(encoder.read(image)), label.to(encoder.location.device)
 
 
 @torch.no_grad()
 def _all_features(encoder: DomainEncoder, images: Batches) -> tuple[Tensor, Tensor]:
     """Features (N, F) and domain labels (N,) of all images, in evaluation mode."""
     encoder.eval()
-    device = encoder.location.device
-    found = [
-        (encoder.features(image.to(device).float()), label.to(device)) for image, label in images
-    ]
+    found = [(encoder.read(image), label.to(encoder.location.device)) for image, label in images]
     if not found:
         raise ConditionError("encoder: no images to learn from; is a split empty?")
     features, labels = zip(*found, strict=True)

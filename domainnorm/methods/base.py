@@ -14,10 +14,16 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import Evaluated
-from domainnorm.methods.conditions import Conditioned, DomainsTold, estimating, hide_domains
+from domainnorm.methods.conditions import (
+    Conditioned,
+    DomainsTold,
+    estimate_of,
+    estimating,
+    hide_domains,
+)
 from domainnorm.tasks import Task
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]  # tensors; attributes are lists of text
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class Method(LightningModule):
         self._collect(batch, dataloader_idx)
         if self._told:
             told: Any = self._told[dataloader_idx]
-            told.update(self.model.estimate(batch["image"]), batch["domain"])
+            told.update(estimate_of(self.model, batch), batch["domain"])
 
     def predictions(self) -> dict[str, Evaluated]:
         """What the last validation or test collected, by domain."""
@@ -155,7 +161,10 @@ class Method(LightningModule):
             domain = torch.full_like(domain, row)
         with estimating(self.model, self.condition):
             hidden = hide_domains(self.model, domain, self.condition)
-            logits = self.task.predict(self.model, batch["image"], hidden)
+            given = {"domain": hidden}
+            if self.condition != "id" and self.model.reads_attributes:
+                given = self.model.resolve_domain(batch["image"], hidden, batch["attributes"])
+            logits = self.task.predict(self.model, batch["image"], **given)
         store: Any = self._stores[position]
         store.update(logits, batch["target"], batch["index"])
 

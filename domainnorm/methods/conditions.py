@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -45,6 +45,11 @@ class DomainsTold(Metric):
             "domain_accuracy": float(self.right / self.total),
             "domain_known": float(self.known / self.total),
         }
+
+
+def estimate_of(model: DomainModel, batch: Mapping[str, Any]) -> Estimate:
+    """What the model's encoder says of a batch, of whatever it reads of it."""
+    return model.estimate(batch["image"], batch["attributes"] if model.reads_attributes else None)
 
 
 @contextmanager

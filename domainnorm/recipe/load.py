@@ -14,6 +14,7 @@ from domainnorm.recipe.perturb import read_perturb
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.registries import DATASETS, ENCODERS, METHODS, TASKS
 from domainnorm.recipe.rules import (
+    check_attributes,
     check_augment,
     check_backbone,
     check_domains,
@@ -109,6 +110,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     unseen = _read_value(tree, Parameter("unseen", Unseen, usual), problems)
     if tree.get("encoder") is None:
         check_estimates(condition, unseen, problems)
+    check_attributes(encoder, data["attributes"], problems)
     check_task(task, dataset, problems)
     return {
         "task": task,

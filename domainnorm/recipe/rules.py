@@ -11,7 +11,7 @@ from domainnorm.data.steps import check_augmentation
 from domainnorm.errors import unknown
 from domainnorm.recipe.parts import labels_of
 from domainnorm.recipe.problems import Problems, spelled
-from domainnorm.recipe.registries import METHODS, TASKS
+from domainnorm.recipe.registries import ENCODERS, METHODS, TASKS
 from domainnorm.recipe.schema import Named, Transfer
 from domainnorm.recipe.sections import fixed_parameters, read_section
 
@@ -134,6 +134,17 @@ def check_estimates(condition: str, unseen: str, problems: Problems) -> None:
         if value in ("estimate", "id_or_estimate", "mixture"):
             text = f"'{value}' needs a domain encoder; add 'encoder: style', or leave the key out"
             problems.add(key, text)
+
+
+def check_attributes(encoder: Named | None, attributes: Sequence[str], problems: Problems) -> None:
+    """An encoder that reads attributes has some, each once."""
+    for name, count in Counter(attributes).items():
+        if count > 1:
+            problems.add("data.attributes", f"names '{name}' {count} times")
+    reads = encoder and ENCODERS.entry(encoder.name).constants.get("reads_attributes")
+    if encoder and reads and not attributes:
+        text = f"'{encoder.name}' estimates domains from attributes of the images, and there are"
+        problems.add("encoder", f"{text} none; name some, such as data.attributes: [scanner]")
 
 
 def check_methods(

@@ -75,6 +75,7 @@ class DataConfig:
         eval_batch_size: Images per batch in validation and test.
         num_workers: Processes that read images; 0 reads them in the training process.
         cache: Folder for decoded images at the size of the input; null decodes them every time.
+        attributes: Metadata of the images that the encoder ``metadata`` estimates domains from.
     """
 
     source: list[str] = field(default_factory=list)
@@ -87,6 +88,7 @@ class DataConfig:
     eval_batch_size: int = field(default=64, metadata={"minimum": 1})
     num_workers: int = field(default=0, metadata={"minimum": 0})
     cache: str | None = None
+    attributes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def adapt_run(
 
     Raises:
         CheckpointError: No finished stage, or an output folder of another model, stream or options.
-        ConditionError: A model without encoder.
+        ConditionError: A model without encoder, or with one that reads attributes.
         DataError: No images in the stream.
     """
     options = options or StreamOptions()

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from domainnorm.backbones import DomainModel
 from domainnorm.data import DomainDataModule
-from domainnorm.encoders import create_encoder, extend_encoder, fit_encoder
+from domainnorm.data.dataset import Split
+from domainnorm.encoders import DomainEncoder, create_encoder, extend_encoder, fit_encoder
+from domainnorm.encoders.base import Batches
 from domainnorm.recipe import Recipe
 
 
 class _Images:
     """Images of a loader with the labels of their domains, and nothing else of its batches."""
 
-    def __init__(self, loader: DataLoader[dict[str, Tensor]]) -> None:
+    def __init__(self, loader: DataLoader[dict[str, Any]]) -> None:
         self._loader = loader
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -59,8 +62,14 @@ def teach_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None
     model.eval()  # some encoders read features of the backbone
     seen = [model.domain_names.index(name) for name in (*data.labelled, *data.unlabelled)]
     known = model.encoder.gaussians.known.nonzero().flatten().tolist()
-    training = _Images(data.domain_dataloader("train"))
+    training = _read_by(model.encoder, data, "train")
     if set(known) <= set(seen):
-        fit_encoder(model.encoder, training, _Images(data.domain_dataloader("val")), seed=seed)
+        fit_encoder(model.encoder, training, _read_by(model.encoder, data, "val"), seed=seed)
     else:
         extend_encoder(model.encoder, training)
+
+
+def _read_by(encoder: DomainEncoder, data: DomainDataModule, split: Split) -> Batches:
+    if encoder.reads_attributes:  # without decoding an image
+        return data.domain_attributes(split)
+    return _Images(data.domain_dataloader(split))

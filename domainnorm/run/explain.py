@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from domainnorm.backbones import DomainModel, layer_differences
+from domainnorm.data.attributes import attributes_of
+from domainnorm.methods.conditions import estimate_of
 from domainnorm.report import save_contact_sheet, save_embeddings, save_layer_differences
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage
@@ -57,7 +59,7 @@ def _save_embeddings(bench: Bench, path: Path, title: str) -> None:
         found: list[torch.Tensor] = []
         for batch in loader:
             # White, so that distances in the figure are those that decide.
-            embedding = model.estimate(batch["image"]).embedding
+            embedding = estimate_of(model, batch).embedding
             found.append(embedding @ model.encoder.gaussians.whitening.T)
             if sum(map(len, found)) >= _IMAGES:
                 break
@@ -77,7 +79,13 @@ def _save_nearest(bench: Bench, path: Path, title: str) -> None:
         pixels = [data.dataset.image(index) for index in chosen]
         if not pixels:
             continue
-        estimate = model.estimate(torch.stack([pipeline(one, 0) for one in pixels]))
+        estimate = estimate_of(
+            model,
+            {
+                "image": torch.stack([pipeline(one, 0) for one in pixels]),
+                "attributes": attributes_of([records[index] for index in chosen], data.attributes),
+            },
+        )
         images[domain] = [pipeline.preprocessing.fitted(one) for one in pixels]
         captions[domain] = [
             _caption(model, weights, bool(known))

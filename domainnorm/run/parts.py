@@ -9,6 +9,7 @@ import torch
 
 from domainnorm.backbones import DomainModel, data_config, insert_after
 from domainnorm.data import CachedDataset, DomainDataModule, DomainDataset, Loading, Preprocessing
+from domainnorm.data.attributes import check_attributes
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
 from domainnorm.recipe import Recipe
@@ -44,6 +45,7 @@ class Parts:
                 raise DataError(
                     f"data.source, data.target: {unknown('domain', name, dataset.domain_names)}"
                 )
+        check_attributes(self.recipe.data.attributes, dataset)
         return dataset
 
     @property
@@ -128,6 +130,7 @@ class Parts:
             loading=Loading(
                 loading.batch_size, loading.eval_batch_size, loading.num_workers, stage.seed
             ),
+            attributes=loading.attributes,
         )
 
     def preprocessing(self, model: DomainModel) -> Preprocessing:

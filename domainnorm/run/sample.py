@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import torch
 
 from domainnorm.backbones.find import find_norms
 from domainnorm.backbones.kinds import kind_of
+from domainnorm.data.manifest import read_lines
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.recipe.schema import BackboneConfig, DataConfig
@@ -48,10 +50,13 @@ def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
     Raises:
         DataError: The dataset has no layout to write a sample in.
     """
+    options = _written(recipe, folder.resolve())
+    if "table" in options:
+        _note(Path(options["root"]) / options["table"], recipe.data.attributes)
     return replace(
         recipe,
         name=f"{recipe.name}-sample",  # no one shall take its numbers for results
-        dataset=replace(recipe.dataset, options=_written(recipe, folder.resolve())),
+        dataset=replace(recipe.dataset, options=options),
         backbone=_small_backbone(recipe),
         data=_small_data(recipe.data),
         trainer=replace(
@@ -84,6 +89,16 @@ def _written(recipe: Recipe, folder: Path) -> dict[str, Any]:
         ]
         return {**options, "parts": parts}
     return _on_sample(name, options, domains, folder)
+
+
+def _note(table: Path, attributes: Sequence[str]) -> None:
+    """Add the attributes that a table of the user's own has and a drawn one lacks: the domain."""
+    lines = read_lines(table)
+    noted = [{**dict.fromkeys(attributes, line["domain"]), **line} for line in lines]
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(noted[0]))
+        writer.writeheader()
+        writer.writerows(noted)
 
 
 def _on_sample(

@@ -61,7 +61,7 @@ class StreamAdapter:
         lr: Of entropy minimization in new domains; 0 for statistics alone.
 
     Raises:
-        ConditionError: A model without encoder.
+        ConditionError: A model without encoder, or with one that reads attributes.
         DomainNormError: Options out of range, or a task for which entropy is not defined.
 
     Example:
@@ -85,6 +85,11 @@ class StreamAdapter:
             raise ConditionError(
                 "a stream needs an encoder, and this model has none; train with 'encoder: style' "
                 "in the recipe, or model.attach_encoder(...)"
+            )
+        if model.reads_attributes:
+            raise ConditionError(
+                "a stream is of images alone, and this model's encoder 'metadata' reads their "
+                "attributes; train with 'encoder: style', 'backbone' or 'cnn'"
             )
         for name, value in (
             ("max_domains", max_domains),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, Split, select_domains
-from domainnorm.data.dicom_headers import Header, read_headers, read_pixels
+from domainnorm.data.dicom_headers import ATTRIBUTES, Header, read_headers, read_pixels
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
@@ -103,10 +103,7 @@ class Dicom(FileDataset):
                 table.classes.index(name) if name else UNLABELLED,
                 group,
                 table.split(row),
-                metadata={
-                    "modality": header.tags["Modality"],
-                    "series": header.tags["SeriesInstanceUID"],
-                },
+                metadata={name: header.tags[tag] for name, tag in ATTRIBUTES.items()},
             )
             for frame in range(header.frames)
         ]

@@ -53,7 +53,7 @@ class Manifest(ClassFiles):
     ) -> None:
         self.root = resolved_root(root)
         cuts = Cuts(val_fraction, test_fraction, split_seed)
-        file = self.root / table
+        self.table = file = self.root / table
         rows = Table(file, columns or {}, cuts).rows()
         self._fill(rows, domains, sorted({row.domain for row in rows}))
         if not self.class_names:

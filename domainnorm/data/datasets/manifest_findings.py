@@ -58,8 +58,9 @@ class ManifestFindings(FileDataset):
     ) -> None:
         self.root = resolved_root(root)
         cuts = Cuts(val_fraction, test_fraction, split_seed)
-        rows = Manifest(self.root / table, columns or {}, cuts).rows()
-        self.class_names = _chosen(findings, rows, self.root / table)
+        self.table = self.root / table
+        rows = Manifest(self.table, columns or {}, cuts).rows()
+        self.class_names = _chosen(findings, rows, self.table)
         self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted({r.domain for r in rows}))
         self.records = [
             Record(
@@ -76,7 +77,7 @@ class ManifestFindings(FileDataset):
             for row in rows
             if row.domain in self.domain_names
         ]
-        check_listed(self.root, [record.file for record in self.records], self.root / table)
+        check_listed(self.root, [record.file for record in self.records], self.table)
 
     @classmethod
     def write_sample(

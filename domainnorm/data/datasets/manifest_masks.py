@@ -53,7 +53,8 @@ class ManifestMasks(MaskFiles):
         self.root = resolved_root(root)
         cuts = Cuts(val_fraction, test_fraction, split_seed)
         self.class_names, self._colours = read_classes(self.root / "classes.txt")
-        rows = Manifest(self.root / table, columns or {}, cuts).rows()
+        self.table = self.root / table
+        rows = Manifest(self.table, columns or {}, cuts).rows()
         self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted({r.domain for r in rows}))
         self.records = [
             Record(
@@ -69,7 +70,7 @@ class ManifestMasks(MaskFiles):
             if row.domain in self.domain_names
         ]
         files = [file for record in self.records for file in (record.file, record.mask) if file]
-        check_listed(self.root, files, self.root / table)
+        check_listed(self.root, files, self.table)
 
     @classmethod
     def write_sample(

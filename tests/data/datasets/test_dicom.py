@@ -4,6 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from domainnorm.data.attributes import attributes_of, check_attributes
 from domainnorm.data.datasets import Dicom
 from domainnorm.errors import DataError
 from tests.data.datasets.drawn import read, where, write
@@ -44,6 +45,20 @@ def test_manufacturer_alone_can_be_the_domain(tmp_path):
 
 def test_header_without_the_institution_is_unknown(tmp_path):
     assert read("dicom", tmp_path, domain_by="institution").domain_names == ["unknown"]
+
+
+def test_attributes_come_from_the_header(tmp_path):
+    write("dicom", tmp_path)
+    file = tmp_path / "patient_01/series_1/3.dcm"
+    header = pydicom.dcmread(file)
+    header.MagneticFieldStrength = 1.5
+    header.save_as(file)
+    dataset = Dicom(root=str(tmp_path))
+    names = ["model", "field_strength", "kvp"]
+    check_attributes(names, dataset)
+    record = dataset.records[where(dataset, file="patient_01/series_1/3.dcm")[0]]
+    wanted = {"model": ["SIGNA HDxt"], "field_strength": ["1.5"], "kvp": [""]}
+    assert attributes_of([record], names) == wanted
 
 
 def test_slices_of_a_patient_share_class_and_split(tmp_path):

@@ -1,0 +1,126 @@
+"""Domains from attributes with gaps: a finished run tested under what a table says of its images.
+
+``python -m tests.benchmarks.attributes [--method M] RUN`` prints Markdown. Each image gets an
+attribute that names its domain (*stain*) and a noisy one (*hour*: normal, spread 3, means 3 apart),
+both missing at random for 30 % of the images that the encoder learns from. Then the test images are
+told and predicted with 0, 30 and 100 % missing. Values and gaps are drawn by the seed of the stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from domainnorm.backbones import DomainModel
+from domainnorm.data import DomainDataset
+from domainnorm.encoders import create_encoder
+from domainnorm.methods.conditions import DomainsTold, estimate_of
+from domainnorm.run.encoding import teach_encoder
+from domainnorm.run.stage import Bench
+from tests.benchmarks.conditions import benches, cell
+from tests.benchmarks.table import render
+from tests.benchmarks.timer import prepare
+
+SETS = (("stain",), ("stain", "hour"), ("hour",))
+IN_TRAINING, IN_TEST = 0.3, (0.0, 0.3, 1.0)
+Values = dict[str, float]
+
+
+def noted(dataset: DomainDataset, missing: float, seed: int) -> DomainDataset:
+    """The dataset with a stain and an hour of each image, each missing with a probability."""
+    found = copy.copy(dataset)
+    draw = np.random.default_rng((seed, 0))
+    hours = draw.normal(0, 3, len(dataset.records))
+    gaps = np.random.default_rng((seed, 1, round(100 * missing))).random((len(hours), 2)) < missing
+    found.records = []
+    for record, hour, gap in zip(dataset.records, hours, gaps, strict=True):
+        row = dataset.domain_names.index(record.domain)
+        values = {"stain": record.domain, "hour": f"{9 + 3 * row + hour:.1f}"}
+        known = {
+            name: "" if lost else value
+            for (name, value), lost in zip(values.items(), gap, strict=True)
+        }
+        found.records.append(replace(record, metadata=known))
+    return found
+
+
+@torch.inference_mode()
+def tested(bench: Bench, way: str) -> Values:
+    """Accuracy of each domain, and the share of images whose domain is told right."""
+    model, task, values, shares = bench.method.model.eval(), bench.method.task, {}, []
+    for name, loader in zip(bench.data.test_domains, bench.data.test_dataloader(), strict=True):
+        store, told = task.store(), DomainsTold()
+        for batch in loader:
+            given = conditioned(model, way, batch)
+            output = task.predict(model, batch["image"], **given)
+            store.update(output, batch["target"], batch["index"])
+            if way == "mixture":
+                told.update(estimate_of(model, batch), batch["domain"])
+        values[name] = store.compute().metrics(**task.metric_options())[task.metric]
+        if way == "mixture":
+            shares.append(told.compute()["domain_accuracy"])
+    return values | ({"told": sum(shares) / len(shares)} if shares else {})
+
+
+def conditioned(model: DomainModel, way: str, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if way == "true":
+        return {"domain": batch["domain"]}
+    if way == "none":
+        count, size = len(batch["domain"]), model.num_domains
+        return {"weights": torch.full((count, size), 1 / size)}
+    return {"weights": estimate_of(model, batch).weights}
+
+
+def measure(bench: Bench) -> Iterator[tuple[tuple[str, str], Values]]:
+    """(What is known, how much of it is missing in the test) and what came of it."""
+    model, data, seed = bench.method.model, bench.data, bench.stage.seed
+    yield ("true domain", ""), tested(bench, "true")
+    yield ("none", ""), tested(bench, "none")
+    yield ("pixels, `style`", ""), tested(bench, "mixture")
+    plain = data.dataset
+    for names in SETS:
+        data.attributes = list(names)
+        data.dataset = noted(plain, IN_TRAINING, seed)
+        torch.manual_seed(seed)
+        model.attach_encoder(create_encoder("metadata", model.num_domains))
+        teach_encoder(model, data, seed)
+        for missing in IN_TEST:
+            data.dataset = noted(plain, missing, seed)
+            yield (", ".join(names), f"{missing:.0%}"), tested(bench, "mixture")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.attributes", description=__doc__
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--method", default="joint")
+    arguments = parser.parse_args()
+    prepare()
+    seeds = [dict(measure(bench)) for bench in benches(arguments.run, arguments.method, "")]
+    if not seeds:
+        raise SystemExit(f"{arguments.run}: no finished stage of '{arguments.method}'")
+    print(render(*table(seeds), markdown=True))
+
+
+def table(
+    seeds: Sequence[Mapping[tuple[str, str], Values]],
+) -> tuple[Sequence[str], list[Sequence[str]]]:
+    domains = [name for name in next(iter(seeds[0].values())) if name != "told"]
+    rows = []
+    for key in seeds[0]:
+        told = cell([seed[key]["told"] for seed in seeds]) if "told" in seeds[0][key] else ""
+        cells = [cell([seed[key][domain] for seed in seeds]) for domain in domains]
+        rows.append((*key, told, *cells))
+    return ("known of the image", "missing in the test", "domain told right", *domains), rows
+
+
+if __name__ == "__main__":
+    main()

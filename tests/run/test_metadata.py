@@ -1,0 +1,197 @@
+"""Runs whose norms are conditioned on attributes of a table instead of on pixels."""
+
+import csv
+import json
+
+import cv2
+import pytest
+import torch
+
+from domainnorm.backbones import load_domain
+from domainnorm.data.datasets import Manifest
+from domainnorm.errors import ConditionError, DataError, RecipeError
+from domainnorm.recipe import load_recipe
+from domainnorm.run import export_run
+from domainnorm.run.parts import Parts
+from domainnorm.run.plan import plan_stages
+from domainnorm.run.sample import sample_recipe
+from domainnorm.run.stored import load_stored
+from tests.run.tiny import call
+
+SHOPS = ("shop_a", "shop_b")
+RECIPE = """
+task: classification
+backbone: {{name: test_resnet}}
+norm: dsbn
+data: {{name: manifest, root: {root}, source: [shop_a], target: [shop_b], image_size: 32,
+       attributes: [camera, hour]}}
+encoder: metadata
+condition: mixture
+method: joint
+compare: [source_only, adabn]
+trainer: {{max_epochs: 1, threads: 1}}
+evaluation: {{resamples: 20}}
+"""
+
+
+@pytest.fixture(scope="module")
+def shops(tmp_path_factory):
+    """Pictures of two shops with a camera each, which is not noted for three pictures in ten."""
+    root = tmp_path_factory.mktemp("shops")
+    Manifest.write_sample(root, domains=SHOPS)
+    with (root / "manifest.csv").open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    for number, line in enumerate(lines):
+        line["camera"] = "" if number * 7 % 10 < 3 else f"camera of {line['domain']}"
+    with (root / "manifest.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    return root
+
+
+@pytest.fixture(scope="module")
+def asked(shops):
+    file = shops / "shops.yaml"
+    file.write_text(RECIPE.format(root=shops))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def folder(asked, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs")
+    assert call("run", asked, "--output", str(output)) == 0
+    return next(output.glob("*/*/metrics.json")).parent
+
+
+@pytest.fixture(scope="module")
+def stage(folder):
+    return folder / "stages" / "shop_a-to-shop_b" / "seed0"
+
+
+def metrics(folder):
+    found = json.loads((folder / "metrics.json").read_text())
+    return {(one["method"], one["domain"]): one["metrics"] for one in found}
+
+
+def test_domain_is_told_where_the_camera_is_noted(folder):
+    found = metrics(folder)
+    for shop in SHOPS:
+        assert found["joint", shop]["domain_accuracy"] >= 0.6
+    assert found["source_only", "shop_a"]["domain_accuracy"] == 1
+    assert found["source_only", "shop_b"]["domain_accuracy"] == 0
+    assert found["adabn", "shop_b"]["domain_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("condition", ["id_or_estimate", "estimate"])
+def test_every_condition_reads_the_attributes(asked, tmp_path, condition):
+    words = ("method=source_only", "compare=[]", f"condition={condition}")
+    assert call("run", asked, *words, "--output", str(tmp_path)) == 0
+    found = metrics(next(tmp_path.glob("*/*/metrics.json")).parent)
+    assert found["source_only", "shop_a"]["domain_accuracy"] == 1
+
+
+def test_figures_of_the_encoder_are_drawn(folder):
+    for kind in ("nearest", "embeddings"):
+        assert list((folder / "figures").glob(f"{kind}_*.png")), kind
+
+
+def test_testing_again_gives_the_same_table(folder, capsys):
+    assert call("test", str(folder)) == 0
+    shown = capsys.readouterr().out
+    for values in metrics(folder).values():
+        assert f"{values['balanced_accuracy']:.3f}" in shown
+
+
+def test_stored_model_needs_no_table(stage):
+    model = load_stored(stage / "joint").model
+    image, cameras = torch.rand(2, 3, 32, 32), ["camera of shop_a", "camera of shop_b"]
+    assert model.encoder.columns == ("camera", "hour")
+    assert model.estimate(image, {"camera": cameras}).domain.tolist() == [0, 1]
+    assert model(image, attributes={"camera": cameras}).isfinite().all()
+    weights = model.estimate(image, {}).weights
+    assert weights.min() > 0.2
+
+
+def test_packs_carry_what_the_attributes_tell(stage):
+    model = load_stored(stage / "joint").model
+    image, camera = torch.rand(1, 3, 32, 32), {"camera": ["camera of shop_b"]}
+    before = model.estimate(image, camera).weights
+    load_domain(model, stage / "joint" / "packs" / "shop_b.safetensors", "again")
+    again = model.estimate(image, camera).weights
+    torch.testing.assert_close(again[:, 1], again[:, 2])
+    assert again[0, 1] < before[0, 1]
+
+
+def test_stream_of_files_is_refused(stage, tmp_path, capsys):
+    (tmp_path / "stream").mkdir()
+    cv2.imwrite(str(tmp_path / "stream" / "a.png"), torch.zeros(8, 8, 3).byte().numpy())
+    words = ("--stream", str(tmp_path / "stream"), "--output", str(tmp_path / "out"))
+    assert call("adapt", str(stage / "joint"), *words) != 0
+    assert "a stream is of images alone, and this model's encoder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_exported_program_takes_the_domain_as_ever(folder, tmp_path):
+    made = export_run(folder, "torch_export", stage=None, output=tmp_path / "made")
+    assert made.stage.endswith("joint")
+    assert made.difference < 1e-4
+
+
+def test_batches_carry_text_beside_the_tensors(asked):
+    parts = Parts(load_recipe(asked))
+    (given, label), *others = _data(parts).domain_attributes("train")
+    assert others == []
+    assert {len(values) for values in given.values()} == {len(label)}
+    batch = next(iter(_data(parts).test_dataloader()[1]))
+    assert set(batch["attributes"]["camera"]) == {"", "camera of shop_b"}
+    assert len(batch["attributes"]["hour"]) == len(batch["image"])
+
+
+def _data(parts):
+    stage = plan_stages(parts.recipe)[-1]
+    return parts.data(stage, parts.model(stage))
+
+
+def test_drawn_table_of_a_sample_has_the_attributes_of_the_recipe(asked, tmp_path):
+    small = sample_recipe(load_recipe(asked, ["data.table=manifest.csv"]), tmp_path)
+    records = Parts(small).dataset.records
+    assert {record.metadata["camera"] for record in records} == set(SHOPS)
+    assert {record.metadata["hour"] for record in records} > {"8", "9"}
+
+
+def test_column_that_the_table_lacks_is_named_with_those_there_are(asked, shops):
+    with pytest.raises(DataError) as raised:
+        Parts(load_recipe(asked, ["data.attributes=[camra]"]))
+    assert str(raised.value) == (
+        f"data.attributes: {shops}/manifest.csv: unknown attribute 'camra': did you mean 'camera'? "
+        "known: hour, camera"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["data.attributes=[]"],
+            "encoder: 'metadata' estimates domains from attributes of the images, and there are "
+            "none; name some, such as data.attributes: [scanner]",
+        ),
+        (["data.attributes=[hour, hour]"], "data.attributes: names 'hour' 2 times"),
+        (["data.attributes=hour"], "data.attributes: got 'hour', expected a list"),
+    ],
+)
+def test_mistakes_are_named(asked, words, message):
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(asked, words)
+    assert message in str(raised.value)
+
+
+def test_attributes_of_an_encoder_of_pixels_do_no_harm(asked):
+    assert load_recipe(asked, ["encoder=style"]).data.attributes == ["camera", "hour"]
+
+
+def test_training_needs_the_domain(stage):
+    model = load_stored(stage / "joint").model.train()
+    with pytest.raises(ConditionError, match="domain: missing"):
+        model(torch.rand(2, 3, 32, 32), attributes={})
