@@ -236,7 +236,8 @@ class DomainModel(TimmInterface):
         if condition.unseen == "nearest":
             condition = self._resolve(image, condition)
         told = domain is not None and attributes is None
-        if condition.unseen in ESTIMATED and told and self.reads_attributes:
+        compiled = torch.compiler.is_compiling() and not self.reads_attributes
+        if condition.unseen in ESTIMATED and told and not compiled:
             condition = all_known(condition)
         if condition.unseen in ESTIMATED:
             condition = self._estimated(image, condition, within_pass, attributes)

@@ -198,3 +198,13 @@ def test_tiles_get_the_condition_of_their_whole_image(unseen):
     tiles = {"tile": 32, "overlap": 8, "progress": False}
     wanted = tiled_inference(model, x, domain=domain, **tiles)
     assert_close(tiled_inference(model, x, **tiles), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_labels_of_all_images_ask_no_encoder_where_looking_at_them_is_put_off(monkeypatch):
+    monkeypatch.setattr("domainnorm.labels._has_unseen", lambda domain: True)  # as on a GPU
+    model = create_model("resnet10t", num_classes=3, norm="dsbn", domains=DOMAINS).eval()
+    model.attach_encoder(create_encoder("style", len(DOMAINS), model.backbone))  # not fitted
+    x, domain = batch()
+    assert model(x, domain).shape == (len(x), 3)
+    with pytest.raises(ConditionError, match="knows no domain yet"):
+        model(x, torch.full_like(domain, -1))

@@ -1,10 +1,10 @@
 """A domain left out, under each policy for unseen domains, beside models without domains.
 
-``python -m tests.benchmarks.unseen LABEL=RUN ...`` prints Markdown. RUN is a finished run with stages
-of ``source_only`` whose targets are left out, as ``pacs/leave_one_out`` has them. The target's rows
-are taken out of the model, which then tests its images without a domain. Models without a domain
-encoder get a style encoder, fitted to the images of the sources. A dash: the model has nothing that
-the policy could use.
+``python -m tests.benchmarks.unseen LABEL=RUN ...`` prints Markdown. RUN is a finished run with
+stages of ``source_only`` whose targets are left out, as ``pacs/leave_one_out`` has them. The
+target's rows are taken out of the model, which then tests its images without a domain. Models
+without a domain encoder get a style encoder, fitted to the images of the sources. A dash: the model
+has nothing that the policy could use.
 """
 
 from __future__ import annotations
