@@ -72,10 +72,11 @@ def find_domains(
 ) -> FoundDomains:
     """Group images by their style, without a label of any kind.
 
-    All images are one domain at first. A mixture of 2, 3 or 4 Gaussians (on the principal axes of
-    standardized features) is fitted to each domain; the split that is most stable is made, until
-    none reaches 0.8. Stable means that mixtures fitted to two halves of the images agree; parts
-    of one blob do not. The order of the images does not matter.
+    All images are one domain at first. Mixtures of 2, 3 or 4 Gaussians (on the principal axes of
+    standardized features, with one covariance or several) are fitted to each domain; the split
+    that is most stable is made, until none reaches 0.8. Stable means that mixtures fitted to two
+    halves of the images agree, as they do not on parts of one blob. A domain has at least 10
+    images. The order of the images does not matter.
 
     Args:
         features: (N, F), such as `style_features` give.

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domainnorm.encoders.mixtures import Assign, Features, Labels, fit_mixture, stability
+from domainnorm.encoders.mixtures import Assign, Features, Form, Labels, fit_mixture, stability
 
-_PARTS = (2, 3, 4)  # of one split: three domains at equal distances have no stable halves
-FEWEST = 10  # different images for each part of a split: covariances of fewer are worth nothing
+# Of one split, the simplest first: three domains at equal distances have no stable halves.
+_FORMS = tuple(Form(parts, kind) for parts in (2, 3, 4) for kind in ("tied", "full"))
+FEWEST = 10  # different images of a domain: moments of fewer are worth nothing
 
 
 @dataclass
@@ -19,12 +20,12 @@ class _Leaf:
     Args:
         rows: Its images, (n,).
         made_by: Stability of the split that it comes from.
-        scores: Number of parts -> stability of splitting it so.
+        scores: Stability of splitting it so.
     """
 
     rows: Labels
     made_by: float
-    scores: dict[int, float]
+    scores: dict[Form, float]
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,15 @@ class SplitTree:
         while len(self.leaves) < most:
             room = most - len(self.leaves)
             possible = [
-                (score, -parts, -place)  # of equal ones the simplest, then the first
+                (score, -_FORMS.index(form), -place)  # of equal ones the simplest, then the first
                 for place, leaf in enumerate(self.leaves)
-                for parts, score in leaf.scores.items()
-                if parts - 1 <= room and score >= max(least, 1e-6)
+                for form, score in leaf.scores.items()
+                if form.num_parts - 1 <= room and score >= max(least, 1e-6)
             ]
             if not possible:
                 break
-            score, parts, place = max(possible)
-            self._split(-place, -parts, score, most)
+            score, form, place = max(possible)
+            self._split(-place, _FORMS[-form], score, most)
 
     @property
     def stability(self) -> list[float]:
@@ -83,23 +84,22 @@ class SplitTree:
         own = self.features[rows]
         number = len(np.unique(own, axis=0))
         scores = {
-            parts: stability(own, parts, self.seed)
-            for parts in _PARTS
-            if parts <= most and number >= parts * FEWEST
+            form: stability(own, form, self.seed)
+            for form in _FORMS
+            if form.num_parts <= most and number >= form.num_parts * FEWEST
         }
         return _Leaf(rows, made_by, scores)
 
-    def _split(self, place: int, parts: int, score: float, most: int) -> None:
+    def _split(self, place: int, form: Form, score: float, most: int) -> None:
         rows = self.leaves[place].rows
-        assign = fit_mixture(self.features[rows], parts, self.seed)
+        assign = fit_mixture(self.features[rows], form, self.seed)
         part = assign(self.features[rows])
-        if len(np.unique(part)) < parts:
-            del self.leaves[place].scores[parts]  # all images together leave a part empty
+        if np.bincount(part, minlength=form.num_parts).min() < FEWEST:
+            del self.leaves[place].scores[form]
             return
-        made = [self._leaf(rows[part == label], score, most) for label in range(parts)]
+        made = [self._leaf(rows[part == label], score, most) for label in range(form.num_parts)]
         count = len(self.leaves)
-        self.splits.append(
-            _Split(place, np.array([place, *range(count, count + parts - 1)]), assign)
-        )
+        parts = np.array([place, *range(count, count + form.num_parts - 1)])
+        self.splits.append(_Split(place, parts, assign))
         self.leaves[place] = made[0]
         self.leaves += made[1:]
