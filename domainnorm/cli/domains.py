@@ -19,6 +19,7 @@ from domainnorm.recipe.registries import DATASETS
 
 FORM = "SOURCE [columns={path: ...}], a folder or a table"
 _WHERE = "domainnorm data domains"
+_LEAK = "0 is chance, so the domains follow what the images show, not only how they look"
 _DEFAULTS = {
     "output": Path("manifest.csv"),
     "domains": None,
@@ -132,9 +133,6 @@ def _summary(discovery: data.Discovery) -> list[str]:
         if index is not None and (column == "domain" or index > 0.1):
             lines.append(f"adjusted Rand index with the column {column}: {index:.2f}; {meaning}")
     return lines
-
-
-_LEAK = "0 is chance, so the domains follow what the images show, not only how they look"
 
 
 def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]) -> None:
