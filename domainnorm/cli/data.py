@@ -1,17 +1,19 @@
-"""List the datasets, check one that is on disk, write a small sample of one."""
+"""List the datasets, check one that is on disk, draw a sample, find domains without labels."""
 
 from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from domainnorm import data, recipe, report
+from domainnorm.cli import domains
 from domainnorm.cli.parser import Parser, split_overrides
+from domainnorm.cli.progress import reading_bar
 from domainnorm.errors import DataError, RecipeError, unknown
 from domainnorm.recipe.overrides import OVERRIDE
 from domainnorm.recipe.problems import Problems
@@ -23,6 +25,7 @@ ACTIONS = {
     "list": "[TASK]",
     "check": "DATASET [ROOT] [key=value], or RECIPE [key=value]",
     "sample": "DATASET FOLDER [seed=N]",
+    "domains": domains.FORM,
 }
 TASKS = ("classification", "segmentation", "multilabel")
 
@@ -33,10 +36,19 @@ def configure(parser: Parser) -> None:
     parser.add_argument("action", choices=ACTIONS, help=f"one of: {forms}")
     text = "DATASET is a name of the list, ROOT its folder below DOMAINNORM_DATA or absolute"
     parser.add_argument("words", nargs="*", metavar="...", help=text)
+    domains.add_options(parser)
 
 
 def execute(arguments: Namespace) -> int:
     """Carry out one of the actions; 1 when a check finds problems."""
+    if arguments.action == "domains":
+        return domains.execute(arguments)
+    given = domains.given_options(arguments)
+    if given:
+        raise RecipeError(
+            [f"got {' '.join(given)}, which only `domainnorm data domains` takes"],
+            f"domainnorm data {arguments.action}",
+        )
     carry_out: dict[str, Callable[[list[str]], int]] = {
         "list": _list,
         "check": _check,
@@ -104,7 +116,7 @@ def _check(words: list[str]) -> int:
         raise RecipeError([text], "domainnorm data check")
     entry, options = DATASETS.entry(named.name), named.options
     console = report.create_console()
-    survey = data.survey_dataset(lambda: entry.load()(**options), progress=_bar(console))
+    survey = data.survey_dataset(lambda: entry.load()(**options), progress=reading_bar(console))
     for table in report.survey_tables(survey):
         console.print(table)
     place = options.get("root", "")
@@ -144,16 +156,6 @@ def _of_recipe(loaded: recipe.Recipe) -> recipe.Named:
         used = [name for pair in loaded.transfers for name in (*pair.source, *pair.target)]
         options["domains"] = list(dict.fromkeys(used))
     return recipe.Named(name, options)
-
-
-def _bar(console: Any) -> Callable[[Iterable[Any], int], Iterable[Any]]:
-    from rich.progress import track  # noqa: PLC0415  (see `_list`)
-
-    def wrapped(readings: Iterable[Any], count: int) -> Iterable[Any]:
-        disabled = not console.is_terminal
-        return track(readings, "reading", count, console=console, transient=True, disable=disabled)
-
-    return wrapped
 
 
 def _sample(words: list[str]) -> int:

@@ -4,6 +4,10 @@ from .datamodule import DomainDataModule as DomainDataModule
 from .datamodule import Loading as Loading
 from .dataset import DomainDataset as DomainDataset
 from .dataset import Record as Record
+from .discovery import Discovery as Discovery
+from .discovery import discover_domains as discover_domains
+from .piles import Pile as Pile
+from .piles import open_pile as open_pile
 from .preprocessing import Preprocessing as Preprocessing
 from .sampler import DomainBalancedBatchSampler as DomainBalancedBatchSampler
 from .sampler import Draw as Draw

@@ -49,7 +49,14 @@ class Manifest:
             DataError: The table or a column is missing, a line is wrong, or a group is torn
                 apart; the message names the table and the line.
         """
-        lines = read_lines(self.table)
+        return self.rows_of(read_lines(self.table))
+
+    def rows_of(self, lines: Sequence[Mapping[str, str]]) -> list[Row]:
+        """`rows` of lines that were read already.
+
+        Raises:
+            DataError: A column is missing, a line is wrong, or a group is torn apart.
+        """
         self._check_columns(lines[0])
         read = (self._row(number, line) for number, line in enumerate(lines, 1))
         rows = sorted((row for row in read if row is not None), key=lambda row: row.file)
@@ -157,3 +164,13 @@ def write_manifest(table: Path, rows: Sequence[Row]) -> None:
             (row.file, row.label, row.domain, row.split, row.group, *row.metadata.values())
             for row in rows
         )
+
+
+def write_lines(table: Path, lines: Sequence[Mapping[str, str]]) -> None:
+    """Write lines as a CSV table in one step; the columns are those of the first."""
+    partial = table.with_name(f".partial.{table.name}")
+    with partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    partial.replace(table)

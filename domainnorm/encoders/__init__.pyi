@@ -1,6 +1,8 @@
 from .attributes import Attributes as Attributes
 from .base import DomainEncoder as DomainEncoder
 from .base import Estimate as Estimate
+from .clusters import FoundDomains as FoundDomains
+from .clusters import find_domains as find_domains
 from .create import create_encoder as create_encoder
 from .create import list_encoders as list_encoders
 from .fit import extend_encoder as extend_encoder

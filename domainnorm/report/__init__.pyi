@@ -7,6 +7,8 @@ from .convergence import epochs_to as epochs_to
 from .convergence import save_convergence as save_convergence
 from .curves import save_curves as save_curves
 from .embeddings import save_embeddings as save_embeddings
+from .found_domains import found_tables as found_tables
+from .found_domains import save_found_domains as save_found_domains
 from .heatmap import save_heatmap as save_heatmap
 from .heatmap import save_heatmaps as save_heatmaps
 from .layers import save_layer_differences as save_layer_differences

@@ -1,0 +1,174 @@
+"""The action ``domains`` of the command ``data``: images without domains become a manifest."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from domainnorm import data, report
+from domainnorm.cli.parser import Parser, split_overrides
+from domainnorm.cli.progress import reading_bar
+from domainnorm.data.problems import collecting
+from domainnorm.errors import DataError, RecipeError
+from domainnorm.recipe.registries import DATASETS
+
+FORM = "SOURCE [columns={path: ...}], a folder or a table"
+_WHERE = "domainnorm data domains"
+_LEAK = "0 is chance, so the domains follow what the images show, not only how they look"
+_DEFAULTS = {
+    "output": Path("manifest.csv"),
+    "domains": None,
+    "max_domains": 8,
+    "size": 96,
+    "seed": 0,
+    "classes": False,
+    "force": False,
+}
+
+
+def add_options(parser: Parser) -> None:
+    """Add the options of the action; each is None where it is not given."""
+    group = parser.add_argument_group("options of domains")
+    group.add_argument(
+        "--output", type=Path, metavar="CSV", help="manifest to write (manifest.csv)"
+    )
+    text = "how many to find; auto (default): as many as there are stable splits for, maybe one"
+    group.add_argument("--domains", type=_auto, metavar="K|auto", help=text)
+    text = "most that auto finds (8)"
+    group.add_argument("--max-domains", type=_positive, metavar="K", help=text)
+    text = "pixels of the shorter side that images are reduced to (96)"
+    group.add_argument("--size", type=_positive, metavar="PIXELS", help=text)
+    text = "of splits that are drawn, and of what is fitted (0)"
+    group.add_argument("--seed", type=_natural, metavar="N", help=text)
+    text = "of a folder: the folder that an image lies in is its class"
+    group.add_argument("--classes", action="store_true", default=None, help=text)
+    group.add_argument("--force", action="store_true", default=None, help="overwrite the output")
+
+
+def given_options(arguments: Namespace) -> list[str]:
+    """The options of the action that stand on the command line."""
+    given = (name for name in _DEFAULTS if getattr(arguments, name) is not None)
+    return [f"--{name.replace('_', '-')}" for name in given]
+
+
+def execute(arguments: Namespace) -> int:
+    """Find domains, write the manifest and a sheet of typical images, say what was found.
+
+    Raises:
+        RecipeError: The words are wrong.
+        DataError: There is no such source, or the output exists.
+    """
+    for name, value in _DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    source, columns = _read_words(arguments.words)
+    table: Path = arguments.output.absolute()
+    sheet = table.with_suffix(".png")
+    _check_output(table, sheet, Path(source), force=arguments.force)
+    pile = data.open_pile(
+        source, classes=arguments.classes, columns=columns, seed=arguments.seed, ignored=sheet
+    )
+    console = report.create_console()
+    discovery = data.discover_domains(
+        pile,
+        arguments.domains,
+        max_domains=arguments.max_domains,
+        size=arguments.size,
+        seed=arguments.seed,
+        progress=reading_bar(console),
+    )
+    table.parent.mkdir(parents=True, exist_ok=True)
+    report.save_found_domains(discovery, sheet)
+    discovery.write(table)
+    for found in report.found_tables(discovery):
+        console.print(found)
+    for line in _summary(discovery):
+        print(line)
+    print(f"{arguments.output}: written; look at {arguments.output.with_suffix('.png')} first")
+    _print_usage(discovery, table, columns)
+    return 0
+
+
+def _read_words(words: Sequence[str]) -> tuple[str, dict[str, str]]:
+    names, overrides = split_overrides(words)
+    texts = [word.removeprefix("columns=") for word in overrides]
+    known = all(word.startswith("columns=") for word in overrides)
+    if len(names) != 1 or len(overrides) > 1 or not known:
+        raise RecipeError([f"got {' '.join(words) or 'nothing'}, expected {FORM}"], _WHERE)
+    try:
+        columns: Any = yaml.safe_load(texts[0]) if texts else {}
+    except yaml.YAMLError:
+        columns = None
+    if not isinstance(columns, dict) or not all(isinstance(v, str) for v in columns.values()):
+        text = f"columns: got '{texts[0]}', expected names of columns, such as {{path: file}}"
+        raise RecipeError([text], _WHERE)
+    return names[0], columns
+
+
+def _check_output(table: Path, sheet: Path, source: Path, *, force: bool) -> None:
+    if table.suffix != ".csv":
+        raise DataError(f"--output: '{table.name}', expected a name that ends with .csv")
+    if table == source.absolute():
+        raise DataError(f"--output: {table} is the table that is read; name another file")
+    for file in (table, sheet):
+        if file.exists() and not force:
+            raise DataError(f"{file} exists; use --force to overwrite it")
+
+
+def _summary(discovery: data.Discovery) -> list[str]:
+    found = discovery.found
+    lines = []
+    if found.num_domains == 1:
+        lines.append(
+            f"one domain: the best split of the images has stability {found.stability[0]:.2f}, "
+            "0.80 would be a domain of its own; there is nothing to condition on"
+        )
+    for column, meaning in (("domain", "1 is the same partition"), ("target", _LEAK)):
+        index = discovery.agreement(column)
+        if index is not None and (column == "domain" or index > 0.1):
+            lines.append(f"adjusted Rand index with the column {column}: {index:.2f}; {meaning}")
+    return lines
+
+
+def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]) -> None:
+    """Say how a recipe reads the table, and what it would refuse."""
+    pile, targets = discovery.pile, [text for text in discovery.column("target") if text]
+    if not targets:
+        print("no image has a target; the dataset manifest needs classes: fill the column")
+        return
+    name = "manifest_masks" if (pile.root / targets[0]).is_file() else "manifest"
+    inside = table.is_relative_to(pile.root)
+    place = str(table.relative_to(pile.root) if inside else table)
+    options: dict[str, Any] = {"root": str(pile.root), "table": place}
+    if columns:
+        options["columns"] = columns
+    text = yaml.safe_dump({"name": name, **options}, default_flow_style=True, sort_keys=False)
+    print(f"data: {' '.join(text.split())}")
+    with collecting() as problems:
+        try:
+            DATASETS.load(name)(**options)
+        except DataError as error:
+            problems.append(str(error))
+    for problem in problems:
+        print(f"a run will refuse it: {problem}", file=sys.stderr)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"got '{text}', expected a positive whole number")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"got '{text}', expected a whole number, 0 or more")
+    return int(text)
+
+
+def _auto(text: str) -> int | None:
+    return None if text == "auto" else _positive(text)

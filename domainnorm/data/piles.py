@@ -1,0 +1,127 @@
+"""Images whose domains nobody wrote down: a folder, or a table with or without a column of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from domainnorm.data.decode import SUFFIXES
+from domainnorm.data.files import DATA_VARIABLE
+from domainnorm.data.folders import Cuts
+from domainnorm.data.manifest import NAMES, Manifest, read_lines
+from domainnorm.data.table import Row
+from domainnorm.errors import DataError
+
+# As the dataset `manifest` draws them.
+_VAL_FRACTION, _TEST_FRACTION = 0.2, 0.3
+
+
+@dataclass(frozen=True)
+class Pile:
+    """Images with their splits, and all that is known of them.
+
+    Args:
+        root: Folder that paths are relative to, absolute.
+        rows: One for each image, sorted by file; their domains say nothing.
+        lines: Those of the table to write, in the same order.
+        names: What its columns path, target, domain, split and group are called.
+    """
+
+    root: Path
+    rows: list[Row]
+    lines: list[dict[str, str]]
+    names: Mapping[str, str]
+
+    def column(self, name: str) -> list[str]:
+        """Values of path, target, domain, split or group; empty ones where there are none."""
+        return [line.get(self.names[name], "") for line in self.lines]
+
+
+def open_pile(
+    source: str,
+    *,
+    classes: bool = False,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    ignored: Path | None = None,
+) -> Pile:
+    """List the images of a folder or of a table; draw splits where none are given.
+
+    Args:
+        source: Folder, searched with all folders in it, or a table as of the dataset
+            ``manifest``, whose paths are relative to its own folder; as it is, or else below the
+            folder that DOMAINNORM_DATA names.
+        classes: Whether the folder an image lies in is its class; for folders only.
+        columns: Names of columns that are called otherwise, for tables only.
+        seed: Of drawn splits: 30 % of the images test, 20 % of the others validate.
+        ignored: A file that is none of the images.
+
+    Raises:
+        DataError: There is no such source, it lists no images, or a line is wrong.
+    """
+    place = _located(source)
+    cuts = Cuts(_VAL_FRACTION, _TEST_FRACTION, seed)
+    if place.is_dir():
+        if columns:
+            raise DataError(f"columns: {place} is a folder, which has none; leave the key out")
+        return _of_folder(place, classes, cuts, ignored)
+    if classes:
+        raise DataError(
+            f"--classes: {place} is a table, whose column target holds the classes; leave it out"
+        )
+    return _of_table(place, Manifest(place, columns or {}, cuts))
+
+
+def _located(source: str) -> Path:
+    place = Path(source)
+    below = Path(os.environ.get(DATA_VARIABLE) or "data") / source
+    for candidate in (place, below):
+        if candidate.exists():
+            return candidate.absolute()
+    raise DataError(
+        f"{source}: neither {place.absolute()} nor {below.absolute()} exists; name a folder of "
+        "images, or a table that lists some"
+    )
+
+
+def _of_folder(root: Path, classes: bool, cuts: Cuts, ignored: Path | None) -> Pile:
+    files = sorted(
+        file.relative_to(root)
+        for file in root.rglob("*")
+        if file.suffix.lower() in SUFFIXES and file != ignored and file.is_file()
+    )
+    visible = [file for file in files if not any(part[0] == "." for part in file.parts)]
+    if not visible:
+        suffixes = " ".join(sorted(SUFFIXES))
+        raise DataError(f"{root}: no images; expected files with one of the suffixes {suffixes}")
+    if classes and any(len(file.parts) == 1 for file in visible):
+        raise DataError(
+            f"--classes: {root / visible[0]} lies in no folder of a class; expected <class>/<image>"
+        )
+    drawn = cuts.drawn(
+        [
+            Row(file.as_posix(), "", file.parent.name if classes else "", file.as_posix(), "train")
+            for file in visible
+        ]
+    )
+    rows = sorted(drawn, key=lambda row: row.file)
+    lines = [
+        dict(zip(NAMES, (row.file, row.label, "", row.split, ""), strict=True)) for row in rows
+    ]
+    return Pile(root, rows, lines, dict(zip(NAMES, NAMES, strict=True)))
+
+
+def _of_table(table: Path, manifest: Manifest) -> Pile:
+    names = manifest.names
+    given = [{key: value for key, value in line.items() if key} for line in read_lines(table)]
+    # One domain for all: those of the table must decide nothing, drawn splits included.
+    rows = manifest.rows_of([{**line, names["domain"]: "all"} for line in given])
+    by_file = {line[names["path"]]: line for line in given}
+    new = [{names["domain"]: "", names["split"]: row.split} for row in rows]  # where not given
+    lines = [
+        {**line, **{name: line.get(name, value) for name, value in more.items()}}
+        for line, more in zip((by_file[row.file] for row in rows), new, strict=True)
+    ]
+    return Pile(table.parent, rows, lines, names)
