@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,11 +29,13 @@ class Manifest:
         columns: Names of the columns, where they are not path, target, domain, split, group;
             target, split and group may be absent.
         cuts: How splits that are not given are drawn.
+        classes: Whether targets are classes, each of which is drawn from.
     """
 
     table: Path
     columns: Mapping[str, str]
     cuts: Cuts
+    classes: bool = True
     names: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,12 +65,21 @@ class Manifest:
         for first, second in itertools.pairwise(rows):
             if first.file == second.file:
                 refuse(f"{self.table}: '{first.file}' is listed more than once")
-        if self.names["split"] not in lines[0]:
-            return self.cuts.drawn(rows)
-        check_groups(rows, str(self.table))
-        if any(row.split == "val" for row in rows):
-            return rows
-        return cut(rows, "val", self.cuts.val_fraction, self.cuts.seed)
+        return self._drawn(rows, given=self.names["split"] in lines[0])
+
+    def _drawn(self, rows: Sequence[Row], *, given: bool) -> list[Row]:
+        """The rows with the splits that the table does not give."""
+        drawn = list(rows if self.classes else (replace(row, label="") for row in rows))
+        if not given:
+            drawn = self.cuts.drawn(drawn)
+        else:
+            check_groups(rows, str(self.table))
+            if not any(row.split == "val" for row in rows):
+                drawn = cut(drawn, "val", self.cuts.val_fraction, self.cuts.seed)
+        return [
+            replace(row, split=one.split, group=one.group)
+            for row, one in zip(rows, drawn, strict=True)
+        ]
 
     def _check_columns(self, line: Mapping[str, str]) -> None:
         for name, column in self.names.items():

@@ -16,6 +16,7 @@ from domainnorm.errors import DataError
 
 # As the dataset `manifest` draws them.
 _VAL_FRACTION, _TEST_FRACTION = 0.2, 0.3
+_IMAGES, _MASKS = "images", "masks"  # as in the dataset `folder_masks`
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ def open_pile(
     """List the images of a folder or of a table; draw splits where none are given.
 
     Args:
-        source: Folder, searched with all folders in it, or a table as of the dataset
-            ``manifest``, whose paths are relative to its own folder; as it is, or else below the
-            folder that DOMAINNORM_DATA names.
+        source: Folder, searched with all folders in it; where there are folders ``images`` and
+            ``masks``, files of the first alone are images, and those of the second their targets.
+            Or a table as of the dataset ``manifest``, whose paths are relative to its own folder.
+            As it is, or else below the folder that DOMAINNORM_DATA names.
         classes: Whether the folder an image lies in is its class; for folders only.
         columns: Names of columns that are called otherwise, for tables only.
         seed: Of drawn splits: 30 % of the images test, 20 % of the others validate.
@@ -71,7 +73,7 @@ def open_pile(
         raise DataError(
             f"--classes: {place} is a table, whose column target holds the classes; leave it out"
         )
-    return _of_table(place, Manifest(place, columns or {}, cuts))
+    return _of_table(place, columns or {}, cuts)
 
 
 def _located(source: str) -> Path:
@@ -92,7 +94,10 @@ def _of_folder(root: Path, classes: bool, cuts: Cuts, ignored: Path | None) -> P
         for file in root.rglob("*")
         if file.suffix.lower() in SUFFIXES and file != ignored and file.is_file()
     )
-    visible = [file for file in files if not any(part[0] == "." for part in file.parts)]
+    files = [file for file in files if not any(part[0] == "." for part in file.parts)]
+    masks = {file.with_suffix(""): file.as_posix() for file in files if _MASKS in file.parts}
+    inside = [file for file in files if _IMAGES in file.parts]
+    visible = inside if masks and inside else files
     if not visible:
         suffixes = " ".join(sorted(SUFFIXES))
         raise DataError(f"{root}: no images; expected files with one of the suffixes {suffixes}")
@@ -107,15 +112,25 @@ def _of_folder(root: Path, classes: bool, cuts: Cuts, ignored: Path | None) -> P
         ]
     )
     rows = sorted(drawn, key=lambda row: row.file)
+    targets = [row.label or masks.get(_mask_of(Path(row.file)), "") for row in rows]
     lines = [
-        dict(zip(NAMES, (row.file, row.label, "", row.split, ""), strict=True)) for row in rows
+        dict(zip(NAMES, (row.file, target, "", row.split, ""), strict=True))
+        for row, target in zip(rows, targets, strict=True)
     ]
     return Pile(root, rows, lines, dict(zip(NAMES, NAMES, strict=True)))
 
 
-def _of_table(table: Path, manifest: Manifest) -> Pile:
-    names = manifest.names
+def _mask_of(file: Path) -> Path:
+    """Where the mask of an image lies, ``a/masks/1`` of ``a/images/1.jpg``, without its suffix."""
+    *folders, name = file.with_suffix("").parts
+    return Path(*(_MASKS if part == _IMAGES else part for part in folders), name)
+
+
+def _of_table(table: Path, columns: Mapping[str, str], cuts: Cuts) -> Pile:
     given = [{key: value for key, value in line.items() if key} for line in read_lines(table)]
+    target = next(filter(None, (line.get(columns.get("target", "target")) for line in given)), "")
+    manifest = Manifest(table, columns, cuts, classes=not (table.parent / target).is_file())
+    names = manifest.names
     # One domain for all: those of the table must decide nothing, drawn splits included.
     rows = manifest.rows_of([{**line, names["domain"]: "all"} for line in given])
     by_file = {line[names["path"]]: line for line in given}

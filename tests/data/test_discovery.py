@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from domainnorm.data import discover_domains, open_pile
-from domainnorm.data.datasets import Manifest, ManifestMasks
+from domainnorm.data.datasets import FolderMasks, Manifest, ManifestMasks
 from domainnorm.data.discovery import reduced_to
 from domainnorm.data.manifest import read_lines
 from domainnorm.errors import DataError
@@ -133,6 +133,16 @@ def test_manifest_of_masks_stays_one(tmp_path):
     dataset = ManifestMasks(root=str(tmp_path), table="found.csv")
     assert dataset.domain_names == discovery.domain_names
     assert all(record.mask for record in dataset.records)
+
+
+def test_masks_beside_images_are_their_targets(tmp_path):
+    FolderMasks.write_sample(tmp_path)
+    pile = open_pile(str(tmp_path))
+    assert len(pile.rows) == len(FolderMasks(root=str(tmp_path)).records)
+    for row, target in zip(pile.rows, pile.column("target"), strict=True):
+        assert target == row.file.replace("/images/", "/masks/")
+        assert (tmp_path / target).is_file()
+    assert {row.split for row in pile.rows} == {"train", "val", "test"}
 
 
 def test_broken_images_are_named_and_left_out(folder, tmp_path):

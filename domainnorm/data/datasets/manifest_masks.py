@@ -54,7 +54,7 @@ class ManifestMasks(MaskFiles):
         cuts = Cuts(val_fraction, test_fraction, split_seed)
         self.class_names, self._colours = read_classes(self.root / "classes.txt")
         self.table = self.root / table
-        rows = Manifest(self.table, columns or {}, cuts).rows()
+        rows = Manifest(self.table, columns or {}, cuts, classes=False).rows()
         self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted({r.domain for r in rows}))
         self.records = [
             Record(

@@ -177,6 +177,18 @@ def test_target_may_be_a_mask(write, lines, tmp_path):
     assert seen == {line["path"]: line["age"] % 2 for line in lines[1:]}
 
 
+def test_splits_of_masks_are_drawn_from_domains(write, lines, tmp_path):
+    (tmp_path / "classes.txt").write_text("road\ncar\n")
+    for line in lines:
+        line["target"] = line["path"].replace(".png", "_mask.png")
+        cv2.imwrite(str(tmp_path / line["target"]), np.zeros((8, 8), np.uint8))
+    for wanted in (without(lines, "split"), lines):  # drawn both, validation alone
+        records = ManifestMasks(root=str(write(wanted))).records
+        assert {(r.domain, r.split) for r in records} == {
+            (domain, split) for domain in ("day", "night") for split in ("train", "val", "test")
+        }
+
+
 def test_missing_mask_is_named(write, lines, tmp_path):
     (tmp_path / "classes.txt").write_text("road\ncar\n")
     lines[0]["target"] = "x.png"
