@@ -81,7 +81,7 @@ class TENT(Method):
         moments = MomentPass(self.model)
         loader: Any = self.trainer.train_dataloader
         for batch in loader:
-            moments.observe({name: tensor.to(self.device) for name, tensor in batch.items()})
+            moments.observe(self.transfer_batch_to_device(batch, self.device, 0))
         moments.write()
 
     def configure_optimizers(self) -> Any:

@@ -15,6 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
 from domainnorm.backbones import remove_domain
 from domainnorm.errors import ConditionError
@@ -39,8 +40,16 @@ def measure(bench: Bench, target: str, policy: str) -> float:
     model, task = bench.method.model, bench.method.task
     model.unseen = policy  # type: ignore[assignment]
     loader = bench.data.test_dataloader()[bench.data.test_domains.index(target)]
+    order = torch.Generator().manual_seed(bench.stage.seed)
+    shuffled: DataLoader[dict[str, torch.Tensor]] = DataLoader(
+        loader.dataset,
+        loader.batch_size,
+        shuffle=True,  # files come class after class, which "batch" would take for a style
+        generator=order,
+        collate_fn=loader.collate_fn,
+    )
     store = task.store()
-    for batch in loader:
+    for batch in shuffled:
         image = batch["image"]
         hidden = torch.full((len(image),), -1)
         store.update(task.predict(model, image, hidden), batch["target"], batch["index"])
