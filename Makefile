@@ -20,7 +20,7 @@ demo: env  ## train, adapt and test on data that needs no download
 test: env  ## the default tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-slow: env  ## the tests that take longer than ten seconds each
+slow: env  ## the tests that take longest: whole runs, compilers, exports
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 lint: env  ## style and types

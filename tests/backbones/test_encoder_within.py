@@ -144,6 +144,7 @@ def test_encoder_that_was_not_fitted_says_so():
         model(batch()[0])
 
 
+@pytest.mark.slow
 def test_compiled_pass_estimates_too_and_leaves_nothing_behind():
     model, (x, _) = make(), batch()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
@@ -153,6 +154,7 @@ def test_compiled_pass_estimates_too_and_leaves_nothing_behind():
     assert model.slot.current is None
 
 
+@pytest.mark.slow
 def test_exported_program_estimates_too():
     model, (x, _) = make(), batch()
     model.encoder.gaussians.temperature.fill_(1000.0)  # no domain is certain

@@ -173,6 +173,7 @@ def _fresh_compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 @pytest.mark.parametrize("policy", ["mean", "batch"])
 def test_policy_compiles_into_one_graph(policy):
@@ -182,6 +183,7 @@ def test_policy_compiles_into_one_graph(policy):
     torch.testing.assert_close(compiled(IMAGE, LABELS), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 def test_nearest_is_found_outside_the_graphs_of_a_compiler():
     model = model_of("nearest")

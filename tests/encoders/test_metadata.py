@@ -363,6 +363,7 @@ def test_dropout_out_of_range_is_refused():
         create_encoder("metadata", 2, dropout=1.0)
 
 
+@pytest.mark.slow
 def test_compiled_call_takes_weights_and_no_attributes(model):
     weights = model.estimate(IMAGES, GIVEN).weights
     compiled = torch.compile(model, fullgraph=True, backend="eager")

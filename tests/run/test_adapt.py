@@ -166,6 +166,7 @@ def test_streams_without_images_are_refused(trained, tmp_path, name, message, ca
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_run_without_encoder_is_refused(stream, tmp_path, capsys):
     folder = run(tmp_path, "data.image_size=48", "method=source_only", "compare=[]")
     assert adapt(folder, stream, tmp_path / "out") == 1

@@ -11,6 +11,11 @@ from domainnorm.recipe import load_recipe
 from domainnorm.run.stored import load_stored
 from tests.run.tiny import TRANSFER, call, recipe, run
 
+
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 WORDS = ("encoder=style", "data.image_size=48")
 
 
@@ -19,7 +24,7 @@ def metrics(folder):
     return {(one["method"], one["domain"]): one["metrics"] for one in found}
 
 
-@pytest.fixture(scope="module", params=["id", "mixture", "id_or_estimate"])
+@pytest.fixture(scope="module", params=[slow("id"), "mixture", slow("id_or_estimate")])
 def estimated(request, tmp_path_factory):
     return run(
         tmp_path_factory.mktemp("runs"), *WORDS, f"condition={request.param}", "compare=[adabn]"

@@ -80,6 +80,7 @@ def test_stages_leave_no_training_checkpoints(finished):
     assert not list(finished.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_recipe_of_a_run_folder_repeats_it_bit_for_bit(finished, tmp_path):
     assert call("run", str(finished / "recipe.yaml"), "--output", str(tmp_path)) == 0
     (again,) = tmp_path.glob("*/*")
@@ -92,6 +93,7 @@ def test_other_seed_gives_other_weights(finished, tmp_path):
     assert (other / TRANSFER / "seed1/source_only/model.safetensors").read_bytes() != first
 
 
+@pytest.mark.slow
 def test_layout_of_maps_changes_nothing_but_rounding(tmp_path):
     words = ("method=source_only", "compare=[]", "trainer.max_epochs=1", "trainer.limit_batches=1")
     one, other = (
@@ -150,6 +152,7 @@ def test_given_checkpoint_is_not_trained_again(finished, tmp_path):
         assert (again / method / "model.safetensors").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_finished_run_is_tested_without_its_pretrained_weights(tmp_path, capsys):
     file = tmp_path / "weights.safetensors"
     save_file(timm.create_model("test_resnet").state_dict(), file)
@@ -166,6 +169,7 @@ def test_given_checkpoint_of_another_backbone_is_refused(finished, tmp_path, cap
     assert "weights of 'test_resnet', the recipe has 'resnet10t'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_gradients_can_be_clipped_where_a_method_has_none(tmp_path):
     folder = run(tmp_path, "trainer.gradient_clip=1", "method=adabn", "compare=[]")
     assert len(results(folder)) == 4

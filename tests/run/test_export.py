@@ -21,6 +21,8 @@ from domainnorm.data import Preprocessing
 from domainnorm.run import export_run
 from tests.run.tiny import TRANSFER, call, recipe, run
 
+pytestmark = pytest.mark.slow
+
 SERVE = Path(__file__).parents[2] / "docs" / "serve_onnx.py"
 STAGE = f"{TRANSFER}/seed0/tent"
 NAMES = ["clean", "colour_cast"]
@@ -76,7 +78,6 @@ def test_card_holds_what_was_measured(finished, served):
     assert "## Licence\n\n*To be filled in" in card
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("domain", [None, "colour_cast"])
 @pytest.mark.parametrize("kind", ["onnx", "torch_export"])
 def test_code_of_the_card_runs(finished, tmp_path, monkeypatch, kind, domain):
@@ -164,7 +165,6 @@ def failing(*words, capsys):
     return code, capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_outputs_beyond_the_tolerance_leave_nothing(finished, tmp_path, capsys):
     words = (finished, "--format", "onnx", "--tolerance", "1e-12", "--out", tmp_path / "out")
     code, said = failing(*words, capsys=capsys)
@@ -174,7 +174,6 @@ def test_outputs_beyond_the_tolerance_leave_nothing(finished, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_earlier_export_survives_one_that_fails(finished, tmp_path, capsys):
     out = export_run(finished, "torch_export", output=tmp_path / "out").folder
     before = {file.name: file.read_bytes() for file in out.iterdir()}
@@ -240,7 +239,6 @@ def test_weights_of_another_shape_are_refused(finished, tmp_path, capsys):
     assert "1 tensors do not fit this model" in said
 
 
-@pytest.mark.slow
 def test_instance_statistics_do_not_fit_timm_but_fit_onnx(tmp_path, capsys):
     words = ("norm=cin", "method=source_only", "compare=[]", "trainer.max_epochs=1")
     folder = run(tmp_path / "runs", *words)

@@ -86,6 +86,7 @@ def test_domain_is_told_where_the_camera_is_noted(folder):
     assert found["adabn", "shop_b"]["domain_accuracy"] > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["id_or_estimate", "estimate"])
 def test_every_condition_reads_the_attributes(asked, tmp_path, condition):
     words = ("method=source_only", "compare=[]", f"condition={condition}")
@@ -135,6 +136,7 @@ def test_stream_of_files_is_refused(stage, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_exported_program_takes_the_domain_as_ever(folder, tmp_path):
     made = export_run(folder, "torch_export", stage=None, output=tmp_path / "made")
     assert made.stage.endswith("joint")

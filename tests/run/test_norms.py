@@ -32,6 +32,7 @@ def test_network_with_the_norm_learns_from_images_and_their_domains(name):
     assert all(parameter.grad is not None for parameter in trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["film", "{early: tin, late: dsbn}"])
 def test_norm_with_an_optional_condition_goes_through_a_run(tmp_path, norm):
     folder = run(tmp_path, f"norm={norm}", "method=source_only", "compare=[]")

@@ -167,6 +167,7 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
         resume_run(folder)
 
 
+@pytest.mark.slow
 def test_finished_stages_are_read_and_not_trained_again(tmp_path):
     folder = run(tmp_path, "method=adabn", "compare=[]")
     (folder / TRANSFER / "seed0/adabn/results.json").unlink()
@@ -177,6 +178,7 @@ def test_finished_stages_are_read_and_not_trained_again(tmp_path):
     assert [name for name in before if before[name] != after[name]] == ["adabn/model.safetensors"]
 
 
+@pytest.mark.slow
 def test_finished_run_resumes_to_the_same_metrics(tmp_path):
     folder = run(tmp_path, "method=adabn", "compare=[]")
     before = (folder / "metrics.json").read_bytes()
