@@ -85,3 +85,26 @@ def test_subsample_takes_every_kth_pixel_in_the_layout_of_the_input(channels_las
 )
 def test_way_follows_device_layout_dtype_and_size(x, way):
     assert layout.way_of(x) == way
+
+
+@pytest.mark.parametrize("shape", [(33, 256, 7, 7), (17, 512, 7, 8), (12, 256, 12, 13)])
+@pytest.mark.parametrize("mean", [0, 1000])
+def test_sums_of_wide_channels_last_maps_are_those_of_float64(shape, mean, monkeypatch):
+    bags, add = [], layout.F.embedding_bag
+
+    def counted(*arguments, **options):
+        bags.append(1)
+        return add(*arguments, **options)
+
+    monkeypatch.setattr(layout.F, "embedding_bag", counted)
+    x = draw(shape, True, torch.float32) + mean
+    grad = draw(shape, True, torch.float32)
+    wide, pixels = x.double(), (2, 3)
+    found_mean, found_var = layout.moments(x)
+    total, product = layout.dots(grad, x)
+    assert len(bags) == 4
+    close = torch.testing.assert_close
+    close(found_mean.double(), wide.mean(pixels), rtol=3e-6, atol=1e-6)
+    close(found_var.double(), wide.var(pixels, unbiased=False), rtol=1e-5, atol=1e-5)
+    close(total.double(), grad.double().sum(pixels), rtol=0, atol=1e-4)
+    close(product.double(), (grad.double() * wide).sum(pixels), rtol=0, atol=1e-4 * max(1, mean))
