@@ -12,15 +12,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
+from domainnorm.encoders import Estimate
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import Evaluated
-from domainnorm.methods.conditions import (
-    Conditioned,
-    DomainsTold,
-    estimate_of,
-    estimating,
-    hide_domains,
-)
+from domainnorm.methods.conditions import Conditioned, DomainsTold, conditioned, estimate_of
 from domainnorm.tasks import Task
 
 Batch = dict[str, Any]  # tensors; attributes are lists of text
@@ -133,10 +128,12 @@ class Method(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect predictions of one batch, and how well the encoder tells its domains."""
-        self._collect(batch, dataloader_idx)
+        estimate = None
         if self._told:
             told: Any = self._told[dataloader_idx]
-            told.update(estimate_of(self.model, batch), batch["domain"])
+            estimate = estimate_of(self.model, batch)
+            told.update(estimate, batch["domain"])
+        self._collect(batch, dataloader_idx, estimate)
 
     def predictions(self) -> dict[str, Evaluated]:
         """What the last validation or test collected, by domain."""
@@ -154,17 +151,15 @@ class Method(LightningModule):
         stores = [self.task.store() for _ in self.eval_domains]
         self._stores = nn.ModuleList(stores).to(self.device)
 
-    def _collect(self, batch: Batch, position: int) -> None:
+    def _collect(self, batch: Batch, position: int, estimate: Estimate | None = None) -> None:
         domain = batch["domain"]
         if self.norm_domain is not None:
             row = self.model.domain_names.index(self.norm_domain)
             domain = torch.full_like(domain, row)
-        with estimating(self.model, self.condition):
-            hidden = hide_domains(self.model, domain, self.condition)
-            given = {"domain": hidden}
-            if self.condition != "id" and self.model.reads_attributes:
-                given = self.model.resolve_domain(batch["image"], hidden, batch["attributes"])
-            logits = self.task.predict(self.model, batch["image"], **given)
+        given = {"domain": domain}
+        if estimate is not None:
+            given = conditioned(self.model, domain, estimate, self.condition)
+        logits = self.task.predict(self.model, batch["image"], **given)
         store: Any = self._stores[position]
         store.update(logits, batch["target"], batch["index"])
 

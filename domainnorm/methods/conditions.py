@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -12,7 +11,6 @@ from torchmetrics import Metric
 
 from domainnorm.backbones import DomainModel
 from domainnorm.encoders import Estimate
-from domainnorm.labels import UNSEEN
 
 Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture"]
 
@@ -52,28 +50,24 @@ def estimate_of(model: DomainModel, batch: Mapping[str, Any]) -> Estimate:
     return model.estimate(batch["image"], batch["attributes"] if model.reads_attributes else None)
 
 
-@contextmanager
-def estimating(model: DomainModel, condition: Conditioned) -> Iterator[None]:
-    """Inside the block the model makes of hidden domains what ``condition`` says."""
-    if condition == "id":
-        yield
-        return
-    former = model.unseen
-    model.unseen = "mixture" if condition == "mixture" else "estimate"
-    try:
-        yield
-    finally:
-        model.unseen = former
+def conditioned(
+    model: DomainModel, domain: Tensor, estimate: Estimate, condition: Conditioned
+) -> dict[str, Tensor]:
+    """What the norms get to know of a batch, as keywords of `Task.predict`.
 
-
-def hide_domains(model: DomainModel, domain: Tensor, condition: Conditioned) -> Tensor:
-    """Labels (N,) with -1 where the norms may not know the domain.
-
-    ``id`` hides none, ``id_or_estimate`` those whose images the encoder has not seen, the others
-    all.
+    Args:
+        model: Has the encoder that made the estimate.
+        domain: True labels, (N,).
+        estimate: Of the same images.
+        condition: ``id``: the labels; ``estimate``: the most probable domains; ``mixture``: soft
+            weights; ``id_or_estimate``: the labels of domains that the encoder has seen images of,
+            the most probable of the others elsewhere.
     """
-    if condition == "id":
-        return domain
-    if condition == "id_or_estimate" and model.encoder is not None:
-        return torch.where(model.encoder.gaussians.known[domain], domain, UNSEEN)
-    return torch.full_like(domain, UNSEEN)
+    if condition == "id" or model.encoder is None:
+        return {"domain": domain}
+    if condition == "mixture":
+        return {"weights": estimate.weights}
+    if condition == "estimate":
+        return {"domain": estimate.domain}
+    known = model.encoder.gaussians.known[domain]
+    return {"domain": torch.where(known, domain, estimate.domain)}

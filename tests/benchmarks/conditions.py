@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.methods.conditions import DomainsTold, estimating
+from domainnorm.methods.conditions import DomainsTold, conditioned
 from domainnorm.recipe import Named, Recipe
 from domainnorm.recipe.registries import ENCODERS
 from domainnorm.run.encoding import teach_encoder
@@ -61,8 +61,8 @@ def taught(parts: Parts, stage: Stage, run: Path) -> Bench:
 def predicted(bench: Bench, way: str, image: Tensor, domain: Tensor) -> Tensor:
     model, task = bench.method.model, bench.method.task
     if way in ("estimate", "mixture"):
-        with estimating(model, "estimate" if way == "estimate" else "mixture"):
-            return task.predict(model, image, torch.full_like(domain, -1))
+        given = conditioned(model, domain, model.estimate(image), way)  # type: ignore[arg-type]
+        return task.predict(model, image, **given)
     if way == "none":
         former, model.unseen = model.unseen, "mean"
         try:

@@ -3,7 +3,7 @@ import torch
 
 from domainnorm.backbones import create_model
 from domainnorm.encoders import Estimate, create_encoder, fit_encoder
-from domainnorm.methods.conditions import DomainsTold, estimating, hide_domains
+from domainnorm.methods.conditions import DomainsTold, conditioned
 from tests.encoders.pairs import pairs
 
 LABELS = torch.tensor([0, 2, 1, 0])
@@ -19,39 +19,28 @@ def model():
     return model.eval()
 
 
+@pytest.fixture
+def estimate():
+    weights = torch.eye(3)[[1, 1, 0, 0]]
+    return Estimate(torch.zeros(4, 2), weights, torch.zeros(4, 3), torch.ones(4, dtype=torch.bool))
+
+
 @pytest.mark.parametrize(
     ("condition", "wanted"),
     [
         ("id", [0, 2, 1, 0]),
-        ("estimate", [-1, -1, -1, -1]),
-        ("mixture", [-1, -1, -1, -1]),
-        ("id_or_estimate", [0, -1, 1, 0]),  # the encoder has seen no image of the third domain
+        ("estimate", [1, 1, 0, 0]),
+        ("id_or_estimate", [0, 1, 1, 0]),  # the encoder has seen no image of the third domain
     ],
 )
-def test_condition_says_whose_domain_is_hidden(model, condition, wanted):
-    assert hide_domains(model, LABELS, condition).tolist() == wanted
+def test_condition_says_whose_domain_is_estimated(model, estimate, condition, wanted):
+    given = conditioned(model, LABELS, estimate, condition)
+    assert {name: labels.tolist() for name, labels in given.items()} == {"domain": wanted}
 
 
-@pytest.mark.parametrize(
-    ("condition", "policy"),
-    [
-        ("id", "mean"),
-        ("estimate", "estimate"),
-        ("id_or_estimate", "estimate"),
-        ("mixture", "mixture"),
-    ],
-)
-def test_policy_of_the_model_is_changed_inside_the_block_alone(model, condition, policy):
-    seen = []
-
-    def fail():
-        with estimating(model, condition):
-            seen.append(model.unseen)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert (seen, model.unseen) == ([policy], "mean")
+def test_mixture_is_the_weights(model, estimate):
+    given = conditioned(model, LABELS, estimate, "mixture")
+    assert given == {"weights": estimate.weights}
 
 
 def test_shares_are_of_all_images_over_batches():
