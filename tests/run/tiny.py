@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -67,13 +68,18 @@ def start(output: Path, *words: str, before: Sequence[str] = ()) -> subprocess.P
     """The console command in a process of its own."""
     # A small default limit of threads: what this process was started with holds for the child.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*before, sys.executable, "-m", "domainnorm", "run", *words, "--output", str(output)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    # Shells start what runs in their background deaf to interrupts, and children inherit that.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [*before, sys.executable, "-m", "domainnorm", "run", *words, "--output", str(output)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def wait_for(process: subprocess.Popen[str], pattern: str, output: Path) -> Path:
