@@ -106,6 +106,13 @@ def list_images(folder: Path) -> list[str]:
     )
 
 
+def find_images(root: Path) -> list[Path]:
+    """Image files anywhere below a folder, relative to it and sorted; hidden ones are none."""
+    files = (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+    found = (file.relative_to(root) for file in files if file.is_file())
+    return sorted(file for file in found if not any(part[0] == "." for part in file.parts))
+
+
 def missing_files(root: Path, files: Iterable[str]) -> list[str]:
     """Those of many files that do not exist; asks each folder once instead of every file."""
     folders: dict[Path, set[str]] = {}

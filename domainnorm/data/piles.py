@@ -9,7 +9,7 @@ from pathlib import Path
 
 from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.files import DATA_VARIABLE
-from domainnorm.data.folders import Cuts
+from domainnorm.data.folders import Cuts, find_images
 from domainnorm.data.manifest import NAMES, Manifest, read_lines
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
@@ -89,12 +89,7 @@ def _located(source: str) -> Path:
 
 
 def _of_folder(root: Path, classes: bool, cuts: Cuts, ignored: Path | None) -> Pile:
-    files = sorted(
-        file.relative_to(root)
-        for file in root.rglob("*")
-        if file.suffix.lower() in SUFFIXES and file != ignored and file.is_file()
-    )
-    files = [file for file in files if not any(part[0] == "." for part in file.parts)]
+    files = [file for file in find_images(root) if root / file != ignored]
     masks = {file.with_suffix(""): file.as_posix() for file in files if _MASKS in file.parts}
     inside = [file for file in files if _IMAGES in file.parts]
     visible = inside if masks and inside else files

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from domainnorm.backbones import save_domains
 from domainnorm.data import Preprocessing
-from domainnorm.data.decode import SUFFIXES, read_image
+from domainnorm.data.decode import read_image
 from domainnorm.errors import CheckpointError, DataError
 from domainnorm.evaluation import write_json
 from domainnorm.recipe.registries import TASKS
@@ -29,6 +29,7 @@ from domainnorm.report import save_timeline
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.run.stored import StoredModel, load_stored
+from domainnorm.run.stream_files import stream_files
 from domainnorm.run.stream_log import StreamLine, append_log, read_log, write_log
 from domainnorm.run.stream_options import StreamOptions
 from domainnorm.streams import StreamAdapter, StreamStep
@@ -96,40 +97,6 @@ def adapt_run(
     finally:
         follower.finish(f"{stored.recipe.name}: {stream.name}")
     return follower.summary()
-
-
-def stream_files(stream: Path) -> list[tuple[Path, Path]]:
-    """Images of a stream in order: name below the stream, and file.
-
-    Raises:
-        DataError: Neither a folder nor a list, or no images.
-    """
-    if stream.is_dir():
-        found = sorted(
-            (file.relative_to(stream) for file in stream.rglob("*") if _is_image(file, stream)),
-            key=_natural,
-        )
-        names = [(name, stream / name) for name in found]
-    elif stream.is_file():
-        text = stream.read_text(encoding="utf-8", errors="replace")
-        lines = [Path(line.strip()) for line in text.splitlines() if line.strip()]
-        names = [(line, stream.parent / line) for line in lines]
-    else:
-        raise DataError(f"{stream}: no such folder or list of files; check --stream")
-    if not names:
-        raise DataError(f"{stream}: no images in it (known: {', '.join(sorted(SUFFIXES))})")
-    return names
-
-
-def _is_image(file: Path, root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return file.suffix.lower() in SUFFIXES and not hidden and file.is_file()
-
-
-def _natural(name: Path) -> list[tuple[int, int | str]]:
-    """``frame_2`` before ``frame_10``."""
-    parts = re.split(r"(\d+)", str(name))
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
 
 
 class _Follower:

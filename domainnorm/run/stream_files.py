@@ -1,0 +1,35 @@
+"""Which images a stream has, and in which order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from domainnorm.data.decode import SUFFIXES
+from domainnorm.data.folders import find_images
+from domainnorm.errors import DataError
+
+
+def stream_files(stream: Path) -> list[tuple[Path, Path]]:
+    """Images of a stream in order: name below the stream, and file.
+
+    Raises:
+        DataError: Neither a folder nor a list, or no images.
+    """
+    if stream.is_dir():
+        names = [(name, stream / name) for name in sorted(find_images(stream), key=_natural)]
+    elif stream.is_file():
+        text = stream.read_text(encoding="utf-8", errors="replace")
+        lines = [Path(line.strip()) for line in text.splitlines() if line.strip()]
+        names = [(line, stream.parent / line) for line in lines]
+    else:
+        raise DataError(f"{stream}: no such folder or list of files; check --stream")
+    if not names:
+        raise DataError(f"{stream}: no images in it (known: {', '.join(sorted(SUFFIXES))})")
+    return names
+
+
+def _natural(name: Path) -> list[tuple[int, int | str]]:
+    """``frame_2`` before ``frame_10``."""
+    parts = re.split(r"(\d+)", str(name))
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
