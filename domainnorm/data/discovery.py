@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,11 +14,10 @@ from torch import Tensor
 
 from domainnorm.data.decode import read_image
 from domainnorm.data.manifest import write_lines
+from domainnorm.data.parallel import Progress, read_all
 from domainnorm.data.piles import Pile
 from domainnorm.encoders import FoundDomains, find_domains, style_features
 from domainnorm.errors import DataError
-
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -121,20 +116,15 @@ def discover_domains(
         DataError: No training image can be read.
         ConditionError: See `find_domains`.
     """
-    count = len(pile.rows)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        readings: Iterable[Tensor | str] = threads.map(
-            lambda row: _style(pile.root / row.file, size), pile.rows
-        )
-        styles = list(progress(readings, count) if progress else readings)
+    styles = list(read_all(lambda row: _style(pile.root / row.file, size), pile.rows, progress))
     places = [at for at, style in enumerate(styles) if isinstance(style, Tensor)]
     training = torch.tensor([pile.rows[at].split == "train" for at in places], dtype=torch.bool)
     problems = [style for style in styles if isinstance(style, str)]
     if not bool(training.any()):
         first = f", such as {problems[0]}" if problems else ""
         raise DataError(
-            f"{pile.root}: none of {count} images is one of split train that can be read; domains "
-            f"are found in these alone{first}"
+            f"{pile.root}: none of {len(styles)} images is one of split train that can be read; "
+            f"domains are found in these alone{first}"
         )
     found = find_domains(
         torch.stack([style for style in styles if isinstance(style, Tensor)]),
@@ -146,7 +136,6 @@ def discover_domains(
     return Discovery(pile, places, found, problems)
 
 
-@torch.no_grad()
 def _style(file: Path, size: int) -> Tensor | str:
     """Style features (F,) of a file, or what is wrong with it."""
     try:
@@ -155,6 +144,12 @@ def _style(file: Path, size: int) -> Tensor | str:
         return str(error)
     if min(image.shape[:2]) < 2:
         return f"{file}: {image.shape[1]} × {image.shape[0]} pixels, expected at least 2 × 2"
+    return style_of(image, size)
+
+
+@torch.no_grad()
+def style_of(image: NDArray[np.uint8], size: int) -> Tensor:
+    """Style features (F,) of an image (H, W, 3), see `reduced_to`."""
     pixels = torch.from_numpy(reduced_to(image, size)).permute(2, 0, 1)[None]
     return style_features(pixels.float() / 255)[0]
 

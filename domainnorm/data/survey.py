@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset, Record
+from domainnorm.data.parallel import Progress, read_all
 from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError
-
-Progress = Callable[[Iterable["_Reading"], int], Iterable["_Reading"]]
 
 
 @dataclass(frozen=True)
@@ -93,12 +90,8 @@ def survey_dataset(
         return survey
     dataset = survey.dataset
     _count(survey, dataset.records)
-    count = len(dataset.records)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        readings: Iterable[_Reading] = threads.map(
-            lambda index: _read(dataset, index), range(count)
-        )
-        _take(survey, progress(readings, count) if progress else readings)
+    positions = range(len(dataset.records))
+    _take(survey, read_all(lambda index: _read(dataset, index), positions, progress))
     survey.notes += _strays(dataset)
     return survey
 

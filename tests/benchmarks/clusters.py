@@ -21,8 +21,8 @@ from torch import Tensor
 
 from domainnorm.data import DomainDataset
 from domainnorm.data.datasets import Folder, FolderMasks
-from domainnorm.data.discovery import reduced_to
-from domainnorm.encoders import find_domains, style_features
+from domainnorm.data.discovery import style_of
+from domainnorm.encoders import find_domains
 from domainnorm.evaluation import seed_spread
 from tests.benchmarks.table import render
 from tests.benchmarks.timer import prepare
@@ -52,8 +52,7 @@ def heap(dataset: DomainDataset, seed: int) -> tuple[Tensor, Tensor]:
     for label, name in enumerate(dataset.domain_names):
         own = [place for place, record in enumerate(dataset.records) if record.domain == name]
         for place in np.random.default_rng(seed).permutation(own)[:NUMBER].tolist():
-            pixels = torch.from_numpy(reduced_to(dataset.image(place), SIZE))
-            styles.append(style_features(pixels.permute(2, 0, 1)[None].float() / 255)[0])
+            styles.append(style_of(dataset.image(place), SIZE))
             truth.append(label)
     return torch.stack(styles), torch.tensor(truth)
 
