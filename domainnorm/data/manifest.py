@@ -69,17 +69,14 @@ class Manifest:
 
     def _drawn(self, rows: Sequence[Row], *, given: bool) -> list[Row]:
         """The rows with the splits that the table does not give."""
-        drawn = list(rows if self.classes else (replace(row, label="") for row in rows))
+        drawn = [row if self.classes else replace(row, label="") for row in rows]
         if not given:
             drawn = self.cuts.drawn(drawn)
         else:
             check_groups(rows, str(self.table))
             if not any(row.split == "val" for row in rows):
                 drawn = cut(drawn, "val", self.cuts.val_fraction, self.cuts.seed)
-        return [
-            replace(row, split=one.split, group=one.group)
-            for row, one in zip(rows, drawn, strict=True)
-        ]
+        return [replace(row, split=one.split) for row, one in zip(rows, drawn, strict=True)]
 
     def _check_columns(self, line: Mapping[str, str]) -> None:
         for name, column in self.names.items():

@@ -12,7 +12,7 @@ from rich.table import Table
 from domainnorm.data import Discovery
 from domainnorm.data.discovery import reduced_to
 from domainnorm.report.contact_sheet import save_contact_sheet
-from domainnorm.report.survey import SPLITS
+from domainnorm.report.survey import SPLITS, listing
 
 _TYPICAL, _SIDE = 8, 256  # images of a domain; pixels of the shorter side
 
@@ -23,12 +23,7 @@ def found_tables(discovery: Discovery) -> Iterator[Table]:
     if any(discovery.column("domain")):
         yield _contingency(discovery)
     if discovery.problems:
-        table = Table(
-            title=f"{len(discovery.problems)} images left out",
-            title_justify="left",
-            show_header=False,
-        )
-        table.add_column(overflow="fold")
+        table = listing(f"{len(discovery.problems)} images left out", "")
         for problem in discovery.problems:
             table.add_row(escape(problem))
         yield table
@@ -48,7 +43,7 @@ def save_found_domains(discovery: Discovery, path: str | PathLike[str]) -> None:
 
 def _domains(discovery: Discovery) -> Table:
     found = discovery.found
-    table = _table("domains found (images)", "domain", *SPLITS, "stability", "silhouette")
+    table = listing("domains found (images)", "domain", *SPLITS, "stability", "silhouette")
     counts = Counter(zip(discovery.domains, discovery.splits, strict=True))
     for label, name in enumerate(discovery.domain_names):
         judged = ("–", "–")  # one domain is no split
@@ -60,15 +55,8 @@ def _domains(discovery: Discovery) -> Table:
 
 def _contingency(discovery: Discovery) -> Table:
     given, names = discovery.column("domain"), discovery.domain_names
-    table = _table("domains given (rows) and found", "domain", *names)
+    table = listing("domains given (rows) and found", "domain", *names)
     counts = Counter(zip(given, discovery.domains, strict=True))
     for domain in sorted(set(given)):
         table.add_row(escape(domain or "(empty)"), *(str(counts[domain, name]) for name in names))
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for position, name in enumerate(columns):
-        table.add_column(name, overflow="fold", justify="left" if position == 0 else "right")
     return table

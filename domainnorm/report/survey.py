@@ -26,19 +26,19 @@ def survey_tables(survey: Survey) -> Iterator[Table]:
         if survey.pixels:
             yield _pixels(survey, survey.dataset)
     if survey.notes:
-        notes = _table("notes", "")
+        notes = listing("notes", "")
         for note in survey.notes:
             notes.add_row(escape(note))
         yield notes
     if survey.problems:
-        problems = _table(f"{len(survey.problems)} problems", "file", "problem")
+        problems = listing(f"{len(survey.problems)} problems", "file", "problem")
         for problem in survey.problems:
             problems.add_row(escape(problem.file), escape(problem.text))
         yield problems
 
 
 def _images(survey: Survey, dataset: DomainDataset) -> Table:
-    table = _table("images (groups)", "domain", *SPLITS, "without label", "width × height")
+    table = listing("images (groups)", "domain", *SPLITS, "without label", "width × height")
     for domain in dataset.domain_names:
         cells = []
         for split in SPLITS:
@@ -53,7 +53,7 @@ def _images(survey: Survey, dataset: DomainDataset) -> Table:
 def _labels(survey: Survey, dataset: DomainDataset) -> Table:
     findings = dataset.task == "multilabel"
     title = "training images with (without) a finding" if findings else "training images by class"
-    table = _table(title, "class", *map(escape, dataset.domain_names))
+    table = listing(title, "class", *map(escape, dataset.domain_names))
     for number, name in enumerate(dataset.class_names):
         places = [(domain, number) for domain in dataset.domain_names]
         cells = [
@@ -67,7 +67,7 @@ def _labels(survey: Survey, dataset: DomainDataset) -> Table:
 
 
 def _pixels(survey: Survey, dataset: DomainDataset) -> Table:
-    table = _table("share of labelled pixels", "class", *map(escape, dataset.domain_names))
+    table = listing("share of labelled pixels", "class", *map(escape, dataset.domain_names))
     numbers = dict(enumerate(dataset.class_names))
     labelled = {
         domain: sum(survey.pixels[domain, number] for number in numbers)
@@ -102,7 +102,8 @@ def _sizes(sizes: Counter[tuple[int, int]]) -> str:
     return f"{least} to {most}, mostly {width} × {height}"
 
 
-def _table(title: str, *columns: str) -> Table:
+def listing(title: str, *columns: str) -> Table:
+    """An empty table for the terminal, without a header where no column has a name."""
     table = Table(title=title, title_justify="left", show_header=any(columns))
     for position, name in enumerate(columns):
         table.add_column(name, overflow="fold", justify="left" if position == 0 else "right")

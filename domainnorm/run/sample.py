@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import torch
 
 from domainnorm.backbones.find import find_norms
 from domainnorm.backbones.kinds import kind_of
-from domainnorm.data.manifest import read_lines
+from domainnorm.data.manifest import read_lines, write_lines
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.recipe.schema import BackboneConfig, DataConfig
@@ -51,7 +50,7 @@ def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
         DataError: The dataset has no layout to write a sample in.
     """
     options = _written(recipe, folder.resolve())
-    if "table" in options:
+    if "table" in options and recipe.data.attributes:
         _note(Path(options["root"]) / options["table"], recipe.data.attributes)
     return replace(
         recipe,
@@ -94,11 +93,7 @@ def _written(recipe: Recipe, folder: Path) -> dict[str, Any]:
 def _note(table: Path, attributes: Sequence[str]) -> None:
     """Add the attributes that a table of the user's own has and a drawn one lacks: the domain."""
     lines = read_lines(table)
-    noted = [{**dict.fromkeys(attributes, line["domain"]), **line} for line in lines]
-    with table.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(noted[0]))
-        writer.writeheader()
-        writer.writerows(noted)
+    write_lines(table, [{**dict.fromkeys(attributes, line["domain"]), **line} for line in lines])
 
 
 def _on_sample(
