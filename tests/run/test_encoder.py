@@ -1,7 +1,5 @@
 """Runs whose norms are conditioned on an estimate."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,7 +7,7 @@ from safetensors.torch import load_file
 from domainnorm.errors import RecipeError
 from domainnorm.recipe import load_recipe
 from domainnorm.run.stored import load_stored
-from tests.run.tiny import TRANSFER, call, recipe, run
+from tests.run.tiny import TRANSFER, assert_tested_again, metrics, recipe, run
 
 
 def slow(value):
@@ -17,11 +15,6 @@ def slow(value):
 
 
 WORDS = ("encoder=style", "data.image_size=48")
-
-
-def metrics(folder):
-    found = json.loads((folder / "metrics.json").read_text())
-    return {(one["method"], one["domain"]): one["metrics"] for one in found}
 
 
 @pytest.fixture(scope="module", params=[slow("id"), "mixture", slow("id_or_estimate")])
@@ -52,10 +45,7 @@ def test_adaptation_without_the_source_keeps_what_the_encoder_knows_of_it(estima
 
 
 def test_testing_again_gives_the_same_table(estimated, capsys):
-    assert call("test", str(estimated)) == 0
-    shown = capsys.readouterr().out
-    for values in metrics(estimated).values():
-        assert f"{values['balanced_accuracy']:.3f}" in shown
+    assert_tested_again(estimated, capsys)
 
 
 def test_stored_model_works_on_images_alone(estimated):

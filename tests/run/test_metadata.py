@@ -1,7 +1,6 @@
 """Runs whose norms are conditioned on attributes of a table instead of on pixels."""
 
 import csv
-import json
 
 import cv2
 import pytest
@@ -17,7 +16,7 @@ from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.run.sample import sample_recipe
 from domainnorm.run.stored import load_stored
-from tests.run.tiny import call
+from tests.run.tiny import assert_tested_again, call, metrics
 
 SHOPS = ("shop_a", "shop_b")
 RECIPE = """
@@ -72,11 +71,6 @@ def stage(folder):
     return folder / "stages" / "shop_a-to-shop_b" / "seed0"
 
 
-def metrics(folder):
-    found = json.loads((folder / "metrics.json").read_text())
-    return {(one["method"], one["domain"]): one["metrics"] for one in found}
-
-
 def test_domain_is_told_where_the_camera_is_noted(folder):
     found = metrics(folder)
     for shop in SHOPS:
@@ -101,10 +95,7 @@ def test_figures_of_the_encoder_are_drawn(folder):
 
 
 def test_testing_again_gives_the_same_table(folder, capsys):
-    assert call("test", str(folder)) == 0
-    shown = capsys.readouterr().out
-    for values in metrics(folder).values():
-        assert f"{values['balanced_accuracy']:.3f}" in shown
+    assert_tested_again(folder, capsys)
 
 
 def test_stored_model_needs_no_table(stage):

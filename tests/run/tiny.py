@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -94,6 +96,20 @@ def wait_for(process: subprocess.Popen[str], pattern: str, output: Path) -> Path
         time.sleep(0.005)
     process.kill()
     raise AssertionError(f"no {pattern}: {process.communicate()}")
+
+
+def metrics(folder: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """What a run has measured, by method and domain."""
+    found = json.loads((folder / "metrics.json").read_text())
+    return {(one["method"], one["domain"]): one["metrics"] for one in found}
+
+
+def assert_tested_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command ``test`` on a run shows the numbers that the run has stored."""
+    assert call("test", str(folder)) == 0
+    shown = capsys.readouterr().out
+    for values in metrics(folder).values():
+        assert f"{values['balanced_accuracy']:.3f}" in shown
 
 
 def mtimes(folder: Path, names: Sequence[str]) -> dict[str, int]:
