@@ -24,7 +24,6 @@ def as_condition(
     *,
     unconditional: bool = False,
     unseen: str = "",
-    look: bool = False,
     **further: Any,
 ) -> Condition:
     """Check what a caller passed and make the condition of this batch.
@@ -37,8 +36,6 @@ def as_condition(
         unconditional: Whether the model can do without the domain (`DomainModel.unconditional`).
         unseen: What is done about samples of unseen domains, see `Condition`: those of an unknown
             name, those labelled −1, and all where nothing is given; empty where they are errors.
-        look: Whether to find out if there are any at the cost of a synchronization, where what is
-            done costs more.
         **further: Other fields of `Condition`; with one of them, ``domain`` may be left out.
 
     Raises:
@@ -56,20 +53,16 @@ def as_condition(
         elif given or unconditional:
             return Condition(**given)
     condition = _domain_condition(domain, weights, domain_names, image, bool(unseen))
-    if unseen and condition.domain is not None and _has_unseen(condition.domain, look):
+    if unseen and condition.domain is not None and _has_unseen(condition.domain):
         given["unseen"] = unseen
     return replace(condition, **given)
 
 
-def _has_unseen(domain: Tensor, look: bool) -> bool:
-    """Whether there may be samples of unseen domains; True where it is not looked at them."""
-    if torch.compiler.is_compiling() or not (look or _is_free_to_read(domain)):
+def _has_unseen(domain: Tensor) -> bool:
+    """Whether there may be samples of unseen domains, without a synchronization to find out."""
+    if domain.device.type != "cpu" or torch.compiler.is_compiling():
         return True
     return bool((domain == UNSEEN).any())
-
-
-def _is_free_to_read(labels: Tensor) -> bool:
-    return labels.device.type == "cpu"
 
 
 def _checked_rows(name: str, value: Tensor, image: Tensor) -> Tensor:

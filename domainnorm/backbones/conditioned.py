@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from domainnorm.backbones.unseen import (
     ESTIMATED,
     Unseen,
+    all_known,
     check_policy,
     find_nearest,
     settled_within,
@@ -121,16 +122,13 @@ class ConditionedModel(nn.Module):
                 "attributes: this model has no encoder that reads them; "
                 "model.attach_encoder(create_encoder('metadata', ...))"
             )
-        told = domain is not None and attributes is None
-        policy = self._policy(told)
         condition = as_condition(
             domain,
             weights,
             self.domain_names,
             image,
             unconditional=self.unconditional and not self.training,
-            unseen=policy,
-            look=told and policy in ESTIMATED,
+            unseen="" if self.training or self.unseen == "error" else self.unseen,
             **given,
         )
         if condition.unseen in ("nearest", *ESTIMATED) and features:
@@ -140,19 +138,17 @@ class ConditionedModel(nn.Module):
             )
         if condition.unseen == "nearest":
             condition = self._resolve(image, condition)
+        # Looked at here and not in `as_condition` alone: a compiler may have taken that for a graph
+        # of its own, in which no label is read.
+        told = domain is not None and attributes is None
+        compiled = torch.compiler.is_compiling() and not self.reads_attributes
+        if condition.unseen in ESTIMATED and told and not compiled:
+            condition = all_known(condition)
         if condition.unseen in ESTIMATED:
             condition = self._estimated(image, condition, within_pass, attributes)
         if self.unconditional and self.training:
             condition = replace(condition, chance=torch.rand(image.shape[0], device=image.device))
         return condition
-
-    def _policy(self, told: bool) -> str:
-        """What is done about unseen samples of this call; empty where they are errors."""
-        if self.training or self.unseen == "error":
-            return ""
-        # Text cannot be compiled: what is told must then be known.
-        of_text = self.unseen in ESTIMATED and self.reads_attributes
-        return "" if told and of_text and torch.compiler.is_compiling() else self.unseen
 
     def _estimated(
         self,

@@ -112,6 +112,15 @@ def settled_within(condition: Condition, encoder: DomainEncoder, number: int) ->
     return replace(condition, settle=settle)
 
 
+def all_known(condition: Condition) -> Condition:
+    """The condition without a policy, if no label is −1; in compiled code none may be."""
+    assert condition.domain is not None
+    # On a GPU a policy is set whether there are any or not; looking costs a synchronization, which
+    # is less than an estimate that nobody needs.
+    unseen = not torch.compiler.is_compiling() and bool((condition.domain < 0).any())
+    return condition if unseen else replace(condition, unseen="")
+
+
 def divergence(own: Moments, running: Moments, eps: float) -> Tensor:
     """Symmetric Kullback-Leibler divergence between diagonal Gaussians, of samples and domains.
 
