@@ -18,6 +18,8 @@ class Runs(NamedTuple):
         lengths: Samples of each run.
         labels: Group of each run.
         rows: The same as a tensor, int64.
+        sizes: ``lengths``, one below the other, float64.
+        run: Which run each sample of the sorted batch is in, (N,) int64.
         shortest: Samples of the shortest run.
         seen: 1 for groups that are present, (K,) int64.
         order: Samples in the order of the runs, (N,) int64; None where they are in it.
@@ -27,6 +29,8 @@ class Runs(NamedTuple):
     lengths: list[int]
     labels: list[int]
     rows: Tensor
+    sizes: Tensor
+    run: Tensor
     shortest: int
     seen: Tensor
     order: Tensor | None = None
@@ -154,8 +158,9 @@ def _find_runs(group: Tensor, num_groups: int) -> Runs | None:
         inverse = order.argsort()
         labels, lengths = torch.unique_consecutive(group[order], return_counts=True)
     seen = torch.zeros(num_groups, dtype=torch.long).index_fill_(0, labels, 1)
-    found = lengths.tolist()
-    return Runs(found, labels.tolist(), labels, min(found), seen, order, inverse)
+    found, run = lengths.tolist(), torch.arange(len(lengths)).repeat_interleave(lengths)
+    sizes = lengths[:, None].double()
+    return Runs(found, labels.tolist(), labels, sizes, run, min(found), seen, order, inverse)
 
 
 def _find_turns(group: Tensor, num_groups: int, runs: Runs | None) -> Turns | None:

@@ -1,8 +1,9 @@
 """The one core of layer and RMS statistics: moments over the channels at each position.
 
-Every sample has its own scale and shift, which torch's kernels do not take. So large samples are
-normalized one by one (each fits a cache, and the native kernel applies its scale on the way), small
-ones together. For backward x, and a mean and deviation per position, are kept: nothing else.
+Every sample has its own scale and shift, which torch's kernels do not take. So all are normalized
+together and scaled after it; backward takes large samples one by one (each fits a cache, and the
+native kernel applies its scale on the way). For backward x, and a mean and deviation per position,
+are kept: nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from domainnorm.norms.layout import accumulate_dtype
 from domainnorm.norms.pooled import graph_gradients
 
-# Below this many values per sample, one pass over the batch beats a loop over its samples.
+# Below this many values per sample, backward of the batch beats a loop over its samples.
 _LOOP_FROM = 16_000
 
 
@@ -67,8 +68,6 @@ class _PositionNorm(torch.autograd.Function):
         features = _arranged(x, axis, at)
         if at == 1 or not centred:
             y, mean, rstd = _plain_forward(features, scale, shift, eps, at, centred)
-        elif len(scale) > 1 and _looped(features):
-            y, mean, rstd = _loop_forward(features, scale, shift, eps)
         else:
             y, mean, rstd = _batch_forward(features, scale, shift, eps)
         ctx.save_for_backward(x, scale, shift, mean, rstd)
@@ -155,22 +154,18 @@ def _batch_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     size = [x.shape[-1]]
     if len(scale) == 1:
-        return torch.native_layer_norm(x, size, scale[0], shift[0], eps)
-    y, mean, rstd = torch.native_layer_norm(x, size, None, None, eps)
-    scale, shift = _over(scale, x, -1).to(x.dtype), _over(shift, x, -1).to(x.dtype)
+        return torch.native_layer_norm(_taken(x), size, scale[0], shift[0], eps)
+    wide = x.to(accumulate_dtype(x))  # or narrow types would be rounded before they are scaled
+    # On a CPU the kernel takes half the time with scale and shift of the time without.
+    one = torch.ones(size, dtype=wide.dtype, device=x.device)
+    y, mean, rstd = torch.native_layer_norm(wide, size, one, torch.zeros_like(one), eps)
+    scale, shift = _over(scale, x, -1).to(wide.dtype), _over(shift, x, -1).to(wide.dtype)
     return torch.addcmul(shift, y, scale, out=y), mean, rstd
 
 
-def _loop_forward(
-    x: Tensor, scale: Tensor, shift: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    size, y, moments = [x.shape[-1]], torch.empty_like(x), []
-    for written, sample, s, t in zip(*(t.unbind() for t in (y, x, scale, shift)), strict=True):
-        part, *own = torch.native_layer_norm(sample, size, s, t, eps)
-        written.copy_(part)  # at once, while it is in the cache
-        moments.append(own)
-    mean, rstd = (torch.stack(tensors) for tensors in zip(*moments, strict=True))
-    return y, mean, rstd
+def _taken(x: Tensor) -> Tensor:
+    """``x`` as the native kernel takes it: on a GPU in the dtype of scale and shift."""
+    return x if x.device.type == "cpu" else x.to(accumulate_dtype(x))
 
 
 def _native_backward(
@@ -181,7 +176,8 @@ def _native_backward(
     size, wanted = [x.shape[-1]], [True] * 3
     grad = grad.contiguous()
     if len(scale) == 1:
-        dx, dscale, dshift = native(grad, x, size, mean, rstd, scale[0], scale[0], wanted)
+        given = _taken(grad), _taken(x), size, mean, rstd, scale[0], scale[0], wanted
+        dx, dscale, dshift = native(*given)
         return dx, dscale, dshift
     dx, slopes = torch.empty_like(x), []
     samples = zip(*(t.unbind() for t in (dx, grad, x, mean, rstd, scale)), strict=True)

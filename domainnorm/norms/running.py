@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +23,13 @@ from domainnorm.norms.partition import Counts, Partition, Runs, Turns, counts
 from domainnorm.norms.pooled import Pool, pooled_norm
 from domainnorm.norms.ranks import several_ranks
 from domainnorm.norms.runs import Tracked, normalize_runs
-from domainnorm.norms.turns import normalize_turns
+from domainnorm.norms.turns import evaluate_turns, normalize_turns
 
 # What torch's batch norm kernel takes beside float32 or float64 scales on the CPU.
 _NATIVE = (torch.float32, torch.float64, torch.bfloat16)
-# Below so many values, calling torch's kernel for each group is faster than arithmetic on rows.
-_RUNS_BELOW, _RUNS_BELOW_CHANNELS_LAST = 200_000, 2_000_000
+# Below so many values of a contiguous map, calling torch's kernel for each group is faster than
+# arithmetic on rows.
+_RUNS_BELOW = 200_000
 # Below so many, calling it once for all groups that take turns is faster than either; and the same
 # where they have to be made to.
 _TURNS_BELOW, _TURNS_BELOW_ARRANGED = 300_000, 150_000
@@ -161,7 +163,7 @@ class RunningMoments(Statistics):
             return False
         if runs.order is not None:
             return x.numel() < _SORT_BELOW
-        return x.numel() < (_RUNS_BELOW_CHANNELS_LAST if is_channels_last(x) else _RUNS_BELOW)
+        return is_channels_last(x) or x.numel() < _RUNS_BELOW
 
     def _by_rows(self, x: Tensor, rows: Partition) -> bool:
         """Whether `grouped_norm` serves: it knows no stride, and no group of a single value."""
@@ -203,6 +205,8 @@ class RunningMoments(Statistics):
             row = rows.runs.labels[0]
             mean, var, scale, shift = (t[row if len(t) > 1 else 0] for t in tables)
             return F.batch_norm(x, mean, var, scale, shift, False, 0.0, self.eps)
+        if not _is_traced() and way_of(x) == "rows" and _in_turns(rows.turns):
+            return evaluate_turns(x, *tables, rows.turns.num_groups, self.eps)
         given = (t.index_select(0, rows.group) if len(t) > 1 else t for t in tables)
         mean, var, scale, shift = given
         return self.normalize_tracked(x, scale, shift, mean, var)
@@ -216,8 +220,7 @@ class RunningMoments(Statistics):
             return F.batch_norm(x, mean[0], var[0], scale[0], shift[0], False, 0.0, self.eps)
         shape, dtype = x.shape[:2], accumulate_dtype(x)
         scale, shift, mean, var = (t.to(dtype).expand(shape) for t in (scale, shift, mean, var))
-        traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if not traced and way_of(x) == "rows":
+        if not _is_traced() and way_of(x) == "rows":
             return normalize_rows(x, scale, shift, mean, var, self.eps)
         per_sample = torch.rsqrt(var + self.eps) * scale
         offset = torch.addcmul(shift, mean, per_sample, value=-1).to(x.dtype)
@@ -242,6 +245,16 @@ class RunningMoments(Statistics):
         """Shapes and constants, for ``print(model)``."""
         rows, features = self.running_mean.shape
         return f"{features}, rows={rows}, momentum={self.momentum}, eps={self.eps}"
+
+
+def _is_traced() -> bool:
+    """Whether someone follows the operations: autograd or a compiler."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()
+
+
+def _in_turns(turns: Turns | None) -> TypeGuard[Turns]:
+    """Whether the groups take turns as the batch is."""
+    return turns is not None and turns.order is None
 
 
 def _pixels(x: Tensor) -> int:

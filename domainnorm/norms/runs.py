@@ -6,15 +6,18 @@ backward: cheaper than arithmetic on rows for small maps. Nothing of x's size is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from domainnorm.norms.layout import is_channels_last, like
+from domainnorm.norms.layout import combine, is_channels_last, like
 from domainnorm.norms.partition import Partition, Runs
 from domainnorm.norms.pooled import Pool, gradients_of_rows
+
+# From so many values on in channels_last, one pass over the gradient of all runs is faster than the
+# kernel's passes over each, whose results have to be joined.
+_JOINT_FROM = 400_000
 
 
 class Tracked(NamedTuple):
@@ -90,20 +93,22 @@ class _RunsNorm(torch.autograd.Function):
             return (*found, None, None)
         assert runs is not None
         grad, part = arranged(like(gradients[0], x), runs.order), arranged(x, runs.order)
+        joint = is_channels_last(x) and x.numel() >= _JOINT_FROM and x.dtype == scale.dtype
         # Not the variant with out=: it computes the same and copies it.
         backward = torch.ops.aten.native_batch_norm_backward.default
-        fixed = (True, ctx.eps, [True, True, True])
+        fixed = (True, ctx.eps, [not joint, True, True])
         found = [
             backward(run_grad, run, scale[row], None, None, mean, rstd, *fixed)
             for row, mean, rstd, run_grad, run in zip(
                 runs.labels, *moments.unbind(), _split(grad, runs), _split(part, runs), strict=True
             )
         ]
-        dx, dscale, dshift = zip(*found, strict=True)
+        dx, dscale, dshift = (list(parts) for parts in zip(*found, strict=True))
+        rows = torch.stack(dscale), torch.stack(dshift)
+        joined = _combined(grad, part, scale, rows, moments, runs) if joint else torch.cat(dx)
         return (
-            arranged(torch.cat(dx), runs.inverse),
-            _table(dscale, runs, scale),
-            _table(dshift, runs, shift),
+            arranged(joined, runs.inverse),
+            *(_table(found_rows, runs, scale) for found_rows in rows),
             None,
             None,
         )
@@ -113,9 +118,27 @@ def _split(x: Tensor, runs: Runs) -> tuple[Tensor, ...]:
     return x.split_with_sizes(runs.lengths)
 
 
-def _table(rows: Sequence[Tensor], runs: Runs, like_table: Tensor) -> Tensor:
+def _combined(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    rows: tuple[Tensor, Tensor],
+    moments: Tensor,
+    runs: Runs,
+) -> Tensor:
+    """The input's gradient for all runs at once, from their rows' gradients (R, C)."""
+    dscale, dshift = rows
+    mean, rstd = moments.double()
+    share = scale.index_select(0, runs.rows) * rstd
+    per_value = share / (runs.sizes * x.shape[2:].numel())
+    slope = (per_value * rstd).mul_(dscale).neg_()
+    offset = (per_value * dshift).addcmul_(slope, mean).neg_()
+    of_runs = torch.stack([share, slope, offset]).to(x.dtype)
+    return combine(grad, x, *of_runs.index_select(1, runs.run).unbind())
+
+
+def _table(found: Tensor, runs: Runs, like_table: Tensor) -> Tensor:
     """Rows of the runs put where their groups are, zeros for absent ones, (K, C)."""
-    found = torch.stack(list(rows))
     if runs.labels == list(range(len(like_table))):
         return found
     return torch.zeros_like(like_table).index_copy_(0, runs.rows, found)

@@ -122,3 +122,17 @@ def test_narrow_input_gives_narrow_output_with_wide_moments(called, domain):
     found = apply(norm, "dsbn", narrow, domain)
     assert (len(called), found.dtype) == (2, torch.bfloat16)
     assert_close(found.float(), wanted, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["dsbn", "cbn", "domain*shared", "domain*lowrank"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_evaluation_of_groups_in_turn_is_that_of_each_sample(monkeypatch, name, dtype):
+    norm = make(name, 4).eval()
+    x = (torch.randn(8, 4, 6, 5) * 3).to(dtype)
+    calls, original = [], running.evaluate_turns
+    monkeypatch.setattr(running, "evaluate_turns", lambda *_: calls.append(1) or original(*_))
+    with torch.no_grad():
+        found = apply(norm, name, x, TURN)
+        alone = [apply(norm, name, x[i : i + 1], TURN[i : i + 1]) for i in range(8)]
+    assert (len(calls), found.dtype, found.is_contiguous()) == (1, dtype, True)
+    assert_close(found, torch.cat(alone))
