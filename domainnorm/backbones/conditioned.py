@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,12 @@ from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
 
 
+def _full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Moments and distances of narrow types are worth nothing; exports take no such context."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
 class ConditionedModel(nn.Module):
     """Turns the domain of a call into the condition that norms read; for `DomainModel`."""
 
@@ -37,6 +44,7 @@ class ConditionedModel(nn.Module):
         super().__init__()
         self._unseen: Unseen = "error"
         self.encoder: DomainEncoder | None = None
+        self.end_to_end = False
 
     def norms(self) -> Iterator[ConditionalNorm]:
         """All conditional norms, in definition order."""
@@ -64,24 +72,49 @@ class ConditionedModel(nn.Module):
         check_policy(policy, statistics, has_encoder=self.encoder is not None)
         self._unseen = policy
 
-    def attach_encoder(self, encoder: DomainEncoder, unseen: Unseen = "mixture") -> None:
+    def attach_encoder(
+        self, encoder: DomainEncoder, unseen: Unseen = "mixture", *, end_to_end: bool = False
+    ) -> None:
         """Let an encoder estimate domains that are not given: ``model(images)`` then works.
 
         Args:
             encoder: For the domains of this model, in their order; becomes a part of it.
             unseen: What is done about samples without a domain from now on.
+            end_to_end: Norms that take an embedding (``film``, or ``hyper`` in any other) get that
+                of the image in every call, whatever its domain; the encoder is one of the
+                network's layers then and learns through the loss of the task.
 
         Raises:
-            ConditionError: It is for another number of domains.
+            ConditionError: It is for another number of domains; or, end to end, one that does not
+                read images, or norms that take no embedding of its size.
         """
         if encoder.num_domains != self.num_domains:
             raise ConditionError(
                 f"encoder: made for {encoder.num_domains} domains, this model has "
                 f"{self.num_domains}: {', '.join(self.domain_names)}"
             )
-        # `fit_encoder` trains it; methods and ranks must not wait for gradients of its own.
-        self.encoder = encoder.requires_grad_(False)
+        if end_to_end:
+            self._check_embedding(encoder)
+        self.end_to_end = end_to_end
+        # Else `fit_encoder` trains it; methods and ranks must not wait for gradients of its own.
+        self.encoder = encoder.requires_grad_(end_to_end)
         self.unseen = unseen
+
+    def _check_embedding(self, encoder: DomainEncoder) -> None:
+        if encoder.reads_attributes or encoder.reads_backbone:
+            kind = "attributes" if encoder.reads_attributes else "what the first norm gets"
+            raise ConditionError(
+                f"encoder: this one reads {kind}, and to learn with the network it has to read "
+                "images; use 'style' or 'cnn'"
+            )
+        taken = {norm.modulation.embedding_size for norm in self.norms()} - {None}
+        if taken != {encoder.embedding_size}:
+            found = f"of size {', '.join(map(str, sorted(taken, key=str)))}" if taken else "none"
+            raise ConditionError(
+                f"encoder: its embeddings are of size {encoder.embedding_size}, and the norms of "
+                f"this model take {found}; use the norm 'film', or 'hyper' as a modulation, with "
+                f"embedding_size {encoder.embedding_size}"
+            )
 
     @property
     def reads_attributes(self) -> bool:
@@ -122,6 +155,15 @@ class ConditionedModel(nn.Module):
                 "attributes: this model has no encoder that reads them; "
                 "model.attach_encoder(create_encoder('metadata', ...))"
             )
+        seen = None
+        if self.end_to_end and given.get("embedding") is None:
+            if features:
+                raise ConditionError(
+                    "embedding: the norms take that of the image, which its features do not tell; "
+                    "call the model with images"
+                )
+            seen = self._seen(image)
+            given["embedding"] = self._embedded(seen)
         condition = as_condition(
             domain,
             weights,
@@ -145,7 +187,7 @@ class ConditionedModel(nn.Module):
         if condition.unseen in ESTIMATED and told and not compiled:
             condition = all_known(condition)
         if condition.unseen in ESTIMATED:
-            condition = self._estimated(image, condition, within_pass, attributes)
+            condition = self._estimated(image, condition, within_pass, attributes, seen)
         if self.unconditional and self.training:
             condition = replace(condition, chance=torch.rand(image.shape[0], device=image.device))
         return condition
@@ -156,12 +198,41 @@ class ConditionedModel(nn.Module):
         condition: Condition,
         within_pass: bool,
         attributes: Attributes | None,
+        seen: Tensor | None,
     ) -> Condition:
         """The condition with what the encoder says for unseen domains, or will say on the way."""
         encoder = self.encoder
+        if encoder is not None and seen is not None:
+            encoder.check_fitted()
+            return with_estimate(condition, encoder.judge(seen))
         if encoder is None or not encoder.reads_backbone or not within_pass:
             return with_estimate(condition, self.estimate(image, attributes))
         return settled_within(condition, encoder, len(image))
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Embeddings (N, E) of images (N, C, H, W), as the norms of this model take them.
+
+        Raises:
+            ConditionError: No encoder end to end.
+        """
+        if not self.end_to_end:
+            raise ConditionError(
+                "embedding: this model has no encoder that computes it for the norms; "
+                "model.attach_encoder(encoder, end_to_end=True)"
+            )
+        return self._embedded(self._seen(image))
+
+    def _seen(self, image: Tensor) -> Tensor:
+        """Features (N, F) of the encoder, which learns them with the network or has them fixed."""
+        assert self.encoder is not None
+        fixed = torch.is_grad_enabled() and not self.encoder.learns_features
+        with _full_precision(image), torch.no_grad() if fixed else nullcontext():
+            return self.encoder.features(image.float())
+
+    def _embedded(self, seen: Tensor) -> Tensor:
+        assert self.encoder is not None
+        with _full_precision(seen):
+            return self.encoder.embed(seen)
 
     def _resolve(self, image: Tensor, condition: Condition) -> Condition:
         """The condition with the nearest domains for unseen ones."""

@@ -47,10 +47,15 @@ def fold_domain(
         ConditionError: No such domain.
         ConversionError: A norm that a domain alone does not decide, that no plain layer of torch or
             timm computes, or whose old class has no place for the domain's shift (RMS norms); the
-            message names its path. Or no ``example`` where one is needed.
+            message names its path. Or an encoder end to end, or no ``example`` where one is needed.
     """
     if domain not in model.domain_names:
         raise ConditionError(unknown("domain", domain, model.domain_names))
+    if model.end_to_end:
+        raise ConversionError(
+            "embedding: norms of this model follow that of each image, which no domain decides; "
+            "export it with the encoder instead, as onnx or torch_export without a domain"
+        )
     row = model.domain_names.index(domain)
     network = copy.deepcopy(model.backbone)
     remove_perturbations(network)

@@ -85,6 +85,8 @@ def tiled_inference(
                 given = model.resolve_domain(image[n : n + 1], own)
             if ThumbnailStatistics in kinds:
                 recorded = model.record_moments(small, **given)
+            if model.end_to_end:  # of the whole image, not of each tile
+                given["embedding"] = model.embed(image[n : n + 1])
             for places in _batches(rows, columns, batch_size):
                 predicted = _predict(model, image[n], places, given, recorded)
                 if output is None:

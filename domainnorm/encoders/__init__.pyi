@@ -6,6 +6,8 @@ from .clusters import find_domains as find_domains
 from .create import create_encoder as create_encoder
 from .create import list_encoders as list_encoders
 from .fit import extend_encoder as extend_encoder
+from .fit import fit_domains as fit_domains
 from .fit import fit_encoder as fit_encoder
+from .fit import start_encoder as start_encoder
 from .gaussians import DomainGaussians as DomainGaussians
 from .styles import style_features as style_features

@@ -91,6 +91,11 @@ class DomainEncoder(nn.Module, abc.ABC):
         """D."""
         return len(self.gaussians.mean)
 
+    @property
+    def embedding_size(self) -> int:
+        """E."""
+        return self.gaussians.mean.shape[1]
+
     @abc.abstractmethod
     def features(self, image: Any) -> Tensor:
         """Images (N, C, H, W), normalized as the backbone takes them -> (N, F)."""

@@ -45,20 +45,73 @@ def fit_encoder(
         ConditionError: No images.
     """
     generator = torch.Generator().manual_seed(seed)
-    encoder.prepare(training, generator)
-    features, domain = _all_features(encoder, training)
-    encoder.standardize(features)
+    features, domain = start_encoder(encoder, training, generator)
     if int(domain.min()) < int(domain.max()):
         _train(encoder, training, features, domain, epochs, lr, generator)
     if encoder.learns_features:
         features, domain = _all_features(encoder, training)
-    with torch.no_grad():
-        fitted, of_domain = encoder.examples(features, domain, generator)
-        encoder.gaussians.fit(encoder.embed(fitted), of_domain)
-        encoder.gaussians.count.copy_(torch.bincount(domain, minlength=encoder.num_domains))
-        other, labels = _all_features(encoder, held_out)
-        other = encoder.varied(other, generator)
-        encoder.gaussians.calibrate(encoder.embed(other), labels, false_alarms)
+    _fit_domains(encoder, features, domain, held_out, generator, false_alarms)
+
+
+def start_encoder(
+    encoder: DomainEncoder, training: Batches, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Before an encoder learns: find out what features there are, and standardize them.
+
+    Args:
+        encoder: Changed in place; left in evaluation mode.
+        training: As for `fit_encoder`.
+        generator: Of what starts at random.
+
+    Returns:
+        Features (N, F) and labels of domains (N,) of all images.
+    """
+    encoder.prepare(training, generator)
+    features, domain = _all_features(encoder, training)
+    encoder.standardize(features)
+    return features, domain
+
+
+def fit_domains(
+    encoder: DomainEncoder,
+    training: Batches,
+    held_out: Batches,
+    *,
+    seed: int = 0,
+    false_alarms: float = 0.01,
+) -> None:
+    """Teach an encoder that has learned by other means where the domains are; nothing else of it.
+
+    Args:
+        encoder: Changed in place; left in evaluation mode.
+        training: As for `fit_encoder`.
+        held_out: Other images.
+        seed: Of examples.
+        false_alarms: See `DomainGaussians.calibrate`.
+
+    Raises:
+        ConditionError: No images.
+    """
+    features, domain = _all_features(encoder, training)
+    generator = torch.Generator().manual_seed(seed)
+    _fit_domains(encoder, features, domain, held_out, generator, false_alarms)
+
+
+@torch.no_grad()
+def _fit_domains(
+    encoder: DomainEncoder,
+    features: Tensor,
+    domain: Tensor,
+    held_out: Batches,
+    generator: torch.Generator,
+    false_alarms: float,
+) -> None:
+    fitted, of_domain = encoder.examples(features, domain, generator)
+    encoder.gaussians.fit(encoder.embed(fitted), of_domain)
+    encoder.gaussians.count.copy_(torch.bincount(domain, minlength=encoder.num_domains))
+    other, labels = _all_features(encoder, held_out)
+    other = encoder.varied(other, generator)
+    encoder.gaussians.calibrate(encoder.embed(other), labels, false_alarms)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from domainnorm.backbones import DomainModel
 from domainnorm.encoders import Estimate
 
-Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture"]
+Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
 
 
 class DomainsTold(Metric):
@@ -61,9 +61,10 @@ def conditioned(
         estimate: Of the same images.
         condition: ``id``: the labels; ``estimate``: the most probable domains; ``mixture``: soft
             weights; ``id_or_estimate``: the labels of domains that the encoder has seen images of,
-            the most probable of the others elsewhere.
+            the most probable of the others elsewhere; ``embedding``: the labels, beside the
+            embedding that a model with its encoder end to end computes.
     """
-    if condition == "id" or model.encoder is None:
+    if condition in ("id", "embedding") or model.encoder is None:
         return {"domain": domain}
     if condition == "mixture":
         return {"weights": estimate.weights}

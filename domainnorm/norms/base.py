@@ -50,10 +50,12 @@ class Modulation(nn.Module, abc.ABC):
     (D, *); a shape alone does not tell, (4, C) may as well be a basis of rank 4.
     ``keeps_function`` tells whether samples get the pair that was given to `start`; ``needs`` is
     the keyword of `DomainModel.forward` that a domain alone does not replace, or empty.
+    ``embedding_size``: E of the embeddings it takes, None where it takes none.
     """
 
     path: str = ""
     row_names: tuple[str, ...] = ()
+    embedding_size: int | None = None
     keeps_function: bool = True
     needs: str = ""
 

@@ -18,6 +18,7 @@ from domainnorm.recipe.rules import (
     check_augment,
     check_backbone,
     check_domains,
+    check_end_to_end,
     check_estimates,
     check_methods,
     check_size,
@@ -110,6 +111,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     unseen = _read_value(tree, Parameter("unseen", Unseen, usual), problems)
     if tree.get("encoder") is None:
         check_estimates(condition, unseen, problems)
+    check_end_to_end(condition, encoder, problems)
     check_attributes(encoder, data["attributes"], problems)
     check_task(task, dataset, problems)
     return {

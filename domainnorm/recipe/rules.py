@@ -131,9 +131,18 @@ def check_task(task: Named | None, dataset: Named | None, problems: Problems) ->
 def check_estimates(condition: str, unseen: str, problems: Problems) -> None:
     """Nothing is estimated where there is no encoder."""
     for key, value in (("condition", condition), ("unseen", unseen)):
-        if value in ("estimate", "id_or_estimate", "mixture"):
+        if value in ("estimate", "id_or_estimate", "mixture", "embedding"):
             text = f"'{value}' needs a domain encoder; add 'encoder: style', or leave the key out"
             problems.add(key, text)
+
+
+def check_end_to_end(condition: str, encoder: Named | None, problems: Problems) -> None:
+    """An encoder that learns with the network reads images."""
+    if condition == "embedding" and encoder is not None:
+        constants = ENCODERS.entry(encoder.name).constants
+        if constants.get("reads_attributes") or constants.get("reads_backbone"):
+            text = f"'embedding' needs an encoder of images, and '{encoder.name}' is none; take"
+            problems.add("condition", f"{text} 'encoder: style' or 'cnn'")
 
 
 def check_attributes(encoder: Named | None, attributes: Sequence[str], problems: Problems) -> None:

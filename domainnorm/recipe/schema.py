@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from omegaconf import OmegaConf
 
 Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
-Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture"]
+Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
 Precision: TypeAlias = Literal[
     "16-mixed",
     "16-true",
@@ -154,7 +154,8 @@ class Recipe:
         encoder: What estimates the domain of an image; None for nothing.
         condition: What the norms get in tests: the domain itself, the most probable one by the
             encoder's estimate, that only for domains whose images the encoder has not seen, or a
-            mixture of all.
+            mixture of all; or, in training too, the image's own embedding by an encoder that
+            learns with the network.
         dataset: The dataset's part of the ``data`` section.
         compare: Further methods of the same run.
         augment: Domain name or ``default`` → list of steps.

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from domainnorm.backbones import DomainModel
 from domainnorm.data import DomainDataModule
 from domainnorm.data.dataset import Split
-from domainnorm.encoders import DomainEncoder, create_encoder, extend_encoder, fit_encoder
+from domainnorm.encoders import (
+    DomainEncoder,
+    create_encoder,
+    extend_encoder,
+    fit_domains,
+    fit_encoder,
+    start_encoder,
+)
 from domainnorm.encoders.base import Batches
 from domainnorm.recipe import Recipe
 
@@ -43,14 +51,31 @@ def attach_encoder(recipe: Recipe, model: DomainModel) -> None:
         in_chans,
         **recipe.encoder.options,
     )
-    model.attach_encoder(encoder, recipe.unseen)
+    model.attach_encoder(encoder, recipe.unseen, end_to_end=recipe.condition == "embedding")
+
+
+def ready_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None:
+    """Before a stage that trains the encoder with the network: standardize what it looks at.
+
+    Args:
+        model: Changed in place, where its encoder is end to end.
+        data: Of the stage.
+        seed: Of the stage.
+    """
+    if model.encoder is None or not model.end_to_end:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    model.eval()
+    start_encoder(model.encoder, _read_by(model.encoder, data, "train"), generator)
+    model.train()
 
 
 def teach_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None:
     """Fit the encoder to the training images that a stage may see; no class label is read.
 
-    Where it knows domains whose images this stage may not see (adaptation without the source), it
-    stays as it is and learns the further ones by their images alone.
+    One that has learned with the network learns where the domains are and nothing else. Where it
+    knows domains whose images this stage may not see (adaptation without the source), it stays as
+    it is and learns the further ones by their images alone.
 
     Args:
         model: Changed in place.
@@ -64,7 +89,8 @@ def teach_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None
     known = model.encoder.gaussians.known.nonzero().flatten().tolist()
     training = _read_by(model.encoder, data, "train")
     if set(known) <= set(seen):
-        fit_encoder(model.encoder, training, _read_by(model.encoder, data, "val"), seed=seed)
+        fit = fit_domains if model.end_to_end else fit_encoder
+        fit(model.encoder, training, _read_by(model.encoder, data, "val"), seed=seed)
     else:
         extend_encoder(model.encoder, training)
 

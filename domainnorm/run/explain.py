@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from pathlib import Path
 
@@ -21,6 +22,8 @@ _SHOWN, _NEAREST = 8, 3  # images of a domain, and domains of an image
 
 def save_explanations(parts: Parts, stage: Stage, folder: Path, name: str) -> None:
     """Draw ``layers_<name>.png``, with an encoder ``embeddings_`` and ``nearest_<name>.png`` too.
+
+    The first is left out where no layer has moments, scale or shift that are a domain's own.
 
     Args:
         parts: The run's recipe and dataset.
@@ -46,6 +49,8 @@ def _save_layers(model: DomainModel, path: Path, title: str) -> None:
         label: {pair: [getattr(layer, kind) for layer in layers] for pair, layers in found.items()}
         for kind, label in kinds.items()
     }
+    if all(math.isnan(value) for of in curves.values() for line in of.values() for value in line):
+        return
     paths = [layer.path for layer in next(iter(found.values()))]
     save_layer_differences(curves, paths, path, title)
 

@@ -24,7 +24,7 @@ from domainnorm.evaluation import Evaluated
 from domainnorm.methods import Method
 from domainnorm.recipe.registries import METHODS
 from domainnorm.report import Result, load_results, results_json
-from domainnorm.run.encoding import teach_encoder
+from domainnorm.run.encoding import ready_encoder, teach_encoder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.training import TRAINING, fit, make_trainer
@@ -113,7 +113,9 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     model = parts.model(stage, stored=weights is not None)
     data = parts.data(stage, model)
     method = parts.method(stage, model, data)
-    if weights is not None:
+    if weights is None:
+        ready_encoder(model, data, stage.seed)
+    else:
         _load(model, weights, parts, stage)
     method.eval_domains = data.val_domains
     place = folder / stage.key
@@ -193,6 +195,13 @@ def _load(model: DomainModel, path: Path, parts: Parts, stage: Stage) -> None:
         # Equal shapes do not mean equal networks: tf_efficientnet_lite0 pads unlike its twin.
         raise CheckpointError(f"{path}: weights of '{header.backbone}', the recipe has '{wanted}'")
     load_model(model, path, stage.roles.source)
+    if model.end_to_end and model.encoder is not None:
+        learned = bool(model.encoder.gaussians.known.any())
+        if not learned:
+            raise CheckpointError(
+                f"{path}: holds no encoder that has learned with the network, which 'condition: "
+                "embedding' asks for; take another condition, or train without a checkpoint"
+            )
     classes = tuple(parts.dataset.class_names)
     if header.class_names != classes:
         raise CheckpointError(

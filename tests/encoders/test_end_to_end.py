@@ -1,11 +1,16 @@
 """An encoder that learns through the loss of the task, with norms that take its embedding."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.testing import assert_close
 
-from domainnorm.backbones import create_model
-from domainnorm.encoders import create_encoder
+from domainnorm.backbones import create_model, fold_domain, tiled_inference
+from domainnorm.encoders import create_encoder, fit_domains, start_encoder
+from domainnorm.errors import ConditionError, ConversionError
+from domainnorm.tasks import create_segmentation_model
 
 
 def batch(count):
@@ -19,29 +24,119 @@ def batch(count):
 @pytest.fixture(scope="module")
 def trained():
     torch.manual_seed(0)
-    model = create_model("test_resnet", num_classes=2, norm="film", domains=["a", "b"])
-    encoder = create_encoder("style", 2, model.backbone)
-    encoder.standardize(encoder.features(batch(128)[0]).detach())
+    model = make()
+    encoder = model.encoder
+    start_encoder(encoder, [(batch(128)[0], torch.zeros(128))], torch.Generator())
+    model.train()
     first = encoder.mlp[0].weight.detach().clone()
-    optimizer = torch.optim.AdamW([*model.parameters(), *encoder.parameters()], lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(40):
         image, target = batch(32)
-        logits = model(image, embedding=encoder.embed(encoder.features(image)))
         optimizer.zero_grad()
-        F.cross_entropy(logits, target).backward()
+        F.cross_entropy(model(image), target).backward()
         optimizer.step()
     assert not torch.equal(encoder.mlp[0].weight, first)  # no label of a domain was there
-    return model.eval(), encoder.eval()
+    return model.eval()
+
+
+def make(encoder="style", norm="film", unseen="error", **options):
+    model = create_model("test_resnet", num_classes=2, norm=norm, domains=["a", "b"])
+    made = create_encoder(encoder, 2, model.backbone, **options)
+    model.attach_encoder(made, unseen, end_to_end=True)
+    return model
 
 
 @torch.no_grad()
-def accuracy(model, image, target, embedding):
-    return float((model(image, embedding=embedding).argmax(1) == target).float().mean())
+def accuracy(model, image, target, **given):
+    return float((model(image, **given).argmax(1) == target).float().mean())
 
 
 def test_norms_follow_what_the_encoder_sees(trained):
-    model, encoder = trained
     image, target = batch(200)
-    embedding = encoder.embed(encoder.features(image)).detach()
-    assert accuracy(model, image, target, embedding) > 0.95
-    assert accuracy(model, image, target, embedding[torch.randperm(200)]) < 0.7
+    assert accuracy(trained, image, target) > 0.95
+    assert accuracy(trained, image, target, domain="a") > 0.95  # beside the embedding
+    plain, noisy = (trained.embed(drawn(1, style)[0]).expand(200, -1) for style in (0, 1))
+    for one in (plain, noisy):  # right for half of them
+        assert abs(accuracy(trained, image, target, embedding=one) - 0.5) < 0.2
+
+
+def test_domains_are_found_in_what_was_learned_without_their_labels(trained):
+    model = copy.deepcopy(trained)
+    weights = {name: value.clone() for name, value in model.encoder.mlp.state_dict().items()}
+    given = [drawn(64, noisy) for noisy in (0, 1) for _ in range(2)]
+    fit_domains(model.encoder, given, given)
+    for name, value in model.encoder.mlp.state_dict().items():
+        assert torch.equal(value, weights[name])
+    image, domain = drawn(64, 1)
+    assert (model.estimate(image).domain == domain).float().mean() > 0.95
+    model.unseen = "mixture"
+    estimate = model.estimate(image)
+    assert_close(model(image), model(image, weights=estimate.weights, embedding=estimate.embedding))
+
+
+def drawn(count, noisy):
+    """Images of one style, and its label."""
+    image = torch.randn(count, 3, 32, 32) * (0.2 + 0.6 * noisy)
+    return image, torch.full((count,), noisy)
+
+
+@pytest.mark.parametrize("name", ["style", "cnn"])
+def test_every_parameter_of_the_encoder_gets_a_gradient(name):
+    model = make(name)
+    for norm in model.norms():  # which starts at zero
+        torch.nn.init.normal_(norm.modulation.last.weight, std=0.1)
+    model(batch(4)[0]).square().sum().backward()
+    assert all(weight.grad is not None for weight in model.encoder.parameters())
+    assert model.encoder.mlp[0].weight.grad.abs().sum() > 0
+
+
+def test_other_norms_need_the_domain_beside_the_embedding():
+    model = make(norm={"early": "film", "late": "dsbn"})
+    image = batch(4)[0]
+    with pytest.raises(ConditionError, match="domain"):
+        model(image)
+    assert model(image, torch.tensor([0, 1, 1, 0])).shape == (4, 2)
+
+
+def test_tiles_are_normalized_by_the_embedding_of_their_image():
+    model = create_segmentation_model("test_resnet", num_classes=2, norm="film", domains=["a"])
+    model.attach_encoder(create_encoder("style", 1, model.backbone), "error", end_to_end=True)
+    for norm in model.norms():
+        torch.nn.init.normal_(norm.modulation.last.weight, std=0.1)
+    model.eval()
+    image = torch.cat([torch.randn(1, 3, 64, 64), 3 * torch.randn(1, 3, 64, 64)], 3)
+    found = tiled_inference(model, image, tile=64, overlap=0)
+    with torch.no_grad():
+        left = model(image[..., :64], embedding=model.embed(image))
+    assert_close(found[..., :64], left)
+    assert (found[..., :64] - model(image[..., :64])).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("encoder", "norm", "message"),
+    [
+        ("metadata", "film", "this one reads attributes, and to learn with the network it has to"),
+        ("backbone", "film", "this one reads what the first norm gets"),
+        ("style", "dsbn", "embeddings are of size 16, and the norms of this model take none"),
+        ("style", {"all": {"name": "film", "embedding_size": 8}}, "of size 16, .* take of size 8"),
+    ],
+)
+def test_what_cannot_learn_with_the_network_is_refused(encoder, norm, message):
+    with pytest.raises(ConditionError, match=message):
+        make(encoder, norm)
+
+
+def test_features_do_not_tell_the_embedding(trained):
+    with pytest.raises(ConditionError, match="its features do not tell"):
+        trained.forward_head(torch.randn(2, 512, 1, 1))
+
+
+def test_no_plain_network_of_a_domain_has_its_norms(trained):
+    with pytest.raises(ConversionError, match="norms of this model follow that of each image"):
+        fold_domain(trained, "a")
+
+
+def test_embedding_of_a_model_without_such_an_encoder_is_refused():
+    model = create_model("test_resnet", num_classes=2, norm="film", domains=["a", "b"])
+    with pytest.raises(ConditionError, match="has no encoder that computes it"):
+        model.embed(batch(2)[0])

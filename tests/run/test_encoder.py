@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from domainnorm.errors import RecipeError
 from domainnorm.recipe import load_recipe
 from domainnorm.run.stored import load_stored
-from tests.run.tiny import TRANSFER, assert_tested_again, metrics, recipe, run
+from tests.run.tiny import TRANSFER, assert_tested_again, call, metrics, recipe, run
+from tests.run.tiny import WORDS as WORDS_OF_RUN
 
 
 def slow(value):
@@ -64,6 +65,49 @@ def test_run_with_an_encoder_that_reads_the_backbone(tmp_path):
     assert model(torch.rand(2, 3, 48, 48)).isfinite().all()
 
 
+def end_to_end(output, *words):
+    given = ("encoder=style", "condition=embedding", "norm=film", "data.image_size=48", *words)
+    return run(output, *given)
+
+
+def test_encoder_that_learns_with_the_network(tmp_path, capsys):
+    folder = end_to_end(tmp_path, "compare=[source_only]")
+    stages = folder / TRANSFER / "seed0"
+    before, after = (
+        load_file(stages / name / "model.safetensors") for name in ("source_only", "tent")
+    )
+    assert before["encoder.spread"].std() > 0  # standardized before it learned
+    assert before["encoder.gaussians.count"].tolist() == [20, 0]  # of its domain alone
+    assert torch.equal(before["encoder.mlp.0.weight"], after["encoder.mlp.0.weight"])
+    found = metrics(folder)
+    assert found["source_only", "clean"]["domain_accuracy"] == 1
+    stored = load_stored(stages / "tent")
+    images = torch.rand(2, 3, 48, 48)
+    embedding = stored.model.embed(images)
+    assert torch.equal(stored.model(images, "clean"), stored.model(images, "colour_cast"))
+    assert torch.equal(stored.model(images), stored.model(images, "clean", embedding=embedding))
+    kinds = {path.name.partition("_")[0] for path in (folder / "figures").iterdir()}
+    assert "embeddings" in kinds
+    assert "layers" not in kinds  # no norm has anything of a domain's own
+    assert_tested_again(folder, capsys)
+
+
+def test_norms_without_an_embedding_are_refused_before_training(tmp_path, capsys):
+    words = ("encoder=style", "condition=embedding", "norm=dsbn", *WORDS_OF_RUN)
+    assert call("run", "quickstart", *words, "--output", str(tmp_path)) == 1
+    assert "encoder: its embeddings are of size 16, and the norms of this model take none" in (
+        capsys.readouterr().err
+    )
+
+
+def test_checkpoint_without_its_encoder_is_refused(tmp_path, capsys):
+    plain = run(tmp_path / "plain", "norm=film", "compare=[source_only]", "method=adabn")
+    checkpoint = plain / TRANSFER / "seed0" / "source_only"
+    words = ("encoder=style", "condition=embedding", "norm=film", f"checkpoint={checkpoint}")
+    assert call("run", "quickstart", *WORDS_OF_RUN, *words, "--output", str(tmp_path)) == 1
+    assert "holds no encoder that has learned with the network" in capsys.readouterr().err
+
+
 def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_path):
     asked = recipe("encoder={name: style, embedding: 8}", "condition=estimate")
     (tmp_path / "recipe.yaml").write_text(asked.to_yaml())
@@ -80,6 +124,11 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
         (["encoder=styel"], "encoder: unknown encoder 'styel': did you mean 'style'"),
         (["encoder={name: style, embeding: 3}"], "encoder.embeding: unknown key 'embeding': did"),
         (["encoder=style", "condition=maybe"], "condition: got 'maybe', expected 'id' or"),
+        (["condition=embedding"], "condition: 'embedding' needs a domain encoder"),
+        (
+            ["encoder=backbone", "condition=embedding"],
+            "condition: 'embedding' needs an encoder of im",
+        ),
     ],
 )
 def test_mistakes_are_named(words, message):

@@ -51,6 +51,7 @@ class HyperModulation(Modulation):
         for name, size in (("embedding_size", embedding_size), ("hidden", hidden)):
             if size < 1:
                 raise DomainNormError(f"{name}: got {size}, expected 1 or more")
+        self.embedding_size = embedding_size
         self.scale = nn.Parameter(torch.ones(1, num_features))
         self.shift = nn.Parameter(torch.zeros(1, num_features))
         self.domain_embedding = nn.Parameter(torch.randn(num_domains, embedding_size))
