@@ -74,6 +74,10 @@ class CachedDataset(DomainDataset):
             return self.dataset.mask(index)  # says that there is none
         return self._kept(name, True, lambda: self.dataset.mask(index))
 
+    def original_mask(self, index: int) -> Pixels:
+        """Classes of one record's pixels at its own size, from its file: (h, w)."""
+        return self.dataset.original_mask(index)
+
     def _kept(self, name: str, is_mask: bool, read: Callable[[], Pixels]) -> Pixels:
         file = self.folder / f"{self._key(name, is_mask)}.npy"
         try:

@@ -19,7 +19,7 @@ from domainnorm.data.augment import Pipeline, References, Steps, build_pipeline
 from domainnorm.data.dataset import DomainDataset, Split, select_domains
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
-from domainnorm.data.view import DomainImages, DomainView
+from domainnorm.data.view import DomainImages, DomainView, join
 from domainnorm.errors import DataError, unknown
 
 Batch = dict[str, Any]
@@ -34,12 +34,15 @@ class Loading:
         eval_batch_size: Images of one validation or test batch on one rank.
         num_workers: Processes that decode and augment; 0 does it in the main process.
         seed: Non-negative seed of batches and augmentation.
+        original_masks: Whether test batches carry masks at their own sizes too, a list of (h, w)
+            as ``original``.
     """
 
     batch_size: int = 32
     eval_batch_size: int = 64
     num_workers: int = 0
     seed: int = 0
+    original_masks: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -201,6 +204,7 @@ class DomainDataModule(LightningDataModule):
                 for name in domains
             },
             attributes=self.attributes,
+            originals=self.loading.original_masks and split == "test",
         )
 
     def _loader(self, view: DomainView, **options: Any) -> DataLoader[Batch]:
@@ -211,6 +215,7 @@ class DomainDataModule(LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_one_thread,
+            collate_fn=join,
             # Otherwise making an iterator would draw from, and so shift, the global generator.
             generator=torch.Generator().manual_seed(self.loading.seed),
             **options,

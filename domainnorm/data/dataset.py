@@ -104,6 +104,10 @@ class DomainDataset(abc.ABC):
         """
         raise DataError(f"{self.records[index].file}: a dataset of classes, there are no masks")
 
+    def original_mask(self, index: int) -> NDArray[np.uint8]:
+        """`mask` at its own size, where images and masks are kept at another."""
+        return self.mask(index)
+
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
         """Write a small synthetic dataset in the official layout, to try things out.

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -159,6 +160,35 @@ class Preprocessing:
         sized = self.resized(image, is_mask=is_mask)
         colour = [VOID] if is_mask else [round(255 * part) for part in self.mean]
         return _cut(sized, replace(self, crop=None)._window(sized, 0), colour)
+
+    def restored(self, values: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Values of the input at the pixels of the image that it was made of.
+
+        Args:
+            values: What a network says of the whole input, (K, H, W); between its pixels it is
+                interpolated linearly.
+            height: Of the image, h.
+            width: Of the image, w.
+
+        Returns:
+            (K, h, w), and whether each pixel of the image was in the input, (h, w); those that
+            were cut off have the value of the nearest that was not.
+        """
+        sized_width, sized_height = self._sized(height, width)
+        places, inside = [], []
+        for side, sized, whole in (
+            (height, sized_height, self.height),
+            (width, sized_width, self.width),
+        ):
+            centre = (torch.arange(side, device=values.device) + 0.5) * (sized / side)
+            place = centre - (sized - whole) // 2
+            places.append(2 * place / whole - 1)
+            inside.append((place > -1) & (place < whole + 1))  # rounding may cut off one pixel
+        grid = torch.stack(torch.meshgrid(places[1], places[0], indexing="xy"), -1)
+        sampled = F.grid_sample(
+            values[None], grid[None].to(values.dtype), padding_mode="border", align_corners=False
+        )
+        return sampled[0], inside[0][:, None] & inside[1]
 
     def resized(self, image: Pixels, *, is_mask: bool = False) -> Pixels:
         """The image at its size in the input, before anything is cut off or padded."""

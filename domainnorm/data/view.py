@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from domainnorm.data.attributes import attributes_of
 from domainnorm.data.augment import Pipeline
-from domainnorm.data.dataset import UNLABELLED, DomainDataset, Record
+from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset, Record
 from domainnorm.data.sampler import Draw
 from domainnorm.errors import DataError
 
@@ -31,6 +31,7 @@ class DomainView(Dataset[dict[str, Any]]):
         labelled: Domains whose labels may be seen.
         pipelines: For every domain of the view, what turns an image and a seed into a tensor.
         attributes: Names of metadata that samples carry as text, empty where it is missing.
+        originals: Whether samples carry their mask at its own size too, for `join`.
 
     Shape:
         - image: (3, H, W), float32
@@ -41,6 +42,8 @@ class DomainView(Dataset[dict[str, Any]]):
         - strong: (3, H, W), float32, the second view; only when a pipeline has one, for domains
           without one the same as ``image``
         - attributes: name -> text; only when some are named
+        - original: int64, (h, w), the mask as the dataset has it, or -1 everywhere; only with
+          ``originals``
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class DomainView(Dataset[dict[str, Any]]):
         labelled: Collection[str],
         pipelines: Mapping[str, Pipeline],
         attributes: Sequence[str] = (),
+        originals: bool = False,
     ) -> None:
         hidden = [name for name in dataset.domain_names if name not in labelled]
         self.dataset = dataset.without_labels(hidden)
@@ -63,6 +67,7 @@ class DomainView(Dataset[dict[str, Any]]):
         self.has_strong = any(pipeline.has_strong for pipeline in pipelines.values())
         self.pipelines = {domain_names.index(name): pipelines[name] for name in pipelines}
         self.attributes = list(attributes)
+        self.originals = originals
 
     def __len__(self) -> int:
         """Number of images."""
@@ -80,8 +85,9 @@ class DomainView(Dataset[dict[str, Any]]):
         record, pixels = self.dataset.records[index], self.dataset.image(index)
         masked = self.dataset.task == "segmentation" and record.mask is not None
         pipeline = self.pipelines[int(domain)]
+        mask = self.dataset.mask(index) if masked else None
         try:
-            views = pipeline.views(pixels, self.dataset.mask(index) if masked else None, seed)
+            views = pipeline.views(pixels, mask, seed)
         except DataError as error:
             raise DataError(f"{record.file}: {error}") from error
         target = self._target(record, views.image) if views.mask is None else views.mask
@@ -91,6 +97,9 @@ class DomainView(Dataset[dict[str, Any]]):
             "domain": domain,
             "index": torch.tensor(index),
         }
+        if self.originals:
+            own = self.dataset.original_mask(index) if masked else None
+            sample["original"] = _classes(own, pixels.shape[:2])
         if self.has_strong:
             sample["strong"] = views.image if views.strong is None else views.strong
         if self.attributes:
@@ -106,6 +115,22 @@ class DomainView(Dataset[dict[str, Any]]):
             count = len(self.dataset.class_names)
             return torch.tensor(record.labels or (UNLABELLED,) * count)
         return torch.tensor(record.target)
+
+
+def join(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of samples; masks at their own sizes stay a list."""
+    apart = [{name: sample[name] for name in sample if name != "original"} for sample in samples]
+    batch: dict[str, Any] = default_collate(apart)
+    if "original" in samples[0]:
+        batch["original"] = [sample["original"] for sample in samples]
+    return batch
+
+
+def _classes(mask: NDArray[np.uint8] | None, size: tuple[int, ...]) -> Tensor:
+    if mask is None:
+        return torch.full(size, UNLABELLED)
+    classes = torch.from_numpy(mask.astype(np.int64))
+    return classes.masked_fill(classes == VOID, UNLABELLED)
 
 
 class DomainImages:

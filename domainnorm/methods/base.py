@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.encoders import Estimate
-from domainnorm.errors import DomainNormError
+from domainnorm.errors import DataError, DomainNormError
 from domainnorm.evaluation import Evaluated
 from domainnorm.methods.conditions import Conditioned, DomainsTold, conditioned, estimate_of
 from domainnorm.tasks import Task
 
-Batch = dict[str, Any]  # tensors; attributes are lists of text
+Batch = dict[str, Any]  # tensors; attributes are lists of text, masks at their own size a list
+# Outputs (K, H, W) for an input -> (K, h, w) for its image, and which of its pixels were in it.
+Restore: TypeAlias = Callable[[Tensor, int, int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Method(LightningModule):
         self.norm_domain: str | None = None
         self.condition: Conditioned = "id"
         self.eval_domains: Sequence[str] = ()
+        self.restore: Restore | None = None
         self._stores: nn.ModuleList = nn.ModuleList()
         self._told: nn.ModuleList = nn.ModuleList()
 
@@ -161,7 +164,19 @@ class Method(LightningModule):
             given = conditioned(self.model, domain, estimate, self.condition)
         logits = self.task.predict(self.model, batch["image"], **given)
         store: Any = self._stores[position]
-        store.update(logits, batch["target"], batch["index"])
+        if "original" not in batch:
+            store.update(logits, batch["target"], batch["index"])
+            return
+        assert self.restore is not None
+        for one, truth, index in zip(logits, batch["original"], batch["index"], strict=True):
+            restored, inside = self.restore(one, *truth.shape)
+            if not bool(inside.all()):
+                raise DataError(
+                    "evaluation.mask_size: original, but data.fit: cover has cut off a part of an "
+                    f"image of {truth.shape[0]} × {truth.shape[1]} pixels, for which nothing is "
+                    "predicted; set data.fit: pad or stretch, or an image_size of this shape"
+                )
+            store.update(restored[None], truth[None], index[None])
 
     def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:
         """Log ``train/loss`` and return it.

@@ -20,6 +20,7 @@ from domainnorm.recipe.rules import (
     check_domains,
     check_end_to_end,
     check_estimates,
+    check_mask_size,
     check_methods,
     check_size,
     check_task,
@@ -114,6 +115,8 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     check_end_to_end(condition, encoder, problems)
     check_attributes(encoder, data["attributes"], problems)
     check_task(task, dataset, problems)
+    evaluation = EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems))
+    check_mask_size(evaluation.mask_size, task, problems)
     return {
         "task": task,
         "backbone": None if problems.among("backbone") else BackboneConfig(**backbone),
@@ -127,7 +130,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
         "method": method,
         "compare": compare,
         "trainer": TrainerConfig(**_fixed(tree, "trainer", TrainerConfig, problems)),
-        "evaluation": EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems)),
+        "evaluation": evaluation,
         "unseen": unseen,
         "checkpoint": _read_value(tree, Parameter("checkpoint", str | None, None), problems),
         "seeds": read_seeds(tree.get("seed", 0), problems),

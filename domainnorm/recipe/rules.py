@@ -128,6 +128,15 @@ def check_task(task: Named | None, dataset: Named | None, problems: Problems) ->
         problems.add("task", f"{text} for {found}; change task or data.name")
 
 
+def check_mask_size(mask_size: str, task: Named | None, problems: Problems) -> None:
+    """Only masks have a size of their own."""
+    if mask_size == "input" or task is None:
+        return
+    if TASKS.entry(task.name).constants.get("labels") != "segmentation":
+        text = f"'original' is for masks, and task '{task.name}' has none; leave the key out"
+        problems.add("evaluation.mask_size", text)
+
+
 def check_estimates(condition: str, unseen: str, problems: Problems) -> None:
     """Nothing is estimated where there is no encoder."""
     for key, value in (("condition", condition), ("unseen", unseen)):

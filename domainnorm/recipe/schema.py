@@ -133,12 +133,15 @@ class EvaluationConfig:
         bins: Bins of the calibration error.
         selection: Checkpoint of a stage: of the last epoch, or the best metric of the task on the
             validation split of the domains whose labels the method may see.
+        mask_size: Masks are scored at ``data.image_size``, ``input``, or at their own size, for
+            which predictions are enlarged: what benchmarks publish.
     """
 
     confidence: float = field(default=0.95, metadata={"above": 0, "below": 1})
     resamples: int = field(default=1000, metadata={"minimum": 1})
     bins: int = field(default=15, metadata={"minimum": 1})
     selection: Literal["last", "validation"] = "last"
+    mask_size: Literal["input", "original"] = "input"
 
 
 @dataclass(frozen=True)

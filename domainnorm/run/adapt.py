@@ -21,6 +21,7 @@ from torch import Tensor
 
 from domainnorm.backbones import save_domains
 from domainnorm.data import Preprocessing
+from domainnorm.data.dataset import VOID
 from domainnorm.data.decode import read_image
 from domainnorm.errors import CheckpointError, DataError
 from domainnorm.evaluation import write_json
@@ -66,7 +67,8 @@ def adapt_run(
     """Let the model of a finished stage follow a stream; go on where an earlier call stopped.
 
     Files are taken in the order of their names, in which numbers count as such. Each is predicted
-    and logged (``log.csv``; masks under ``masks/``); at the end, and when interrupted, come
+    and logged (``log.csv``; masks of the size of their image under ``masks/``, 255 where
+    ``data.fit: cover`` has cut a border off); at the end, and when interrupted, come
     ``timeline.png`` and a domain pack for each domain that was opened. Files that are in the log
     already are passed over, so a folder may grow between two calls.
 
@@ -172,10 +174,13 @@ class _Follower:
 
     def _batch(self, files: Sequence[tuple[Path, Path]]) -> Iterator[StreamLine]:
         images: dict[str, Tensor] = {}
+        sizes: dict[str, tuple[int, int]] = {}
         problems: dict[str, str] = {}
         for name, file in files:
             try:
-                images[str(name)] = self.preprocessing.whole()(read_image(file))
+                pixels = read_image(file)
+                images[str(name)] = self.preprocessing.whole()(pixels)
+                sizes[str(name)] = pixels.shape[0], pixels.shape[1]
             except DataError as error:
                 problems[str(name)] = f"unreadable: {error}"
         step = None
@@ -187,13 +192,13 @@ class _Follower:
                 yield StreamLine(str(name), event=problems[str(name)])
             else:
                 assert step is not None
-                yield self._line(str(name), step, position)
+                yield self._line(str(name), sizes[str(name)], step, position)
                 position += 1
 
-    def _line(self, name: str, step: StreamStep, n: int) -> StreamLine:
+    def _line(self, name: str, size: tuple[int, int], step: StreamStep, n: int) -> StreamLine:
         weights = step.weights[n].tolist()
         named = list(zip(self.adapter.model.domain_names, weights, strict=False))
-        prediction, confidence = self._prediction(name, step.output[n])
+        prediction, confidence = self._prediction(name, size, step.output[n])
         event = ""
         if step.alarm == n:
             event = f"new domain '{step.opened}'" if step.opened else "alarm, no room for a domain"
@@ -208,7 +213,7 @@ class _Follower:
             event,
         )
 
-    def _prediction(self, name: str, output: Tensor) -> tuple[str, float]:
+    def _prediction(self, name: str, size: tuple[int, int], output: Tensor) -> tuple[str, float]:
         """What is predicted for one image, (K, …), and how sure that is."""
         classes = self.task.class_names
         if self.task.labels == "multilabel":
@@ -220,7 +225,9 @@ class _Follower:
             return classes[int(best.indices)], float(best.values)
         mask = self.place / "masks" / Path(name.lstrip("/").replace("..", "_")).with_suffix(".png")
         mask.parent.mkdir(parents=True, exist_ok=True)
-        _write_mask(best.indices.cpu().numpy().astype(np.uint8), mask)
+        restored, inside = self.preprocessing.restored(output, *size)
+        classes_there = restored.argmax(0).masked_fill(~inside, VOID)
+        _write_mask(classes_there.cpu().numpy().astype(np.uint8), mask)
         return str(mask.relative_to(self.place)), float(best.values.mean())
 
     def save(self) -> None:

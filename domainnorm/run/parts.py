@@ -128,7 +128,11 @@ class Parts:
             preprocessing=preprocessing,
             augment=self._augment(stage) if method.augmented else {},
             loading=Loading(
-                loading.batch_size, loading.eval_batch_size, loading.num_workers, stage.seed
+                loading.batch_size,
+                loading.eval_batch_size,
+                loading.num_workers,
+                stage.seed,
+                original_masks=self.recipe.evaluation.mask_size == "original",
             ),
             attributes=loading.attributes,
         )
@@ -155,6 +159,7 @@ class Parts:
         task.set_window(data.crop)
         method_class: Any = METHODS.load(stage.method.name)
         method: Method = method_class(model, task, stage.roles, **stage.method.options)
+        method.restore = data.evaluation_pipeline.preprocessing.restored
         return method
 
     def _augment(self, stage: Stage) -> dict[str, Any]:

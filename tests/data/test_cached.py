@@ -82,3 +82,8 @@ def test_folder_that_cannot_be_written_is_named(files, tmp_path):
     cached = CachedDataset(files, tmp_path / "file", PRE)
     with pytest.raises(DataError, match=r"data.cache: .*file/.*\.npy cannot be written"):
         cached.image(0)
+
+
+def test_masks_at_their_own_size_come_from_the_files(files, cached):
+    assert cached.mask(0).shape == (12, 20)  # covers the input
+    assert np.array_equal(cached.original_mask(0), files.mask(0))

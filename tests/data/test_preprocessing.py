@@ -81,3 +81,50 @@ def test_wrong_size_names_the_key(size):
 def test_grey_statistics_are_refused():
     with pytest.raises(DataError, match="expected three numbers each"):
         Preprocessing(32, 32, (0.5,), (0.5,))
+
+
+def coordinates(height, width):
+    """An image whose values say where they are: (2, h, w) in pixels."""
+    grid = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack(grid).float()
+
+
+@pytest.mark.parametrize("shape", [(24, 32), (48, 64), (100, 77), (13, 200), (7, 5)])
+@pytest.mark.parametrize("fit", ["stretch", "pad", "cover"])
+def test_restored_values_are_those_of_the_pixel_of_the_image(shape, fit):
+    done = Preprocessing(24, 32, HALF, HALF, fit=fit)
+    values, inside = done.restored(coordinates(24, 32), *shape)
+    assert values.shape == (2, *shape)
+    factors = {
+        "stretch": (24 / shape[0], 32 / shape[1]),
+        "pad": (min(24 / shape[0], 32 / shape[1]),) * 2,
+        "cover": (max(24 / shape[0], 32 / shape[1]),) * 2,
+    }[fit]
+    for axis, (side, whole) in enumerate(zip(shape, (24, 32), strict=True)):
+        # A pixel's place from the centre of the image is scaled; what is cut off has none.
+        place = (torch.arange(side) + 0.5 - side / 2) * factors[axis] + whole / 2 - 0.5
+        there = (place > 0) & (place < whole - 1)
+        found = values[axis].movedim(axis, 0)[there]
+        wanted = place[there][:, None].expand_as(found)
+        assert_close(found, wanted, rtol=0, atol=1.0)  # half a pixel of rounding for each side
+        assert inside.movedim(axis, 0)[there].any() or not there.any()
+    assert bool(inside.all()) == (fit != "cover" or shape in ((24, 32), (48, 64)))
+
+
+def test_stretched_values_are_interpolated_as_torch_does():
+    values = torch.randn(3, 12, 20)
+    found, inside = Preprocessing(12, 20, HALF, HALF, fit="stretch").restored(values, 30, 45)
+    wanted = torch.nn.functional.interpolate(values[None], (30, 45), mode="bilinear")[0]
+    assert_close(found, wanted)
+    assert inside.all()
+
+
+def test_padding_is_left_out_and_what_was_cut_off_is_told():
+    values = torch.zeros(1, 10, 10)
+    values[:, 3:7] = 1  # an image of 4 × 10 pixels between padding
+    found, _ = Preprocessing(10, 10, HALF, HALF, fit="pad").restored(values, 40, 100)
+    assert_close(found[:, 5:35], torch.ones(1, 30, 100))
+    _, inside = Preprocessing(10, 10, HALF, HALF).restored(values, 20, 40)  # 10 × 20, the middle
+    assert inside[:, 10:30].all()
+    assert not inside[:, :8].any()
+    assert not inside[:, 32:].any()

@@ -2,13 +2,14 @@
 
 import json
 
+import cv2
 import pytest
 
 from domainnorm.data.datasets import FolderMasks
 from domainnorm.errors import DataError, RecipeError
 from domainnorm.evaluation import SegmentationCounts, load_evaluated
 from domainnorm.recipe import load_recipe
-from domainnorm.run import export_run, run_matrix, run_recipe
+from domainnorm.run import adapt_run, export_run, run_matrix, run_recipe
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 
@@ -111,3 +112,42 @@ def test_size_that_the_network_cannot_take_is_an_error_before_training(file, tmp
     words = ["task.decoder=fpn", "data.crop_size=null", "data.image_size=[60,96]"]
     with pytest.raises(DataError, match=r"60 × 96 pixels.*multiples of 32"):
         run_recipe(load_recipe(str(file), words), tmp_path)
+
+
+def test_masks_are_scored_at_their_own_size(file, tmp_path):
+    words = ["evaluation.mask_size=original", "compare=[]", "method=source_only"]
+    folder = run_recipe(load_recipe(str(file), [*words, "data.fit=stretch"]), tmp_path)
+    counts = load_evaluated(stage(folder, "source_only") / "predictions-dusk.safetensors")
+    dataset = Parts(load_recipe(str(file))).dataset
+    masks = [dataset.mask(index) for index in counts.index.tolist()]
+    assert masks[0].shape != (64, 96)
+    for confusion, mask in zip(counts.confusion, masks, strict=True):
+        assert confusion.sum() == (mask != 255).sum()
+        for number in range(len(confusion)):
+            assert confusion[number].sum() == (mask == number).sum()
+
+
+def test_own_size_of_a_mask_that_is_cut_off_is_refused(file, tmp_path):
+    words = ["evaluation.mask_size=original", "compare=[]", "method=source_only"]
+    with pytest.raises(DataError, match=r"data\.fit: cover has cut off a part of an image of"):
+        run_recipe(load_recipe(str(file), [*words, "data.image_size=[64,32]"]), tmp_path)
+
+
+def test_only_masks_have_a_size_of_their_own():
+    with pytest.raises(RecipeError, match=r"evaluation\.mask_size: 'original' is for masks"):
+        load_recipe("quickstart", ["evaluation.mask_size=original"])
+
+
+def test_stream_leaves_masks_of_the_size_of_its_images(file, tmp_path):
+    words = ["encoder=style", "compare=[]", "method=source_only", "data.image_size=[64,32]"]
+    folder = run_recipe(load_recipe(str(file), words), tmp_path)
+    images = file.parent / "data/dusk/images"
+    adapted = adapt_run(folder, images, tmp_path / "stream")
+    assert adapted.images == len(list(images.iterdir()))
+    for image in images.iterdir():
+        mask = cv2.imread(
+            str(tmp_path / "stream/masks" / f"{image.stem}.png"), cv2.IMREAD_UNCHANGED
+        )
+        assert mask.shape == cv2.imread(str(image)).shape[:2]
+        assert (mask[:, 0] == 255).all()  # cut off by data.fit: cover
+        assert (mask[:, mask.shape[1] // 2] < 255).all()
