@@ -85,8 +85,8 @@ class ConditionedModel(nn.Module):
                 network's layers then and learns through the loss of the task.
 
         Raises:
-            ConditionError: It is for another number of domains; or, end to end, one that does not
-                read images, or norms that take no embedding of its size.
+            ConditionError: It is for another number of domains; or, end to end, one that reads the
+                backbone, or norms that take no embedding of its size.
         """
         if encoder.num_domains != self.num_domains:
             raise ConditionError(
@@ -101,11 +101,10 @@ class ConditionedModel(nn.Module):
         self.unseen = unseen
 
     def _check_embedding(self, encoder: DomainEncoder) -> None:
-        if encoder.reads_attributes or encoder.reads_backbone:
-            kind = "attributes" if encoder.reads_attributes else "what the first norm gets"
+        if encoder.reads_backbone:
             raise ConditionError(
-                f"encoder: this one reads {kind}, and to learn with the network it has to read "
-                "images; use 'style' or 'cnn'"
+                "encoder: this one reads what the first norm gets, which itself wants an "
+                "embedding; use 'style', 'cnn' or 'metadata'"
             )
         taken = {norm.modulation.embedding_size for norm in self.norms()} - {None}
         if taken != {encoder.embedding_size}:
@@ -162,7 +161,7 @@ class ConditionedModel(nn.Module):
                     "embedding: the norms take that of the image, which its features do not tell; "
                     "call the model with images"
                 )
-            seen = self._seen(image)
+            seen = self._seen(image, attributes)
             given["embedding"] = self._embedded(seen)
         condition = as_condition(
             domain,
@@ -209,25 +208,37 @@ class ConditionedModel(nn.Module):
             return with_estimate(condition, self.estimate(image, attributes))
         return settled_within(condition, encoder, len(image))
 
-    def embed(self, image: Tensor) -> Tensor:
+    def embed(self, image: Tensor, attributes: Attributes | None = None) -> Tensor:
         """Embeddings (N, E) of images (N, C, H, W), as the norms of this model take them.
 
+        Args:
+            image: (N, C, H, W); of an encoder that reads attributes only N counts.
+            attributes: See `forward`.
+
         Raises:
-            ConditionError: No encoder end to end.
+            ConditionError: No encoder end to end; or see `estimate`.
         """
         if not self.end_to_end:
             raise ConditionError(
                 "embedding: this model has no encoder that computes it for the norms; "
                 "model.attach_encoder(encoder, end_to_end=True)"
             )
-        return self._embedded(self._seen(image))
+        return self._embedded(self._seen(image, attributes))
 
-    def _seen(self, image: Tensor) -> Tensor:
+    def _seen(self, image: Tensor, attributes: Attributes | None) -> Tensor:
         """Features (N, F) of the encoder, which learns them with the network or has them fixed."""
-        assert self.encoder is not None
-        fixed = torch.is_grad_enabled() and not self.encoder.learns_features
+        encoder = self.encoder
+        assert encoder is not None
+        if encoder.reads_attributes and attributes is None:
+            raise ConditionError(
+                "attributes: missing; the norms of this model follow them: pass attributes={column: "
+                "[value or None of each image]}, {} where nothing is known, or the embedding"
+            )
+        given = encoder.inputs(image, attributes)
+        fixed = torch.is_grad_enabled() and not encoder.learns_features
         with _full_precision(image), torch.no_grad() if fixed else nullcontext():
-            return self.encoder.features(image.float())
+            seen = encoder.features(given if encoder.reads_attributes else given.float())
+            return encoder.varied(seen, None) if self.training else seen
 
     def _embedded(self, seen: Tensor) -> Tensor:
         assert self.encoder is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ def tiled_inference(
     tile: int | tuple[int, int],
     overlap: int | tuple[int, int],
     thumbnail_size: int | None = None,
-    domain: Domain = None,
+    domain: Domain | Mapping[str, Tensor | None] = None,
     batch_size: int = 4,
     progress: bool = True,
 ) -> Tensor:
@@ -48,7 +48,9 @@ def tiled_inference(
         overlap: Pixels that neighbouring tiles share, in ``0..tile-1``; twice the radius of what
             an output pixel sees hides the padding at the edges of tiles.
         thumbnail_size: Longer side of the small copy, pixels; None: that of a tile.
-        domain: See `DomainModel.forward`; or soft domain weights, (N, D).
+        domain: See `DomainModel.forward`; or soft domain weights, (N, D); or either beside the
+            embedding of each image, ``{"domain": (N,), "embedding": (N, E)}``. An encoder end to
+            end sees the whole image, where the embedding is left out.
         batch_size: Tiles at a time.
         progress: Show a bar on standard error, where that is a terminal.
 
@@ -59,6 +61,10 @@ def tiled_inference(
         DomainNormError: Sizes that do not fit, or a model whose output is of another size.
         ConditionError: See `DomainModel.forward`.
     """
+    embedding: Tensor | None = None
+    if isinstance(domain, Mapping):
+        known = domain
+        domain, embedding = known.get("domain"), known.get("embedding")
     sides = (tile, tile) if isinstance(tile, int) else tile
     shared = (overlap, overlap) if isinstance(overlap, int) else overlap
     _check(image, sides, shared, thumbnail_size, batch_size)
@@ -85,7 +91,9 @@ def tiled_inference(
                 given = model.resolve_domain(image[n : n + 1], own)
             if ThumbnailStatistics in kinds:
                 recorded = model.record_moments(small, **given)
-            if model.end_to_end:  # of the whole image, not of each tile
+            if embedding is not None:
+                given["embedding"] = embedding[n : n + 1]
+            elif model.end_to_end:  # of the whole image, not of each tile
                 given["embedding"] = model.embed(image[n : n + 1])
             for places in _batches(rows, columns, batch_size):
                 predicted = _predict(model, image[n], places, given, recorded)

@@ -146,7 +146,7 @@ class DomainEncoder(nn.Module, abc.ABC):
     def grow(self, images: Batches, generator: torch.Generator) -> None:
         """Before further domains: learn further features; nothing unless overridden."""
 
-    def varied(self, features: Tensor, generator: torch.Generator) -> Tensor:
+    def varied(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
         """Features (N, F) as they may come later; the same unless overridden."""
         return features
 

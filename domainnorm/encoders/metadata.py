@@ -78,11 +78,13 @@ class MetadataEncoder(DomainEncoder):
         Raises:
             ConditionError: None given, a column it does not know, or another number of values.
         """
-        self.check_fitted()
+        if not self.columns:
+            self.check_fitted()
         if torch.compiler.is_compiling():
             raise ConditionError(
                 "encoder 'metadata': reads text, which cannot be compiled; pass "
-                "weights=model.estimate(image, attributes).weights"
+                "weights=model.estimate(image, attributes).weights, or end to end "
+                "embedding=model.embed(image, attributes)"
             )
         names = ", ".join(self.columns)
         if attributes is None:
@@ -150,7 +152,7 @@ class MetadataEncoder(DomainEncoder):
             fresh = torch.randn(len(former), added, generator=generator).to(former) * former.std()
             self._first.weight.copy_(torch.cat([former, fresh], 1))
 
-    def varied(self, features: Tensor, generator: torch.Generator) -> Tensor:
+    def varied(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
         """Features (N, F) that have lost values at random."""
         return self._without(features, self._dropped(len(features), generator))
 
@@ -184,7 +186,7 @@ class MetadataEncoder(DomainEncoder):
                 filled[gaps, places] = own[given, places]
         return filled
 
-    def _dropped(self, number: int, generator: torch.Generator) -> Tensor:
+    def _dropped(self, number: int, generator: torch.Generator | None) -> Tensor:
         """Whether each of N examples loses the value of each of A columns, (N, A)."""
         single = torch.rand(number, len(self.columns), generator=generator) < self.dropout
         return single | (torch.rand(number, 1, generator=generator) < _NOTHING)

@@ -15,7 +15,13 @@ from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.encoders import Estimate
 from domainnorm.errors import DataError, DomainNormError
 from domainnorm.evaluation import Evaluated
-from domainnorm.methods.conditions import Conditioned, DomainsTold, conditioned, estimate_of
+from domainnorm.methods.conditions import (
+    Conditioned,
+    DomainsTold,
+    conditioned,
+    embedding_of,
+    estimate_of,
+)
 from domainnorm.tasks import Task
 
 Batch = dict[str, Any]  # tensors; attributes are lists of text, masks at their own size a list
@@ -101,9 +107,14 @@ class Method(LightningModule):
         """Domains whose images reach ``training_step``."""
         return domains_of(self.labelled, self.roles) + domains_of(self.unlabelled, self.roles)
 
-    def forward(self, image: Tensor, domain: Tensor) -> Tensor:
+    def forward(self, image: Tensor, domain: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Logits (N, K, ...) of images (N, 3, H, W) under the norms of ``domain`` (N,)."""
-        logits: Tensor = self.model(image, domain)
+        logits: Tensor = self.model(image, domain, embedding=embedding)
+        return logits
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Logits (N, K, ...) of a batch, each image under the norms of its domain."""
+        logits: Tensor = self(batch["image"], batch["domain"], embedding_of(self.model, batch))
         return logits
 
     def on_validation_epoch_start(self) -> None:
@@ -162,6 +173,9 @@ class Method(LightningModule):
         given = {"domain": domain}
         if estimate is not None:
             given = conditioned(self.model, domain, estimate, self.condition)
+        embedding = embedding_of(self.model, batch)
+        if embedding is not None:
+            given["embedding"] = embedding
         logits = self.task.predict(self.model, batch["image"], **given)
         store: Any = self._stores[position]
         if "original" not in batch:
@@ -244,8 +258,7 @@ class SupervisedMethod(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Supervised loss of one mixed batch."""
-        logits = self(batch["image"], batch["domain"])
-        return self.log_loss(self.task.loss(logits, batch["target"]), batch)
+        return self.log_loss(self.task.loss(self.outputs(batch), batch["target"]), batch)
 
     def on_fit_end(self) -> None:
         """Give domains without training images the rows of those that had some."""

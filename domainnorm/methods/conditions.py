@@ -50,6 +50,16 @@ def estimate_of(model: DomainModel, batch: Mapping[str, Any]) -> Estimate:
     return model.estimate(batch["image"], batch["attributes"] if model.reads_attributes else None)
 
 
+def embedding_of(model: DomainModel, batch: Mapping[str, Any]) -> Tensor | None:
+    """Embeddings (N, E) by an encoder end to end that reads what the model is not called with.
+
+    None of other models: they have no such encoder, or call it with the images themselves.
+    """
+    if not (model.end_to_end and model.reads_attributes):
+        return None
+    return model.embed(batch["image"], batch["attributes"])
+
+
 def conditioned(
     model: DomainModel, domain: Tensor, estimate: Estimate, condition: Conditioned
 ) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class Joint(SupervisedMethod):
         """Supervised loss of one mixed batch, plus the distance of rows to their mean."""
         if not self.rows_weight:
             return super().training_step(batch, batch_idx)
-        logits = self(batch["image"], batch["domain"])
+        logits = self.outputs(batch)
         rows = (table for norm in self.model.norms() for table in norm.modulation.rows())
         loss = self.task.loss(logits, batch["target"]) + self.rows_weight * domain_rows_loss(rows)
         return self.log_loss(loss, batch)

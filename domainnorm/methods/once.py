@@ -6,6 +6,7 @@ import torch
 
 from domainnorm.backbones import DomainModel, MomentEstimator
 from domainnorm.methods.base import Batch
+from domainnorm.methods.conditions import embedding_of
 
 
 class MomentPass:
@@ -34,7 +35,8 @@ class MomentPass:
             self._seen.add(index)
         if any(fresh):
             with self._estimator.observing(torch.tensor(fresh, device=batch["image"].device)):
-                self._model(batch["image"], batch["domain"])
+                embedding = embedding_of(self._model, batch)
+                self._model(batch["image"], batch["domain"], embedding=embedding)
 
     def write(self) -> None:
         """Put the pooled moments into the rows of the domains that were seen."""

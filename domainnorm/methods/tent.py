@@ -71,7 +71,7 @@ class TENT(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean entropy of one batch of target images."""
-        return self.log_loss(entropy_loss(self(batch["image"], batch["domain"])), batch)
+        return self.log_loss(entropy_loss(self.outputs(batch)), batch)
 
     def on_fit_end(self) -> None:
         """Re-estimate the target's moments under the adapted scales and shifts."""

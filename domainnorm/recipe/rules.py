@@ -146,12 +146,12 @@ def check_estimates(condition: str, unseen: str, problems: Problems) -> None:
 
 
 def check_end_to_end(condition: str, encoder: Named | None, problems: Problems) -> None:
-    """An encoder that learns with the network reads images."""
-    if condition == "embedding" and encoder is not None:
-        constants = ENCODERS.entry(encoder.name).constants
-        if constants.get("reads_attributes") or constants.get("reads_backbone"):
-            text = f"'embedding' needs an encoder of images, and '{encoder.name}' is none; take"
-            problems.add("condition", f"{text} 'encoder: style' or 'cnn'")
+    """An encoder that learns with the network does not read what the norms get."""
+    if condition != "embedding" or encoder is None:
+        return
+    if ENCODERS.entry(encoder.name).constants.get("reads_backbone"):
+        text = f"'embedding' is wanted by the first norm, whose input '{encoder.name}' reads;"
+        problems.add("condition", f"{text} take 'encoder: style', 'cnn' or 'metadata'")
 
 
 def check_attributes(encoder: Named | None, attributes: Sequence[str], problems: Problems) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from domainnorm.data.attributes import attributes_of
+from domainnorm.methods.conditions import embedding_of
 from domainnorm.report import Overlay, save_overlays
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
@@ -60,13 +62,16 @@ def _row(benches: dict[str, Bench], index: int) -> Overlay:
     dataset, preprocessing = one.data.dataset, one.data.evaluation_pipeline.preprocessing
     pixels, truth = dataset.image(index), dataset.mask(index)
     image, _ = preprocessing.pair(pixels, None)
-    domain = dataset.records[index].domain
+    record, asked = dataset.records[index], one.data.attributes
+    domain = record.domain
     predictions = {}
     for name, bench in benches.items():
         model = bench.method.model.eval()
         label = torch.tensor([model.domain_names.index(domain)])
         with torch.no_grad():
-            logits = bench.method.task.predict(model, image[None], label)
+            given = {"image": image[None], "attributes": attributes_of([record], asked)}
+            embedding = embedding_of(model, given)
+            logits = bench.method.task.predict(model, image[None], label, embedding=embedding)
         predictions[name] = logits[0].argmax(0).numpy()
     fitted = preprocessing.fitted
     return Overlay(fitted(pixels), fitted(truth, is_mask=True), predictions, domain)

@@ -61,6 +61,7 @@ class Task(nn.Module, abc.ABC):
         domain: Tensor | None = None,
         *,
         weights: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         """Outputs for whole images, in evaluation.
 
@@ -69,8 +70,9 @@ class Task(nn.Module, abc.ABC):
             image: (N, 3, H, W).
             domain: Domain labels (N,).
             weights: Soft domain weights (N, D) instead.
+            embedding: (N, E), for norms that take one.
         """
-        logits: Tensor = model(image, domain, weights=weights)
+        logits: Tensor = model(image, domain, weights=weights, embedding=embedding)
         return logits
 
     @abc.abstractmethod

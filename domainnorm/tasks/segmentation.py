@@ -127,29 +127,37 @@ class Segmentation(Task):
         domain: Tensor | None = None,
         *,
         weights: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         """Log-probabilities or logits (N, K, H, W) of whole images (N, 3, H, W)."""
-        logits = self._logits(model, image, domain, weights)
+        known = {"domain": domain, "weights": weights, "embedding": embedding}
+        logits = self._logits(model, image, **known)
         if not self.flips:
             return logits
-        mirrored = self._logits(model, image.flip(-1), domain, weights).flip(-1)
+        mirrored = self._logits(model, image.flip(-1), **known).flip(-1)
         # Probabilities are averaged, not logits: one confident view must not outvote the other.
         return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
 
     def _logits(
-        self, model: DomainModel, image: Tensor, domain: Tensor | None, weights: Tensor | None
+        self,
+        model: DomainModel,
+        image: Tensor,
+        domain: Tensor | None,
+        weights: Tensor | None,
+        embedding: Tensor | None,
     ) -> Tensor:
         window = self.window
         if window is None or (image.shape[-2] <= window[0] and image.shape[-1] <= window[1]):
-            logits: Tensor = model(image, domain, weights=weights)
+            logits: Tensor = model(image, domain, weights=weights, embedding=embedding)
             return logits
+        known = domain if weights is None else weights
         overlap = (int(self.overlap * window[0]), int(self.overlap * window[1]))
         return tiled_inference(
             model,
             image,
             tile=window,
             overlap=overlap,
-            domain=domain if weights is None else weights,
+            domain=known if embedding is None else {"domain": known, "embedding": embedding},
             progress=False,
         )
 

@@ -112,10 +112,30 @@ def test_tiles_are_normalized_by_the_embedding_of_their_image():
     assert (found[..., :64] - model(image[..., :64])).abs().max() > 1e-3
 
 
+def test_attributes_become_embeddings():
+    model, image = make("metadata"), torch.randn(4, 3, 32, 32)
+    for norm in model.norms():
+        torch.nn.init.normal_(norm.modulation.last.weight, std=0.1)
+    known = {"scanner": ["A", "B", None, "A"], "hour": [8, 9.5, 17, None]}
+    with pytest.raises(ConditionError, match="knows no domain yet"):
+        model(image, attributes=known)
+    start_encoder(model.encoder, [(known, torch.zeros(4))], torch.Generator().manual_seed(0))
+    model.eval()
+    assert_close(model(image, attributes=known), model(image, embedding=model.embed(image, known)))
+    assert (model(image, attributes={}) - model(image, attributes=known)).abs().max() > 1e-3
+    with pytest.raises(ConditionError, match="attributes: missing; the norms .* or the embedding"):
+        model(image, "a")
+    model.train()
+    torch.manual_seed(0)
+    drawn = torch.stack([model.embed(image, known) for _ in range(20)])
+    assert drawn.std(0).max() > 0  # values are lost at random
+    drawn.sum().backward()
+    assert model.encoder.mlp[0].weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize(
     ("encoder", "norm", "message"),
     [
-        ("metadata", "film", "this one reads attributes, and to learn with the network it has to"),
         ("backbone", "film", "this one reads what the first norm gets"),
         ("style", "dsbn", "embeddings are of size 16, and the norms of this model take none"),
         ("style", {"all": {"name": "film", "embedding_size": 8}}, "of size 16, .* take of size 8"),

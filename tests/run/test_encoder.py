@@ -127,7 +127,7 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
         (["condition=embedding"], "condition: 'embedding' needs a domain encoder"),
         (
             ["encoder=backbone", "condition=embedding"],
-            "condition: 'embedding' needs an encoder of im",
+            "condition: 'embedding' is wanted by the first",
         ),
     ],
 )

@@ -191,3 +191,20 @@ def test_training_needs_the_domain(stage):
     model = load_stored(stage / "joint").model.train()
     with pytest.raises(ConditionError, match="domain: missing"):
         model(torch.rand(2, 3, 32, 32), attributes={})
+
+
+@pytest.mark.slow
+def test_attributes_can_condition_the_norms_directly(asked, tmp_path, capsys):
+    """The encoder learns with the network, in every method."""
+    words = ("norm=film", "condition=embedding", "--output", str(tmp_path))
+    assert call("run", asked, *words) == 0
+    folder = next(tmp_path.glob("*/*/metrics.json")).parent
+    stored = load_stored(folder / "stages/shop_a-to-shop_b/seed0/joint")
+    image = torch.rand(2, 3, 32, 32)
+    cameras = {"camera": ["camera of shop_a", "camera of shop_b"]}
+    assert stored.model(image, attributes=cameras).isfinite().all()
+    with pytest.raises(ConditionError, match="attributes: missing"):
+        stored.model(image, "shop_a")
+    assert_tested_again(folder, capsys)
+    with pytest.raises(ConditionError, match="attributes: missing; the norms of this"):
+        export_run(folder, "torch_export", stage="stages/shop_a-to-shop_b/seed0/joint")
