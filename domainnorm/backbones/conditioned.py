@@ -231,8 +231,8 @@ class ConditionedModel(nn.Module):
         assert encoder is not None
         if encoder.reads_attributes and attributes is None:
             raise ConditionError(
-                "attributes: missing; the norms of this model follow them: pass attributes={column: "
-                "[value or None of each image]}, {} where nothing is known, or the embedding"
+                "attributes: missing; the norms of this model follow them: pass attributes="
+                "{column: [value or None of each image]}, {} where nothing is known, or embedding="
             )
         given = encoder.inputs(image, attributes)
         fixed = torch.is_grad_enabled() and not encoder.learns_features
