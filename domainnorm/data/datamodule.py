@@ -266,12 +266,23 @@ class DomainDataModule(LightningDataModule):
                         f"domain '{domain}': no images in split {split}; add images, or rows with "
                         f"split {split} to the split table"
                     )
+            if self.loading.original_masks:
+                self._check_whole(domain)
         for record in self.dataset.records:
             if not record.is_labelled and record.domain in self.labelled and record.split != "test":
                 raise DataError(
                     f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
                     "give the image a class or a mask, or remove it"
                 )
+
+    def _check_whole(self, domain: str) -> None:
+        """Whether the first mask of a domain fits the input: better before training than after."""
+        for position in self._positions([domain], "test"):
+            if self.dataset.records[position].mask is not None:
+                size = self.dataset.original_mask(position).shape
+                preprocessing = self.evaluation_pipeline.preprocessing
+                preprocessing.whole_restored(torch.zeros(1, 1, 1), *size)
+                return
 
     def _epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer else 0

@@ -190,6 +190,21 @@ class Preprocessing:
         )
         return sampled[0], inside[0][:, None] & inside[1]
 
+    def whole_restored(self, values: Tensor, height: int, width: int) -> Tensor:
+        """`restored`, of an image of which nothing was cut off.
+
+        Raises:
+            DataError: Something was.
+        """
+        found, inside = self.restored(values, height, width)
+        if not bool(inside.all()):
+            raise DataError(
+                "evaluation.mask_size: original, but data.fit: cover cuts off a part of images of "
+                f"{height} × {width} pixels, for which nothing is predicted; set data.fit: pad or "
+                "stretch, or an image_size of their shape"
+            )
+        return found
+
     def resized(self, image: Pixels, *, is_mask: bool = False) -> Pixels:
         """The image at its size in the input, before anything is cut off or padded."""
         height, width = image.shape[:2]

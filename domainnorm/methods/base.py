@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.encoders import Estimate
-from domainnorm.errors import DataError, DomainNormError
+from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import Evaluated
 from domainnorm.methods.conditions import (
     Conditioned,
@@ -25,8 +25,8 @@ from domainnorm.methods.conditions import (
 from domainnorm.tasks import Task
 
 Batch = dict[str, Any]  # tensors; attributes are lists of text, masks at their own size a list
-# Outputs (K, H, W) for an input -> (K, h, w) for its image, and which of its pixels were in it.
-Restore: TypeAlias = Callable[[Tensor, int, int], tuple[Tensor, Tensor]]
+# Outputs (K, H, W) for an input, and the height and width of its image -> outputs (K, h, w) for it.
+Restore: TypeAlias = Callable[[Tensor, int, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -183,13 +183,7 @@ class Method(LightningModule):
             return
         assert self.restore is not None
         for one, truth, index in zip(logits, batch["original"], batch["index"], strict=True):
-            restored, inside = self.restore(one, *truth.shape)
-            if not bool(inside.all()):
-                raise DataError(
-                    "evaluation.mask_size: original, but data.fit: cover has cut off a part of an "
-                    f"image of {truth.shape[0]} × {truth.shape[1]} pixels, for which nothing is "
-                    "predicted; set data.fit: pad or stretch, or an image_size of this shape"
-                )
+            restored = self.restore(one, *truth.shape)
             store.update(restored[None], truth[None], index[None])
 
     def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:

@@ -159,7 +159,7 @@ class Parts:
         task.set_window(data.crop)
         method_class: Any = METHODS.load(stage.method.name)
         method: Method = method_class(model, task, stage.roles, **stage.method.options)
-        method.restore = data.evaluation_pipeline.preprocessing.restored
+        method.restore = data.evaluation_pipeline.preprocessing.whole_restored
         return method
 
     def _augment(self, stage: Stage) -> dict[str, Any]:

@@ -129,8 +129,9 @@ def test_masks_are_scored_at_their_own_size(file, tmp_path):
 
 def test_own_size_of_a_mask_that_is_cut_off_is_refused(file, tmp_path):
     words = ["evaluation.mask_size=original", "compare=[]", "method=source_only"]
-    with pytest.raises(DataError, match=r"data\.fit: cover has cut off a part of an image of"):
+    with pytest.raises(DataError, match=r"data\.fit: cover cuts off a part of images of"):
         run_recipe(load_recipe(str(file), [*words, "data.image_size=[64,32]"]), tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))  # before any training
 
 
 def test_only_masks_have_a_size_of_their_own():
