@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from domainnorm.errors import CheckpointError
+from domainnorm.errors import CheckpointError, RecipeError
 from domainnorm.recipe import Recipe
 from domainnorm.report import (
     Result,
@@ -25,6 +26,22 @@ from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.quiet import quiet_lightning
 from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
+
+# What a test may change of a run: how its models are tested, not which they are.
+_OF_TESTS = (
+    "evaluation",
+    "condition",
+    "unseen",
+    "data.root",
+    "data.image_size",
+    "data.fit",
+    "data.eval_batch_size",
+    "data.num_workers",
+    "task.flips",
+    "task.overlap",
+    "trainer.threads",
+    "trainer.accelerator",
+)
 
 
 def run_recipe(recipe: Recipe, output: Path) -> Path:
@@ -44,13 +61,25 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
     return folder
 
 
-def test_run(folder: Path) -> None:
+def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT028 - no pytest
     """Test the stored weights of every finished stage again and print the table.
+
+    Args:
+        folder: A run has left it; nothing in it changes.
+        overrides: ``key=value`` for keys that say how a model is tested, not what it is.
 
     Raises:
         CheckpointError: Not the folder of a run, or no finished stage in it.
+        RecipeError: A wrong override, or one of another key.
     """
-    recipe, purpose = read_folder(folder)
+    _check_of_tests(overrides, folder)
+    recipe, purpose = read_folder(folder, overrides)
+    own, _ = read_folder(folder)
+    if (recipe.condition == "embedding") != (own.condition == "embedding"):
+        text = (
+            f"condition: trained with '{own.condition}', which '{recipe.condition}' cannot replace"
+        )
+        raise RecipeError([text], str(folder))
     if purpose != "run":
         raise CheckpointError(
             f"{folder}: holds a matrix, expected a run; its results are in matrix_*.csv, and "
@@ -67,6 +96,16 @@ def test_run(folder: Path) -> None:
     if not results:
         raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
     create_console().print(results_table(results, parts.metric))
+
+
+def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:
+    wrong = []
+    for word in overrides:
+        key = word.partition("=")[0]
+        if not any(key == known or key.startswith(f"{known}.") for known in _OF_TESTS):
+            wrong.append(f"{key}: a finished run is what it was; test takes {', '.join(_OF_TESTS)}")
+    if wrong:
+        raise RecipeError(wrong, str(folder))
 
 
 def prepare(recipe: Recipe) -> None:

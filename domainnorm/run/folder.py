@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -36,12 +37,16 @@ def make_folder(recipe: Recipe, output: Path, purpose: str) -> Path:
     return folder
 
 
-def read_folder(folder: Path) -> tuple[Recipe, str]:
+def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:
     """The recipe of a run folder and the purpose it was made for.
+
+    Args:
+        folder: A run has made it.
+        overrides: See `load_recipe`; the file stays as it is.
 
     Raises:
         CheckpointError: Not a run folder.
-        RecipeError: Its recipe was edited into something wrong.
+        RecipeError: Its recipe was edited into something wrong, or the overrides are.
     """
     if not (folder / RECIPE).is_file():
         raise CheckpointError(
@@ -53,4 +58,4 @@ def read_folder(folder: Path) -> tuple[Recipe, str]:
         purpose, name = str(made["purpose"]), str(made["recipe"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / PURPOSE}: cannot be read ({error})") from error
-    return replace(load_recipe(str(folder / RECIPE)), name=name), purpose
+    return replace(load_recipe(str(folder / RECIPE), overrides), name=name), purpose

@@ -90,6 +90,8 @@ def test_encoder_that_learns_with_the_network(tmp_path, capsys):
     assert "embeddings" in kinds
     assert "layers" not in kinds  # no norm has anything of a domain's own
     assert_tested_again(folder, capsys)
+    assert call("test", str(folder), "condition=mixture") == 2
+    assert "trained with 'embedding', which 'mixture' cannot replace" in capsys.readouterr().err
 
 
 def test_norms_without_an_embedding_are_refused_before_training(tmp_path, capsys):

@@ -12,6 +12,7 @@ from domainnorm.recipe import load_recipe
 from domainnorm.run import adapt_run, export_run, run_matrix, run_recipe
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
+from tests.run.tiny import call
 
 TEXT = """\
 task: {name: segmentation, width: 32, dice_weight: 1.0, flips: true}
@@ -152,3 +153,23 @@ def test_stream_leaves_masks_of_the_size_of_its_images(file, tmp_path):
         assert mask.shape == cv2.imread(str(image)).shape[:2]
         assert (mask[:, 0] == 255).all()  # cut off by data.fit: cover
         assert (mask[:, mask.shape[1] // 2] < 255).all()
+
+
+def test_finished_run_is_tested_otherwise(finished, capsys):
+    assert call("test", str(finished), "evaluation.mask_size=original", "data.fit=stretch") == 0
+    other = capsys.readouterr().out
+    assert call("test", str(finished)) == 0
+    assert capsys.readouterr().out != other
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method.lr=1", "evaluation.bins=5"], "method.lr: a finished run is what it was; test ta"),
+        (["evaluation.bin=5"], "evaluation.bin: unknown key 'bin': did you mean 'bins'"),
+        (["condition=mixture"], "condition: 'mixture' needs a domain encoder"),
+    ],
+)
+def test_run_is_not_tested_as_another_model(finished, words, message, capsys):
+    assert call("test", str(finished), *words) == 2
+    assert message in capsys.readouterr().err
