@@ -31,18 +31,20 @@ class ModelHeader:
         backbone: timm architecture.
         domain_names: Domains, in row order.
         class_names: Classes, in output order.
+        end_to_end: Whether its encoder has learned with the network.
         version: Format version of the file.
     """
 
     backbone: str
     domain_names: tuple[str, ...]
     class_names: tuple[str, ...]
+    end_to_end: bool = False
     version: int = VERSION
 
 
 def save_model(model: DomainModel, path: str | Path, backbone: str, classes: Sequence[str]) -> None:
     """Write all weights; an existing file is replaced only when the new one is complete."""
-    header = ModelHeader(backbone, model.domain_names, tuple(classes))
+    header = ModelHeader(backbone, model.domain_names, tuple(classes), model.end_to_end)
     save_whole(_stored(model), path, {"domainnorm": json.dumps(asdict(header))})
 
 
@@ -87,6 +89,7 @@ def read_header(path: str | Path) -> ModelHeader:
             str(fields["backbone"]),
             tuple(map(str, fields["domain_names"])),
             tuple(map(str, fields["class_names"])),
+            bool(fields.get("end_to_end", False)),
         )
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
@@ -111,6 +114,13 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
             first tensors that do not fit are named.
     """
     header = read_header(path)
+    if header.end_to_end != model.end_to_end:
+        does = "follow" if header.end_to_end else "do not follow"
+        raise CheckpointError(
+            f"{path}: its norms {does} embeddings of an encoder that has learned with them, unlike "
+            "those of this model; in a recipe 'condition: embedding' makes the difference, in "
+            "Python attach_encoder(..., end_to_end=True)"
+        )
     with safe_open(str(path), framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     known = [name for name in model.domain_names if name in header.domain_names]

@@ -237,7 +237,7 @@ class ConditionedModel(nn.Module):
         given = encoder.inputs(image, attributes)
         fixed = torch.is_grad_enabled() and not encoder.learns_features
         with _full_precision(image), torch.no_grad() if fixed else nullcontext():
-            seen = encoder.features(given if encoder.reads_attributes else given.float())
+            seen = encoder.features(given if encoder.reads_attributes else encoder.wide(given))
             return encoder.varied(seen, None) if self.training else seen
 
     def _embedded(self, seen: Tensor) -> Tensor:
@@ -294,7 +294,10 @@ class ConditionedModel(nn.Module):
             raise ConditionError(
                 "nearest_domains: running moments still change; model.eval() first"
             )
-        condition = as_condition(domain, None, self.domain_names, image, unseen="nearest")
+        embedding = self.embed(image) if self.end_to_end else None
+        condition = as_condition(
+            domain, None, self.domain_names, image, unseen="nearest", embedding=embedding
+        )
         if not condition.unseen:  # nothing to find, as in a model of one domain
             assert condition.domain is not None
             return condition.domain

@@ -54,7 +54,7 @@ def fold_domain(
     if model.end_to_end:
         raise ConversionError(
             "embedding: norms of this model follow that of each image, which no domain decides; "
-            "export it with the encoder instead, as onnx or torch_export without a domain"
+            "export it with the encoder instead, as onnx or torch_export without --domain"
         )
     row = model.domain_names.index(domain)
     network = copy.deepcopy(model.backbone)

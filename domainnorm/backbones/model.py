@@ -134,6 +134,7 @@ class DomainModel(ConditionedModel, TimmInterface):
         domain: Tensor | Sequence[str] | str | int | None = None,
         *,
         weights: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> RecordedMoments:
         """Moments of the input of every norm, for ``style=`` or ``thumbnail=`` of `forward`.
 
@@ -141,12 +142,13 @@ class DomainModel(ConditionedModel, TimmInterface):
             image: Style images or thumbnails, (N, C, H, W), or one for all, (1, C, H, W).
             domain: See `forward`.
             weights: See `forward`.
+            embedding: See `forward`.
 
         Returns:
             Module path -> mean and variance, (N, C) each.
         """
         with self.slot.recording() as recorded:
-            self(image, domain, weights=weights)
+            self(image, domain, weights=weights, embedding=embedding)
         return recorded
 
     def domain_rows(self) -> Iterator[OwnedRows]:

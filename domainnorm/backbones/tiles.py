@@ -89,12 +89,12 @@ def tiled_inference(
                 given["domain"] = model.nearest_domains(small, own)
             elif model.unseen in ESTIMATED:
                 given = model.resolve_domain(image[n : n + 1], own)
-            if ThumbnailStatistics in kinds:
-                recorded = model.record_moments(small, **given)
             if embedding is not None:
                 given["embedding"] = embedding[n : n + 1]
             elif model.end_to_end:  # of the whole image, not of each tile
                 given["embedding"] = model.embed(image[n : n + 1])
+            if ThumbnailStatistics in kinds:
+                recorded = model.record_moments(small, **given)
             for places in _batches(rows, columns, batch_size):
                 predicted = _predict(model, image[n], places, given, recorded)
                 if output is None:

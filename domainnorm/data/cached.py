@@ -33,6 +33,8 @@ class CachedDataset(DomainDataset):
         preprocessing: Tells the size.
     """
 
+    keeps_size = False
+
     def __init__(self, dataset: DomainDataset, folder: Path, preprocessing: Preprocessing) -> None:
         self.dataset = dataset
         self.folder = folder

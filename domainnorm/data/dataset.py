@@ -72,8 +72,10 @@ class DomainDataset(abc.ABC):
         class_names: Names of the K classes; a target is a position in this list.
         records: One record per image; ``index`` everywhere means a position in this list.
         table: The file that lists the images and what is known about them, if there is one.
+        keeps_size: Whether `mask` is at its own size, as `original_mask` is.
     """
 
+    keeps_size: bool = True
     task: str = "classification"
     homepage: str = ""
     licence: str = ""
@@ -105,7 +107,7 @@ class DomainDataset(abc.ABC):
         raise DataError(f"{self.records[index].file}: a dataset of classes, there are no masks")
 
     def original_mask(self, index: int) -> NDArray[np.uint8]:
-        """`mask` at its own size, where images and masks are kept at another."""
+        """`mask` at its own size."""
         return self.mask(index)
 
     @classmethod

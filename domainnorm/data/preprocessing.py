@@ -174,6 +174,8 @@ class Preprocessing:
             (K, h, w), and whether each pixel of the image was in the input, (h, w); those that
             were cut off have the value of the nearest that was not.
         """
+        # Under autocast in a narrow type: places in it would be off by pixels, or outside.
+        values = values if values.dtype == torch.float64 else values.float()
         sized_width, sized_height = self._sized(height, width)
         places, inside = [], []
         for side, sized, whole in (
@@ -183,11 +185,12 @@ class Preprocessing:
             centre = (torch.arange(side, device=values.device) + 0.5) * (sized / side)
             place = centre - (sized - whole) // 2
             places.append(2 * place / whole - 1)
-            inside.append((place > -1) & (place < whole + 1))  # rounding may cut off one pixel
+            inside.append((place > -1e-3) & (place < whole + 1e-3))
         grid = torch.stack(torch.meshgrid(places[1], places[0], indexing="xy"), -1)
-        sampled = F.grid_sample(
-            values[None], grid[None].to(values.dtype), padding_mode="border", align_corners=False
-        )
+        with torch.autocast(values.device.type, enabled=False):
+            sampled = F.grid_sample(
+                values[None], grid[None].to(values), padding_mode="border", align_corners=False
+            )
         return sampled[0], inside[0][:, None] & inside[1]
 
     def whole_restored(self, values: Tensor, height: int, width: int) -> Tensor:

@@ -42,7 +42,7 @@ class DomainView(Dataset[dict[str, Any]]):
         - strong: (3, H, W), float32, the second view; only when a pipeline has one, for domains
           without one the same as ``image``
         - attributes: name -> text; only when some are named
-        - original: int64, (h, w), the mask as the dataset has it, or -1 everywhere; only with
+        - original: uint8, (h, w), the mask as the dataset has it, or 255 everywhere; only with
           ``originals``
     """
 
@@ -98,8 +98,10 @@ class DomainView(Dataset[dict[str, Any]]):
             "index": torch.tensor(index),
         }
         if self.originals:
-            own = self.dataset.original_mask(index) if masked else None
-            sample["original"] = _classes(own, pixels.shape[:2])
+            if masked and not self.dataset.keeps_size:
+                mask = self.dataset.original_mask(index)
+            own = np.full(pixels.shape[:2], VOID, np.uint8) if mask is None else mask
+            sample["original"] = torch.from_numpy(np.ascontiguousarray(own))
         if self.has_strong:
             sample["strong"] = views.image if views.strong is None else views.strong
         if self.attributes:
@@ -124,13 +126,6 @@ def join(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if "original" in samples[0]:
         batch["original"] = [sample["original"] for sample in samples]
     return batch
-
-
-def _classes(mask: NDArray[np.uint8] | None, size: tuple[int, ...]) -> Tensor:
-    if mask is None:
-        return torch.full(size, UNLABELLED)
-    classes = torch.from_numpy(mask.astype(np.int64))
-    return classes.masked_fill(classes == VOID, UNLABELLED)
 
 
 class DomainImages:

@@ -52,7 +52,8 @@ class DomainEncoder(nn.Module, abc.ABC):
 
     ``features`` turns images into vectors (N, F), which are standardized and go through a small
     MLP to embeddings (N, E); the domains are `DomainGaussians` in that space. `fit_encoder` trains
-    it. Calls change nothing, in training mode either; gradients reach the image and the MLP.
+    it. Calls change nothing, in training mode either; gradients reach the image and the MLP (end to
+    end not the image, where features have no weights).
 
     Class constants: ``learns_features``, whether ``features`` has weights that training changes; if
     not, `fit_encoder` computes them once for each image. ``reads_backbone``: whether ``reached``
@@ -115,7 +116,12 @@ class DomainEncoder(nn.Module, abc.ABC):
 
     def read(self, given: Any) -> Tensor:
         """Features (N, F) of a batch of a loader, moved to where the encoder is."""
-        return self.features(given.to(self.location.device).float())
+        return self.features(self.wide(given.to(self.location.device)))
+
+    def wide(self, image: Tensor) -> Tensor:
+        """Images in float64 for an encoder in it, else in float32."""
+        double = self.location.dtype == torch.float64
+        return image.double() if double else image.float()
 
     def reached(self, maps: Tensor, number: int) -> Tensor:
         """Features (N, F) of ``number`` images from the input of the first norm, (R, C, *).
@@ -138,7 +144,7 @@ class DomainEncoder(nn.Module, abc.ABC):
         self.check_fitted()
         # In float32: the moments and distances of narrow types are worth nothing.
         with torch.autocast(image.device.type, enabled=False):
-            return self.judge(self.features(image.float()))
+            return self.judge(self.features(self.wide(image)))
 
     def prepare(self, training: Batches, generator: torch.Generator) -> None:
         """Before training: learn what features there are; nothing unless overridden."""

@@ -20,7 +20,7 @@ class CNNEncoder(DomainEncoder):
         num_domains: D.
         network: Not used.
         in_chans: Channels of the images.
-        name: A timm architecture.
+        backbone: A timm architecture.
         pretrained: Start from timm's pretrained weights.
         size: Longer side of what it sees, pixels.
         hidden: Width of the MLP.
@@ -35,13 +35,13 @@ class CNNEncoder(DomainEncoder):
         network: nn.Module | None = None,
         in_chans: int = 3,
         *,
-        name: str = "test_resnet",
+        backbone: str = "test_resnet",
         pretrained: bool = False,
         size: int = 64,
         hidden: int = 64,
         embedding: int = 16,
     ) -> None:
-        cnn = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_chans)
+        cnn = timm.create_model(backbone, pretrained=pretrained, num_classes=0, in_chans=in_chans)
         super().__init__(num_domains, cnn.num_features, hidden=hidden, embedding=embedding)
         self.cnn = cnn
         self.size = size

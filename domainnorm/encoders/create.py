@@ -20,6 +20,7 @@ def list_encoders() -> list[str]:
 
 def create_encoder(
     name: str,
+    /,
     num_domains: int,
     network: nn.Module | None = None,
     in_chans: int = 3,

@@ -67,8 +67,10 @@ def start_encoder(
         Features (N, F) and labels of domains (N,) of all images.
     """
     encoder.prepare(training, generator)
-    features, domain = _all_features(encoder, training)
+    # What learns features normalizes them by its batches, while it does.
+    features, domain = _all_features(encoder, training, learning=encoder.learns_features)
     encoder.standardize(features)
+    encoder.eval()
     return features, domain
 
 
@@ -186,10 +188,16 @@ def _image_batches(
 
 
 @torch.no_grad()
-def _all_features(encoder: DomainEncoder, images: Batches) -> tuple[Tensor, Tensor]:
-    """Features (N, F) and domain labels (N,) of all images, in evaluation mode."""
-    encoder.eval()
-    found = [(encoder.read(image), label.to(encoder.location.device)) for image, label in images]
+def _all_features(
+    encoder: DomainEncoder, images: Batches, *, learning: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and domain labels (N,) of all images, in the mode that is left on."""
+    encoder.train(learning)
+    found = [
+        (encoder.read(image), label.to(encoder.location.device))
+        for image, label in images
+        if not learning or len(label) > 1  # batch statistics of one image may be none
+    ]
     if not found:
         raise ConditionError("encoder: no images to learn from; is a split empty?")
     features, labels = zip(*found, strict=True)

@@ -100,6 +100,8 @@ def _colour(small: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rings(grey: Tensor) -> Tensor:
     """Log amplitude (N, 8) of square pictures (N, S, S), averaged over rings of frequencies."""
+    if not len(grey):  # MKL refuses to transform nothing
+        return grey.new_zeros(0, _RINGS)
     amplitude = torch.fft.rfft2(grey, norm="ortho").abs().add(1e-3).log().flatten(1)
     found: Tensor = amplitude @ _ring_weights(grey.shape[-1], grey.device).to(amplitude.dtype)
     return found

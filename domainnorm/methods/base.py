@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
+from domainnorm.data.dataset import UNLABELLED, VOID
 from domainnorm.encoders import Estimate
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import Evaluated
@@ -184,7 +185,8 @@ class Method(LightningModule):
         assert self.restore is not None
         for one, truth, index in zip(logits, batch["original"], batch["index"], strict=True):
             restored = self.restore(one, *truth.shape)
-            store.update(restored[None], truth[None], index[None])
+            classes = truth.long().masked_fill(truth == VOID, UNLABELLED)
+            store.update(restored[None], classes[None], index[None])
 
     def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:
         """Log ``train/loss`` and return it.

@@ -154,7 +154,8 @@ def _batch_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     size = [x.shape[-1]]
     if len(scale) == 1:
-        return torch.native_layer_norm(_taken(x), size, scale[0], shift[0], eps)
+        row, offset = _row_of(scale, x), _row_of(shift, x)
+        return torch.native_layer_norm(_taken(x, x), size, row, offset, eps)
     wide = x.to(accumulate_dtype(x))  # or narrow types would be rounded before they are scaled
     # On a CPU the kernel takes half the time with scale and shift of the time without.
     one = torch.ones(size, dtype=wide.dtype, device=x.device)
@@ -163,9 +164,15 @@ def _batch_forward(
     return torch.addcmul(shift, y, scale, out=y), mean, rstd
 
 
-def _taken(x: Tensor) -> Tensor:
-    """``x`` as the native kernel takes it: on a GPU in the dtype of scale and shift."""
-    return x if x.device.type == "cpu" else x.to(accumulate_dtype(x))
+def _taken(given: Tensor, x: Tensor) -> Tensor:
+    """What belongs to ``x`` as the native kernel takes it: on a GPU all is in one dtype."""
+    return given if x.device.type == "cpu" else given.to(accumulate_dtype(x))
+
+
+def _row_of(table: Tensor, x: Tensor) -> Tensor:
+    """The one row of (1, C), likewise; on a CPU narrow input may have wider rows, not the reverse."""
+    mixed = x.device.type == "cpu" and x.dtype != torch.float64
+    return table[0] if mixed else table[0].to(accumulate_dtype(x))
 
 
 def _native_backward(
@@ -176,10 +183,11 @@ def _native_backward(
     size, wanted = [x.shape[-1]], [True] * 3
     grad = grad.contiguous()
     if len(scale) == 1:
-        given = _taken(grad), _taken(x), size, mean, rstd, scale[0], scale[0], wanted
+        row = _row_of(scale, x)
+        given = _taken(grad, x), _taken(x, x), size, mean, rstd, row, row, wanted
         dx, dscale, dshift = native(*given)
         return dx, dscale, dshift
-    dx, slopes = torch.empty_like(x), []
+    dx, slopes, scale = torch.empty_like(x), [], scale.to(mean.dtype)
     samples = zip(*(t.unbind() for t in (dx, grad, x, mean, rstd, scale)), strict=True)
     for written, g, v, m, r, s in samples:
         part, *own = native(g, v, size, m, r, s, s, wanted)

@@ -22,6 +22,7 @@ from domainnorm.recipe.rules import (
     check_estimates,
     check_mask_size,
     check_methods,
+    check_precision,
     check_size,
     check_task,
     read_seeds,
@@ -116,6 +117,8 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     check_attributes(encoder, data["attributes"], problems)
     check_task(task, dataset, problems)
     evaluation = EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems))
+    trainer = TrainerConfig(**_fixed(tree, "trainer", TrainerConfig, problems))
+    check_precision(trainer.precision, encoder, problems)
     check_mask_size(evaluation.mask_size, task, problems)
     return {
         "task": task,
@@ -129,7 +132,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
         "augment": check_augment(tree.get("augment"), transfers, problems),
         "method": method,
         "compare": compare,
-        "trainer": TrainerConfig(**_fixed(tree, "trainer", TrainerConfig, problems)),
+        "trainer": trainer,
         "evaluation": evaluation,
         "unseen": unseen,
         "checkpoint": _read_value(tree, Parameter("checkpoint", str | None, None), problems),

@@ -145,6 +145,14 @@ def check_estimates(condition: str, unseen: str, problems: Problems) -> None:
             problems.add(key, text)
 
 
+def check_precision(precision: str, encoder: Named | None, problems: Problems) -> None:
+    """What an encoder looks at, moments, is worth nothing in a narrow type."""
+    if encoder is not None and precision in ("16-true", "bf16-true"):
+        mixed = precision.replace("true", "mixed")
+        text = f"'{precision}' makes the encoder as narrow; take '{mixed}', or leave 'encoder' out"
+        problems.add("trainer.precision", text)
+
+
 def check_end_to_end(condition: str, encoder: Named | None, problems: Problems) -> None:
     """An encoder that learns with the network does not read what the norms get."""
     if condition != "embedding" or encoder is None:

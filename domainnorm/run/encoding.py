@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -70,17 +70,28 @@ def ready_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None
     model.train()
 
 
-def teach_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None:
+def encoder_weights(model: DomainModel) -> list[Tensor]:
+    """Copies of the weights of an encoder end to end; none of others."""
+    if model.encoder is None or not model.end_to_end:
+        return []
+    return [weight.detach().clone() for weight in model.encoder.parameters()]
+
+
+def teach_encoder(
+    model: DomainModel, data: DomainDataModule, seed: int, former: Sequence[Tensor] = ()
+) -> None:
     """Fit the encoder to the training images that a stage may see; no class label is read.
 
     One that has learned with the network learns where the domains are and nothing else. Where it
     knows domains whose images this stage may not see (adaptation without the source), it stays as
-    it is and learns the further ones by their images alone.
+    it is and learns the further ones by their images alone; but where the stage has trained the
+    encoder, the embeddings of those domains are no longer what they were, and it forgets them.
 
     Args:
         model: Changed in place.
         data: Of the stage; held-out images come from its validation split.
         seed: Of the stage.
+        former: `encoder_weights` before the stage.
     """
     if model.encoder is None:
         return
@@ -88,11 +99,16 @@ def teach_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None
     seen = [model.domain_names.index(name) for name in (*data.labelled, *data.unlabelled)]
     known = model.encoder.gaussians.known.nonzero().flatten().tolist()
     training = _read_by(model.encoder, data, "train")
-    if set(known) <= set(seen):
+    moved = any(map(_differs, former, encoder_weights(model)))
+    if moved or set(known) <= set(seen):
         fit = fit_domains if model.end_to_end else fit_encoder
         fit(model.encoder, training, _read_by(model.encoder, data, "val"), seed=seed)
     else:
         extend_encoder(model.encoder, training)
+
+
+def _differs(first: Tensor, second: Tensor) -> bool:
+    return not torch.equal(first, second.to(first.device))
 
 
 def _read_by(encoder: DomainEncoder, data: DomainDataModule, split: Split) -> Batches:

@@ -24,7 +24,7 @@ from domainnorm.evaluation import Evaluated
 from domainnorm.methods import Method
 from domainnorm.recipe.registries import METHODS
 from domainnorm.report import Result, load_results, results_json
-from domainnorm.run.encoding import ready_encoder, teach_encoder
+from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.training import TRAINING, fit, make_trainer
@@ -60,10 +60,11 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     if (place / RESULTS).exists():
         return load_results(place / RESULTS)
     bench = set_up(parts, stage, folder)
+    former = encoder_weights(bench.method.model)
     started = time.perf_counter()
     if not _is_given(parts, stage):
         fit(bench.trainer, bench.method, bench.data, parts.recipe)
-    teach_encoder(bench.method.model, bench.data, stage.seed)
+    teach_encoder(bench.method.model, bench.data, stage.seed, former)
     seconds = time.perf_counter() - started
     model, classes = bench.method.model, bench.data.class_names
     with _writing(place):
@@ -195,13 +196,6 @@ def _load(model: DomainModel, path: Path, parts: Parts, stage: Stage) -> None:
         # Equal shapes do not mean equal networks: tf_efficientnet_lite0 pads unlike its twin.
         raise CheckpointError(f"{path}: weights of '{header.backbone}', the recipe has '{wanted}'")
     load_model(model, path, stage.roles.source)
-    if model.end_to_end and model.encoder is not None:
-        learned = bool(model.encoder.gaussians.known.any())
-        if not learned:
-            raise CheckpointError(
-                f"{path}: holds no encoder that has learned with the network, which 'condition: "
-                "embedding' asks for; take another condition, or train without a checkpoint"
-            )
     classes = tuple(parts.dataset.class_names)
     if header.class_names != classes:
         raise CheckpointError(

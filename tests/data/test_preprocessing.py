@@ -128,3 +128,18 @@ def test_padding_is_left_out_and_what_was_cut_off_is_told():
     assert inside[:, 10:30].all()
     assert not inside[:, :8].any()
     assert not inside[:, 32:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_places_are_not_rounded_with_narrow_values(dtype):
+    values = torch.randn(2, 512, 1024).to(dtype)
+    done = Preprocessing(512, 1024, HALF, HALF)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = done.restored(values, 512, 1024)
+    assert_close(found, values.float())
+
+
+def test_a_row_that_is_cut_off_is_noticed():
+    done = Preprocessing(64, 66, HALF, HALF)
+    assert not done.restored(torch.zeros(1, 1, 1), 96, 96)[1].all()
+    assert done.restored(torch.zeros(1, 1, 1), 128, 132)[1].all()

@@ -7,9 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from domainnorm.backbones import create_model, fold_domain, tiled_inference
+from domainnorm.backbones import (
+    create_model,
+    fold_domain,
+    load_model,
+    save_model,
+    tiled_inference,
+)
+from domainnorm.backbones.unseen import find_nearest
 from domainnorm.encoders import create_encoder, fit_domains, start_encoder
-from domainnorm.errors import ConditionError, ConversionError
+from domainnorm.errors import CheckpointError, ConditionError, ConversionError
+from domainnorm.labels import as_condition
 from domainnorm.tasks import create_segmentation_model
 
 
@@ -88,6 +96,49 @@ def test_every_parameter_of_the_encoder_gets_a_gradient(name):
     model(batch(4)[0]).square().sum().backward()
     assert all(weight.grad is not None for weight in model.encoder.parameters())
     assert model.encoder.mlp[0].weight.grad.abs().sum() > 0
+
+
+def test_features_that_are_learned_start_as_training_sees_them():
+    model = make("cnn")
+    given = [(batch(16)[0], torch.zeros(16)) for _ in range(4)]
+    start_encoder(model.encoder, given, torch.Generator())
+    model.train()
+    seen = model.encoder.features(given[0][0])
+    standard = (seen - model.encoder.location) / model.encoder.spread
+    assert 0.5 < standard.std() < 2
+    assert model.embed(given[0][0]).abs().max() < 10
+
+
+@pytest.mark.parametrize("name", ["style", "cnn"])
+def test_double_precision_and_empty_batches(name):
+    model = make(name).double().eval()
+    image = batch(4)[0].double()
+    assert model(image).dtype == torch.float64
+    assert model(image[:0]).shape == (0, 2)
+
+
+def test_nearest_domain_is_found_under_the_embedding():
+    model = make(norm={"early": "film", "late": "dsbn"}).eval()
+    for norm in model.norms():
+        if hasattr(norm.modulation, "last"):
+            torch.nn.init.normal_(norm.modulation.last.weight, std=0.5)
+            torch.nn.init.normal_(norm.modulation.domain_embedding, std=20.0)
+        else:
+            torch.nn.init.uniform_(norm.statistics.running_mean, -1, 1)
+    image = batch(16)[0]
+    condition = as_condition(
+        None, None, ("a", "b"), image, unseen="nearest", embedding=model.embed(image)
+    )
+    wanted = find_nearest(model.backbone, model.slot, image, condition)
+    assert torch.equal(model.nearest_domains(image), wanted)
+
+
+def test_weights_of_a_model_without_an_encoder_of_its_own_are_refused(tmp_path):
+    plain = create_model("test_resnet", num_classes=2, norm="film", domains=["a", "b"])
+    for one, other in ((plain, make()), (make(), plain)):
+        save_model(one, tmp_path / "model.safetensors", "test_resnet", ["x", "y"])
+        with pytest.raises(CheckpointError, match="embeddings of an encoder that has learned"):
+            load_model(other, tmp_path / "model.safetensors")
 
 
 def test_other_norms_need_the_domain_beside_the_embedding():

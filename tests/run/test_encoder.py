@@ -66,7 +66,8 @@ def test_run_with_an_encoder_that_reads_the_backbone(tmp_path):
 
 
 def end_to_end(output, *words):
-    given = ("encoder=style", "condition=embedding", "norm=film", "data.image_size=48", *words)
+    encoder = () if any(word.startswith("encoder=") for word in words) else ("encoder=style",)
+    given = (*encoder, "condition=embedding", "norm=film", "data.image_size=48", *words)
     return run(output, *given)
 
 
@@ -107,7 +108,27 @@ def test_checkpoint_without_its_encoder_is_refused(tmp_path, capsys):
     checkpoint = plain / TRANSFER / "seed0" / "source_only"
     words = ("encoder=style", "condition=embedding", "norm=film", f"checkpoint={checkpoint}")
     assert call("run", "quickstart", *WORDS_OF_RUN, *words, "--output", str(tmp_path)) == 1
-    assert "holds no encoder that has learned with the network" in capsys.readouterr().err
+    message = "its norms do not follow embeddings of an encoder that has learned with them"
+    assert message in capsys.readouterr().err
+
+
+def test_encoder_forgets_domains_whose_images_it_no_longer_embeds_as_it_did(tmp_path):
+    method = "method={name: finetune, train: all, epochs: 1}"
+    folder = end_to_end(tmp_path, method, "compare=[source_only]")
+    stages = folder / TRANSFER / "seed0"
+    before, after = (
+        load_file(stages / name / "model.safetensors") for name in ("source_only", "finetune")
+    )
+    assert not torch.equal(before["encoder.mlp.0.weight"], after["encoder.mlp.0.weight"])
+    assert before["encoder.gaussians.count"].tolist() == [20, 0]
+    assert after["encoder.gaussians.count"].tolist() == [0, 20]
+
+
+@pytest.mark.slow
+def test_small_network_as_an_encoder_that_learns_with_the_network(tmp_path):
+    words = ("encoder={name: cnn, backbone: test_resnet}", "compare=[]", "method=source_only")
+    folder = end_to_end(tmp_path, *words)
+    assert metrics(folder)["source_only", "clean"]["domain_accuracy"] == 1
 
 
 def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_path):
@@ -127,6 +148,7 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
         (["encoder={name: style, embeding: 3}"], "encoder.embeding: unknown key 'embeding': did"),
         (["encoder=style", "condition=maybe"], "condition: got 'maybe', expected 'id' or"),
         (["condition=embedding"], "condition: 'embedding' needs a domain encoder"),
+        (["encoder=style", "trainer.precision=bf16-true"], "'bf16-true' makes the encoder as nar"),
         (
             ["encoder=backbone", "condition=embedding"],
             "condition: 'embedding' is wanted by the first",

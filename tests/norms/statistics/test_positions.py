@@ -11,6 +11,7 @@ from torch import nn
 from domainnorm.condition import Condition
 from domainnorm.errors import DomainNormError
 from domainnorm.norms import create_norm
+from domainnorm.norms.positions import position_norm
 from tests.norms.conditions import DOMAIN, apply, make
 from tests.reference.norms import reference_norm
 
@@ -123,3 +124,24 @@ def test_bfloat16_tokens_stay_close_to_float32(name):
 def test_deviation_of_a_single_channel_is_refused():
     with pytest.raises(DomainNormError, match="num_features: 1 channel has no standard deviation"):
         create_norm("deviation*table", 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_scales_of_other_types_than_the_input(dtype, rows):
+    given = [torch.randn(3, 197, 96), torch.rand(rows, 96) + 0.5, torch.randn(rows, 96)]
+    weight, found = torch.randn(3, 197, 96), []
+    for x_type, scale_type in ((dtype, dtype), (dtype, torch.float32), (torch.float64,) * 2):
+        leaves = [
+            one.to(kind).detach().requires_grad_()
+            for one, kind in zip(given, (x_type, scale_type, scale_type), strict=True)
+        ]
+        y = position_norm(*leaves, eps=1e-5, axis=-1, centred=True)
+        assert y.dtype == x_type
+        y.backward(weight.to(x_type))
+        assert [leaf.grad.dtype for leaf in leaves] == [x_type, scale_type, scale_type]
+        found.append([y.detach().double(), *(leaf.grad.double() for leaf in leaves)])
+    for narrow in found[:2]:
+        for one, exact in zip(narrow, found[2], strict=True):
+            error = (one - exact).norm() / exact.norm()
+            assert error < (1e-6 if dtype == torch.float64 else 0.04)
