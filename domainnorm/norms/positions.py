@@ -170,7 +170,7 @@ def _taken(given: Tensor, x: Tensor) -> Tensor:
 
 
 def _row_of(table: Tensor, x: Tensor) -> Tensor:
-    """The one row of (1, C), likewise; narrow input may have a wider one on a CPU, not wide input."""
+    """The one row of (1, C), likewise; on a CPU that of narrow input may be wider."""
     mixed = x.device.type == "cpu" and x.dtype != torch.float64
     return table[0] if mixed else table[0].to(accumulate_dtype(x))
 
