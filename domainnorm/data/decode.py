@@ -48,7 +48,7 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     if image is None:
         raise DataError(
             f"{name}: not a readable image ({len(data)} bytes; truncated, damaged or another "
-            "format); replace the file, or remove it and its row in the split table"
+            "format); replace the file, or remove it and its row in a table of images"
         )
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=1 / 257)

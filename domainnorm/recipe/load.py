@@ -113,7 +113,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     unseen = _read_value(tree, Parameter("unseen", Unseen, usual), problems)
     if tree.get("encoder") is None:
         check_estimates(condition, unseen, problems)
-    check_end_to_end(condition, encoder, problems)
+    check_end_to_end(condition, encoder, tree.get("norm"), problems)
     check_attributes(encoder, data["attributes"], problems)
     check_task(task, dataset, problems)
     evaluation = EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems))

@@ -95,7 +95,8 @@ def adapt_run(
     follower = _Follower(stored, place, options)
     follower.go_on(asked)
     try:
-        follower.follow([file for file in files if str(file[0]) not in follower.done])
+        done = follower.done
+        follower.follow([file for file in files if str(file[0]) not in done])
     finally:
         follower.finish(f"{stored.recipe.name}: {stream.name}")
     return follower.summary()

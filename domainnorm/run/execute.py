@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import torch
 
@@ -95,7 +96,10 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
             results += score(bench, predict(bench), seconds=0.0)
     if not results:
         raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
-    create_console().print(results_table(results, parts.metric))
+    console = create_console()
+    if overrides:
+        console.print(f"tested with {' '.join(overrides)}", markup=False, highlight=False)
+    console.print(results_table(results, parts.metric))
 
 
 def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:
@@ -133,13 +137,16 @@ def carry_out(parts: Parts, folder: Path) -> None:
             f"      {_outcome(done, parts.metric)}  ({time.perf_counter() - started:.0f} s)"
         )
     save_run_figures(parts, results, folder)
+    _write(results, folder, parts.metric)
     console.print(results_table(results, parts.metric))
 
 
 def _write(results: list[Result], folder: Path, metric: str) -> None:
     results_json(results, folder / "metrics.json")
     results_csv(results, folder / "metrics.csv")
-    replace_text(folder / "results.md", results_markdown(results, metric))
+    figures = sorted(path.relative_to(folder) for path in (folder / "figures").rglob("*.png"))
+    shown = "".join(f"\n![{path.stem}]({quote(path.as_posix())})\n" for path in figures)
+    replace_text(folder / "results.md", results_markdown(results, metric) + shown)
 
 
 def _count(stages: list[Stage]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from domainnorm.errors import DomainNormError
+
 
 @dataclass(frozen=True)
 class StreamOptions:
@@ -16,6 +18,9 @@ class StreamOptions:
         share: Largest part of the stream's moments in those of a new domain.
         prior: Images of a new domain after which half of that part is reached.
         lr: Of entropy minimization in new domains; 0 for statistics alone.
+
+    Raises:
+        DomainNormError: A batch of no images; the adapter refuses what else is out of range.
     """
 
     batch_size: int = 8
@@ -24,3 +29,7 @@ class StreamOptions:
     share: float = 0.2
     prior: float = 32
     lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise DomainNormError(f"batch_size: got {self.batch_size}, expected 1 or more")

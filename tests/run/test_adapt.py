@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from domainnorm.backbones import load_domain
+from domainnorm.errors import DomainNormError
+from domainnorm.run import StreamOptions
 from domainnorm.run.parts import Parts
 from domainnorm.run.stored import load_stored
 from domainnorm.run.stream_log import StreamLine, append_log, read_log, write_log
@@ -189,3 +191,8 @@ def test_asked_options_stand_in_the_folder(followed):
     asked = json.loads((followed / "stream.json").read_text())
     assert asked["run_length"] == 100
     assert asked["batch_size"] == 8
+
+
+def test_batches_of_nothing_are_refused():
+    with pytest.raises(DomainNormError, match="batch_size: got 0, expected 1 or more"):
+        StreamOptions(batch_size=0)

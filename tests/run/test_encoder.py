@@ -95,10 +95,11 @@ def test_encoder_that_learns_with_the_network(tmp_path, capsys):
     assert "trained with 'embedding', which 'mixture' cannot replace" in capsys.readouterr().err
 
 
-def test_norms_without_an_embedding_are_refused_before_training(tmp_path, capsys):
-    words = ("encoder=style", "condition=embedding", "norm=dsbn", *WORDS_OF_RUN)
+def test_embedding_of_another_size_is_refused_before_training(tmp_path, capsys):
+    norm = "norm={name: film, embedding_size: 8}"
+    words = ("encoder=style", "condition=embedding", norm, *WORDS_OF_RUN)
     assert call("run", "quickstart", *words, "--output", str(tmp_path)) == 1
-    assert "encoder: its embeddings are of size 16, and the norms of this model take none" in (
+    assert "encoder: its embeddings are of size 16, and the norms of this model take of size 8" in (
         capsys.readouterr().err
     )
 
@@ -131,6 +132,14 @@ def test_small_network_as_an_encoder_that_learns_with_the_network(tmp_path):
     assert metrics(folder)["source_only", "clean"]["domain_accuracy"] == 1
 
 
+@pytest.mark.parametrize(
+    "norm",
+    ["film", "{early: film, late: dsbn}", "{all: {statistics: instance, modulation: hyper}}"],
+)
+def test_norms_that_take_an_embedding_are_found(norm):
+    assert recipe("encoder=style", "condition=embedding", f"norm={norm}").condition == "embedding"
+
+
 def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_path):
     asked = recipe("encoder={name: style, embedding: 8}", "condition=estimate")
     (tmp_path / "recipe.yaml").write_text(asked.to_yaml())
@@ -148,6 +157,8 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
         (["encoder={name: style, embeding: 3}"], "encoder.embeding: unknown key 'embeding': did"),
         (["encoder=style", "condition=maybe"], "condition: got 'maybe', expected 'id' or"),
         (["condition=embedding"], "condition: 'embedding' needs a domain encoder"),
+        (["encoder=style", "condition=embedding", "norm=dsbn"], "condition: 'embedding' is for no"),
+        (["encoder=style", "condition=embedding", "norm={early: cin}"], "'norm' names none; add"),
         (["encoder=style", "trainer.precision=bf16-true"], "'bf16-true' makes the encoder as nar"),
         (
             ["encoder=backbone", "condition=embedding"],
