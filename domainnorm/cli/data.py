@@ -121,7 +121,8 @@ def _check(words: list[str]) -> int:
         console.print(table)
     place = options.get("root", "")
     if survey.problems:
-        print(f"{len(survey.problems)} problems  {named.name} {place}", file=sys.stderr)
+        number = len(survey.problems)
+        print(f"{number} problem{'s' * (number > 1)}  {named.name} {place}", file=sys.stderr)
         return 1
     print(f"ok  {named.name} {place}".rstrip())
     return 0

@@ -92,6 +92,8 @@ def survey_dataset(
     _count(survey, dataset.records)
     positions = range(len(dataset.records))
     _take(survey, read_all(lambda index: _read(dataset, index), positions, progress))
+    if not survey.problems and dataset.task == "segmentation":
+        survey.problems += _unnumbered(survey)
     survey.notes += _strays(dataset)
     return survey
 
@@ -161,6 +163,17 @@ def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
         survey.notes.append(
             f"{len(twins)} images have the same pixels as one in another split, such as "
             f"{first.file} ({first.split}) and {other.file} ({other.split})"
+        )
+
+
+def _unnumbered(survey: Survey) -> Iterator[Problem]:
+    """Masks of 0 and 255: most likely drawn in black and white, where 255 is no class here."""
+    found = {value for (_, value), pixels in survey.pixels.items() if pixels}
+    if found == {0, VOID}:
+        yield Problem(
+            "masks",
+            "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the class "
+            "after the first is meant",
         )
 
 

@@ -31,7 +31,8 @@ def survey_tables(survey: Survey) -> Iterator[Table]:
             notes.add_row(escape(note))
         yield notes
     if survey.problems:
-        problems = listing(f"{len(survey.problems)} problems", "file", "problem")
+        number = len(survey.problems)
+        problems = listing(f"{number} problem{'s' * (number > 1)}", "file", "problem")
         for problem in survey.problems:
             problems.add_row(escape(problem.file), escape(problem.text))
         yield problems

@@ -149,6 +149,7 @@ class Parts:
                 f"data.crop_size: {loading.crop_size}, but task '{self.recipe.task.name}' looks at "
                 "whole images; leave the key out, or add RandomResizedCrop to augment"
             )
+        _check_patches(model, done.size)
         self.task().check_input(model, done.size)
         return done
 
@@ -171,6 +172,22 @@ class Parts:
             name: next((given[key] for key in (name, role, "default") if key in given), [])
             for name, role in keys
         }
+
+
+def _check_patches(model: DomainModel, size: tuple[int, int]) -> None:
+    """Refuse what a network whose positions are fixed would refuse in its first batch.
+
+    Raises:
+        DataError: Names the size, and the option that changes it.
+    """
+    for module in model.modules():
+        made_for = getattr(module, "img_size", None)
+        if getattr(module, "strict_img_size", False) and made_for and tuple(made_for) != size:
+            raise DataError(
+                f"data.image_size, data.crop_size: {size[0]} × {size[1]} pixels, but this network "
+                f"is made for {made_for[0]} × {made_for[1]}; set backbone.options: {{img_size: "
+                f"{list(size)}}}, or the sizes to that"
+            )
 
 
 def preprocessing_of(recipe: Recipe, model: DomainModel) -> Preprocessing:

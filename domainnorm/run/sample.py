@@ -17,7 +17,7 @@ from domainnorm.backbones.kinds import kind_of
 from domainnorm.data.manifest import read_lines, write_lines
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import DATASETS
-from domainnorm.recipe.schema import BackboneConfig, DataConfig
+from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named
 
 SIDE = 64  # pixels; a multiple of 32, by which segmentation networks divide
 CROP = 32
@@ -58,6 +58,8 @@ def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
         dataset=replace(recipe.dataset, options=options),
         backbone=_small_backbone(recipe),
         data=_small_data(recipe.data),
+        method=_of_one_epoch(recipe.method),
+        compare=[_of_one_epoch(method) for method in recipe.compare],
         trainer=replace(
             recipe.trainer,
             max_epochs=1,
@@ -72,6 +74,12 @@ def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
         checkpoint=None,
         seeds=recipe.seeds[:1],
     )
+
+
+def _of_one_epoch(method: Named) -> Named:
+    if method.options.get("epochs") is None:
+        return method
+    return replace(method, options={**method.options, "epochs": 1})
 
 
 def _written(recipe: Recipe, folder: Path) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from domainnorm.data import DomainDataModule
-from domainnorm.errors import CheckpointError
+from domainnorm.errors import CheckpointError, DomainNormError
 from domainnorm.methods import Method
 from domainnorm.recipe import Recipe
 from domainnorm.run.callbacks import EpochLines, EpochLog, EpochSeed
@@ -29,8 +30,10 @@ def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trai
         method: Tells the number of epochs and whether there are validation domains.
         seed: Seed of the stage.
         place: Folder of the stage.
+
+    Raises:
+        DomainNormError: What Lightning refuses, such as a GPU that is not there.
     """
-    options = recipe.trainer
     bar = sys.stdout.isatty()
     callbacks: list[Callback] = [
         EpochSeed(seed),
@@ -44,6 +47,17 @@ def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trai
         callbacks.append(best)
     # After the selection, whose score of this epoch it has to hold for a resumed run.
     callbacks.append(ModelCheckpoint(place, "training", enable_version_counter=False))
+    try:
+        return _trainer(recipe, method, callbacks, bar)
+    except MisconfigurationException as error:
+        raise DomainNormError(
+            f"trainer: {str(error).splitlines()[0]}; without a GPU set trainer.accelerator=cpu "
+            "trainer.precision=32-true, or take configs trainer/cpu"
+        ) from error
+
+
+def _trainer(recipe: Recipe, method: Method, callbacks: list[Callback], bar: bool) -> Trainer:
+    options = recipe.trainer
     return Trainer(
         max_epochs=method.max_epochs or options.max_epochs,
         accelerator=options.accelerator,

@@ -161,7 +161,7 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
         (["encoder=style", "condition=embedding", "norm={early: cin}"], "'norm' names none; add"),
         (["encoder=style", "trainer.precision=bf16-true"], "'bf16-true' makes the encoder as nar"),
         (
-            ["encoder=backbone", "condition=embedding"],
+            ["encoder=backbone", "condition=embedding", "norm=film"],
             "condition: 'embedding' is wanted by the first",
         ),
     ],

@@ -173,3 +173,24 @@ def test_given_checkpoint_of_another_backbone_is_refused(finished, tmp_path, cap
 def test_gradients_can_be_clipped_where_a_method_has_none(tmp_path):
     folder = run(tmp_path, "trainer.gradient_clip=1", "method=adabn", "compare=[]")
     assert len(results(folder)) == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_that_is_not_there_is_an_error_with_a_way_out(tmp_path, capsys):
+    assert (
+        call("run", "quickstart", *WORDS, "trainer.accelerator=gpu", "--output", str(tmp_path)) == 1
+    )
+    error = capsys.readouterr().err
+    assert "without a GPU set trainer.accelerator=cpu" in error
+    assert "Traceback" not in error
+
+
+def test_size_that_a_network_of_fixed_positions_refuses_is_named(tmp_path, capsys):
+    vit = (*WORDS, "backbone.name=test_vit", "norm=cln", "compare=[]", "method=source_only")
+    assert call("run", "quickstart", *vit, "--output", str(tmp_path)) == 1
+    message = (
+        "32 × 32 pixels, but this network is made for 160 × 160; set backbone.options: {img_size"
+    )
+    assert message in capsys.readouterr().err
+    words = (*vit, "backbone.options={img_size: [32, 32]}", "--output", str(tmp_path))
+    assert call("run", "quickstart", *words) == 0

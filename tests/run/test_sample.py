@@ -62,6 +62,11 @@ def test_everything_is_small(small):
     assert (recipe.seeds, recipe.evaluation.resamples) == ([4], 50)
 
 
+def test_no_method_trains_longer(small):
+    done = small("driving/camvid_dusk")
+    assert {method.options.get("epochs") for method in (done.method, *done.compare)} <= {None, 1}
+
+
 def test_any_machine_will_do(small):
     recipe = small("medical/wbc", "trainer.accelerator=gpu", "trainer.precision=16-mixed")
     assert (recipe.trainer.accelerator, recipe.trainer.precision) == ("cpu", "32-true")
