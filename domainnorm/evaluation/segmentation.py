@@ -114,11 +114,13 @@ class PixelSums:
 
         Returns:
             Values (B,) of ``miou``, ``dice`` and ``boundary_iou``, means over the classes that
-            occur in truth or prediction; ``pixel_accuracy``; and ``iou/<class>`` and
-            ``dice/<class>`` of each class, nan where it occurs in neither. All in [0, 1].
+            occur in truth or prediction; ``pixel_accuracy``; and ``iou/<class>``,
+            ``dice/<class>`` and ``boundary_iou/<class>`` of each class, nan where it occurs in
+            neither. All in [0, 1].
         """
         hits, true, predicted, common, union = (self.sums @ weights).chunk(5)  # (K, B) each
         iou, dice = ratio(hits, true + predicted - hits), ratio(2 * hits, true + predicted)
+        boundary = ratio(common, union)
         return {
             "miou": mean_ratio(hits, true + predicted - hits),
             "dice": mean_ratio(2 * hits, true + predicted),
@@ -126,4 +128,5 @@ class PixelSums:
             "boundary_iou": mean_ratio(common, union),
             **{f"iou/{name}": iou[k] for k, name in enumerate(self.class_names)},
             **{f"dice/{name}": dice[k] for k, name in enumerate(self.class_names)},
+            **{f"boundary_iou/{name}": boundary[k] for k, name in enumerate(self.class_names)},
         }

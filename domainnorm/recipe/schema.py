@@ -135,6 +135,7 @@ class EvaluationConfig:
             validation split of the domains whose labels the method may see.
         mask_size: Masks are scored at ``data.image_size``, ``input``, or at their own size, for
             which predictions are enlarged: what benchmarks publish.
+        boundary: Width of the boundaries behind ``boundary_iou``, as a share of the diagonal.
     """
 
     confidence: float = field(default=0.95, metadata={"above": 0, "below": 1})
@@ -142,6 +143,7 @@ class EvaluationConfig:
     bins: int = field(default=15, metadata={"minimum": 1})
     selection: Literal["last", "validation"] = "last"
     mask_size: Literal["input", "original"] = "input"
+    boundary: float = field(default=0.02, metadata={"above": 0, "below": 1})
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ class Parts:
         task = self.task()
         task.weigh_classes(data.class_counts)
         task.set_window(data.crop)
+        task.boundary = self.recipe.evaluation.boundary
         method_class: Any = METHODS.load(stage.method.name)
         method: Method = method_class(model, task, stage.roles, **stage.method.options)
         method.restore = data.evaluation_pipeline.preprocessing.whole_restored

@@ -16,7 +16,8 @@ class Task(nn.Module, abc.ABC):
     """A network for a kind of label, its supervised loss, and how predictions are scored.
 
     Class constants: ``labels`` is the ``task`` of the datasets it can learn from, ``metric`` the
-    one that tables show and that checkpoints are selected by.
+    one that tables show and that checkpoints are selected by. ``boundary`` is the width of the
+    boundaries of masks that are scored, as a share of the image's diagonal.
 
     Args:
         class_names: Names of the K classes, in the order of the outputs.
@@ -24,6 +25,7 @@ class Task(nn.Module, abc.ABC):
 
     labels: str = ""
     metric: str = ""
+    boundary: float = 0.02
 
     def __init__(self, class_names: Sequence[str]) -> None:
         super().__init__()

@@ -163,7 +163,7 @@ class Segmentation(Task):
 
     def store(self) -> Metric:
         """Collects counts of pixels for each image."""
-        return SegmentationStore(len(self.class_names))
+        return SegmentationStore(len(self.class_names), boundary=self.boundary)
 
     def metric_options(self, bins: int = 15) -> dict[str, Any]:
         """The names of the classes; there is no calibration error."""

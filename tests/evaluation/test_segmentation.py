@@ -112,7 +112,12 @@ def test_mean_over_classes_equals_slow_reference(masks: Masks, metric: str, of_c
 
 @cases
 @pytest.mark.parametrize(
-    ("metric", "of_classes"), [("iou", reference.ious), ("dice", reference.dices)]
+    ("metric", "of_classes"),
+    [
+        ("iou", reference.ious),
+        ("dice", reference.dices),
+        ("boundary_iou", reference.boundary_ious),
+    ],
 )
 def test_metric_of_a_class_equals_slow_reference(masks: Masks, metric: str, of_classes) -> None:
     names = ["sky", "road", "tree", "car"]

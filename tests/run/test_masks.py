@@ -158,6 +158,7 @@ def test_stream_leaves_masks_of_the_size_of_its_images(file, tmp_path):
 def test_finished_run_is_tested_otherwise(finished, capsys):
     assert call("test", str(finished), "evaluation.mask_size=original", "data.fit=stretch") == 0
     other = capsys.readouterr().out
+    assert other.startswith("tested with evaluation.mask_size=original data.fit=stretch\n")
     assert call("test", str(finished)) == 0
     assert capsys.readouterr().out != other
 
@@ -173,3 +174,11 @@ def test_finished_run_is_tested_otherwise(finished, capsys):
 def test_run_is_not_tested_as_another_model(finished, words, message, capsys):
     assert call("test", str(finished), *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_width_of_boundaries_is_the_recipes(file):
+    parts = Parts(load_recipe(str(file), ["evaluation.boundary=0.1"]))
+    stage = plan_stages(parts.recipe)[0]
+    model = parts.model(stage, stored=True)
+    method = parts.method(stage, model, parts.data(stage, model))
+    assert method.task.store().boundary_ratio == 0.1
