@@ -127,8 +127,15 @@ def _build(
             **channels(width),
             **options,
         )
-    except (ValueError, RuntimeError, AssertionError, AttributeError) as error:
-        if pretrained:
+    except (ValueError, RuntimeError, AssertionError, AttributeError, TypeError) as error:
+        dilated = decoder == "deeplabv3plus" and "output_stride" not in options
+        if dilated and (not str(error) or "output_stride" in str(error)):
+            raise ConversionError(
+                f"backbone '{name}': decoder 'deeplabv3plus' dilates the last stages of its "
+                "encoder, which this one cannot; take a ResNet, an EfficientNet or the like, or decoder "
+                "'unet', 'fpn', 'segformer' or 'upernet'"
+            ) from error
+        if pretrained or isinstance(error, TypeError):
             raise
         plain = "decoder 'dpt'" if decoder != "dpt" else "one of the other decoders"
         raise ConversionError(

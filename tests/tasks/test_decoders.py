@@ -79,3 +79,9 @@ def test_rules_name_parts_of_the_network():
 def test_what_cannot_be_built_is_refused(options, message):
     with pytest.raises(ConversionError, match=message):
         network(**options)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "hrnet_w18_small"])
+def test_encoder_that_cannot_be_dilated_is_told_so(name):
+    with pytest.raises(ConversionError, match="dilates the last stages of its encoder, which this"):
+        create_segmentation_model(name, 2, None, ["a"], decoder="deeplabv3plus")
