@@ -16,6 +16,8 @@ from domainnorm.data.parallel import Progress, read_all
 from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError
 
+_DARK = 64  # of 255; values of 14 bits in files of 16
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -43,6 +45,7 @@ class Survey:
         absent: Training images in which a finding is absent, by domain and class.
         pixels: Pixels of masks by domain and class; class 255 has none.
         sizes: Images by domain and (height, width).
+        brightest: Largest value of any pixel by domain, 0 to 255.
         problems: What keeps the data from being used.
         notes: What a person should know and may be meant.
     """
@@ -55,6 +58,7 @@ class Survey:
     absent: Counter[tuple[str, int]] = field(default_factory=Counter)
     pixels: Counter[tuple[str, int]] = field(default_factory=Counter)
     sizes: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)
+    brightest: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -66,6 +70,7 @@ class _Reading:
     record: Record
     size: tuple[int, int] | None = None
     digest: bytes = b""
+    brightest: int = 0
     pixels: NDArray[np.int64] | None = None  # (256,)
     problems: tuple[Problem, ...] = ()
 
@@ -95,6 +100,12 @@ def survey_dataset(
     if not survey.problems and dataset.task == "segmentation":
         survey.problems += _unnumbered(survey)
     survey.notes += _strays(dataset)
+    survey.notes += [
+        f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of 16 "
+        "bits are taken to use them all: scale values of 10 or 12 bits up when writing them"
+        for domain, value in survey.brightest.items()
+        if value < _DARK
+    ]
     return survey
 
 
@@ -130,18 +141,21 @@ def _read(dataset: DomainDataset, index: int) -> _Reading:
     except DataError as error:
         return _Reading(record, problems=(_problem(str(error), record.file),))
     size = (image.shape[0], image.shape[1])
+    brightest = int(image.max())
     digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
     if record.mask is None:
-        return _Reading(record, size, digest)
+        return _Reading(record, size, digest, brightest)
     try:
         mask = dataset.mask(index)
     except DataError as error:
-        return _Reading(record, size, digest, problems=(_problem(str(error), record.mask),))
+        problem = _problem(str(error), record.mask)
+        return _Reading(record, size, digest, brightest, problems=(problem,))
     problems: tuple[Problem, ...] = ()
     if mask.shape != size:
         text = f"{mask.shape[1]} × {mask.shape[0]} pixels, its image has {size[1]} × {size[0]}"
         problems = (Problem(record.mask, text),)
-    return _Reading(record, size, digest, np.bincount(mask.ravel(), minlength=VOID + 1), problems)
+    pixels = np.bincount(mask.ravel(), minlength=VOID + 1)
+    return _Reading(record, size, digest, brightest, pixels, problems)
 
 
 def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
@@ -152,6 +166,8 @@ def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
         survey.problems += reading.problems
         if reading.size is not None:
             survey.sizes.setdefault(record.domain, Counter())[reading.size] += 1
+            found = max(survey.brightest[record.domain], reading.brightest)
+            survey.brightest[record.domain] = found
             first = seen.setdefault(reading.digest, record)
             if first.split != record.split:
                 twins.append((first, record))

@@ -132,8 +132,8 @@ def _build(
         if dilated and (not str(error) or "output_stride" in str(error)):
             raise ConversionError(
                 f"backbone '{name}': decoder 'deeplabv3plus' dilates the last stages of its "
-                "encoder, which this one cannot; take a ResNet, an EfficientNet or the like, or decoder "
-                "'unet', 'fpn', 'segformer' or 'upernet'"
+                "encoder, which this one cannot; take a ResNet, an EfficientNet or the like, or "
+                "decoder 'unet', 'fpn', 'segformer' or 'upernet'"
             ) from error
         if pretrained or isinstance(error, TypeError):
             raise

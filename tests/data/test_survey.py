@@ -68,6 +68,18 @@ def test_masks_in_black_and_white_are_a_problem(read, films):
     assert problem.text.startswith("hold 0 and 255 alone, and 255 is for pixels without a class")
 
 
+def test_twelve_bits_in_files_of_sixteen_are_noted(read, films):
+    assert not any("nearly black" in note for note in survey_dataset(read).notes)
+    for file in films.rglob("images/*"):
+        image = cv2.imread(str(file)).astype(np.uint16) * 16  # 0 to 4080
+        cv2.imwrite(str(file.with_suffix(".png")), image)
+        if file.suffix != ".png":
+            file.unlink()
+    notes = [note for note in survey_dataset(read).notes if "nearly black" in note]
+    assert notes
+    assert "no value above 1" in notes[0]
+
+
 def test_dataset_that_cannot_be_made_is_a_problem(tmp_path):
     survey = survey_dataset(lambda: FolderMasks(root=str(tmp_path)))
     assert survey.dataset is None
