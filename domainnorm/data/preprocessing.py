@@ -208,6 +208,18 @@ class Preprocessing:
             )
         return found
 
+    def with_mask(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of the input (K, H, W) and the mask of the image, uint8 (h, w), to be compared.
+
+        Returns:
+            (K, h, w), and classes (h, w), int64, with −1 for none.
+
+        Raises:
+            DataError: See `whole_restored`.
+        """
+        classes = mask.long().masked_fill(mask == VOID, UNLABELLED)
+        return self.whole_restored(values, *mask.shape), classes
+
     def resized(self, image: Pixels, *, is_mask: bool = False) -> Pixels:
         """The image at its size in the input, before anything is cut off or padded."""
         height, width = image.shape[:2]

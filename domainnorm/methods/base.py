@@ -12,7 +12,6 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
-from domainnorm.data.dataset import UNLABELLED, VOID
 from domainnorm.encoders import Estimate
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import Evaluated
@@ -26,8 +25,9 @@ from domainnorm.methods.conditions import (
 from domainnorm.tasks import Task
 
 Batch = dict[str, Any]  # tensors; attributes are lists of text, masks at their own size a list
-# Outputs (K, H, W) for an input, and the height and width of its image -> outputs (K, h, w) for it.
-Restore: TypeAlias = Callable[[Tensor, int, int], Tensor]
+# Outputs (K, H, W) for an input, and the mask (h, w) of its image as the dataset has it -> outputs
+# (K, h, w), and classes (h, w) with −1 for none.
+Restore: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,7 @@ class Method(LightningModule):
             return
         assert self.restore is not None
         for one, truth, index in zip(logits, batch["original"], batch["index"], strict=True):
-            restored = self.restore(one, *truth.shape)
-            classes = truth.long().masked_fill(truth == VOID, UNLABELLED)
+            restored, classes = self.restore(one, truth)
             store.update(restored[None], classes[None], index[None])
 
     def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:

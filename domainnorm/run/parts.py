@@ -161,7 +161,7 @@ class Parts:
         task.boundary = self.recipe.evaluation.boundary
         method_class: Any = METHODS.load(stage.method.name)
         method: Method = method_class(model, task, stage.roles, **stage.method.options)
-        method.restore = data.evaluation_pipeline.preprocessing.whole_restored
+        method.restore = data.evaluation_pipeline.preprocessing.with_mask
         return method
 
     def _augment(self, stage: Stage) -> dict[str, Any]:
