@@ -154,7 +154,7 @@ def main() -> None:
     prepare()
     if arguments.cost:
         head = ("encoder, network, batch", "of its forward pass", "per image", "parameters")
-        rows = [cost_of(kind, *case) for kind in ("style", "backbone") for case in COSTS]
+        rows = [cost_of(kind, *case) for kind in ("style", "backbone", "cnn") for case in COSTS]
         print(render(head, rows, markdown=True))
         return
     rows = [row for root in SIZES for row in rows_of(arguments.encoder, root)]
