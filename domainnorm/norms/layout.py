@@ -146,12 +146,22 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def normalize_rows(
     x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> Tensor:
-    """Normalize with given moments, (N, C) or flattened each; for the way ``rows``, no gradient."""
+    """Normalize with given moments; for the way ``rows``, no gradient.
+
+    Args:
+        x: (N, C, *).
+        scale: (N, C), or (K, C) where samples take turns, 0, 1, …, K-1, 0, 1, …; or flattened.
+        shift: Likewise.
+        mean: Likewise.
+        var: Likewise.
+        eps: Added to the variance.
+    """
     x = x.contiguous()
     output, unused = torch.empty_like(x), scale.new_empty(0)
+    shape = (-1, scale.numel(), x[0, 0].numel())
     # `out=` writes into a fresh tensor: a view could not be followed by an in-place activation.
     torch.native_batch_norm(
-        _rows(x),
+        x.view(shape),
         scale.reshape(-1),
         shift.reshape(-1),
         mean.reshape(-1),
@@ -159,7 +169,7 @@ def normalize_rows(
         False,
         0.0,
         eps,
-        out=(_rows(output), unused, unused.clone()),
+        out=(output.view(shape), unused, unused.clone()),
     )
     return output
 

@@ -23,7 +23,7 @@ from domainnorm.norms.partition import Counts, Partition, Runs, Turns, counts
 from domainnorm.norms.pooled import Pool, pooled_norm
 from domainnorm.norms.ranks import several_ranks
 from domainnorm.norms.runs import Tracked, normalize_runs
-from domainnorm.norms.turns import evaluate_turns, normalize_turns
+from domainnorm.norms.turns import normalize_turns
 
 # What torch's batch norm kernel takes beside float32 or float64 scales on the CPU.
 _NATIVE = (torch.float32, torch.float64, torch.bfloat16)
@@ -206,7 +206,9 @@ class RunningMoments(Statistics):
             mean, var, scale, shift = (t[row if len(t) > 1 else 0] for t in tables)
             return F.batch_norm(x, mean, var, scale, shift, False, 0.0, self.eps)
         if not _is_traced() and way_of(x) == "rows" and _in_turns(rows.turns):
-            return evaluate_turns(x, *tables, rows.turns.num_groups, self.eps)
+            shape, dtype = (rows.turns.num_groups, x.shape[1]), accumulate_dtype(x)
+            mean, var, scale, shift = (t.to(dtype).expand(shape) for t in tables)
+            return normalize_rows(x, scale, shift, mean, var, self.eps)
         given = (t.index_select(0, rows.group) if len(t) > 1 else t for t in tables)
         mean, var, scale, shift = given
         return self.normalize_tracked(x, scale, shift, mean, var)

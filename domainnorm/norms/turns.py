@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from domainnorm.norms.layout import accumulate_dtype
 from domainnorm.norms.partition import Partition, Turns
 from domainnorm.norms.pooled import Pool, gradients_of_rows
 from domainnorm.norms.runs import Tracked, arranged
@@ -32,31 +31,6 @@ def normalize_turns(
         tracked: Moved in place.
     """
     output: Tensor = _TurnsNorm.apply(x, scale, shift, groups, tracked)
-    return output
-
-
-def evaluate_turns(
-    x: Tensor, mean: Tensor, var: Tensor, scale: Tensor, shift: Tensor, num_groups: int, eps: float
-) -> Tensor:
-    """Normalize with given moments of groups that take turns as the batch is; no gradient.
-
-    Args:
-        x: (N, C, *).
-        mean: (K or 1, C).
-        var: (K or 1, C).
-        scale: (K or 1, C).
-        shift: (K or 1, C).
-        num_groups: K.
-        eps: Added to the variance.
-    """
-    x, dtype = x.contiguous(), accumulate_dtype(x)
-    turns, shape = Turns(num_groups), (num_groups, x.shape[1])
-    mean, var, scale, shift = (
-        t.to(dtype).expand(shape).reshape(-1) for t in (mean, var, scale, shift)
-    )
-    output, unused = torch.empty_like(x), mean.new_empty(0)
-    written = _wide(output, turns), unused, unused.clone()
-    torch.native_batch_norm(_wide(x, turns), scale, shift, mean, var, False, 0.0, eps, out=written)
     return output
 
 

@@ -31,7 +31,7 @@ def read_norm(value: Any, problems: Problems) -> Any:
     """
     if value is None:
         return None
-    if not isinstance(value, Mapping) or any(key in value for key in _OWN_KEYS):
+    if not _is_rules(value):
         return _read_one(value, "norm", problems, may_limit=True)
     if not value:
         problems.add("norm", f"got an empty mapping, expected {_EXPECTED}")
@@ -45,6 +45,25 @@ def read_norm(value: Any, problems: Problems) -> Any:
         kin = norm is None
         rules[pattern] = None if kin else _read_one(norm, key, problems, may_limit=False)
     return rules
+
+
+def takes_embedding(value: Any) -> bool:
+    """Whether a norm of a ``norm:`` value, checked or not, takes the embedding of an image."""
+    return any(map(_one_takes_embedding, value.values() if _is_rules(value) else [value]))
+
+
+def _one_takes_embedding(norm: Any) -> bool:
+    if norm is None:
+        return False
+    section = norm if isinstance(norm, Mapping) else {"name": norm}
+    modulation = _read_names(section, "norm", Problems()).get("modulation")
+    if modulation not in MODULATIONS.names():
+        return False
+    return "embedding_size" in MODULATIONS.entry(modulation).parameters
+
+
+def _is_rules(value: Any) -> bool:
+    return isinstance(value, Mapping) and not any(key in value for key in _OWN_KEYS)
 
 
 def _read_one(value: Any, key: str, problems: Problems, *, may_limit: bool) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from domainnorm.data.steps import check_augmentation
 from domainnorm.errors import unknown
-from domainnorm.norms.catalogue import CATALOGUE
+from domainnorm.recipe.norm import takes_embedding
 from domainnorm.recipe.parts import labels_of
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.registries import ENCODERS, METHODS, TASKS
@@ -146,18 +146,6 @@ def check_estimates(condition: str, unseen: str, problems: Problems) -> None:
             problems.add(key, text)
 
 
-def _is_rules(norm: Any) -> bool:
-    return isinstance(norm, Mapping) and not {"name", "statistics", "modulation"} & set(norm)
-
-
-def _takes_embedding(norm: Any) -> bool:
-    named = norm.get("name") if isinstance(norm, Mapping) else norm
-    modulation = norm.get("modulation") if isinstance(norm, Mapping) else None
-    if isinstance(named, str) and named in CATALOGUE:
-        modulation = CATALOGUE[named].modulation
-    return bool(modulation == "hyper")
-
-
 def check_precision(precision: str, encoder: Named | None, problems: Problems) -> None:
     """What an encoder looks at, moments, is worth nothing in a narrow type."""
     if encoder is not None and precision in ("16-true", "bf16-true"):
@@ -170,7 +158,7 @@ def check_end_to_end(condition: str, encoder: Named | None, norm: Any, problems:
     """An encoder that learns with the network reads no input of norms; some take what it says."""
     if condition != "embedding" or encoder is None:
         return
-    if not any(_takes_embedding(one) for one in (norm.values() if _is_rules(norm) else [norm])):
+    if not takes_embedding(norm):
         text = "'embedding' is for norms that take one, and 'norm' names none; add 'norm: film', or"
         problems.add("condition", f"{text} 'hyper' as a modulation")
     if ENCODERS.entry(encoder.name).constants.get("reads_backbone"):

@@ -74,8 +74,8 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
         RecipeError: A wrong override, or one of another key.
     """
     _check_of_tests(overrides, folder)
-    recipe, purpose = read_folder(folder, overrides)
-    own, _ = read_folder(folder)
+    own, purpose = read_folder(folder)
+    recipe = read_folder(folder, overrides)[0] if overrides else own
     if (recipe.condition == "embedding") != (own.condition == "embedding"):
         text = (
             f"condition: trained with '{own.condition}', which '{recipe.condition}' cannot replace"

@@ -129,10 +129,13 @@ def test_narrow_input_gives_narrow_output_with_wide_moments(called, domain):
 def test_evaluation_of_groups_in_turn_is_that_of_each_sample(monkeypatch, name, dtype):
     norm = make(name, 4).eval()
     x = (torch.randn(8, 4, 6, 5) * 3).to(dtype)
-    calls, original = [], running.evaluate_turns
-    monkeypatch.setattr(running, "evaluate_turns", lambda *_: calls.append(1) or original(*_))
+    calls, original = [], running.normalize_rows
+    monkeypatch.setattr(
+        running, "normalize_rows", lambda *_: calls.append(_[1].shape) or original(*_)
+    )
     with torch.no_grad():
         found = apply(norm, name, x, TURN)
         alone = [apply(norm, name, x[i : i + 1], TURN[i : i + 1]) for i in range(8)]
     assert (len(calls), found.dtype, found.is_contiguous()) == (1, dtype, True)
+    assert calls == [(4, 4)]  # rows of domains, not of samples
     assert_close(found, torch.cat(alone))
