@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from domainnorm.backbones.embedded import check_embedding, embedded, looked_at
 from domainnorm.backbones.unseen import (
     ESTIMATED,
     Unseen,
@@ -24,12 +24,6 @@ from domainnorm.encoders import Attributes, DomainEncoder, Estimate
 from domainnorm.errors import ConditionError
 from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
-
-
-def _full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Moments and distances of narrow types are worth nothing; exports take no such context."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 class ConditionedModel(nn.Module):
@@ -94,26 +88,11 @@ class ConditionedModel(nn.Module):
                 f"{self.num_domains}: {', '.join(self.domain_names)}"
             )
         if end_to_end:
-            self._check_embedding(encoder)
+            check_embedding(encoder, (norm.modulation for norm in self.norms()))
         self.end_to_end = end_to_end
         # Else `fit_encoder` trains it; methods and ranks must not wait for gradients of its own.
         self.encoder = encoder.requires_grad_(end_to_end)
         self.unseen = unseen
-
-    def _check_embedding(self, encoder: DomainEncoder) -> None:
-        if encoder.reads_backbone:
-            raise ConditionError(
-                "encoder: this one reads what the first norm gets, which itself wants an "
-                "embedding; use 'style', 'cnn' or 'metadata'"
-            )
-        taken = {norm.modulation.embedding_size for norm in self.norms()} - {None}
-        if taken != {encoder.embedding_size}:
-            found = f"of size {', '.join(map(str, sorted(taken, key=str)))}" if taken else "none"
-            raise ConditionError(
-                f"encoder: its embeddings are of size {encoder.embedding_size}, and the norms of "
-                f"this model take {found}; use the norm 'film', or 'hyper' as a modulation, with "
-                f"embedding_size {encoder.embedding_size}"
-            )
 
     @property
     def reads_attributes(self) -> bool:
@@ -161,8 +140,9 @@ class ConditionedModel(nn.Module):
                     "embedding: the norms take that of the image, which its features do not tell; "
                     "call the model with images"
                 )
-            seen = self._seen(image, attributes)
-            given["embedding"] = self._embedded(seen)
+            assert self.encoder is not None
+            seen = looked_at(self.encoder, image, attributes, varied=self.training)
+            given["embedding"] = embedded(self.encoder, seen)
         condition = as_condition(
             domain,
             weights,
@@ -218,32 +198,13 @@ class ConditionedModel(nn.Module):
         Raises:
             ConditionError: No encoder end to end; or see `estimate`.
         """
-        if not self.end_to_end:
+        if self.encoder is None or not self.end_to_end:
             raise ConditionError(
                 "embedding: this model has no encoder that computes it for the norms; "
                 "model.attach_encoder(encoder, end_to_end=True)"
             )
-        return self._embedded(self._seen(image, attributes))
-
-    def _seen(self, image: Tensor, attributes: Attributes | None) -> Tensor:
-        """Features (N, F) of the encoder, which learns them with the network or has them fixed."""
-        encoder = self.encoder
-        assert encoder is not None
-        if encoder.reads_attributes and attributes is None:
-            raise ConditionError(
-                "attributes: missing; the norms of this model follow them: pass attributes="
-                "{column: [value or None of each image]}, {} where nothing is known, or embedding="
-            )
-        given = encoder.inputs(image, attributes)
-        fixed = torch.is_grad_enabled() and not encoder.learns_features
-        with _full_precision(image), torch.no_grad() if fixed else nullcontext():
-            seen = encoder.features(given if encoder.reads_attributes else encoder.wide(given))
-            return encoder.varied(seen, None) if self.training else seen
-
-    def _embedded(self, seen: Tensor) -> Tensor:
-        assert self.encoder is not None
-        with _full_precision(seen):
-            return self.encoder.embed(seen)
+        seen = looked_at(self.encoder, image, attributes, varied=self.training)
+        return embedded(self.encoder, seen)
 
     def _resolve(self, image: Tensor, condition: Condition) -> Condition:
         """The condition with the nearest domains for unseen ones."""

@@ -1,17 +1,17 @@
-"""What all methods share: evaluation, logging, and the supervised training they start from."""
+"""What all methods share: evaluation and logging."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from domainnorm.backbones import DomainModel, set_rows
+from domainnorm.backbones import DomainModel
 from domainnorm.encoders import Estimate
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import Evaluated
@@ -207,89 +207,6 @@ class Method(LightningModule):
                 f"step {self.global_step}; lower method.lr or set trainer.gradient_clip"
             )
         return loss
-
-
-class SupervisedMethod(Method):
-    """Supervised loss on the labelled domains, mixed in every batch, each under its own norms.
-
-    Args:
-        model: The network.
-        task: Supervised loss and metrics.
-        roles: Source and target domains.
-        lr: Peak learning rate.
-        weight_decay: Of matrices and kernels; norms and biases have none.
-        optimizer: AdamW or SGD with momentum 0.9.
-        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1); it then falls to
-            zero along a cosine.
-        epochs: Instead of ``trainer.max_epochs``.
-    """
-
-    labelled: str = "source"
-    starts_from: str = "backbone"
-
-    def __init__(
-        self,
-        model: DomainModel,
-        task: Task,
-        roles: Roles,
-        *,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
-        warmup: float = 0.1,
-        epochs: int | None = None,
-    ) -> None:
-        super().__init__(model, task, roles)
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.optimizer = optimizer
-        self.warmup = warmup
-        self.epochs = epochs
-
-    @property
-    def max_epochs(self) -> int | None:
-        """The recipe's ``epochs`` of this method."""
-        return self.epochs
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Supervised loss of one mixed batch."""
-        return self.log_loss(self.task.loss(self.outputs(batch), batch["target"]), batch)
-
-    def on_fit_end(self) -> None:
-        """Give domains without training images the rows of those that had some."""
-        for name in self.model.domain_names:
-            if name not in self.trained_domains:
-                set_rows(self.model, name, self.trained_domains)
-
-    def configure_optimizers(self) -> Any:
-        """Optimizer over everything that requires gradients, and a schedule per step."""
-        groups = self._parameter_groups()
-        if self.optimizer == "adamw":
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=self.lr)
-        else:
-            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=0.9, nesterov=True)
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step, steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-    def _rate(self, step: int, steps: int) -> float:
-        rising = int(self.warmup * steps)
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        tables = {p for norm in self.model.norms() for p in norm.modulation.parameters()}
-        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                # A table of scales is (D, C): the usual test for one axis would decay it.
-                groups[parameter.ndim > 1 and parameter not in tables].append(parameter)
-        return [
-            {"params": parameters, "weight_decay": self.weight_decay if decays else 0.0}
-            for decays, parameters in groups.items()
-            if parameters
-        ]
 
 
 def domains_of(role: str, roles: Roles) -> tuple[str, ...]:

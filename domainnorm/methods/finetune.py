@@ -8,7 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
-from domainnorm.methods.base import Roles, SupervisedMethod, head_parameters
+from domainnorm.methods.base import Roles, head_parameters
+from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 

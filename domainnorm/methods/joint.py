@@ -9,7 +9,8 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
 from domainnorm.losses import domain_rows_loss
-from domainnorm.methods.base import Batch, Roles, SupervisedMethod
+from domainnorm.methods.base import Batch, Roles
+from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from domainnorm.methods.base import SupervisedMethod
+from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from domainnorm.backbones import set_rows
-from domainnorm.methods.base import Batch, SupervisedMethod
+from domainnorm.methods.base import Batch
+from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 
 
