@@ -2,7 +2,7 @@
 
 Where scale and shift are functions of the domain, all that lies between the passes over x is
 arithmetic on a few rows (R, C) instead of samples (N, C), and gradients of the rows come out of it
-directly. With moments m, v (N, C) of samples, A (R, N) the membership of samples in rows, n (K, 1)
+directly. With moments m, v (N, C) of samples, A the sum over the samples of a row, n (K, 1)
 the values of a group and R = rsqrt(V + eps); groups are the rows (K = R), or all is one (K = 1)::
 
     M = A m / n,   V = A (v + m²) / n - M²
@@ -17,6 +17,7 @@ autocast nor matrix products of reduced precision touch float64.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -42,25 +43,14 @@ class Grouping(NamedTuple):
     sync: bool = False
 
 
-class Grouped(NamedTuple):
-    """What `grouped_norm` returns.
-
-    Args:
-        output: Normalized and modulated input, shape, dtype and layout of the input.
-        mean: Moments of each group, (K, C) float64; zero for an empty group.
-        var: Biased variance of each group, (K, C) float64.
-        counts: Values per channel in each group.
-    """
-
-    output: Tensor
-    mean: Tensor
-    var: Tensor
-    counts: Counts
-
-
 def grouped_norm(
-    x: Tensor, scale: Tensor, shift: Tensor, grouping: Grouping, eps: float
-) -> Grouped:
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    grouping: Grouping,
+    eps: float,
+    track: Callable[[Tensor, Tensor, Counts], None],
+) -> Tensor:
     """Normalize every sample with the moments of its group; scale and shift are those of its row.
 
     Args:
@@ -69,9 +59,14 @@ def grouped_norm(
         shift: (R, C).
         grouping: Rows and groups of samples.
         eps: Added to the variance.
+        track: Called once with the groups' means and biased variances, (K, C) float64 and zero for
+            an empty group, and their counts.
+
+    Returns:
+        Shape, dtype and layout of the input.
     """
-    output, mean, var, *known = _GroupedNorm.apply(x, scale, shift, grouping, eps)
-    return Grouped(output, mean, var, Counts(*known))
+    output: Tensor = _GroupedNorm.apply(x, scale, shift, grouping, eps, track)
+    return output
 
 
 class _GroupedNorm(torch.autograd.Function):
@@ -79,52 +74,56 @@ class _GroupedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, grouping: Grouping, eps: float
-    ) -> tuple[Tensor, ...]:
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        grouping: Grouping,
+        eps: float,
+        track: Callable[[Tensor, Tensor, Counts], None],
+    ) -> Tensor:
         mean, var, known = _group_moments(x, grouping)
-        rstd = (var + eps).rsqrt_()
+        track(mean, var, known)
+        rstd = var.add_(eps).rsqrt_()
         s = scale * rstd
-        t = shift - mean * s
+        t = torch.addcmul(shift, mean, s, value=-1)
         output = affine(x, *_of_samples(torch.stack([s, t]), grouping, x))
         ctx.save_for_backward(x, scale, shift, mean, rstd, known.divisor)
         ctx.grouping, ctx.eps = grouping, eps
-        ctx.mark_non_differentiable(mean, var, *known)
-        return output, mean, var, *known
+        return output
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        grad = gradients[0]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, shift, mean, rstd, values = ctx.saved_tensors
         grouping: Grouping = ctx.grouping
         if torch.is_grad_enabled():  # create_graph=True: differentiate the plain formula instead
             pool = Pool(grouping.groups, sync=grouping.sync)
             found = gradients_of_rows(grad, (x, scale, shift), grouping.rows, pool, ctx.eps)
-            return (*found, None, None)
-        assert grouping.rows.membership is not None
-        sums = grouping.rows.membership @ torch.stack(dots(grad, x)).double()  # (2, R, C)
+            return (*found, None, None, None)
+        sums = _over_samples(torch.stack(dots(grad, x)).double(), grouping.rows)  # (2, R, C)
         dshift, dscale = sums.unbind()
         dscale.addcmul_(mean, dshift, value=-1).mul_(rstd)
         dx = None
         if ctx.needs_input_grad[0]:
             first, second = _over_groups(sums * scale, grouping).unbind()
-            share = rstd / values
-            p = (share * rstd).mul_(second).neg_()
-            q = (share * first).addcmul_(p, mean).neg_()
             s = scale * rstd
+            share = rstd / -values
+            p = (share * rstd).mul_(second)
+            q = (share * first).addcmul_(p, mean, value=-1)
             rows = torch.stack([s, p.expand_as(s), q.expand_as(s)])
             dx = combine(grad, x, *_of_samples(rows, grouping, x))
-        return dx, dscale.to(scale.dtype), dshift.to(shift.dtype), None, None
+        return dx, dscale.to(scale.dtype), dshift.to(shift.dtype), None, None, None
 
 
 def _group_moments(x: Tensor, grouping: Grouping) -> tuple[Tensor, Tensor, Counts]:
     """Mean and biased variance (K, C) of groups, float64, and their counts."""
     groups, pixels = grouping.groups, x.shape[2:].numel()
-    assert groups.membership is not None
     own = torch.stack(moments(x)).double()  # (2, N, C)
-    own[1].addcmul_(own[0], own[0])
-    total = groups.membership @ own
+    mean, second = own.unbind()
+    second.addcmul_(mean, mean)
+    total = _over_samples(own, groups)
     if grouping.sync:
-        local = groups.membership.sum(1, keepdim=True)
+        local = groups.size.double()
         first, second, values = sums_over_ranks(*(part * pixels for part in (*total, local)))
         known = counts(values)
         mean, second = first / known.divisor, second / known.divisor
@@ -132,6 +131,16 @@ def _group_moments(x: Tensor, grouping: Grouping) -> tuple[Tensor, Tensor, Count
         known = groups.counts(pixels)
         mean, second = total.div_(groups.counts(1).divisor).unbind()
     return mean, second.addcmul_(mean, mean, value=-1).clamp_min_(0), known
+
+
+def _over_samples(per_sample: Tensor, groups: Partition) -> Tensor:
+    """(2, N, C) -> (2, K, C): sums over the samples of each group.
+
+    Not a product with their membership: 0 · inf of one sample would reach the other groups.
+    """
+    assert groups.group is not None
+    total = per_sample.new_zeros(2, groups.num_groups, per_sample.shape[2])
+    return total.index_add_(1, groups.group, per_sample)
 
 
 def _over_groups(per_row: Tensor, grouping: Grouping) -> Tensor:

@@ -124,9 +124,10 @@ def _slice_moments(x: Tensor) -> tuple[Tensor, Tensor]:
         torch.batch_norm_update_stats(part, None, None, 0.0)
         for part in x.split_with_sizes([1] * len(x))
     ]
-    mean = torch.stack([mean for mean, _ in parts])
-    var = torch.stack([var for _, var in parts])
-    return mean.to(accumulate_dtype(x)), var.to(accumulate_dtype(x))
+    means, variances = zip(*parts, strict=True)
+    found = torch.stack(means + variances).to(accumulate_dtype(x))
+    mean, var = found.view(2, *x.shape[:2]).unbind()
+    return mean, var
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -214,7 +215,9 @@ def _slice_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     backward = torch.ops.aten.native_batch_norm_backward.default
     pairs = zip(grad.split_with_sizes([1] * len(x)), x.split_with_sizes([1] * len(x)), strict=True)
     parts = [backward(*pair, *fixed) for pair in pairs]
-    return torch.stack([part[2] for part in parts]), torch.stack([part[1] for part in parts])
+    _, products, totals = zip(*parts, strict=True)
+    total, product = torch.stack(totals + products).view(2, *x.shape[:2]).unbind()
+    return total, product
 
 
 def strided(x: Tensor, stride: int) -> Tensor:

@@ -84,7 +84,6 @@ class Partition:
         num_groups: K.
         size: Samples of each group, (K, 1) float.
         runs: Where labels may be read without a synchronization; None elsewhere.
-        membership: (K, N) float64, 1 where the sample is in the group; None: each is its own.
         turns: Where the parts are equal and labels may be read, as for ``runs``; else None.
     """
 
@@ -92,7 +91,6 @@ class Partition:
     num_groups: int
     size: Tensor
     runs: Runs | None = None
-    membership: Tensor | None = None
     turns: Turns | None = None
     _counts: dict[int, Counts] = field(default_factory=dict, repr=False, compare=False)
 
@@ -122,12 +120,8 @@ def partition(group: Tensor, num_groups: int) -> Partition:
     labels = torch.arange(num_groups, device=group.device)
     member = group == labels[:, None]  # (K, N)
     size = member.sum(1, keepdim=True).float()
-    # float64 is not there on Apple's GPUs.
-    membership = None if group.device.type == "mps" else member.double()
     runs = _find_runs(group, num_groups)
-    return Partition(
-        group, num_groups, size, runs, membership, _find_turns(group, num_groups, runs)
-    )
+    return Partition(group, num_groups, size, runs, _find_turns(group, num_groups, runs))
 
 
 def by_domain(condition: Condition, domain: Tensor, num_domains: int) -> Partition:

@@ -133,9 +133,7 @@ class RunningMoments(Statistics):
                 return self._normalize_parts(normalize_runs, x, scale, shift, groups)
         if rows is not None and self._by_rows(x, rows):
             grouping = Grouping(rows, groups, self.synchronizes)
-            grouped = grouped_norm(x, scale, shift, grouping, self.eps)
-            self._track(grouped.mean, grouped.var, grouped.counts)
-            return grouped.output
+            return grouped_norm(x, scale, shift, grouping, self.eps, self._track)
         if rows is not None:
             assert rows.group is not None
             scale, shift = (table.index_select(0, rows.group) for table in (scale, shift))
@@ -168,7 +166,9 @@ class RunningMoments(Statistics):
     def _by_rows(self, x: Tensor, rows: Partition) -> bool:
         """Whether `grouped_norm` serves: it knows no stride, and no group of a single value."""
         several = _pixels(x) > 1 and self.stride == 1
-        return several and rows.membership is not None and not torch.compiler.is_compiling()
+        # float64 is not there on Apple's GPUs.
+        wide = rows.group is not None and x.device.type != "mps"
+        return several and wide and not torch.compiler.is_compiling()
 
     def _normalize_single(self, x: Tensor, scale: Tensor, shift: Tensor, runs: Runs) -> Tensor:
         """All samples share moments, those of the one run, and one pair; (C,) each."""

@@ -128,6 +128,22 @@ def test_samples_of_another_domain_do_not_change_a_domain(name):
     torch.testing.assert_close(after[DOMAIN == 0], before[DOMAIN == 0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [*ALONE, "dsbn"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_values_that_are_not_finite_stay_in_their_domain(name, shape, channels_last):
+    norm, x = make(name, shape[1]), torch.randn(shape)
+    x[DOMAIN == 2] = torch.inf
+    x = x.to(memory_format=LAYOUTS[x.ndim]) if channels_last and x.ndim in LAYOUTS else x
+    found = apply(norm, name, x.requires_grad_())
+    found.sum().backward()
+    finite = (DOMAIN != 2)[:, None].expand(shape[:2])
+    for tensor in (found, x.grad):
+        assert torch.equal(tensor.isfinite().flatten(2).all(-1), finite)
+    if name == "dsbn":
+        assert norm.statistics.running_mean[[0, 1, 3]].isfinite().all()
+
+
 def test_absent_domain_keeps_running_moments_bit_for_bit():
     norm = make("dsbn", 4)
     norm.statistics.running_mean.normal_()
