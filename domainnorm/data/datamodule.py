@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from domainnorm.data.attributes import attributes_of, check_attributes
 from domainnorm.data.augment import Pipeline, References, Steps, build_pipeline
+from domainnorm.data.class_frequency import class_frequency
 from domainnorm.data.dataset import DomainDataset, Split, select_domains
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
@@ -130,12 +130,13 @@ class DomainDataModule(LightningDataModule):
         """Domain of each test loader."""
         return self.domain_names
 
-    @property
-    def class_counts(self) -> Tensor:
-        """Training images of each class in the labelled domains: (K,), int64; 0 for masks."""
-        positions = self._positions(self.labelled, "train")
-        counts = Counter(self.dataset.records[position].target for position in positions)
-        return torch.tensor([counts[target] for target in range(self.num_classes)])
+    def class_frequency(self) -> Tensor:
+        """How frequent each class is in the training images of labelled domains: (K,), float64.
+
+        Its share of the images; for masks, which are all read, its share of the labelled pixels of
+        the images in which it occurs. 0 for a class that never does.
+        """
+        return class_frequency(self.dataset, self._positions(self.labelled, "train"))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Mixed batches of all training domains, grouped by domain.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from domainnorm.backbones import DomainModel, data_config, insert_after
 from domainnorm.data import CachedDataset, DomainDataModule, DomainDataset, Loading, Preprocessing
@@ -32,6 +33,7 @@ class Parts:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.dataset = self._dataset()
+        self._frequencies: dict[tuple[str, ...], Tensor] = {}
 
     def _dataset(self) -> DomainDataset:
         entry = DATASETS.entry(self.recipe.dataset.name)
@@ -156,13 +158,21 @@ class Parts:
     def method(self, stage: Stage, model: DomainModel, data: DomainDataModule) -> Method:
         """The method over its model and task."""
         task = self.task()
-        task.weigh_classes(data.class_counts)
+        if task.class_weights == "balanced":
+            task.weigh_classes(self._class_frequency(data))
         task.set_window(data.crop)
         task.boundary = self.recipe.evaluation.boundary
         method_class: Any = METHODS.load(stage.method.name)
         method: Method = method_class(model, task, stage.roles, **stage.method.options)
         method.restore = data.evaluation_pipeline.preprocessing.with_mask
         return method
+
+    def _class_frequency(self, data: DomainDataModule) -> Tensor:
+        # Kept: every stage asks, and masks are files to read.
+        key = tuple(data.labelled)
+        if key not in self._frequencies:
+            self._frequencies[key] = data.class_frequency()
+        return self._frequencies[key]
 
     def _augment(self, stage: Stage) -> dict[str, Any]:
         """Steps of every domain of the stage: its own, else its role's, else the default."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -17,7 +17,8 @@ class Task(nn.Module, abc.ABC):
 
     Class constants: ``labels`` is the ``task`` of the datasets it can learn from, ``metric`` the
     one that tables show and that checkpoints are selected by. ``boundary`` is the width of the
-    boundaries of masks that are scored, as a share of the image's diagonal.
+    boundaries of masks that are scored, as a share of the image's diagonal. ``class_weights`` says
+    whether classes weigh the same in the loss, ``none``, or rare ones more, ``balanced``.
 
     Args:
         class_names: Names of the K classes, in the order of the outputs.
@@ -26,6 +27,7 @@ class Task(nn.Module, abc.ABC):
     labels: str = ""
     metric: str = ""
     boundary: float = 0.02
+    class_weights: Literal["none", "balanced"] = "none"
 
     def __init__(self, class_names: Sequence[str]) -> None:
         super().__init__()
@@ -46,8 +48,8 @@ class Task(nn.Module, abc.ABC):
     def check_input(self, model: DomainModel, size: tuple[int, int]) -> None:
         """Refuse a height and width that the network cannot take; every size unless overridden."""
 
-    def weigh_classes(self, counts: Tensor) -> None:
-        """Take note of the number of labelled training images of each class, (K,)."""
+    def weigh_classes(self, frequency: Tensor) -> None:
+        """Set the weights of the classes from `DomainDataModule.class_frequency`, (K,)."""
 
     def set_window(self, size: tuple[int, int] | None) -> None:
         """Take note of the size of training crops; None when training sees whole images."""

@@ -51,12 +51,11 @@ class Classification(Task):
         """See `domainnorm.create_model`."""
         return create_model(name, len(self.class_names), norm, domains, **options)
 
-    def weigh_classes(self, counts: Tensor) -> None:
-        """Set the weights of the classes from their counts, (K,)."""
-        if self.class_weights == "balanced":
-            known = counts.to(torch.float32)
-            weight = known.sum() / (known.clamp(min=1) * (known > 0).sum())
-            self.class_weight = weight * (known > 0)
+    def weigh_classes(self, frequency: Tensor) -> None:
+        """Set the weights of the classes from their shares of the training images, (K,)."""
+        present = frequency > 0
+        weight = torch.where(present, 1 / (frequency * present.sum()), 0.0)
+        self.class_weight = weight.float()
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Weighted cross-entropy of ``logits`` (N, K) and ``target`` (N,)."""

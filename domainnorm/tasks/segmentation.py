@@ -23,7 +23,9 @@ from domainnorm.tasks.decoders import create_segmentation_model, size_multiple
 class Segmentation(Task):
     """One class per pixel: cross-entropy, Dice and focal loss, scored by IoU and Dice per class.
 
-    ``loss = w_ce CE + w_dice Dice + w_focal Focal``, each over the labelled pixels of a batch.
+    ``loss = w_ce CE + w_dice Dice + w_focal Focal``, each over the labelled pixels of a batch. With
+    ``class_weights: balanced``, pixels of class k weigh ``median_j f[j] / f[k]`` in CE and Focal,
+    f[k] the share of class k in the training images in which it occurs; 0 where it never does.
     Images larger than the crops that training saw are predicted window by window, with a window
     of the size of a crop, and blended over their overlap.
 
@@ -36,17 +38,24 @@ class Segmentation(Task):
         ce_weight: Of the cross-entropy.
         dice_weight: Of `dice_loss`.
         focal_weight: Of `focal_loss`.
+        focal_gamma: Its focus γ.
+        class_weights: ``"balanced"`` for classes of few pixels; reads all training masks.
         overlap: Share of a window that it has in common with the next one, in [0, 1).
         flips: Average the probabilities of an image and its mirror image, in evaluation.
 
     Raises:
         DomainNormError: All three weights are 0, or a number is out of range.
+
+    Reference:
+        Weights: Eigen and Fergus, Predicting Depth, Surface Normals and Semantic Labels, ICCV 2015,
+        arXiv:1411.4734, sec. 4.3.2 (median frequency balancing).
     """
 
     labels: str = "segmentation"
     metric: str = "miou"
+    class_weight: Tensor | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the keys of the section in a recipe
         self,
         class_names: Sequence[str],
         *,
@@ -55,6 +64,8 @@ class Segmentation(Task):
         ce_weight: float = 1.0,
         dice_weight: float = 0.0,
         focal_weight: float = 0.0,
+        focal_gamma: float = 2.0,
+        class_weights: Literal["none", "balanced"] = "none",
         overlap: float = 0.5,
         flips: bool = False,
     ) -> None:
@@ -65,11 +76,16 @@ class Segmentation(Task):
                 f"task: ce_weight {ce_weight}, dice_weight {dice_weight}, focal_weight "
                 f"{focal_weight}; expected none below 0, one above"
             )
+        if focal_gamma < 0:
+            raise DomainNormError(f"task.focal_gamma: {focal_gamma}, expected 0 or more")
         if not 0 <= overlap < 1:
             raise DomainNormError(f"task.overlap: {overlap}, expected a share in [0, 1)")
         self.decoder = decoder
         self.width = width
         self.weights = weights
+        self.focal_gamma = focal_gamma
+        self.class_weights = class_weights
+        self.register_buffer("class_weight", None, persistent=False)
         self.overlap = overlap
         self.flips = flips
         self.window: tuple[int, int] | None = None
@@ -105,6 +121,13 @@ class Segmentation(Task):
         """Predict larger images in windows of this height and width."""
         self.window = size
 
+    def weigh_classes(self, frequency: Tensor) -> None:
+        """Set the weights of the classes from their shares of the images that have them, (K,)."""
+        present = frequency > 0
+        if bool(present.any()):
+            weight = torch.where(present, frequency[present].median() / frequency, 0.0)
+            self.class_weight = weight.float()
+
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Weighted sum of losses of ``logits`` (N, K, H, W) and ``target`` (N, H, W), −1 void."""
         if bool((target < 0).all()):
@@ -112,11 +135,15 @@ class Segmentation(Task):
         logits = logits.float()
         total = logits.new_zeros(())
         if self.weights["ce"]:
-            total = total + self.weights["ce"] * F.cross_entropy(logits, target, ignore_index=-1)
+            total = total + self.weights["ce"] * F.cross_entropy(
+                logits, target, self.class_weight, ignore_index=-1
+            )
         if self.weights["dice"]:
             total = total + self.weights["dice"] * dice_loss(logits, target)
         if self.weights["focal"]:
-            total = total + self.weights["focal"] * focal_loss(logits, target)
+            total = total + self.weights["focal"] * focal_loss(
+                logits, target, self.focal_gamma, class_weight=self.class_weight
+            )
         return total
 
     @torch.no_grad()

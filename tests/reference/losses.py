@@ -41,6 +41,18 @@ def balanced_weights(counts):
     return [w / mean for w in inverse]
 
 
+def median_frequency_weights(masks, num_classes):
+    """``median f / f[k]``, f[k] the pixels of class k by those of the masks that hold it."""
+    frequency = []
+    for k in range(num_classes):
+        own = sum(mask.count(k) for mask in masks)
+        around = sum(sum(label < num_classes for label in mask) for mask in masks if k in mask)
+        frequency.append(own / around if own else 0.0)
+    found = sorted(f for f in frequency if f)
+    middle = found[(len(found) - 1) // 2]
+    return [middle / f if f else 0.0 for f in frequency]
+
+
 def domain_rows(tables):
     """Mean over tables of the mean squared distance of rows to their mean; nested lists."""
     distances = []

@@ -62,6 +62,26 @@ def test_every_method_is_scored_on_every_domain(finished, method, domain):
     assert counts.confusion.sum().item() > 0.5 * len(counts) * 64 * 96
 
 
+def test_balanced_classes_are_weighed_by_the_masks_that_a_stage_may_see(file, monkeypatch):
+    recipe = load_recipe(str(file), ["task.class_weights=balanced"])
+    parts = Parts(recipe)
+    read, all_read, mask = [], [], FolderMasks.mask
+    monkeypatch.setattr(FolderMasks, "mask", lambda self, n: read.append(n) or mask(self, n))
+    for stage in plan_stages(recipe):
+        model = parts.model(stage)
+        data = parts.data(stage, model)
+        method = parts.method(stage, model, data)
+        if not data.labelled:
+            assert method.task.class_weight is None
+            continue
+        assert method.task.class_weight.min() >= 0
+        assert method.task.class_weight.median() == 1
+        assert {parts.dataset.records[position].domain for position in read} <= set(data.labelled)
+        all_read += read
+        read.clear()
+    assert len(set(all_read)) == len(all_read) > 0
+
+
 def test_table_shows_the_metric_of_the_task(finished):
     assert "day → dusk** · miou" in (finished / "results.md").read_text()
     results = json.loads((finished / "metrics.json").read_text())

@@ -58,6 +58,7 @@ def test_narrow_logits_are_scored_in_float32():
     [
         ({"ce_weight": 0.0}, "task: ce_weight 0.0, dice_weight 0.0, focal_weight 0.0; expected"),
         ({"dice_weight": -1.0}, "expected none below 0"),
+        ({"focal_gamma": -0.5}, "task.focal_gamma: -0.5, expected 0 or more"),
         ({"overlap": 1.0}, r"task.overlap: 1.0, expected a share in \[0, 1\)"),
     ],
 )
