@@ -20,6 +20,7 @@ from domainnorm.recipe.registries import DATASETS
 FORM = "SOURCE [columns={path: ...}], a folder or a table"
 _WHERE = "domainnorm data domains"
 _LEAK = "0 is chance, so the domains follow what the images show, not only how they look"
+_ALLOWED = {"allow_missing_classes": True}
 _DEFAULTS = {
     "output": Path("manifest.csv"),
     "domains": None,
@@ -147,15 +148,37 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
     options: dict[str, Any] = {"root": str(pile.root), "table": place}
     if columns:
         options["columns"] = columns
+    problems = _refused(name, options)
+    if problems and name == "manifest" and not _refused(name, options | _ALLOWED):
+        # Domains were not drawn by class, so that one may well lack some.
+        print(_lacking(discovery))
+        options, problems = options | _ALLOWED, []
     text = yaml.safe_dump({"name": name, **options}, default_flow_style=True, sort_keys=False)
     print(f"data: {' '.join(text.split())}")
+    for problem in problems:
+        print(f"a run will refuse it: {problem}", file=sys.stderr)
+
+
+def _refused(name: str, options: dict[str, Any]) -> list[str]:
     with collecting() as problems:
         try:
             DATASETS.load(name)(**options)
         except DataError as error:
             problems.append(str(error))
-    for problem in problems:
-        print(f"a run will refuse it: {problem}", file=sys.stderr)
+    return problems
+
+
+def _lacking(discovery: data.Discovery) -> str:
+    """How many classes have no training images in which domains."""
+    targets = set(discovery.column("target")) - {""}
+    trained: dict[str, set[str]] = {name: set() for name in discovery.domain_names}
+    rows = zip(discovery.domains, discovery.column("target"), discovery.splits, strict=True)
+    for domain, target, split in rows:
+        if split == "train":
+            trained[domain].add(target)
+    lacking = {name: len(targets - found) for name, found in trained.items() if targets - found}
+    parts = [f"{name} {count}" for name, count in lacking.items()]
+    return f"of {len(targets)} classes without training images: {', '.join(parts)}"
 
 
 def _positive(text: str) -> int:

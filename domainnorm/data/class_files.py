@@ -13,6 +13,8 @@ from domainnorm.data.problems import is_collecting, refuse
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
 
+ALLOW_HINT = ", or let domains lack classes with data.allow_missing_classes=true"
+
 
 class ClassFiles(FileDataset):
     """Image files with one class each."""
@@ -47,19 +49,30 @@ class ClassFiles(FileDataset):
         self.class_names = list(class_names or sorted({row.label for row in used if row.label}))
         self.records = class_records(used, self.class_names)
 
-    def _check_classes(self) -> None:
-        """Refuse a labelled domain whose training split lacks a class of another domain."""
+    def _check_classes(self, allow_missing: bool = False, hint: str = "") -> None:
+        """Refuse a labelled domain whose training split lacks a class of another domain.
+
+        Args:
+            allow_missing: Refuse only classes that no domain has a training image of.
+            hint: Another way out, for the message.
+        """
+        if allow_missing:
+            self._check_domain("no domain has a", self.records, "add some")
+            return
         for domain in self.domain_names:
             own = [record for record in self.records if record.domain == domain]
-            trained = {record.target for record in own if record.split == "train"}
-            for target, name in enumerate(self.class_names):
-                if target not in trained and any(record.is_labelled for record in own):
-                    elsewhere = sum(record.target == target for record in own)
-                    refuse(
-                        f"{self.root}: domain '{domain}' has no training image of class '{name}' "
-                        f"({elsewhere} in its other splits); add images, or choose other domains "
-                        "with data.domains"
-                    )
+            way_out = f"add images, or choose other domains with data.domains{hint}"
+            self._check_domain(f"domain '{domain}' has no", own, way_out)
+
+    def _check_domain(self, whose: str, records: Sequence[Record], way_out: str) -> None:
+        trained = {record.target for record in records if record.split == "train"}
+        for target, name in enumerate(self.class_names):
+            if target not in trained and any(record.is_labelled for record in records):
+                elsewhere = sum(record.target == target for record in records)
+                refuse(
+                    f"{self.root}: {whose} training image of class '{name}' "
+                    f"({elsewhere} in other splits); {way_out}"
+                )
 
 
 def class_records(rows: Iterable[Row], class_names: Sequence[str]) -> list[Record]:

@@ -77,13 +77,24 @@ def test_one_domain_is_an_answer(command, folder):
     assert "no image has a target; the dataset manifest needs classes" in done.stdout
 
 
-def test_domains_that_follow_the_classes_are_told(command, folder):
+def test_domains_that_follow_the_classes_are_told(command, folder, tmp_path):
     for file in list(folder.glob("*/*.png")):
         file.rename(folder / f"class_{file.name[0] == '2':d}" / f"{file.parent.name}{file.name}")
     done = command("pile", "--classes")
     assert "index with the column target: 1.00; 0 is chance, so the domains follow" in done.stdout
+    assert "of 2 classes without training images: style_1 1, style_2 1\n" in done.stdout
+    assert done.stdout.endswith(f"table: {tmp_path}/manifest.csv, allow_missing_classes: true}}\n")
+    assert done.stderr == ""
+
+
+def test_table_that_runs_refuse_for_another_reason_is_told_so(command, folder, tmp_path):
+    command("pile", "--classes")
+    lines = (tmp_path / "manifest.csv").read_text().replace(",class_1,", ",,").splitlines()
+    lines[1] = lines[1].replace(",class_0,", ",class_2,").replace(",train,", ",test,")
+    (folder / "given.csv").write_text("\n".join(lines))
+    done = command("pile/given.csv", "--output", "again.csv")
     assert "a run will refuse it: " in done.stderr
-    assert "has no training image of class 'class_" in done.stderr
+    assert "class_2" in done.stderr
 
 
 def test_existing_output_is_kept_unless_forced(command, folder, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainnorm.data.class_files import ClassFiles, scan_classes
+from domainnorm.data.class_files import ALLOW_HINT, ClassFiles, scan_classes
 from domainnorm.data.drawings.folders import styles_of, write_objects
 from domainnorm.data.files import resolved_root
 from domainnorm.data.folders import (
@@ -39,6 +39,9 @@ class Folder(ClassFiles):
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on when there is no table, in (0, 1).
         split_seed: Seed of drawn splits.
+        allow_missing_classes: Whether a domain may lack training images of a class that another
+            one has: for rare classes, and domains that were found. A misspelled class would not be
+            noticed.
 
     Raises:
         DataError: The root, a domain, a file or a class is missing, or the table is wrong; the
@@ -56,6 +59,7 @@ class Folder(ClassFiles):
         val_fraction: float = 0.2,
         test_fraction: float = 0.3,
         split_seed: int = 0,
+        allow_missing_classes: bool = False,
     ) -> None:
         cuts = Cuts(val_fraction, test_fraction, split_seed)
         self.root = resolved_root(root)
@@ -63,7 +67,7 @@ class Folder(ClassFiles):
         rows = cuts.tabled(table) if table else cuts.drawn(_scanned(self.root))
         known = {row.domain for row in rows} | set(() if table else list_folders(self.root))
         self._fill(rows, domains, sorted(known))
-        self._check_classes()
+        self._check_classes(allow_missing_classes, ALLOW_HINT)
         if not self.class_names:
             raise DataError(f"{table}: no image of {', '.join(self.domain_names)} has a class")
         if table:

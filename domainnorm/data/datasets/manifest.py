@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from domainnorm.data.class_files import ClassFiles
+from domainnorm.data.class_files import ALLOW_HINT, ClassFiles
 from domainnorm.data.drawings.folders import styles_of, write_objects
 from domainnorm.data.files import resolved_root
 from domainnorm.data.folders import Cuts, check_listed
@@ -32,6 +32,9 @@ class Manifest(ClassFiles):
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on when there is no split column, in (0, 1).
         split_seed: Seed of drawn splits.
+        allow_missing_classes: Whether a domain may lack training images of a class that another
+            one has: for rare classes, and domains that were found. A misspelled class would not be
+            noticed.
 
     Raises:
         DataError: The table, a column, a file or a class is missing, or a line is wrong; the
@@ -50,6 +53,7 @@ class Manifest(ClassFiles):
         val_fraction: float = 0.2,
         test_fraction: float = 0.3,
         split_seed: int = 0,
+        allow_missing_classes: bool = False,
     ) -> None:
         self.root = resolved_root(root)
         cuts = Cuts(val_fraction, test_fraction, split_seed)
@@ -58,7 +62,7 @@ class Manifest(ClassFiles):
         self._fill(rows, domains, sorted({row.domain for row in rows}))
         if not self.class_names:
             raise DataError(f"{file}: no image of {', '.join(self.domain_names)} has a target")
-        self._check_classes()
+        self._check_classes(allow_missing_classes, ALLOW_HINT)
         check_listed(self.root, [record.file for record in self.records], file)
 
     @classmethod

@@ -171,6 +171,23 @@ def test_missing_class_names_domain_and_class(make_folder):
         Folder(root=str(root))
 
 
+def test_missing_class_is_allowed_when_asked_for_while_another_domain_has_it(make_folder):
+    root = make_folder()
+    for file in (root / "night" / "dog").iterdir():
+        file.unlink()
+    dataset = Folder(root=str(root), allow_missing_classes=True)
+    assert dataset.class_names == ["cat", "dog"]
+    assert {record.target for record in dataset.records if record.domain == "night"} == {0}
+
+
+def test_class_that_no_domain_trains_on_is_refused_even_then(make_folder, write_table):
+    rows = [(*line[:4], "test" if line[2] == "dog" else line[4]) for line in tabled()]
+    root = str(write_table(make_folder(), rows))
+    message = r"no domain has a training image of class 'dog' \(\d+ in other splits\); add some"
+    with pytest.raises(DataError, match=message):
+        Folder(root=root, allow_missing_classes=True)
+
+
 def test_missing_class_of_a_domain_that_is_not_used_is_no_error(make_folder):
     root = make_folder()
     for file in (root / "night" / "dog").iterdir():
