@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +78,57 @@ def read_size(file: Path) -> tuple[int, int]:
 def read_mask(file: Path) -> NDArray[np.uint8]:
     """Decode a file of labels to (H, W), 0 to 255: indices of a palette, or grey values as stored.
 
+    Colours that are all grey are grey values; transparency does not count.
+
     Raises:
         DataError: The file is missing, truncated, no image, in colour, or holds larger numbers.
+    """
+    return mask_numbers(read_labels(file), file)
+
+
+def read_labels(file: Path) -> NDArray[Any]:
+    """A file of labels as it is stored: (H, W) of numbers, or (H, W, channels), at least 8 bits.
+
+    Raises:
+        DataError: The file is missing, truncated or no image.
     """
     try:
         with Image.open(file) as image:
             image.load()
-            values = np.asarray(image)
+            return np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"{file}: not a readable mask ({reason}); replace the file") from error
-    if values.ndim != 2:
-        raise DataError(
-            f"{file}: {values.shape[2]} channels, expected one with the number of the class; "
-            "convert colours to numbers"
-        )
+
+
+def mask_numbers(values: NDArray[Any], file: Path) -> NDArray[np.uint8]:
+    """The numbers (H, W) of what `read_labels` read from a file.
+
+    Raises:
+        DataError: They are colours, or not within 0 to 255.
+    """
+    if values.ndim == 3:
+        grey = values[..., :1]
+        if (values[..., : 3 if values.shape[2] > 2 else 1] != grey).any():
+            raise DataError(
+                f"{file}: colours, expected one channel with the number of the class; convert "
+                "colours to numbers"
+            )
+        values = grey[..., 0]
     if values.size and (values.min() < 0 or values.max() > 255):
         raise DataError(f"{file}: values up to {values.max()}, expected 0 to 255")
     return values.astype(np.uint8)
+
+
+def places_of_colours(
+    pixels: NDArray[np.uint8], colours: Sequence[Sequence[int]]
+) -> NDArray[np.int64]:
+    """Position in ``colours``, (R, G, B) each, of every pixel of (H, W, 3); -1 where in none."""
+    base = np.array([1 << 16, 1 << 8, 1])
+    codes, known = pixels.astype(np.int64) @ base, np.array(colours) @ base
+    order = np.argsort(known)
+    places = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
+    return np.where(known[places] == codes, places, -1)
 
 
 def _decoded(data: bytes) -> NDArray[Any] | None:

@@ -8,11 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
-from domainnorm.data.decode import read_mask
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.label_sets import Colour, Lookup, label_set, mapping
 from domainnorm.data.official import draw_test, draw_validation
@@ -95,25 +91,6 @@ class DrivingDataset(FileDataset):
     def class_colours(self) -> list[Colour]:
         """The official RGB colour of each class."""
         return self._colours
-
-    def read_values(self, file: Path) -> NDArray[np.uint8]:
-        """Values of a mask file as they are stored, (H, W).
-
-        Raises:
-            DataError: The file cannot be read; the message names it.
-        """
-        return read_mask(file)
-
-    def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
-
-        Raises:
-            DataError: The record has no mask, or its file cannot be read; the message names it.
-        """
-        record = self.records[index]
-        if record.mask is None:
-            raise DataError(f"{record.file}: no mask is known for this image")
-        return self.mask_lookup[self.read_values(self.root / record.mask)]
 
     def keep(self, records: Sequence[Record], domains: Sequence[str] | None) -> None:
         """Keep the records of the chosen domains.

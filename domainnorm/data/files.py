@@ -46,7 +46,7 @@ class FileDataset(DomainDataset):
         if record.mask is None:
             raise DataError(f"{record.file}: no mask is known for this image")
         file = self.root / record.mask
-        values = read_mask(file)
+        values = self.read_values(file)
         if self.mask_lookup is not None:
             return self.mask_lookup[values]
         wrong = np.setdiff1d(np.unique(values), [*range(len(self.class_names)), VOID])
@@ -56,6 +56,14 @@ class FileDataset(DomainDataset):
                 f"{len(self.class_names) - 1}, or 255 for pixels without one"
             )
         return values
+
+    def read_values(self, file: Path) -> NDArray[np.uint8]:
+        """What a mask file holds for each pixel: (H, W), 0 to 255.
+
+        Raises:
+            DataError: It cannot be read; the message names it.
+        """
+        return read_mask(file)
 
 
 def resolved_root(root: str) -> Path:

@@ -1,29 +1,85 @@
-"""Masks of users: files with numbers of classes, and ``classes.txt`` that names them."""
+"""Masks of users: numbers or colours of classes, and ``classes.txt`` that names them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import VOID, distinct_colours
-from domainnorm.data.decode import read_size
+from domainnorm.data.decode import mask_numbers, places_of_colours, read_labels, read_size
 from domainnorm.data.files import FileDataset
 from domainnorm.errors import DataError
 
 Colour = tuple[int, int, int]
 
 
-class MaskFiles(FileDataset):
-    """Images with files of class numbers, the classes of which the user names."""
+@dataclass(frozen=True)
+class Classes:
+    """What ``classes.txt`` says.
 
-    _colours: list[Colour]
+    Args:
+        file: The file itself.
+        names: Names of the K classes.
+        colours: A colour for each; one of its own hue where the file gives none.
+        void: Colours of pixels without a class.
+        coloured: Whether the file gives every class a colour, no two the same.
+    """
+
+    file: Path
+    names: list[str]
+    colours: list[Colour]
+    void: list[Colour]
+    coloured: bool
+
+    def numbers(self, pixels: NDArray[np.uint8], mask: Path) -> NDArray[np.uint8]:
+        """Classes (H, W) of colours (H, W, 3 or 4), 255 for void ones.
+
+        Raises:
+            DataError: Not every class has a colour, or a pixel has that of none; names the mask.
+        """
+        if not self.coloured:
+            raise DataError(
+                f"{mask}: colours, but {self.file} does not give every class a colour of its own; "
+                "write 'name,R,G,B' in each line, or convert colours to numbers"
+            )
+        places = places_of_colours(pixels[..., :3], [*self.colours, *self.void])
+        strange = places < 0
+        if strange.any():
+            row, column = np.argwhere(strange)[0]
+            colour = ",".join(map(str, pixels[row, column, :3]))
+            raise DataError(
+                f"{mask}: {int(strange.sum())} pixels have colours that {self.file.name} does not "
+                f"list, such as {colour} in row {row}, column {column}; add a line "
+                f"'name,{colour}', or ',{colour}' for pixels without a class (files with losses, "
+                "such as JPEG, have no exact colours: convert the masks again)"
+            )
+        return np.where(places < len(self.names), places, VOID).astype(np.uint8)
+
+
+class MaskFiles(FileDataset):
+    """Images with files of class numbers or colours, the classes of which the user names."""
+
+    _classes: Classes
 
     @property
     def class_colours(self) -> list[Colour]:
         """An RGB colour for each class: that of ``classes.txt``, or one of its own hue."""
-        return self._colours
+        return self._classes.colours
+
+    def read_values(self, file: Path) -> NDArray[np.uint8]:
+        """Classes of a mask file's pixels, from their numbers or colours: (H, W).
+
+        Raises:
+            DataError: It cannot be read, or a colour is that of no class; the message names it.
+        """
+        labels = read_labels(file)
+        grey = labels.ndim == 2 or labels.shape[2] < 3
+        if not grey and not self._classes.coloured:
+            grey = bool((labels[..., :3] == labels[..., :1]).all())
+        return mask_numbers(labels, file) if grey else self._classes.numbers(labels, file)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
@@ -45,35 +101,43 @@ class MaskFiles(FileDataset):
             )
 
 
-def read_classes(file: Path) -> tuple[list[str], list[Colour]]:
+def read_classes(file: Path) -> Classes:
     """Names and colours; colours of their own hue where the file gives none.
 
     Raises:
-        DataError: The file is missing, or a line is no ``name`` or ``name,R,G,B``; the message
-            says what to write.
+        DataError: The file is missing, or a line is no ``name``, ``name,R,G,B`` or ``,R,G,B``; the
+            message says what to write.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").rstrip().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{file}: cannot be read ({_reason(error)}); write one class per line, the first "
-            "for the value 0 of masks: 'road' or 'road,128,64,128' with its colour for figures"
+            "for the value 0 of masks: 'road', or 'road,128,64,128' with its colour"
         ) from error
     entries = [_entry(f"{file}, line {number}", line) for number, line in enumerate(lines, 1)]
+    void = [colour for name, colour in entries if not name and colour is not None]
+    entries = entries[: len(entries) - len(void)]
     names = [name for name, _ in entries]
+    if "" in names:
+        raise DataError(
+            f"{file}, line {names.index('') + 1}: no name; lines are counted, so write one for "
+            "every value, and colours without a class at the end"
+        )
     for number, name in enumerate(names, 1):
         if name in names[: number - 1]:
             raise DataError(f"{file}, line {number}: class '{name}' is there twice; rename one")
     if not 2 <= len(names) <= VOID:
         raise DataError(f"{file}: {len(names)} classes, expected 2 to {VOID}; one name per line")
+    given = [colour for _, colour in entries]
     hues = distinct_colours(len(names))
-    return names, [given or hue for (_, given), hue in zip(entries, hues, strict=True)]
+    colours = [own or hue for own, hue in zip(given, hues, strict=True)]
+    coloured = None not in given and len({*given, *void}) == len(given) + len(void)
+    return Classes(file, names, colours, void, coloured)
 
 
 def _entry(where: str, line: str) -> tuple[str, Colour | None]:
     name, *numbers = (part.strip() for part in line.split(","))
-    if not name:
-        raise DataError(f"{where}: no name; lines are counted, so write one for every value")
     if not numbers:
         return name, None
     values = [int(text) for text in numbers if text.isdecimal() and int(text) <= 255]

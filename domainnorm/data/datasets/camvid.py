@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
-from domainnorm.data.decode import read_image, read_mask
+from domainnorm.data.decode import places_of_colours, read_image, read_mask
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.street_files import streets
 from domainnorm.data.drawings.weather import photograph
@@ -136,11 +136,8 @@ class CamVid(DrivingDataset):
         """
         if not self.coloured:
             return read_mask(file)
-        codes = read_image(file).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
-        known = np.array([entry[0] for entry in PALETTE]) @ np.array([1 << 16, 1 << 8, 1])
-        order = np.argsort(known)
-        places = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
-        return np.where(known[places] == codes, places, VOID).astype(np.uint8)
+        places = places_of_colours(read_image(file), [entry[0] for entry in PALETTE])
+        return np.where(places >= 0, places, VOID).astype(np.uint8)
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

@@ -35,9 +35,9 @@ from domainnorm.registry import register
 class FolderMasks(MaskFiles):
     """Image files laid out as <domain>/images/<image>, with <domain>/masks/<stem>.png beside them.
 
-    Masks hold the number of the class of each pixel, 255 where there is none; ``classes.txt``
-    names the classes, one per line. An image without a mask has no label. The table of splits,
-    and splits that are drawn, are those of the dataset ``folder``.
+    Masks hold the number of the class of each pixel, 255 where there is none, or its colour;
+    ``classes.txt`` names the classes, one per line, and their colours. An image without a mask has
+    no label. The table of splits, and splits that are drawn, are those of the dataset ``folder``.
 
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment
@@ -75,7 +75,8 @@ class FolderMasks(MaskFiles):
     ) -> None:
         cuts = Cuts(val_fraction, test_fraction, split_seed, groups)
         self.root = resolved_root(root)
-        self.class_names, self._colours = read_classes(self.root / "classes.txt")
+        self._classes = read_classes(self.root / "classes.txt")
+        self.class_names = self._classes.names
         self.void_outside = void_outside
         table = find_table(self.root, splits)
         rows = cuts.tabled(table) if table else cuts.drawn(_scanned(self.root))

@@ -19,8 +19,9 @@ class ManifestMasks(MaskFiles):
     """Images with a mask of classes each, listed in any CSV, TSV or Parquet table.
 
     The column target holds the path of the mask (empty for none): a PNG with the number of the
-    class of each pixel, 255 where there is none. ``classes.txt`` beside the table names the
-    classes, one per line. Other columns are those of the dataset ``manifest``.
+    class of each pixel, 255 where there is none, or its colour. ``classes.txt`` beside the table
+    names the classes, one per line, and their colours. Other columns are those of the dataset
+    ``manifest``.
 
     Args:
         root: Folder of the data, which paths in the table are relative to.
@@ -52,7 +53,8 @@ class ManifestMasks(MaskFiles):
     ) -> None:
         self.root = resolved_root(root)
         cuts = Cuts(val_fraction, test_fraction, split_seed)
-        self.class_names, self._colours = read_classes(self.root / "classes.txt")
+        self._classes = read_classes(self.root / "classes.txt")
+        self.class_names = self._classes.names
         self.table = self.root / table
         rows = Manifest(self.table, columns or {}, cuts, classes=False).rows()
         self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted({r.domain for r in rows}))
