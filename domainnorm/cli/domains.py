@@ -26,6 +26,7 @@ _DEFAULTS = {
     "domains": None,
     "max_domains": 8,
     "size": 96,
+    "white": 65535,
     "seed": 0,
     "classes": False,
     "force": False,
@@ -44,6 +45,8 @@ def add_options(parser: Parser) -> None:
     group.add_argument("--max-domains", type=_positive, metavar="K", help=text)
     text = "pixels of the shorter side that images are reduced to (96)"
     group.add_argument("--size", type=_positive, metavar="PIXELS", help=text)
+    text = "value of 16-bit files that is shown as white (65535); 4095 for 12 bits"
+    group.add_argument("--white", type=_positive, metavar="VALUE", help=text)
     text = "of splits that are drawn, and of what is fitted (0)"
     group.add_argument("--seed", type=_natural, metavar="N", help=text)
     text = "of a folder: the folder that an image lies in is its class"
@@ -80,6 +83,7 @@ def execute(arguments: Namespace) -> int:
         arguments.domains,
         max_domains=arguments.max_domains,
         size=arguments.size,
+        white=data.checked_white(arguments.white),
         seed=arguments.seed,
         progress=reading_bar(console),
     )
@@ -148,6 +152,8 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
     options: dict[str, Any] = {"root": str(pile.root), "table": place}
     if columns:
         options["columns"] = columns
+    if discovery.white != _DEFAULTS["white"]:
+        options["white"] = discovery.white
     problems = _refused(name, options)
     if problems and name == "manifest" and not _refused(name, options | _ALLOWED):
         # Domains were not drawn by class, so that one may well lack some.

@@ -94,6 +94,7 @@ class CachedDataset(DomainDataset):
         parts = [type(self.dataset).__name__, name, is_mask, made.height, made.width, made.fit]
         parts += [made.interpolation]
         if isinstance(self.dataset, FileDataset):
+            parts.append(self.dataset.white)
             source = self.dataset.root / name
             if source.is_file():
                 stat = source.stat()

@@ -16,10 +16,11 @@ from domainnorm.errors import DataError
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"},
 )
+WHITE = 65535  # the largest value of 16 bits
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 
-def read_image(file: Path) -> NDArray[np.uint8]:
+def read_image(file: Path, white: int = WHITE) -> NDArray[np.uint8]:
     """`decode_image` of a file.
 
     Raises:
@@ -29,18 +30,19 @@ def read_image(file: Path) -> NDArray[np.uint8]:
         data = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}; restore the file or remove its entry") from None
-    return decode_image(data, str(file))
+    return decode_image(data, str(file), white)
 
 
-def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8]:
     """Decode to (H, W, 3) RGB, 0 to 255, whatever the number of channels and the depth.
 
     Grey and palette images get three channels, an alpha channel is dropped, the orientation an
-    EXIF tag states is applied, and 16-bit values are divided by 257 (65535 becomes 255).
+    EXIF tag states is applied, and 16-bit values are scaled so that ``white`` becomes 255.
 
     Args:
         data: Content of an image file.
         name: What messages call it.
+        white: 16-bit value that is shown as white; what is larger is too.
 
     Raises:
         DataError: It is truncated, no image, or holds another number type.
@@ -52,7 +54,7 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
             "format); replace the file, or remove it and its row in a table of images"
         )
     if image.dtype == np.uint16:
-        image = cv2.convertScaleAbs(image, alpha=1 / 257)
+        image = cv2.convertScaleAbs(image, alpha=255 / white)
     if image.dtype != np.uint8:
         raise DataError(
             f"{name}: pixels are {image.dtype}, expected 8-bit or 16-bit integers; convert the file"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-from domainnorm.data.decode import read_image
+from domainnorm.data.decode import WHITE, read_image
 from domainnorm.data.manifest import write_lines
 from domainnorm.data.parallel import Progress, read_all
 from domainnorm.data.piles import Pile
@@ -29,12 +29,14 @@ class Discovery:
         places: Positions in the pile of the images that could be read, (N,).
         found: Their domains.
         problems: What is wrong with each of the others, starting with its file.
+        white: Value of 16-bit files that is shown as white.
     """
 
     pile: Pile
     places: list[int]
     found: FoundDomains
     problems: list[str]
+    white: int = WHITE
 
     @property
     def domain_names(self) -> list[str]:
@@ -63,7 +65,7 @@ class Discovery:
         training = torch.tensor([split == "train" for split in self.splits])
         chosen = self.found.typical(label, count, training)
         files = (self.pile.rows[self.places[at]].file for at in chosen)
-        return [read_image(self.pile.root / file) for file in files]
+        return [read_image(self.pile.root / file, self.white) for file in files]
 
     def agreement(self, name: str) -> float | None:
         """Adjusted Rand index of the domains with a column that has groups of images.
@@ -97,6 +99,7 @@ def discover_domains(
     *,
     max_domains: int = 8,
     size: int = 96,
+    white: int = WHITE,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Discovery:
@@ -109,6 +112,7 @@ def discover_domains(
         num_domains: K; as many as there are stable splits for when None.
         max_domains: Largest K that is found.
         size: Shorter side in pixels that larger images are reduced to.
+        white: Value of 16-bit files that is shown as white.
         seed: See `find_domains`.
         progress: Wraps the readings, of which it is told the number.
 
@@ -116,7 +120,9 @@ def discover_domains(
         DataError: No training image can be read.
         ConditionError: See `find_domains`.
     """
-    styles = list(read_all(lambda row: _style(pile.root / row.file, size), pile.rows, progress))
+    styles = list(
+        read_all(lambda row: _style(pile.root / row.file, size, white), pile.rows, progress)
+    )
     places = [at for at, style in enumerate(styles) if isinstance(style, Tensor)]
     training = torch.tensor([pile.rows[at].split == "train" for at in places], dtype=torch.bool)
     problems = [style for style in styles if isinstance(style, str)]
@@ -133,13 +139,13 @@ def discover_domains(
         shaping=training,
         seed=seed,
     )
-    return Discovery(pile, places, found, problems)
+    return Discovery(pile, places, found, problems, white)
 
 
-def _style(file: Path, size: int) -> Tensor | str:
+def _style(file: Path, size: int, white: int) -> Tensor | str:
     """Style features (F,) of a file, or what is wrong with it."""
     try:
-        image = read_image(file)
+        image = read_image(file, white)
     except DataError as error:
         return str(error)
     if min(image.shape[:2]) < 2:

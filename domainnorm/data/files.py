@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import VOID, DomainDataset
-from domainnorm.data.decode import read_image, read_mask
+from domainnorm.data.decode import WHITE, read_image, read_mask
 from domainnorm.errors import DataError
 
 DATA_VARIABLE = "DOMAINNORM_DATA"
@@ -20,11 +20,13 @@ class FileDataset(DomainDataset):
 
     Attributes:
         root: Folder of the data, absolute.
+        white: Value of 16-bit files that is shown as white.
         mask_lookup: Class of each value of a mask file, (256,) with 255 for none; None when the
             files hold class numbers already.
     """
 
     root: Path
+    white: int = WHITE
     mask_lookup: NDArray[np.uint8] | None = None
 
     def image(self, index: int) -> NDArray[np.uint8]:
@@ -33,7 +35,7 @@ class FileDataset(DomainDataset):
         Raises:
             DataError: The file cannot be read or decoded; the message names it.
         """
-        return read_image(self.root / self.records[index].file)
+        return read_image(self.root / self.records[index].file, self.white)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
@@ -64,6 +66,17 @@ class FileDataset(DomainDataset):
             DataError: It cannot be read; the message names it.
         """
         return read_mask(file)
+
+
+def checked_white(white: int) -> int:
+    """``white``, a value that 16 bits hold and 8 do not.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not 255 < white <= WHITE:
+        raise DataError(f"data.white: {white}, expected 256 to {WHITE}, such as 4095 for 12 bits")
+    return white
 
 
 def resolved_root(root: str) -> Path:

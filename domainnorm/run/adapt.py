@@ -22,7 +22,7 @@ from torch import Tensor
 from domainnorm.backbones import save_domains
 from domainnorm.data import Preprocessing
 from domainnorm.data.dataset import VOID
-from domainnorm.data.decode import read_image
+from domainnorm.data.decode import WHITE, read_image
 from domainnorm.errors import CheckpointError, DataError
 from domainnorm.evaluation import write_json
 from domainnorm.recipe.registries import TASKS
@@ -125,6 +125,7 @@ class _Follower:
             prior=options.prior,
             lr=options.lr,
         )
+        self.white = int(recipe.dataset.options.get("white", WHITE))
         self.lines: list[StreamLine] = []
 
     @property
@@ -179,7 +180,7 @@ class _Follower:
         problems: dict[str, str] = {}
         for name, file in files:
             try:
-                pixels = read_image(file)
+                pixels = read_image(file, self.white)
                 images[str(name)] = self.preprocessing.whole()(pixels)
                 sizes[str(name)] = pixels.shape[0], pixels.shape[1]
             except DataError as error:

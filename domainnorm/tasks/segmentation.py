@@ -55,7 +55,7 @@ class Segmentation(Task):
     metric: str = "miou"
     class_weight: Tensor | None
 
-    def __init__(  # noqa: PLR0913 - the keys of the section in a recipe
+    def __init__(
         self,
         class_names: Sequence[str],
         *,

@@ -47,6 +47,18 @@ def test_sixteen_bits_are_divided_by_257(tmp_path, suffix):
     assert_array_equal(read_image(file)[0, :, 1], [0, 7, 200, 255])
 
 
+def test_white_is_the_value_that_becomes_255_and_what_is_larger_does_too(tmp_path):
+    file = tmp_path / "a.png"
+    cv2.imwrite(str(file), np.array([[0, 1024, 2048, 4095, 60000]], np.uint16))
+    assert_array_equal(read_image(file, 4095)[0, :, 1], [0, 64, 128, 255, 255])
+
+
+def test_white_does_not_change_eight_bits(tmp_path, image):
+    file = tmp_path / "a.png"
+    Image.fromarray(image).save(file)
+    assert_array_equal(read_image(file, 4095), image)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp"])
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.97])
 def test_truncated_file_is_named(tmp_path, image, suffix, kept):

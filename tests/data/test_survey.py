@@ -78,6 +78,8 @@ def test_twelve_bits_in_files_of_sixteen_are_noted(read, films):
     notes = [note for note in survey_dataset(read).notes if "nearly black" in note]
     assert notes
     assert "no value above 1" in notes[0]
+    survey = survey_dataset(lambda: FolderMasks(root=str(films), white=4080))
+    assert not any("nearly black" in note for note in survey.notes)
 
 
 def test_dataset_that_cannot_be_made_is_a_problem(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from domainnorm.data.class_files import ALLOW_HINT, ClassFiles, scan_classes
 from domainnorm.data.drawings.folders import styles_of, write_objects
-from domainnorm.data.files import resolved_root
+from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
     Cuts,
@@ -42,6 +42,7 @@ class Folder(ClassFiles):
         allow_missing_classes: Whether a domain may lack training images of a class that another
             one has: for rare classes, and domains that were found. A misspelled class would not be
             noticed.
+        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
 
     Raises:
         DataError: The root, a domain, a file or a class is missing, or the table is wrong; the
@@ -60,9 +61,11 @@ class Folder(ClassFiles):
         test_fraction: float = 0.3,
         split_seed: int = 0,
         allow_missing_classes: bool = False,
+        white: int = 65535,
     ) -> None:
         cuts = Cuts(val_fraction, test_fraction, split_seed)
         self.root = resolved_root(root)
+        self.white = checked_white(white)
         table = find_table(self.root, splits)
         rows = cuts.tabled(table) if table else cuts.drawn(_scanned(self.root))
         known = {row.domain for row in rows} | set(() if table else list_folders(self.root))

@@ -15,7 +15,7 @@ from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, VOID, Record, selec
 from domainnorm.data.decode import SUFFIXES, read_mask
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.folders import styles_of, write_scenes
-from domainnorm.data.files import resolved_root
+from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
     Cuts,
@@ -52,6 +52,7 @@ class FolderMasks(MaskFiles):
             may be cut in time, and validate on the end of their training part.
         void_outside: Folder beside ``images`` with a field of view for each image with a mask:
             pixels that are 0 there have no class.
+        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
 
     Raises:
         DataError: The root, a domain, a file or ``classes.txt`` is missing, or the table is wrong;
@@ -72,9 +73,11 @@ class FolderMasks(MaskFiles):
         split_seed: int = 0,
         groups: Literal["whole", "sequences"] = "whole",
         void_outside: str | None = None,
+        white: int = 65535,
     ) -> None:
         cuts = Cuts(val_fraction, test_fraction, split_seed, groups)
         self.root = resolved_root(root)
+        self.white = checked_white(white)
         self._classes = read_classes(self.root / "classes.txt")
         self.class_names = self._classes.names
         self.void_outside = void_outside

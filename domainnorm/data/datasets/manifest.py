@@ -8,7 +8,7 @@ from pathlib import Path
 
 from domainnorm.data.class_files import ALLOW_HINT, ClassFiles
 from domainnorm.data.drawings.folders import styles_of, write_objects
-from domainnorm.data.files import resolved_root
+from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.data.manifest import Manifest as Table
 from domainnorm.data.manifest import write_manifest
@@ -35,6 +35,7 @@ class Manifest(ClassFiles):
         allow_missing_classes: Whether a domain may lack training images of a class that another
             one has: for rare classes, and domains that were found. A misspelled class would not be
             noticed.
+        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
 
     Raises:
         DataError: The table, a column, a file or a class is missing, or a line is wrong; the
@@ -54,8 +55,10 @@ class Manifest(ClassFiles):
         test_fraction: float = 0.3,
         split_seed: int = 0,
         allow_missing_classes: bool = False,
+        white: int = 65535,
     ) -> None:
         self.root = resolved_root(root)
+        self.white = checked_white(white)
         cuts = Cuts(val_fraction, test_fraction, split_seed)
         self.table = file = self.root / table
         rows = Table(file, columns or {}, cuts).rows()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, select_domains
 from domainnorm.data.drawings.folders import styles_of, write_objects
-from domainnorm.data.files import FileDataset, resolved_root
+from domainnorm.data.files import FileDataset, checked_white, resolved_root
 from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.data.manifest import Manifest, write_manifest
 from domainnorm.data.table import Row
@@ -35,6 +35,7 @@ class ManifestFindings(FileDataset):
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on when there is no split column, in (0, 1).
         split_seed: Seed of drawn splits.
+        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
 
     Raises:
         DataError: The table, a column or a file is missing, or a line is wrong; the message
@@ -55,8 +56,10 @@ class ManifestFindings(FileDataset):
         val_fraction: float = 0.2,
         test_fraction: float = 0.3,
         split_seed: int = 0,
+        white: int = 65535,
     ) -> None:
         self.root = resolved_root(root)
+        self.white = checked_white(white)
         cuts = Cuts(val_fraction, test_fraction, split_seed)
         self.table = self.root / table
         rows = Manifest(self.table, columns or {}, cuts).rows()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, select_domains
 from domainnorm.data.drawings.folders import styles_of, write_scenes
-from domainnorm.data.files import resolved_root
+from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.data.manifest import Manifest, write_manifest
 from domainnorm.data.masks import MaskFiles, read_classes
@@ -31,6 +31,7 @@ class ManifestMasks(MaskFiles):
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on when there is no split column, in (0, 1).
         split_seed: Seed of drawn splits.
+        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
 
     Raises:
         DataError: The table, a column, a file or ``classes.txt`` is missing, or a line is wrong;
@@ -50,8 +51,10 @@ class ManifestMasks(MaskFiles):
         val_fraction: float = 0.2,
         test_fraction: float = 0.3,
         split_seed: int = 0,
+        white: int = 65535,
     ) -> None:
         self.root = resolved_root(root)
+        self.white = checked_white(white)
         cuts = Cuts(val_fraction, test_fraction, split_seed)
         self._classes = read_classes(self.root / "classes.txt")
         self.class_names = self._classes.names

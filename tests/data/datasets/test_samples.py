@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -216,3 +217,28 @@ def test_every_finding_is_present_and_absent_in_training(sample):
     labels = np.array([r.labels for r in sample.records if r.split == "train" and r.labels])
     assert (labels == 1).any(0).all()
     assert (labels == 0).any(0).all()
+
+
+WITH_WHITE = [name for name in names() if "white" in DATASETS.entry(name).parameters]
+
+
+@pytest.mark.parametrize("folder", WITH_WHITE, indirect=True)
+def test_white_scales_files_of_sixteen_bits(folder, sample, tmp_path):
+    record = sample.records[0]
+    file = folder / record.file
+    dark = (sample.image(0).astype(np.uint16) * 16)[..., ::-1]
+    kept = file.read_bytes()
+    cv2.imwrite(str(tmp_path / "dark.png"), dark)
+    file.write_bytes((tmp_path / "dark.png").read_bytes())
+    try:
+        bright = DATASETS.load(folder.name)(root=str(folder), white=4080).image(0)
+        assert_array_equal(bright[..., ::-1], dark // 16)
+    finally:
+        file.write_bytes(kept)
+
+
+@pytest.mark.parametrize("folder", WITH_WHITE, indirect=True)
+@pytest.mark.parametrize("white", [255, 65536])
+def test_white_that_is_no_value_of_sixteen_bits_is_refused(folder, sample, white):
+    with pytest.raises(DataError, match=f"data.white: {white}, expected 256 to 65535"):
+        DATASETS.load(folder.name)(root=str(folder), white=white)
