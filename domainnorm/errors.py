@@ -65,3 +65,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     hint = f"did you mean '{match}'? " if match else ""
     listing = ", ".join(names) if names else "none"
     return f"unknown {kind} '{name}': {hint}known: {listing}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from domainnorm import run
 from domainnorm.cli.parser import Parser
 from domainnorm.cli.training import INTERRUPTED
+from domainnorm.errors import counted
 
 
 def configure(parser: Parser) -> None:
@@ -48,9 +49,10 @@ def execute(arguments: Namespace) -> int:
         print("interrupted; the same command goes on")
         return INTERRUPTED
     skipped = f", {done.unreadable} of them unreadable" if done.unreadable else ""
-    print(f"{done.images} images{skipped}")
+    print(f"{counted(done.images, 'image')}{skipped}")
     for name, number in done.domains.items():
         opened = f"  (opened at image {done.opened[name]})" if name in done.opened else ""
         print(f"  {name}  {number}{opened}")
-    print(f"log, timeline and packs: {done.folder}")
+    packs = ", packs" if done.opened else ""
+    print(f"log, timeline{packs}: {done.folder}")
     return 0

@@ -14,7 +14,7 @@ from domainnorm import data, recipe, report
 from domainnorm.cli import domains
 from domainnorm.cli.parser import Parser, split_overrides
 from domainnorm.cli.progress import reading_bar
-from domainnorm.errors import DataError, RecipeError, unknown
+from domainnorm.errors import DataError, RecipeError, counted, unknown
 from domainnorm.recipe.overrides import OVERRIDE
 from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.registries import DATASETS
@@ -122,7 +122,7 @@ def _check(words: list[str]) -> int:
     place = options.get("root", "")
     if survey.problems:
         number = len(survey.problems)
-        print(f"{number} problem{'s' * (number > 1)}  {named.name} {place}", file=sys.stderr)
+        print(f"{counted(number, 'problem')}  {named.name} {place}", file=sys.stderr)
         return 1
     print(f"ok  {named.name} {place}".rstrip())
     return 0

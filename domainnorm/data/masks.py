@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import VOID, distinct_colours
 from domainnorm.data.decode import mask_numbers, places_of_colours, read_labels, read_size
 from domainnorm.data.files import FileDataset
-from domainnorm.errors import DataError
+from domainnorm.errors import DataError, counted
 
 Colour = tuple[int, int, int]
 
@@ -51,10 +51,10 @@ class Classes:
             row, column = np.argwhere(strange)[0]
             colour = ",".join(map(str, pixels[row, column, :3]))
             raise DataError(
-                f"{mask}: {int(strange.sum())} pixels have colours that {self.file.name} does not "
-                f"list, such as {colour} in row {row}, column {column}; add a line "
-                f"'name,{colour}', or ',{colour}' for pixels without a class (files with losses, "
-                "such as JPEG, have no exact colours: convert the masks again)"
+                f"{mask}: {counted(int(strange.sum()), 'pixel')} of colours that "
+                f"{self.file.name} does not list, such as {colour} in row {row}, column {column}; "
+                f"add a line 'name,{colour}', or ',{colour}' for pixels without a class (files "
+                "with losses, such as JPEG, have no exact colours: convert the masks again)"
             )
         return np.where(places < len(self.names), places, VOID).astype(np.uint8)
 

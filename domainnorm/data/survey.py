@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset, Record
 from domainnorm.data.parallel import Progress, read_all
 from domainnorm.data.problems import collecting
-from domainnorm.errors import DataError
+from domainnorm.errors import DataError, counted
 
 _DARK = 64  # of 255; values of 14 bits in files of 16
 
@@ -177,7 +177,7 @@ def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
     if twins:
         first, other = twins[0]
         survey.notes.append(
-            f"{len(twins)} images have the same pixels as one in another split, such as "
+            f"{counted(len(twins), 'image')} with the same pixels as one in another split, such as "
             f"{first.file} ({first.split}) and {other.file} ({other.split})"
         )
 
@@ -211,7 +211,7 @@ def _strays(dataset: DomainDataset) -> Iterator[str]:
     ]
     if strays:
         yield (
-            f"{len(strays)} files beside masks belong to no image that is used, such as "
+            f"{counted(len(strays), 'file')} beside masks of no image that is used, such as "
             f"{', '.join(strays[:3])}"
         )
 

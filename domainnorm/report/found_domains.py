@@ -11,6 +11,7 @@ from rich.table import Table
 
 from domainnorm.data import Discovery
 from domainnorm.data.discovery import reduced_to
+from domainnorm.errors import counted
 from domainnorm.report.contact_sheet import save_contact_sheet
 from domainnorm.report.survey import SPLITS, listing
 
@@ -23,7 +24,7 @@ def found_tables(discovery: Discovery) -> Iterator[Table]:
     if any(discovery.column("domain")):
         yield _contingency(discovery)
     if discovery.problems:
-        table = listing(f"{len(discovery.problems)} images left out", "")
+        table = listing(f"{counted(len(discovery.problems), 'image')} left out", "")
         for problem in discovery.problems:
             table.add_row(escape(problem))
         yield table

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from domainnorm.data import DomainDataset, Survey
 from domainnorm.data.dataset import VOID
+from domainnorm.errors import counted
 
 SPLITS = ("train", "val", "test")
 
@@ -32,7 +33,7 @@ def survey_tables(survey: Survey) -> Iterator[Table]:
         yield notes
     if survey.problems:
         number = len(survey.problems)
-        problems = listing(f"{number} problem{'s' * (number > 1)}", "file", "problem")
+        problems = listing(counted(number, "problem"), "file", "problem")
         for problem in survey.problems:
             problems.add_row(escape(problem.file), escape(problem.text))
         yield problems

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import torch
 
-from domainnorm.errors import CheckpointError, RecipeError
+from domainnorm.errors import CheckpointError, RecipeError, counted
 from domainnorm.recipe import Recipe
 from domainnorm.report import (
     Result,
@@ -154,7 +154,7 @@ def _count(stages: list[Stage]) -> str:
     seeds = len({stage.seed for stage in stages})
     methods = len({stage.method.name for stage in stages})
     counts = ((transfers, "transfer"), (seeds, "seed"), (methods, "method"))
-    return " × ".join(f"{count} {word}{'s' * (count > 1)}" for count, word in counts)
+    return " × ".join(counted(count, word) for count, word in counts)
 
 
 def _title(stage: Stage) -> str:

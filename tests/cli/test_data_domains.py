@@ -30,7 +30,7 @@ def test_folder_becomes_a_manifest_that_the_toolkit_reads(command, domainnorm, f
     text = words(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
     assert "style_1 1" in text
-    assert "1 images left out" in text
+    assert "1 image left out" in text
     assert f"{folder}/class_0/broken.jpg: not a readable image" in text
     assert done.stdout.endswith(
         "out/found.csv: written; look at out/found.png first\n"

@@ -56,7 +56,7 @@ def test_black_and_white_are_colours_where_the_list_says_so(tmp_path):
 
 def test_colour_that_is_not_listed_is_named_with_its_place_and_the_line_to_add(tmp_path):
     message = (
-        r"masks/0\.png: 1 pixels have colours that classes\.txt does not list, such as 0,0,0 in "
+        r"masks/0\.png: 1 pixel of colours that classes\.txt does not list, such as 0,0,0 in "
         r"row 0, column 2; add a line 'name,0,0,0', or ',0,0,0' for pixels without a class"
     )
     with pytest.raises(DataError, match=message):

@@ -105,7 +105,7 @@ def test_same_pixels_in_two_splits_are_noted(read, films):
     copy = (films / "day/images/000.png").read_bytes()
     (films / "day/images/027.png").write_bytes(copy)
     (note,) = survey_dataset(read).notes
-    assert note.startswith("1 images have the same pixels as one in another split")
+    assert note.startswith("1 image with the same pixels as one in another split")
     assert "day/images/000.png (train) and day/images/027.png (test)" in note
 
 
