@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, VOID, Record, select_domains
 from domainnorm.data.decode import SUFFIXES, read_mask
 from domainnorm.data.drawings.files import write_image
-from domainnorm.data.drawings.folders import styles_of, write_scenes
+from domainnorm.data.drawings.folders import write_scenes
+from domainnorm.data.drawings.subjects import subject_of
 from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
@@ -139,15 +140,15 @@ class FolderMasks(MaskFiles):
     def write_sample(
         cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("day", "dusk")
     ) -> None:
-        """Short films of vehicles and people, with masks and round fields of view (``fov``)."""
-        rows = []
-        for domain, style in styles_of(domains).items():
-            scenes = write_scenes(root, domain, style, ("images", "masks"), seed)
+        """Short films with masks and round fields of view (``fov``), see `subject_of`."""
+        rows, subject = [], subject_of(domains)
+        for domain, draw in subject.draw.items():
+            scenes = write_scenes(root, domain, draw, ("images", "masks"), seed)
             for row in scenes:
                 view = cv2.circle(np.zeros((96, 96), np.uint8), (48, 48), 46, 255, -1)
                 write_image(root / _beside(row.file, "fov"), view)
             rows += [replace(row, label="") for row in scenes]
-        (root / "classes.txt").write_text("ground\nvehicle,0,0,142\nperson,220,20,60\n")
+        (root / "classes.txt").write_text(subject.classes)
         write_table(root / DEFAULT_TABLE, rows)
 
 

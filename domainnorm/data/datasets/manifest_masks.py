@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, select_domains
-from domainnorm.data.drawings.folders import styles_of, write_scenes
+from domainnorm.data.drawings.folders import write_scenes
+from domainnorm.data.drawings.subjects import subject_of
 from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.data.manifest import Manifest, write_manifest
@@ -81,9 +82,9 @@ class ManifestMasks(MaskFiles):
     def write_sample(
         cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("camera_a", "camera_b")
     ) -> None:
-        """Vehicles from two cameras, with masks."""
-        rows = []
-        for domain, style in styles_of(domains).items():
-            rows += write_scenes(root, domain, style, ("images", "masks"), seed)
-        (root / "classes.txt").write_text("ground\nvehicle,0,0,142\nperson,220,20,60\n")
+        """Images with masks, see `subject_of`."""
+        rows, subject = [], subject_of(domains)
+        for domain, draw in subject.draw.items():
+            rows += write_scenes(root, domain, draw, ("images", "masks"), seed)
+        (root / "classes.txt").write_text(subject.classes)
         write_manifest(root / "manifest.csv", rows)

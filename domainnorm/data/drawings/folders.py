@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,8 @@ from domainnorm.data.drawings.objects import STYLES, draw_object
 from domainnorm.data.drawings.shapes import SHAPES
 from domainnorm.data.table import Row
 
+# Draws an image and its mask.
+Draw = Callable[[np.random.Generator], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 # Of each class and domain; what a run needs of every split.
 COUNTS: dict[Split, int] = {"train": 5, "val": 2, "test": 2}
 
@@ -58,11 +59,16 @@ def generator_of(seed: int, name: str) -> np.random.Generator:
 
 
 def write_scenes(
-    root: Path, domain: str, style: str, folders: tuple[str, str], seed: int
+    root: Path, domain: str, draw: Draw, folders: tuple[str, str], seed: int
 ) -> list[Row]:
-    """Draw vehicles and people into ``<domain>/<folders[0]>``, their masks into ``folders[1]``.
+    """Draw images into ``<domain>/<folders[0]>``, their masks into ``folders[1]``.
 
-    Masks hold 0 for the ground, 1 for vehicles, 2 for people and 255 on outlines of people.
+    Args:
+        root: Folder of the data; made when it does not exist.
+        domain: Name of the folder.
+        draw: Draws an image and its mask.
+        folders: Names of the two folders.
+        seed: Seed of what is drawn.
 
     Returns:
         One row for each image, with its split; its label is the path of the mask, and four
@@ -74,7 +80,7 @@ def write_scenes(
     for number, split in enumerate(splits):
         name = f"{number:03d}.png"
         file, mask_file = (f"{domain}/{folder}/{name}" for folder in folders)
-        image, mask = _scene(style, generator_of(seed, file))
+        image, mask = draw(generator_of(seed, file))
         write_image(root / file, image)
         write_image(root / mask_file, mask)
         rows.append(Row(file, domain, mask_file, f"{domain}_{number // 4}", split))
@@ -84,18 +90,3 @@ def write_scenes(
 def styles_of(domains: Sequence[str]) -> dict[str, str]:
     """A style for each domain, different ones as long as there are some."""
     return {domain: list(STYLES)[at % len(STYLES)] for at, domain in enumerate(domains)}
-
-
-def _scene(
-    style: str, generator: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    vehicle = str(generator.choice(["bus", "car", "truck", "train"]))
-    image, parts = draw_object(vehicle, style, generator, 96)
-    mask = (parts > 0).astype(np.uint8)
-    person, body = draw_object("person", style, generator, 48)
-    down, across = 48, int(generator.integers(0, 49))
-    view = (slice(down, down + 48), slice(across, across + 48))
-    outline = cv2.dilate((body > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    image[view] = np.where((body > 0)[..., None], person, image[view])
-    mask[view] = np.where(body > 0, 2, np.where(outline, 255, mask[view]))
-    return image, mask

@@ -1,0 +1,80 @@
+"""What samples of masks show: retinas and blood cells where the domains are named like them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.drawings.cells import STAINS, draw_blood_cell
+from domainnorm.data.drawings.folders import Draw, styles_of
+from domainnorm.data.drawings.fundus import CAMERAS, draw_fundus
+from domainnorm.data.drawings.objects import draw_object
+
+SIDE = 96  # pixels
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A kind of scene.
+
+    Args:
+        classes: Content of ``classes.txt``.
+        draw: For each domain, what draws an image of it.
+    """
+
+    classes: str
+    draw: dict[str, Draw]
+
+
+def subject_of(domains: Sequence[str]) -> Subject:
+    """Blood cells for names of stains, retinas for names of cameras, else vehicles and people."""
+    if all(domain in STAINS for domain in domains):
+        draw: dict[str, Draw] = {domain: partial(_cell, domain) for domain in domains}
+        return Subject("background\ncytoplasm\nnucleus\n", draw)
+    cameras = {domain: _camera(domain) for domain in domains}
+    if all(cameras.values()):
+        draw = {domain: partial(_retina, camera) for domain, camera in cameras.items()}
+        return Subject("background\nvessel\n", draw)
+    draw = {domain: partial(_scene, style) for domain, style in styles_of(domains).items()}
+    return Subject("ground\nvehicle,0,0,142\nperson,220,20,60\n", draw)
+
+
+def _camera(domain: str) -> str:
+    """The camera whose name starts like the domain; empty for none."""
+    return next((name for name in CAMERAS if name.startswith(domain)), "")
+
+
+def _cell(
+    stain: str, generator: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    return draw_blood_cell(generator, STAINS[stain], SIDE, lobes=int(generator.choice([1, 3])))
+
+
+def _retina(
+    camera: str, generator: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    right = bool(generator.integers(2))
+    drawn = draw_fundus(generator, CAMERAS[camera], (SIDE, SIDE), right=right)
+    return drawn.image, drawn.vessels.astype(np.uint8)
+
+
+def _scene(
+    style: str, generator: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """0 for the ground, 1 for vehicles, 2 for people and 255 on outlines of people."""
+    vehicle = str(generator.choice(["bus", "car", "truck", "train"]))
+    image, parts = draw_object(vehicle, style, generator, SIDE)
+    mask = (parts > 0).astype(np.uint8)
+    half = SIDE // 2
+    person, body = draw_object("person", style, generator, half)
+    across = int(generator.integers(0, half + 1))
+    view = (slice(half, SIDE), slice(across, across + half))
+    outline = cv2.dilate((body > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    image[view] = np.where((body > 0)[..., None], person, image[view])
+    mask[view] = np.where(body > 0, 2, np.where(outline, 255, mask[view]))
+    return image, mask

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from domainnorm.data.drawings.subjects import SIDE, subject_of
+
+SUBJECTS = {
+    ("tecom_rapid", "cellavision"): ["background", "cytoplasm", "nucleus"],
+    ("drive", "stare", "chase"): ["background", "vessel"],
+    ("day", "dusk"): ["ground", "vehicle", "person"],
+    ("drive", "dusk"): ["ground", "vehicle", "person"],
+    ("tecom_rapid", "stare"): ["ground", "vehicle", "person"],
+}
+every_subject = pytest.mark.parametrize(("domains", "names"), SUBJECTS.items())
+
+
+@every_subject
+def test_names_of_domains_decide_what_is_drawn(domains, names):
+    subject = subject_of(domains)
+    assert [line.partition(",")[0] for line in subject.classes.splitlines()] == names
+    assert list(subject.draw) == list(domains)
+
+
+@every_subject
+def test_every_class_is_drawn_in_every_domain(domains, names):
+    for draw in subject_of(domains).draw.values():
+        image, mask = draw(np.random.default_rng(0))
+        assert image.shape == (SIDE, SIDE, 3)
+        assert mask.shape == (SIDE, SIDE)
+        assert set(range(len(names))) <= set(np.unique(mask).tolist())
+
+
+@every_subject
+def test_domains_look_different_and_seeds_draw_different_images(domains, names):
+    images = [draw(np.random.default_rng(0))[0] for draw in subject_of(domains).draw.values()]
+    assert all((images[0] != image).any() for image in images[1:])
+    draw = subject_of(domains).draw[domains[0]]
+    assert (draw(np.random.default_rng(1))[0] != images[0]).any()
