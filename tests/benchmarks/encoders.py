@@ -21,7 +21,7 @@ from domainnorm.data import DomainDataset
 from domainnorm.data.dataset import Split
 from domainnorm.data.datasets import Folder, FolderMasks
 from domainnorm.encoders import DomainEncoder, create_encoder, fit_encoder
-from domainnorm.evaluation import seed_spread
+from domainnorm.evaluation import Predictions, seed_spread
 from tests.benchmarks.images import draw, preprocessing_of
 from tests.benchmarks.table import render
 from tests.benchmarks.timer import interleaved, prepare, ratio
@@ -99,8 +99,7 @@ def measure(kind: str, images: Mapping[Split, Images], seed: int) -> dict[str, t
 
 
 def rows_of(kind: str, root: str) -> Iterator[tuple[str, ...]]:
-    size, masks = SIZES[root], root == "camvid"
-    dataset = FolderMasks(root=root, groups="sequences") if masks else Folder(root=root)
+    size, dataset = SIZES[root], dataset_of(root)
     runs = [measure(kind, drawn(dataset, size, seed), seed) for seed in SEEDS]
     names = list(runs[0])
     means = [tuple(sum(run[n][k] for n in names) / len(names) for k in range(3)) for run in runs]
@@ -109,9 +108,36 @@ def rows_of(kind: str, root: str) -> Iterator[tuple[str, ...]]:
         yield (f"– {name}", *map(spread, zip(*(run[name] for run in runs), strict=True)))
 
 
-def spread(values: Sequence[float]) -> str:
+@torch.no_grad()
+def calibration(kind: str, images: Mapping[Split, Images], seed: int) -> tuple[float, ...]:
+    """Temperature; NLL and ECE of the weights of all test images with it, and at temperature 1."""
+    names = list(images["test"])
+    encoder = fitted(kind, images, names, seed)
+    temperature = float(encoder.gaussians.temperature)
+    target = torch.cat([torch.full((len(images["test"][n]),), row) for row, n in enumerate(names)])
+    found = [temperature]
+    for used in (temperature, 1.0):
+        encoder.gaussians.temperature.fill_(used)
+        weights = torch.cat([encoder(images["test"][name]).weights for name in names])
+        values = Predictions(weights, target, torch.arange(len(target))).metrics()
+        found += [values["nll"], values["ece"]]
+    return tuple(found)
+
+
+def calibration_of(kind: str, root: str) -> tuple[str, ...]:
+    dataset = dataset_of(root)
+    runs = [calibration(kind, drawn(dataset, SIZES[root], seed), seed) for seed in SEEDS]
+    return (root, *(spread(values, 3) for values in zip(*runs, strict=True)))
+
+
+def dataset_of(root: str) -> DomainDataset:
+    masks = root == "camvid"
+    return FolderMasks(root=root, groups="sequences") if masks else Folder(root=root)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
     one = seed_spread(list(values))
-    return f"{one.mean:.2f} ± {one.std:.2f}"
+    return f"{one.mean:.{digits}f} ± {one.std:.{digits}f}"
 
 
 def cost_of(kind: str, name: str, size: int, number: int) -> tuple[str, ...]:
@@ -144,21 +170,51 @@ def cost_of(kind: str, name: str, size: int, number: int) -> tuple[str, ...]:
     )
 
 
+def cost_of_attributes(name: str, size: int, number: int) -> tuple[str, ...]:
+    """Time of an encoder of two attributes beside the forward pass of a network."""
+    model = create_model(name, norm="dsbn", domains=["a", "b", "c", "d"]).eval()
+    encoder = create_encoder("metadata", 4, model.backbone)
+    known: dict[str, list[object]] = {
+        "scanner": [f"s{n % 4}" for n in range(64)],
+        "hour": [n % 24 for n in range(64)],
+    }
+    fit_encoder(encoder, [(known, torch.arange(64) % 4)], [(known, torch.arange(64) % 4)])
+    image, domain = torch.rand(number, 3, size, size), torch.zeros(number, dtype=torch.long)
+    asked = {column: values[:number] for column, values in known.items()}
+    with torch.inference_mode():
+        times = interleaved(
+            {"encoder": lambda: encoder(asked), "network": lambda: model(image, domain)}, 2.0
+        )
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    return (
+        f"metadata, two attributes, {name}, {number} × {size} px",
+        f"{ratio(times, 'encoder', 'network'):.1%}",
+        f"{statistics.median(times['encoder']) / number * 1e3:.2f} ms",
+        f"{parameters:,}",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.encoders", description=__doc__
     )
     parser.add_argument("--cost", action="store_true", help="time per image instead of accuracy")
+    parser.add_argument("--calibration", action="store_true", help="how sure the weights are")
     parser.add_argument("--encoder", default="style", help="which is tested (%(default)s)")
     arguments = parser.parse_args()
     prepare()
     if arguments.cost:
         head = ("encoder, network, batch", "of its forward pass", "per image", "parameters")
         rows = [cost_of(kind, *case) for kind in ("style", "backbone", "cnn") for case in COSTS]
+        rows += [cost_of_attributes(*COSTS[0]), cost_of_attributes(*COSTS[-1])]
         print(render(head, rows, markdown=True))
         return
-    rows = [row for root in SIZES for row in rows_of(arguments.encoder, root)]
-    print(render(HEAD, rows, markdown=True))
+    if arguments.calibration:
+        head = ("", "temperature", "NLL", "ECE", "NLL at 1", "ECE at 1")
+        print(render(head, [calibration_of(arguments.encoder, r) for r in SIZES], markdown=True))
+        return
+    shares = [row for root in SIZES for row in rows_of(arguments.encoder, root)]
+    print(render(HEAD, shares, markdown=True))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -152,13 +153,16 @@ WAYS: dict[str, Callable[[DomainModel, Task, str], Predict]] = {
 def measure(bench: Bench, order: str, limit: int, batch_size: int) -> dict[str, dict[str, float]]:
     """Way -> domain -> metric, over the images of the stream."""
     view, task = streams_of(bench, order, limit), bench.method.task
-    names, found = view.domains, {}
+    names, found, seconds = view.domains, {}, {}
     for way, make in WAYS.items():
         model = copy.deepcopy(bench.method.model).eval()
         predict = make(model, task, bench.stage.roles.source[0])
         stores = {label: task.store() for label in sorted(set(names.tolist()))}
+        seconds[way] = 0.0
         for batch in DataLoader(view, batch_size=batch_size):
+            started = time.thread_time()
             output = predict(batch["image"])
+            seconds[way] += time.thread_time() - started
             for label, store in stores.items():
                 own = batch["domain"] == label
                 if bool(own.any()):
@@ -172,6 +176,8 @@ def measure(bench: Bench, order: str, limit: int, batch_size: int) -> dict[str, 
         if isinstance(predict, Ours):
             opened = ", ".join(predict.adapter.rows) or "none"
             print(f"seed {bench.stage.seed}, {way}: alarms at {predict.alarms}; opened {opened}")
+    cost = {way: f"{spent / seconds['source-only']:.2f}" for way, spent in seconds.items()}
+    print(f"seed {bench.stage.seed}, CPU time, of a prediction alone: {cost}")
     return found
 
 
