@@ -10,7 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.volumes import import_medical, percentile_range, to_grey, window_range
+from domainnorm.data.volumes import (
+    import_medical,
+    percentile_range,
+    resample,
+    to_grey,
+    window_range,
+)
 from domainnorm.errors import DataError
 
 ScannerKey = Literal["model", "manufacturer", "institution"]
@@ -29,6 +35,8 @@ ATTRIBUTES = {
     "field_strength": "MagneticFieldStrength",
     "kvp": "KVP",
 }
+# The last two are of projections: at the detector, and as a film was scanned.
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _READ = (
     "PatientID",
@@ -91,7 +99,9 @@ def read_headers(root: Path) -> Iterator[Header]:
             yield Header(file, tags, int(header.get("NumberOfFrames", 1) or 1))
 
 
-def read_pixels(file: Path, frame: int, window: list[float] | None) -> NDArray[np.uint8]:
+def read_pixels(
+    file: Path, frame: int, window: list[float] | None, spacing: float | None = None
+) -> NDArray[np.uint8]:
     """One image as it is meant to be shown: (H, W, 3), 0 to 255.
 
     Stored values go through the header's modality transform (rescale slope and intercept, or its
@@ -102,9 +112,11 @@ def read_pixels(file: Path, frame: int, window: list[float] | None) -> NDArray[n
         file: Path of the file.
         frame: Position of the image in it.
         window: Centre and width in values after the modality transform, or None.
+        spacing: Distance between pixels that is wanted, in mm; None keeps that of the file.
 
     Raises:
-        DataError: The file cannot be decoded; the message names it.
+        DataError: The file cannot be decoded, or does not say the distance between its pixels; the
+            message names it.
     """
     pydicom = import_medical("pydicom")
     try:
@@ -116,11 +128,29 @@ def read_pixels(file: Path, frame: int, window: list[float] | None) -> NDArray[n
             "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
         ) from error
     if header.get("SamplesPerPixel", 1) == 3:
-        return _eight_bits(stored, int(header.BitsStored))
-    grey = _shown(pydicom, header, stored, window)
-    if header.PhotometricInterpretation == "MONOCHROME1":
-        grey = 255 - grey
-    return np.repeat(grey[..., None], 3, axis=-1)
+        shown = _eight_bits(stored, int(header.BitsStored))
+    else:
+        shown = _shown(pydicom, header, stored, window)
+        if header.PhotometricInterpretation == "MONOCHROME1":
+            shown = 255 - shown
+    if spacing is not None:
+        shown = resample(shown, _spacing(header, file), spacing, classes=False)
+    return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=-1)
+
+
+def _spacing(header: Any, file: Path) -> tuple[float, float]:
+    """Distance between rows and between columns, in mm."""
+    shared = header.get("SharedFunctionalGroupsSequence")  # of enhanced multi-frame objects
+    measures = shared[0].get("PixelMeasuresSequence") if shared else None
+    for place in (header, *(measures or ())):
+        for tag in _SPACINGS:
+            given = place.get(tag)
+            if given is not None and len(given) == 2 and min(map(float, given)) > 0:
+                return float(given[0]), float(given[1])
+    raise DataError(
+        f"{file}: the header has none of {', '.join(_SPACINGS)}, which data.spacing needs; leave "
+        "the key out, or the file"
+    )
 
 
 def _shown(

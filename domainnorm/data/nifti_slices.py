@@ -12,6 +12,7 @@ from domainnorm.data.dataset import VOID
 from domainnorm.data.files import FileDataset
 from domainnorm.data.volumes import (
     VolumeCache,
+    check_spacing,
     check_window,
     import_medical,
     percentile_range,
@@ -50,8 +51,7 @@ class NiftiSlices(FileDataset):
     ) -> None:
         import_medical("nibabel")
         check_window("data.window", window)
-        if spacing is not None and spacing <= 0:
-            raise DataError(f"data.spacing: {spacing}, expected millimetres above 0")
+        check_spacing("data.spacing", spacing)
         self.axis = _AXES[axis]
         self._spacing, self._window = spacing, window
         self._cache = VolumeCache(cache_mb)

@@ -99,7 +99,7 @@ def survey_dataset(
     _take(survey, read_all(lambda index: _read(dataset, index), positions, progress))
     if not survey.problems and dataset.task == "segmentation":
         survey.problems += _unnumbered(survey)
-    survey.notes += _strays(dataset)
+    survey.notes += [*_unlabelled(dataset), *_strays(dataset)]
     survey.notes += [
         f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of 16 "
         "bits are taken to use them all; where they hold 12, folders and manifests take white: 4095"
@@ -190,6 +190,20 @@ def _unnumbered(survey: Survey) -> Iterator[Problem]:
             "masks",
             "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the class "
             "after the first is meant",
+        )
+
+
+def _unlabelled(dataset: DomainDataset) -> Iterator[str]:
+    """Images without a label in domains in which others have one."""
+    labelled = {record.domain for record in dataset.records if record.is_labelled}
+    lacking: dict[str, list[str]] = defaultdict(list)
+    for record in dataset.records:
+        if not record.is_labelled and record.domain in labelled:
+            lacking[record.domain].append(record.file)
+    for domain, files in lacking.items():
+        yield (
+            f"{counted(len(files), 'image')} of domain '{domain}' without a label, such as "
+            f"{', '.join(files[:3])}; methods that learn its labels refuse those of train and val"
         )
 
 

@@ -40,6 +40,16 @@ def check_window(key: str, window: list[float] | None) -> None:
         raise DataError(f"{key}: {window}, expected [centre, width] with a width above 0")
 
 
+def check_spacing(key: str, spacing: float | None) -> None:
+    """Refuse a distance between pixels that is not positive.
+
+    Raises:
+        DataError: Names the key.
+    """
+    if spacing is not None and spacing <= 0:
+        raise DataError(f"{key}: {spacing}, expected millimetres above 0")
+
+
 def window_range(window: list[float]) -> tuple[float, float]:
     """Lowest and highest value of a window of grey values: centre ∓ width / 2."""
     centre, width = window
@@ -72,12 +82,12 @@ def resample(
     """A slice at another distance between pixels.
 
     Args:
-        plane: (H, W).
+        plane: (H, W), or (H, W, channels).
         spacing: Distance between its rows and between its columns, in mm.
         target: Distance wanted, in mm.
         classes: Whether values are classes, of which the nearest counts, or grey values.
     """
-    height, width = plane.shape
+    height, width = plane.shape[:2]
     rows = max(1, round(height * spacing[0] / target))
     columns = max(1, round(width * spacing[1] / target))
     if (rows, columns) == (height, width):

@@ -82,6 +82,14 @@ def test_twelve_bits_in_files_of_sixteen_are_noted(read, films):
     assert not any("nearly black" in note for note in survey.notes)
 
 
+def test_images_without_a_label_beside_others_with_one_are_named(read, films):
+    assert not any("without a label" in note for note in survey_dataset(read).notes)
+    (films / "day/masks/003.png").unlink()
+    notes = [note for note in survey_dataset(read).notes if "without a label" in note]
+    (note,) = notes
+    assert note.startswith("1 image of domain 'day' without a label, such as day/images/003.png;")
+
+
 def test_dataset_that_cannot_be_made_is_a_problem(tmp_path):
     survey = survey_dataset(lambda: FolderMasks(root=str(tmp_path)))
     assert survey.dataset is None

@@ -15,7 +15,7 @@ from domainnorm.data.dicom_headers import ATTRIBUTES, Header, read_headers, read
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
-from domainnorm.data.volumes import check_window, import_medical
+from domainnorm.data.volumes import check_spacing, check_window, import_medical
 from domainnorm.errors import DataError, unknown
 from domainnorm.registry import register
 
@@ -46,6 +46,7 @@ class Dicom(FileDataset):
         split_seed: Seed of drawn splits.
         window: Centre and width of the values shown, such as [40, 400] for soft tissue in CT;
             None takes the header's window, or the 0.5 to 99.5 percentiles where it has none.
+        spacing: Distance between pixels after resampling, in mm; None keeps the files' own.
 
     Raises:
         DataError: The package pydicom is missing, the table or a file is wrong; the message
@@ -66,10 +67,12 @@ class Dicom(FileDataset):
         test_fraction: float = 0.3,
         split_seed: int = 0,
         window: list[float] | None = None,
+        spacing: float | None = None,
     ) -> None:
         check_window("data.window", window)
+        check_spacing("data.spacing", spacing)
         self.root = resolved_root(root)
-        self._window = window
+        self._window, self._spacing = window, spacing
         headers = list(read_headers(self.root))
         if not headers:
             raise DataError(f"{self.root}: no DICOM images; expected {self.layout}")
@@ -115,9 +118,10 @@ class Dicom(FileDataset):
             DataError: The file cannot be read or decoded; the message names it.
         """
         file, marked, frame = self.records[index].file.rpartition("#")
+        shown = self._window, self._spacing
         if not marked:
-            return read_pixels(self.root / frame, 0, self._window)
-        return read_pixels(self.root / file, int(frame), self._window)
+            return read_pixels(self.root / frame, 0, *shown)
+        return read_pixels(self.root / file, int(frame), *shown)
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
@@ -194,5 +198,6 @@ def _write(file: Path, plane: NDArray[np.uint16], patient: str, scanner: tuple[s
     image.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
     high = int(plane.max())
     image.WindowCenter, image.WindowWidth = high / 2, high
+    image.PixelSpacing = [1.5, 1.5]
     image.PixelData = np.ascontiguousarray(high - plane if inverted else plane).tobytes()
     image.save_as(file, enforce_file_format=True)

@@ -99,6 +99,46 @@ def test_first_of_several_windows_counts(edited):
     assert edited(change)[0, :3, 0].tolist() == [0, 128, 255]
 
 
+def test_spacing_resamples_rows_and_columns_of_the_header(edited):
+    def change(header):
+        header.PixelSpacing = [3, 0.75]  # between rows, between columns
+
+    assert edited(change, spacing=1.5).shape == (128, 32, 3)
+
+
+@pytest.mark.parametrize("tag", ["ImagerPixelSpacing", "NominalScannedPixelSpacing"])
+def test_spacing_at_the_detector_counts_where_there_is_no_other(edited, tag):
+    def change(header):
+        del header.PixelSpacing
+        setattr(header, tag, [0.5, 0.5])
+
+    assert edited(change, spacing=1.0).shape == (32, 32, 3)
+
+
+def test_spacing_of_multi_frame_objects_is_in_their_shared_groups(edited):
+    def change(header):
+        del header.PixelSpacing
+        measures, shared = pydicom.Dataset(), pydicom.Dataset()
+        measures.PixelSpacing = [2, 2]
+        shared.PixelMeasuresSequence = [measures]
+        header.SharedFunctionalGroupsSequence = [shared]
+
+    assert edited(change, spacing=1.0).shape == (128, 128, 3)
+
+
+def test_spacing_without_one_in_the_header_names_the_file(edited):
+    def change(header):
+        del header.PixelSpacing
+
+    with pytest.raises(DataError, match=r"3\.dcm: the header has none of PixelSpacing, Imager"):
+        edited(change, spacing=1.0)
+
+
+def test_spacing_that_is_not_positive_is_refused(edited):
+    with pytest.raises(DataError, match=r"data\.spacing: 0, expected millimetres above 0"):
+        edited(lambda header: None, spacing=0)
+
+
 def test_without_a_window_percentiles_apply(edited):
     def change(header):
         header.PixelData = np.arange(64 * 64, dtype=np.uint16).tobytes()
