@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -19,28 +20,32 @@ class DomainsTold(Metric):
     """How often the encoder is right about the domain of an image, and how often at home with it.
 
     ``compute`` gives ``domain_accuracy``, the share of images whose most probable domain is
-    theirs, and ``domain_known``, the share that is near enough to a known domain.
+    theirs, among those of domains that the encoder has seen (nan where there are none), and
+    ``domain_known``, the share of all that is near enough to a known domain.
     """
 
     right: Tensor
+    asked: Tensor
     known: Tensor
     total: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("right", "known", "total"):
+        for name in ("right", "asked", "known", "total"):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, estimate: Estimate, domain: Tensor) -> None:
         """Count one batch with labels (N,)."""
-        self.right += (estimate.domain == domain).sum()
+        seen = estimate.distance.gather(1, domain[:, None]).isfinite()
+        self.right += (seen[:, 0] & (estimate.domain == domain)).sum()
+        self.asked += seen.sum()
         self.known += estimate.is_known.sum()
         self.total += domain.numel()
 
     def compute(self) -> dict[str, float]:
         """Shares of the images so far."""
         return {
-            "domain_accuracy": float(self.right / self.total),
+            "domain_accuracy": float(self.right / self.asked) if self.asked else math.nan,
             "domain_known": float(self.known / self.total),
         }
 

@@ -20,6 +20,8 @@ from domainnorm.report.results import (
     method_order,
 )
 
+_TOLD = "domain_accuracy"
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -35,6 +37,7 @@ class _Block:
     transfer: str
     head: list[str]
     rows: list[_Row]
+    told: list[str]  # what an encoder made of the domains, a line per method
 
 
 def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") -> Table:
@@ -59,6 +62,8 @@ def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") 
             cells = [Text(text, style="bold" if best else "") for text, best in row.cells]
             inner.add_row(Text(row.method), *cells, row.gain, row.trained, row.time)
         outer.add_row(inner)
+        if block.told:
+            outer.add_row(Text("\n".join(block.told)))
     outer.add_row(Text("\n".join(_footnotes(results, metric)), style="dim"))
     return outer
 
@@ -78,6 +83,7 @@ def results_markdown(results: Sequence[Result], metric: str = "balanced_accuracy
             cells = [f"**{text}**" if best else text for text, best in row.cells]
             lines.append(_line([row.method, *cells, row.gain, row.trained, row.time]))
         lines.append("")
+        lines += [f"{line}  " for line in block.told] + [""] * bool(block.told)
     return "\n".join([*lines, *(f"{note}  " for note in _footnotes(results, metric))]) + "\n"
 
 
@@ -127,7 +133,21 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
             )
         )
     head = [f"{domain} ({roles[domain]})" for domain in domains]
-    return _Block(transfer, [*head, "Δ target", "trained", "time"], rows)
+    told = [_told(results, method, domains) for method in methods if _has_encoder(results, method)]
+    return _Block(transfer, [*head, "Δ target", "trained", "time"], rows, told)
+
+
+def _has_encoder(results: Sequence[Result], method: str) -> bool:
+    return any(_TOLD in result.metrics for result in results if result.method == method)
+
+
+def _told(results: Sequence[Result], method: str, domains: Sequence[str]) -> str:
+    """How often the encoder of a method's model is right about each domain."""
+    means = [collect_cell(results, _TOLD, method, domain).spread for domain in domains]
+    shares = [f"{name} {one.mean:.3f}" for name, one in zip(domains, means, strict=True) if one.n]
+    unseen = [name for name, one in zip(domains, means, strict=True) if not one.n]
+    text = f"domain told right, {method}: {', '.join(shares) or 'none seen'}"
+    return f"{text}; not seen by its encoder: {', '.join(unseen)}" if unseen else text
 
 
 def _trained(own: Sequence[Result]) -> str:

@@ -135,3 +135,14 @@ def test_unknown_metric_answers_with_the_nearest(results: list[Result]) -> None:
 def test_repeated_result_is_an_error(results: list[Result]) -> None:
     with pytest.raises(EvaluationError, match="came twice"):
         results_table([*results, results[0]])
+
+
+def test_what_an_encoder_made_of_the_domains_stands_below_the_table(results: list[Result]) -> None:
+    assert "told right" not in results_markdown(results) + printed(results)
+    domains = sorted({one.domain for one in results})
+    for one in results:
+        seen = one.method != "tent" or one.domain == domains[0]
+        one.metrics["domain_accuracy"] = 0.75 if seen else math.nan
+    for text in (results_markdown(results), " ".join(printed(results).split())):
+        assert f"domain told right, tent: {domains[0]} 0.750; not seen by its encoder: " in text
+        assert f"{domains[1]} 0.750" in text

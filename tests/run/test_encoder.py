@@ -28,7 +28,7 @@ def estimated(request, tmp_path_factory):
 def test_encoder_knows_the_domains_whose_images_a_stage_has_seen(estimated):
     found = metrics(estimated)
     assert found["source_only", "clean"]["domain_accuracy"] == 1
-    assert found["source_only", "colour_cast"]["domain_accuracy"] == 0
+    assert found["source_only", "colour_cast"]["domain_accuracy"] is None
     assert found["source_only", "colour_cast"]["domain_known"] < 0.5
     assert found["adabn", "colour_cast"]["domain_accuracy"] > 0.5
 

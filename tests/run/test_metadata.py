@@ -76,7 +76,7 @@ def test_domain_is_told_where_the_camera_is_noted(folder):
     for shop in SHOPS:
         assert found["joint", shop]["domain_accuracy"] >= 0.6
     assert found["source_only", "shop_a"]["domain_accuracy"] == 1
-    assert found["source_only", "shop_b"]["domain_accuracy"] == 0
+    assert found["source_only", "shop_b"]["domain_accuracy"] is None
     assert found["adabn", "shop_b"]["domain_accuracy"] > 0.5
 
 
