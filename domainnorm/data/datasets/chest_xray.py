@@ -62,7 +62,11 @@ class ChestXray(FileDataset):
     """
 
     task = "multilabel"
-    homepage = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
+    homepage = (
+        "https://nihcc.app.box.com/v/ChestXray-NIHCC, "
+        "https://stanfordmlgroup.github.io/competitions/chexpert/, "
+        "https://bimcv.cipf.es/bimcv-projects/padchest/"
+    )
     licence = "research use, registration; each site's own terms"
     layout = "<site>/ with Data_Entry_2017*.csv, CheXpert-*/train.csv or PADCHEST_*.csv, and images"
 
