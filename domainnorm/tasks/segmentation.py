@@ -11,12 +11,20 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from domainnorm.backbones import DomainModel, tiled_inference
-from domainnorm.errors import DataError, DomainNormError
+from domainnorm.errors import DataError, DomainNormError, unknown
 from domainnorm.evaluation import SegmentationStore
 from domainnorm.losses import dice_loss, focal_loss
 from domainnorm.registry import register
 from domainnorm.tasks.base import Task
 from domainnorm.tasks.decoders import create_segmentation_model, size_multiple
+
+# Axes of each view beside the image itself.
+_MIRRORED: dict[str, list[list[int]]] = {
+    "none": [],
+    "horizontal": [[-1]],
+    "vertical": [[-2]],
+    "both": [[-1], [-2], [-2, -1]],
+}
 
 
 @register
@@ -41,7 +49,8 @@ class Segmentation(Task):
         focal_gamma: Its focus γ.
         class_weights: ``"balanced"`` for classes of few pixels; reads all training masks.
         overlap: Share of a window that it has in common with the next one, in [0, 1).
-        flips: Average the probabilities of an image and its mirror image, in evaluation.
+        flips: Average the probabilities of an image and its mirror images, in evaluation; ``both``
+            is four views, for images without an up and down.
 
     Raises:
         DomainNormError: All three weights are 0, or a number is out of range.
@@ -67,7 +76,7 @@ class Segmentation(Task):
         focal_gamma: float = 2.0,
         class_weights: Literal["none", "balanced"] = "none",
         overlap: float = 0.5,
-        flips: bool = False,
+        flips: Literal["none", "horizontal", "vertical", "both"] = "none",
     ) -> None:
         super().__init__(class_names)
         weights = {"ce": ce_weight, "dice": dice_weight, "focal": focal_weight}
@@ -80,6 +89,8 @@ class Segmentation(Task):
             raise DomainNormError(f"task.focal_gamma: {focal_gamma}, expected 0 or more")
         if not 0 <= overlap < 1:
             raise DomainNormError(f"task.overlap: {overlap}, expected a share in [0, 1)")
+        if flips not in _MIRRORED:
+            raise DomainNormError(f"task.flips: {unknown('value', flips, _MIRRORED)}")
         self.decoder = decoder
         self.width = width
         self.weights = weights
@@ -159,11 +170,14 @@ class Segmentation(Task):
         """Log-probabilities or logits (N, K, H, W) of whole images (N, 3, H, W)."""
         known = {"domain": domain, "weights": weights, "embedding": embedding}
         logits = self._logits(model, image, **known)
-        if not self.flips:
+        if not _MIRRORED[self.flips]:
             return logits
-        mirrored = self._logits(model, image.flip(-1), **known).flip(-1)
-        # Probabilities are averaged, not logits: one confident view must not outvote the other.
-        return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
+        views = [logits.log_softmax(1)]
+        for axes in _MIRRORED[self.flips]:
+            mirrored = self._logits(model, image.flip(axes), **known)
+            views.append(mirrored.flip(axes).log_softmax(1))
+        # Probabilities are averaged, not logits: one confident view must not outvote the others.
+        return torch.stack(views).logsumexp(0)
 
     def _logits(
         self,

@@ -15,7 +15,7 @@ from domainnorm.run.plan import plan_stages
 from tests.run.tiny import call
 
 TEXT = """\
-task: {name: segmentation, width: 32, dice_weight: 1.0, flips: true}
+task: {name: segmentation, width: 32, dice_weight: 1.0, flips: horizontal}
 backbone: {name: test_resnet}
 norm: {encoder: cbn, decoder: dsbn}
 data:

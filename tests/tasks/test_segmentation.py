@@ -59,6 +59,7 @@ def test_narrow_logits_are_scored_in_float32():
         ({"ce_weight": 0.0}, "task: ce_weight 0.0, dice_weight 0.0, focal_weight 0.0; expected"),
         ({"dice_weight": -1.0}, "expected none below 0"),
         ({"focal_gamma": -0.5}, "task.focal_gamma: -0.5, expected 0 or more"),
+        ({"flips": True}, "task.flips: unknown value 'True': known: none, horizontal, vertical"),
         ({"overlap": 1.0}, r"task.overlap: 1.0, expected a share in \[0, 1\)"),
     ],
 )
@@ -90,13 +91,21 @@ def test_larger_image_is_predicted_window_by_window():
     assert_close(task.predict(model, image, domain), expected)
 
 
-def test_flips_average_the_probabilities_of_both_views():
-    task, model = small(flips=True)
+@pytest.mark.parametrize(
+    ("flips", "views"),
+    [
+        ("horizontal", [(), (3,)]),
+        ("vertical", [(), (2,)]),
+        ("both", [(), (3,), (2,), (2, 3)]),
+    ],
+)
+def test_flips_average_the_probabilities_of_all_views(flips, views):
+    task, model = small(flips=flips)
     image, domain = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
     with torch.no_grad():
-        one = model(image, domain).softmax(1)
-        other = model(image.flip(-1), domain).softmax(1).flip(-1)
-    assert_close(task.predict(model, image, domain).softmax(1), (one + other) / 2)
+        found = [model(image.flip(axes), domain).softmax(1).flip(axes) for axes in views]
+    expected = sum(found) / len(views)
+    assert_close(task.predict(model, image, domain).softmax(1), expected)
 
 
 def test_windows_see_the_norms_of_their_domain():
