@@ -31,17 +31,18 @@ def configure(parser: Parser) -> None:
         "share": (float, "largest part of the stream's moments in those of a new domain"),
         "prior": (float, "images of a new domain after which half of that part is reached"),
         "lr": (float, "of entropy minimization in new domains; 0: statistics alone"),
+        "white": (int, "value of 16-bit files that is shown as white; as in training if left out"),
     }
     defaults = run.StreamOptions()
     for name, (kind, text) in options.items():
         default = getattr(defaults, name.replace("-", "_"))
-        shown = f"{text} (%(default)s)"
+        shown = text if default is None else f"{text} (%(default)s)"
         parser.add_argument(f"--{name}", type=kind, default=default, metavar="X", help=shown)
 
 
 def execute(arguments: Namespace) -> int:
     """Follow the stream and say what it showed."""
-    names = ("batch_size", "run_length", "max_domains", "share", "prior", "lr")
+    names = ("batch_size", "run_length", "max_domains", "share", "prior", "lr", "white")
     options = run.StreamOptions(**{name: getattr(arguments, name) for name in names})
     try:
         done = run.adapt_run(arguments.folder, arguments.stream, arguments.output, options)

@@ -157,7 +157,7 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
     problems = _refused(name, options)
     if problems and name == "manifest" and not _refused(name, options | _ALLOWED):
         # Domains were not drawn by class, so that one may well lack some.
-        print(_lacking(discovery))
+        print(_lacking(DATASETS.load(name)(**options, **_ALLOWED)))
         options, problems = options | _ALLOWED, []
     text = yaml.safe_dump({"name": name, **options}, default_flow_style=True, sort_keys=False)
     print(f"data: {' '.join(text.split())}")
@@ -174,17 +174,16 @@ def _refused(name: str, options: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _lacking(discovery: data.Discovery) -> str:
+def _lacking(dataset: data.DomainDataset) -> str:
     """How many classes have no training images in which domains."""
-    targets = set(discovery.column("target")) - {""}
-    trained: dict[str, set[str]] = {name: set() for name in discovery.domain_names}
-    rows = zip(discovery.domains, discovery.column("target"), discovery.splits, strict=True)
-    for domain, target, split in rows:
-        if split == "train":
-            trained[domain].add(target)
-    lacking = {name: len(targets - found) for name, found in trained.items() if targets - found}
-    parts = [f"{name} {count}" for name, count in lacking.items()]
-    return f"of {len(targets)} classes without training images: {', '.join(parts)}"
+    trained: dict[str, set[int]] = {r.domain: set() for r in dataset.records if r.is_labelled}
+    for record in dataset.records:
+        if record.is_labelled and record.split == "train":
+            trained[record.domain].add(record.target)
+    total = len(dataset.class_names)
+    counts = {name: total - len(trained[name]) for name in dataset.domain_names if name in trained}
+    parts = [f"{name} {count}" for name, count in counts.items() if count]
+    return f"of {total} classes without training images: {', '.join(parts)}"
 
 
 def _positive(text: str) -> int:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from threading import get_ident
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DomainDataset
-from domainnorm.data.files import FileDataset
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.errors import DataError
 
 Pixels = NDArray[np.uint8]
+
+
+# Options that decide which images there are, and nothing about their pixels.
+_OF_LISTS = ("domains", "splits", "val_fraction", "test_fraction", "split_seed")
 
 
 class CachedDataset(DomainDataset):
@@ -25,20 +30,29 @@ class CachedDataset(DomainDataset):
 
     Without augmentation the batches are bit for bit those of the dataset itself; augmentation then
     works on the resized image. Files are written when an image is first read and go by the path,
-    size and time of what they were made from, so a changed image is decoded anew.
+    size and time of what they were made from, so a changed image is decoded anew, and by the
+    options of the dataset, so that two readings of one file are two.
 
     Args:
         dataset: What is cached.
         folder: Where the files are; made when it does not exist.
         preprocessing: Tells the size.
+        options: What the dataset was made with.
     """
 
     keeps_size = False
 
-    def __init__(self, dataset: DomainDataset, folder: Path, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        dataset: DomainDataset,
+        folder: Path,
+        preprocessing: Preprocessing,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.dataset = dataset
         self.folder = folder
         self.preprocessing = preprocessing
+        self.options = _of_pixels(options or {})
         self.task = dataset.task
         self.domain_names = dataset.domain_names
         self.class_names = dataset.class_names
@@ -63,7 +77,7 @@ class CachedDataset(DomainDataset):
         Raises:
             DataError: See the dataset; or the cache cannot be written.
         """
-        return self._kept(self.records[index].file, False, lambda: self.dataset.image(index))
+        return self._kept(index, False, lambda: self.dataset.image(index))
 
     def mask(self, index: int) -> Pixels:
         """Classes of one record's pixels at the size of the input: (H, W).
@@ -71,17 +85,20 @@ class CachedDataset(DomainDataset):
         Raises:
             DataError: See the dataset; or the cache cannot be written.
         """
-        name = self.records[index].mask
-        if name is None:
+        if self.records[index].mask is None:
             return self.dataset.mask(index)  # says that there is none
-        return self._kept(name, True, lambda: self.dataset.mask(index))
+        return self._kept(index, True, lambda: self.dataset.mask(index))
 
     def original_mask(self, index: int) -> Pixels:
         """Classes of one record's pixels at its own size, from its file: (h, w)."""
         return self.dataset.original_mask(index)
 
-    def _kept(self, name: str, is_mask: bool, read: Callable[[], Pixels]) -> Pixels:
-        file = self.folder / f"{self._key(name, is_mask)}.npy"
+    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
+        """Those of the dataset."""
+        return self.dataset.sources(index, is_mask=is_mask)
+
+    def _kept(self, index: int, is_mask: bool, read: Callable[[], Pixels]) -> Pixels:
+        file = self.folder / f"{self._key(index, is_mask)}.npy"
         try:
             kept: Pixels = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError):  # not there, or cut off by a kill or a full disk
@@ -89,21 +106,27 @@ class CachedDataset(DomainDataset):
             self._write(file, kept)
         return kept
 
-    def _key(self, name: str, is_mask: bool) -> str:
-        made = self.preprocessing
-        parts = [type(self.dataset).__name__, name, is_mask, made.height, made.width, made.fit]
-        parts += [made.interpolation]
-        if isinstance(self.dataset, FileDataset):
-            parts.append(self.dataset.white)
-            source = self.dataset.root / name
+    def _key(self, index: int, is_mask: bool) -> str:
+        made, record = self.preprocessing, self.records[index]
+        name = record.mask if is_mask else record.file
+        parts: list[Any] = [
+            type(self.dataset).__name__,
+            name,
+            is_mask,
+            made.height,
+            made.width,
+            made.fit,
+        ]
+        parts += [made.interpolation, self.options]
+        for source in self.dataset.sources(index, is_mask=is_mask):
             if source.is_file():
                 stat = source.stat()
                 parts += [str(source), stat.st_size, stat.st_mtime_ns]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def _write(self, file: Path, pixels: Pixels) -> None:
-        # Workers may write the same file at once: each its own, then one name for all.
-        partial = file.with_suffix(f".{os.getpid()}")
+        # Workers and threads may write the same file at once: each its own, then one name for all.
+        partial = file.with_suffix(f".{os.getpid()}_{get_ident()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as stream:
@@ -116,3 +139,11 @@ class CachedDataset(DomainDataset):
                 f"data.cache: {file} cannot be written ({error.strerror}); free some space, name "
                 "another folder, or leave the key out"
             ) from error
+
+
+def _of_pixels(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a dataset, and of its parts, that may decide what an image or mask is."""
+    kept = {key: value for key, value in sorted(options.items()) if key not in _OF_LISTS}
+    if "parts" in kept:
+        kept["parts"] = [_of_pixels(part) for part in kept["parts"]]
+    return kept

@@ -30,7 +30,9 @@ def class_frequency(dataset: DomainDataset, positions: Sequence[int]) -> Tensor:
     def pixels(position: int) -> Tensor:
         if dataset.records[position].mask is None:
             return torch.zeros(num_classes, dtype=torch.float64)
-        counts = np.bincount(dataset.mask(position).ravel(), minlength=num_classes)
+        # At their own size, whether or not masks at that of the input are kept.
+        mask = dataset.original_mask(position)
+        counts = np.bincount(mask.ravel(), minlength=num_classes)
         return torch.from_numpy(counts[:num_classes]).double()
 
     own = torch.zeros(num_classes, dtype=torch.float64)

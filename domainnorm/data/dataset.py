@@ -110,6 +110,13 @@ class DomainDataset(abc.ABC):
         """`mask` at its own size."""
         return self.mask(index)
 
+    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
+        """Files that the pixels, or the classes, of one record are made of, as far as known.
+
+        Where one of them changes, kept copies are stale.
+        """
+        return []
+
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
         """Write a small synthetic dataset in the official layout, to try things out.

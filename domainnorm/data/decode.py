@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -85,11 +85,23 @@ def read_mask(file: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: The file is missing, truncated, no image, in colour, or holds larger numbers.
     """
-    return mask_numbers(read_labels(file), file)
+    return mask_numbers(read_labels(file).values, file)
 
 
-def read_labels(file: Path) -> NDArray[Any]:
-    """A file of labels as it is stored: (H, W) of numbers, or (H, W, channels), at least 8 bits.
+class Labels(NamedTuple):
+    """A file of labels as it is stored.
+
+    Args:
+        values: (H, W) of numbers, or (H, W, channels) of any depth.
+        palette: RGB colour of each number (256, 3), where the file has one.
+    """
+
+    values: NDArray[Any]
+    palette: NDArray[np.uint8] | None = None
+
+
+def read_labels(file: Path) -> Labels:
+    """Read a file of labels.
 
     Raises:
         DataError: The file is missing, truncated or no image.
@@ -97,10 +109,20 @@ def read_labels(file: Path) -> NDArray[Any]:
     try:
         with Image.open(file) as image:
             image.load()
-            return np.asarray(image)
+            values, palette = np.asarray(image), None
+            if image.mode == "P":
+                colours = image.getpalette("RGB") or []
+                palette = np.zeros((256, 3), np.uint8)
+                palette.reshape(-1)[: len(colours)] = colours
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"{file}: not a readable mask ({reason}); replace the file") from error
+    if values.ndim == 3:
+        # Pillow cuts colours of 16 bits down to 8, which would make every number 0.
+        stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        if stored is not None and stored.dtype == np.uint16 and stored.ndim == 3:
+            values = stored[..., [2, 1, 0, *range(3, stored.shape[2])]]
+    return Labels(values, palette)
 
 
 def mask_numbers(values: NDArray[Any], file: Path) -> NDArray[np.uint8]:
@@ -114,7 +136,7 @@ def mask_numbers(values: NDArray[Any], file: Path) -> NDArray[np.uint8]:
         if (values[..., : 3 if values.shape[2] > 2 else 1] != grey).any():
             raise DataError(
                 f"{file}: colours, expected one channel with the number of the class; convert "
-                "colours to numbers"
+                "colours to numbers, or give each class in classes.txt, where there is one, its own"
             )
         values = grey[..., 0]
     if values.size and (values.min() < 0 or values.max() > 255):

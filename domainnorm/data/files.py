@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +61,16 @@ class FileDataset(DomainDataset):
             )
         return values
 
+    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
+        """The file of the image, or of the mask."""
+        record = self.records[index]
+        name = record.mask if is_mask else record.file
+        if name is None:
+            return []
+        file = self.root / name
+        # ``scan.dcm#3`` is an image within a file.
+        return [file if file.is_file() else self.root / name.rpartition("#")[0]]
+
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """What a mask file holds for each pixel: (H, W), 0 to 255.
 
@@ -77,6 +89,13 @@ def checked_white(white: int) -> int:
     if not 255 < white <= WHITE:
         raise DataError(f"data.white: {white}, expected 256 to {WHITE}, such as 4095 for 12 bits")
     return white
+
+
+def white_of(options: Mapping[str, Any]) -> int | None:
+    """``white`` by the options of a dataset; None where its parts have different ones."""
+    parts = options.get("parts") or [options]
+    found = {int(part.get("white", WHITE)) for part in parts}
+    return found.pop() if len(found) == 1 else None
 
 
 def resolved_root(root: str) -> Path:

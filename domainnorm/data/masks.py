@@ -26,6 +26,7 @@ class Classes:
         colours: A colour for each; one of its own hue where the file gives none.
         void: Colours of pixels without a class.
         coloured: Whether the file gives every class a colour, no two the same.
+        grey: Whether all colours are grey, so that a mask of one channel holds colours, too.
     """
 
     file: Path
@@ -33,18 +34,14 @@ class Classes:
     colours: list[Colour]
     void: list[Colour]
     coloured: bool
+    grey: bool
 
     def numbers(self, pixels: NDArray[np.uint8], mask: Path) -> NDArray[np.uint8]:
         """Classes (H, W) of colours (H, W, 3 or 4), 255 for void ones.
 
         Raises:
-            DataError: Not every class has a colour, or a pixel has that of none; names the mask.
+            DataError: A pixel has a colour that is not listed; names the mask.
         """
-        if not self.coloured:
-            raise DataError(
-                f"{mask}: colours, but {self.file} does not give every class a colour of its own; "
-                "write 'name,R,G,B' in each line, or convert colours to numbers"
-            )
         places = places_of_colours(pixels[..., :3], [*self.colours, *self.void])
         strange = places < 0
         if strange.any():
@@ -57,6 +54,31 @@ class Classes:
                 "with losses, such as JPEG, have no exact colours: convert the masks again)"
             )
         return np.where(places < len(self.names), places, VOID).astype(np.uint8)
+
+    def of_palette(
+        self, values: NDArray[np.uint8], palette: NDArray[np.uint8], mask: Path
+    ) -> NDArray[np.uint8]:
+        """Classes (H, W) of positions in a palette: by their colours, if all are listed.
+
+        Else by the positions, as where colours are for figures alone.
+
+        Raises:
+            DataError: Some colours are listed, and with other positions; names the mask.
+        """
+        used = np.unique(values)
+        places = places_of_colours(palette[used][None], [*self.colours, *self.void])[0]
+        if (places >= 0).all():
+            return self.numbers(palette[values], mask)
+        wrong = (places >= 0) & (places < len(self.names)) & (places != used)
+        if wrong.any():
+            number = int(used[wrong][0])
+            colour = ",".join(map(str, palette[number]))
+            raise DataError(
+                f"{mask}: a palette in which {self.file.name} lists some colours and not others, "
+                f"and number {number} has the colour {colour} of another class; list all colours, "
+                "or write masks without a palette"
+            )
+        return values
 
 
 class MaskFiles(FileDataset):
@@ -75,11 +97,17 @@ class MaskFiles(FileDataset):
         Raises:
             DataError: It cannot be read, or a colour is that of no class; the message names it.
         """
-        labels = read_labels(file)
-        grey = labels.ndim == 2 or labels.shape[2] < 3
-        if not grey and not self._classes.coloured:
-            grey = bool((labels[..., :3] == labels[..., :1]).all())
-        return mask_numbers(labels, file) if grey else self._classes.numbers(labels, file)
+        values, palette = read_labels(file)
+        known = self._classes
+        if not known.coloured:
+            return mask_numbers(values, file)
+        if palette is not None:
+            return known.of_palette(values, palette, file)
+        if values.ndim == 3 and values.shape[2] > 2:
+            return known.numbers(values, file)
+        if known.grey:
+            return known.numbers(mask_numbers(values, file)[..., None].repeat(3, 2), file)
+        return mask_numbers(values, file)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
@@ -91,6 +119,11 @@ class MaskFiles(FileDataset):
         mask = super().mask(index)
         self._check_size(str(self.records[index].mask), mask, self.records[index].file)
         return mask
+
+    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
+        """The file of the image; or that of the mask, and what names its classes."""
+        own = super().sources(index, is_mask=is_mask)
+        return [*own, self._classes.file] if is_mask else own
 
     def _check_size(self, name: str, values: NDArray[np.uint8], image: str) -> None:
         height, width = read_size(self.root / image)
@@ -133,7 +166,8 @@ def read_classes(file: Path) -> Classes:
     hues = distinct_colours(len(names))
     colours = [own or hue for own, hue in zip(given, hues, strict=True)]
     coloured = None not in given and len({*given, *void}) == len(given) + len(void)
-    return Classes(file, names, colours, void, coloured)
+    grey = coloured and all(len({*colour}) == 1 for colour in [*colours, *void])
+    return Classes(file, names, colours, void, coloured, grey)
 
 
 def _entry(where: str, line: str) -> tuple[str, Colour | None]:

@@ -47,4 +47,6 @@ def focal_loss(
     if class_weight is None:
         return terms.mean()
     weight = class_weight.to(wide)[target[known]]
+    if not bool(weight.any()):
+        return logits.sum() * 0.0
     return (weight * terms).sum() / weight.sum()

@@ -101,6 +101,13 @@ def _cell(result: Result, metric: str) -> str:
     return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
+def _of_16_bits(white: int | None) -> list[str]:
+    """A line about files of 16 bits, where they do not use them all."""
+    if white is None:
+        return ["- Files of 16 bits: the parts of the training data were scaled differently."]
+    return [] if white == 65535 else [f"- Files of 16 bits: {white} and more is shown as white."]
+
+
 def _input(about: Mapping[str, Any]) -> str:
     image = about["preprocessing"]
     lines = [
@@ -108,6 +115,7 @@ def _input(about: Mapping[str, Any]) -> str:
         "",
         f"- `image`: (N, 3, {image['height']}, {image['width']}), float32, RGB.",
         f"- Resizing: {image['resize']}",
+        *_of_16_bits(image.get("white")),
         f"- Normalization: (x / 255 - mean) / std, mean {image['mean']}, std {image['std']}.",
     ]
     if about["domain"] is None:

@@ -22,9 +22,11 @@ from torch import Tensor
 from domainnorm.backbones import save_domains
 from domainnorm.data import Preprocessing
 from domainnorm.data.dataset import VOID
-from domainnorm.data.decode import WHITE, read_image
+from domainnorm.data.decode import read_image
+from domainnorm.data.files import white_of
 from domainnorm.errors import CheckpointError, DataError
 from domainnorm.evaluation import write_json
+from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import TASKS
 from domainnorm.report import save_timeline
 from domainnorm.run.parts import preprocessing_of
@@ -90,7 +92,7 @@ def adapt_run(
     asked = {
         "model": _digest(stored.place / WEIGHTS),
         "stream": str(stream.resolve()),
-        **asdict(options),
+        **{name: value for name, value in asdict(options).items() if value is not None},
     }
     follower = _Follower(stored, place, options)
     follower.go_on(asked)
@@ -100,6 +102,21 @@ def adapt_run(
     finally:
         follower.finish(f"{stored.recipe.name}: {stream.name}")
     return follower.summary()
+
+
+def _white_of(recipe: Recipe) -> int:
+    """16-bit value that training showed as white.
+
+    Raises:
+        DataError: The parts of its data have different ones.
+    """
+    white = white_of(recipe.dataset.options)
+    if white is None:
+        raise DataError(
+            "data.white: the parts of the run's data have different ones; say which is that of the "
+            "stream with --white"
+        )
+    return white
 
 
 class _Follower:
@@ -125,7 +142,7 @@ class _Follower:
             prior=options.prior,
             lr=options.lr,
         )
-        self.white = int(recipe.dataset.options.get("white", WHITE))
+        self.white = options.white or _white_of(recipe)
         self.lines: list[StreamLine] = []
 
     @property

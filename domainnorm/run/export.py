@@ -24,7 +24,7 @@ from domainnorm.backbones import (
     load_program,
     read_header,
 )
-from domainnorm.data.decode import WHITE
+from domainnorm.data.files import white_of
 from domainnorm.errors import CheckpointError, ConditionError, ExportError, RecipeError, unknown
 from domainnorm.evaluation import load_evaluated, write_json
 from domainnorm.recipe import Recipe
@@ -172,7 +172,7 @@ def _describe(recipe: Recipe, folder: Path, place: Path, model: DomainModel) -> 
         "class_names": list(read_header(place / WEIGHTS).class_names),
         "preprocessing": {
             **asdict(preprocessing),
-            "white": int(recipe.dataset.options.get("white", WHITE)),
+            "white": white_of(recipe.dataset.options),
             "resize": _RESIZE[preprocessing.fit] + _KERNEL.format(preprocessing.interpolation),
         },
         "packages": {name: version(name) for name in ("domainnorm", "torch", "timm")},

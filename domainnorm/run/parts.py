@@ -121,7 +121,8 @@ class Parts:
         preprocessing = self.preprocessing(model)
         dataset = self.dataset
         if loading.cache is not None:
-            dataset = CachedDataset(dataset, Path(loading.cache).expanduser(), preprocessing)
+            folder, options = Path(loading.cache).expanduser(), self.recipe.dataset.options
+            dataset = CachedDataset(dataset, folder, preprocessing, options)
         return DomainDataModule(
             dataset,
             domain_names=stage.roles.all,

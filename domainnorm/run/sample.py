@@ -90,12 +90,25 @@ def _written(recipe: Recipe, folder: Path) -> dict[str, Any]:
     ]
     domains = list(dict.fromkeys(used))
     if "parts" in options:
+        of_parts = [_own_domains(part, domains) for part in options["parts"]]
+        everything = [domain for names in of_parts for domain in names]
         parts = [
-            {"name": part["name"], **_on_sample(part["name"], part, domains, folder / str(number))}
-            for number, part in enumerate(options["parts"])
+            {"name": part["name"], **_on_sample(part, names, everything, folder / str(number))}
+            for number, (part, names) in enumerate(zip(options["parts"], of_parts, strict=True))
         ]
         return {**options, "parts": parts}
-    return _on_sample(name, options, domains, folder)
+    own = _own_domains(options, domains)
+    return _on_sample({"name": name, **options}, own, own, folder)
+
+
+def _own_domains(options: Mapping[str, Any], domains: Sequence[str]) -> list[str]:
+    """The domains of a dataset, or of a part, as it calls them, where the recipe uses ``domains``.
+
+    They are what the user calls them, so the sample calls them the same.
+    """
+    prefix = str(options.get("prefix", ""))
+    used = [domain.removeprefix(prefix) for domain in domains if domain.startswith(prefix)]
+    return list(options.get("domains") or used)
 
 
 def _note(table: Path, attributes: Sequence[str]) -> None:
@@ -105,8 +118,10 @@ def _note(table: Path, attributes: Sequence[str]) -> None:
 
 
 def _on_sample(
-    name: str, options: Mapping[str, Any], domains: Sequence[str], folder: Path
+    part: Mapping[str, Any], domains: Sequence[str], among: Sequence[str], folder: Path
 ) -> dict[str, Any]:
+    """Options without the name, with the root of a sample of some of all domains."""
+    name, options = part["name"], {key: value for key, value in part.items() if key != "name"}
     parameters = DATASETS.entry(name).parameters
     if "root" not in parameters:
         return {**options, **({"per_domain": 60} if "per_domain" in parameters else {})}
@@ -114,16 +129,11 @@ def _on_sample(
     root = folder / name
     root.mkdir(parents=True, exist_ok=True)
     given = {key: value for key, value in options.items() if key != "root"}
-    if "domains" not in inspect.signature(kind.write_sample).parameters:
+    taken = inspect.signature(kind.write_sample).parameters
+    if "domains" not in taken:
         kind.write_sample(root)
         return {**given, "root": str(root)}
-    # The domains are what the user calls them, so the sample calls them the same.
-    prefix = str(options.get("prefix", ""))
-    kind.write_sample(
-        root,
-        domains=options.get("domains")
-        or [domain.removeprefix(prefix) for domain in domains if domain.startswith(prefix)],
-    )
+    kind.write_sample(root, domains=domains, **({"among": among} if "among" in taken else {}))
     kept = {
         key: parameters[key].default if key in _OWN_FILES else value for key, value in given.items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from domainnorm.data.files import checked_white
 from domainnorm.errors import DomainNormError
 
 
@@ -18,9 +19,11 @@ class StreamOptions:
         share: Largest part of the stream's moments in those of a new domain.
         prior: Images of a new domain after which half of that part is reached.
         lr: Of entropy minimization in new domains; 0 for statistics alone.
+        white: Value of 16-bit files that is shown as white; as in training when None.
 
     Raises:
-        DomainNormError: A batch of no images; the adapter refuses what else is out of range.
+        DomainNormError: A batch of no images, a wrong ``white``; the adapter refuses what else is
+            out of range.
     """
 
     batch_size: int = 8
@@ -29,7 +32,10 @@ class StreamOptions:
     share: float = 0.2
     prior: float = 32
     lr: float = 0.0
+    white: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise DomainNormError(f"batch_size: got {self.batch_size}, expected 1 or more")
+        if self.white is not None:
+            checked_white(self.white)

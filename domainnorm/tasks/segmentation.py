@@ -144,16 +144,18 @@ class Segmentation(Task):
         if bool((target < 0).all()):
             return logits.sum() * 0.0  # the mean over no pixel would be nan
         logits = logits.float()
-        total = logits.new_zeros(())
-        if self.weights["ce"]:
+        total = logits.sum() * 0.0
+        weight = self.class_weight
+        weighs = weight is None or bool(weight[target[target >= 0]].any())
+        if self.weights["ce"] and weighs:  # else a mean over no weight, nan
             total = total + self.weights["ce"] * F.cross_entropy(
-                logits, target, self.class_weight, ignore_index=-1
+                logits, target, weight, ignore_index=-1
             )
         if self.weights["dice"]:
             total = total + self.weights["dice"] * dice_loss(logits, target)
         if self.weights["focal"]:
             total = total + self.weights["focal"] * focal_loss(
-                logits, target, self.focal_gamma, class_weight=self.class_weight
+                logits, target, self.focal_gamma, class_weight=weight
             )
         return total
 

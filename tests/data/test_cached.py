@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from domainnorm.data import CachedDataset, DomainDataset, Preprocessing, Record
+from domainnorm.data.datasets import FolderMasks, Join
 from domainnorm.data.files import FileDataset
+from domainnorm.data.parallel import read_all
 from domainnorm.errors import DataError
 
 PRE = Preprocessing(12, 16, (0.5,) * 3, (0.25,) * 3)
@@ -87,3 +89,55 @@ def test_folder_that_cannot_be_written_is_named(files, tmp_path):
 def test_masks_at_their_own_size_come_from_the_files(files, cached):
     assert cached.mask(0).shape == (12, 20)  # covers the input
     assert np.array_equal(cached.original_mask(0), files.mask(0))
+
+
+def test_options_of_pixels_keep_copies_apart_and_those_of_lists_do_not(files, tmp_path):
+    def kept(**options):
+        CachedDataset(files, tmp_path / "cache", PRE, options).image(0)
+        return len(list((tmp_path / "cache").iterdir()))
+
+    assert kept(white=65535, domains=["day"]) == 1
+    assert kept(white=65535, domains=["day", "dusk"], val_fraction=0.3) == 1
+    assert kept(white=4095, domains=["day"]) == 2
+    assert kept(parts=[{"name": "folder", "white": 4095}]) == 3
+    assert kept(parts=[{"name": "folder", "white": 4095, "domains": ["day"]}]) == 3
+    assert kept(parts=[{"name": "folder", "white": 1023}]) == 4
+
+
+def test_masks_are_read_anew_when_their_list_of_classes_changes(tmp_path):
+    FolderMasks.write_sample(tmp_path / "data")
+    classes = tmp_path / "data/classes.txt"
+
+    def mask():
+        data = FolderMasks(root=str(tmp_path / "data"), void_outside="fov")
+        return CachedDataset(data, tmp_path / "cache", PRE).mask(0)
+
+    mask()
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    classes.write_text(classes.read_text().replace("ground", "floor"))
+    os.utime(classes, ns=(1, 1))
+    mask()
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    for view in (tmp_path / "data").glob("*/fov/*.png"):
+        cv2.imwrite(str(view), np.zeros((96, 96), np.uint8))
+        os.utime(view, ns=(1, 1))
+    assert (mask() == 255).all()
+
+
+def test_changed_file_of_a_part_is_decoded_anew(tmp_path):
+    FolderMasks.write_sample(tmp_path / "data", domains=["day"])
+    parts = [{"name": "folder_masks", "root": str(tmp_path / "data")}]
+    cached = CachedDataset(Join(parts=parts), tmp_path / "cache", PRE)
+    assert cached.image(0).any()
+    for file in (tmp_path / "data/day/images").iterdir():
+        cv2.imwrite(str(file), np.zeros((96, 96, 3), np.uint8))
+        os.utime(file, ns=(1, 1))
+    assert not cached.image(0).any()
+
+
+def test_threads_may_write_the_same_copy_at_once(files, tmp_path):
+    for attempt in range(10):
+        cached = CachedDataset(files, tmp_path / f"cache{attempt}", PRE)
+        found = list(read_all(lambda _, cached=cached: cached.mask(0), range(8)))
+        assert all((mask == found[0]).all() for mask in found)
+        assert len(list((tmp_path / f"cache{attempt}").iterdir())) == 1

@@ -63,6 +63,25 @@ def test_weights_are_no_part_of_a_checkpoint():
     assert weighted().state_dict() == {}
 
 
+def test_classes_without_weight_have_no_loss():
+    logits = torch.randn(1, 5, 1, 2, requires_grad=True)
+    loss = weighted(focal_weight=1.0).loss(logits, torch.tensor([[[3, 4]]]))
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
+def test_frequency_is_that_of_masks_at_their_own_size():
+    class Resized(Masks):
+        def mask(self, index):
+            raise AssertionError("a copy of the size of the input is not what is counted")
+
+        def original_mask(self, index):
+            return Masks.mask(self, index)
+
+    assert torch.equal(class_frequency(Resized(), [0, 1]), class_frequency(Masks(), [0, 1]))
+
+
 def test_no_masks_at_all_leave_the_classes_as_they_are():
     task = Segmentation(list("abcde"), class_weights="balanced")
     task.weigh_classes(class_frequency(Masks(), []))

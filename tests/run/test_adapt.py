@@ -193,6 +193,28 @@ def test_asked_options_stand_in_the_folder(followed):
     assert asked["batch_size"] == 8
 
 
+def test_files_of_twelve_bits_are_followed_as_those_of_eight(trained, stream, tmp_path):
+    dark = tmp_path / "dark"
+    dark.mkdir()
+    for file in sorted(stream.iterdir())[:8]:
+        image = cv2.imread(str(file)).astype("uint16") * 16
+        assert cv2.imwrite(str(dark / file.name), image)
+    assert adapt(trained, dark, tmp_path / "told", "--white", "4080") == 0
+    assert adapt(trained, dark, tmp_path / "untold") == 0
+    bright = tmp_path / "bright"
+    bright.mkdir()
+    for file in sorted(stream.iterdir())[:8]:
+        (bright / file.name).write_bytes(file.read_bytes())
+    assert adapt(trained, bright, tmp_path / "eight") == 0
+    assert log_of(tmp_path / "told") == log_of(tmp_path / "eight")
+    assert log_of(tmp_path / "untold") != log_of(tmp_path / "eight")
+
+
+def test_white_that_is_no_value_of_sixteen_bits_is_refused():
+    with pytest.raises(DomainNormError, match=r"data\.white: 255, expected 256 to 65535"):
+        StreamOptions(white=255)
+
+
 def test_batches_of_nothing_are_refused():
     with pytest.raises(DomainNormError, match="batch_size: got 0, expected 1 or more"):
         StreamOptions(batch_size=0)

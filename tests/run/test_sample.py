@@ -55,6 +55,29 @@ def test_every_recipe_runs_on_its_sample(small, reference, tmp_path):
     assert len(list(folder.glob("stages/*/*/*/model.safetensors"))) == expected
 
 
+def test_parts_of_a_joined_sample_have_the_same_classes(tmp_path):
+    text = """\
+task: segmentation
+backbone: {name: test_resnet}
+norm: dsbn
+data:
+  name: join
+  parts:
+    - {name: folder_masks, root: a, prefix: eyes_}
+    - {name: folder_masks, root: b, prefix: other_}
+  source: [eyes_drive]
+  target: [other_clinic]
+  image_size: 64
+method: adabn
+compare: []
+"""
+    (tmp_path / "joined.yaml").write_text(text)
+    recipe = sample_recipe(load_recipe(str(tmp_path / "joined.yaml")), tmp_path / "sample")
+    dataset = Parts(recipe).dataset
+    assert dataset.domain_names == ["eyes_drive", "other_clinic"]
+    assert dataset.class_names == ["ground", "vehicle", "person"]
+
+
 def test_everything_is_small(small):
     recipe = small("medical/wbc", "data.num_workers=2", "trainer.max_epochs=9", "seed=[4,5]")
     assert (recipe.data.image_size, recipe.data.batch_size, recipe.data.num_workers) == (64, 8, 0)

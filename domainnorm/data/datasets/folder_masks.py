@@ -111,6 +111,13 @@ class FolderMasks(MaskFiles):
             mask = np.where(inside == 0, np.uint8(VOID), mask)
         return mask
 
+    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
+        """What an image or mask is made of, the field of view included."""
+        own = super().sources(index, is_mask=is_mask)
+        if is_mask and self.void_outside is not None:
+            own.append(self.root / _beside(self.records[index].file, self.void_outside))
+        return own
+
     def _mask_of(self, file: str) -> str | None:
         mask = _beside(file, "masks")
         return mask if (self.root / mask).is_file() else None
@@ -138,10 +145,15 @@ class FolderMasks(MaskFiles):
 
     @classmethod
     def write_sample(
-        cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("day", "dusk")
+        cls,
+        root: Path,
+        *,
+        seed: int = 0,
+        domains: Sequence[str] = ("day", "dusk"),
+        among: Sequence[str] = (),
     ) -> None:
         """Short films with masks and round fields of view (``fov``), see `subject_of`."""
-        rows, subject = [], subject_of(domains)
+        rows, subject = [], subject_of(domains, among)
         for domain, draw in subject.draw.items():
             scenes = write_scenes(root, domain, draw, ("images", "masks"), seed)
             for row in scenes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,11 @@ class Join(DomainDataset):
         """
         number, position = self._places[index]
         return self.parts[number].image(position)
+
+    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
+        """Those of the part."""
+        number, position = self._places[index]
+        return self.parts[number].sources(position, is_mask=is_mask)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.

@@ -80,10 +80,15 @@ class ManifestMasks(MaskFiles):
 
     @classmethod
     def write_sample(
-        cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("camera_a", "camera_b")
+        cls,
+        root: Path,
+        *,
+        seed: int = 0,
+        domains: Sequence[str] = ("camera_a", "camera_b"),
+        among: Sequence[str] = (),
     ) -> None:
         """Images with masks, see `subject_of`."""
-        rows, subject = [], subject_of(domains)
+        rows, subject = [], subject_of(domains, among)
         for domain, draw in subject.draw.items():
             rows += write_scenes(root, domain, draw, ("images", "masks"), seed)
         (root / "classes.txt").write_text(subject.classes)

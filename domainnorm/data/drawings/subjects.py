@@ -31,13 +31,19 @@ class Subject:
     draw: dict[str, Draw]
 
 
-def subject_of(domains: Sequence[str]) -> Subject:
-    """Blood cells for names of stains, retinas for names of cameras, else vehicles and people."""
-    if all(domain in STAINS for domain in domains):
+def subject_of(domains: Sequence[str], among: Sequence[str] = ()) -> Subject:
+    """Blood cells for names of stains, retinas for names of cameras, else vehicles and people.
+
+    Args:
+        domains: What is drawn.
+        among: All domains of the data where these are some of them: they show the same things.
+    """
+    everything = [*domains, *among]
+    if all(domain in STAINS for domain in everything):
         draw: dict[str, Draw] = {domain: partial(_cell, domain) for domain in domains}
         return Subject("background\ncytoplasm\nnucleus\n", draw)
     cameras = {domain: _camera(domain) for domain in domains}
-    if all(cameras.values()):
+    if all(map(_camera, everything)):
         draw = {domain: partial(_retina, camera) for domain, camera in cameras.items()}
         return Subject("background\nvessel\n", draw)
     draw = {domain: partial(_scene, style) for domain, style in styles_of(domains).items()}
@@ -45,8 +51,8 @@ def subject_of(domains: Sequence[str]) -> Subject:
 
 
 def _camera(domain: str) -> str:
-    """The camera whose name starts like the domain; empty for none."""
-    return next((name for name in CAMERAS if name.startswith(domain)), "")
+    """The camera that the domain is named like, ``chase`` for ``chase_db1``; empty for none."""
+    return next((name for name in CAMERAS if domain in (name, name.partition("_")[0])), "")
 
 
 def _cell(

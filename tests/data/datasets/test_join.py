@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from domainnorm.data.datasets import ACDC, Cityscapes, Join, NighttimeDriving
+from domainnorm.data.files import white_of
 from domainnorm.errors import DataError
 
 
@@ -123,3 +124,11 @@ def test_no_parts_are_refused():
 def test_datasets_of_two_tasks_are_refused():
     with pytest.raises(DataError, match=r"\(scans\): a dataset of classification.*segmentation"):
         Join(parts=[part("cityscapes"), {"name": "scans"}])
+
+
+def test_white_is_that_of_all_parts_or_of_none():
+    dark, light = {"name": "folder", "white": 4095}, {"name": "folder"}
+    assert white_of({"root": "somewhere"}) == white_of({"parts": [light, light]}) == 65535
+    assert white_of({"white": 1023}) == 1023
+    assert white_of({"parts": [dark, dark]}) == 4095
+    assert white_of({"parts": [dark, light]}) is None

@@ -9,6 +9,7 @@ SUBJECTS = {
     ("day", "dusk"): ["ground", "vehicle", "person"],
     ("drive", "dusk"): ["ground", "vehicle", "person"],
     ("tecom_rapid", "stare"): ["ground", "vehicle", "person"],
+    ("d", "s"): ["ground", "vehicle", "person"],
 }
 every_subject = pytest.mark.parametrize(("domains", "names"), SUBJECTS.items())
 
@@ -35,3 +36,9 @@ def test_domains_look_different_and_seeds_draw_different_images(domains, names):
     assert all((images[0] != image).any() for image in images[1:])
     draw = subject_of(domains).draw[domains[0]]
     assert (draw(np.random.default_rng(1))[0] != images[0]).any()
+
+
+def test_parts_of_one_dataset_show_the_same_things():
+    parts = [subject_of([name], ["drive", "clinic"]) for name in ("drive", "clinic")]
+    assert parts[0].classes == parts[1].classes == subject_of(["day"]).classes
+    assert subject_of(["drive"], ["drive", "stare"]).classes == "background\nvessel\n"
