@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -135,7 +136,10 @@ def _named(names: Sequence[str], overrides: Sequence[str]) -> recipe.Named:
     if len(names) > 2:
         raise _misused("check", names)
     if len(names) == 2:
-        section["root"] = names[1]
+        base = Path(os.environ.get(data.DATA_VARIABLE) or "data")
+        here = Path(names[1]).is_dir() and not (base / names[1]).is_dir()
+        # Whoever types a path means what the shell completes.
+        section["root"] = str(Path(names[1]).absolute()) if here else names[1]
     problems = Problems()
     for word in overrides:
         match = OVERRIDE.fullmatch(word)

@@ -112,9 +112,14 @@ def resolved_root(root: str) -> Path:
     folder = Path(base or "data") / root
     if not folder.is_dir():
         state = f"is '{base}'" if base else "is not set, so 'data' is used"
+        way_out = (
+            "docs/data.md says how to get the data, and `domainnorm run RECIPE --sample` tries a "
+            "recipe without it"
+        )
+        if Path(root).is_dir():
+            way_out = f"the one in the working directory is {Path(root).absolute()}: write that"
         raise DataError(
             f"data.root: '{root}' resolves to {folder.absolute()}, which is not a folder; the "
-            f"environment variable {DATA_VARIABLE} {state}; docs/data.md says how to get the data, "
-            "and `domainnorm run RECIPE --sample` tries a recipe without it"
+            f"environment variable {DATA_VARIABLE} {state}; {way_out}"
         )
     return folder.absolute()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from domainnorm.data.files import resolved_root
+from domainnorm.errors import DataError
 from domainnorm.recipe.registries import DATASETS
 
 
@@ -139,3 +141,18 @@ def test_wrong_words_are_answered_with_exit_code_2(domainnorm, arguments, messag
 def test_dataset_without_files_has_no_sample(domainnorm):
     done = domainnorm("data", "sample", "scans", "x")
     assert (done.returncode, done.stderr.count("nothing to write")) == (1, 1)
+
+
+def test_check_takes_a_folder_of_the_working_directory(domainnorm, tmp_path, monkeypatch):
+    monkeypatch.setenv("DOMAINNORM_DATA", str(tmp_path / "elsewhere"))
+    assert domainnorm("data", "sample", "folder", "pets").returncode == 0
+    done = domainnorm("data", "check", "folder", "pets")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"ok  folder {tmp_path}/pets\n")
+
+
+def test_root_that_lies_in_the_working_directory_is_pointed_out(domainnorm, tmp_path, monkeypatch):
+    monkeypatch.setenv("DOMAINNORM_DATA", str(tmp_path / "elsewhere"))
+    (tmp_path / "pets").mkdir()
+    with pytest.raises(DataError, match=f"working directory is {tmp_path}/pets: write that"):
+        resolved_root("pets")
