@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from domainnorm.encoders import style_features
+from domainnorm.encoders.styles import squared
 from tests.reference.encoders import style_of
 
 
@@ -37,3 +39,11 @@ def test_what_is_mirrored_has_the_same_style():
     torch.testing.assert_close(
         style_features(image.flip(-1)), style_features(image), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 96), (74, 127), (100, 65), (300, 64), (16, 40)])
+def test_squares_are_those_of_adaptive_pooling(size):
+    image = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = F.adaptive_avg_pool2d(image, min(size))
+    torch.testing.assert_close(squared(image, min(size)), expected)
+    assert squared(image.float(), 16).dtype == torch.float32
