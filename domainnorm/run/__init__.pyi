@@ -1,4 +1,3 @@
-from .adapt import Adapted as Adapted
 from .adapt import adapt_run as adapt_run
 from .execute import run_recipe as run_recipe
 from .execute import test_run as test_run
@@ -10,3 +9,4 @@ from .sample import sample_recipe as sample_recipe
 from .stored import StoredModel as StoredModel
 from .stored import load_stored as load_stored
 from .stream_options import StreamOptions as StreamOptions
+from .stream_summary import Adapted as Adapted

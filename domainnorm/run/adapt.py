@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,13 +26,13 @@ from domainnorm.errors import CheckpointError, DataError
 from domainnorm.evaluation import write_json
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import TASKS
-from domainnorm.report import save_timeline
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.run.stored import StoredModel, load_stored
 from domainnorm.run.stream_files import stream_files
 from domainnorm.run.stream_log import StreamLine, append_log, read_log, write_log
 from domainnorm.run.stream_options import StreamOptions
+from domainnorm.run.stream_summary import Adapted, draw_timeline, summarize
 from domainnorm.streams import StreamAdapter, StreamStep
 from domainnorm.tasks import Task
 
@@ -42,25 +40,6 @@ ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.pn
 # Batches between two states; what comes after the last is done again, with the same results.
 _SAVED_EVERY = 20
 _SHOWN = 0.0005
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """What `adapt_run` has left.
-
-    Args:
-        folder: Where the files are.
-        images: Number of images in the log.
-        unreadable: How many of them could not be read.
-        domains: Domain -> number of images taken for it.
-        opened: Domain that was opened -> number of the image at which it was.
-    """
-
-    folder: Path
-    images: int
-    unreadable: int
-    domains: dict[str, int]
-    opened: dict[str, int]
 
 
 def adapt_run(
@@ -101,7 +80,7 @@ def adapt_run(
         follower.follow([file for file in files if str(file[0]) not in done])
     finally:
         follower.finish(f"{stored.recipe.name}: {stream.name}")
-    return follower.summary()
+    return summarize(place, follower.lines)
 
 
 def _white_of(recipe: Recipe) -> int:
@@ -263,37 +242,8 @@ class _Follower:
     def finish(self, title: str) -> None:
         """Save, and draw the timeline."""
         self.save()
-        shown = [line for line in self.lines if line.domain]
-        if not shown:
-            return
-        weights = [line.domain_weights for line in shown]
-        save_timeline(
-            {
-                name: [one.get(name, 0.0) for one in weights]
-                for name in self.adapter.model.domain_names
-                if any(name in one for one in weights)
-            },
-            [float(line.evidence) for line in shown],
-            [float(line.confidence) for line in shown],
-            {
-                n: line.event.removeprefix("new domain ").strip("'")
-                for n, line in enumerate(shown)
-                if line.event
-            },
-            self.options.run_length,
-            self.place / TIMELINE,
-            title,
-        )
-
-    def summary(self) -> Adapted:
-        """What happened, by the log."""
-        taken = Counter(line.domain for line in self.lines if line.domain)
-        opened = {}
-        for number, line in enumerate(self.lines, 1):
-            if match := re.fullmatch(r"new domain '(.+)'", line.event):
-                opened[match[1]] = number
-        unreadable = sum(not line.domain for line in self.lines)
-        return Adapted(self.place, len(self.lines), unreadable, dict(taken), opened)
+        names, file = self.adapter.model.domain_names, self.place / TIMELINE
+        draw_timeline(self.lines, names, self.options.run_length, file, title)
 
 
 def _check_same(path: Path, asked: dict[str, Any]) -> None:
@@ -303,9 +253,9 @@ def _check_same(path: Path, asked: dict[str, Any]) -> None:
         raise CheckpointError(
             f"{path}: cannot be read ({error}); choose another --output"
         ) from error
-    differing = [key for key in asked if former.get(key) != asked[key]]
+    differing = [key for key in {**asked, **former} if former.get(key) != asked.get(key)]
     if differing:
-        said = "; ".join(f"{key} was {former.get(key)}, now {asked[key]}" for key in differing)
+        said = "; ".join(f"{key} was {former.get(key)}, now {asked.get(key)}" for key in differing)
         raise CheckpointError(
             f"{path.parent}: holds another stream ({said}); choose another --output, or delete it"
         )

@@ -193,7 +193,7 @@ def test_asked_options_stand_in_the_folder(followed):
     assert asked["batch_size"] == 8
 
 
-def test_files_of_twelve_bits_are_followed_as_those_of_eight(trained, stream, tmp_path):
+def test_files_of_twelve_bits_are_followed_as_those_of_eight(trained, stream, tmp_path, capsys):
     dark = tmp_path / "dark"
     dark.mkdir()
     for file in sorted(stream.iterdir())[:8]:
@@ -208,6 +208,8 @@ def test_files_of_twelve_bits_are_followed_as_those_of_eight(trained, stream, tm
     assert adapt(trained, bright, tmp_path / "eight") == 0
     assert log_of(tmp_path / "told") == log_of(tmp_path / "eight")
     assert log_of(tmp_path / "untold") != log_of(tmp_path / "eight")
+    assert adapt(trained, dark, tmp_path / "told") == 1
+    assert "white was 4080, now None" in capsys.readouterr().err
 
 
 def test_white_that_is_no_value_of_sixteen_bits_is_refused():
