@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentTypeError, Namespace
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ FORM = "SOURCE [columns={path: ...}], a folder or a table"
 _WHERE = "domainnorm data domains"
 _LEAK = "0 is chance, so the domains follow what the images show, not only how they look"
 _ALLOWED = {"allow_missing_classes": True}
+_CONTENT = "that is what they show, not how they look"
+_MOST = 0.9
 _DEFAULTS = {
     "output": Path("manifest.csv"),
     "domains": None,
@@ -137,7 +140,25 @@ def _summary(discovery: data.Discovery) -> list[str]:
         index = discovery.agreement(column)
         if index is not None and (column == "domain" or index > 0.1):
             lines.append(f"adjusted Rand index with the column {column}: {index:.2f}; {meaning}")
+    alone = _of_one_class(discovery)
+    if alone:
+        lines.append(f"nine in ten images of one class: {', '.join(alone)}; {_CONTENT}")
     return lines
+
+
+def _of_one_class(discovery: data.Discovery) -> list[str]:
+    """Domains that are a class, where there are classes that are none."""
+    classes: dict[str, Counter[str]] = defaultdict(Counter)
+    for domain, target in zip(discovery.domains, discovery.column("target"), strict=True):
+        if target:
+            classes[domain][target] += 1
+    found = [
+        f"{domain} ({top})"
+        for domain, counts in sorted(classes.items())
+        for top, number in counts.most_common(1)
+        if number > _MOST * counts.total()
+    ]
+    return found if len(found) < len(classes) else []
 
 
 def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import pytest
 
+from domainnorm.cli.domains import _of_one_class
 from domainnorm.data.manifest import read_lines
 from tests.cli.test_data import words
 from tests.encoders.slides import slides
@@ -151,3 +154,13 @@ def test_other_actions_refuse_its_options(domainnorm):
     done = domainnorm("data", "check", "pacs", "--size", "3", "--force")
     assert done.returncode == 2
     assert "got --size --force, which only `domainnorm data domains` takes" in done.stderr
+
+
+def test_domains_of_one_class_among_others_are_told():
+    def fake(domains, targets):
+        return SimpleNamespace(domains=domains, column=lambda name: targets)
+
+    assert _of_one_class(fake(["a"] * 10 + ["b"] * 10, ["1"] * 10 + ["1", "2"] * 5)) == ["a (1)"]
+    assert _of_one_class(fake(["a"] * 10 + ["b"] * 10, ["1"] * 10 + ["2"] * 10)) == []
+    assert _of_one_class(fake(["a"] * 10 + ["b"] * 10, ["1"] * 9 + ["2"] + ["1", "2"] * 5)) == []
+    assert _of_one_class(fake(["a"] * 10, [""] * 10)) == []
