@@ -180,7 +180,8 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
         # Domains were not drawn by class, so that one may well lack some.
         print(_lacking(DATASETS.load(name)(**options, **_ALLOWED)))
         options, problems = options | _ALLOWED, []
-    text = yaml.safe_dump({"name": name, **options}, default_flow_style=True, sort_keys=False)
+    section = {"name": name, **options, "source": discovery.domain_names}
+    text = yaml.safe_dump(section, default_flow_style=True, sort_keys=False)
     print(f"data: {' '.join(text.split())}")
     for problem in problems:
         print(f"a run will refuse it: {problem}", file=sys.stderr)

@@ -37,7 +37,8 @@ def test_folder_becomes_a_manifest_that_the_toolkit_reads(command, domainnorm, f
     assert f"{folder}/class_0/broken.jpg: not a readable image" in text
     assert done.stdout.endswith(
         "out/found.csv: written; look at out/found.png first\n"
-        f"data: {{name: manifest, root: {folder}, table: {tmp_path}/out/found.csv}}\n"
+        f"data: {{name: manifest, root: {folder}, table: {tmp_path}/out/found.csv, "
+        "source: [style_1, style_2]}\n"
     )
     assert cv2.imread(str(tmp_path / "out/found.png")).shape[1] > 1000
     checked = domainnorm(
@@ -48,11 +49,11 @@ def test_folder_becomes_a_manifest_that_the_toolkit_reads(command, domainnorm, f
 
 
 def test_recipe_takes_the_data_as_printed(command, domainnorm, folder, tmp_path):
-    command("pile", "--classes")
+    printed = command("pile", "--classes").stdout.splitlines()[-1]
+    assert printed.startswith("data: {")
     (tmp_path / "own.yaml").write_text(
         "configs: [trainer/cpu]\ntask: classification\nbackbone: {name: test_resnet}\nnorm: dsbn\n"
-        f"data: {{name: manifest, root: {folder}, table: {tmp_path}/manifest.csv, "
-        "source: [style_1], target: [style_2], image_size: 32}\nmethod: joint\n"
+        f"{printed}\nmethod: joint\n"
     )
     done = domainnorm("check", "own.yaml")
     assert (done.returncode, done.stderr) == (0, "")
@@ -86,7 +87,7 @@ def test_domains_that_follow_the_classes_are_told(command, folder, tmp_path):
     done = command("pile", "--classes")
     assert "index with the column target: 1.00; 0 is chance, so the domains follow" in done.stdout
     assert "of 2 classes without training images: style_1 1, style_2 1\n" in done.stdout
-    assert done.stdout.endswith(f"table: {tmp_path}/manifest.csv, allow_missing_classes: true}}\n")
+    assert done.stdout.endswith("allow_missing_classes: true, source: [style_1, style_2]}\n")
     assert done.stderr == ""
 
 
