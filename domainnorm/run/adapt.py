@@ -74,13 +74,12 @@ def adapt_run(
         **{name: value for name, value in asdict(options).items() if value is not None},
     }
     follower = _Follower(stored, place, options)
-    follower.go_on(asked)
+    done = follower.go_on(asked)
     try:
-        done = follower.done
         follower.follow([file for file in files if str(file[0]) not in done])
     finally:
-        follower.finish(f"{stored.recipe.name}: {stream.name}")
-    return summarize(place, follower.lines)
+        lines = follower.finish(f"{stored.recipe.name}: {stream.name}")
+    return summarize(place, lines)
 
 
 def _white_of(recipe: Recipe) -> int:
@@ -122,32 +121,29 @@ class _Follower:
             lr=options.lr,
         )
         self.white = options.white or _white_of(recipe)
-        self.lines: list[StreamLine] = []
+        self.logged = 0  # lines of the log, which stay on the disk
 
-    @property
-    def done(self) -> set[str]:
-        """Images in the log."""
-        return {line.image for line in self.lines}
-
-    def go_on(self, asked: dict[str, Any]) -> None:
-        """Read what an earlier call left, if it asked for the same."""
+    def go_on(self, asked: dict[str, Any]) -> set[str]:
+        """Read what an earlier call left, if it asked for the same; the images in its log."""
         self.place.mkdir(parents=True, exist_ok=True)
         if (self.place / ASKED).exists():
             _check_same(self.place / ASKED, asked)
         write_json(asked, self.place / ASKED)
         if not (self.place / STATE).exists():
             write_log(self.place / LOG, [])
-            return
+            return set()
         try:
             state = torch.load(self.place / STATE, map_location="cpu", weights_only=True)
-            self.lines = read_log(self.place / LOG)[: state["lines"]]
+            lines = read_log(self.place / LOG)[: state["lines"]]
             self.adapter.load_state_dict(state["adapter"])
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{self.place / STATE}: not a complete state of a stream ({error}); delete "
                 f"{self.place} to start again, or choose another --output"
             ) from error
-        write_log(self.place / LOG, self.lines)
+        write_log(self.place / LOG, lines)
+        self.logged = len(lines)
+        return {line.image for line in lines}
 
     def follow(self, files: Sequence[tuple[Path, Path]]) -> None:
         """Predict and learn, batch by batch."""
@@ -161,7 +157,7 @@ class _Follower:
                     if line.event:
                         bar.console.print(f"{line.image}: {line.event}", highlight=False)
                 append_log(self.place / LOG, lines)
-                self.lines += lines
+                self.logged += len(lines)
                 bar.advance(progress, len(batch))
                 if number % _SAVED_EVERY == 0:
                     self.save()
@@ -231,7 +227,7 @@ class _Follower:
     def save(self) -> None:
         """The state, whole or not at all, and packs of the domains that were opened."""
         partial = self.place / f"{STATE}.partial"
-        torch.save({"lines": len(self.lines), "adapter": self.adapter.state_dict()}, partial)
+        torch.save({"lines": self.logged, "adapter": self.adapter.state_dict()}, partial)
         partial.replace(self.place / STATE)
         if self.adapter.rows and any(True for _ in self.adapter.model.domain_rows()):
             packs = {
@@ -239,11 +235,13 @@ class _Follower:
             }
             save_domains(self.adapter.model, packs)
 
-    def finish(self, title: str) -> None:
-        """Save, and draw the timeline."""
+    def finish(self, title: str) -> list[StreamLine]:
+        """Save, and draw the timeline; the lines of the log."""
         self.save()
+        lines = read_log(self.place / LOG)[: self.logged]
         names, file = self.adapter.model.domain_names, self.place / TIMELINE
-        draw_timeline(self.lines, names, self.options.run_length, file, title)
+        draw_timeline(lines, names, self.options.run_length, file, title)
+        return lines
 
 
 def _check_same(path: Path, asked: dict[str, Any]) -> None:
