@@ -49,7 +49,7 @@ def execute(arguments: Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on")
         return INTERRUPTED
-    skipped = f", {done.unreadable} of them unreadable" if done.unreadable else ""
+    skipped = f", {done.passed_over} of them passed over" if done.passed_over else ""
     print(f"{counted(done.images, 'image')}{skipped}")
     for name, number in done.domains.items():
         opened = f"  (opened at image {done.opened[name]})" if name in done.opened else ""

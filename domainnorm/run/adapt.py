@@ -40,6 +40,7 @@ ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.pn
 # Batches between two states; what comes after the last is done again, with the same results.
 _SAVED_EVERY = 20
 _SHOWN = 0.0005
+_BLANK = 2.0  # standard deviation of pixels of 0 to 255, noise of a sensor included
 
 
 def adapt_run(
@@ -50,8 +51,9 @@ def adapt_run(
     Files are taken in the order of their names, in which numbers count as such. Each is predicted
     and logged (``log.csv``; masks of the size of their image under ``masks/``, 255 where
     ``data.fit: cover`` has cut a border off); at the end, and when interrupted, come
-    ``timeline.png`` and a domain pack for each domain that was opened. Files that are in the log
-    already are passed over, so a folder may grow between two calls.
+    ``timeline.png`` and a domain pack for each domain that was opened. Files that cannot be read,
+    or whose pixels are all alike, are logged and passed over; so are those that are in the log
+    already, and a folder may grow between two calls.
 
     Args:
         folder: A run, or one of its stages; trained with an encoder.
@@ -173,6 +175,9 @@ class _Follower:
         for name, file in files:
             try:
                 pixels = read_image(file, self.white)
+                if pixels.std() < _BLANK:
+                    problems[str(name)] = "blank: all pixels alike, as behind a lens cap"
+                    continue
                 images[str(name)] = self.preprocessing.whole()(pixels)
                 sizes[str(name)] = pixels.shape[0], pixels.shape[1]
             except DataError as error:

@@ -18,7 +18,7 @@ class StreamLine:
 
     Args:
         image: Its file, below the folder of the stream.
-        prediction: Class, findings joined by ``|``, or file of the mask; empty if unreadable.
+        prediction: Class, findings joined by ``|``, or file of the mask; empty if passed over.
         confidence: Probability of the prediction, mean over pixels or findings.
         domain: The domain of the largest weight.
         weights: ``domain=weight`` of each domain above 0.0005, joined by ``|``.

@@ -19,14 +19,14 @@ class Adapted:
     Args:
         folder: Where the files are.
         images: Number of images in the log.
-        unreadable: How many of them could not be read.
+        passed_over: How many of them were blank, or could not be read.
         domains: Domain -> number of images taken for it.
         opened: Domain that was opened -> number of the image at which it was.
     """
 
     folder: Path
     images: int
-    unreadable: int
+    passed_over: int
     domains: dict[str, int]
     opened: dict[str, int]
 
@@ -38,8 +38,8 @@ def summarize(folder: Path, lines: Sequence[StreamLine]) -> Adapted:
     for number, line in enumerate(lines, 1):
         if match := re.fullmatch(r"new domain '(.+)'", line.event):
             opened[match[1]] = number
-    unreadable = sum(not line.domain for line in lines)
-    return Adapted(folder, len(lines), unreadable, dict(taken), opened)
+    passed_over = sum(not line.domain for line in lines)
+    return Adapted(folder, len(lines), passed_over, dict(taken), opened)
 
 
 def draw_timeline(

@@ -9,6 +9,7 @@ import sys
 import time
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -143,7 +144,24 @@ def test_unreadable_images_are_logged_and_passed_over(trained, stream, tmp_path,
     assert "unreadable" in lines[1].event
     assert "not a readable image" in lines[1].event
     assert "No such file" in lines[2].event
-    assert "3 images, 2 of them unreadable" in capsys.readouterr().out
+    assert "3 images, 2 of them passed over" in capsys.readouterr().out
+
+
+def test_frames_behind_a_lens_cap_are_passed_over(trained, stream, tmp_path):
+    generator = np.random.default_rng(0)
+    films = tmp_path / "film"
+    films.mkdir()
+    for place in range(24):
+        file = films / f"frame_{place}.png"
+        file.write_bytes((stream / f"frame_{place % 8}.png").read_bytes())
+        if place >= 16:
+            dark = generator.normal(4, 1.5, (48, 48, 3)).clip(0, 255).astype(np.uint8)
+            cv2.imwrite(str(file), dark)
+    assert adapt(trained, films, tmp_path / "out", "--run-length", "100") == 0
+    lines = log_of(tmp_path / "out")
+    assert [line.event[:6] for line in lines[16:]] == ["blank:"] * 8
+    assert all(line.domain for line in lines[:16])
+    assert not list(tmp_path.glob("out/packs/*"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing key"])
