@@ -17,6 +17,7 @@ from domainnorm.recipe.rules import (
     check_attributes,
     check_augment,
     check_backbone,
+    check_conditioned,
     check_domains,
     check_end_to_end,
     check_estimates,
@@ -113,6 +114,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     unseen = _read_value(tree, Parameter("unseen", Unseen, usual), problems)
     if tree.get("encoder") is None:
         check_estimates(condition, unseen, problems)
+    check_conditioned(condition, tree.get("norm"), problems)
     check_end_to_end(condition, encoder, tree.get("norm"), problems)
     check_attributes(encoder, data["attributes"], problems)
     check_task(task, dataset, problems)

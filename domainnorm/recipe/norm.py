@@ -52,14 +52,35 @@ def takes_embedding(value: Any) -> bool:
     return any(map(_one_takes_embedding, value.values() if _is_rules(value) else [value]))
 
 
+def reads_domains(value: Any) -> bool:
+    """Whether a norm of a ``norm:`` value, checked or not, may differ between domains."""
+    return any(map(_one_reads_domains, value.values() if _is_rules(value) else [value]))
+
+
 def _one_takes_embedding(norm: Any) -> bool:
-    if norm is None:
-        return False
-    section = norm if isinstance(norm, Mapping) else {"name": norm}
-    modulation = _read_names(section, "norm", Problems()).get("modulation")
+    modulation = _halves(norm).get("modulation")
     if modulation not in MODULATIONS.names():
         return False
     return "embedding_size" in MODULATIONS.entry(modulation).parameters
+
+
+def _one_reads_domains(norm: Any) -> bool:
+    names = _halves(norm)
+    modulation = names.get("modulation")
+    # Each layer's kin has rows; one part of mixed statistics may.
+    if norm is None or names.get("statistics") in ("domain", "mixed"):
+        return True
+    return modulation not in MODULATIONS.names() or bool(
+        MODULATIONS.entry(modulation).constants.get("row_names")
+    )
+
+
+def _halves(norm: Any) -> dict[str, Any]:
+    """Statistics and modulation of one norm, as far as they are known."""
+    if norm is None:
+        return {}
+    section = norm if isinstance(norm, Mapping) else {"name": norm}
+    return _read_names(section, "norm", Problems())
 
 
 def _is_rules(value: Any) -> bool:

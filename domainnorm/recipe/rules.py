@@ -9,7 +9,7 @@ from typing import Any
 
 from domainnorm.data.steps import check_augmentation
 from domainnorm.errors import unknown
-from domainnorm.recipe.norm import takes_embedding
+from domainnorm.recipe.norm import reads_domains, takes_embedding
 from domainnorm.recipe.parts import labels_of
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.registries import ENCODERS, METHODS, TASKS
@@ -152,6 +152,13 @@ def check_precision(precision: str, encoder: Named | None, problems: Problems) -
         mixed = precision.replace("true", "mixed")
         text = f"'{precision}' makes the encoder as narrow; take '{mixed}', or leave 'encoder' out"
         problems.add("trainer.precision", text)
+
+
+def check_conditioned(condition: str, norm: Any, problems: Problems) -> None:
+    """An estimate is for norms that look at it."""
+    if condition in ("estimate", "id_or_estimate", "mixture") and not reads_domains(norm):
+        text = f"'{condition}' would change nothing, since no norm looks at the domain; take norms"
+        problems.add("condition", f"{text} that do, such as 'norm: dsbn', or leave the key out")
 
 
 def check_end_to_end(condition: str, encoder: Named | None, norm: Any, problems: Problems) -> None:

@@ -160,6 +160,8 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
         (["encoder=style", "condition=embedding", "norm=dsbn"], "condition: 'embedding' is for no"),
         (["encoder=style", "condition=embedding", "norm={early: cin}"], "'norm' names none; add"),
         (["encoder=style", "trainer.precision=bf16-true"], "'bf16-true' makes the encoder as nar"),
+        (["encoder=style", "condition=mixture", "norm=bn"], "'mixture' would change nothing, sin"),
+        (["encoder=style", "condition=estimate", "norm={late: bn}"], "no norm looks at the domain"),
         (
             ["encoder=backbone", "condition=embedding", "norm=film"],
             "condition: 'embedding' is wanted by the first",
@@ -169,3 +171,10 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
 def test_mistakes_are_named(words, message):
     with pytest.raises(RecipeError, match=message):
         recipe(*words)
+
+
+@pytest.mark.parametrize(
+    "norm", ["null", "cin", "crms", "ibn_a", "film", "{early: in, late: cbn}", "{late: null}"]
+)
+def test_norms_that_may_differ_between_domains_take_an_estimate(norm):
+    assert recipe("encoder=style", "condition=mixture", f"norm={norm}").condition == "mixture"
