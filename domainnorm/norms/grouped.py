@@ -100,7 +100,7 @@ class _GroupedNorm(torch.autograd.Function):
             pool = Pool(grouping.groups, sync=grouping.sync)
             found = gradients_of_rows(grad, (x, scale, shift), grouping.rows, pool, ctx.eps)
             return (*found, None, None, None)
-        sums = _over_samples(torch.stack(dots(grad, x)).double(), grouping.rows)  # (2, R, C)
+        sums = grouping.rows.total(torch.stack(dots(grad, x)).double())  # (2, R, C)
         dshift, dscale = sums.unbind()
         dscale.addcmul_(mean, dshift, value=-1).mul_(rstd)
         dx = None
@@ -121,7 +121,7 @@ def _group_moments(x: Tensor, grouping: Grouping) -> tuple[Tensor, Tensor, Count
     own = torch.stack(moments(x)).double()  # (2, N, C)
     mean, second = own.unbind()
     second.addcmul_(mean, mean)
-    total = _over_samples(own, groups)
+    total = groups.total(own)
     if grouping.sync:
         local = groups.size.double()
         first, second, values = sums_over_ranks(*(part * pixels for part in (*total, local)))
@@ -131,16 +131,6 @@ def _group_moments(x: Tensor, grouping: Grouping) -> tuple[Tensor, Tensor, Count
         known = groups.counts(pixels)
         mean, second = total.div_(groups.counts(1).divisor).unbind()
     return mean, second.addcmul_(mean, mean, value=-1).clamp_min_(0), known
-
-
-def _over_samples(per_sample: Tensor, groups: Partition) -> Tensor:
-    """(2, N, C) -> (2, K, C): sums over the samples of each group.
-
-    Not a product with their membership: 0 · inf of one sample would reach the other groups.
-    """
-    assert groups.group is not None
-    total = per_sample.new_zeros(2, groups.num_groups, per_sample.shape[2])
-    return total.index_add_(1, groups.group, per_sample)
 
 
 def _over_groups(per_row: Tensor, grouping: Grouping) -> Tensor:

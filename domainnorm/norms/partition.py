@@ -100,6 +100,18 @@ class Partition:
             return per_group
         return torch.stack(per_group).index_select(1, self.group).unbind()
 
+    def total(self, per_sample: Tensor) -> Tensor:
+        """(…, N, C) -> (…, K, C): sums over the samples of each group; differentiable.
+
+        Scattered, not a product with their membership: 0 · inf of one sample would reach the other
+        groups.
+        """
+        if self.group is None:
+            return per_sample
+        *axes, _, num_features = per_sample.shape
+        empty = per_sample.new_zeros(*axes, self.num_groups, num_features)
+        return empty.index_add_(-2, self.group, per_sample)
+
     def counts(self, pixels: int) -> Counts:
         """Values of each group when a sample has ``pixels`` of them; computed once."""
         if torch.compiler.is_compiling():

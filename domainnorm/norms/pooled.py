@@ -102,7 +102,7 @@ def plain_pooled_norm(x: Tensor, scale: Tensor, shift: Tensor, pool: Pool, eps: 
     sampled = subsample(wide, pool.stride)
     mean = sampled.mean(axes) if axes else wide
     var = sampled.var(axes, unbiased=False) if axes else torch.zeros_like(wide)
-    mean, var, values = _pool((mean, var), pool.groups.group, sampled.shape[2:].numel(), pool)
+    mean, var, values = _pool((mean, var), sampled.shape[2:].numel(), pool)
     rstd, mean_of_sample = pool.groups.gather(torch.rsqrt(var + eps), mean)
     s = scale * rstd
     t = shift - mean_of_sample * s
@@ -140,21 +140,19 @@ def graph_gradients(output: Tensor, inputs: Sequence[Tensor], grad: Tensor) -> l
     return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
 
-def _pool(
-    own: tuple[Tensor, Tensor], group: Tensor | None, size: int, pool: Pool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _pool(own: tuple[Tensor, Tensor], size: int, pool: Pool) -> tuple[Tensor, Tensor, Tensor]:
     """Moments of groups (K, C) and their values (K, 1), from samples of ``size`` pixels."""
-    if group is None:
-        return *own, pool.groups.size * size
-    num_groups, values = pool.groups.num_groups, pool.groups.size * size
-    total = _group_sum(own[0], group, num_groups)
+    groups, values = pool.groups, pool.groups.size * size
+    if groups.group is None:
+        return *own, values
+    total = groups.total(own[0])
     if pool.sync:
         total, values = sums_over_ranks(total * size, values.to(total.dtype))
         values = values.detach()
-    divisor = (values if pool.sync else pool.groups.size).clamp(min=1)
+    divisor = (values if pool.sync else groups.size).clamp(min=1)
     mean = total / divisor
-    apart = own[0] - mean.index_select(0, group)
-    total = _group_sum(own[1] + apart * apart, group, num_groups)
+    apart = own[0] - mean.index_select(0, groups.group)
+    total = groups.total(own[1] + apart * apart)
     if pool.sync:
         total = sum_over_ranks(total * size)
     var = total / divisor
@@ -163,12 +161,6 @@ def _pool(
         mean = torch.where(lone, pool.fallback_mean.to(mean.dtype), mean)
         var = torch.where(lone, pool.fallback_var.to(mean.dtype), var)
     return mean, var, values
-
-
-def _group_sum(per_row: Tensor, group: Tensor | None, num_groups: int) -> Tensor:
-    if group is None:
-        return per_row
-    return per_row.new_zeros(num_groups, per_row.shape[1]).index_add_(0, group, per_row)
 
 
 class _PooledNorm(torch.autograd.Function):
@@ -180,7 +172,7 @@ class _PooledNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         sampled, groups = subsample(x, pool.stride), pool.groups
         size = sampled.shape[2:].numel()
-        mean, var, values = _pool(moments(sampled), groups.group, size, pool)
+        mean, var, values = _pool(moments(sampled), size, pool)
         rstd = torch.rsqrt(var + eps)
         row_rstd, row_mean = groups.gather(rstd, mean)
         s = scale * row_rstd
@@ -217,8 +209,8 @@ def _slopes(
     """P and q of each sample, (N, C), from its terms of G1 and G2."""
     mean, rstd, values = saved
     groups = pool.groups
-    first = _group_sum(first, groups.group, groups.num_groups)
-    second = _group_sum(second, groups.group, groups.num_groups)
+    first = groups.total(first)
+    second = groups.total(second)
     if pool.sync:
         first, second = sums_over_ranks(first, second)
     share = rstd / values.clamp(min=1)
