@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,42 +16,13 @@ from domainnorm.data.attributes import attributes_of, check_attributes
 from domainnorm.data.augment import Pipeline, References, Steps, build_pipeline
 from domainnorm.data.class_frequency import class_frequency
 from domainnorm.data.dataset import DomainDataset, Split, select_domains
+from domainnorm.data.loading import Loading
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
 from domainnorm.data.view import DomainImages, DomainView, join
 from domainnorm.errors import DataError, unknown
 
 Batch = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How batches are made.
-
-    Args:
-        batch_size: Training images of one batch on one rank, all domains together.
-        eval_batch_size: Images of one validation or test batch on one rank.
-        num_workers: Processes that decode and augment; 0 does it in the main process.
-        seed: Non-negative seed of batches and augmentation.
-        original_masks: Whether test batches carry masks at their own sizes too, a list of (h, w)
-            as ``original``.
-    """
-
-    batch_size: int = 32
-    eval_batch_size: int = 64
-    num_workers: int = 0
-    seed: int = 0
-    original_masks: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("batch_size", 1),
-            ("eval_batch_size", 1),
-            ("num_workers", 0),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < least:
-                raise DataError(f"{name}: {getattr(self, name)}, expected {least} or more")
 
 
 class DomainDataModule(LightningDataModule):
