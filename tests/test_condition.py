@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from domainnorm.condition import Condition, ConditionSlot
+from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
 from domainnorm.labels import as_condition
+from domainnorm.slot import ConditionSlot
 
 NAMES = ("a", "b", "c")
 IMAGE = torch.zeros(2, 3, 4, 4)

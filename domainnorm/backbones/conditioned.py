@@ -19,11 +19,12 @@ from domainnorm.backbones.unseen import (
     settled_within,
     with_estimate,
 )
-from domainnorm.condition import Condition, ConditionSlot
+from domainnorm.condition import Condition
 from domainnorm.encoders import Attributes, DomainEncoder, Estimate
 from domainnorm.errors import ConditionError
 from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
+from domainnorm.slot import ConditionSlot
 
 
 class ConditionedModel(nn.Module):

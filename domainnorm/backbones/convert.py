@@ -16,11 +16,11 @@ from domainnorm.backbones.probe import LayerInput, probe_inputs
 from domainnorm.backbones.rules import Fit, NormRule, fit_choices, resolve_rules, statistics_of
 from domainnorm.backbones.unseen import Unseen
 from domainnorm.backbones.where import Regions
-from domainnorm.condition import ConditionSlot
 from domainnorm.errors import ConversionError, DomainNormError, UnknownNameError
 from domainnorm.norms import ConditionalNorm, create_norm
 from domainnorm.norms.create import norm_options
 from domainnorm.norms.running import RunningMoments
+from domainnorm.slot import ConditionSlot
 
 _TRAINING = ("momentum", "frozen")  # constants that evaluation does not depend on
 

@@ -14,8 +14,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from domainnorm.backbones.probe import evaluating
-from domainnorm.condition import tensors_in
 from domainnorm.errors import ConversionError
+from domainnorm.slot import tensors_in
 
 # Relative, in float64: what may be folded differs by rounding, 1e-15 and what a deep network makes
 # of it; what may not differs by much more. Some of timm's reparameterizations compute in float32.

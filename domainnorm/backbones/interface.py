@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from domainnorm.backbones.conversion import Conversion
-from domainnorm.condition import Condition, ConditionSlot
+from domainnorm.condition import Condition
 from domainnorm.errors import ConversionError
 from domainnorm.norms import ConditionalNorm
+from domainnorm.slot import ConditionSlot
 
 
 class TimmInterface(nn.Module):

@@ -13,8 +13,9 @@ from domainnorm.backbones.conditioned import ConditionedModel
 from domainnorm.backbones.conversion import Conversion, ConvertedLayer
 from domainnorm.backbones.interface import TimmInterface
 from domainnorm.backbones.owned import OwnedRows, owned_rows
-from domainnorm.condition import ConditionSlot, RecordedMoments
+from domainnorm.condition import RecordedMoments
 from domainnorm.encoders import Attributes
+from domainnorm.slot import ConditionSlot
 
 
 class DomainModel(ConditionedModel, TimmInterface):

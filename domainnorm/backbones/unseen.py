@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainnorm.condition import Condition, ConditionSlot, MomentsReached
+from domainnorm.condition import Condition, MomentsReached
 from domainnorm.encoders import DomainEncoder, Estimate
 from domainnorm.errors import ConditionError, unknown
 from domainnorm.norms.base import Statistics
 from domainnorm.norms.layout import moments
 from domainnorm.norms.mixing import Moments
 from domainnorm.norms.running import RunningMoments
+from domainnorm.slot import ConditionSlot
 
 Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
 ESTIMATED = ("estimate", "mixture")

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainnorm.condition import Condition, ConditionSlot
+from domainnorm.condition import Condition
 from domainnorm.encoders.base import DomainEncoder
 from domainnorm.encoders.styles import map_moments
 from domainnorm.errors import ConditionError
 from domainnorm.registry import register
+from domainnorm.slot import ConditionSlot
 
 
 class _Reached(Exception):  # noqa: N818 - a signal, not an error

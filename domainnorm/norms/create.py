@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from domainnorm.condition import ConditionSlot
 from domainnorm.errors import DomainNormError, UnknownNameError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.norms.layer import ConditionalNorm
 from domainnorm.registry import Entry, Parameter, Registry
+from domainnorm.slot import ConditionSlot
 
 STATISTICS = Registry("statistics", "domainnorm.norms.statistics")
 MODULATIONS = Registry("modulation", "domainnorm.norms.modulations")

@@ -7,10 +7,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from domainnorm.condition import Condition, ConditionSlot
+from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
 from domainnorm.norms.base import Modulation, Statistics
 from domainnorm.norms.layout import accumulate_dtype, moments
+from domainnorm.slot import ConditionSlot
 
 
 class ConditionalNorm(nn.Module):

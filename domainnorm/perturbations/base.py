@@ -7,8 +7,8 @@ import abc
 import torch
 from torch import Tensor, nn
 
-from domainnorm.condition import ConditionSlot
 from domainnorm.errors import ConditionError, DomainNormError
+from domainnorm.slot import ConditionSlot
 
 
 class Perturbation(nn.Module, abc.ABC):

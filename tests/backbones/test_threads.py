@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from domainnorm.backbones import convert_norms
-from domainnorm.condition import Condition, ConditionSlot
+from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
+from domainnorm.slot import ConditionSlot
 from tests.backbones.networks import DOMAINS, converted, randomize_rows
 
 THREADS, ROUNDS = 4, 25

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from domainnorm.condition import Condition, ConditionSlot
+from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
 from domainnorm.perturbations import create_perturbation
+from domainnorm.slot import ConditionSlot
 
 both = pytest.mark.parametrize("name", ["mixstyle", "efdmix"])
 

@@ -1,0 +1,189 @@
+"""How the condition of a batch reaches the norms.
+
+All norms of a model hold the same `ConditionSlot`. The model puts the `Condition` of the batch in
+flight into it, and takes it out after the forward pass. A plain object is the one way that
+survives gradient checkpointing, ``torch.compile`` and DDP: a ContextVar is gone in the recompute,
+a buffer is overwritten by DDP's broadcast.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from domainnorm.condition import Condition, RecordedMoments
+from domainnorm.errors import ConditionError
+
+
+class ConditionSlot:
+    """Holds the condition of the batch in flight for all norms of one model.
+
+    Threads that run one model wait for each other's forward passes. A recompute of gradient
+    checkpointing reads what was armed for its own backward pass, whatever other threads do.
+    """
+
+    def __init__(self) -> None:
+        self._recorded: tuple[int, RecordedMoments] | None = None  # and by which thread
+        self._held: Condition | None = None  # of the forward pass in flight, under the lock
+        self._armed: dict[int, Condition] = {}  # of backward passes, by autograd's id for them
+        # What compiled code reads: a compiler can follow neither the lock nor autograd's ids.
+        self._traced: Condition | None = None
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
+    @property
+    def current(self) -> Condition | None:
+        """The condition that a layer sees here and now.
+
+        Raises:
+            ConditionError: A recompute to which several conditions could belong.
+        """
+        if torch.compiler.is_compiling():
+            return self._traced
+        if not self._armed:
+            return self._held
+        task = torch._C._current_graph_task_id()
+        if task < 0:  # a forward pass, while another thread runs a backward pass
+            return self._held
+        if task in self._armed:
+            return self._armed[task]
+        # A backward pass inside another one (reentrant checkpoints in each other), or one of an
+        # output that came from a `condition` block: nobody has told whose it is.
+        known = [*self._armed.values(), *([] if self._held is None else [self._held])]
+        if len(known) == 1:
+            return known[0]
+        raise ConditionError(
+            "gradient checkpointing recomputes this layer while several passes through the model "
+            "are in flight; use a copy of the model in each thread, or a lock around the whole step"
+        )
+
+    @contextmanager
+    def recording(self) -> Iterator[RecordedMoments]:
+        """Inside the block every norm writes the moments of its input under its path.
+
+        The dictionary can then be a condition's ``style`` or ``thumbnail``.
+        """
+        with self._own_lock():
+            recorded: RecordedMoments = {}
+            self._recorded = threading.get_ident(), recorded
+            try:
+                yield recorded
+            finally:
+                self._recorded = None
+
+    @property
+    def recorded(self) -> RecordedMoments | None:
+        """Where this thread's forward pass writes moments to, if it is in a `recording` block."""
+        if self._recorded is None or self._recorded[0] != threading.get_ident():
+            return None  # a recompute in another thread does not take part
+        return self._recorded[1]
+
+    def read(self, path: str, num_rows: int, folded: bool = False) -> Condition:
+        """The condition for a layer that sees ``num_rows`` rows.
+
+        Args:
+            path: Module path of the layer, for messages.
+            num_rows: Size of the first axis of its input.
+            folded: Whether each sample reaches the layer as several consecutive rows (tokens or
+                windows), in which case its label counts for all of them.
+
+        Raises:
+            ConditionError: No condition is set, or it describes another number of samples.
+        """
+        condition = self.current
+        if condition is None:
+            raise ConditionError(
+                f"{path}: no condition is set; call the DomainModel, not its backbone, or enter "
+                "`with model.condition(domain):` first"
+            )
+        num_samples = condition.num_samples
+        if num_samples is None:
+            return condition
+        if folded and num_samples and num_rows % num_samples == 0:
+            return condition.repeat(num_rows // num_samples)
+        if num_samples != num_rows:
+            raise ConditionError(
+                f"{path}: {num_rows} rows for {num_samples} domain labels; this layer does not see "
+                "one row per image, convert with `example=`, or exclude it with `where`"
+            )
+        return condition
+
+    @contextmanager
+    def holding(self, condition: Condition) -> Iterator[None]:
+        """Set ``condition`` inside the block; the former one comes back after it.
+
+        Other threads wait at the start of their blocks until this one is over.
+        """
+        if torch.compiler.is_compiling():
+            # The former value is not read: a compiler would guard on it, and compile again for it.
+            self._traced = condition
+            try:
+                yield
+            finally:
+                self._traced = None
+            return
+        with self._own_lock():
+            former = self._held
+            self._held = self._traced = condition
+            try:
+                yield
+            finally:
+                self._held = self._traced = former
+
+    def settle(self, condition: Condition) -> None:
+        """Put ``condition`` in the place of the current one, to the end of its block."""
+        self._traced = condition
+        if not torch.compiler.is_compiling():
+            self._held = condition
+
+    def arm_backward(self, output: Any, condition: Condition) -> None:
+        """Make backward through ``output`` recompute checkpointed blocks under ``condition``.
+
+        Gradient checkpointing runs blocks again during backward, when the slot is empty or holds
+        the condition of a later forward pass. The hook fires before the first recompute of this
+        graph, on whichever thread that is.
+        """
+        if torch.compiler.is_compiling():
+            return
+        for tensor in tensors_in(output):
+            if tensor.grad_fn is not None:
+                tensor.grad_fn.register_prehook(lambda _: self._arm(condition))
+
+    def _arm(self, condition: Condition) -> None:
+        task = torch._C._current_graph_task_id()
+        if task not in self._armed:
+            engine = torch.autograd.Variable._execution_engine  # as DDP and FSDP do
+            engine.queue_callback(lambda: self._disarm(task))
+        self._armed[task] = self._traced = condition
+
+    def _disarm(self, task: int) -> None:
+        self._armed.pop(task, None)
+        self._traced = self._held
+
+    def _own_lock(self) -> threading.RLock:
+        if self._process != os.getpid():
+            # Forked, maybe while a thread that does not exist here was in a forward pass.
+            self.__init__()  # type: ignore[misc]
+        return self._lock
+
+    def __reduce__(self) -> tuple[type[ConditionSlot], tuple[()]]:
+        # A copied or pickled model starts without a batch in flight.
+        return ConditionSlot, ()
+
+
+def tensors_in(output: Any) -> Iterator[Tensor]:
+    """The tensors of what a network returns: one, or nested lists and mappings of them."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, dict):
+        for item in output.values():
+            yield from tensors_in(item)
+    elif isinstance(output, (list, tuple)):
+        for item in output:
+            yield from tensors_in(item)
