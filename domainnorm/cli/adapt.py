@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
 
 from domainnorm import run
@@ -42,7 +43,7 @@ def configure(parser: Parser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Follow the stream and say what it showed."""
-    names = ("batch_size", "run_length", "max_domains", "share", "prior", "lr", "white")
+    names = (field.name for field in fields(run.StreamOptions))
     options = run.StreamOptions(**{name: getattr(arguments, name) for name in names})
     try:
         done = run.adapt_run(arguments.folder, arguments.stream, arguments.output, options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -136,8 +135,7 @@ def _named(names: Sequence[str], overrides: Sequence[str]) -> recipe.Named:
     if len(names) > 2:
         raise _misused("check", names)
     if len(names) == 2:
-        base = Path(os.environ.get(data.DATA_VARIABLE) or "data")
-        here = Path(names[1]).is_dir() and not (base / names[1]).is_dir()
+        here = Path(names[1]).is_dir() and not (data.data_folder() / names[1]).is_dir()
         # Whoever types a path means what the shell completes.
         section["root"] = str(Path(names[1]).absolute()) if here else names[1]
     problems = Problems()

@@ -175,11 +175,13 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
         options["columns"] = columns
     if discovery.white != _DEFAULTS["white"]:
         options["white"] = discovery.white
-    problems = _refused(name, options)
-    if problems and name == "manifest" and not _refused(name, options | _ALLOWED):
+    _, problems = _made(name, options)
+    if problems and name == "manifest":
         # Domains were not drawn by class, so that one may well lack some.
-        print(_lacking(DATASETS.load(name)(**options, **_ALLOWED)))
-        options, problems = options | _ALLOWED, []
+        allowing, others = _made(name, options | _ALLOWED)
+        if allowing is not None and not others:
+            print(_lacking(allowing))
+            options, problems = options | _ALLOWED, []
     section = {"name": name, **options, "source": discovery.domain_names}
     text = yaml.safe_dump(section, default_flow_style=True, sort_keys=False)
     print(f"data: {' '.join(text.split())}")
@@ -187,13 +189,14 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
         print(f"a run will refuse it: {problem}", file=sys.stderr)
 
 
-def _refused(name: str, options: dict[str, Any]) -> list[str]:
+def _made(name: str, options: dict[str, Any]) -> tuple[data.DomainDataset | None, list[str]]:
+    """A dataset, as far as it can be made, and what is wrong with it."""
     with collecting() as problems:
         try:
-            DATASETS.load(name)(**options)
+            return DATASETS.load(name)(**options), problems
         except DataError as error:
             problems.append(str(error))
-    return problems
+    return None, problems
 
 
 def _lacking(dataset: data.DomainDataset) -> str:

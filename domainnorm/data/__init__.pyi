@@ -5,8 +5,8 @@ from .dataset import DomainDataset as DomainDataset
 from .dataset import Record as Record
 from .discovery import Discovery as Discovery
 from .discovery import discover_domains as discover_domains
-from .files import DATA_VARIABLE as DATA_VARIABLE
 from .files import checked_white as checked_white
+from .files import data_folder as data_folder
 from .loading import Loading as Loading
 from .piles import Pile as Pile
 from .piles import open_pile as open_pile

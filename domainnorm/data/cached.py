@@ -109,15 +109,8 @@ class CachedDataset(DomainDataset):
     def _key(self, index: int, is_mask: bool) -> str:
         made, record = self.preprocessing, self.records[index]
         name = record.mask if is_mask else record.file
-        parts: list[Any] = [
-            type(self.dataset).__name__,
-            name,
-            is_mask,
-            made.height,
-            made.width,
-            made.fit,
-        ]
-        parts += [made.interpolation, self.options]
+        parts: list[Any] = [type(self.dataset).__name__, self.options, name, is_mask]
+        parts += [made.height, made.width, made.fit, made.interpolation]
         for source in self.dataset.sources(index, is_mask=is_mask):
             if source.is_file():
                 stat = source.stat()

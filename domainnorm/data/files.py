@@ -98,6 +98,11 @@ def white_of(options: Mapping[str, Any]) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
+def data_folder() -> Path:
+    """The folder that relative roots are in: what DOMAINNORM_DATA names, or ``data``."""
+    return Path(os.environ.get(DATA_VARIABLE) or "data")
+
+
 def resolved_root(root: str) -> Path:
     """The folder that the recipe key ``data.root`` means, absolute.
 
@@ -109,7 +114,7 @@ def resolved_root(root: str) -> Path:
         DataError: It is no folder; the message gives the resolved path and the variable.
     """
     base = os.environ.get(DATA_VARIABLE)
-    folder = Path(base or "data") / root
+    folder = data_folder() / root
     if not folder.is_dir():
         state = f"is '{base}'" if base else "is not set, so 'data' is used"
         way_out = (

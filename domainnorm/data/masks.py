@@ -26,7 +26,6 @@ class Classes:
         colours: A colour for each; one of its own hue where the file gives none.
         void: Colours of pixels without a class.
         coloured: Whether the file gives every class a colour, no two the same.
-        grey: Whether all colours are grey, so that a mask of one channel holds colours, too.
     """
 
     file: Path
@@ -34,7 +33,11 @@ class Classes:
     colours: list[Colour]
     void: list[Colour]
     coloured: bool
-    grey: bool
+
+    @property
+    def grey(self) -> bool:
+        """Whether all listed colours are grey, so that a mask of one channel holds colours, too."""
+        return self.coloured and all(len({*rgb}) == 1 for rgb in [*self.colours, *self.void])
 
     def numbers(self, pixels: NDArray[np.uint8], mask: Path) -> NDArray[np.uint8]:
         """Classes (H, W) of colours (H, W, 3 or 4), 255 for void ones.
@@ -166,8 +169,7 @@ def read_classes(file: Path) -> Classes:
     hues = distinct_colours(len(names))
     colours = [own or hue for own, hue in zip(given, hues, strict=True)]
     coloured = None not in given and len({*given, *void}) == len(given) + len(void)
-    grey = coloured and all(len({*colour}) == 1 for colour in [*colours, *void])
-    return Classes(file, names, colours, void, coloured, grey)
+    return Classes(file, names, colours, void, coloured)
 
 
 def _entry(where: str, line: str) -> tuple[str, Colour | None]:

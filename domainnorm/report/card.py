@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from domainnorm.data.decode import WHITE
 from domainnorm.report.results import Result
 
 _METRICS = (
@@ -105,7 +106,7 @@ def _of_16_bits(white: int | None) -> list[str]:
     """A line about files of 16 bits, where they do not use them all."""
     if white is None:
         return ["- Files of 16 bits: the parts of the training data were scaled differently."]
-    return [] if white == 65535 else [f"- Files of 16 bits: {white} and more is shown as white."]
+    return [] if white == WHITE else [f"- Files of 16 bits: {white} and more is shown as white."]
 
 
 def _input(about: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -159,11 +159,23 @@ def cost_of(kind: str, name: str, size: int, number: int) -> tuple[str, ...]:
             return encoder.judge(encoder.reached(seen[0], number))
         return encoder(image)
 
+    title = f"{kind}, {name}, {number} × {size} px"
+    return compared(title, number, encoder, estimate, lambda: model(image, domain))
+
+
+def compared(
+    title: str,
+    number: int,
+    encoder: DomainEncoder,
+    estimate: Callable[[], object],
+    network: Callable[[], object],
+) -> tuple[str, ...]:
+    """A row of the table of costs."""
     with torch.inference_mode():
-        times = interleaved({"encoder": estimate, "network": lambda: model(image, domain)}, 2.0)
+        times = interleaved({"encoder": estimate, "network": network}, 2.0)
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     return (
-        f"{kind}, {name}, {number} × {size} px",
+        title,
         f"{ratio(times, 'encoder', 'network'):.1%}",
         f"{statistics.median(times['encoder']) / number * 1e3:.2f} ms",
         f"{parameters:,}",
@@ -181,17 +193,8 @@ def cost_of_attributes(name: str, size: int, number: int) -> tuple[str, ...]:
     fit_encoder(encoder, [(known, torch.arange(64) % 4)], [(known, torch.arange(64) % 4)])
     image, domain = torch.rand(number, 3, size, size), torch.zeros(number, dtype=torch.long)
     asked = {column: values[:number] for column, values in known.items()}
-    with torch.inference_mode():
-        times = interleaved(
-            {"encoder": lambda: encoder(asked), "network": lambda: model(image, domain)}, 2.0
-        )
-    parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    return (
-        f"metadata, two attributes, {name}, {number} × {size} px",
-        f"{ratio(times, 'encoder', 'network'):.1%}",
-        f"{statistics.median(times['encoder']) / number * 1e3:.2f} ms",
-        f"{parameters:,}",
-    )
+    title = f"metadata, two attributes, {name}, {number} × {size} px"
+    return compared(title, number, encoder, lambda: encoder(asked), lambda: model(image, domain))
 
 
 def main() -> None:
@@ -210,8 +213,8 @@ def main() -> None:
         print(render(head, rows, markdown=True))
         return
     if arguments.calibration:
-        head = ("", "temperature", "NLL", "ECE", "NLL at 1", "ECE at 1")
-        print(render(head, [calibration_of(arguments.encoder, r) for r in SIZES], markdown=True))
+        scores = ("", "temperature", "NLL", "ECE", "NLL at 1", "ECE at 1")
+        print(render(scores, [calibration_of(arguments.encoder, r) for r in SIZES], markdown=True))
         return
     shares = [row for root in SIZES for row in rows_of(arguments.encoder, root)]
     print(render(HEAD, shares, markdown=True))

@@ -15,7 +15,7 @@ from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, VOID, Record, selec
 from domainnorm.data.decode import SUFFIXES, read_mask
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.folders import write_scenes
-from domainnorm.data.drawings.subjects import subject_of
+from domainnorm.data.drawings.subjects import SIDE, subject_of
 from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
@@ -157,7 +157,8 @@ class FolderMasks(MaskFiles):
         for domain, draw in subject.draw.items():
             scenes = write_scenes(root, domain, draw, ("images", "masks"), seed)
             for row in scenes:
-                view = cv2.circle(np.zeros((96, 96), np.uint8), (48, 48), 46, 255, -1)
+                view = np.zeros((SIDE, SIDE), np.uint8)
+                cv2.circle(view, (SIDE // 2, SIDE // 2), SIDE // 2 - 2, 255, -1)
                 write_image(root / _beside(row.file, "fov"), view)
             rows += [replace(row, label="") for row in scenes]
         (root / "classes.txt").write_text(subject.classes)
