@@ -60,9 +60,11 @@ def carry_out(
         # Lightning turns Ctrl-C into SystemExit(1) once training has begun.
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        print(_advice(command, folder or _newest(root, started)), file=sys.stderr)
+        if run.is_first():
+            print(_advice(command, folder or _newest(root, started)), file=sys.stderr)
         return INTERRUPTED
-    print(f"run folder: {done}")
+    if run.is_first():
+        print(f"run folder: {done}")
     return 0
 
 

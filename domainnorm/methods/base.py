@@ -199,6 +199,7 @@ class Method(LightningModule):
             on_step=False,
             on_epoch=True,
             prog_bar=True,
+            sync_dist=True,
             batch_size=len(batch["target"]),
         )
         if loss.device.type == "cpu" and not math.isfinite(float(loss.detach())):

@@ -98,9 +98,10 @@ class TrainerConfig:
     Args:
         max_epochs: Epochs of each stage.
         accelerator: Kind of device.
-        devices: Devices per machine.
+        devices: Devices per machine; each has a process, and batches of ``data.batch_size``.
         num_nodes: Machines.
-        strategy: A strategy of Lightning, such as ``ddp``.
+        strategy: How several devices share the work: each has the whole model (``ddp``, which
+            ``auto`` is too), also where a step leaves some parameters unused.
         precision: Number format of weights and activations.
         channels_last: Keep feature maps as N × H × W × C in memory, which convolutions are often
             faster with; results differ by rounding only.
@@ -114,7 +115,7 @@ class TrainerConfig:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
     devices: Literal["auto"] | int = field(default=1, metadata={"minimum": 1})
     num_nodes: int = field(default=1, metadata={"minimum": 1})
-    strategy: str = "auto"
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
     precision: Precision = "32-true"
     channels_last: bool = False
     gradient_clip: float | None = field(default=None, metadata={"above": 0})

@@ -26,6 +26,7 @@ from domainnorm.run.memory import keep_freed_memory
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.quiet import quiet_lightning
+from domainnorm.run.ranks import is_first, several_ranks
 from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
 
 # What a test may change of a run: how its models are tested, not which they are.
@@ -57,8 +58,9 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         ``results.md``, ``figures/`` and ``stages/<transfer>/seed<n>/<method>/``.
     """
     parts = Parts(recipe)  # before a folder is made: most mistakes show here
-    folder = make_folder(recipe, output, "run")
-    carry_out(parts, folder)
+    with several_ranks(recipe):
+        folder = make_folder(recipe, output, "run")
+        carry_out(parts, folder)
     return folder
 
 
@@ -87,19 +89,19 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
             f"`domainnorm matrix --resume {folder}` goes on with it"
         )
     parts = Parts(recipe)
-    prepare(recipe)
-    results: list[Result] = []
-    for stage in plan_stages(recipe):
-        weights = folder / stage.key / WEIGHTS
-        if weights.exists():
+    stages = [stage for stage in plan_stages(recipe) if (folder / stage.key / WEIGHTS).exists()]
+    if not stages:
+        raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
+    with several_ranks(recipe):
+        prepare(recipe)
+        results: list[Result] = []
+        for stage in stages:
             bench = set_up(parts, stage, folder, finished=True)
             results += score(bench, predict(bench), seconds=0.0)
-    if not results:
-        raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
-    console = create_console()
-    if overrides:
-        console.print(f"tested with {' '.join(overrides)}", markup=False, highlight=False)
-    console.print(results_table(results, parts.metric))
+        console = create_console()
+        if overrides:
+            console.print(f"tested with {' '.join(overrides)}", markup=False, highlight=False)
+        console.print(results_table(results, parts.metric))
 
 
 def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:
@@ -132,12 +134,14 @@ def carry_out(parts: Parts, folder: Path) -> None:
         started = time.perf_counter()
         done = run_stage(parts, stage, folder)
         results += done
-        _write(results, folder, parts.metric)
+        if is_first():
+            _write(results, folder, parts.metric)
         console.print(
             f"      {_outcome(done, parts.metric)}  ({time.perf_counter() - started:.0f} s)"
         )
-    save_run_figures(parts, results, folder)
-    _write(results, folder, parts.metric)
+    if is_first():
+        save_run_figures(parts, results, folder)
+        _write(results, folder, parts.metric)
     console.print(results_table(results, parts.metric))
 
 

@@ -13,6 +13,7 @@ from domainnorm.evaluation import write_json
 from domainnorm.recipe import Recipe, load_recipe
 from domainnorm.run.environment import describe_environment
 from domainnorm.run.files import replace_text
+from domainnorm.run.ranks import is_first, of_first
 
 RECIPE = "recipe.yaml"
 PURPOSE = "run.json"
@@ -29,12 +30,13 @@ def make_folder(recipe: Recipe, output: Path, purpose: str) -> Path:
     stem = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     names = [stem, *(f"{stem}_{number}" for number in range(2, 100))]
     folder = next(p for name in names if not (p := output / recipe.name / name).exists())
-    folder.mkdir(parents=True)
-    write_json({"purpose": purpose, "recipe": recipe.name}, folder / PURPOSE)
-    write_json(describe_environment(), folder / "environment.json")
-    # Last, since a folder with a recipe is one that can be resumed.
-    replace_text(folder / RECIPE, f"# {recipe.name}, resolved\n{recipe.to_yaml()}")
-    return folder
+    if is_first():
+        folder.mkdir(parents=True)
+        write_json({"purpose": purpose, "recipe": recipe.name}, folder / PURPOSE)
+        write_json(describe_environment(), folder / "environment.json")
+        # Last, since a folder with a recipe is one that can be resumed.
+        replace_text(folder / RECIPE, f"# {recipe.name}, resolved\n{recipe.to_yaml()}")
+    return of_first(folder)
 
 
 def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:

@@ -17,6 +17,7 @@ from domainnorm.run.figures import save_domains
 from domainnorm.run.folder import make_folder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, supervised_method
+from domainnorm.run.ranks import is_first, several_ranks
 from domainnorm.run.stage import groups_of, predict, run_stage, set_up
 
 _ROW_LABELS = {"models": "model trained on", "norms": "norms of"}
@@ -39,8 +40,9 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
         RecipeError: Fewer than two domains.
     """
     _check_domains(recipe)
-    folder = make_folder(recipe, output, kind)
-    carry_out_matrix(recipe, folder, kind)
+    with several_ranks(recipe):
+        folder = make_folder(recipe, output, kind)
+        carry_out_matrix(recipe, folder, kind)
     return folder
 
 
@@ -50,16 +52,18 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
     parts = Parts(replace(recipe, checkpoint=None))
     prepare(recipe)
     console = create_console()
-    save_domains(parts, _figures(folder) / "domains.png")
+    if is_first():
+        save_domains(parts, _figures(folder) / "domains.png")
     for one in KINDS[kind]:
         matrix = (
             _models(parts, folder, console) if one == "models" else (_norms(parts, folder, console))
         )
-        matrix.to_csv(folder / f"matrix_{one}.csv")
-        matrix.to_json(folder / f"matrix_{one}.json")
         target = _figures(folder) / f"matrix_{one}"
-        target.mkdir(exist_ok=True)
-        save_heatmaps(matrix, target, row_label=_ROW_LABELS[one])
+        if is_first():
+            matrix.to_csv(folder / f"matrix_{one}.csv")
+            matrix.to_json(folder / f"matrix_{one}.json")
+            target.mkdir(exist_ok=True)
+            save_heatmaps(matrix, target, row_label=_ROW_LABELS[one])
         summary = matrix.summary()[parts.metric]
         console.print(
             f"{one}: {parts.metric} own domain {summary.diagonal:.3f}, other domains "

@@ -8,6 +8,7 @@ from domainnorm.run.execute import carry_out
 from domainnorm.run.folder import read_folder
 from domainnorm.run.matrix import carry_out_matrix
 from domainnorm.run.parts import Parts
+from domainnorm.run.ranks import several_ranks
 
 
 def resume_run(folder: Path) -> Path:
@@ -24,7 +25,10 @@ def resume_run(folder: Path) -> Path:
     """
     recipe, purpose = read_folder(folder)
     if purpose == "run":
-        carry_out(Parts(recipe), folder)
+        parts = Parts(recipe)
+        with several_ranks(recipe):
+            carry_out(parts, folder)
     else:
-        carry_out_matrix(recipe, folder, purpose)
+        with several_ranks(recipe):
+            carry_out_matrix(recipe, folder, purpose)
     return folder

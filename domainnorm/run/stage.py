@@ -27,6 +27,7 @@ from domainnorm.report import Result, load_results, results_json
 from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
+from domainnorm.run.ranks import is_first, wait_for_all
 from domainnorm.run.training import TRAINING, fit, make_trainer
 
 WEIGHTS = "model.safetensors"
@@ -66,19 +67,32 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
         fit(bench.trainer, bench.method, bench.data, parts.recipe)
     teach_encoder(bench.method.model, bench.data, stage.seed, former)
     seconds = time.perf_counter() - started
-    model, classes = bench.method.model, bench.data.class_names
-    with _writing(place):
-        save_model(model, place / WEIGHTS, parts.recipe.backbone.name, classes)
-        _save_packs(model, place / "packs")
+    if is_first():
+        _save_model(bench)
     predictions = predict(bench)
+    results = score(bench, predictions, seconds)
+    if is_first():
+        _save_results(bench, predictions, results)
+    wait_for_all()
+    return results
+
+
+def _save_model(bench: Bench) -> None:
+    model, place = bench.method.model, bench.place
+    with _writing(place):
+        name, classes = bench.parts.recipe.backbone.name, bench.data.class_names
+        save_model(model, place / WEIGHTS, name, classes)
+        _save_packs(model, place / "packs")
+
+
+def _save_results(bench: Bench, predictions: dict[str, Evaluated], results: list[Result]) -> None:
+    place = bench.place
     with _writing(place):
         for domain, one in predictions.items():
             one.save(place / f"predictions-{domain}.safetensors")
-    results = score(bench, predictions, seconds)
     results_json(results, place / RESULTS)
     for leftover in (TRAINING, "best.ckpt"):
         (place / leftover).unlink(missing_ok=True)
-    return results
 
 
 def _save_packs(model: DomainModel, folder: Path) -> None:

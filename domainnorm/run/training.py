@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from domainnorm.data import DomainDataModule
-from domainnorm.errors import CheckpointError, DomainNormError
+from domainnorm.errors import CheckpointError
 from domainnorm.methods import Method
 from domainnorm.recipe import Recipe
 from domainnorm.run.callbacks import EpochLines, EpochLog, EpochSeed
+from domainnorm.run.ranks import readable_refusals
 
 TRAINING = "training.ckpt"
 
@@ -47,13 +47,8 @@ def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trai
         callbacks.append(best)
     # After the selection, whose score of this epoch it has to hold for a resumed run.
     callbacks.append(ModelCheckpoint(place, "training", enable_version_counter=False))
-    try:
+    with readable_refusals():
         return _trainer(recipe, method, callbacks, bar)
-    except MisconfigurationException as error:
-        raise DomainNormError(
-            f"trainer: {str(error).splitlines()[0]}; without a GPU set trainer.accelerator=cpu "
-            "trainer.precision=32-true, or take configs trainer/cpu"
-        ) from error
 
 
 def _trainer(recipe: Recipe, method: Method, callbacks: list[Callback], bar: bool) -> Trainer:

@@ -53,3 +53,5 @@ if __name__ == "__main__":
     trainer.fit(recorder, datamodule=data)
     trainer.test(recorder, datamodule=data, verbose=False)
     Path(sys.argv[1], f"{trainer.global_rank}.json").write_text(json.dumps(recorder.seen))
+    # Gloo's threads must hold no tensor when the interpreter ends: it would abort.
+    torch.distributed.destroy_process_group()
