@@ -112,7 +112,7 @@ class TrainerConfig:
     """
 
     max_epochs: int = field(default=10, metadata={"minimum": 1})
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Literal["auto"] | int = field(default=1, metadata={"minimum": 1})
     num_nodes: int = field(default=1, metadata={"minimum": 1})
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"

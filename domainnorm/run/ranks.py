@@ -67,7 +67,7 @@ def several_ranks(recipe: Recipe) -> Iterator[None]:
             num_nodes=options.num_nodes,
             strategy=options.strategy,
         )
-        fabric.launch()
+    fabric.launch()
     if not _are_several():
         yield
         return
@@ -97,9 +97,9 @@ def readable_refusals() -> Iterator[None]:
     """Turn Lightning's refusal of devices into an error that says how to go on without them."""
     try:
         yield
-    except MisconfigurationException as error:
+    except (MisconfigurationException, RuntimeError) as error:  # of Trainer, of Fabric
         raise DomainNormError(
-            f"trainer: {str(error).splitlines()[0]}; without a GPU set trainer.accelerator=cpu "
+            f"trainer: {str(error).splitlines()[0].rstrip('.!')}; without a GPU set trainer.accelerator=cpu "
             "trainer.precision=32-true, or take configs trainer/cpu"
         ) from error
 
