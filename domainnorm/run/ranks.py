@@ -98,8 +98,9 @@ def readable_refusals() -> Iterator[None]:
     try:
         yield
     except (MisconfigurationException, RuntimeError) as error:  # of Trainer, of Fabric
+        reason = str(error).splitlines()[0].rstrip(".!")
         raise DomainNormError(
-            f"trainer: {str(error).splitlines()[0].rstrip('.!')}; without a GPU set trainer.accelerator=cpu "
+            f"trainer: {reason}; without a GPU set trainer.accelerator=cpu "
             "trainer.precision=32-true, or take configs trainer/cpu"
         ) from error
 
