@@ -57,8 +57,8 @@ def resolve_rules(
     Args:
         norm: None (each layer's kin), a name, ``{name: …}`` or ``{statistics: …, modulation: …}``
             with options and an optional ``where``, or rules ``{pattern: name, mapping or None}`` of
-            which the last that matches a layer decides. ``cin`` alone, without ``where``, is
-            instance statistics early and each layer's kin late: instance statistics help early and
+            which the last that matches a layer decides. ``cin`` alone, everywhere or in the
+            ``encoder``, is instance statistics early and each layer's kin late: they help early and
             destroy late features.
         regions: The norm layers of the network.
         where: Limits the whole conversion.
@@ -68,6 +68,10 @@ def resolve_rules(
     """
     chosen: dict[str, NormChoice] = {}
     within = regions.select(where)
+    if norm and not isinstance(norm, str) and _SPEC_KEYS & set(norm) and "where" in norm:
+        where = norm["where"]
+        within &= regions.select(where)
+        norm = {key: value for key, value in norm.items() if key != "where"}
     for pattern, choice in _pairs(norm, where):
         for path in regions.select(pattern):
             chosen[path] = choice
@@ -80,14 +84,13 @@ def _pairs(
     if norm is None:
         return [("all", NormChoice(None))]
     if isinstance(norm, str):
-        if norm == "cin" and where == "all":
+        if norm == "cin" and where in ("all", "encoder"):
             return [("early", NormChoice("cin")), ("late", NormChoice(None))]
         return [("all", NormChoice(norm))]
     if _SPEC_KEYS & set(norm):
-        options = {key: value for key, value in norm.items() if key != "where"}
-        if set(options) == {"name"} and "where" not in norm:
-            return _pairs(str(options["name"]), where)
-        return [(norm.get("where", "all"), _choice(options, forced=False))]
+        if set(norm) == {"name"}:
+            return _pairs(str(norm["name"]), where)
+        return [("all", _choice(dict(norm), forced=False))]
     if not norm:
         raise ConversionError("norm: no rules; name a norm, e.g. {early: cin, late: dsbn}")
     return [(pattern, _rule(rule)) for pattern, rule in norm.items()]

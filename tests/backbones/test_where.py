@@ -164,6 +164,16 @@ def test_early_layers_of_a_segmentation_network_are_those_of_its_encoder():
     assert early == {"encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2"}
 
 
+@pytest.mark.parametrize("asked", [("cin", "encoder"), ({"name": "cin", "where": "encoder"}, "all")])
+def test_cin_in_an_encoder_is_instance_early_and_domain_late(asked):
+    norm, where = asked
+    model = convert_norms(segmenter(), norm, DOMAINS, where=where)
+    everywhere = convert_norms(segmenter(), "cin", DOMAINS).conversion
+    of_encoder = [(x.path, x.new) for x in everywhere if x.path.startswith("encoder.")]
+    assert [(layer.path, layer.new) for layer in model.conversion] == of_encoder
+    assert {new for _, new in of_encoder} == {"cin", "dsbn"}
+
+
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_part_that_the_network_does_not_have_is_refused(part):
     message = f"'{part}' matches none of .* encoder or decoder where the network has such a child"
