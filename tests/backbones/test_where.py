@@ -164,9 +164,10 @@ def test_early_layers_of_a_segmentation_network_are_those_of_its_encoder():
     assert early == {"encoder.conv1", "encoder.bn1", "encoder.layer1", "encoder.layer2"}
 
 
-@pytest.mark.parametrize("asked", [("cin", "encoder"), ({"name": "cin", "where": "encoder"}, "all")])
-def test_cin_in_an_encoder_is_instance_early_and_domain_late(asked):
-    norm, where = asked
+@pytest.mark.parametrize(
+    ("norm", "where"), [("cin", "encoder"), ({"name": "cin", "where": "encoder"}, "all")]
+)
+def test_cin_in_an_encoder_is_instance_early_and_domain_late(norm, where):
     model = convert_norms(segmenter(), norm, DOMAINS, where=where)
     everywhere = convert_norms(segmenter(), "cin", DOMAINS).conversion
     of_encoder = [(x.path, x.new) for x in everywhere if x.path.startswith("encoder.")]
