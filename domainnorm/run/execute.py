@@ -43,6 +43,10 @@ _OF_TESTS = (
     "task.overlap",
     "trainer.threads",
     "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.precision",
 )
 
 

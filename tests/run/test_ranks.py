@@ -41,7 +41,7 @@ def test_strategies_that_divide_a_model_are_refused(capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_carry_out_one_run(tmp_path):
+def test_two_processes_carry_out_one_run(tmp_path, capsys):
     code, out, said = finish(start(tmp_path, "quickstart", *TWO))
     assert (code, said) == (0, "")
     assert Counter(out.split())["[1/4]"] == 1
@@ -53,6 +53,11 @@ def test_two_processes_carry_out_one_run(tmp_path):
         domain = file.stem.removeprefix("predictions-")
         expected = [n for n, r in enumerate(records) if (r.domain, r.split) == (domain, "test")]
         assert sorted(load_evaluated(file).index.tolist()) == expected
+    alone = ("trainer.devices=1", "trainer.accelerator=cpu", "trainer.precision=32-true")
+    assert main(["test", str(folder), *alone]) == 0
+    shown = capsys.readouterr().out
+    for values in metrics(folder).values():
+        assert f"{values['balanced_accuracy']:.3f}" in shown
 
 
 @pytest.mark.slow
