@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from domainnorm.run.memory import keep_freed_memory
+from domainnorm.run.quiet import quiet_lightning
 
 
 def prepare() -> None:
-    """One thread, and freed memory stays with the process.
+    """One thread, no banners, and freed memory stays with the process.
 
     By default glibc hands freed tensors back to the system or not by the pattern of all other
     allocations, and fresh pages cost more than the layers that are timed: whoever allocates in the
@@ -21,6 +22,7 @@ def prepare() -> None:
     """
     torch.set_num_threads(1)
     keep_freed_memory()
+    quiet_lightning()
 
 
 def interleaved(
