@@ -177,6 +177,11 @@ class ConditionSlot:
         return ConditionSlot, ()
 
 
+def in_backward() -> bool:
+    """Whether this thread is in a backward pass, as a block that checkpointing recomputes is."""
+    return torch._C._current_graph_task_id() >= 0
+
+
 def tensors_in(output: Any) -> Iterator[Tensor]:
     """The tensors of what a network returns: one, or nested lists and mappings of them."""
     if isinstance(output, Tensor):

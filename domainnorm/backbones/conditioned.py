@@ -150,7 +150,7 @@ class ConditionedModel(nn.Module):
             self.domain_names,
             image,
             unconditional=self.unconditional and not self.training,
-            unseen="" if self.training or self.unseen == "error" else self.unseen,
+            unseen="" if self.unseen == "error" or self._learns() else self.unseen,
             **given,
         )
         if condition.unseen in ("nearest", *ESTIMATED) and features:
@@ -171,6 +171,12 @@ class ConditionedModel(nn.Module):
         if self.unconditional and self.training:
             condition = replace(condition, chance=torch.rand(image.shape[0], device=image.device))
         return condition
+
+    def _learns(self) -> bool:
+        """Whether norms take statistics of the batch, which methods do with known labels alone."""
+        if self.training or torch.compiler.is_compiling():
+            return self.training
+        return any(norm.statistics.training for norm in self.norms())
 
     def _estimated(
         self,

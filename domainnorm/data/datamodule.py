@@ -20,7 +20,7 @@ from domainnorm.data.loading import Loading
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
 from domainnorm.data.view import DomainImages, DomainView, join
-from domainnorm.errors import DataError, unknown
+from domainnorm.errors import DataError, counted, unknown
 
 Batch = dict[str, Any]
 
@@ -99,6 +99,23 @@ class DomainDataModule(LightningDataModule):
     def test_domains(self) -> list[str]:
         """Domain of each test loader."""
         return self.domain_names
+
+    def setup(self, stage: str) -> None:
+        """Before a fit or test on several devices: look whether each of them has something to do.
+
+        Raises:
+            DataError: Fewer images to evaluate on than devices.
+        """
+        _, world_size = self._rank()
+        splits: dict[Split, list[str]] = {"val": self.val_domains, "test": self.test_domains}
+        for split, domains in splits.items():
+            for domain in domains:
+                if (found := len(self._positions([domain], split))) < world_size:
+                    raise DataError(
+                        f"domain '{domain}': {counted(found, 'image')} in split {split} for "
+                        f"{world_size} devices, which share them; set trainer.devices and "
+                        f"trainer.num_nodes to {found} in all, or fewer"
+                    )
 
     def class_frequency(self) -> Tensor:
         """How frequent each class is in the training images of labelled domains: (K,), float64.

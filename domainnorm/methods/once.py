@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, distributed
 
 from domainnorm.backbones import DomainModel, MomentEstimator
 from domainnorm.methods.base import Batch
 from domainnorm.methods.conditions import embedding_of
+from domainnorm.norms.ranks import rows_of_ranks, several_ranks
 
 
 class MomentPass:
@@ -29,14 +31,22 @@ class MomentPass:
 
         All of the batch goes through the model: its statistics normalize the layers on the way.
         """
-        fresh = []
-        for index in batch["index"].tolist():
-            fresh.append(index not in self._seen)
-            self._seen.add(index)
-        if any(fresh):
-            with self._estimator.observing(torch.tensor(fresh, device=batch["image"].device)):
-                embedding = embedding_of(self._model, batch)
-                self._model(batch["image"], batch["domain"], embedding=embedding)
+        # Whether or not any is fresh: layers may wait for those of other ranks.
+        with self._estimator.observing(self._fresh(batch["index"])):
+            embedding = embedding_of(self._model, batch)
+            self._model(batch["image"], batch["domain"], embedding=embedding)
+
+    def _fresh(self, index: Tensor) -> Tensor:
+        """Which images of this rank's batch (N,) came neither before nor on a rank before it."""
+        of_ranks = rows_of_ranks(index[None]) if several_ranks() else index[None]
+        fresh: list[list[bool]] = []
+        for row in of_ranks.tolist():
+            fresh.append([])
+            for position in row:
+                fresh[-1].append(position not in self._seen)
+                self._seen.add(position)
+        own = distributed.get_rank() if several_ranks() else 0
+        return torch.tensor(fresh[own], device=index.device)
 
     def write(self) -> None:
         """Put the pooled moments into the rows of the domains that were seen."""

@@ -139,9 +139,19 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         shift: (N, C).
     """
     if way_of(x) != "rows":
-        return torch.addcmul(spread(shift.to(x.dtype), x), x, spread(scale.to(x.dtype), x))
+        return scaled(x, scale, shift)
     zero = torch.zeros(scale.numel(), dtype=scale.dtype)
     return normalize_rows(x, scale, shift, zero, torch.ones_like(zero), 0.0)
+
+
+def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """`affine` in plain operations, differentiable; narrow types are rounded once, at the end.
+
+    Rounded before, shift and mean · scale would no longer cancel: an offset of each channel.
+    """
+    wide = accumulate_dtype(x)
+    scale, shift = (spread(rows.to(wide), x) for rows in (scale, shift))
+    return torch.addcmul(shift, x, scale).to(x.dtype)
 
 
 def normalize_rows(

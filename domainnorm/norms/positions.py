@@ -154,7 +154,8 @@ def _batch_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     size = [x.shape[-1]]
     if len(scale) == 1:
-        row, offset = _row_of(scale, x), _row_of(shift, x)
+        # Wide, and with them the moments that the kernel returns.
+        row, offset = (rows[0].to(accumulate_dtype(x)) for rows in (scale, shift))
         return torch.native_layer_norm(_taken(x, x), size, row, offset, eps)
     wide = x.to(accumulate_dtype(x))  # or narrow types would be rounded before they are scaled
     # On a CPU the kernel takes half the time with scale and shift of the time without.
@@ -169,25 +170,19 @@ def _taken(given: Tensor, x: Tensor) -> Tensor:
     return given if x.device.type == "cpu" else given.to(accumulate_dtype(x))
 
 
-def _row_of(table: Tensor, x: Tensor) -> Tensor:
-    """The one row of (1, C), likewise; on a CPU that of narrow input may be wider."""
-    mixed = x.device.type == "cpu" and x.dtype != torch.float64
-    return table[0] if mixed else table[0].to(accumulate_dtype(x))
-
-
 def _native_backward(
     grad: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Native kernel, on the batch where there is one scale, else sample by sample."""
     native = torch.ops.aten.native_layer_norm_backward.default
-    size, wanted = [x.shape[-1]], [True] * 3
-    grad = grad.contiguous()
+    size, wanted, wide = [x.shape[-1]], [True] * 3, accumulate_dtype(x)
+    # The kernel sums the gradients of scale and shift in the dtype of x.
+    grad, x, scale = grad.to(wide).contiguous(), x.to(wide), scale.to(wide)
     if len(scale) == 1:
-        row = _row_of(scale, x)
-        given = _taken(grad, x), _taken(x, x), size, mean, rstd, row, row, wanted
-        dx, dscale, dshift = native(*given)
+        row = scale[0]
+        dx, dscale, dshift = native(grad, x, size, mean, rstd, row, row, wanted)
         return dx, dscale, dshift
-    dx, slopes, scale = torch.empty_like(x), [], scale.to(mean.dtype)
+    dx, slopes = torch.empty_like(x), []
     samples = zip(*(t.unbind() for t in (dx, grad, x, mean, rstd, scale)), strict=True)
     for written, g, v, m, r, s in samples:
         part, *own = native(g, v, size, m, r, s, s, wanted)

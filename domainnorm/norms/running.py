@@ -16,7 +16,7 @@ from domainnorm.norms.layout import (
     accumulate_dtype,
     is_channels_last,
     normalize_rows,
-    spread,
+    scaled,
     way_of,
 )
 from domainnorm.norms.partition import Counts, Partition, Runs, Turns, counts
@@ -124,7 +124,7 @@ class RunningMoments(Statistics):
         """
         runs = None if rows is None else rows.runs
         if runs is not None and groups.runs is not None and self._native(x, groups.runs):
-            if len(runs.labels) == 1:
+            if len(runs.labels) == 1 and self.running_mean.dtype == accumulate_dtype(x):
                 pair = scale[runs.labels[0]], shift[runs.labels[0]]
                 return self._normalize_single(x, *pair, groups.runs)
             if rows is groups and self._prefers_turns(x, groups.turns):
@@ -218,15 +218,16 @@ class RunningMoments(Statistics):
     ) -> Tensor:
         """Evaluation: given moments (N, C) or (1, C) of each sample, no state changes."""
         # Not len(): it is a number, which an export would keep as the one batch size there is.
-        if scale.shape[0] == mean.shape[0] == 1:
+        # Torch's batch norm has no gradient for moments, which those of a mixture may want.
+        wanted = torch.is_grad_enabled() and (mean.requires_grad or var.requires_grad)
+        if scale.shape[0] == mean.shape[0] == 1 and not wanted:
             return F.batch_norm(x, mean[0], var[0], scale[0], shift[0], False, 0.0, self.eps)
         shape, dtype = x.shape[:2], accumulate_dtype(x)
         scale, shift, mean, var = (t.to(dtype).expand(shape) for t in (scale, shift, mean, var))
         if not _is_traced() and way_of(x) == "rows":
             return normalize_rows(x, scale, shift, mean, var, self.eps)
         per_sample = torch.rsqrt(var + self.eps) * scale
-        offset = torch.addcmul(shift, mean, per_sample, value=-1).to(x.dtype)
-        return torch.addcmul(spread(offset, x), x, spread(per_sample.to(x.dtype), x))
+        return scaled(x, per_sample, torch.addcmul(shift, mean, per_sample, value=-1))
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, known: Counts) -> None:

@@ -61,7 +61,8 @@ class _RunsNorm(torch.autograd.Function):
     ) -> Tensor:
         runs = groups.runs
         assert runs is not None
-        part = arranged(x, runs.order)
+        # The kernel with its out= takes strided input for contiguous, and is wrong.
+        part = arranged(like(x, x), runs.order)
         output = torch.empty_like(part)
         moments = torch.empty(2, len(runs.labels), scale.shape[1], dtype=scale.dtype)
         for row, run, written, mean, rstd in zip(
@@ -92,7 +93,7 @@ class _RunsNorm(torch.autograd.Function):
             found = gradients_of_rows(gradients[0], given, groups, Pool(groups), ctx.eps)
             return (*found, None, None)
         assert runs is not None
-        grad, part = arranged(like(gradients[0], x), runs.order), arranged(x, runs.order)
+        grad, part = (arranged(like(one, x), runs.order) for one in (gradients[0], x))
         joint = is_channels_last(x) and x.numel() >= _JOINT_FROM and x.dtype == scale.dtype
         # Not the variant with out=: it computes the same and copies it.
         backward = torch.ops.aten.native_batch_norm_backward.default

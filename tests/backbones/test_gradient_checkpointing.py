@@ -59,6 +59,25 @@ def test_gradients_equal_those_without_checkpointing(name, norm, order):
 
 
 @pytest.mark.usefixtures("_reentrant")
+@pytest.mark.parametrize("assignment", ["hard", "soft"])
+def test_samples_stay_in_the_clusters_of_their_forward_pass(assignment):
+    norm = {"name": "cluster_in", "assignment": assignment, "momentum": 0.9}
+    stored = converted("test_efficientnet", norm, dtype=torch.float64, num_classes=3)
+    torch.manual_seed(0)
+    for _ in range(3):  # centroids of some batches
+        spread = torch.rand(8, 3, 1, 1) + 0.5
+        stored((torch.randn(8, 3, 64, 64) * spread).double(), "a")
+    recomputed = copy.deepcopy(stored)
+    recomputed.backbone.set_grad_checkpointing(True)
+    wanted, found = gradients(stored, "A + B"), gradients(recomputed, "A + B")
+    for key, gradient in wanted.items():
+        torch.testing.assert_close(found[key], gradient, rtol=1e-8, atol=1e-8, msg=key)
+    for key, buffer in stored.named_buffers():
+        if "centroids" in key or "style_var" in key:
+            assert torch.equal(recomputed.get_buffer(key), buffer), key
+
+
+@pytest.mark.usefixtures("_reentrant")
 def test_blocks_really_are_recomputed():
     model = converted("resnet10t")
     model.backbone.set_grad_checkpointing(True)

@@ -46,6 +46,16 @@ def test_certain_weights_equal_labels():
     torch.testing.assert_close(found, model(IMAGE, LABELS))
 
 
+@pytest.mark.parametrize("norm", ["dsbn", "cbn"])
+def test_weights_of_a_single_image_get_a_gradient(norm):
+    model = converted(norm=norm).eval()
+    weights = torch.tensor([[0.5, 0.3, 0.2]], requires_grad=True)
+    model(IMAGE[:1], weights=weights).square().sum().backward()
+    alone, weights.grad = weights.grad, None
+    model(IMAGE[[0, 0]], weights=weights.expand(2, -1))[0].square().sum().backward()
+    torch.testing.assert_close(weights.grad, alone)
+
+
 def test_backbone_called_directly_says_what_to_do():
     message = "conv1: no condition is set; call the DomainModel, not its backbone"
     with pytest.raises(ConditionError, match=message.replace("conv1", r"\w+")):

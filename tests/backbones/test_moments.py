@@ -66,6 +66,18 @@ def test_samples_that_do_not_count_still_normalize_the_layers_on_the_way():
     torch.testing.assert_close(deep[0], seen[0][:8][LABELS[:8] == 0].mean((0, 2, 3)))
 
 
+@pytest.mark.parametrize("policy", ["mean", "batch"])
+def test_policy_for_unseen_domains_leaves_known_ones_alone(monkeypatch, policy):
+    # What it answers on a GPU, where no label is read.
+    monkeypatch.setattr("domainnorm.labels._has_unseen", lambda domain: True)
+    model, told = first_layer(), first_layer()
+    model.unseen = policy
+    for one in (model, told):
+        estimate(one, 12)
+    found, wanted = (one.backbone[0].statistics.running_mean for one in (model, told))
+    assert torch.equal(found, wanted)
+
+
 def test_absent_domain_is_untouched():
     model = first_layer()
     before = copy.deepcopy(model.state_dict())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -257,6 +258,20 @@ def test_labelled_domain_needs_validation_images(make, scans):
     bare.records = [replace(r, split="test") if r.split == "val" else r for r in bare.records]
     with pytest.raises(DataError, match="domain 'clean': no images in split val"):
         make(dataset=bare)
+
+
+@pytest.mark.parametrize(("devices", "split"), [(11, "val"), (40, None)])
+def test_devices_without_an_image_to_evaluate_are_refused_before_training(make, devices, split):
+    module = make()
+    module.trainer = SimpleNamespace(global_rank=0, world_size=devices)
+    with pytest.raises(DataError, match=f"in split {split or 'val'} for {devices} devices"):
+        module.setup("fit")
+
+
+def test_as_many_devices_as_images_to_evaluate_are_enough(make):
+    module = make()
+    module.trainer = SimpleNamespace(global_rank=0, world_size=2)
+    module.setup("fit")
 
 
 def test_transfer_without_training_domains_cannot_train(make):

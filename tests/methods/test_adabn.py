@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from domainnorm.errors import ConversionError
+from domainnorm.methods.once import MomentPass
 from domainnorm.norms.running import RunningMoments
 from tests.methods.bench import (
     ONE,
@@ -44,6 +45,32 @@ def test_moments_equal_those_of_the_whole_training_set(batch_size):
     found = statistics.running_mean[TARGET_ROW], statistics.running_var[TARGET_ROW]
     torch.testing.assert_close(found[0], torch.tensor(mean), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[1], torch.tensor(var), rtol=1e-4, atol=1e-5)
+
+
+def test_ranks_count_an_image_once_and_run_each_batch(monkeypatch):
+    model = source_model()
+    passes = []
+    model.register_forward_pre_hook(lambda *_: passes.append(None))
+    image = images("colour_cast", "train")
+    domain = torch.full((2,), TARGET_ROW)
+    # Both ranks' batches of two images, and the three that the second rank counts.
+    ranks = [[[0, 1], [1, 2]], [[3, 2], [4, 5]], [[4, 4], [5, 0]]]
+    monkeypatch.setattr("domainnorm.methods.once.several_ranks", lambda: True)
+    monkeypatch.setattr("domainnorm.methods.once.distributed.get_rank", lambda: 1)
+    found = MomentPass(model)
+    for both in ranks:
+        monkeypatch.setattr(
+            "domainnorm.methods.once.rows_of_ranks", lambda own, both=both: torch.tensor(both)
+        )
+        found.observe({"index": torch.tensor(both[1]), "image": image[both[1]], "domain": domain})
+    assert len(passes) == len(ranks)
+    maps = [first_inputs(model)[position] for position in (2, 4, 5)]
+    found.write()
+    statistics = next(model.norms()).statistics
+    mean, _ = pooled_moments(maps)
+    torch.testing.assert_close(
+        statistics.running_mean[TARGET_ROW], torch.tensor(mean), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("norm", ["dsbn", "cin"])

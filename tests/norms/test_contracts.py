@@ -57,6 +57,32 @@ def test_memory_layout_is_kept(name, shape):
     assert apply(make(name, shape[1], axes=len(shape) - 2), name, x).stride() == x.stride()
 
 
+VIEWS = {
+    "every other pixel": lambda x: x[:, :, ::2, ::2],
+    "height and width swapped": lambda x: x.transpose(2, 3),
+    "some of the channels": lambda x: x[:, 2:],
+    "some of the last channels": lambda x: x.to(memory_format=torch.channels_last)[:, 2:],
+    "tokens": lambda x: x.flatten(2).transpose(1, 2).contiguous().transpose(1, 2),
+    "one map for all": lambda x: x[:1].expand(len(x), -1, -1, -1),
+}
+
+
+@every_norm
+@pytest.mark.parametrize("domain", [DOMAIN, DOMAIN.sort().values], ids=["shuffled", "sorted"])
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_views_are_normalized_as_their_copies_are(name, domain, view):
+    found = []
+    x = torch.randn(7, 6, 10, 8)
+    norm = make(name, view(x).shape[1], axes=view(x).ndim - 2)
+    for prepare in (lambda x: x, torch.Tensor.contiguous):
+        own, value = copy.deepcopy(norm), x.clone().requires_grad_()
+        output = apply(own, name, prepare(view(value)), domain)
+        output.square().sum().backward()
+        found.append([output, value.grad, *own.buffers(), *(p.grad for p in own.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 @every_norm
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_first_and_second_derivatives_are_right(name, channels_last):

@@ -40,6 +40,49 @@ def test_narrow_input_gives_narrow_output_close_to_float32(name, dtype, training
     torch.testing.assert_close(output.float(), wide, rtol=0.02, atol=0.05)
 
 
+@pytest.mark.parametrize("name", ["bn", "cbn", "dsbn", "in", "cin", "gn", "cgn", "ibn_a"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_narrow_input_far_from_zero_gives_no_offset(name, dtype, training, channels_last):
+    norm = make(name, 16)
+    x = (torch.randn(7, 16, 14, 14) + 20).to(dtype)
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    for _ in range(40):  # running moments of this batch
+        apply(norm, name, x)
+    norm.train(training)
+    exact = apply(copy.deepcopy(norm).double(), name, x.double())
+    offset = (apply(norm, name, x).double() - exact).mean((2, 3))
+    assert offset.abs().max() < 3e-3
+
+
+@pytest.mark.parametrize("name", ["ln", "cln", "rms", "crms"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_narrow_input_gives_the_gradients_of_scale_and_shift_of_wide(name, channels_last):
+    norm = make(name, 16)
+    x = torch.randn(8, 16, 32, 32).to(torch.bfloat16)
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    weight = torch.randn(x.shape).to(torch.bfloat16)
+    found = []
+    for one in (copy.deepcopy(norm), copy.deepcopy(norm).double()):
+        dtype = torch.float64 if one.modulation.scale.dtype == torch.float64 else torch.bfloat16
+        output = apply(one, name, x.to(dtype), torch.arange(8) % 4)
+        output.backward(weight.to(dtype))
+        found.append([parameter.grad.double() for parameter in one.parameters()])
+    for narrow, wide in zip(*found, strict=True):
+        assert (narrow - wide).norm() < 1e-2 * wide.norm()
+
+
+@pytest.mark.parametrize("domain", [[0, 0, 0], [0, 1, 0]])
+def test_wide_input_of_a_narrow_norm_is_normalized_whatever_its_domains(domain):
+    norm = make("dsbn", 4)
+    x = torch.randn(3, 4, 5, 5)
+    narrow = apply(copy.deepcopy(norm), "dsbn", x, torch.tensor(domain))
+    wide = apply(norm, "dsbn", x.double(), torch.tensor(domain))
+    assert wide.dtype == torch.float64
+    torch.testing.assert_close(wide.float(), narrow)
+
+
 @every_norm
 @pytest.mark.parametrize("training", [True, False])
 def test_autocast_keeps_the_dtype_of_the_input_and_computes_as_without_it(name, training):

@@ -6,6 +6,7 @@ import torch
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.norms import create_norm
+from domainnorm.norms.running import RunningMoments
 
 MIXED = Condition(domain=torch.tensor([0, 1, 0, 1]))
 
@@ -102,3 +103,16 @@ def test_frozen_moments_normalize_in_training_and_stay(name):
     torch.testing.assert_close(trained, apply(norm.eval(), x))
     for key, value in norm.statistics.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize(("name", "shared"), [("film", False), ("bn", True)])
+def test_ranks_of_one_sample_take_the_way_of_the_others(monkeypatch, name, shared):
+    ways = []
+    monkeypatch.setattr(RunningMoments, "synchronizes", True)
+    monkeypatch.setattr(RunningMoments, "normalize_batch", lambda *given: ways.append(given[-1]))
+    for labels in ([1], [0, 1, 1]):
+        norm = create_norm(name, 4, 2)
+        x = torch.randn(len(labels), 4, 5, 5)
+        scale, shift = norm.modulation(Condition(domain=torch.tensor(labels)), x)
+        norm.statistics(x, scale, shift, Condition(domain=torch.tensor(labels)), rows=shared)
+    assert [way is None for way in ways] == [not shared] * 2

@@ -11,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from safetensors.torch import load_file
 
 from domainnorm.cli import main
 from domainnorm.data.datasets import Scans
@@ -58,6 +60,23 @@ def test_two_processes_carry_out_one_run(tmp_path, capsys):
     shown = capsys.readouterr().out
     for values in metrics(folder).values():
         assert f"{values['balanced_accuracy']:.3f}" in shown
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_moments_that_one_finds(tmp_path):
+    # Batches that the images do not fill: some come again, on the other rank too.
+    words = ("method=adabn", "compare=[source_only]", "data.batch_size=2", "trainer.max_epochs=1")
+    assert finish(start(tmp_path / "two", "quickstart", *TWO, *words))[0] == 0
+    (two,) = tmp_path.glob("two/quickstart/*/stages/*/*/adabn")
+    given = (f"checkpoint={two.parent / 'source_only'}", "trainer.devices=1")
+    assert finish(start(tmp_path / "one", "quickstart", *TWO, *words, *given))[0] == 0
+    (one,) = tmp_path.glob("one/quickstart/*/stages/*/*/adabn")
+    # Of the first layer; further ones see what batches have normalized.
+    found = [
+        load_file(stage / "model.safetensors")["backbone.bn1.statistics.running_mean"]
+        for stage in (one, two)
+    ]
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow

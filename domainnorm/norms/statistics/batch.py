@@ -57,6 +57,8 @@ class BatchStatistics(RunningMoments):
                 mean, var = with_batch_moments(given, sample_moments(x), size, condition)
             return self.normalize_tracked(x, scale, shift, mean, var)
         groups = whole_batch(condition, x.shape[0], x.device)
-        if pairs is None and scale.shape[0] == 1:
+        # The pair of a single sample looks like that of all. Ranks with several would not know, and
+        # wait for sums of another shape.
+        if pairs is None and scale.shape[0] == 1 and (rows or not self.synchronizes):
             pairs = groups
         return self.normalize_batch(x, scale, shift, groups, pairs)

@@ -15,6 +15,10 @@ from domainnorm.norms.mixing import Moments, normalize, pool_samples, sample_mom
 from domainnorm.norms.ranks import rows_of_ranks, sums_over_ranks
 from domainnorm.norms.statistics.domain import DomainStatistics
 from domainnorm.registry import register
+from domainnorm.slot import in_backward
+
+# Passes through one layer under one condition that a recompute may belong to.
+_PASSES = 16
 
 
 class _Whole(NamedTuple):
@@ -23,6 +27,15 @@ class _Whole(NamedTuple):
     mean: Tensor
     var: Tensor
     samples: Tensor
+
+
+class _Assigned(NamedTuple):
+    """Styles of a batch (N, 2C), nearest clusters (N,), soft ones (N, K); in training the whole."""
+
+    style: Tensor
+    label: Tensor
+    weights: Tensor
+    whole: _Whole | None
 
 
 @register
@@ -107,23 +120,44 @@ class ClusterStatistics(Statistics):
         own = sample_moments(x) if soft and self.training else Moments(*moments(x.detach()))
         with torch.no_grad():
             style = torch.cat([own.mean, own.var.sqrt()], dim=1).to(self.centroids.dtype)
-            whole = self._whole(style) if self.training else None
-            if whole is not None and self._may_open():
-                self._open(style, whole)
-            distance = self._distance(style)
-            label = distance.argmin(1)
-            # Before any centroid is found all distances are infinite, and all clusters equal.
-            weights = torch.softmax(-(distance / self.temperature).clamp(max=1e30), dim=1)
+            assigned, is_new = self._assigned(style, condition)
+        _, label, weights, whole = assigned
         if soft and whole is not None:
             origin = whole.mean[:, : x.shape[1]]
             output = self._normalize_softly(x, (scale, shift), own, weights, origin)
         else:
             given = Condition(weights=weights) if soft else Condition(domain=label)
             output = self.clusters(x, scale, shift, given)
-        if whole is not None:
+        if whole is not None and is_new:
             hard = torch.nn.functional.one_hot(label, len(self.centroids)).to(weights.dtype)
             self._follow(style, weights if soft else hard, whole)
         return output
+
+    def _assigned(self, style: Tensor, condition: Condition) -> tuple[_Assigned, bool]:
+        """The clusters of styles (N, 2C), and whether this is not the recompute of a pass.
+
+        Gradient checkpointing runs the layer again in backward, when the centroids have moved:
+        samples stay where the forward pass has put them.
+        """
+        if not self.training or torch.compiler.is_compiling():
+            return self._assign(style), True
+        passes: list[_Assigned] = condition.once(("clusters", id(self)), list)
+        if in_backward():
+            for one in passes:
+                if torch.equal(one.style, style):
+                    return one, False
+        passes.append(self._assign(style))
+        del passes[:-_PASSES]
+        return passes[-1], True
+
+    def _assign(self, style: Tensor) -> _Assigned:
+        whole = self._whole(style) if self.training else None
+        if whole is not None and self._may_open():
+            self._open(style, whole)
+        distance = self._distance(style)
+        # Before any centroid is found all distances are infinite, and all clusters equal.
+        weights = torch.softmax(-(distance / self.temperature).clamp(max=1e30), dim=1)
+        return _Assigned(style, distance.argmin(1), weights, whole)
 
     def _whole(self, style: Tensor) -> _Whole:
         """What the styles (N, 2C) of this rank and all others are like."""
