@@ -73,7 +73,7 @@ def test_two_processes_find_the_moments_that_one_finds(tmp_path):
     (one,) = tmp_path.glob("one/quickstart/*/stages/*/*/adabn")
     # Of the first layer; further ones see what batches have normalized.
     found = [
-        load_file(stage / "model.safetensors")["backbone.bn1.statistics.running_mean"]
+        load_file(stage / "model.safetensors")["backbone.conv1.1.statistics.running_mean"]
         for stage in (one, two)
     ]
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
