@@ -32,6 +32,7 @@ class ConditionSlot:
         self._recorded: tuple[int, RecordedMoments] | None = None  # and by which thread
         self._held: Condition | None = None  # of the forward pass in flight, under the lock
         self._armed: dict[int, Condition] = {}  # of backward passes, by autograd's id for them
+        self._armed_in: dict[int, int] = {}  # and the threads they run in
         # What compiled code reads: a compiler can follow neither the lock nor autograd's ids.
         self._traced: Condition | None = None
         self._lock = threading.RLock()
@@ -129,6 +130,7 @@ class ConditionSlot:
                 self._traced = None
             return
         with self._own_lock():
+            self._bury()
             former = self._held
             self._held = self._traced = condition
             try:
@@ -161,9 +163,19 @@ class ConditionSlot:
             engine = torch.autograd.Variable._execution_engine  # as DDP and FSDP do
             engine.queue_callback(lambda: self._disarm(task))
         self._armed[task] = self._traced = condition
+        self._armed_in[task] = threading.get_ident()
+
+    def _bury(self) -> None:
+        """Forget backward passes of this thread that an error has ended, without a last word."""
+        if not self._armed or in_backward():
+            return
+        here = threading.get_ident()
+        for task in [task for task, thread in self._armed_in.items() if thread == here]:
+            self._disarm(task)
 
     def _disarm(self, task: int) -> None:
         self._armed.pop(task, None)
+        self._armed_in.pop(task, None)
         self._traced = self._held
 
     def _own_lock(self) -> threading.RLock:

@@ -78,6 +78,25 @@ def test_samples_stay_in_the_clusters_of_their_forward_pass(assignment):
 
 
 @pytest.mark.usefixtures("_reentrant")
+def test_backward_pass_that_fails_leaves_nothing_behind():
+    model = converted("resnet10t")
+    model.backbone.set_grad_checkpointing(True)
+    image = torch.randn(4, 3, 64, 64)
+
+    def fail(gradient):
+        raise ValueError("on purpose")
+
+    loss = model(image, FIRST).sum()
+    handle = next(model.parameters()).register_hook(fail)
+    with pytest.raises(ValueError, match="on purpose"):
+        loss.backward()
+    handle.remove()
+    with model.condition(image, SECOND) as backbone:
+        backbone(image).sum().backward()
+    assert model.slot.current is None
+
+
+@pytest.mark.usefixtures("_reentrant")
 def test_blocks_really_are_recomputed():
     model = converted("resnet10t")
     model.backbone.set_grad_checkpointing(True)
