@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from domainnorm.data.dataset import Split
+from domainnorm.data.delimited import read_delimited
 from domainnorm.data.folders import Cuts
 from domainnorm.data.problems import refuse
 from domainnorm.data.splits import check_groups, cut
@@ -116,7 +117,8 @@ def read_lines(table: Path) -> list[dict[str, str]]:
     """All lines of a table as text, an empty one for what is missing.
 
     Raises:
-        DataError: The file is missing, damaged, empty or of another kind.
+        DataError: The file is missing, damaged, empty or of another kind, has a column twice, or a
+            line has not one cell for each column.
     """
     readers = {".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet}
     reader = readers.get(table.suffix.lower())
@@ -131,14 +133,9 @@ def read_lines(table: Path) -> list[dict[str, str]]:
     return [{key: _text(value) for key, value in line.items()} for line in lines]
 
 
-def _delimited(table: Path) -> list[dict[str, Any]]:
-    delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="", restkey="", delimiter=delimiter)
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: cannot be read as a UTF-8 table: {error}") from error
+def _delimited(table: Path) -> list[dict[str, str]]:
+    _, lines = read_delimited(table, "\t" if table.suffix.lower() == ".tsv" else ",")
+    return [line for _, line in lines]
 
 
 def _parquet(table: Path) -> list[dict[str, Any]]:

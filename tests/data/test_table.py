@@ -33,7 +33,7 @@ def test_rows_are_sorted_by_file(tmp_path):
         ("file,domain,class,group\n1,a,x,g\n", "column split missing"),
         (HEAD, "no rows"),
         (HEAD + "1,a,x,g,trian\n", r"line 2: split 'trian', .* did you mean 'train'\?"),
-        (HEAD + "1,a,x\n", "line 2: split '', expected train, val or test"),
+        (HEAD + "1,a,x,g,\n", "line 2: split '', expected train, val or test"),
         (HEAD + ",a,x,g,train\n", "line 2: file '' and domain 'a'; neither may be empty"),
         (HEAD + "1,a,x,g,train\n1,a,x,g,train\n", "'1' is listed more than once"),
     ],
@@ -48,5 +48,5 @@ def test_wrong_table_names_the_place(tmp_path, text, message):
 def test_table_that_is_no_text_is_refused(tmp_path):
     table = tmp_path / "splits.csv"
     table.write_bytes(HEAD.encode() + b"\xff\xfe,a,x,g,train\n")
-    with pytest.raises(DataError, match=r"splits\.csv: cannot be read as a UTF-8 CSV table"):
+    with pytest.raises(DataError, match=r"splits\.csv: cannot be read as a UTF-8 table"):
         read_table(table)

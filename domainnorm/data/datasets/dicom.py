@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, Split, select_domains
+from domainnorm.data.delimited import read_delimited
 from domainnorm.data.dicom_headers import ATTRIBUTES, Header, read_headers, read_pixels
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.files import FileDataset, resolved_root
@@ -154,10 +154,8 @@ class _Table:
                 f"{file}: missing; write a CSV table with one of {', '.join(KEYS)} and class, "
                 "or name another one with data.labels"
             )
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            names = list(reader.fieldnames or ())
-            rows = [{name: (row[name] or "").strip() for name in names} for row in reader]
+        names, lines = read_delimited(file)
+        rows = [{name: cell.strip() for name, cell in line.items()} for _, line in lines]
         found = [key for key in KEYS if key in names]
         if len(found) != 1 or "class" not in names:
             raise DataError(
