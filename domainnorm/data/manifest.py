@@ -14,7 +14,7 @@ from domainnorm.data.delimited import read_delimited
 from domainnorm.data.folders import Cuts
 from domainnorm.data.problems import refuse
 from domainnorm.data.splits import check_groups, cut
-from domainnorm.data.table import Row
+from domainnorm.data.table import Row, normal_path
 from domainnorm.errors import DataError, nearest, unknown
 
 NAMES = ("path", "target", "domain", "split", "group")
@@ -96,6 +96,7 @@ class Manifest:
                 "empty"
             )
             return None
+        file = normal_path(file)
         known = set(self.names.values())
         metadata = {key: value for key, value in line.items() if key not in known}
         chosen = self._split(number, split) if self.names["split"] in line else "train"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ class Row:
     """One line of a split table.
 
     Args:
-        file: Path relative to the root of the data, with forward slashes.
+        file: Path relative to the root of the data, with forward slashes, as `normal_path`.
         domain: Name of the domain.
         label: Name of the class; empty for an image without a label.
         group: Name of the group; the file when the column is empty.
@@ -64,6 +65,11 @@ def read_table(file: Path) -> list[Row]:
     return rows
 
 
+def normal_path(file: str) -> str:
+    """One spelling of a path: ``a/b`` for ``./a//b`` and ``a/c/../b``; links are not followed."""
+    return posixpath.normpath(file) if file else file
+
+
 def _check_columns(file: Path, names: Sequence[str]) -> None:
     missing = [name for name in COLUMNS if name not in names]
     if missing:
@@ -78,6 +84,7 @@ def _row(where: str, entry: dict[str, str]) -> Row | None:
     if not file or not domain:
         refuse(f"{where}: file '{file}' and domain '{domain}'; neither may be empty")
         return None
+    file = normal_path(file)
     for known in get_args(Split):
         if split == known:
             return Row(file, domain, label, group or file, known)

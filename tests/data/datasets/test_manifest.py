@@ -129,6 +129,7 @@ def test_empty_target_is_no_label(write, lines):
         ({"split": "trian"}, r"row 4: split 'trian', .*; did you mean 'train'"),
         ({"path": ""}, r"row 4: path '' and domain 'day'; neither may be empty"),
         ({"path": "files/day0.png"}, r"'files/day0\.png' is listed more than once"),
+        ({"path": "./files//day0.png"}, r"'files/day0\.png' is listed more than once"),
         ({"path": "files/x.png"}, r"'files/x\.png' is listed but"),
         ({"group": "day0"}, r"group 'day0' is in split"),
     ],
