@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,8 +154,13 @@ def _parquet(table: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def is_gap(value: Any) -> bool:
+    """Whether a stored value is None or NaN, which float columns have for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _text(value: Any) -> str:
-    if value is None:
+    if is_gap(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # a column of whole numbers with gaps is stored as floats
