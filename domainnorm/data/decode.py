@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from domainnorm.data.tiff import is_damaged_tiff
 from domainnorm.errors import DataError
 
 SUFFIXES = frozenset(
@@ -48,7 +49,7 @@ def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8
         DataError: It is truncated, no image, or holds another number type.
     """
     image = _decoded(data)
-    if image is None:
+    if image is None or is_damaged_tiff(data):
         raise DataError(
             f"{name}: not a readable image ({len(data)} bytes; truncated, damaged or another "
             "format); replace the file, or remove it and its row in a table of images"

@@ -97,12 +97,17 @@ def list_folders(folder: Path) -> list[str]:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Names of the image files inside a folder, sorted; none when it does not exist."""
+    """Names of the image files inside a folder, sorted; none when it does not exist.
+
+    Links to files that do not exist are among them, for `check_listed` to name.
+    """
     entries = folder.iterdir() if folder.is_dir() else ()
     return sorted(
         entry.name
         for entry in entries
-        if entry.suffix.lower() in SUFFIXES and entry.is_file() and entry.name[0] != "."
+        if entry.suffix.lower() in SUFFIXES
+        and entry.name[0] != "."
+        and (entry.is_file() or not entry.exists())
     )
 
 
@@ -120,24 +125,35 @@ def missing_files(root: Path, files: Iterable[str]) -> list[str]:
     for file in files:
         path = root / file
         if path.parent not in folders:
-            there = path.parent.is_dir()
-            folders[path.parent] = (
-                {entry.name for entry in os.scandir(path.parent)} if there else set()
-            )
+            entries = os.scandir(path.parent) if path.parent.is_dir() else ()
+            # The name of a link says nothing of the file it leads to.
+            folders[path.parent] = {
+                entry.name for entry in entries if not entry.is_symlink() or Path(entry).exists()
+            }
         if path.name not in folders[path.parent]:
             missing.append(file)
     return missing
 
 
-def check_listed(root: Path, files: Iterable[str], table: Path) -> None:
-    """Refuse a table that lists a file which does not exist.
+def check_listed(root: Path, files: Iterable[str], table: Path | None) -> None:
+    """Refuse a file that does not exist, which a table lists, or a link in a folder leads to.
+
+    Args:
+        root: What the files are relative to.
+        files: Paths below it.
+        table: What lists them; None for those found in folders.
 
     Raises:
         DataError: Names the first such file.
     """
     missing = [] if is_collecting() else missing_files(root, files)
-    if missing:
+    if missing and table:
         raise DataError(
             f"{table}: '{missing[0]}' is listed but {root / missing[0]} does not exist; restore "
             "the file or remove its row"
+        )
+    if missing:
+        raise DataError(
+            f"{root / missing[0]}: a link to a file that does not exist; restore that file, or "
+            "remove the link"
         )

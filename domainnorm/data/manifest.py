@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from domainnorm.data.dataset import Split
+from domainnorm.data.delimited import read_delimited
 from domainnorm.data.folders import Cuts
 from domainnorm.data.problems import refuse
 from domainnorm.data.splits import check_groups, cut
-from domainnorm.data.table import Row
+from domainnorm.data.table import Row, normal_path
 from domainnorm.errors import DataError, nearest, unknown
 
 NAMES = ("path", "target", "domain", "split", "group")
@@ -95,6 +97,7 @@ class Manifest:
                 "empty"
             )
             return None
+        file = normal_path(file)
         known = set(self.names.values())
         metadata = {key: value for key, value in line.items() if key not in known}
         chosen = self._split(number, split) if self.names["split"] in line else "train"
@@ -116,7 +119,8 @@ def read_lines(table: Path) -> list[dict[str, str]]:
     """All lines of a table as text, an empty one for what is missing.
 
     Raises:
-        DataError: The file is missing, damaged, empty or of another kind.
+        DataError: The file is missing, damaged, empty or of another kind, has a column twice, or a
+            line has not one cell for each column.
     """
     readers = {".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet}
     reader = readers.get(table.suffix.lower())
@@ -131,14 +135,9 @@ def read_lines(table: Path) -> list[dict[str, str]]:
     return [{key: _text(value) for key, value in line.items()} for line in lines]
 
 
-def _delimited(table: Path) -> list[dict[str, Any]]:
-    delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="", restkey="", delimiter=delimiter)
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: cannot be read as a UTF-8 table: {error}") from error
+def _delimited(table: Path) -> list[dict[str, str]]:
+    _, lines = read_delimited(table, "\t" if table.suffix.lower() == ".tsv" else ",")
+    return [line for _, line in lines]
 
 
 def _parquet(table: Path) -> list[dict[str, Any]]:
@@ -155,8 +154,13 @@ def _parquet(table: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def is_gap(value: Any) -> bool:
+    """Whether a stored value is None or NaN, which float columns have for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _text(value: Any) -> str:
-    if value is None:
+    if is_gap(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # a column of whole numbers with gaps is stored as floats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import VOID
 from domainnorm.data.files import FileDataset
+from domainnorm.data.problems import refuse
 from domainnorm.data.volumes import (
     VolumeCache,
     check_spacing,
@@ -22,6 +24,7 @@ from domainnorm.data.volumes import (
 )
 from domainnorm.errors import DataError
 
+_ROUNDING = 0.1  # of a voxel, at the corners; headers hold rotations in single precision
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
@@ -116,6 +119,32 @@ def open_volume(file: Path) -> Any:
     if len(volume.shape) != 3:
         raise DataError(f"{file}: shape {volume.shape}, expected a volume of three dimensions")
     return volume
+
+
+def check_affines(volume: Any, truth: Any, file: Path, mask: Path) -> None:
+    """Refuse a segmentation whose voxels lie elsewhere than those of its volume.
+
+    Both are turned by their own affines: one that lost its affine would be mirrored, silently.
+
+    Args:
+        volume: As `open_volume` gives it.
+        truth: Its segmentation, of the same shape.
+        file: Path of the volume, for the message.
+        mask: Path of the segmentation, for the message.
+
+    Raises:
+        DataError: Names both files.
+    """
+    ends = [(0, length - 1) for length in volume.shape]
+    corners = np.array([*itertools.product(*ends, [1])]).T  # (4, 8)
+    apart = np.abs((volume.affine - truth.affine) @ corners).max()
+    voxel = np.linalg.norm(volume.affine[:3, :3], axis=0).min()
+    if not apart <= _ROUNDING * voxel:  # an affine may hold NaN
+        refuse(
+            f"{mask}: its affine puts voxels up to {apart:.3g} mm away from those of {file}; if "
+            "both files have the same voxels, save the segmentation with the affine of the volume, "
+            "else resample it to the volume"
+        )
 
 
 def _values(file: Path) -> NDArray[np.float32]:

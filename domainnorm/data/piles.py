@@ -11,7 +11,7 @@ from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.files import DATA_VARIABLE
 from domainnorm.data.folders import Cuts, find_images
 from domainnorm.data.manifest import NAMES, Manifest, read_lines
-from domainnorm.data.table import Row
+from domainnorm.data.table import Row, normal_path
 from domainnorm.errors import DataError
 
 # As the dataset `manifest` draws them.
@@ -128,7 +128,7 @@ def _of_table(table: Path, columns: Mapping[str, str], cuts: Cuts) -> Pile:
     names = manifest.names
     # One domain for all: those of the table must decide nothing, drawn splits included.
     rows = manifest.rows_of([{**line, names["domain"]: "all"} for line in given])
-    by_file = {line[names["path"]]: line for line in given}
+    by_file = {normal_path(line[names["path"]]): line for line in given}
     new = [{names["domain"]: "", names["split"]: row.split} for row in rows]  # where not given
     lines = [
         {**line, **{name: line.get(name, value) for name, value in more.items()}}

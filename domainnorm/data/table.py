@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterable, Mapping
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 from domainnorm.data.dataset import Split
+from domainnorm.data.delimited import read_delimited
 from domainnorm.data.problems import refuse
 from domainnorm.errors import DataError, nearest
 
@@ -21,7 +23,7 @@ class Row:
     """One line of a split table.
 
     Args:
-        file: Path relative to the root of the data, with forward slashes.
+        file: Path relative to the root of the data, with forward slashes, as `normal_path`.
         domain: Name of the domain.
         label: Name of the class; empty for an image without a label.
         group: Name of the group; the file when the column is empty.
@@ -44,18 +46,14 @@ def read_table(file: Path) -> list[Row]:
         Rows sorted by file.
 
     Raises:
-        DataError: The table is empty or not UTF-8 text, a column is missing, a row is short, is
-            there twice or has an unknown split; the message names the table and the line.
+        DataError: The table is empty or not UTF-8 text, a column is missing or there twice, a row
+            has too many or too few cells, is there twice or has an unknown split; the message
+            names the table and the line.
     """
-    try:
-        # A table saved by a spreadsheet starts with a byte order mark, hence utf-8-sig.
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            _check_columns(file, reader.fieldnames or ())
-            read = [_row(f"{file}, line {reader.line_num}", entry) for entry in reader]
-            rows = [row for row in read if row is not None]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read as a UTF-8 CSV table: {error}") from error
+    columns, lines = read_delimited(file)
+    _check_columns(file, columns)
+    read = [_row(f"{file}, line {number}", entry) for number, entry in lines]
+    rows = [row for row in read if row is not None]
     if not rows:
         raise DataError(
             f"{file}: no rows; list the images, or delete the file to get seeded splits"
@@ -67,8 +65,12 @@ def read_table(file: Path) -> list[Row]:
     return rows
 
 
-def _check_columns(file: Path, found: object) -> None:
-    names = list(found) if isinstance(found, (list, tuple)) else []
+def normal_path(file: str) -> str:
+    """One spelling of a path: ``a/b`` for ``./a//b`` and ``a/c/../b``; links are not followed."""
+    return posixpath.normpath(file) if file else file
+
+
+def _check_columns(file: Path, names: Sequence[str]) -> None:
     missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise DataError(
@@ -82,6 +84,7 @@ def _row(where: str, entry: dict[str, str]) -> Row | None:
     if not file or not domain:
         refuse(f"{where}: file '{file}' and domain '{domain}'; neither may be empty")
         return None
+    file = normal_path(file)
     for known in get_args(Split):
         if split == known:
             return Row(file, domain, label, group or file, known)

@@ -118,6 +118,12 @@ def test_columns_are_kept_and_the_domain_is_replaced(folder, tmp_path):
     assert sorted(map(str, rest[0])) == sorted(map(str, rest[1]))
 
 
+def test_paths_of_a_table_are_written_as_they_are(folder, tmp_path):
+    table = write_table(folder, "dots.csv", path=lambda _, file: f"./{file}")
+    discover_domains(open_pile(table)).write(tmp_path / "found.csv")
+    assert all(line["path"].startswith("./") for line in read_lines(tmp_path / "found.csv"))
+
+
 def test_columns_may_be_called_otherwise(folder, tmp_path):
     table = write_table(folder, "named.csv", scanner=lambda *_: "x", patient=lambda at, _: str(at))
     names = {"domain": "scanner", "group": "patient"}

@@ -26,6 +26,12 @@ def test_rows_are_sorted_by_file(tmp_path):
     assert [row.file for row in read_table(table)] == ["1", "2"]
 
 
+def test_spelling_of_a_path_decides_nothing(tmp_path):
+    table = tmp_path / "splits.csv"
+    table.write_text(HEAD + "./a//1.png,a,x,,test\n")
+    assert read_table(table) == [Row("a/1.png", "a", "x", "a/1.png", "test")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -33,9 +39,11 @@ def test_rows_are_sorted_by_file(tmp_path):
         ("file,domain,class,group\n1,a,x,g\n", "column split missing"),
         (HEAD, "no rows"),
         (HEAD + "1,a,x,g,trian\n", r"line 2: split 'trian', .* did you mean 'train'\?"),
-        (HEAD + "1,a,x\n", "line 2: split '', expected train, val or test"),
+        (HEAD + "1,a,x,g,\n", "line 2: split '', expected train, val or test"),
         (HEAD + ",a,x,g,train\n", "line 2: file '' and domain 'a'; neither may be empty"),
         (HEAD + "1,a,x,g,train\n1,a,x,g,train\n", "'1' is listed more than once"),
+        (HEAD + "a/b/1,a,x,,train\n./a//b/1,a,x,,test\n", "'a/b/1' is listed more than once"),
+        (HEAD + "a/b/1,a,x,,train\na/c/../b/1,a,x,,test\n", "'a/b/1' is listed more than once"),
     ],
 )
 def test_wrong_table_names_the_place(tmp_path, text, message):
@@ -48,5 +56,5 @@ def test_wrong_table_names_the_place(tmp_path, text, message):
 def test_table_that_is_no_text_is_refused(tmp_path):
     table = tmp_path / "splits.csv"
     table.write_bytes(HEAD.encode() + b"\xff\xfe,a,x,g,train\n")
-    with pytest.raises(DataError, match=r"splits\.csv: cannot be read as a UTF-8 CSV table"):
+    with pytest.raises(DataError, match=r"splits\.csv: cannot be read as a UTF-8 table"):
         read_table(table)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, Split, select_domains
+from domainnorm.data.delimited import read_delimited
 from domainnorm.data.dicom_headers import ATTRIBUTES, Header, read_headers, read_pixels
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
+from domainnorm.data.problems import refuse
+from domainnorm.data.table import normal_path
 from domainnorm.data.volumes import check_spacing, check_window, import_medical
 from domainnorm.errors import DataError, unknown
 from domainnorm.registry import register
@@ -29,10 +31,11 @@ class Dicom(FileDataset):
 
     The table has one of the columns file (path below ``root``), SOPInstanceUID,
     SeriesInstanceUID or PatientID to say what a row is about, ``class``, and if wanted
-    ``split``. Images without a row, or with an empty class, have no label. Domains come from the
-    headers. Values go through rescale slope and intercept and through a window; MONOCHROME1 is
-    inverted; a file of several frames is several images. A group is a patient (PatientID, or
-    else the series). Without a ``split`` column test and validation splits are drawn by patient.
+    ``split``. Images without a row, or with an empty class, have no label; a row without an image
+    is refused. Domains come from the headers. Values go through rescale slope and intercept and
+    through a window; MONOCHROME1 is inverted; a file of several frames is several images. A group
+    is a patient (PatientID, or else the series). Without a ``split`` column test and validation
+    splits are drawn by patient.
 
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment
@@ -91,12 +94,13 @@ class Dicom(FileDataset):
                 f"{table.file}: no {table.key} in it belongs to an image of "
                 f"{', '.join(self.domain_names)}; check the column {table.key}"
             )
+        table.check_used(headers, self.root)
         records = draw_test(records, test_fraction, split_seed)
         self.records = draw_validation(records, val_fraction, split_seed)
 
     def _records(self, header: Header, domain: str, table: _Table) -> list[Record]:
         file = header.file.relative_to(self.root).as_posix()
-        row = table.rows.get({**header.tags, "file": file}[table.key], {})
+        row = table.rows.get(table.value(header, self.root), {})
         name = row.get("class", "")
         group = header.tags["PatientID"] or header.tags["SeriesInstanceUID"] or file
         return [
@@ -154,10 +158,8 @@ class _Table:
                 f"{file}: missing; write a CSV table with one of {', '.join(KEYS)} and class, "
                 "or name another one with data.labels"
             )
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            names = list(reader.fieldnames or ())
-            rows = [{name: (row[name] or "").strip() for name in names} for row in reader]
+        names, lines = read_delimited(file)
+        rows = [{name: cell.strip() for name, cell in line.items()} for _, line in lines]
         found = [key for key in KEYS if key in names]
         if len(found) != 1 or "class" not in names:
             raise DataError(
@@ -165,10 +167,31 @@ class _Table:
                 f"{', '.join(KEYS)}, and class"
             )
         self.key = found[0]
-        self.rows: Mapping[str, Mapping[str, str]] = {row[self.key]: row for row in rows}
+        spelt = normal_path if self.key == "file" else str
+        self.rows: Mapping[str, Mapping[str, str]] = {spelt(row[self.key]): row for row in rows}
         if len(self.rows) != len(rows):
             raise DataError(f"{file}: a {self.key} is listed more than once; keep one row each")
         self.classes = sorted({row["class"] for row in rows if row["class"]})
+
+    def value(self, header: Header, root: Path) -> str:
+        """What the table calls a file."""
+        if self.key == "file":
+            return header.file.relative_to(root).as_posix()
+        return header.tags[self.key]
+
+    def check_used(self, headers: Iterable[Header], root: Path) -> None:
+        """Refuse rows about something that is not there.
+
+        Raises:
+            DataError: Names the first.
+        """
+        there = {self.value(header, root) for header in headers}
+        for name in self.rows:
+            if name not in there:
+                refuse(
+                    f"{self.file}: {self.key} '{name}' is listed but no DICOM image below {root} "
+                    "has it; restore the file, correct the row, or remove it"
+                )
 
     def split(self, row: Mapping[str, str]) -> Split:
         """The split of a row; ``train``, to be cut, where there is none."""

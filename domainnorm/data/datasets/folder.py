@@ -73,8 +73,7 @@ class Folder(ClassFiles):
         self._check_classes(allow_missing_classes, ALLOW_HINT)
         if not self.class_names:
             raise DataError(f"{table}: no image of {', '.join(self.domain_names)} has a class")
-        if table:
-            check_listed(self.root, [record.file for record in self.records], table)
+        check_listed(self.root, [record.file for record in self.records], table)
 
     @classmethod
     def write_sample(

@@ -92,8 +92,8 @@ class FolderMasks(MaskFiles):
             for row in used
         ]
         self._check_domains()
-        if table:
-            check_listed(self.root, [record.file for record in self.records], table)
+        check_listed(self.root, [record.file for record in self.records], table)
+        check_listed(self.root, [record.mask for record in self.records if record.mask], None)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
@@ -120,7 +120,9 @@ class FolderMasks(MaskFiles):
 
     def _mask_of(self, file: str) -> str | None:
         mask = _beside(file, "masks")
-        return mask if (self.root / mask).is_file() else None
+        path = self.root / mask
+        # A link that leads nowhere is no image without a label, but a mask that is missing.
+        return mask if path.is_file() or path.is_symlink() else None
 
     def _check_domains(self) -> None:
         if self.records and all(record.mask is None for record in self.records):

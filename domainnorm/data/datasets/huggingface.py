@@ -18,6 +18,7 @@ from domainnorm.data.drawings.folders import COUNTS, generator_of, styles_of
 from domainnorm.data.drawings.objects import draw_object
 from domainnorm.data.files import DATA_VARIABLE
 from domainnorm.data.folders import Cuts
+from domainnorm.data.manifest import is_gap
 from domainnorm.data.splits import check_groups, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError, unknown
@@ -192,7 +193,7 @@ def _texts(part: Any, column: str) -> list[str]:
     values = part.select_columns(column).to_dict()[column]
     names = getattr(part.features[column], "names", None)
     if names is None:
-        return ["" if value is None else str(value) for value in values]
+        return ["" if is_gap(value) else str(value) for value in values]
     return ["" if value is None or value < 0 else names[value] for value in values]
 
 

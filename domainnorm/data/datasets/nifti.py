@@ -11,7 +11,7 @@ import numpy as np
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.files import resolved_root
-from domainnorm.data.nifti_slices import NiftiSlices, open_volume
+from domainnorm.data.nifti_slices import NiftiSlices, check_affines, open_volume
 from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.data.volumes import import_medical
 from domainnorm.errors import DataError
@@ -98,6 +98,7 @@ class Nifti(NiftiSlices):
         head, truth = open_volume(volume), open_volume(mask)
         if head.shape[:3] != truth.shape[:3]:
             raise DataError(f"{mask}: shape {truth.shape}, but {volume.name} has {head.shape}")
+        check_affines(head, truth, volume, mask)
         positions = range(head.shape[self.axis])
         if kept == "labelled":
             others = tuple(axis for axis in range(3) if axis != self.axis)

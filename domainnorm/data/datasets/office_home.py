@@ -7,7 +7,7 @@ from pathlib import Path
 from domainnorm.data.class_files import ClassFiles, scan_classes
 from domainnorm.data.drawings.folders import write_objects
 from domainnorm.data.files import resolved_root
-from domainnorm.data.folders import Cuts
+from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.registry import register
 
 DOMAINS = ("Art", "Clipart", "Product", "Real World")
@@ -53,6 +53,7 @@ class OfficeHome(ClassFiles):
         self.root = resolved_root(root)
         self._fill(cuts.drawn(scan_classes(self.root, DOMAINS)), domains, DOMAINS)
         self._check_classes()
+        check_listed(self.root, [record.file for record in self.records], None)
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

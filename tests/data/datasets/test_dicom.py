@@ -4,6 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from domainnorm.data import survey_dataset
 from domainnorm.data.attributes import attributes_of, check_attributes
 from domainnorm.data.datasets import Dicom
 from domainnorm.errors import DataError
@@ -185,6 +186,32 @@ def test_patient_without_a_row_has_no_label(tmp_path):
     dataset = Dicom(root=str(tmp_path))
     unlabelled = {dataset.records[i].group for i in where(dataset, target=-1)}
     assert unlabelled == {"patient_19"}
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [("PatientID", "patient_1,lesion"), ("file", "patient_01/series_1/5.dcm,lesion")],
+)
+def test_row_about_nothing_is_a_problem(tmp_path, header, row):
+    write("dicom", tmp_path)
+    there = {"PatientID": "patient_01", "file": "patient_01/series_1/3.dcm"}[header]
+    (tmp_path / "labels.csv").write_text(f"{header},class\n{there},healthy\n{row}\n")
+    name = row.partition(",")[0]
+    with pytest.raises(DataError, match=rf"labels\.csv: {header} '{name}' is listed but no DICOM"):
+        Dicom(root=str(tmp_path))
+    (problem,) = survey_dataset(lambda: Dicom(root=str(tmp_path))).problems
+    assert name in problem.text
+
+
+def test_row_about_a_domain_that_is_not_used_is_no_problem(tmp_path):
+    assert read("dicom", tmp_path, domains=["siemens_skyra"]).domain_names == ["siemens_skyra"]
+
+
+def test_spelling_of_a_path_decides_nothing(tmp_path):
+    write("dicom", tmp_path)
+    (tmp_path / "labels.csv").write_text("file,class\n./patient_01//series_1/3.dcm,healthy\n")
+    dataset = Dicom(root=str(tmp_path))
+    assert len(where(dataset, target=0)) == 1
 
 
 def test_file_that_only_claims_to_be_dicom_is_named(tmp_path):

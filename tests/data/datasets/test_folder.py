@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from numpy.testing import assert_array_equal
 
+from domainnorm.data import survey_dataset
 from domainnorm.data.datasets import Folder
 from domainnorm.errors import DataError
 
@@ -199,6 +200,36 @@ def test_listed_file_that_is_missing_is_named(make_folder, write_table):
     rows = [*tabled(), row("day/cat/99.png", "train")]
     with pytest.raises(DataError, match=r"splits\.csv: 'day/cat/99\.png' is listed but"):
         Folder(root=str(write_table(make_folder(), rows)))
+
+
+def test_link_to_a_file_that_is_missing_is_named(make_folder):
+    root = make_folder()
+    (root / "day" / "cat" / "99.png").symlink_to(root / "gone.png")
+    with pytest.raises(DataError, match=r"day/cat/99\.png: a link to a file that does not exist"):
+        Folder(root=str(root))
+    (problem,) = survey_dataset(lambda: Folder(root=str(root))).problems
+    assert problem.file == "day/cat/99.png"
+
+
+def test_link_to_a_file_that_is_missing_in_an_unused_domain_is_no_error(make_folder):
+    root = make_folder()
+    (root / "day" / "cat" / "99.png").symlink_to(root / "gone.png")
+    assert Folder(root=str(root), domains=["night"]).domain_names == ["night"]
+
+
+def test_listed_link_to_a_file_that_is_missing_is_named(make_folder, write_table):
+    root = make_folder()
+    (root / "day" / "cat" / "99.png").symlink_to(root / "gone.png")
+    rows = [*tabled(), row("day/cat/99.png", "train")]
+    with pytest.raises(DataError, match=r"splits\.csv: 'day/cat/99\.png' is listed but"):
+        Folder(root=str(write_table(root, rows)))
+
+
+def test_link_to_a_file_elsewhere_is_an_image(make_folder, tmp_path_factory):
+    root, away = make_folder(), tmp_path_factory.mktemp("away") / "1.png"
+    (root / "day" / "cat" / "00.png").rename(away)
+    (root / "day" / "cat" / "00.png").symlink_to(away)
+    assert len(Folder(root=str(root)).records) == 24
 
 
 def test_torn_group_of_a_table_is_named(make_folder, write_table):

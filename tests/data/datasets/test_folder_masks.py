@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from domainnorm.data import survey_dataset
 from domainnorm.data.datasets import FolderMasks
 from domainnorm.errors import DataError
 
@@ -54,6 +55,16 @@ def splits(dataset: FolderMasks, domain: str = "day") -> str:
 def test_folders_name_domains_and_the_list_names_classes(root):
     dataset = FolderMasks(root=str(root))
     assert (dataset.domain_names, dataset.class_names) == (["day", "dusk"], ["road", "car"])
+
+
+@pytest.mark.parametrize("file", ["images/0.jpg", "masks/0.png"])
+def test_link_to_a_file_that_is_missing_is_named(root, file):
+    (root / "day" / file).unlink()
+    (root / "day" / file).symlink_to(root / "gone")
+    with pytest.raises(DataError, match=rf"day/{file}: a link to a file that does not exist"):
+        FolderMasks(root=str(root))
+    (problem,) = survey_dataset(lambda: FolderMasks(root=str(root))).problems
+    assert problem.file == f"day/{file}"
 
 
 def test_mask_belongs_to_its_image(root):

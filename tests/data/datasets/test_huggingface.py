@@ -46,6 +46,13 @@ def test_image_belongs_to_its_record(saved, part):
         assert_array_equal(dataset.image(index), np.full((6, 7, 3), number))
 
 
+def test_label_that_is_no_number_is_missing(saved, part):
+    labels = [float("nan"), *(float(number % 2) for number in range(1, 20))]
+    dataset = HuggingFace(root=saved(part.remove_columns("label").add_column("label", labels)))
+    assert dataset.class_names == ["0.0", "1.0"]
+    assert [r.file for r in dataset.records if not r.is_labelled] == ["train/000000"]
+
+
 def test_one_split_is_cut_into_three(saved, part):
     records = HuggingFace(root=saved(part)).records
     assert {(r.domain, r.split) for r in records} == {

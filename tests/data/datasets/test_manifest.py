@@ -76,6 +76,17 @@ def test_parquet_is_read_as_csv_is(write, lines, tmp_path):
     assert [r.metadata for r in first.records] == [r.metadata for r in other.records]
 
 
+def test_number_that_is_none_is_missing_in_parquet(lines, tmp_path):
+    columns = {name: [line[name] for line in lines] for name in ("path", "domain")}
+    columns["target"] = [number % 2 if number else float("nan") for number in range(len(lines))]
+    columns["age"] = [float("nan")] * len(lines)
+    parquet.write_table(pa.table(columns), tmp_path / "m.parquet")
+    dataset = Manifest(root=str(tmp_path), table="m.parquet")
+    assert dataset.class_names == ["0", "1"]
+    assert [r.file for r in dataset.records if not r.is_labelled] == [lines[0]["path"]]
+    assert {r.metadata["age"] for r in dataset.records} == {""}
+
+
 def test_tabs_may_part_the_columns(write, lines, tmp_path):
     text = (write(lines) / "manifest.csv").read_text()
     (tmp_path / "m.tsv").write_text(text.replace(",", "\t"))
@@ -129,6 +140,7 @@ def test_empty_target_is_no_label(write, lines):
         ({"split": "trian"}, r"row 4: split 'trian', .*; did you mean 'train'"),
         ({"path": ""}, r"row 4: path '' and domain 'day'; neither may be empty"),
         ({"path": "files/day0.png"}, r"'files/day0\.png' is listed more than once"),
+        ({"path": "./files//day0.png"}, r"'files/day0\.png' is listed more than once"),
         ({"path": "files/x.png"}, r"'files/x\.png' is listed but"),
         ({"group": "day0"}, r"group 'day0' is in split"),
     ],

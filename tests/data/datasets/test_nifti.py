@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from domainnorm.data import survey_dataset
 from domainnorm.data.datasets import Nifti
 from domainnorm.errors import DataError
 from tests.data.datasets.drawn import read, where, write
@@ -16,11 +17,14 @@ AFFINE = np.diag([1.0, 2.0, 4.0, 1.0])
 def case(tmp_path):
     """Writes one case of one site: values, segmentation, affine."""
 
-    def make(values, organ, affine=AFFINE, name="Case00_Segmentation"):
+    def make(values, organ, affine=AFFINE, name="Case00_Segmentation", of_organ=None):
         site = tmp_path / "HK"
         site.mkdir(exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(values, affine), site / "Case00.nii.gz")
-        nibabel.save(nibabel.Nifti1Image(organ, affine), site / f"{name}.nii.gz")
+        nibabel.save(
+            nibabel.Nifti1Image(organ, affine if of_organ is None else of_organ),
+            site / f"{name}.nii.gz",
+        )
         return tmp_path
 
     return make
@@ -150,6 +154,39 @@ def test_segmentation_of_another_shape_is_refused(case, ramp, organ):
     root = case(ramp, organ[..., :3])
     with pytest.raises(DataError, match=r"shape \(6, 5, 3\), but Case00\.nii\.gz has \(6, 5, 4\)"):
         Nifti(root=str(root))
+
+
+LAS = np.diag([-1.0, 2.0, 4.0, 1.0])
+
+
+@pytest.mark.parametrize("of_organ", [np.eye(4), LAS + 0.5 * np.eye(4, k=3)])
+def test_segmentation_with_another_affine_is_refused(case, ramp, organ, of_organ):
+    root = case(ramp, organ, LAS, of_organ=of_organ)
+    with pytest.raises(
+        DataError,
+        match=r"Segmentation\.nii\.gz: its affine puts .* mm away .*Case00\.nii\.gz; .* save",
+    ):
+        Nifti(root=str(root))
+
+
+def test_segmentation_with_another_affine_is_a_problem_of_a_survey(case, ramp, organ):
+    root = case(ramp, organ, LAS, of_organ=np.eye(4))
+    (problem,) = survey_dataset(lambda: Nifti(root=str(root))).problems
+    assert problem.file == str(root / "HK/Case00_Segmentation.nii.gz")
+
+
+def test_orientation_of_a_segmentation_does_not_matter(case, ramp, organ):
+    root = case(ramp, organ)
+    expected = Nifti(root=str(root)).mask(1)
+    turned = LAS.copy()
+    turned[0, 3] = 5.0
+    case(ramp, organ[::-1].copy(), of_organ=turned)
+    np.testing.assert_array_equal(Nifti(root=str(root)).mask(1), expected)
+
+
+def test_affines_may_differ_by_rounding(case, ramp, organ):
+    dataset = Nifti(root=str(case(ramp, organ, of_organ=AFFINE * (1 + 1e-4))))
+    assert len(dataset.records) == 4
 
 
 def test_truncated_volume_is_named(tmp_path):

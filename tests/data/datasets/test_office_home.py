@@ -35,3 +35,9 @@ def test_missing_class_of_a_domain_is_named(root):
         file.unlink()
     with pytest.raises(DataError, match="domain 'Art' has no training image of class 'Bed'"):
         OfficeHome(root=str(root))
+
+
+def test_link_to_a_file_that_is_missing_is_named(root):
+    (root / "Art/Bed/99.jpg").symlink_to(root / "gone.jpg")
+    with pytest.raises(DataError, match=r"Art/Bed/99\.jpg: a link to a file that does not exist"):
+        OfficeHome(root=str(root))
