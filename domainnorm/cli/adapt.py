@@ -31,6 +31,7 @@ def configure(parser: Parser) -> None:
         "max-domains": (int, "how many domains may be opened"),
         "share": (float, "largest part of the stream's moments in those of a new domain"),
         "prior": (float, "images of a new domain after which half of that part is reached"),
+        "depth": (float, "part of the norm layers, from the input on, that take on such moments"),
         "lr": (float, "of entropy minimization in new domains; 0: statistics alone"),
         "white": (int, "value of 16-bit files that is shown as white; as in training if left out"),
     }

@@ -120,6 +120,7 @@ class _Follower:
             max_domains=options.max_domains,
             share=options.share,
             prior=options.prior,
+            depth=options.depth,
             lr=options.lr,
         )
         self.white = options.white or _white_of(recipe)

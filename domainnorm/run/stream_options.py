@@ -18,6 +18,7 @@ class StreamOptions:
         max_domains: How many domains may be opened.
         share: Largest part of the stream's moments in those of a new domain.
         prior: Images of a new domain after which half of that part is reached.
+        depth: Part of the norm layers, from the input on, that take on such moments.
         lr: Of entropy minimization in new domains; 0 for statistics alone.
         white: Value of 16-bit files that is shown as white; as in training when None.
 
@@ -31,6 +32,7 @@ class StreamOptions:
     max_domains: int = 8
     share: float = 0.2
     prior: float = 32
+    depth: float = 0.75
     lr: float = 0.0
     white: int | None = None
 

@@ -58,6 +58,7 @@ class StreamAdapter:
         max_domains: How many domains may be opened.
         share: Largest part of the stream's moments in those of a new domain; see `StreamRow`.
         prior: Images of a new domain after which half of that part is reached.
+        depth: Part of the norm layers, from the input on, that take on such moments.
         lr: Of entropy minimization in new domains; 0 for statistics alone.
 
     Raises:
@@ -79,6 +80,7 @@ class StreamAdapter:
         max_domains: int = 8,
         share: float = 0.2,
         prior: float = 32,
+        depth: float = 0.75,
         lr: float = 0.0,
     ) -> None:
         if model.encoder is None:
@@ -95,17 +97,19 @@ class StreamAdapter:
             ("max_domains", max_domains),
             ("share", share),
             ("prior", prior),
+            ("depth", depth),
             ("lr", lr),
         ):
             if value < 0:
                 raise DomainNormError(f"{name}: got {value}, expected 0 or more")
-        if share > 1:
-            raise DomainNormError(f"share: got {share}, expected at most 1")
+        for name, value in (("share", share), ("depth", depth)):
+            if value > 1:
+                raise DomainNormError(f"{name}: got {value}, expected at most 1")
         if lr and task.labels == "multilabel":
             raise DomainNormError("lr: findings do not exclude each other; set it to 0")
         self.model, self.task = model.eval().requires_grad_(False), task
         self.max_domains = max_domains
-        self._learning = {"share": share, "prior": prior, "lr": lr}
+        self._learning = {"share": share, "prior": prior, "depth": depth, "lr": lr}
         self.belief = DomainBelief(model.num_domains)
         self.alarm = NoveltyAlarm(run_length)
         self.rows: dict[str, StreamRow] = {}

@@ -29,7 +29,8 @@ class StreamRow:
     Running moments are those of a mixture: ``share · n / (n + prior)`` of its n images so far, the
     rest of the moments it started with, so that the first images do not decide, and all of them
     no more than a share. Nor do many of one class: where an image has one class, images are grouped
-    by the predicted one, and groups mix in equal parts, with an equal part of the prior. Scale and
+    by the predicted one, and groups mix in equal parts, with an equal part of the prior. Layers
+    beyond ``depth`` keep the moments they started with: what they see is content. Scale and
     shift take a step of Adam per batch down the mean entropy of reliable predictions, those below
     0.4 of the largest entropy. Rows of other domains, and what all share, stay bit for bit.
 
@@ -38,6 +39,7 @@ class StreamRow:
         domain: Its name.
         share: Of the images' moments in the mixture, in [0, 1].
         prior: Images after which half of the share is reached, ≥ 0.
+        depth: Part of the norm layers, from the input on, whose moments are adapted, in [0, 1].
         lr: Of Adam; 0 leaves scale and shift alone.
 
     Reference:
@@ -53,10 +55,17 @@ class StreamRow:
     """
 
     def __init__(
-        self, model: DomainModel, domain: str, *, share: float, prior: float, lr: float
+        self,
+        model: DomainModel,
+        domain: str,
+        *,
+        share: float,
+        prior: float,
+        lr: float,
+        depth: float = 1.0,
     ) -> None:
         self.model, self.domain = model, domain
-        self.share, self.prior = share, prior
+        self.share, self.prior, self.depth = share, prior, depth
         self.images: Tensor | None = None  # of each group of classes, (G,)
         row = self._row
         self._start = {
@@ -72,7 +81,8 @@ class StreamRow:
         return self.model.domain_names.index(self.domain)
 
     def _tracked(self) -> Iterator[tuple[str, RunningMoments]]:
-        for norm in self.model.norms():
+        norms = list(self.model.norms())
+        for norm in norms[: round(self.depth * len(norms))]:
             if isinstance(norm.statistics, RunningMoments) and norm.statistics.tracks_domains:
                 yield norm.path, norm.statistics
 

@@ -112,6 +112,16 @@ def test_moments_are_those_of_the_images_and_the_prior(same):
     assert float(row.images.sum()) == 8
 
 
+def test_layers_beyond_the_depth_keep_their_moments():
+    model = make("dsbn")
+    norms = list(model.norms())
+    before = [norm.statistics.running_mean[1].clone() for norm in norms]
+    StreamRow(model, "b", share=0.5, prior=2.0, lr=0.0, depth=0.5).update(images(1, 8))
+    pairs = zip(norms, before, strict=True)
+    moved = [not torch.equal(norm.statistics.running_mean[1], own) for norm, own in pairs]
+    assert moved == [n < round(len(norms) / 2) for n in range(len(norms))]
+
+
 def test_only_reliable_predictions_count():
     output = torch.tensor([[4.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 5.0, 0.0]])
     wanted = [entropy(p) for p in output.softmax(1)[[0, 2]].tolist()]
@@ -186,15 +196,16 @@ def test_model_without_encoder_is_refused():
         StreamAdapter(model, task())
 
 
-@pytest.mark.parametrize("option", ["max_domains", "share", "prior", "lr"])
+@pytest.mark.parametrize("option", ["max_domains", "share", "prior", "depth", "lr"])
 def test_negative_options_are_refused(option):
     with pytest.raises(DomainNormError, match=f"{option}: got -1, expected 0 or more"):
         StreamAdapter(make(), task(), **{option: -1})
 
 
 def test_more_than_all_of_the_moments_is_refused():
-    with pytest.raises(DomainNormError, match="share: got 2, expected at most 1"):
-        StreamAdapter(make(), task(), share=2)
+    for option in ("share", "depth"):
+        with pytest.raises(DomainNormError, match=f"{option}: got 2, expected at most 1"):
+            StreamAdapter(make(), task(), **{option: 2})
 
 
 def test_entropy_of_findings_is_refused():
