@@ -50,8 +50,8 @@ def adapt_run(
 
     Files are taken in the order of their names, in which numbers count as such. Each is predicted
     and logged (``log.csv``; masks of the size of their image under ``masks/``, 255 where
-    ``data.fit: cover`` has cut a border off); at the end, and when interrupted, come
-    ``timeline.png`` and a domain pack for each domain that was opened. Files that cannot be read,
+    ``data.fit: cover`` has cut a border off); at the end come ``timeline.png``, also when
+    interrupted, and a domain pack for each domain that was opened. Files that cannot be read,
     or whose pixels are all alike, are logged and passed over; so are those that are in the log
     already, and a folder may grow between two calls.
 
@@ -79,8 +79,10 @@ def adapt_run(
     done = follower.go_on(asked)
     try:
         follower.follow([file for file in files if str(file[0]) not in done])
+        # Not when interrupted: the adapter may have learned from a batch that is not in the log.
+        follower.save()
     finally:
-        lines = follower.finish(f"{stored.recipe.name}: {stream.name}")
+        lines = follower.draw(f"{stored.recipe.name}: {stream.name}")
     return summarize(place, lines)
 
 
@@ -241,9 +243,8 @@ class _Follower:
             }
             save_domains(self.adapter.model, packs)
 
-    def finish(self, title: str) -> list[StreamLine]:
-        """Save, and draw the timeline; the lines of the log."""
-        self.save()
+    def draw(self, title: str) -> list[StreamLine]:
+        """Draw the timeline; the lines of the log."""
         lines = read_log(self.place / LOG)[: self.logged]
         names, file = self.adapter.model.domain_names, self.place / TIMELINE
         draw_timeline(lines, names, self.options.run_length, file, title)
