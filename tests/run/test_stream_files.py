@@ -1,0 +1,26 @@
+import pytest
+
+from domainnorm.errors import DataError
+from domainnorm.run.stream_files import stream_files
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A list of files with this text."""
+
+    def write(text):
+        (tmp_path / "list.txt").write_text(text, encoding="utf-8")
+        return tmp_path / "list.txt"
+
+    return write
+
+
+def test_names_of_a_list_are_relative_to_its_folder(listed, tmp_path):
+    files = stream_files(listed("b.png\n\n /far/a.png \n"))
+    assert [str(name) for name, _ in files] == ["b.png", "/far/a.png"]
+    assert [str(file) for _, file in files] == [f"{tmp_path}/b.png", "/far/a.png"]
+
+
+def test_file_that_is_listed_twice_is_refused(listed):
+    with pytest.raises(DataError, match=r"list\.txt, line 4: 'a\.png' is listed in line 1 already"):
+        stream_files(listed("a.png\n\nb.png\n./a.png\n"))
