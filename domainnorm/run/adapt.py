@@ -22,7 +22,7 @@ from domainnorm.data import Preprocessing
 from domainnorm.data.dataset import VOID
 from domainnorm.data.decode import read_image
 from domainnorm.data.files import white_of
-from domainnorm.errors import CheckpointError, DataError
+from domainnorm.errors import CheckpointError, DataError, counted
 from domainnorm.evaluation import write_json
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import TASKS
@@ -40,6 +40,7 @@ ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.pn
 # Batches between two states; what comes after the last is done again, with the same results.
 _SAVED_EVERY = 20
 _SHOWN = 0.0005
+_UNREADABLE = "unreadable: "
 _BLANK = 2.0  # standard deviation of pixels of 0 to 255, noise of a sensor included
 
 
@@ -64,7 +65,7 @@ def adapt_run(
     Raises:
         CheckpointError: No finished stage, or an output folder of another model, stream or options.
         ConditionError: A model without encoder, or with one that reads attributes.
-        DataError: No images in the stream.
+        DataError: No images in the stream, or none that can be read.
     """
     options = options or StreamOptions()
     stored = load_stored(folder)
@@ -83,7 +84,17 @@ def adapt_run(
         follower.save()
     finally:
         lines = follower.draw(f"{stored.recipe.name}: {stream.name}")
+    _check_any_readable(stream, lines)
     return summarize(place, lines)
+
+
+def _check_any_readable(stream: Path, lines: Sequence[StreamLine]) -> None:
+    if all(line.event.startswith(_UNREADABLE) for line in lines):
+        raise DataError(
+            f"{stream}: {counted(len(lines), 'file')} and none that can be read, expected a folder "
+            "of images, or a text file with a path per line; the first is "
+            f"{lines[0].event.removeprefix(_UNREADABLE)}"
+        )
 
 
 def _white_of(recipe: Recipe) -> int:
@@ -184,7 +195,7 @@ class _Follower:
                 images[str(name)] = self.preprocessing.whole()(pixels)
                 sizes[str(name)] = pixels.shape[0], pixels.shape[1]
             except DataError as error:
-                problems[str(name)] = f"unreadable: {error}"
+                problems[str(name)] = f"{_UNREADABLE}{error}"
         step = None
         if images:
             step = self.adapter(torch.stack(list(images.values())).to(self.device))
@@ -234,6 +245,8 @@ class _Follower:
 
     def save(self) -> None:
         """The state, whole or not at all, and packs of the domains that were opened."""
+        if not self.adapter.num_images:
+            return  # nothing was learned: files that cannot be read yet are tried again
         partial = self.place / f"{STATE}.partial"
         torch.save({"lines": self.logged, "adapter": self.adapter.state_dict()}, partial)
         partial.replace(self.place / STATE)

@@ -28,7 +28,8 @@ def stream_files(stream: Path) -> list[tuple[Path, Path]]:
 
 
 def _listed(stream: Path) -> list[Path]:
-    text = stream.read_text(encoding="utf-8", errors="replace")
+    # Some editors begin a text with a mark of its bytes, which is no part of the first name.
+    text = stream.read_text(encoding="utf-8-sig", errors="replace")
     found: dict[Path, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

@@ -180,6 +180,18 @@ def test_unreadable_images_are_logged_and_passed_over(trained, stream, tmp_path,
     assert "3 images, 2 of them passed over" in capsys.readouterr().out
 
 
+def test_stream_without_a_readable_file_is_an_error_until_there_is_one(
+    trained, stream, tmp_path, capsys
+):
+    (tmp_path / "table.csv").write_text("path,domain\nframe.png,clean\n")
+    assert adapt(trained, tmp_path / "table.csv", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/table.csv: 2 files and none that can be read, expected a folder" in said
+    assert f"the first is {tmp_path}/path,domain: " in said
+    (tmp_path / "path,domain").write_bytes((stream / "frame_0.png").read_bytes())
+    assert adapt(trained, tmp_path / "table.csv", tmp_path / "out") == 0
+
+
 def test_frames_behind_a_lens_cap_are_passed_over(trained, stream, tmp_path):
     generator = np.random.default_rng(0)
     films = tmp_path / "film"

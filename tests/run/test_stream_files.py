@@ -24,3 +24,10 @@ def test_names_of_a_list_are_relative_to_its_folder(listed, tmp_path):
 def test_file_that_is_listed_twice_is_refused(listed):
     with pytest.raises(DataError, match=r"list\.txt, line 4: 'a\.png' is listed in line 1 already"):
         stream_files(listed("a.png\n\nb.png\n./a.png\n"))
+
+
+def test_mark_of_byte_order_is_no_part_of_the_first_name(listed):
+    assert [str(name) for name, _ in stream_files(listed("\ufeffa.png\nb.png\n"))] == [
+        "a.png",
+        "b.png",
+    ]
