@@ -29,7 +29,7 @@ from domainnorm.recipe.registries import TASKS
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.run.stored import StoredModel, load_stored
-from domainnorm.run.stream_files import stream_files
+from domainnorm.run.stream_files import check_masks, mask_file, stream_files
 from domainnorm.run.stream_log import StreamLine, append_log, read_log, write_log
 from domainnorm.run.stream_options import StreamOptions
 from domainnorm.run.stream_summary import Adapted, draw_timeline, summarize
@@ -65,7 +65,7 @@ def adapt_run(
     Raises:
         CheckpointError: No finished stage, or an output folder of another model, stream or options.
         ConditionError: A model without encoder, or with one that reads attributes.
-        DataError: No images in the stream, or none that can be read.
+        DataError: No images in the stream, none that can be read, or two with one mask.
     """
     options = options or StreamOptions()
     stored = load_stored(folder)
@@ -77,6 +77,8 @@ def adapt_run(
         **{name: value for name, value in asdict(options).items() if value is not None},
     }
     follower = _Follower(stored, place, options)
+    if follower.task.labels == "segmentation":
+        check_masks(stream, (name for name, _ in files))
     done = follower.go_on(asked)
     try:
         follower.follow([file for file in files if str(file[0]) not in done])
@@ -236,7 +238,7 @@ class _Follower:
         best = output.softmax(0).max(0)
         if output.ndim == 1:
             return classes[int(best.indices)], float(best.values)
-        mask = self.place / "masks" / Path(name.lstrip("/").replace("..", "_")).with_suffix(".png")
+        mask = self.place / "masks" / mask_file(Path(name))
         mask.parent.mkdir(parents=True, exist_ok=True)
         restored, inside = self.preprocessing.restored(output, *size)
         classes_there = restored.argmax(0).masked_fill(~inside, VOID)

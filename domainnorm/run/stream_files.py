@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from domainnorm.data.decode import SUFFIXES
@@ -25,6 +26,28 @@ def stream_files(stream: Path) -> list[tuple[Path, Path]]:
     if not names:
         raise DataError(f"{stream}: no images in it (known: {', '.join(sorted(SUFFIXES))})")
     return names
+
+
+def mask_file(name: Path) -> Path:
+    """Where the mask of an image is written, below the folder of masks."""
+    own = Path(str(name).lstrip("/").replace("..", "_"))
+    return own.parent / f"{own.stem}.png"
+
+
+def check_masks(stream: Path, names: Iterable[Path]) -> None:
+    """Refuse images whose masks would be one file.
+
+    Raises:
+        DataError: Names the first two.
+    """
+    masks: dict[Path, Path] = {}
+    for name in names:
+        mask = mask_file(name)
+        if masks.setdefault(mask, name) != name:
+            raise DataError(
+                f"{stream}: masks/{mask} would be the mask of {masks[mask]} and of {name}; rename "
+                "one of the images"
+            )
 
 
 def _listed(stream: Path) -> list[Path]:

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from domainnorm.errors import DataError
-from domainnorm.run.stream_files import stream_files
+from domainnorm.run.stream_files import check_masks, mask_file, stream_files
 
 
 @pytest.fixture
@@ -31,3 +33,19 @@ def test_mark_of_byte_order_is_no_part_of_the_first_name(listed):
         "a.png",
         "b.png",
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("a/1.jpg", "a/1.png"), ("/a/1.jpg", "a/1.jpg"), ("../1.png", "_/1.png")]
+)
+def test_images_with_one_mask_are_refused(first, second):
+    with pytest.raises(DataError, match=f"^film: masks/.*1.png would be the mask of {first} and"):
+        check_masks(Path("film"), [Path(first), Path("b/1.png"), Path(second)])
+
+
+@pytest.mark.parametrize(
+    ("name", "mask"),
+    [("/far/x.y.jpg", "far/x.y.png"), ("../1.jpg", "_/1.png"), ("/", ".png"), (".", ".png")],
+)
+def test_masks_stay_below_their_folder(name, mask):
+    assert str(mask_file(Path(name))) == mask
