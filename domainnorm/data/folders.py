@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from domainnorm.data.decode import SUFFIXES
+from domainnorm.data.decode import SUFFIXES, is_figure
 from domainnorm.data.problems import is_collecting
 from domainnorm.data.splits import check_fraction, check_groups, cut, cut_ends
 from domainnorm.data.table import Row, read_table
@@ -107,11 +107,12 @@ def list_images(folder: Path) -> list[str]:
 
 
 def find_images(root: Path) -> list[Path]:
-    """Image files anywhere below a folder, relative to it and sorted; hidden ones are none.
+    """Image files anywhere below a folder, relative to it and sorted.
 
-    Links are followed, but for those that lead back to a folder above them.
+    Hidden files are none, nor are figures of this program. Links are followed, but for those that
+    lead back to a folder above them.
     """
-    return sorted(file.relative_to(root) for file in _below(root, ()))
+    return sorted(file.relative_to(root) for file in _below(root, ()) if not is_figure(file))
 
 
 def _below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:

@@ -121,6 +121,13 @@ def test_existing_sheet_is_kept_and_is_no_image(command, folder):
     assert "m.png" not in (folder / "m.csv").read_text()
 
 
+def test_sheets_of_earlier_calls_are_no_images(command, folder):
+    assert command("pile", "--domains", "1", "--output", "pile/first.csv").returncode == 0
+    assert command("pile", "--domains", "1", "--output", "pile/sub/second.csv").returncode == 0
+    first, second = (read_lines(folder / name) for name in ("first.csv", "sub/second.csv"))
+    assert [line["path"] for line in second] == [line["path"] for line in first]
+
+
 def test_a_number_of_domains_that_cannot_be_told_apart_is_an_error(command, folder, tmp_path):
     done = command("pile", "--domains", "9")
     assert done.returncode == 1

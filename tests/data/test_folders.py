@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from domainnorm.data.folders import find_images
+from domainnorm.report.canvas import create_figure, save_figure
 
 
 @pytest.fixture
@@ -20,6 +21,11 @@ def found(root):
 
 
 def test_images_are_found_in_all_folders_and_hidden_ones_are_none(root):
+    assert found(root) == ["a/1.png", "b.JPG"]
+
+
+def test_figures_of_the_program_are_no_images(root):
+    save_figure(create_figure(1, 1), root / "a" / "sheet.png")
     assert found(root) == ["a/1.png", "b.JPG"]
 
 
