@@ -20,6 +20,7 @@ from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.recipe.sections import read_named
 from domainnorm.registry import REQUIRED, Entry
+from domainnorm.run.files import make_folders
 
 ACTIONS = {
     "list": "[TASK]",
@@ -175,7 +176,7 @@ def _sample(words: list[str]) -> int:
     kind = DATASETS.load(name)
     if "root" not in DATASETS.entry(name).parameters:
         raise DataError(f"{name}: nothing to write; it has no folder of its own")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     kind.write_sample(folder, seed=int(seed))
     domains = kind(root=str(folder.resolve())).domain_names
     print(f"{folder}: a sample of {name}, drawn; domains {', '.join(domains)}")

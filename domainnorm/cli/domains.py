@@ -17,6 +17,7 @@ from domainnorm.cli.progress import reading_bar
 from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError, RecipeError
 from domainnorm.recipe.registries import DATASETS
+from domainnorm.run.files import make_folders
 
 FORM = "SOURCE [columns={path: ...}], a folder or a table"
 _WHERE = "domainnorm data domains"
@@ -90,7 +91,7 @@ def execute(arguments: Namespace) -> int:
         seed=arguments.seed,
         progress=reading_bar(console),
     )
-    table.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(table.parent)
     report.save_found_domains(discovery, sheet)
     discovery.write(table)
     for found in report.found_tables(discovery):

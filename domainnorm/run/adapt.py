@@ -26,6 +26,7 @@ from domainnorm.errors import CheckpointError, DataError, counted
 from domainnorm.evaluation import write_json
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import TASKS
+from domainnorm.run.files import make_folders
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.run.stored import StoredModel, load_stored
@@ -142,7 +143,7 @@ class _Follower:
 
     def go_on(self, asked: dict[str, Any]) -> set[str]:
         """Read what an earlier call left, if it asked for the same; the images in its log."""
-        self.place.mkdir(parents=True, exist_ok=True)
+        make_folders(self.place)
         if (self.place / ASKED).exists():
             _check_same(self.place / ASKED, asked)
         write_json(asked, self.place / ASKED)
