@@ -99,7 +99,7 @@ def _described(entry: Entry) -> str:
 
 
 def _yaml(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True)
+    text = yaml.safe_dump(value, default_flow_style=True, width=sys.maxsize, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("...").strip() or "''"
 
 
@@ -180,7 +180,7 @@ def _sample(words: list[str]) -> int:
     kind.write_sample(folder, seed=int(seed))
     domains = kind(root=str(folder.resolve())).domain_names
     print(f"{folder}: a sample of {name}, drawn; domains {', '.join(domains)}")
-    print(f"data: {{name: {name}, root: {_yaml(str(folder.resolve()))}}}")
+    print(f"data: {_yaml({'name': name, 'root': str(folder.resolve())})}")
     return 0
 
 

@@ -184,10 +184,16 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
             print(_lacking(allowing))
             options, problems = options | _ALLOWED, []
     section = {"name": name, **options, "source": discovery.domain_names}
-    text = yaml.safe_dump(section, default_flow_style=True, sort_keys=False)
-    print(f"data: {' '.join(text.split())}")
+    print(f"data: {_one_line(section)}")
     for problem in problems:
         print(f"a run will refuse it: {problem}", file=sys.stderr)
+
+
+def _one_line(section: dict[str, Any]) -> str:
+    text = yaml.safe_dump(
+        section, default_flow_style=True, sort_keys=False, allow_unicode=True, width=sys.maxsize
+    )
+    return text.removesuffix("\n")
 
 
 def _made(name: str, options: dict[str, Any]) -> tuple[data.DomainDataset | None, list[str]]:

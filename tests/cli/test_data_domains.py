@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import cv2
 import pytest
+import yaml
 
 from domainnorm.cli.domains import _of_one_class
 from domainnorm.data.manifest import read_lines
@@ -57,6 +58,15 @@ def test_recipe_takes_the_data_as_printed(command, domainnorm, folder, tmp_path)
     )
     done = domainnorm("check", "own.yaml")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["Käfer  und " + "Würmer " * 20 + "!", "# a: {b}, 'c'"])
+def test_printed_data_loads_as_it_is(command, folder, tmp_path, name):
+    folder.rename(tmp_path / name)
+    done = command(name, "--classes", "--domains", "1", "--output", f"{name}/found.csv")
+    printed = done.stdout.splitlines()[-1]
+    assert yaml.safe_load(printed)["data"]["root"] == str(tmp_path / name)
+    assert "\\x" not in printed  # letters stay readable
 
 
 def test_given_domains_are_printed_beside_what_was_found(command, folder, tmp_path):
