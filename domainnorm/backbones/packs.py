@@ -55,6 +55,11 @@ def save_domains(model: DomainModel, files: dict[str, Path]) -> None:
     for domain, file in files.items():
         if domain not in model.domain_names:
             raise ConditionError(unknown("domain", domain, model.domain_names))
+        if file.is_dir():
+            raise CheckpointError(
+                f"{file}: is a folder, expected a file to write; name one in it, such as "
+                f"{file / domain}.safetensors"
+            )
         row = model.domain_names.index(domain)
         known = _encoder_rows(model, row)
         digest = _encoder_digest(model) if known else ""

@@ -20,6 +20,7 @@ from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.recipe.sections import read_named
 from domainnorm.registry import REQUIRED, Entry
+from domainnorm.run.files import make_folders
 
 ACTIONS = {
     "list": "[TASK]",
@@ -98,7 +99,7 @@ def _described(entry: Entry) -> str:
 
 
 def _yaml(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True)
+    text = yaml.safe_dump(value, default_flow_style=True, width=sys.maxsize, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("...").strip() or "''"
 
 
@@ -175,11 +176,11 @@ def _sample(words: list[str]) -> int:
     kind = DATASETS.load(name)
     if "root" not in DATASETS.entry(name).parameters:
         raise DataError(f"{name}: nothing to write; it has no folder of its own")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     kind.write_sample(folder, seed=int(seed))
     domains = kind(root=str(folder.resolve())).domain_names
     print(f"{folder}: a sample of {name}, drawn; domains {', '.join(domains)}")
-    print(f"data: {{name: {name}, root: {_yaml(str(folder.resolve()))}}}")
+    print(f"data: {_yaml({'name': name, 'root': str(folder.resolve())})}")
     return 0
 
 

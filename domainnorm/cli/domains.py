@@ -17,6 +17,7 @@ from domainnorm.cli.progress import reading_bar
 from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError, RecipeError
 from domainnorm.recipe.registries import DATASETS
+from domainnorm.run.files import make_folders
 
 FORM = "SOURCE [columns={path: ...}], a folder or a table"
 _WHERE = "domainnorm data domains"
@@ -90,7 +91,7 @@ def execute(arguments: Namespace) -> int:
         seed=arguments.seed,
         progress=reading_bar(console),
     )
-    table.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(table.parent)
     report.save_found_domains(discovery, sheet)
     discovery.write(table)
     for found in report.found_tables(discovery):
@@ -183,10 +184,16 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
             print(_lacking(allowing))
             options, problems = options | _ALLOWED, []
     section = {"name": name, **options, "source": discovery.domain_names}
-    text = yaml.safe_dump(section, default_flow_style=True, sort_keys=False)
-    print(f"data: {' '.join(text.split())}")
+    print(f"data: {_one_line(section)}")
     for problem in problems:
         print(f"a run will refuse it: {problem}", file=sys.stderr)
+
+
+def _one_line(section: dict[str, Any]) -> str:
+    text = yaml.safe_dump(
+        section, default_flow_style=True, sort_keys=False, allow_unicode=True, width=sys.maxsize
+    )
+    return text.removesuffix("\n")
 
 
 def _made(name: str, options: dict[str, Any]) -> tuple[data.DomainDataset | None, list[str]]:

@@ -18,6 +18,7 @@ SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"},
 )
 WHITE = 65535  # the largest value of 16 bits
+DRAWN_BY = "domainnorm"  # the software that PNG files of our figures name in their header
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 
@@ -61,6 +62,17 @@ def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8
             f"{name}: pixels are {image.dtype}, expected 8-bit or 16-bit integers; convert the file"
         )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def is_figure(file: Path) -> bool:
+    """Whether a file is a figure of this program, such as a sheet of images, by its header."""
+    if file.suffix.lower() != ".png":
+        return False
+    try:
+        with file.open("rb") as stream:
+            return f"tEXtSoftware\0{DRAWN_BY}".encode() in stream.read(256)
+    except OSError:
+        return False  # who reads it as an image says why it cannot be
 
 
 def read_size(file: Path) -> tuple[int, int]:

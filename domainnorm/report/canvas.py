@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from domainnorm.data.decode import DRAWN_BY
+
 DPI = 150
 SMALL, NORMAL, LARGE = 8, 9, 11  # points
 INK, MUTED, MISSING = "#222222", "#666666", "#e6e6e6"
@@ -41,12 +43,17 @@ def create_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | PathLike[str]) -> None:
-    """Write ``figure`` to ``path`` in one step; missing folders are made."""
+    """Write ``figure`` to ``path`` in one step; missing folders are made.
+
+    A PNG says whose figure it is, so that a search for images passes it over.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix decides the format, so it stays last.
     partial = path.with_name(f".partial.{path.name}")
-    figure.savefig(partial, dpi=DPI)
+    # Other formats know no such key.
+    metadata = {"Software": DRAWN_BY} if path.suffix.lower() == ".png" else {}
+    figure.savefig(partial, dpi=DPI, metadata=metadata)
     partial.replace(path)
 
 

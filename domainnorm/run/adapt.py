@@ -22,14 +22,15 @@ from domainnorm.data import Preprocessing
 from domainnorm.data.dataset import VOID
 from domainnorm.data.decode import read_image
 from domainnorm.data.files import white_of
-from domainnorm.errors import CheckpointError, DataError
+from domainnorm.errors import CheckpointError, DataError, counted
 from domainnorm.evaluation import write_json
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import TASKS
+from domainnorm.run.files import make_folders
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.run.stored import StoredModel, load_stored
-from domainnorm.run.stream_files import stream_files
+from domainnorm.run.stream_files import check_masks, mask_file, stream_files
 from domainnorm.run.stream_log import StreamLine, append_log, read_log, write_log
 from domainnorm.run.stream_options import StreamOptions
 from domainnorm.run.stream_summary import Adapted, draw_timeline, summarize
@@ -40,6 +41,7 @@ ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.pn
 # Batches between two states; what comes after the last is done again, with the same results.
 _SAVED_EVERY = 20
 _SHOWN = 0.0005
+_UNREADABLE = "unreadable: "
 _BLANK = 2.0  # standard deviation of pixels of 0 to 255, noise of a sensor included
 
 
@@ -50,8 +52,8 @@ def adapt_run(
 
     Files are taken in the order of their names, in which numbers count as such. Each is predicted
     and logged (``log.csv``; masks of the size of their image under ``masks/``, 255 where
-    ``data.fit: cover`` has cut a border off); at the end, and when interrupted, come
-    ``timeline.png`` and a domain pack for each domain that was opened. Files that cannot be read,
+    ``data.fit: cover`` has cut a border off); at the end come ``timeline.png``, also when
+    interrupted, and a domain pack for each domain that was opened. Files that cannot be read,
     or whose pixels are all alike, are logged and passed over; so are those that are in the log
     already, and a folder may grow between two calls.
 
@@ -64,7 +66,7 @@ def adapt_run(
     Raises:
         CheckpointError: No finished stage, or an output folder of another model, stream or options.
         ConditionError: A model without encoder, or with one that reads attributes.
-        DataError: No images in the stream.
+        DataError: No images in the stream, none that can be read, or two with one mask.
     """
     options = options or StreamOptions()
     stored = load_stored(folder)
@@ -76,12 +78,26 @@ def adapt_run(
         **{name: value for name, value in asdict(options).items() if value is not None},
     }
     follower = _Follower(stored, place, options)
+    if follower.task.labels == "segmentation":
+        check_masks(stream, (name for name, _ in files))
     done = follower.go_on(asked)
     try:
         follower.follow([file for file in files if str(file[0]) not in done])
+        # Not when interrupted: the adapter may have learned from a batch that is not in the log.
+        follower.save()
     finally:
-        lines = follower.finish(f"{stored.recipe.name}: {stream.name}")
+        lines = follower.draw(f"{stored.recipe.name}: {stream.name}")
+    _check_any_readable(stream, lines)
     return summarize(place, lines)
+
+
+def _check_any_readable(stream: Path, lines: Sequence[StreamLine]) -> None:
+    if all(line.event.startswith(_UNREADABLE) for line in lines):
+        raise DataError(
+            f"{stream}: {counted(len(lines), 'file')} and none that can be read, expected a folder "
+            "of images, or a text file with a path per line; the first is "
+            f"{lines[0].event.removeprefix(_UNREADABLE)}"
+        )
 
 
 def _white_of(recipe: Recipe) -> int:
@@ -128,7 +144,7 @@ class _Follower:
 
     def go_on(self, asked: dict[str, Any]) -> set[str]:
         """Read what an earlier call left, if it asked for the same; the images in its log."""
-        self.place.mkdir(parents=True, exist_ok=True)
+        make_folders(self.place)
         if (self.place / ASKED).exists():
             _check_same(self.place / ASKED, asked)
         write_json(asked, self.place / ASKED)
@@ -183,7 +199,7 @@ class _Follower:
                 images[str(name)] = self.preprocessing.whole()(pixels)
                 sizes[str(name)] = pixels.shape[0], pixels.shape[1]
             except DataError as error:
-                problems[str(name)] = f"unreadable: {error}"
+                problems[str(name)] = f"{_UNREADABLE}{error}"
         step = None
         if images:
             step = self.adapter(torch.stack(list(images.values())).to(self.device))
@@ -224,7 +240,7 @@ class _Follower:
         best = output.softmax(0).max(0)
         if output.ndim == 1:
             return classes[int(best.indices)], float(best.values)
-        mask = self.place / "masks" / Path(name.lstrip("/").replace("..", "_")).with_suffix(".png")
+        mask = self.place / "masks" / mask_file(Path(name))
         mask.parent.mkdir(parents=True, exist_ok=True)
         restored, inside = self.preprocessing.restored(output, *size)
         classes_there = restored.argmax(0).masked_fill(~inside, VOID)
@@ -233,6 +249,8 @@ class _Follower:
 
     def save(self) -> None:
         """The state, whole or not at all, and packs of the domains that were opened."""
+        if not self.adapter.num_images:
+            return  # nothing was learned: files that cannot be read yet are tried again
         partial = self.place / f"{STATE}.partial"
         torch.save({"lines": self.logged, "adapter": self.adapter.state_dict()}, partial)
         partial.replace(self.place / STATE)
@@ -242,9 +260,8 @@ class _Follower:
             }
             save_domains(self.adapter.model, packs)
 
-    def finish(self, title: str) -> list[StreamLine]:
-        """Save, and draw the timeline; the lines of the log."""
-        self.save()
+    def draw(self, title: str) -> list[StreamLine]:
+        """Draw the timeline; the lines of the log."""
         lines = read_log(self.place / LOG)[: self.logged]
         names, file = self.adapter.model.domain_names, self.place / TIMELINE
         draw_timeline(lines, names, self.options.run_length, file, title)

@@ -29,7 +29,7 @@ from domainnorm.errors import CheckpointError, ConditionError, ExportError, Reci
 from domainnorm.evaluation import load_evaluated, write_json
 from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results, model_card
-from domainnorm.run.files import replace_text
+from domainnorm.run.files import make_folders, replace_text
 from domainnorm.run.folder import read_folder
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.stage import RESULTS, WEIGHTS
@@ -110,7 +110,7 @@ def export_run(
     output = default if output is None else output
     about = _describe(recipe, folder, place, model) | {"format": kind, "domain": domain}
     about["file"] = FILES[kind]
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(output.parent)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as made:
         difference = _write(model, Path(made), about)
         if not difference <= tolerance:

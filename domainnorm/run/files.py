@@ -1,8 +1,28 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and the folders that they are in."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from domainnorm.errors import CheckpointError
+
+
+def make_folders(folder: Path, *, new: bool = False) -> None:
+    """Make a folder that a user has named, and those above it.
+
+    Args:
+        folder: Where something is written.
+        new: Whether there must be none yet.
+
+    Raises:
+        CheckpointError: There is no making folders in that place, as below /proc.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=not new)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import write_json
 from domainnorm.recipe import Recipe, load_recipe
 from domainnorm.run.environment import describe_environment
-from domainnorm.run.files import replace_text
+from domainnorm.run.files import make_folders, replace_text
 from domainnorm.run.ranks import is_first, of_first
 
 RECIPE = "recipe.yaml"
@@ -26,12 +26,15 @@ def make_folder(recipe: Recipe, output: Path, purpose: str) -> Path:
         recipe: What is carried out.
         output: Root of all run folders.
         purpose: ``run``, or the kind of matrix, for `read_folder`.
+
+    Raises:
+        CheckpointError: No folder can be made in ``output``.
     """
     stem = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     names = [stem, *(f"{stem}_{number}" for number in range(2, 100))]
     folder = next(p for name in names if not (p := output / recipe.name / name).exists())
     if is_first():
-        folder.mkdir(parents=True)
+        make_folders(folder, new=True)
         write_json({"purpose": purpose, "recipe": recipe.name}, folder / PURPOSE)
         write_json(describe_environment(), folder / "environment.json")
         # Last, since a folder with a recipe is one that can be resumed.

@@ -18,6 +18,7 @@ from domainnorm.data.manifest import read_lines, write_lines
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named
+from domainnorm.run.files import make_folders
 
 SIDE = 64  # pixels; a multiple of 32, by which segmentation networks divide
 CROP = 32
@@ -127,7 +128,7 @@ def _on_sample(
         return {**options, **({"per_domain": 60} if "per_domain" in parameters else {})}
     kind = DATASETS.load(name)
     root = folder / name
-    root.mkdir(parents=True, exist_ok=True)
+    make_folders(root)
     given = {key: value for key, value in options.items() if key != "root"}
     taken = inspect.signature(kind.write_sample).parameters
     if "domains" not in taken:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from domainnorm.data.files import resolved_root
 from domainnorm.errors import DataError
@@ -50,6 +51,11 @@ def test_sample_can_be_used_as_it_says(domainnorm, tmp_path):
         f"data: {{name: pacs, root: {tmp_path / 'drawn'}}}\n"
     )
     assert domainnorm("data", "check", "pacs", str(tmp_path / "drawn")).returncode == 0
+
+
+def test_folder_of_a_sample_loads_as_it_is(domainnorm, tmp_path):
+    printed = domainnorm("data", "sample", "folder", "pets, wild").stdout.splitlines()[-1]
+    assert yaml.safe_load(printed)["data"]["root"] == str(tmp_path / "pets, wild")
 
 
 def test_sample_touches_no_folder_that_holds_something(domainnorm, folder):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import cv2
 import pytest
+import yaml
 
 from domainnorm.cli.domains import _of_one_class
 from domainnorm.data.manifest import read_lines
@@ -57,6 +58,15 @@ def test_recipe_takes_the_data_as_printed(command, domainnorm, folder, tmp_path)
     )
     done = domainnorm("check", "own.yaml")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["Käfer  und " + "Würmer " * 20 + "!", "# a: {b}, 'c'"])
+def test_printed_data_loads_as_it_is(command, folder, tmp_path, name):
+    folder.rename(tmp_path / name)
+    done = command(name, "--classes", "--domains", "1", "--output", f"{name}/found.csv")
+    printed = done.stdout.splitlines()[-1]
+    assert yaml.safe_load(printed)["data"]["root"] == str(tmp_path / name)
+    assert "\\x" not in printed  # letters stay readable
 
 
 def test_given_domains_are_printed_beside_what_was_found(command, folder, tmp_path):
@@ -119,6 +129,13 @@ def test_existing_sheet_is_kept_and_is_no_image(command, folder):
     assert done.stderr == f"domainnorm data: {folder}/m.png exists; use --force to overwrite it\n"
     done = command("pile", "--domains", "1", "--output", "pile/m.csv", "--force")
     assert "m.png" not in (folder / "m.csv").read_text()
+
+
+def test_sheets_of_earlier_calls_are_no_images(command, folder):
+    assert command("pile", "--domains", "1", "--output", "pile/first.csv").returncode == 0
+    assert command("pile", "--domains", "1", "--output", "pile/sub/second.csv").returncode == 0
+    first, second = (read_lines(folder / name) for name in ("first.csv", "sub/second.csv"))
+    assert [line["path"] for line in second] == [line["path"] for line in first]
 
 
 def test_a_number_of_domains_that_cannot_be_told_apart_is_an_error(command, folder, tmp_path):

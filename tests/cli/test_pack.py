@@ -75,6 +75,16 @@ def test_file_is_called_after_the_domain(finished, domainnorm, tmp_path):
     assert read_pack_header(tmp_path / "clean.safetensors")[0].domain == "clean"
 
 
+@pytest.mark.parametrize("name", ["packs", "."])
+def test_folder_is_no_file_to_save_a_domain_in(finished, domainnorm, tmp_path, name):
+    (tmp_path / "packs").mkdir()
+    done = domainnorm("pack", "save", str(finished), "clean", name)
+    assert done.returncode == 1
+    assert f"{name}: is a folder, expected a file to write; name one in it, such as " in done.stderr
+    assert "clean.safetensors" in done.stderr
+    assert [file.name for file in tmp_path.rglob("*")] == ["packs"]
+
+
 @pytest.mark.parametrize(
     ("folder", "domain", "message"),
     [

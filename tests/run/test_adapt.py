@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
-from domainnorm.backbones import load_domain
+from domainnorm.backbones import DomainModel, load_domain
 from domainnorm.errors import DomainNormError
 from domainnorm.run import StreamOptions
 from domainnorm.run.parts import Parts
@@ -124,6 +125,38 @@ def test_stream_that_is_killed_goes_on(trained, stream, followed, tmp_path):
     assert log.read_bytes() == (followed / "log.csv").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def one_by_one(trained, stream, tmp_path_factory):
+    output = tmp_path_factory.mktemp("one_by_one")
+    assert adapt(trained, stream, output, "--run-length", "100", "--batch-size", "1") == 0
+    return output
+
+
+@pytest.mark.parametrize("at", [10, 35, 36], ids=["before a state", "learning", "predicting"])
+def test_stream_interrupted_within_a_batch_goes_on_as_if_it_were_not(
+    trained, stream, one_by_one, tmp_path, at
+):
+    words = ("--run-length", "100", "--batch-size", "1")
+    passes = []
+
+    def interrupt(module, *_):
+        passes.extend([module] if isinstance(module, DomainModel) else [])
+        if len(passes) == at:
+            raise KeyboardInterrupt
+
+    hook = register_module_forward_hook(interrupt)
+    try:
+        assert adapt(trained, stream, tmp_path, *words) == 130
+    finally:
+        hook.remove()
+    assert (tmp_path / "timeline.png").exists()
+    assert adapt(trained, stream, tmp_path, *words) == 0
+    assert (tmp_path / "log.csv").read_bytes() == (one_by_one / "log.csv").read_bytes()
+    done, expected = (torch.load(folder / "state.pt") for folder in (tmp_path, one_by_one))
+    assert done["adapter"]["num_images"] == expected["adapter"]["num_images"] == 56
+    torch.testing.assert_close(done["adapter"], expected["adapter"], rtol=0, atol=0)
+
+
 def test_stream_that_grows_goes_on_where_it_stopped(trained, stream, followed, tmp_path):
     growing = tmp_path / "growing"
     growing.mkdir()
@@ -145,6 +178,18 @@ def test_unreadable_images_are_logged_and_passed_over(trained, stream, tmp_path,
     assert "not a readable image" in lines[1].event
     assert "No such file" in lines[2].event
     assert "3 images, 2 of them passed over" in capsys.readouterr().out
+
+
+def test_stream_without_a_readable_file_is_an_error_until_there_is_one(
+    trained, stream, tmp_path, capsys
+):
+    (tmp_path / "table.csv").write_text("path,domain\nframe.png,clean\n")
+    assert adapt(trained, tmp_path / "table.csv", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/table.csv: 2 files and none that can be read, expected a folder" in said
+    assert f"the first is {tmp_path}/path,domain: " in said
+    (tmp_path / "path,domain").write_bytes((stream / "frame_0.png").read_bytes())
+    assert adapt(trained, tmp_path / "table.csv", tmp_path / "out") == 0
 
 
 def test_frames_behind_a_lens_cap_are_passed_over(trained, stream, tmp_path):

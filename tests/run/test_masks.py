@@ -3,6 +3,7 @@
 import json
 
 import cv2
+import numpy as np
 import pytest
 
 from domainnorm.data.datasets import FolderMasks
@@ -160,11 +161,15 @@ def test_only_masks_have_a_size_of_their_own():
         load_recipe("quickstart", ["evaluation.mask_size=original"])
 
 
-def test_stream_leaves_masks_of_the_size_of_its_images(file, tmp_path):
+@pytest.fixture(scope="module")
+def followable(file, tmp_path_factory):
     words = ["encoder=style", "compare=[]", "method=source_only", "data.image_size=[64,32]"]
-    folder = run_recipe(load_recipe(str(file), words), tmp_path)
+    return run_recipe(load_recipe(str(file), words), tmp_path_factory.mktemp("followable"))
+
+
+def test_stream_leaves_masks_of_the_size_of_its_images(file, followable, tmp_path):
     images = file.parent / "data/dusk/images"
-    adapted = adapt_run(folder, images, tmp_path / "stream")
+    adapted = adapt_run(followable, images, tmp_path / "stream")
     assert adapted.images == len(list(images.iterdir()))
     for image in images.iterdir():
         mask = cv2.imread(
@@ -173,6 +178,16 @@ def test_stream_leaves_masks_of_the_size_of_its_images(file, tmp_path):
         assert mask.shape == cv2.imread(str(image)).shape[:2]
         assert (mask[:, 0] == 255).all()  # cut off by data.fit: cover
         assert (mask[:, mask.shape[1] // 2] < 255).all()
+
+
+def test_images_of_a_stream_with_one_mask_are_refused_before_any_is_predicted(followable, tmp_path):
+    film = tmp_path / "film"
+    film.mkdir()
+    for name in ("left.png", "left.bmp"):
+        cv2.imwrite(str(film / name), np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(DataError, match=r"film: masks/left.png would be the mask of left.bmp and"):
+        adapt_run(followable, film, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_finished_run_is_tested_otherwise(finished, capsys):
