@@ -150,7 +150,7 @@ class ConditionedModel(nn.Module):
             self.domain_names,
             image,
             unconditional=self.unconditional and not self.training,
-            unseen="" if self.unseen == "error" or self._learns() else self.unseen,
+            unseen="" if self.training or self.unseen == "error" else self.unseen,
             **given,
         )
         if condition.unseen in ("nearest", *ESTIMATED) and features:
@@ -164,7 +164,8 @@ class ConditionedModel(nn.Module):
         # of its own, in which no label is read.
         told = domain is not None and attributes is None
         compiled = torch.compiler.is_compiling() and not self.reads_attributes
-        if condition.unseen in ESTIMATED and told and not compiled:
+        looked = condition.unseen in ESTIMATED or (bool(condition.unseen) and self._learns())
+        if looked and told and not compiled:
             condition = all_known(condition)
         if condition.unseen in ESTIMATED:
             condition = self._estimated(image, condition, within_pass, attributes, seen)
@@ -173,9 +174,7 @@ class ConditionedModel(nn.Module):
         return condition
 
     def _learns(self) -> bool:
-        """Whether norms take statistics of the batch, which methods do with known labels alone."""
-        if self.training or torch.compiler.is_compiling():
-            return self.training
+        """Whether norms take statistics of the batch, for which each label has to be known."""
         return any(norm.statistics.training for norm in self.norms())
 
     def _estimated(
