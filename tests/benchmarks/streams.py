@@ -1,6 +1,6 @@
 """What following a stream is worth: a finished source model on images that change their domain.
 
-``python -m tests.benchmarks.streams [--order ...] RUN`` prints Markdown; RUN is what ``domainnorm
+``python -m tests.benchmarks.streams RUN [--order ...] [--depths ...]`` prints Markdown; RUN is what ``domainnorm
 run RECIPE method=source_only encoder=style`` leaves. The stream is made of images of the target
 domains, and of the source's test images before, between and after them: each visit in random order
 (``visits``), or in that of the files (``files``: a film, or class after class), or all of them in
@@ -195,8 +195,12 @@ def main() -> None:
     parser.add_argument("--order", choices=ORDERS, default="visits")
     parser.add_argument("--limit", type=int, default=400, help="images of a visit")
     parser.add_argument("--batch-size", type=int, default=8)
+    text = "further depths of adaptation, a row each"
+    parser.add_argument("--depths", type=float, nargs="*", default=[], help=text)
     arguments = parser.parse_args()
     prepare()
+    for depth in arguments.depths:
+        WAYS[f"ours, depth {depth:g}"] = partial(Ours, depth=depth)
     seeds: list[Mapping[str, Mapping[str, float]]] = [
         measure(bench, arguments.order, arguments.limit, arguments.batch_size)
         for bench in benches(arguments.run)
