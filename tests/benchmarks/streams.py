@@ -1,8 +1,8 @@
 """What following a stream is worth: a finished source model on images that change their domain.
 
-``python -m tests.benchmarks.streams RUN [--order ...] [--depths ...]`` prints Markdown; RUN is what ``domainnorm
-run RECIPE method=source_only encoder=style`` leaves. The stream is made of images of the target
-domains, and of the source's test images before, between and after them: each visit in random order
+``python -m tests.benchmarks.streams RUN [--order ...] [--depths ...]`` prints Markdown; RUN is what
+``domainnorm run RECIPE method=source_only encoder=style`` leaves. The stream is made of images of
+the target domains, and of the source's test images before, between and after them: each visit in random order
 (``visits``), or in that of the files (``files``: a film, or class after class), or all of them in
 random order (``shuffled``). The seed of the stage draws. Every way predicts a batch
 before it learns from it. *tent*: statistics of the batch, one step of Adam (1e-3) per batch on
