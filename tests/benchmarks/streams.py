@@ -2,9 +2,9 @@
 
 ``python -m tests.benchmarks.streams RUN [--order ...] [--depths ...]`` prints Markdown; RUN is what
 ``domainnorm run RECIPE method=source_only encoder=style`` leaves. The stream is made of images of
-the target domains, and of the source's test images before, between and after them: each visit in random order
-(``visits``), or in that of the files (``files``: a film, or class after class), or all of them in
-random order (``shuffled``). The seed of the stage draws. Every way predicts a batch
+the target domains, and of the source's test images before, between and after them: each visit in
+random order (``visits``), or in that of the files (``files``: a film, or class after class), or all
+of them in random order (``shuffled``). The seed of the stage draws. Every way predicts a batch
 before it learns from it. *tent*: statistics of the batch, one step of Adam (1e-3) per batch on
 scale and shift. *bn*: one running average (momentum 0.1) of the moments of all batches, scale and
 shift of the source. *ours*: `StreamAdapter`. Target labels are used for the table alone.
