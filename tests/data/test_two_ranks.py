@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 def seen(tmp_path_factory) -> list[dict[str, list[int]]]:
     folder = tmp_path_factory.mktemp("ranks")
     environment = dict(os.environ, OMP_NUM_THREADS="1")
-    subprocess.run([sys.executable, SCRIPT, folder], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, SCRIPT, folder], env=environment, check=True, timeout=300)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
