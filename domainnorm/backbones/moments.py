@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from domainnorm.backbones.model import DomainModel
 from domainnorm.norms.layout import moments
+from domainnorm.norms.ranks import several_ranks, sum_over_ranks
 from domainnorm.norms.running import RunningMoments
 
 
@@ -97,10 +98,8 @@ class MomentEstimator:
                 continue
             # Zeros where this rank saw nothing: every rank has to take part in every sum.
             sums, counts = self._totals(statistics, statistics.running_mean.device)
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                sums, counts = sums.clone(), counts.clone()
-                torch.distributed.all_reduce(sums)
-                torch.distributed.all_reduce(counts)
+            if several_ranks():
+                sums, counts = sum_over_ranks(sums), sum_over_ranks(counts)
             seen = counts > 0
             mean, second = (sums / counts.clamp(min=1)[:, None, None]).unbind(1)
             var = (second - mean.square()).clamp(min=0)

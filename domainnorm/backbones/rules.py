@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from domainnorm.backbones.kinds import NormKind
 from domainnorm.backbones.probe import LayerInput
@@ -68,7 +68,7 @@ def resolve_rules(
     """
     chosen: dict[str, NormChoice] = {}
     within = regions.select(where)
-    if norm and not isinstance(norm, str) and _SPEC_KEYS & set(norm) and "where" in norm:
+    if _is_spec(norm) and "where" in norm:
         where = norm["where"]
         within &= regions.select(where)
         norm = {key: value for key, value in norm.items() if key != "where"}
@@ -76,6 +76,11 @@ def resolve_rules(
         for path in regions.select(pattern):
             chosen[path] = choice
     return {path: chosen[path] for path in regions.paths if path in chosen and path in within}
+
+
+def _is_spec(norm: NormRule) -> TypeGuard[Mapping[str, Any]]:
+    """Whether it describes one norm, instead of naming one or being rules."""
+    return isinstance(norm, Mapping) and bool(_SPEC_KEYS & set(norm))
 
 
 def _pairs(
@@ -87,7 +92,7 @@ def _pairs(
         if norm == "cin" and where in ("all", "encoder"):
             return [("early", NormChoice("cin")), ("late", NormChoice(None))]
         return [("all", NormChoice(norm))]
-    if _SPEC_KEYS & set(norm):
+    if _is_spec(norm):
         if set(norm) == {"name"}:
             return _pairs(str(norm["name"]), where)
         return [("all", _choice(dict(norm), forced=False))]

@@ -107,6 +107,8 @@ class DomainDataModule(LightningDataModule):
             DataError: Fewer images to evaluate on than devices.
         """
         _, world_size = self._rank()
+        if world_size == 1:
+            return  # one image is there, or the module would not be
         splits: dict[Split, list[str]] = {"val": self.val_domains, "test": self.test_domains}
         for split, domains in splits.items():
             for domain in domains:

@@ -156,18 +156,15 @@ def _batch_forward(
     if len(scale) == 1:
         # Wide, and with them the moments that the kernel returns.
         row, offset = (rows[0].to(accumulate_dtype(x)) for rows in (scale, shift))
-        return torch.native_layer_norm(_taken(x, x), size, row, offset, eps)
+        # On a GPU the kernel takes all in one dtype.
+        taken = x if x.device.type == "cpu" else x.to(accumulate_dtype(x))
+        return torch.native_layer_norm(taken, size, row, offset, eps)
     wide = x.to(accumulate_dtype(x))  # or narrow types would be rounded before they are scaled
     # On a CPU the kernel takes half the time with scale and shift of the time without.
     one = torch.ones(size, dtype=wide.dtype, device=x.device)
     y, mean, rstd = torch.native_layer_norm(wide, size, one, torch.zeros_like(one), eps)
     scale, shift = _over(scale, x, -1).to(wide.dtype), _over(shift, x, -1).to(wide.dtype)
     return torch.addcmul(shift, y, scale, out=y), mean, rstd
-
-
-def _taken(given: Tensor, x: Tensor) -> Tensor:
-    """What belongs to ``x`` as the native kernel takes it: on a GPU all is in one dtype."""
-    return given if x.device.type == "cpu" else given.to(accumulate_dtype(x))
 
 
 def _native_backward(

@@ -26,7 +26,7 @@ from domainnorm.run.memory import keep_freed_memory
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.quiet import quiet_lightning
-from domainnorm.run.ranks import is_first, several_ranks
+from domainnorm.run.ranks import is_first, on_all_ranks
 from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
 
 # What a test may change of a run: how its models are tested, not which they are.
@@ -62,7 +62,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         ``results.md``, ``figures/`` and ``stages/<transfer>/seed<n>/<method>/``.
     """
     parts = Parts(recipe)  # before a folder is made: most mistakes show here
-    with several_ranks(recipe):
+    with on_all_ranks(recipe):
         folder = make_folder(recipe, output, "run")
         carry_out(parts, folder)
     return folder
@@ -96,7 +96,7 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
     stages = [stage for stage in plan_stages(recipe) if (folder / stage.key / WEIGHTS).exists()]
     if not stages:
         raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
-    with several_ranks(recipe):
+    with on_all_ranks(recipe):
         prepare(recipe)
         results: list[Result] = []
         for stage in stages:

@@ -17,7 +17,7 @@ from domainnorm.run.figures import save_domains
 from domainnorm.run.folder import make_folder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, supervised_method
-from domainnorm.run.ranks import is_first, several_ranks
+from domainnorm.run.ranks import is_first, on_all_ranks
 from domainnorm.run.stage import groups_of, predict, run_stage, set_up
 
 _ROW_LABELS = {"models": "model trained on", "norms": "norms of"}
@@ -40,7 +40,7 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
         RecipeError: Fewer than two domains.
     """
     _check_domains(recipe)
-    with several_ranks(recipe):
+    with on_all_ranks(recipe):
         folder = make_folder(recipe, output, kind)
         carry_out_matrix(recipe, folder, kind)
     return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
 from domainnorm.errors import DomainNormError
+from domainnorm.norms.ranks import several_ranks
 from domainnorm.recipe import Recipe
 from domainnorm.run.quiet import quiet_lightning
 
@@ -27,12 +27,12 @@ Shared = TypeVar("Shared", str, Path)
 
 def is_first() -> bool:
     """Whether this process is the one that writes files and prints."""
-    return not _are_several() or distributed.get_rank() == 0
+    return not several_ranks() or distributed.get_rank() == 0
 
 
 def of_first(value: Shared) -> Shared:
     """What the first process passed, in every process."""
-    if not _are_several():
+    if not several_ranks():
         return value
     held = [value]
     distributed.broadcast_object_list(held)
@@ -41,12 +41,12 @@ def of_first(value: Shared) -> Shared:
 
 def wait_for_all() -> None:
     """Go on when every process is here, so that what the first one wrote can be read."""
-    if _are_several():
+    if several_ranks():
         distributed.barrier()
 
 
 @contextmanager
-def several_ranks(recipe: Recipe) -> Iterator[None]:
+def on_all_ranks(recipe: Recipe) -> Iterator[None]:
     """Start the other processes of a recipe with several devices, and end them on an error.
 
     They run the same command line up to here, unless torchrun or a cluster has started them, and go
@@ -68,11 +68,11 @@ def several_ranks(recipe: Recipe) -> Iterator[None]:
             strategy=options.strategy,
         )
     fabric.launch()
-    if not _are_several():
-        yield
-        return
     # Threads of gloo that still hold tensors when the interpreter ends abort the process.
     atexit.register(_leave)
+    if not several_ranks():
+        yield
+        return
     try:
         if is_first():
             yield
@@ -105,10 +105,6 @@ def readable_refusals() -> Iterator[None]:
         ) from error
 
 
-def _are_several() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
-
-
 def _has_failed(processes: Sequence[Popen[bytes]]) -> bool:
     """Whether one has ended with an error, or is about to: its connections close a bit earlier."""
     until = time.monotonic() + _PATIENCE
@@ -121,6 +117,5 @@ def _has_failed(processes: Sequence[Popen[bytes]]) -> bool:
 
 
 def _leave() -> None:
-    sys.stdout.flush()
-    if distributed.is_initialized():
+    if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

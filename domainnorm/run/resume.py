@@ -8,7 +8,7 @@ from domainnorm.run.execute import carry_out
 from domainnorm.run.folder import read_folder
 from domainnorm.run.matrix import carry_out_matrix
 from domainnorm.run.parts import Parts
-from domainnorm.run.ranks import several_ranks
+from domainnorm.run.ranks import on_all_ranks
 
 
 def resume_run(folder: Path) -> Path:
@@ -26,9 +26,9 @@ def resume_run(folder: Path) -> Path:
     recipe, purpose = read_folder(folder)
     if purpose == "run":
         parts = Parts(recipe)
-        with several_ranks(recipe):
+        with on_all_ranks(recipe):
             carry_out(parts, folder)
     else:
-        with several_ranks(recipe):
+        with on_all_ranks(recipe):
             carry_out_matrix(recipe, folder, purpose)
     return folder
