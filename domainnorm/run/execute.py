@@ -25,7 +25,6 @@ from domainnorm.run.folder import make_folder, read_folder
 from domainnorm.run.memory import keep_freed_memory
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
-from domainnorm.run.quiet import quiet_lightning
 from domainnorm.run.ranks import is_first, on_all_ranks
 from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
 
@@ -119,11 +118,10 @@ def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:
 
 
 def prepare(recipe: Recipe) -> None:
-    """Threads, memory and messages for a process that trains."""
+    """Threads and memory of a process that trains."""
     keep_freed_memory()
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
-    quiet_lightning()
 
 
 def carry_out(parts: Parts, folder: Path) -> None:
