@@ -78,7 +78,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     way = way_of(x)
     if way == "slices":
         return _slice_moments(x)
-    if way == "plain" or x[0, 0].numel() < _ROW_FROM:
+    if way == "plain" or x.shape[2:].numel() < _ROW_FROM:
         return _plain_moments(x)
     rows = _rows(x.contiguous())
     num_rows, size = rows.shape[1], rows.shape[2]
@@ -91,7 +91,11 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _flat(x: Tensor) -> tuple[Tensor, int]:
-    """``x`` with one axis of pixels, over which sums are faster, as a view; and where it is."""
+    """``x`` with one axis of pixels as a view; and where it is.
+
+    Sums over it are faster, and its samples, (L, C) in channels_last, are what torch's kernels take
+    with the least ado.
+    """
     if is_channels_last(x):
         return x.movedim(1, -1).flatten(1, -2), 1  # (N, L, C)
     return x.flatten(2), 2  # (N, C, L)
@@ -120,10 +124,7 @@ def _sum_pixels(flat: Tensor, pixels: int, dtype: torch.dtype) -> Tensor:
 
 
 def _slice_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    parts = [
-        torch.batch_norm_update_stats(part, None, None, 0.0)
-        for part in x.split_with_sizes([1] * len(x))
-    ]
+    parts = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in _flat(x)[0].unbind()]
     means, variances = zip(*parts, strict=True)
     found = torch.stack(means + variances).to(accumulate_dtype(x))
     mean, var = found.view(2, *x.shape[:2]).unbind()
@@ -169,7 +170,7 @@ def normalize_rows(
     """
     x = x.contiguous()
     output, unused = torch.empty_like(x), scale.new_empty(0)
-    shape = (-1, scale.numel(), x[0, 0].numel())
+    shape = (-1, scale.numel(), x.shape[2:].numel())
     # `out=` writes into a fresh tensor: a view could not be followed by an in-place activation.
     torch.native_batch_norm(
         x.view(shape),
@@ -223,7 +224,7 @@ def _slice_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     one = torch.ones(x.shape[1], dtype=accumulate_dtype(x))
     fixed = (one, None, None, torch.zeros_like(one), one, True, 0.0, [False, True, True])
     backward = torch.ops.aten.native_batch_norm_backward.default
-    pairs = zip(grad.split_with_sizes([1] * len(x)), x.split_with_sizes([1] * len(x)), strict=True)
+    pairs = zip(_flat(grad)[0].unbind(), _flat(x)[0].unbind(), strict=True)
     parts = [backward(*pair, *fixed) for pair in pairs]
     _, products, totals = zip(*parts, strict=True)
     total, product = torch.stack(totals + products).view(2, *x.shape[:2]).unbind()

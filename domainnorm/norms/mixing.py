@@ -111,7 +111,7 @@ class _SampleMoments(torch.autograd.Function):
         if x.ndim == 2:
             only: Tensor = dmean.to(x.dtype)
             return only
-        size = x[0, 0].numel()
+        size = x.shape[2:].numel()
         slope = dvar * (2 / size)
         if torch.is_grad_enabled():  # create_graph=True
             wide: Tensor = x.to(mean.dtype)

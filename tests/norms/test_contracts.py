@@ -198,6 +198,26 @@ def test_batch_of_one_works(name, training):
     assert output.isfinite().all()
 
 
+@every_norm
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_batch_of_no_sample_is_empty_and_changes_nothing_as_in_torch(name, training, channels_last):
+    norm = make(name, 4).train(training)
+    before = copy.deepcopy(norm.state_dict())
+    x = torch.zeros(0, 4, 6, 5)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    output = apply(norm, name, x, torch.zeros(0, dtype=torch.long))
+    output.sum().backward()
+    assert output.shape == x.grad.shape == x.shape
+    for key, value in norm.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    for key, parameter in norm.named_parameters():
+        assert parameter.grad is not None, key
+        assert not parameter.grad.any(), key
+
+
 @pytest.mark.parametrize("name", TRACKED)
 def test_single_value_per_channel_is_normalized_with_running_moments(name):
     norm = make(name, 4)

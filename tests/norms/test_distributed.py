@@ -10,7 +10,10 @@ import torch
 from tests.norms.two_ranks import CASES, COMPILED, LABELS, train
 
 pytestmark = pytest.mark.slow
-every_case = pytest.mark.parametrize("case", [*CASES, *(f"{case} compiled" for case in COMPILED)])
+every_case = pytest.mark.parametrize(
+    "case",
+    [*CASES, *(f"{case} alone" for case in CASES), *(f"{case} compiled" for case in COMPILED)],
+)
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}  # float64 around 100; sums are taken in another order
 
 
@@ -24,7 +27,7 @@ def ranks(tmp_path_factory):
 
 
 def joined(case):
-    labels, name = LABELS[0] + LABELS[1], case.removesuffix(" compiled")
+    labels, name = LABELS[0] + LABELS[1], case.removesuffix(" compiled").removesuffix(" alone")
     return train(name, labels, slice(None), lambda gradient: None)
 
 

@@ -43,7 +43,7 @@ def train(case, labels, share, reduce, compiled=False):
         weight = torch.randn_like(x)
         x = x[share].to(memory_format=torch.channels_last) if channels_last else x[share]
         x = x.detach().requires_grad_()
-        with norm.slot.holding(Condition(domain=torch.tensor(labels))):
+        with norm.slot.holding(Condition(domain=torch.tensor(labels, dtype=torch.long))):
             output = call(x)
         optimizer.zero_grad()
         (output * weight[share]).sum().backward()
@@ -59,6 +59,10 @@ def work(rank, folder):
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     share = slice(0, 5) if rank == 0 else slice(5, 8)
     found = {case: train(case, LABELS[rank], share, distributed.all_reduce) for case in CASES}
+    # The other rank has no sample.
+    labels, share_of_all = (LABELS[0] + LABELS[1], slice(None)) if rank == 0 else ([], slice(0, 0))
+    for case in CASES:
+        found[f"{case} alone"] = train(case, labels, share_of_all, distributed.all_reduce)
     for case in COMPILED:
         torch._dynamo.reset()  # all norms share one forward, and a limit of its recompilations
         compiled = train(case, LABELS[rank], share, distributed.all_reduce, compiled=True)

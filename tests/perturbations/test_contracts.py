@@ -53,6 +53,14 @@ def test_batches_are_perturbed_at_the_given_rate(name):
 
 
 @every_perturbation
+def test_batch_of_no_sample_is_empty(name):
+    x = torch.zeros(0, 4, 5, 7, requires_grad=True)
+    output = create_perturbation(name, p=1.0)(x)
+    output.sum().backward()
+    assert output.shape == x.grad.shape == x.shape
+
+
+@every_perturbation
 @pytest.mark.parametrize("shape", SHAPES[1:])
 def test_memory_layout_is_kept(name, shape):
     x = torch.randn(shape).to(memory_format=LAYOUTS[len(shape)])

@@ -9,6 +9,7 @@ from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
 from domainnorm.norms.base import Modulation
 from domainnorm.norms.layout import accumulate_dtype
+from domainnorm.norms.mixing import sample_moments
 from domainnorm.registry import register
 
 
@@ -47,8 +48,7 @@ class StyleModulation(Modulation):
                 of C channels.
         """
         if condition.style is None:
-            wide = x.to(accumulate_dtype(x)).flatten(2) if x.ndim > 2 else x[..., None]
-            var, mean = torch.var_mean(wide, 2, unbiased=False)
+            mean, var = sample_moments(x)
             return torch.sqrt(var + self.eps), mean
         mean, var = self._recorded(condition, x.shape[0])
         mean, var = (moment.to(x.device, accumulate_dtype(x)) for moment in (mean, var))

@@ -182,21 +182,30 @@ class ClusterStatistics(Statistics):
 
     def _open(self, style: Tensor, whole: _Whole) -> None:
         """Take missing centroids from this batch, the farthest samples first."""
-        first = ~self.found.any()
+        first = ~self.found.any() & (whole.samples[0] > 0)
         self.style_var.copy_(torch.where(first, whole.var[0], self.style_var))
         central = -(style - whole.mean).square().mean(1)
         for k in range(len(self.found)):
             some = self.found.any()
-            score = torch.where(some, self._distance(style).amin(1), central)
-            best, farthest = score.max(0, keepdim=True)
-            # Not style[farthest]: a compiler would have to read the index.
-            offer = torch.cat([best[:, None], style.index_select(0, farthest)], dim=1)
+            offer = self._offer(style, torch.where(some, self._distance(style).amin(1), central))
             if self.clusters.synchronizes:
                 offers = rows_of_ranks(offer)
                 offer = offers.index_select(0, offers[:, 0].argmax()[None])
-            new = ~self.found[k] & (~some | (offer[0, 0] > 0))
+            least = torch.where(some, 0.0, -torch.inf)
+            new = ~self.found[k] & (offer[0, 0] > least)
             self.centroids[k] = torch.where(new, offer[0, 1:], self.centroids[k])
             self.found[k] |= new
+
+    @staticmethod
+    def _offer(style: Tensor, score: Tensor) -> Tensor:
+        """The sample of the highest score (N,) and its style (N, 2C), (1, 1 + 2C)."""
+        if len(style) == 0:  # a rank without samples still takes part
+            nothing = style.new_zeros(1, 1 + style.shape[1])
+            nothing[0, 0] = -torch.inf
+            return nothing
+        best, farthest = score.max(0, keepdim=True)
+        # Not style[farthest]: a compiler would have to read the index.
+        return torch.cat([best[:, None], style.index_select(0, farthest)], dim=1)
 
     def _normalize_softly(
         self,

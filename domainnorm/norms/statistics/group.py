@@ -53,7 +53,7 @@ class GroupStatistics(Statistics):
             ConditionError: A group of one value per sample: it would be normalized to zero.
         """
         num_samples, num_features = x.shape[:2]
-        if x[:1].numel() == self.num_groups:
+        if x.shape[1:].numel() == self.num_groups:
             raise ConditionError(
                 f"group statistics of one value, {self.num_groups} groups of {tuple(x.shape)}: "
                 "every output would be the shift alone; use fewer groups or a larger image"
@@ -84,6 +84,8 @@ class GroupStatistics(Statistics):
 
 
 def _served_by_kernel(x: Tensor) -> bool:
+    if x.shape[0] == 0:  # no group of it
+        return False
     # The reshape above would make a compiler start anew for each batch size. On channels_last,
     # group_norm computes E[x²]-E[x]², which is unsafe. On a GPU it wants scales in the dtype of x.
     if torch.compiler.is_compiling() or is_channels_last(x):

@@ -46,7 +46,7 @@ class InstanceStatistics(Statistics):
             ConditionError: A map of one element per channel: it would be normalized to zero.
         """
         num_samples, num_features = x.shape[:2]
-        if x.ndim == 2 or strided(x, self.stride)[0, 0].numel() == 1:
+        if x.ndim == 2 or strided(x, self.stride).shape[2:].numel() == 1:
             raise ConditionError(
                 f"instance statistics of a map with one element per channel, {tuple(x.shape)}: "
                 "every output would be the shift alone; use domain statistics here (norm 'dsbn'), "
@@ -60,8 +60,8 @@ class InstanceStatistics(Statistics):
                 spread(shift, x), F.instance_norm(x, eps=self.eps), spread(scale, x)
             ).to(x.dtype)
         # The reshape below would make a compiler start anew for each batch size. On channels_last,
-        # group_norm computes E[x²]-E[x]², which is unsafe.
-        if torch.compiler.is_compiling() or is_channels_last(x):
+        # group_norm computes E[x²]-E[x]², which is unsafe; of no samples, it has no group.
+        if torch.compiler.is_compiling() or is_channels_last(x) or num_samples == 0:
             return self._pooled(x, scale, shift)
         rows = num_samples * num_features
         output = F.group_norm(

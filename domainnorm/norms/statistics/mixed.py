@@ -141,7 +141,7 @@ class MixedStatistics(DomainStatistics):
             mean, var = self._tracked(own, x, condition)
             return Moments(mean.expand_as(own.mean), var.expand_as(own.var))
         if name == "instance":
-            if x.ndim == 2 or x[0, 0].numel() == 1:
+            if x.ndim == 2 or x.shape[2:].numel() == 1:
                 raise ConditionError(
                     f"instance part of a map with one element per channel, {tuple(x.shape)}: it "
                     "would always be zero; use domain statistics here (norm 'dsbn')"
