@@ -23,7 +23,7 @@ from domainnorm.data.dataset import DOMAIN_KEYS, Record, Split, select_domains
 from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.xray import DEVICES, draw_chest
-from domainnorm.data.files import FileDataset, resolved_root
+from domainnorm.data.files import FileDataset, checked_white, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.errors import DataError
 from domainnorm.registry import register
@@ -52,6 +52,7 @@ class ChestXray(FileDataset):
         unmentioned: What a finding is that CheXpert leaves empty.
         missing: ``error`` refuses tables that list absent images, ``skip`` reads those present,
             for downloads in parts.
+        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
 
     Raises:
         DataError: A table, image or site is missing, or a table is wrong; the message names it.
@@ -81,8 +82,10 @@ class ChestXray(FileDataset):
         uncertain: Literal["unknown", "positive", "negative"] = "unknown",
         unmentioned: Literal["unknown", "negative"] = "negative",
         missing: Literal["error", "skip"] = "error",
+        white: int = 65535,
     ) -> None:
         self.root = resolved_root(root)
+        self.white = checked_white(white)
         self.class_names = list(FINDINGS)
         meaning = {"unknown": UNKNOWN, "positive": PRESENT, "negative": ABSENT}
         self._meaning = {UNCERTAIN: meaning[uncertain], UNMENTIONED: meaning[unmentioned]}
