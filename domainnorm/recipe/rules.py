@@ -55,6 +55,9 @@ def check_backbone(
             problems.add(key, "is set by the run; leave it out")
         elif any(isinstance(item, (Mapping, list)) for item in items):
             problems.add(key, f"got {spelled(value)}, expected a plain value or a list of them")
+        elif option == "in_chans" and value not in (1, 3):
+            expected = "3, or 1: images are read in colour, and a network of one channel gets grey"
+            problems.add(key, f"got {spelled(value)}, expected {expected}")
     weights = values["weights"]
     if weights is None:
         return values

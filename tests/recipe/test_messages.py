@@ -40,6 +40,11 @@ CASES = [
         {"backbone": "{name: r, options: {drop_rate: {a: 1}}}"},
         "backbone.options.drop_rate: got {'a': 1}, expected a plain value or a list of them",
     ),
+    (
+        {"backbone": "{name: r, options: {in_chans: 4}}"},
+        "backbone.options.in_chans: got 4, expected 3, or 1: images are read in colour, and a "
+        "network of one channel gets grey",
+    ),
     ({"data": None}, "data: got null, expected a mapping with 'name', 'source', 'target'"),
     ({"data": "{source: [a]}"}, "data.name: missing, expected one of "),
     ({"data": "{name: foldr}"}, "data.name: unknown dataset 'foldr': did you mean 'folder'?"),
