@@ -7,7 +7,7 @@ from typing import Any
 from domainnorm.errors import DomainNormError, UnknownNameError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.norms.layer import ConditionalNorm
-from domainnorm.norms.options import problem_of
+from domainnorm.ranges import problem_of
 from domainnorm.registry import Entry, Parameter, Registry
 from domainnorm.slot import ConditionSlot
 

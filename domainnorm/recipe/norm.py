@@ -8,7 +8,6 @@ from typing import Any
 
 from domainnorm.errors import unknown
 from domainnorm.norms.catalogue import CATALOGUE
-from domainnorm.norms.options import problem_of
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.registries import MODULATIONS, STATISTICS
 from domainnorm.recipe.sections import read_section
@@ -112,9 +111,6 @@ def _read_one(value: Any, key: str, problems: Problems, *, may_limit: bool) -> A
     _check_needs(section[half], names["modulation"], f"{key}.{half}", problems)
     checked = read_section(options, parameters, key, problems)
     given = {name: checked[name] for name in options if name in checked}
-    for name, number in given.items():
-        if problem := problem_of(parameters[name], number):
-            problems.add(f"{key}.{name}", problem)
     return {**{name: value[name] for name in _OWN_KEYS if name in value}, **read, **given}
 
 

@@ -132,6 +132,33 @@ def check_task(task: Named | None, dataset: Named | None, problems: Problems) ->
         problems.add("task", f"{text} for {found}; change task or data.name")
 
 
+def check_decoder(task: Named | None, problems: Problems) -> None:
+    """A segmentation network has a loss, and a width that its decoder takes."""
+    if task is None or TASKS.entry(task.name).constants.get("labels") != "segmentation":
+        return
+    weights = [task.options.get(f"{loss}_weight", 0) for loss in ("ce", "dice", "focal")]
+    if not any(weights):
+        text = "got 0 beside dice_weight and focal_weight of 0, expected one above"
+        problems.add("task.ce_weight", text)
+    width = task.options.get("width", 32)
+    if task.options.get("decoder") == "fpn" and width % 32:
+        problems.add("task.width", f"got {width}, decoder 'fpn' takes multiples of 32")
+
+
+def check_crop(
+    image_size: int | list[int] | None, crop_size: int | list[int] | None, problems: Problems
+) -> None:
+    """A crop is no larger than the image that it is cut from."""
+    if image_size is None or crop_size is None or problems.among("data"):
+        return
+    sides, parts = (
+        [size] * 2 if isinstance(size, int) else (size * 2)[:2] for size in (image_size, crop_size)
+    )
+    if any(part > side for part, side in zip(parts, sides, strict=True)):
+        text = f"got {spelled(crop_size)}, expected no more than data.image_size, "
+        problems.add("data.crop_size", text + spelled(image_size))
+
+
 def check_mask_size(mask_size: str, task: Named | None, problems: Problems) -> None:
     """Only masks have a size of their own."""
     if mask_size == "input" or task is None:

@@ -50,16 +50,17 @@ def test_unknown_option_is_answered_with_the_nearest():
 
 
 WRONG = [
-    ("dsbn", {"momentum": 5}, "momentum: got 5, expected a number in [0, 1], or None"),
+    ("dsbn", {"momentum": 5}, "momentum: got 5, expected a number in [0, 1], or null"),
     ("bn", {"momentum": -0.1}, "momentum: got -0.1, expected a number in [0, 1]"),
-    ("cin", {"eps": -1.0}, "eps: got -1.0, expected a number of at least 0"),
-    ("cln", {"eps": float("nan")}, "eps: got nan, expected a number of at least 0"),
+    ("cin", {"eps": -1.0}, "eps: got -1.0, expected 0 or more"),
+    ("cln", {"eps": float("nan")}, "eps: got nan, expected 0 or more"),
     ("dsbn", {"stride": 1.5}, "stride: got 1.5, expected a whole number"),
     ("cluster_in", {"assignment": "sotf"}, "unknown value 'sotf': did you mean 'soft'"),
     ("mixed*shared", {"gate": "lerned"}, "unknown value 'lerned': did you mean 'learned'"),
     ("cluster_in", {"temperature": float("nan")}, "temperature: got nan, expected a positive"),
     ("cbn", {"dropout": 1.0}, "dropout: got 1.0, expected a probability in [0, 1)"),
     ("alpha_bn", {"alpha": 1.5}, "alpha: got 1.5, expected a number in [0, 1]"),
+    ("film", {"hidden": 0}, "hidden: got 0, expected 1 or more"),
 ]
 
 
