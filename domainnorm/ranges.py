@@ -14,7 +14,16 @@ _COUNTS = {
     "stride": "1 (every pixel) or more",
     "num_clusters": "a positive number",
     **dict.fromkeys(
-        "num_groups embedding_size hidden map_channels spatial_axes embedding epochs width".split(),
+        [
+            "num_groups",
+            "embedding_size",
+            "hidden",
+            "map_channels",
+            "spatial_axes",
+            "embedding",
+            "epochs",
+            "width",
+        ],
         "1 or more",
     ),
 }
@@ -34,7 +43,16 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         (lambda number: 0 < number < 1, "a number between 0 and 1, both excluded"),
     ),
     **dict.fromkeys(
-        "eps lr weight_decay rows_weight ce_weight dice_weight focal_weight focal_gamma".split(),
+        [
+            "eps",
+            "lr",
+            "weight_decay",
+            "rows_weight",
+            "ce_weight",
+            "dice_weight",
+            "focal_weight",
+            "focal_gamma",
+        ],
         (lambda number: number >= 0, "0 or more"),
     ),
 }

@@ -142,7 +142,7 @@ CASES = [
     ({"checkpoint": "???"}, "checkpoint: Missing mandatory value: checkpoint"),
     ({"data": "{1: a, name: scans, source: [a]}"}, "data.1: got the key 1, keys are text"),
     ({"method": "{name: tent, lr: -1}"}, "method.lr: got -1.0, expected 0 or more"),
-    ({"method": "{name: tent, lr: .nan}"}, "method.lr: got nan, expected 0 or more"),
+    ({"method": "{name: tent, lr: .nan}"}, "method.lr: got nan, expected a number"),
     ({"method": "{name: tent, epochs: 0}"}, "method.epochs: got 0, expected 1 or more"),
     ({"encoder": "{name: style, embedding: 0}"}, "encoder.embedding: got 0, expected 1 or more"),
     ({"data": f"{{{FOLDER}, val_fraction: 1}}"}, "data.val_fraction: got 1.0, expected a number"),
