@@ -26,6 +26,7 @@ COMMANDS = (
     "pack",
     "adapt",
     "export",
+    "report",
 )
 OPTIONS = ("-h", "--help", "--version")
 DONE, FAILED, MISUSED = 0, 1, 2

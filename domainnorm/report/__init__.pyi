@@ -14,6 +14,7 @@ from .heatmap import save_heatmaps as save_heatmaps
 from .layers import save_layer_differences as save_layer_differences
 from .overlays import Overlay as Overlay
 from .overlays import save_overlays as save_overlays
+from .page import run_page as run_page
 from .results import Result as Result
 from .results import load_results as load_results
 from .results import results_csv as results_csv

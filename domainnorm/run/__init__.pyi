@@ -4,6 +4,7 @@ from .execute import test_run as test_run
 from .export import Exported as Exported
 from .export import export_run as export_run
 from .matrix import run_matrix as run_matrix
+from .page import write_page as write_page
 from .ranks import is_first as is_first
 from .resume import resume_run as resume_run
 from .sample import sample_recipe as sample_recipe

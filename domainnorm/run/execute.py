@@ -23,6 +23,7 @@ from domainnorm.run.figures import save_run_figures
 from domainnorm.run.files import replace_text
 from domainnorm.run.folder import make_folder, read_folder
 from domainnorm.run.memory import keep_freed_memory
+from domainnorm.run.page import write_page
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.ranks import is_first, on_all_ranks
@@ -58,7 +59,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
 
     Returns:
         The run folder: ``recipe.yaml``, ``environment.json``, ``metrics.csv``, ``metrics.json``,
-        ``results.md``, ``figures/`` and ``stages/<transfer>/seed<n>/<method>/``.
+        ``results.md``, ``figures/``, ``report.html`` and ``stages/<transfer>/seed<n>/<method>/``.
     """
     parts = Parts(recipe)  # before a folder is made: most mistakes show here
     with on_all_ranks(recipe):
@@ -144,6 +145,7 @@ def carry_out(parts: Parts, folder: Path) -> None:
     if is_first():
         save_run_figures(parts, results, folder)
         _write(results, folder, parts.metric)
+        write_page(folder)
     console.print(results_table(results, parts.metric))
 
 

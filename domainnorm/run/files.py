@@ -27,7 +27,7 @@ def make_folders(folder: Path, *, new: bool = False) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a text file; an existing one is replaced only when the new one is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

@@ -85,6 +85,10 @@ def test_balanced_classes_are_weighed_by_the_masks_that_a_stage_may_see(file, mo
 
 def test_table_shows_the_metric_of_the_task(finished):
     assert "day → dusk** · miou" in (finished / "results.md").read_text()
+    page = (finished / "report.html").read_text()
+    figures = list((finished / "figures").rglob("*.png"))
+    assert page.count('src="data:image/png;base64,') == len(figures) > 0
+    assert '<img src="figures' not in page
     results = json.loads((finished / "metrics.json").read_text())
     assert {"miou", "dice", "pixel_accuracy", "boundary_iou"} <= set(results[0]["metrics"])
 

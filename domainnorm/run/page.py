@@ -1,0 +1,45 @@
+"""The page of a run; reads its files alone, without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from domainnorm.errors import CheckpointError
+from domainnorm.report import run_page
+from domainnorm.run.files import replace_text
+
+PAGE = "report.html"
+
+
+def write_page(folder: Path, file: Path | None = None) -> Path:
+    """Write ``report.html``: tables, figures, recipe and environment of a run in one file.
+
+    Args:
+        folder: A run has left it.
+        file: Where the page goes, or a folder for it; the run's when None.
+
+    Returns:
+        The file.
+
+    Raises:
+        CheckpointError: Not the folder of a run, or one without results.
+    """
+    if not (folder / "run.json").is_file():
+        raise CheckpointError(
+            f"{folder}: no run.json in it; expected a folder that `domainnorm run` has made, "
+            "outputs/<recipe>/<time>"
+        )
+    try:
+        name = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
+        page = run_page(folder, str(name))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder}: no results that can be read ({error}); of a run that was interrupted, "
+            f"`domainnorm run --resume {folder}` makes some"
+        ) from error
+    place = folder if file is None else file
+    if place.is_dir():
+        place /= PAGE
+    replace_text(place, page)
+    return place
