@@ -6,12 +6,12 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset, Record
+from domainnorm.data.files import FileDataset
 from domainnorm.data.parallel import Progress, read_all
 from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError, counted
@@ -101,9 +101,9 @@ def survey_dataset(
         survey.problems += _unnumbered(survey)
     survey.notes += [*_unlabelled(dataset), *_strays(dataset)]
     survey.notes += [
-        f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of 16 "
-        "bits are taken to use them all; where they hold 12, folders, manifests and chest_xray take "
-        "white: 4095"
+        f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of "
+        "16 bits are taken to use them all; where they hold 12, folders, manifests and chest_xray "
+        "take white: 4095"
         for domain, value in survey.brightest.items()
         if value < _DARK
     ]
@@ -210,19 +210,19 @@ def _unlabelled(dataset: DomainDataset) -> Iterator[str]:
 
 def _strays(dataset: DomainDataset) -> Iterator[str]:
     """Files beside masks that are no mask of an image."""
-    root = getattr(dataset, "root", None)
-    if not isinstance(root, Path):
+    if not isinstance(dataset, FileDataset):
         return
+    root, own = dataset.root, set(dataset.mask_folders)
     masks = {root / record.mask for record in dataset.records if record.mask}
-    suffixes = {mask.suffix for mask in masks}
-    folders = sorted({mask.parent for mask in masks})
+    suffixes = {mask.suffix.lower() for mask in masks}
     used = masks | {root / record.file for record in dataset.records}
     strays = [
         str(file.relative_to(root))
-        for folder in folders
+        for folder in sorted({mask.parent for mask in masks} | own)
         if folder.is_dir()
         for file in sorted(folder.iterdir())
-        if file.suffix in suffixes and file not in used
+        if file.name[0] != "." and file not in used
+        if (file.suffix.lower() in suffixes or folder in own)
     ]
     if strays:
         yield (
