@@ -97,6 +97,7 @@ def survey_dataset(
     _count(survey, dataset.records)
     positions = range(len(dataset.records))
     _take(survey, read_all(lambda index: _read(dataset, index), positions, progress))
+    survey.problems = list(dict.fromkeys(survey.problems))  # slices share the volume's
     if not survey.problems and dataset.task == "segmentation":
         survey.problems += _unnumbered(survey)
     survey.notes += [*_unlabelled(dataset), *_strays(dataset)]
@@ -140,7 +141,7 @@ def _read(dataset: DomainDataset, index: int) -> _Reading:
     try:
         image = dataset.image(index)
     except DataError as error:
-        return _Reading(record, problems=(_problem(str(error), record.file),))
+        return _Reading(record, problems=(_problem_of(dataset, error, record.file),))
     size = (image.shape[0], image.shape[1])
     brightest = int(image.max())
     digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
@@ -149,7 +150,7 @@ def _read(dataset: DomainDataset, index: int) -> _Reading:
     try:
         mask = dataset.mask(index)
     except DataError as error:
-        problem = _problem(str(error), record.mask)
+        problem = _problem_of(dataset, error, record.mask)
         return _Reading(record, size, digest, brightest, problems=(problem,))
     problems: tuple[Problem, ...] = ()
     if mask.shape != size:
@@ -229,6 +230,15 @@ def _strays(dataset: DomainDataset) -> Iterator[str]:
             f"{counted(len(strays), 'file')} beside masks of no image that is used, such as "
             f"{', '.join(strays[:3])}"
         )
+
+
+def _problem_of(dataset: DomainDataset, error: DataError, file: str) -> Problem:
+    """What is wrong with a file, or with another one that belongs to it and is below the root."""
+    root = f"{dataset.root}/" if isinstance(dataset, FileDataset) else ""
+    message = str(error)
+    if root and message.startswith(root):
+        return _problem(message.removeprefix(root))
+    return _problem(message, file)
 
 
 def _problem(message: str, file: str = "") -> Problem:

@@ -13,6 +13,7 @@ from domainnorm.data.datasets import Folder, FolderMasks, ManifestFindings
 from domainnorm.data.problems import collecting, refuse
 from domainnorm.data.survey import Problem
 from domainnorm.errors import DataError
+from tests.data.datasets.drawn import write
 
 
 @pytest.fixture
@@ -51,6 +52,43 @@ def test_every_damaged_file_is_a_problem(read, films):
     assert files == {f"day/images/{number:03d}.png" for number in (0, 1, 2)} | {
         "dusk/masks/003.png"
     }
+
+
+LAYOUTS = {
+    "cityscapes": (
+        "gtFine/train/aachen/aachen_000001_000019_gtFine_labelIds.png",
+        "leftImg8bit/train/aachen/aachen_000002_000019_leftImg8bit.png",
+    ),
+    "gta5": ("labels/00101.png", "images/00201.png"),
+    "drive": ("training/1st_manual/22_manual1.gif", "training/images/23_training.tif"),
+    "rim_one": (
+        "RIM-ONE_DL_reference_segmentations/glaucoma/r2_Im001-1-Cup-T.png",
+        "RIM-ONE_DL_images/partitioned_by_hospital/training_set/normal/r2_Im002.png",
+    ),
+    "nifti": ("BIDMC/Case03_segmentation.nii.gz", "HK/Case01.nii.gz"),
+    "dicom": ("", "patient_01/series_1/3.dcm", "patient_02/series_1/4.dcm"),
+}
+
+
+@pytest.mark.parametrize(("name", "files"), LAYOUTS.items())
+def test_all_problems_of_an_official_layout_are_found(tmp_path, name, files):
+    kind, (missing, *damaged) = write(name, tmp_path), files
+    if missing:
+        (tmp_path / missing).unlink()
+    for file in damaged:
+        (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:100])
+    problems = survey_dataset(lambda: kind(root=str(tmp_path))).problems
+    found = {problem.file.removeprefix(f"{tmp_path}/") for problem in problems}
+    # Of a volume without a segmentation it is the volume that is named.
+    expected = {missing.replace("_segmentation.nii", ".nii"), *damaged} - {""}
+    assert (found, len(problems)) == (expected, len(expected))
+
+
+def test_damaged_volume_is_one_problem(tmp_path):
+    kind, file = write("nifti", tmp_path), tmp_path / "HK/Case00.nii.gz"
+    file.write_bytes(file.read_bytes()[:4000])
+    (problem,) = survey_dataset(lambda: kind(root=str(tmp_path))).problems
+    assert problem.file == "HK/Case00.nii.gz"
 
 
 def test_value_that_is_no_class_is_a_problem(read, films):

@@ -25,6 +25,7 @@ from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.xray import DEVICES, draw_chest
 from domainnorm.data.files import FileDataset, checked_white, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
+from domainnorm.data.problems import refuse
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -120,7 +121,7 @@ class ChestXray(FileDataset):
                 test = table.stem == "valid" or file.rpartition("/")[2] in tested
                 records.append(self._record(site, file, study, "test" if test else "train"))
         if absent and (self._missing == "error" or not records):
-            raise DataError(
+            refuse(
                 f"{folder}: {len(absent)} images are listed but absent, the first is {absent[0]}; "
                 "unpack all archives, or set data.missing to 'skip'"
             )

@@ -188,7 +188,7 @@ class _Table:
         spelt = normal_path if self.key == "file" else str
         self.rows: Mapping[str, Mapping[str, str]] = {spelt(row[self.key]): row for row in rows}
         if len(self.rows) != len(rows):
-            raise DataError(f"{file}: a {self.key} is listed more than once; keep one row each")
+            refuse(f"{file}: a {self.key} is listed more than once; keep one row each")
         self.classes = sorted({row["class"] for row in rows if row["class"]})
 
     def value(self, header: Header, root: Path) -> str:
@@ -219,7 +219,8 @@ class _Table:
         for known in SPLITS:
             if given == known:
                 return known
-        raise DataError(f"{self.file}: {unknown('split', given, SPLITS)}")
+        refuse(f"{self.file}: {unknown('split', given, SPLITS)}")
+        return None
 
 
 def _write(file: Path, plane: NDArray[np.uint16], patient: str, scanner: tuple[str, str]) -> None:
