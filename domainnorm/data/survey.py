@@ -98,8 +98,7 @@ def survey_dataset(
     positions = range(len(dataset.records))
     _take(survey, read_all(lambda index: _read(dataset, index), positions, progress))
     survey.problems = list(dict.fromkeys(survey.problems))  # slices share the volume's
-    if not survey.problems and dataset.task == "segmentation":
-        survey.problems += _unnumbered(survey)
+    survey.problems += _unnumbered(survey)
     survey.notes += [*_unlabelled(dataset), *_strays(dataset)]
     survey.notes += [
         f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of "
@@ -186,13 +185,13 @@ def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
 
 def _unnumbered(survey: Survey) -> Iterator[Problem]:
     """Masks of 0 and 255: most likely drawn in black and white, where 255 is no class here."""
-    found = {value for (_, value), pixels in survey.pixels.items() if pixels}
-    if found == {0, VOID}:
-        yield Problem(
-            "masks",
-            "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the class "
-            "after the first is meant",
-        )
+    for domain in survey.sizes:
+        if {value for name, value in survey.pixels if name == domain} == {0, VOID}:
+            yield Problem(
+                f"masks of domain '{domain}'",
+                "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the "
+                "class after the first is meant",
+            )
 
 
 def _unlabelled(dataset: DomainDataset) -> Iterator[str]:

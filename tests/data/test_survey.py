@@ -98,11 +98,13 @@ def test_value_that_is_no_class_is_a_problem(read, films):
     assert problem.text.startswith("values 9, expected classes 0 to 2")
 
 
-def test_masks_in_black_and_white_are_a_problem(read, films):
-    for file in films.rglob("masks/*.png"):
+@pytest.mark.parametrize("domain", ["day", "dusk"])
+def test_masks_in_black_and_white_are_a_problem_of_their_domain(read, films, domain):
+    for file in films.glob(f"{domain}/masks/*.png"):
         mask = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(file), np.where(mask == 1, 255, 0).astype(np.uint8))
     (problem,) = survey_dataset(read).problems
+    assert problem.file == f"masks of domain '{domain}'"
     assert problem.text.startswith("hold 0 and 255 alone, and 255 is for pixels without a class")
 
 
