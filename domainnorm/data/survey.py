@@ -184,11 +184,19 @@ def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
 
 
 def _unnumbered(survey: Survey) -> Iterator[Problem]:
-    """Masks of 0 and 255: most likely drawn in black and white, where 255 is no class here."""
+    """Domains without a pixel of a class, or with black and white, where 255 is no class here."""
     for domain in survey.sizes:
-        if {value for name, value in survey.pixels if name == domain} == {0, VOID}:
+        where = f"masks of domain '{domain}'"
+        found = {value for name, value in survey.pixels if name == domain}
+        if found == {VOID}:
             yield Problem(
-                f"masks of domain '{domain}'",
+                where,
+                "hold no pixel of a class; numbers or colours that the dataset does not know may "
+                "have become pixels without one: compare them with those it expects",
+            )
+        if found == {0, VOID}:
+            yield Problem(
+                where,
                 "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the "
                 "class after the first is meant",
             )

@@ -108,6 +108,19 @@ def test_masks_in_black_and_white_are_a_problem_of_their_domain(read, films, dom
     assert problem.text.startswith("hold 0 and 255 alone, and 255 is for pixels without a class")
 
 
+def test_domain_whose_masks_hold_no_class_is_a_problem(tmp_path):
+    kind = write("bdd100k", tmp_path)
+    dataset = kind(root=str(tmp_path))
+    for record in dataset.records:
+        if record.domain == "night":
+            mask = tmp_path / record.mask
+            # A number that BDD100K does not know.
+            cv2.imwrite(str(mask), np.full_like(cv2.imread(str(mask), 0), 40))
+    (problem,) = survey_dataset(lambda: kind(root=str(tmp_path))).problems
+    assert problem.file == "masks of domain 'night'"
+    assert problem.text.startswith("hold no pixel of a class")
+
+
 def test_twelve_bits_in_files_of_sixteen_are_noted(read, films):
     assert not any("nearly black" in note for note in survey_dataset(read).notes)
     for file in films.rglob("images/*"):
