@@ -15,7 +15,7 @@ from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, VOID, Record, selec
 from domainnorm.data.decode import SUFFIXES, read_mask
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.folders import write_scenes
-from domainnorm.data.drawings.subjects import SIDE, subject_of
+from domainnorm.data.drawings.subjects import subject_of
 from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
@@ -168,11 +168,12 @@ class FolderMasks(MaskFiles):
     ) -> None:
         """Short films with masks and round fields of view (``fov``), see `subject_of`."""
         rows, subject = [], subject_of(domains, among)
+        height, width = subject.size
         for domain, draw in subject.draw.items():
             scenes = write_scenes(root, domain, draw, ("images", "masks"), seed)
             for row in scenes:
-                view = np.zeros((SIDE, SIDE), np.uint8)
-                cv2.circle(view, (SIDE // 2, SIDE // 2), SIDE // 2 - 2, 255, -1)
+                view = np.zeros(subject.size, np.uint8)
+                cv2.circle(view, (width // 2, height // 2), height // 2 - 2, 255, -1)
                 write_image(root / _beside(row.file, "fov"), view)
             rows += [replace(row, label="") for row in scenes]
         (root / "classes.txt").write_text(subject.classes)
