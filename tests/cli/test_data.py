@@ -127,6 +127,12 @@ def test_check_pairs_masks_with_images(domainnorm, tmp_path):
         (["list", "multilabel", "x"], "got multilabel x, expected [TASK]"),
         (["check"], "got nothing, expected DATASET [ROOT]"),
         (["check", "pcas", "x"], "unknown dataset or recipe 'pcas': did you mean 'pacs'?"),
+        (
+            ["check", "cityscape"],
+            "unknown dataset or recipe 'cityscape': did you mean 'cityscapes'",
+        ),
+        (["check", "camvd"], "did you mean 'camvid'?"),
+        (["check", "pcas.yaml"], "unknown recipe 'pcas'"),
         (["check", "pcas/photo"], "unknown recipe 'pcas/photo'"),
         (["check", "pacs"], "data.root: missing, expected a text"),
         (["check", "pacs", "x", "rot=1"], "data.rot: unknown key 'rot': did you mean 'root'?"),
