@@ -11,7 +11,7 @@ import numpy as np
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.files import resolved_root
-from domainnorm.data.nifti_slices import NiftiSlices, check_affines, open_volume
+from domainnorm.data.nifti_slices import NiftiSlices, check_affines, load_values, open_volume
 from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.data.problems import refuse, refusing
 from domainnorm.data.volumes import import_medical
@@ -102,7 +102,7 @@ class Nifti(NiftiSlices):
         positions = range(head.shape[self.axis])
         if kept == "labelled":
             others = tuple(axis for axis in range(3) if axis != self.axis)
-            marked = np.asarray(truth.dataobj) > 0
+            marked = load_values(mask) > 0
             positions = np.flatnonzero(marked.any(others)).tolist()
         names = [file.relative_to(self.root).as_posix() for file in (volume, mask)]
         zooms = tuple(float(zoom) for zoom in head.header.get_zooms())
