@@ -36,7 +36,7 @@ def read_image(path: str) -> NDArray[np.uint8]:
 
 
 def preprocess(image: NDArray[np.uint8], about: dict[str, Any]) -> NDArray[np.float32]:
-    """Resize so that the image covers the input, cut its centre, normalize: (3, H, W)."""
+    """Resize so that the image covers the input, cut its centre, normalize: (3 or 1, H, W)."""
     height, width = about["height"], about["width"]
     factor = max(height / image.shape[0], width / image.shape[1])
     size = (
@@ -49,6 +49,8 @@ def preprocess(image: NDArray[np.uint8], about: dict[str, Any]) -> NDArray[np.fl
         image = np.asarray(cv2.resize(image, size, interpolation=kernel), dtype=np.uint8)
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     image = image[top : top + height, left : left + width]
+    if len(about["mean"]) == 1:  # a network of one channel
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)[..., None]
     mean, std = np.float32(about["mean"]), np.float32(about["std"])
     scaled = image.astype(np.float32) / np.float32(255)
     return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))

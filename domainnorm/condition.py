@@ -80,13 +80,17 @@ class Condition:
         A sample of an unseen domain gets the mean of all rows.
 
         Raises:
-            ConditionError: Neither domain labels nor weights are given.
+            ConditionError: Neither domain labels nor weights are given, or a label has no row.
         """
         if self.domain is not None:
             if self.unseen:
                 rows = table.index_select(0, self.domain.clamp(min=0))
                 return torch.where(self.unknown, table.mean(0), rows)
-            return table.index_select(0, self.domain)
+            try:
+                return table.index_select(0, self.domain)
+            except IndexError:
+                worst = next(v for v in self.domain.tolist() if not 0 <= v < len(table))
+                raise ConditionError(out_of_range(worst, len(table))) from None
         if self.weights is not None:
             return weighted_rows(self.weights.to(table.dtype), table)
         raise ConditionError("needs the domain of each sample; pass domain= or weights=")
@@ -101,6 +105,11 @@ class Condition:
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **given)
+
+
+def out_of_range(label: int, num_domains: int) -> str:
+    """The message about a label that has no row."""
+    return f"domain: label {label} is out of range, expected 0 to {num_domains - 1}"
 
 
 class MomentsReached(Exception):  # noqa: N818 - a signal to the model, not an error

@@ -48,9 +48,11 @@ def as_condition(
         if name in given:
             given[name] = _checked_rows(name, given[name], image)
     if domain is None and weights is None and len(domain_names) > 1:
+        if unconditional and not unseen:
+            unseen = "mean"  # what norms without a row for such samples do
         if unseen:
             domain = torch.full((image.shape[0],), UNSEEN, device=image.device)
-        elif given or unconditional:
+        elif given:
             return Condition(**given)
     condition = _domain_condition(domain, weights, domain_names, image, bool(unseen))
     if unseen and condition.domain is not None and _has_unseen(condition.domain):
@@ -117,6 +119,8 @@ def _label(name: Any, domain_names: Sequence[str], unseen: bool) -> int:
             raise ConditionError(unknown("domain", name, domain_names))
         return list(domain_names).index(name)
     try:
+        if isinstance(name, bool):
+            raise TypeError
         label = operator.index(name)
     except TypeError:
         raise ConditionError(f"domain: got {name!r}, expected a name or an integer label") from None
@@ -133,6 +137,10 @@ def _checked_weights(weights: Tensor, shape: tuple[int, int]) -> Tensor:
         )
     if weights.device.type == "cpu" and not torch.compiler.is_compiling():
         total = weights.detach().float().sum(1)
+        if bool((weights < 0).any()):
+            raise ConditionError(
+                f"weights: got {float(weights.min()):.3g}, expected shares of at least 0"
+            )
         if not torch.allclose(total, torch.ones_like(total), rtol=0, atol=0.02):
             worst = float(total[(total - 1).abs().argmax()])
             raise ConditionError(

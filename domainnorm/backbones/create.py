@@ -70,10 +70,13 @@ def data_config(model: nn.Module) -> dict[str, Any]:
 
     Returns:
         ``input_size`` (C, H, W), ``mean``, ``std``, ``interpolation``, ``crop_pct``; those of the
-        encoder where the model has one.
+        encoder where the model has one. ``mean`` and ``std`` are those of brightness where the
+        network takes one channel.
     """
     network = model.backbone if isinstance(model, DomainModel) else model
     config: dict[str, Any] = timm.data.resolve_data_config({}, model=_timm_part(network))
+    if config["input_size"][0] == 1:  # timm's numbers are those of colours
+        config |= {key: (sum(config[key]) / len(config[key]),) for key in ("mean", "std")}
     return config
 
 
@@ -133,7 +136,7 @@ def create_network(
             raise CheckpointError(f"backbone.weights: no file {weights}; give a .safetensors file")
         options = {**options, "pretrained_cfg_overlay": {"file": str(weights)}}
     try:
-        return build(name, pretrained=pretrained or weights is not None, **options)
+        network = build(name, pretrained=pretrained or weights is not None, **options)
     except TypeError as error:
         raise ConversionError(f"backbone.options of '{name}': {error}") from error
     except DomainNormError:
@@ -147,6 +150,12 @@ def create_network(
             "network, set backbone.weights to a file or DOMAINNORM_WEIGHTS to a folder of "
             f"them, e.g. {name}.safetensors"
         ) from error
+    part: Any = _timm_part(network)
+    if "in_chans" in options and getattr(part, "pretrained_cfg", None):
+        # timm leaves there what the weights were trained on.
+        size = (options["in_chans"], *part.pretrained_cfg["input_size"][1:])
+        part.pretrained_cfg = {**part.pretrained_cfg, "input_size": size}
+    return network
 
 
 def _soften_new_head(network: nn.Module) -> None:

@@ -16,7 +16,8 @@ from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import evaluating
 from domainnorm.backbones.unseen import ESTIMATED
 from domainnorm.condition import RecordedMoments
-from domainnorm.errors import DomainNormError
+from domainnorm.errors import ConditionError, DomainNormError
+from domainnorm.norms.layout import accumulate_dtype
 from domainnorm.norms.statistics.thumbnail import ThumbnailStatistics
 
 Domain = Tensor | Sequence[str] | str | int | None
@@ -68,9 +69,11 @@ def tiled_inference(
     sides = (tile, tile) if isinstance(tile, int) else tile
     shared = (overlap, overlap) if isinstance(overlap, int) else overlap
     _check(image, sides, shared, thumbnail_size, batch_size)
+    _check_rows({"domain": domain, "embedding": embedding}, len(image))
     height, width = image.shape[-2:]
     rows = _windows(height, sides[0], shared[0], image)
     columns = _windows(width, sides[1], shared[1], image)
+    longer = thumbnail_size or max(sides)
     kinds = {type(norm.statistics) for norm in model.norms()}
     output: Tensor | None = None
     total = len(image) * math.ceil(len(rows) * len(columns) / batch_size)
@@ -80,13 +83,12 @@ def tiled_inference(
         task = bar.add_task("tiles", total=total)
         for n in range(len(image)):
             recorded = None
-            small = _thumbnail(image[n : n + 1], thumbnail_size or max(sides))
             own = _of_sample(domain, n)
             given: dict[str, Any] = {"domain": own}
             if isinstance(own, Tensor) and own.ndim == 2:
                 given = {"weights": own}
             elif model.unseen == "nearest":  # one domain for all tiles of an image
-                given["domain"] = model.nearest_domains(small, own)
+                given["domain"] = model.nearest_domains(_thumbnail(image[n : n + 1], longer), own)
             elif model.unseen in ESTIMATED:
                 given = model.resolve_domain(image[n : n + 1], own)
             if embedding is not None:
@@ -94,7 +96,7 @@ def tiled_inference(
             elif model.end_to_end:  # of the whole image, not of each tile
                 given["embedding"] = model.embed(image[n : n + 1])
             if ThumbnailStatistics in kinds:
-                recorded = model.record_moments(small, **given)
+                recorded = model.record_moments(_thumbnail(image[n : n + 1], longer), **given)
             for places in _batches(rows, columns, batch_size):
                 predicted = _predict(model, image[n], places, given, recorded)
                 if output is None:
@@ -180,7 +182,9 @@ def _thumbnail(image: Tensor, size: int) -> Tensor:
     if longer <= size:
         return image
     shape = [max(1, round(side * size / longer)) for side in (height, width)]
-    return F.interpolate(image, shape, mode="bilinear", antialias=True, align_corners=False)
+    wide = image.to(accumulate_dtype(image))  # the kernel has no narrow form on a CPU
+    small = F.interpolate(wide, shape, mode="bilinear", antialias=True, align_corners=False)
+    return small.to(image.dtype)
 
 
 def _check(
@@ -202,6 +206,20 @@ def _check(
     for name, value in (("batch_size", batch_size), ("thumbnail_size", thumbnail_size)):
         if value is not None and value < 1:
             raise DomainNormError(f"tiled_inference: {name}={value}, expected 1 or more")
+
+
+def _check_rows(given: Mapping[str, Any], num_images: int) -> None:
+    """Whether what is given per image is given for each.
+
+    Raises:
+        ConditionError: It is not.
+    """
+    for name, rows in given.items():
+        if rows is None or isinstance(rows, (str, int)):
+            continue
+        number = len(rows) if not isinstance(rows, Tensor) or rows.ndim else 0
+        if number != num_images:
+            raise ConditionError(f"{name}: got {number} rows for {num_images} images")
 
 
 def _either(sides: tuple[int, int]) -> int | tuple[int, int]:

@@ -36,12 +36,12 @@ class Preprocessing:
     the input size exactly, because medical images keep what lies at their border. Images that
     shrink are averaged over areas unless ``nearest`` is asked for, since OpenCV's other kernels
     do not widen when they shrink an image, and alias; ``interpolation`` is how images grow. Masks
-    take the nearest pixel.
+    take the nearest pixel. A network of one channel gets the brightness of the colours.
 
     Args:
         height: Height of the input in pixels.
         width: Width of the input in pixels.
-        mean: Mean of each channel (R, G, B), on a scale from 0 to 1.
+        mean: Mean of each channel (R, G, B), on a scale from 0 to 1; one number for grey.
         std: Standard deviation of each channel, on the same scale, positive.
         interpolation: Kernel of the resizing.
         fit: ``cover``: the image covers the input, what is over is cut off around its centre.
@@ -52,7 +52,7 @@ class Preprocessing:
 
     Shape:
         - image: (h, w, 3), 0 to 255; mask: (h, w), classes or 255
-        - output: (3, H, W), float32; mask: (H, W), int64, classes or -1
+        - output: (3, H, W), float32, (1, H, W) in grey; mask: (H, W), int64, classes or -1
 
     Raises:
         DataError: A size or a standard deviation is not positive, or a crop exceeds the input.
@@ -60,8 +60,8 @@ class Preprocessing:
 
     height: int
     width: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     interpolation: Interpolation = "bilinear"
     fit: Fit = "cover"
     crop: tuple[int, int] | None = None
@@ -71,10 +71,10 @@ class Preprocessing:
             raise DataError(
                 f"data.image_size: {self.height} × {self.width} pixels, expected positive numbers"
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean) or min(self.std) <= 0:
             raise DataError(
                 f"preprocessing: mean {self.mean} and std {self.std}, expected three numbers each, "
-                "one per RGB channel, std positive"
+                "one per RGB channel, or one each for grey images, std positive"
             )
         if self.crop and (
             min(self.crop) < 1 or self.crop[0] > self.height or self.crop[1] > self.width
@@ -122,7 +122,7 @@ class Preprocessing:
         return replace(self, crop=None)
 
     def __call__(self, image: Pixels) -> Tensor:
-        """Turn (h, w, 3) pixels into a normalized (3, H, W) tensor."""
+        """Turn (h, w, 3) pixels into a normalized tensor, (3, H, W) or (1, H, W)."""
         return self.pair(image, None)[0]
 
     def pair(
@@ -136,12 +136,14 @@ class Preprocessing:
             seed: Of the place of the crop.
 
         Returns:
-            (3, H, W) normalized, and (H, W) classes with -1 for none, or None.
+            (3, H, W) or (1, H, W) normalized, and (H, W) classes with -1 for none, or None.
         """
         sized = self.resized(image, is_mask=False)
         window = self._window(sized, seed)
-        colour = [round(255 * part) for part in self.mean]
-        pixels = _cut(sized, window, colour).astype(np.float32) / np.float32(255)
+        shown = _cut(sized, window, self._colour)
+        if len(self.mean) == 1:
+            shown = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
+        pixels = shown.astype(np.float32) / np.float32(255)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         normalized = np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
         if mask is None:
@@ -158,8 +160,13 @@ class Preprocessing:
     def fitted(self, image: Pixels, *, is_mask: bool = False) -> Pixels:
         """The pixels at the size and in the frame of the input, for figures: (H, W, 3)."""
         sized = self.resized(image, is_mask=is_mask)
-        colour = [VOID] if is_mask else [round(255 * part) for part in self.mean]
+        colour = [VOID] if is_mask else self._colour
         return _cut(sized, replace(self, crop=None)._window(sized, 0), colour)
+
+    @property
+    def _colour(self) -> list[int]:
+        """What is around an image: the mean, as R, G, B."""
+        return [round(255 * part) for part in self.mean] * (3 // len(self.mean))
 
     def restored(self, values: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Values of the input at the pixels of the image that it was made of.

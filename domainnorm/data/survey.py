@@ -101,8 +101,8 @@ def survey_dataset(
     survey.problems += _unnumbered(survey)
     survey.notes += [*_unlabelled(dataset), *_strays(dataset)]
     survey.notes += [
-        f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of "
-        "16 bits are taken to use them all; where they hold 12, folders, manifests and chest_xray "
+        f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of 16 "
+        "bits are taken to use them all; where they hold 12, folders, manifests and chest_xray "
         "take white: 4095"
         for domain, value in survey.brightest.items()
         if value < _DARK

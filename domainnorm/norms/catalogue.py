@@ -99,7 +99,7 @@ _ROWS = (
         "alpha_bn",
         "mixed",
         "shared",
-        "You et al., 2021, arXiv:2110.04065 (α-BN)",
+        "You et al., 2021, arXiv:2110.04065, eq. 2 (α-BN)",
         "source and target moments interpolated at test time; for small batches of a new domain",
         {"parts": ["batch"], "gate": "fixed"},
     ),
@@ -115,7 +115,7 @@ _ROWS = (
         "tin",
         "thumbnail",
         "table",
-        "Chen et al., AAAI 2022, arXiv:2103.11784 (TIN)",
+        "Chen et al., AAAI 2022, arXiv:2103.11784, section Thumbnail Instance Normalization (TIN)",
         "cin for images that are processed in tiles: the thumbnail's moments, so no seams",
     ),
     NormSpec(

@@ -7,6 +7,7 @@ from typing import Any
 from domainnorm.errors import DomainNormError, UnknownNameError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.norms.layer import ConditionalNorm
+from domainnorm.ranges import problem_of
 from domainnorm.registry import Entry, Parameter, Registry
 from domainnorm.slot import ConditionSlot
 
@@ -41,7 +42,8 @@ def create_norm(
 
     Raises:
         UnknownNameError: No such norm or half; the message gives the nearest.
-        DomainNormError: An option that neither half has, or halves that do not fit each other.
+        DomainNormError: An option that neither half has, a value that an option cannot have, or
+            halves that do not fit each other.
 
     Example:
         >>> norm = create_norm("dsbn", 64, num_domains=3)
@@ -49,6 +51,9 @@ def create_norm(
         ...     y = norm(x)
     """
     statistics, modulation = _halves(name)
+    for argument, number in (("num_features", num_features), ("num_domains", num_domains)):
+        if number < 1:
+            raise DomainNormError(f"norm '{name}': {argument}: got {number}, expected at least 1")
     if name in CATALOGUE:
         options = {**CATALOGUE[name].options, **options}
     _check_pair(name, statistics, modulation, options)
@@ -78,9 +83,11 @@ def _check_pair(name: str, statistics: Entry, modulation: Entry, options: dict[s
             f"norm '{name}': {modulation.name} modulation needs feature maps, not tokens; "
             "take another modulation (norm 'cln'), or leave tokens=False"
         )
-    for option in options:
+    for option, value in options.items():
         if option not in wanted:
             raise DomainNormError(f"norm '{name}': " + unknown("option", option, wanted))
+        if problem := problem_of(wanted[option], value):
+            raise DomainNormError(f"norm '{name}': {option}: {problem}")
 
 
 def _halves(name: str) -> tuple[Entry, Entry]:

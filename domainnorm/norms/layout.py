@@ -62,6 +62,15 @@ def way_of(x: Tensor) -> Way:
     return "slices" if x.numel() >= _SLICE_FROM * len(x) else "plain"
 
 
+def group_norm_serves(x: Tensor) -> bool:
+    """Whether torch's group norm is right for ``x`` seen as one sample of N·C channels."""
+    # That view would make a compiler start anew for each batch size. On channels_last, group_norm
+    # computes E[x²]-E[x]², which is unsafe. On a GPU it wants scales in the dtype of x.
+    if x.shape[0] == 0 or torch.compiler.is_compiling() or is_channels_last(x):
+        return False
+    return x.device.type == "cpu" or x.dtype in (torch.float32, torch.float64)
+
+
 def _rows(x: Tensor) -> Tensor:
     return x.view(1, x.shape[0] * x.shape[1], -1)  # (1, N*C, L)
 
@@ -124,7 +133,12 @@ def _sum_pixels(flat: Tensor, pixels: int, dtype: torch.dtype) -> Tensor:
 
 
 def _slice_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    parts = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in _flat(x)[0].unbind()]
+    running: tuple[Tensor | None, Tensor | None] = (None, None)
+    if x.dtype != accumulate_dtype(x):  # without any, moments are rounded to the dtype of x
+        zero = torch.zeros(x.shape[1], dtype=accumulate_dtype(x))
+        running = zero, torch.ones_like(zero)
+    update = torch.batch_norm_update_stats
+    parts = [update(part, *running, 0.0) for part in _flat(x)[0].unbind()]
     means, variances = zip(*parts, strict=True)
     found = torch.stack(means + variances).to(accumulate_dtype(x))
     mean, var = found.view(2, *x.shape[:2]).unbind()

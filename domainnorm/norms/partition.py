@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from domainnorm.condition import Condition
+from domainnorm.condition import Condition, out_of_range
+from domainnorm.errors import ConditionError
 
 
 class Runs(NamedTuple):
@@ -158,6 +159,9 @@ def _find_runs(group: Tensor, num_groups: int) -> Runs | None:
     if torch.compiler.is_compiling() or group.device.type != "cpu" or len(group) == 0:
         return None
     labels, lengths = torch.unique_consecutive(group, return_counts=True)
+    for label in (int(labels.min()), int(labels.max())):
+        if not 0 <= label < num_groups:
+            raise ConditionError(out_of_range(label, num_groups))
     order = inverse = None
     if len(labels) > num_groups or len(labels.unique()) < len(labels):
         order = group.argsort(stable=True)

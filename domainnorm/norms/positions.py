@@ -84,7 +84,7 @@ class _PositionNorm(torch.autograd.Function):
             return (*found, None, None, None)
         at = _axis_of(x, ctx.axis)
         features, grad = (_arranged(tensor, ctx.axis, at) for tensor in (x, gradients[0]))
-        if at == 1 or not ctx.centred or (len(scale) > 1 and not _looped(features)):
+        if at == 1 or not ctx.centred or (len(scale) != 1 and not _looped(features)):
             given = mean if ctx.centred else None
             dx, dscale, dshift = _plain_backward(grad, features, scale, (given, rstd), at)
         else:

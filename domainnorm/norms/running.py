@@ -235,14 +235,19 @@ class RunningMoments(Statistics):
         self.num_batches_tracked.add_(known.steps)
         factor: Tensor | float
         if self.momentum is None:
-            factor = self.num_batches_tracked.clamp(min=1).reciprocal()[:, None]
+            seen_so_far = self.num_batches_tracked.clamp(min=1)[:, None]
+            factor = seen_so_far.to(self.running_mean.dtype).reciprocal()
         else:
             factor = self.momentum
         # A weight of zero leaves absent rows as they are, bit for bit.
         # Widened first: 0.1 in float32 would move float64 moments by 1e-9 of their size.
         weight = known.seen.to(self.running_mean.dtype) * factor
         for running, batch in ((self.running_mean, mean), (self.running_var, var * known.unbiased)):
-            running.lerp_(batch.to(running.dtype), weight)
+            # Torch's batch norm of an earlier batch, whose backward is still to come, has kept
+            # these buffers, though it does not read them; as its own kernel does, this moves them
+            # without autograd noticing.
+            moved = running if torch.compiler.is_compiling() else running.data
+            moved.lerp_(batch.to(running.dtype), weight)
 
     def extra_repr(self) -> str:
         """Shapes and constants, for ``print(model)``."""

@@ -18,6 +18,8 @@ from domainnorm.recipe.rules import (
     check_augment,
     check_backbone,
     check_conditioned,
+    check_crop,
+    check_decoder,
     check_domains,
     check_end_to_end,
     check_estimates,
@@ -102,6 +104,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     check_domains(transfers, problems, listed=bool(data["transfers"]))
     for key in ("image_size", "crop_size"):
         check_size(f"data.{key}", data[key], problems)
+    check_crop(data["image_size"], data["crop_size"], problems)
     method = read_named(tree.get("method"), METHODS, "method", problems)
     compare = _read_compare(tree, method, transfers, problems)
     check_methods(method, compare, transfers, problems)
@@ -118,6 +121,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     check_end_to_end(condition, encoder, tree.get("norm"), problems)
     check_attributes(encoder, data["attributes"], problems)
     check_task(task, dataset, problems)
+    check_decoder(task, problems)
     evaluation = EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems))
     trainer = TrainerConfig(**_fixed(tree, "trainer", TrainerConfig, problems))
     check_precision(trainer.precision, encoder, problems)

@@ -55,6 +55,9 @@ def check_backbone(
             problems.add(key, "is set by the run; leave it out")
         elif any(isinstance(item, (Mapping, list)) for item in items):
             problems.add(key, f"got {spelled(value)}, expected a plain value or a list of them")
+        elif option == "in_chans" and value not in (1, 3):
+            expected = "3, or 1: images are read in colour, and a network of one channel gets grey"
+            problems.add(key, f"got {spelled(value)}, expected {expected}")
     weights = values["weights"]
     if weights is None:
         return values
@@ -127,6 +130,33 @@ def check_task(task: Named | None, dataset: Named | None, problems: Problems) ->
     if found not in (wanted, ""):
         text = f"'{task.name}' learns from labels for {wanted}, dataset '{dataset.name}' has some"
         problems.add("task", f"{text} for {found}; change task or data.name")
+
+
+def check_decoder(task: Named | None, problems: Problems) -> None:
+    """A segmentation network has a loss, and a width that its decoder takes."""
+    if task is None or TASKS.entry(task.name).constants.get("labels") != "segmentation":
+        return
+    weights = [task.options.get(f"{loss}_weight", 0) for loss in ("ce", "dice", "focal")]
+    if not any(weights):
+        text = "got 0 beside dice_weight and focal_weight of 0, expected one above"
+        problems.add("task.ce_weight", text)
+    width = task.options.get("width", 32)
+    if task.options.get("decoder") == "fpn" and width % 32:
+        problems.add("task.width", f"got {width}, decoder 'fpn' takes multiples of 32")
+
+
+def check_crop(
+    image_size: int | list[int] | None, crop_size: int | list[int] | None, problems: Problems
+) -> None:
+    """A crop is no larger than the image that it is cut from."""
+    if image_size is None or crop_size is None or problems.among("data"):
+        return
+    sides, parts = (
+        [size] * 2 if isinstance(size, int) else (size * 2)[:2] for size in (image_size, crop_size)
+    )
+    if any(part > side for part, side in zip(parts, sides, strict=True)):
+        text = f"got {spelled(crop_size)}, expected no more than data.image_size, "
+        problems.add("data.crop_size", text + spelled(image_size))
 
 
 def check_mask_size(mask_size: str, task: Named | None, problems: Problems) -> None:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from domainnorm.errors import nearest, unknown
+from domainnorm.ranges import problem_of
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import Named
 from domainnorm.registry import REQUIRED, Parameter, Registry
@@ -79,6 +80,8 @@ def read_section(
         if name in section:
             try:
                 values[name] = _converted(schema, name, section[name])
+                if problem := problem_of(parameter, values[name]):
+                    problems.add(where, problem)
                 continue
             except (OmegaConfBaseException, ValueError):
                 problems.add(where, _refusal(section[name], parameter.annotation))

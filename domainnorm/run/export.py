@@ -194,7 +194,7 @@ def _write(model: DomainModel, folder: Path, about: Mapping[str, Any]) -> float:
     file, domain = folder / FILES[about["format"]], about["domain"]
     image = about["preprocessing"]
     # A network that is used window by window is exported for one window.
-    size = (3, *(image["crop"] or (image["height"], image["width"])))
+    size = (len(image["mean"]), *(image["crop"] or (image["height"], image["width"])))
     network = model if domain is None else fold_domain(model, domain)
     notes = {"domainnorm": json.dumps(about, ensure_ascii=False)}
     if about["format"] == "onnx":
@@ -228,7 +228,7 @@ def _write_timm(network: nn.Module, folder: Path, about: Mapping[str, Any]) -> n
     plain.pretrained_cfg = {  # type: ignore[assignment]
         **{key: value for key, value in known.items() if not key.startswith("test_")},
         **{key: image[key] for key in ("mean", "std", "interpolation")},
-        "input_size": (3, image["height"], image["width"]),
+        "input_size": (len(image["mean"]), image["height"], image["width"]),
         "crop_pct": 1.0,
     }
     config = {"num_classes": len(classes), "label_names": classes}

@@ -84,7 +84,8 @@ def create_segmentation_model(
             and keywords of `timm.create_model`.
 
     Shape:
-        - image: (N, 3, H, W), H and W multiples of `size_multiple`
+        - image: (N, 3, H, W), or (N, 1, H, W) with ``in_chans=1``; H and W are multiples of
+          `size_multiple`
         - logits: (N, K, H, W)
 
     Raises:
@@ -124,6 +125,7 @@ def _build(
             f"tu-{name}",
             encoder_weights=True if pretrained else None,
             classes=num_classes,
+            in_channels=options.pop("in_chans", 3),
             **channels(width),
             **options,
         )

@@ -120,6 +120,16 @@ def test_data_config_is_that_of_the_architecture():
     assert config == data_config(model.backbone)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "tresnet_m"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_data_config_knows_networks_of_one_channel(name, channels):
+    colours = data_config(create_model(name))
+    found = data_config(create_model(name, in_chans=channels))
+    assert found["input_size"] == (channels, *colours["input_size"][1:])
+    assert len(found["mean"]) == len(found["std"]) == channels
+    assert sum(found["mean"]) / channels == pytest.approx(sum(colours["mean"]) / 3)
+
+
 def test_network_that_refuses_small_images_is_looked_at_in_its_own_size():
     model = create_model("sehalonet33ts", 5, "cin", ["a"])
     assert {layer.new for layer in model.conversion} == {"cin", "dsbn"}

@@ -68,6 +68,8 @@ def test_program_refuses_labels_out_of_range(served, kind, label):
     [
         ("test_efficientnet", "cbn"),
         ("test_resnet", {"all": "cin"}),
+        ("test_resnet", "cluster_in"),
+        ("test_resnet", {"name": "cluster_in", "assignment": "soft"}),
         pytest.param("resnet10t", "cin", marks=pytest.mark.slow),
         pytest.param("test_byobnet", "dsbn", marks=pytest.mark.slow),
         pytest.param("levit_128s", "dsbn", marks=pytest.mark.slow),

@@ -129,6 +129,31 @@ def test_sizes_that_do_not_fit_are_refused(options, message):
         tiled_inference(pointwise(), torch.randn(1, 3, 16, 16), domain="a", **options)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [["a"], ["a", "b", "b"], torch.tensor([0]), torch.tensor([0, 1, 1]), torch.tensor(0)],
+    ids=str,
+)
+@pytest.mark.parametrize("norm", ["dsbn", "tin"])
+def test_rows_for_another_number_of_images_are_refused(given, norm):
+    with pytest.raises(ConditionError, match=r"domain: got \d rows for 2 images"):
+        tiled_inference(pointwise(norm), gradient(2, 3, 20, 20), tile=8, overlap=0, domain=given)
+
+
+def test_embeddings_for_another_number_of_images_are_refused():
+    given = {"domain": ["a", "b"], "embedding": torch.zeros(3, 16)}
+    with pytest.raises(ConditionError, match="embedding: got 3 rows for 2 images"):
+        tiled_inference(pointwise(), gradient(2, 3, 20, 20), tile=8, overlap=0, domain=given)
+
+
+@pytest.mark.parametrize("norm", ["dsbn", "tin"])
+def test_tiles_of_a_narrow_model(norm):
+    model, image = pointwise(norm).bfloat16(), gradient(1, 3, 40, 40).bfloat16()
+    found = tiled_inference(model, image, tile=16, overlap=4, domain="a")
+    assert found.dtype == torch.bfloat16
+    assert found.isfinite().all()
+
+
 def test_a_classifier_is_refused():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = convert_norms(network, "bn", ["a"])

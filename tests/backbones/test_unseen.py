@@ -198,6 +198,13 @@ def test_nearest_in_a_single_graph_is_refused_saying_what_to_do():
         compiled(IMAGE, LABELS)
 
 
+def test_model_with_condition_dropout_can_be_called_without_a_domain():
+    model = make({"name": "dsbn", "dropout": 0.3})
+    found = model(IMAGE)
+    model.unseen = "mean"
+    torch.testing.assert_close(found, model(IMAGE))
+
+
 def test_learned_row_for_unknown_domains_comes_before_the_mean_of_rows():
     norm = {"name": "cbn", "dropout": 0.3}
     model = make(norm)

@@ -78,9 +78,29 @@ def test_wrong_size_names_the_key(size):
         Preprocessing.from_config(CONFIG, size)
 
 
-def test_grey_statistics_are_refused():
+@pytest.mark.parametrize(("mean", "std"), [((0.5,) * 2, (0.5,) * 2), ((0.5,), HALF)])
+def test_statistics_of_other_channels_than_colours_or_grey_are_refused(mean, std):
     with pytest.raises(DataError, match="expected three numbers each"):
-        Preprocessing(32, 32, (0.5,), (0.5,))
+        Preprocessing(32, 32, mean, std)
+
+
+def test_network_of_one_channel_gets_brightness():
+    image = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    done = Preprocessing(24, 20, (0.4,), (0.2,))(image)
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    brightness = (torch.from_numpy(image).double() @ weights.double()).round()
+    assert_close(done[0], ((brightness / 255 - 0.4) / 0.2).float(), atol=0.02, rtol=0)
+    grey = np.repeat(image[..., :1], 3, axis=2)
+    exact = torch.from_numpy(image[..., 0]) / 255
+    assert_close(Preprocessing(24, 20, (0.4,), (0.2,))(grey)[0], (exact - 0.4) / 0.2)
+
+
+def test_grey_images_are_padded_with_their_mean():
+    wide = np.full((10, 20, 3), 255, np.uint8)
+    done = Preprocessing(20, 20, (0.4,), (0.2,), fit="pad")(wide)
+    assert done.shape == (1, 20, 20)
+    assert_close(done[0, 0], torch.zeros(20), atol=1e-6, rtol=0)
+    assert Preprocessing(20, 20, (0.4,), (0.2,), fit="pad").fitted(wide).shape == (20, 20, 3)
 
 
 def coordinates(height, width):

@@ -7,7 +7,9 @@ import torch
 import torch._dynamo.testing
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from domainnorm.errors import ConditionError
 from domainnorm.norms import create_norm, list_norms
 from tests.norms.conditions import DOMAIN, apply, condition_for, halves, make
 from tests.reference.norms import reference_norm
@@ -201,12 +203,15 @@ def test_batch_of_one_works(name, training):
 @every_norm
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_batch_of_no_sample_is_empty_and_changes_nothing_as_in_torch(name, training, channels_last):
-    norm = make(name, 4).train(training)
+@pytest.mark.parametrize("shape", [(0, 4, 6, 5), (0, 4, 40), (0, 4, 3, 4, 5)])
+def test_batch_of_no_sample_is_empty_and_changes_nothing_as_in_torch(
+    name, training, channels_last, shape
+):
+    norm = make(name, 4, axes=len(shape) - 2).train(training)
     before = copy.deepcopy(norm.state_dict())
-    x = torch.zeros(0, 4, 6, 5)
-    if channels_last:
-        x = x.contiguous(memory_format=torch.channels_last)
+    x = torch.zeros(shape)
+    if channels_last and len(shape) in LAYOUTS:
+        x = x.contiguous(memory_format=LAYOUTS[len(shape)])
     x.requires_grad_()
     output = apply(norm, name, x, torch.zeros(0, dtype=torch.long))
     output.sum().backward()
@@ -216,6 +221,85 @@ def test_batch_of_no_sample_is_empty_and_changes_nothing_as_in_torch(name, train
     for key, parameter in norm.named_parameters():
         assert parameter.grad is not None, key
         assert not parameter.grad.any(), key
+
+
+@every_norm
+@pytest.mark.parametrize("size", [6, 28, 56])
+@pytest.mark.parametrize("labels", [([0] * 8, [0, 1] * 4), ([0, 1] * 4, [0] * 8)])
+def test_two_batches_can_come_before_one_backward(name, size, labels):
+    norm = make(name, 16)
+    once = copy.deepcopy(norm)
+    batches = [torch.randn(8, 16, size, size, requires_grad=True) for _ in labels]
+    pairs = [
+        (x, condition_for(name, x, torch.tensor(d))) for x, d in zip(batches, labels, strict=True)
+    ]
+
+    def output(layer, x, condition):
+        with layer.slot.holding(condition):
+            return layer(x).square().sum()
+
+    sum(output(norm, *pair) for pair in pairs).backward()
+    for pair in pairs:
+        output(once, *pair).backward()
+    for key, parameter in norm.named_parameters():
+        torch.testing.assert_close(parameter.grad, once.get_parameter(key).grad, msg=key)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", [n for n in list_norms() if halves(n)[0] in ("batch", "domain")])
+def test_cumulative_average_of_a_narrow_model(name, dtype):
+    norm = make(name, 4, momentum=None).to(dtype)
+    batches = [torch.randn(4, 4, 6, 6).to(dtype) for _ in range(3)]
+    for x in batches:
+        assert apply(norm, name, x, torch.zeros(4, dtype=torch.long)).dtype == dtype
+    wanted = torch.stack([x.float().mean((0, 2, 3)) for x in batches]).mean(0)
+    torch.testing.assert_close(norm.statistics.running_mean[0].float(), wanted, rtol=0, atol=0.01)
+
+
+def test_cumulative_average_is_exact_in_double_precision():
+    norm = make("bn", 4, momentum=None).double()
+    stock = nn.BatchNorm2d(4, momentum=None).double()
+    for _ in range(3):
+        x = torch.randn(4, 4, 6, 6, dtype=torch.float64) + 5
+        apply(norm, "bn", x, torch.zeros(4, dtype=torch.long))
+        stock(x)
+    torch.testing.assert_close(norm.statistics.running_mean[0], stock.running_mean)
+
+
+@pytest.mark.parametrize("name", ["in", "cin", "tin", "cgn", "gn"])
+def test_output_has_the_type_of_the_input_under_autocast_on_a_gpu(name):
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        options = {"num_groups": 2} if halves(name)[0] == "group" else {}
+        norm, x = create_norm(name, 8, 4, **options), torch.empty(4, 8, 6, 6, dtype=torch.float16)
+        domain = torch.empty(4, dtype=torch.long)
+        # Not torch.autocast, which looks for a GPU.
+        torch.set_autocast_enabled("cuda", True)
+        try:
+            assert apply(norm, name, x, domain).dtype == torch.float16
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*norms_with("table"), *(n for n in list_norms() if halves(n)[0] == "domain")})
+)
+def test_label_that_no_row_has_is_refused_by_a_layer_on_its_own(name):
+    for label in (-1, 4):
+        for training in (True, False):
+            norm, labels = make(name, 4).train(training), torch.tensor([0, label])
+            message = f"label {label} is out of range, expected 0 to 3"
+            with pytest.raises(ConditionError, match=message):
+                apply(norm, name, torch.randn(2, 4, 6, 5), labels)
+
+
+@pytest.mark.parametrize("name", ["ln", "cln", "rms", "crms"])
+@pytest.mark.parametrize("shape", [(0, 4), (0, 7, 4), (0, 3, 5, 4)])
+def test_batch_of_no_tokens_is_empty(name, shape):
+    norm, x = make(name, 4, tokens=True), torch.zeros(shape, requires_grad=True)
+    output = apply(norm, name, x, torch.zeros(0, dtype=torch.long))
+    output.sum().backward()
+    assert output.shape == x.grad.shape == shape
+    assert all(not parameter.grad.any() for parameter in norm.parameters())
 
 
 @pytest.mark.parametrize("name", TRACKED)

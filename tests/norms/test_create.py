@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -45,6 +47,33 @@ def test_unknown_norm_is_answered_with_the_nearest():
 def test_unknown_option_is_answered_with_the_nearest():
     with pytest.raises(DomainNormError, match="unknown option 'momentun': did you mean 'momentum'"):
         create_norm("dsbn", 4, momentun=0.2)
+
+
+WRONG = [
+    ("dsbn", {"momentum": 5}, "momentum: got 5, expected a number in [0, 1], or null"),
+    ("bn", {"momentum": -0.1}, "momentum: got -0.1, expected a number in [0, 1]"),
+    ("cin", {"eps": -1.0}, "eps: got -1.0, expected 0 or more"),
+    ("cln", {"eps": float("nan")}, "eps: got nan, expected 0 or more"),
+    ("dsbn", {"stride": 1.5}, "stride: got 1.5, expected a whole number"),
+    ("cluster_in", {"assignment": "sotf"}, "unknown value 'sotf': did you mean 'soft'"),
+    ("mixed*shared", {"gate": "lerned"}, "unknown value 'lerned': did you mean 'learned'"),
+    ("cluster_in", {"temperature": float("nan")}, "temperature: got nan, expected a positive"),
+    ("cbn", {"dropout": 1.0}, "dropout: got 1.0, expected a probability in [0, 1)"),
+    ("alpha_bn", {"alpha": 1.5}, "alpha: got 1.5, expected a number in [0, 1]"),
+    ("film", {"hidden": 0}, "hidden: got 0, expected 1 or more"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), WRONG)
+def test_value_that_an_option_cannot_have_is_refused(name, options, message):
+    with pytest.raises(DomainNormError, match=re.escape(message)):
+        create_norm(name, 4, 2, **options)
+
+
+@pytest.mark.parametrize("sizes", [(0, 2), (4, 0)])
+def test_norm_of_nothing_is_refused(sizes):
+    with pytest.raises(DomainNormError, match=r"num_(features|domains): got 0, expected at least"):
+        create_norm("dsbn", *sizes)
 
 
 def test_options_reach_the_half_that_has_them():

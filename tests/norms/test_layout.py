@@ -33,6 +33,19 @@ def test_moments_are_mean_and_biased_variance_of_pixels(shape, channels_last):
     torch.testing.assert_close(var, pixels.var(2, unbiased=False), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [20, 70])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_moments_of_narrow_maps_are_not_rounded(dtype, size, memory_format):
+    x = (torch.randn(3, 64, size, size) + 100).to(dtype).contiguous(memory_format=memory_format)
+    mean, var = layout.moments(x)
+    assert mean.dtype == var.dtype == torch.float32
+    wide = x.double()
+    torch.testing.assert_close(mean.double(), wide.mean((2, 3)), rtol=1e-6, atol=0)
+    wanted = wide.var((2, 3), unbiased=False)
+    torch.testing.assert_close(var.double(), wanted, rtol=1e-4, atol=0)
+
+
 @every_input
 def test_affine_scales_and_shifts_in_the_layout_of_the_input(shape, channels_last):
     x, scale, shift = draw(shape, channels_last), per_sample(shape), per_sample(shape)

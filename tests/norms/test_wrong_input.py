@@ -38,6 +38,17 @@ CALLS = [
         {"domain": torch.tensor([0.0, 1.0])},
         "domain: got torch.float32 labels, expected integers; use .long()",
     ),
+    ({"domain": [True, False]}, "domain: got True, expected a name or an integer label"),
+    ({"domain": True}, "domain: got True, expected a name or an integer label"),
+    (
+        {"weights": torch.tensor([[1.5, -0.5], [0.5, 0.5]])},
+        "weights: got -0.5, expected shares of at least 0",
+    ),
+    (
+        {"domain": LABELS, "map": torch.zeros(2, 1, 0, 8)},
+        "1: map has shape (2, 1, 0, 8), expected (2, 1, any, any); the option map_channels is its "
+        "number of channels",
+    ),
     (
         {"domain": LABELS, "map": torch.zeros(3, 1, 8, 8)},
         "map: got shape (3, 1, 8, 8), expected 4 axes and the 2 images of the batch in the first",

@@ -11,6 +11,7 @@ from domainnorm.recipe import load_recipe
 
 DATA = "name: scans, source: [clean]"
 FOLDER = "name: folder, root: wbc, source: [a]"
+MASKS = "name: folder_masks, root: wbc, source: [a]"
 CASES = [
     ({"methd": "tent"}, "methd: unknown key 'methd': did you mean 'method'?"),
     ({"task": None}, "task: got null, expected a task name, or a mapping with 'name'; known: "),
@@ -39,6 +40,11 @@ CASES = [
     (
         {"backbone": "{name: r, options: {drop_rate: {a: 1}}}"},
         "backbone.options.drop_rate: got {'a': 1}, expected a plain value or a list of them",
+    ),
+    (
+        {"backbone": "{name: r, options: {in_chans: 4}}"},
+        "backbone.options.in_chans: got 4, expected 3, or 1: images are read in colour, and a "
+        "network of one channel gets grey",
     ),
     ({"data": None}, "data: got null, expected a mapping with 'name', 'source', 'target'"),
     ({"data": "{source: [a]}"}, "data.name: missing, expected one of "),
@@ -135,6 +141,27 @@ CASES = [
     ({"checkpoint": "${data.nme}"}, "checkpoint: Interpolation key 'data.nme' not found"),
     ({"checkpoint": "???"}, "checkpoint: Missing mandatory value: checkpoint"),
     ({"data": "{1: a, name: scans, source: [a]}"}, "data.1: got the key 1, keys are text"),
+    ({"method": "{name: tent, lr: -1}"}, "method.lr: got -1.0, expected 0 or more"),
+    ({"method": "{name: tent, lr: .nan}"}, "method.lr: got nan, expected a number"),
+    ({"method": "{name: tent, epochs: 0}"}, "method.epochs: got 0, expected 1 or more"),
+    ({"encoder": "{name: style, embedding: 0}"}, "encoder.embedding: got 0, expected 1 or more"),
+    ({"data": f"{{{FOLDER}, val_fraction: 1}}"}, "data.val_fraction: got 1.0, expected a number"),
+    (
+        {"data": f"{{{FOLDER}, image_size: [64, 96], crop_size: 80}}"},
+        "data.crop_size: got 80, expected no more than data.image_size, [64, 96]",
+    ),
+    (
+        {"task": "{name: segmentation, overlap: 1}", "data": f"{{{MASKS}}}"},
+        "task.overlap: got 1.0, expected a share in [0, 1)",
+    ),
+    (
+        {"task": "{name: segmentation, ce_weight: 0}", "data": f"{{{MASKS}}}"},
+        "task.ce_weight: got 0 beside dice_weight and focal_weight of 0, expected one above",
+    ),
+    (
+        {"task": "{name: segmentation, decoder: fpn, width: 20}", "data": f"{{{MASKS}}}"},
+        "task.width: got 20, decoder 'fpn' takes multiples of 32",
+    ),
     ({"task": "a\n  b: c"}, "line 2, column 4: mapping values are not allowed here"),
     ({"task": "a\ntask: b"}, "line 2, column 1: found duplicate key task"),
 ]

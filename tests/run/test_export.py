@@ -1,6 +1,7 @@
 """A stage of a run as files for deployment."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -237,6 +238,25 @@ def test_weights_of_another_shape_are_refused(finished, tmp_path, capsys):
     code, said = failing(copied, "--format", "onnx", capsys=capsys)
     assert code == 1
     assert "1 tensors do not fit this model" in said
+
+
+def test_network_of_one_channel_is_trained_exported_and_served(tmp_path):
+    words = (
+        "backbone.options={in_chans: 1}",
+        "compare=[]",
+        "trainer.max_epochs=1",
+        "encoder=style",
+    )
+    folder = run(tmp_path / "runs", *words)
+    served = export_run(folder, "onnx", output=tmp_path / "onnx")
+    assert served.difference < 1e-5
+    about = json.loads((served.folder / "model.json").read_text())["preprocessing"]
+    image = np.random.default_rng(0).integers(0, 256, (40, 32, 3), dtype=np.uint8)
+    found = runpy.run_path(str(SERVE))["preprocess"](image, about)
+    np.testing.assert_array_equal(found, Preprocessing(32, 32, (0.5,), (0.5,))(image))
+    plain = export_run(folder, "timm", domain="clean", output=tmp_path / "timm").folder
+    network = timm.create_model(f"local-dir:{plain}", pretrained=True)
+    assert timm.data.resolve_model_data_config(network)["input_size"] == (1, 32, 32)
 
 
 def test_instance_statistics_do_not_fit_timm_but_fit_onnx(tmp_path, capsys):

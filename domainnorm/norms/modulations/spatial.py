@@ -100,7 +100,8 @@ class SpatialModulation(Modulation):
                 f"{tuple(x.shape)}; set the option to their number of spatial axes, or leave this "
                 "layer out with `where`"
             )
-        if condition.map.ndim != x.ndim or condition.map.shape[1] != channels:
+        of_axes = condition.map.ndim == x.ndim and condition.map.shape[1] == channels
+        if not of_axes or 0 in condition.map.shape[2:]:
             expected = ", ".join((str(len(x)), str(channels), *["any"] * self.spatial_axes))
             raise ConditionError(
                 f"map has shape {tuple(condition.map.shape)}, expected ({expected}); the option "

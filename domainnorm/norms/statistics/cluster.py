@@ -10,7 +10,6 @@ from torch import Tensor
 from domainnorm.condition import Condition, weighted_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.base import Statistics
-from domainnorm.norms.layout import moments
 from domainnorm.norms.mixing import Moments, normalize, pool_samples, sample_moments
 from domainnorm.norms.ranks import rows_of_ranks, sums_over_ranks
 from domainnorm.norms.statistics.domain import DomainStatistics
@@ -117,7 +116,7 @@ class ClusterStatistics(Statistics):
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C)."""
         soft = self.assignment == "soft"
-        own = sample_moments(x) if soft and self.training else Moments(*moments(x.detach()))
+        own = sample_moments(x if soft and self.training else x.detach())
         with torch.no_grad():
             style = torch.cat([own.mean, own.var.sqrt()], dim=1).to(self.centroids.dtype)
             assigned, is_new = self._assigned(style, condition)
@@ -156,7 +155,8 @@ class ClusterStatistics(Statistics):
             self._open(style, whole)
         distance = self._distance(style)
         # Before any centroid is found all distances are infinite, and all clusters equal.
-        weights = torch.softmax(-(distance / self.temperature).clamp(max=1e30), dim=1)
+        largest = torch.finfo(distance.dtype).max
+        weights = torch.softmax(-(distance / self.temperature).clamp(max=largest), dim=1)
         return _Assigned(style, distance.argmin(1), weights, whole)
 
     def _whole(self, style: Tensor) -> _Whole:
@@ -256,7 +256,8 @@ class ClusterStatistics(Statistics):
     def _move(self, running: Tensor, new: Tensor, seen: Tensor) -> None:
         factor: Tensor | float | None = self.clusters.momentum
         if factor is None:
-            factor = self.clusters.num_batches_tracked.clamp(min=1).reciprocal()[:, None]
+            seen_so_far = self.clusters.num_batches_tracked.clamp(min=1)[:, None]
+            factor = seen_so_far.to(running.dtype).reciprocal()
         moved = running + factor * (new.to(running.dtype) - running)
         running.copy_(torch.where(seen, moved, running))
 

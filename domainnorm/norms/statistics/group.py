@@ -9,7 +9,7 @@ from torch import Tensor
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.norms.base import Statistics
-from domainnorm.norms.layout import is_channels_last, spread
+from domainnorm.norms.layout import group_norm_serves, spread
 from domainnorm.norms.mixing import normalize, pool_channels, sample_moments
 from domainnorm.registry import register
 
@@ -61,7 +61,7 @@ class GroupStatistics(Statistics):
         if torch.compiler.is_exporting():  # the group count below would bake in the batch size
             normed = F.group_norm(x, self.num_groups, eps=self.eps)
             return torch.addcmul(spread(shift, x), normed, spread(scale, x)).to(x.dtype)
-        if not _served_by_kernel(x):
+        if not group_norm_serves(x):
             pooled = pool_channels(sample_moments(x), self.num_groups)
             return normalize(x, pooled, scale, shift, self.eps)
         if scale.shape[0] == 1:
@@ -81,13 +81,3 @@ class GroupStatistics(Statistics):
     def extra_repr(self) -> str:
         """Constants, for ``print(model)``."""
         return f"num_groups={self.num_groups}, eps={self.eps}"
-
-
-def _served_by_kernel(x: Tensor) -> bool:
-    if x.shape[0] == 0:  # no group of it
-        return False
-    # The reshape above would make a compiler start anew for each batch size. On channels_last,
-    # group_norm computes E[x²]-E[x]², which is unsafe. On a GPU it wants scales in the dtype of x.
-    if torch.compiler.is_compiling() or is_channels_last(x):
-        return False
-    return x.device.type == "cpu" or x.dtype in (torch.float32, torch.float64)

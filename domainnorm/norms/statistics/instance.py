@@ -9,7 +9,7 @@ from torch import Tensor
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
 from domainnorm.norms.base import Statistics
-from domainnorm.norms.layout import is_channels_last, spread, strided
+from domainnorm.norms.layout import group_norm_serves, spread, strided
 from domainnorm.norms.partition import own_groups
 from domainnorm.norms.pooled import Pool, pooled_norm
 from domainnorm.norms.running import checked_stride
@@ -59,9 +59,7 @@ class InstanceStatistics(Statistics):
             return torch.addcmul(
                 spread(shift, x), F.instance_norm(x, eps=self.eps), spread(scale, x)
             ).to(x.dtype)
-        # The reshape below would make a compiler start anew for each batch size. On channels_last,
-        # group_norm computes E[x²]-E[x]², which is unsafe; of no samples, it has no group.
-        if torch.compiler.is_compiling() or is_channels_last(x) or num_samples == 0:
+        if not group_norm_serves(x):
             return self._pooled(x, scale, shift)
         rows = num_samples * num_features
         output = F.group_norm(

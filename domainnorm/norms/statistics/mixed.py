@@ -66,7 +66,8 @@ class MixedStatistics(DomainStatistics):
         Pan et al., Two at Once (IBN-Net), ECCV 2018, arXiv:1807.09441, sec. 3 (split). Nam and
         Kim, Batch-Instance Normalization, NeurIPS 2018, arXiv:1805.07925, sec. 3 (learned). Luo et
         al., Differentiable Learning-to-Normalize, ICLR 2019, arXiv:1806.10779, sec. 2 (softmax).
-        You et al., Test-time Batch Statistics Calibration, 2021, arXiv:2110.04065 (fixed).
+        You et al., Test-time Batch Statistics Calibration, 2021, arXiv:2110.04065, eq. 2
+        (fixed).
         Agrees with the authors' code (XingangPan/IBN-Net, hyeonseob-nam/Batch-Instance-
         Normalization, switchablenorms/Switchable-Normalization) but for variances of a sample,
         which are biased here, as in the papers, and unbiased in that of switchable normalization.

@@ -1,0 +1,75 @@
+"""Which values an option may have, by its name; for recipes, without torch, and `create_norm`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+from domainnorm.errors import unknown
+from domainnorm.registry import Parameter
+
+_COUNTS = {
+    "rank": "1 or more; 'shared' has no rows",
+    "stride": "1 (every pixel) or more",
+    "num_clusters": "a positive number",
+    **dict.fromkeys(
+        [
+            "num_groups",
+            "embedding_size",
+            "hidden",
+            "map_channels",
+            "spatial_axes",
+            "embedding",
+            "epochs",
+            "width",
+        ],
+        "1 or more",
+    ),
+}
+_NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "momentum": (
+        lambda number: 0 <= number <= 1,
+        "a number in [0, 1], or null for the cumulative average",
+    ),
+    "temperature": (lambda number: number > 0, "a positive number"),
+    "dropout": (lambda number: 0 <= number < 1, "a probability in [0, 1)"),
+    **dict.fromkeys(
+        ("overlap", "warmup", "label_smoothing"),
+        (lambda number: 0 <= number < 1, "a share in [0, 1)"),
+    ),
+    **dict.fromkeys(
+        ("val_fraction", "test_fraction"),
+        (lambda number: 0 < number < 1, "a number between 0 and 1, both excluded"),
+    ),
+    **dict.fromkeys(
+        [
+            "eps",
+            "lr",
+            "weight_decay",
+            "rows_weight",
+            "ce_weight",
+            "dice_weight",
+            "focal_weight",
+            "focal_gamma",
+        ],
+        (lambda number: number >= 0, "0 or more"),
+    ),
+}
+
+
+def problem_of(parameter: Parameter, value: Any) -> str:
+    """What is wrong with the value of an option: ``got 5, expected …``; empty where nothing is."""
+    words = get_args(parameter.annotation)
+    if get_origin(parameter.annotation) is Literal and value not in words:
+        return unknown("value", value, words)
+    if value is None:
+        return ""
+    expected = ""
+    if parameter.name in _COUNTS and isinstance(value, (int, float)):
+        whole = isinstance(value, int)
+        expected = ("" if value >= 1 else _COUNTS[parameter.name]) if whole else "a whole number"
+    elif parameter.name in _NUMBERS and isinstance(value, (int, float)):
+        fits, range_in_words = _NUMBERS[parameter.name]
+        expected = "" if math.isfinite(value) and fits(value) else range_in_words
+    return f"got {value!r}, expected {expected}" if expected else ""
