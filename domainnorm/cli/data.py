@@ -107,12 +107,13 @@ def _check(words: list[str]) -> int:
     names, overrides = split_overrides(words)
     if not names:
         raise _misused("check", words)
+    known = [*DATASETS.names(), *recipe.list_shipped("recipes")]
+    is_path = "/" in names[0] or Path(names[0]).suffix != ""
     if names[0] in DATASETS.names():
         named = _named(names, overrides)
-    elif len(names) == 1:
+    elif len(names) == 1 and (is_path or names[0] in known):
         named = _of_recipe(recipe.load_recipe(names[0], overrides))
     else:
-        known = [*DATASETS.names(), *recipe.list_shipped("recipes")]
         text = unknown("dataset or recipe", names[0], known)
         raise RecipeError([text], "domainnorm data check")
     entry, options = DATASETS.entry(named.name), named.options

@@ -20,6 +20,8 @@ SUFFIXES = frozenset(
 WHITE = 65535  # the largest value of 16 bits
 DRAWN_BY = "domainnorm"  # the software that PNG files of our figures name in their header
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+# Errors here name the file, which the lines that OpenCV prints do not.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def read_image(file: Path, white: int = WHITE) -> NDArray[np.uint8]:
@@ -59,7 +61,8 @@ def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8
         image = cv2.convertScaleAbs(image, alpha=255 / white)
     if image.dtype != np.uint8:
         raise DataError(
-            f"{name}: pixels are {image.dtype}, expected 8-bit or 16-bit integers; convert the file"
+            f"{name}: pixels are {image.dtype}, expected unsigned integers of 8 or 16 bits; "
+            "convert the file"
         )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
@@ -171,8 +174,17 @@ def places_of_colours(
 def _decoded(data: bytes) -> NDArray[Any] | None:
     if not data or _is_cut_jpeg(data):
         return None
+    image = _imdecode(data, _FLAGS)
+    if image is None:
+        # Of number types that OpenCV cannot turn into colours it can at least tell which they are.
+        image = _imdecode(data, cv2.IMREAD_UNCHANGED)
+        return None if image is None or image.dtype in (np.uint8, np.uint16) else image
+    return image
+
+
+def _imdecode(data: bytes, flags: int) -> NDArray[Any] | None:
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from domainnorm.data.problems import refuse
 from domainnorm.data.volumes import (
     import_medical,
     percentile_range,
@@ -92,7 +93,7 @@ def read_headers(root: Path) -> Iterator[Header]:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
         except (pydicom.errors.InvalidDicomError, OSError, EOFError) as error:
             if named:
-                raise DataError(f"{file}: not a readable DICOM file ({error})") from error
+                refuse(f"{file}: not a readable DICOM file ({error})")
             continue
         if "Rows" in header:
             tags = {tag: str(header.get(tag, "") or "").strip() for tag in _READ}

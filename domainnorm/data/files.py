@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ class FileDataset(DomainDataset):
     Attributes:
         root: Folder of the data, absolute.
         white: Value of 16-bit files that is shown as white.
+        mask_folders: Folders that are for masks alone.
         mask_lookup: Class of each value of a mask file, (256,) with 255 for none; None when the
             files hold class numbers already.
     """
 
     root: Path
     white: int = WHITE
+    mask_folders: Sequence[Path] = ()
     mask_lookup: NDArray[np.uint8] | None = None
 
     def image(self, index: int) -> NDArray[np.uint8]:

@@ -92,12 +92,12 @@ class NiftiSlices(FileDataset):
         return resample(plane, (rows, columns), self._spacing, classes=classes)
 
     def _load_grey(self, file: Path) -> NDArray[np.uint8]:
-        values = _values(file)
+        values = load_values(file)
         bounds = window_range(self._window) if self._window else percentile_range(values)
         return to_grey(values, *bounds)
 
     def _load_classes(self, file: Path) -> NDArray[np.uint8]:
-        values = np.round(_values(file))
+        values = np.round(load_values(file))
         if self.merged:
             return (values > 0).astype(np.uint8)
         wrong = np.setdiff1d(np.unique(values), [*range(len(self.class_names)), VOID])
@@ -147,7 +147,12 @@ def check_affines(volume: Any, truth: Any, file: Path, mask: Path) -> None:
         )
 
 
-def _values(file: Path) -> NDArray[np.float32]:
+def load_values(file: Path) -> NDArray[np.float32]:
+    """All values of a volume in canonical orientation.
+
+    Raises:
+        DataError: It is truncated or damaged.
+    """
     try:
         return np.asarray(open_volume(file).dataobj, dtype=np.float32)
     except (OSError, EOFError, ValueError) as error:

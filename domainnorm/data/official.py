@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from domainnorm.data.dataset import Record
+from domainnorm.data.problems import is_collecting
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
@@ -46,7 +47,7 @@ def require_file(file: Path, image: Path) -> Path:
     Raises:
         DataError: It does not exist.
     """
-    if not file.is_file():
+    if not file.is_file() and not is_collecting():
         raise DataError(
             f"{file}: missing, but {image} is there; unpack the archive of labels as well, or "
             "remove the image (docs/data_medical.md)"

@@ -24,6 +24,19 @@ def refuse(message: str) -> None:
         collected.append(message)
 
 
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Hand what is wrong with one thing to `refuse`, so that the others are looked at, too.
+
+    Raises:
+        DataError: Nobody collects.
+    """
+    try:
+        yield
+    except DataError as error:
+        refuse(str(error))
+
+
 def is_collecting() -> bool:
     """Whether every file is going to be read anyway, so that looking for it first is idle."""
     return _COLLECTED.get() is not None

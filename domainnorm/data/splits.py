@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from domainnorm.data.dataset import Split
+from domainnorm.data.dataset import Record, Split
 from domainnorm.data.problems import refuse
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
@@ -52,13 +52,13 @@ def cut(rows: Sequence[Row], split: Split, fraction: float, seed: int) -> list[R
     ]
 
 
-def check_groups(rows: Sequence[Row], where: str) -> None:
+def check_groups(rows: Sequence[Row | Record], where: str) -> None:
     """Refuse splits that put images of one group on both sides.
 
     Raises:
         DataError: Names the group and one file on either side.
     """
-    seen: dict[str, Row] = {}
+    seen: dict[str, Row | Record] = {}
     torn: set[str] = set()
     for row in rows:
         first = seen.setdefault(row.group, row)

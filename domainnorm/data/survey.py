@@ -6,12 +6,12 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset, Record
+from domainnorm.data.files import FileDataset
 from domainnorm.data.parallel import Progress, read_all
 from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError, counted
@@ -97,8 +97,8 @@ def survey_dataset(
     _count(survey, dataset.records)
     positions = range(len(dataset.records))
     _take(survey, read_all(lambda index: _read(dataset, index), positions, progress))
-    if not survey.problems and dataset.task == "segmentation":
-        survey.problems += _unnumbered(survey)
+    survey.problems = list(dict.fromkeys(survey.problems))  # slices share the volume's
+    survey.problems += _unnumbered(survey)
     survey.notes += [*_unlabelled(dataset), *_strays(dataset)]
     survey.notes += [
         f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of 16 "
@@ -140,7 +140,7 @@ def _read(dataset: DomainDataset, index: int) -> _Reading:
     try:
         image = dataset.image(index)
     except DataError as error:
-        return _Reading(record, problems=(_problem(str(error), record.file),))
+        return _Reading(record, problems=(_problem_of(dataset, error, record.file),))
     size = (image.shape[0], image.shape[1])
     brightest = int(image.max())
     digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
@@ -149,7 +149,7 @@ def _read(dataset: DomainDataset, index: int) -> _Reading:
     try:
         mask = dataset.mask(index)
     except DataError as error:
-        problem = _problem(str(error), record.mask)
+        problem = _problem_of(dataset, error, record.mask)
         return _Reading(record, size, digest, brightest, problems=(problem,))
     problems: tuple[Problem, ...] = ()
     if mask.shape != size:
@@ -184,14 +184,22 @@ def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
 
 
 def _unnumbered(survey: Survey) -> Iterator[Problem]:
-    """Masks of 0 and 255: most likely drawn in black and white, where 255 is no class here."""
-    found = {value for (_, value), pixels in survey.pixels.items() if pixels}
-    if found == {0, VOID}:
-        yield Problem(
-            "masks",
-            "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the class "
-            "after the first is meant",
-        )
+    """Domains without a pixel of a class, or with black and white, where 255 is no class here."""
+    for domain in survey.sizes:
+        where = f"masks of domain '{domain}'"
+        found = {value for name, value in survey.pixels if name == domain}
+        if found == {VOID}:
+            yield Problem(
+                where,
+                "hold no pixel of a class; numbers or colours that the dataset does not know may "
+                "have become pixels without one: compare them with those it expects",
+            )
+        if found == {0, VOID}:
+            yield Problem(
+                where,
+                "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the "
+                "class after the first is meant",
+            )
 
 
 def _unlabelled(dataset: DomainDataset) -> Iterator[str]:
@@ -210,25 +218,34 @@ def _unlabelled(dataset: DomainDataset) -> Iterator[str]:
 
 def _strays(dataset: DomainDataset) -> Iterator[str]:
     """Files beside masks that are no mask of an image."""
-    root = getattr(dataset, "root", None)
-    if not isinstance(root, Path):
+    if not isinstance(dataset, FileDataset):
         return
+    root, own = dataset.root, set(dataset.mask_folders)
     masks = {root / record.mask for record in dataset.records if record.mask}
-    suffixes = {mask.suffix for mask in masks}
-    folders = sorted({mask.parent for mask in masks})
+    suffixes = {mask.suffix.lower() for mask in masks}
     used = masks | {root / record.file for record in dataset.records}
     strays = [
         str(file.relative_to(root))
-        for folder in folders
+        for folder in sorted({mask.parent for mask in masks} | own)
         if folder.is_dir()
         for file in sorted(folder.iterdir())
-        if file.suffix in suffixes and file not in used
+        if file.name[0] != "." and file not in used
+        if (file.suffix.lower() in suffixes or folder in own)
     ]
     if strays:
         yield (
             f"{counted(len(strays), 'file')} beside masks of no image that is used, such as "
             f"{', '.join(strays[:3])}"
         )
+
+
+def _problem_of(dataset: DomainDataset, error: DataError, file: str) -> Problem:
+    """What is wrong with a file, or with another one that belongs to it and is below the root."""
+    root = f"{dataset.root}/" if isinstance(dataset, FileDataset) else ""
+    message = str(error)
+    if root and message.startswith(root):
+        return _problem(message.removeprefix(root))
+    return _problem(message, file)
 
 
 def _problem(message: str, file: str = "") -> Problem:

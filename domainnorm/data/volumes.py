@@ -94,7 +94,8 @@ def resample(
         return plane
     # Areas are averaged where the slice shrinks, because other kernels alias.
     shrinks = rows * columns < height * width
-    kernel = cv2.INTER_NEAREST if classes else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    grey = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    kernel = cv2.INTER_NEAREST_EXACT if classes else grey  # INTER_NEAREST is off by half a pixel
     return np.asarray(cv2.resize(plane, (columns, rows), interpolation=kernel), dtype=np.uint8)
 
 

@@ -115,9 +115,9 @@ def test_check_pairs_masks_with_images(domainnorm, tmp_path):
     done = domainnorm("data", "check", "folder_masks", str(tmp_path / "films"))
     text = words(done.stdout)
     assert done.returncode == 0
-    assert "day 12 (3) 8 (2) 8 (2) 1 96 × 96" in text
+    assert "day 12 (3) 8 (2) 8 (2) 1 128 × 96" in text
     assert "1 file beside masks of no image that is used, such as day/masks/stray" in text
-    assert "vehicle" in text
+    assert "bicyclist" in text
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,12 @@ def test_check_pairs_masks_with_images(domainnorm, tmp_path):
         (["list", "multilabel", "x"], "got multilabel x, expected [TASK]"),
         (["check"], "got nothing, expected DATASET [ROOT]"),
         (["check", "pcas", "x"], "unknown dataset or recipe 'pcas': did you mean 'pacs'?"),
+        (
+            ["check", "cityscape"],
+            "unknown dataset or recipe 'cityscape': did you mean 'cityscapes'",
+        ),
+        (["check", "camvd"], "did you mean 'camvid'?"),
+        (["check", "pcas.yaml"], "unknown recipe 'pcas'"),
         (["check", "pcas/photo"], "unknown recipe 'pcas/photo'"),
         (["check", "pacs"], "data.root: missing, expected a text"),
         (["check", "pacs", "x", "rot=1"], "data.rot: unknown key 'rot': did you mean 'root'?"),

@@ -114,12 +114,12 @@ def test_masks_are_read_anew_when_their_list_of_classes_changes(tmp_path):
 
     mask()
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    classes.write_text(classes.read_text().replace("ground", "floor"))
+    classes.write_text(classes.read_text().replace("pavement", "sidewalk"))
     os.utime(classes, ns=(1, 1))
     mask()
     assert len(list((tmp_path / "cache").iterdir())) == 2
     for view in (tmp_path / "data").glob("*/fov/*.png"):
-        cv2.imwrite(str(view), np.zeros((96, 96), np.uint8))
+        cv2.imwrite(str(view), np.zeros_like(cv2.imread(str(view), cv2.IMREAD_UNCHANGED)))
         os.utime(view, ns=(1, 1))
     assert (mask() == 255).all()
 

@@ -77,11 +77,26 @@ def test_text_is_no_image(tmp_path):
         read_image(file)
 
 
-def test_floating_point_pixels_are_refused(tmp_path):
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["float32", "float64", "int16", "int32", "uint32"])
+def test_other_number_types_are_refused_by_name(tmp_path, capfd, kind, channels):
     file = tmp_path / "a.tif"
-    cv2.imwrite(str(file), np.ones((4, 4, 3), np.float32))
-    with pytest.raises(DataError, match=r"a\.tif: pixels are float32, expected 8-bit or 16-bit"):
+    cv2.imwrite(str(file), np.ones((4, 4, channels), kind))
+    message = rf"a\.tif: pixels are {kind}, expected unsigned integers of 8 or 16 bits"
+    with pytest.raises(DataError, match=message):
         read_image(file)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_truncated_file_of_another_number_type_is_named(tmp_path, capfd, kept):
+    file = tmp_path / "a.tif"
+    cv2.imwrite(str(file), np.random.default_rng(0).random((40, 40)).astype(np.float32))
+    data = file.read_bytes()
+    file.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(DataError, match=r"a\.tif: not a readable image"):
+        read_image(file)
+    assert capfd.readouterr().err == ""
 
 
 def test_missing_file_is_named(tmp_path):

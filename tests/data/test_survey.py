@@ -13,6 +13,7 @@ from domainnorm.data.datasets import Folder, FolderMasks, ManifestFindings
 from domainnorm.data.problems import collecting, refuse
 from domainnorm.data.survey import Problem
 from domainnorm.errors import DataError
+from tests.data.datasets.drawn import write
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_numbers_are_those_of_the_records(read):
     survey = survey_dataset(read)
     assert survey.images["day", "train"] == 12
     assert survey.groups["day", "train"] == 3
-    assert survey.sizes["dusk"] == {(96, 96): 28}
+    assert survey.sizes["dusk"] == {(96, 128): 28}
     assert not survey.problems
     assert not survey.notes
 
@@ -39,7 +40,7 @@ def test_pixels_are_those_of_the_masks(read):
     dataset = read()
     masks = [dataset.mask(i) for i, r in enumerate(dataset.records) if r.domain == "day"]
     survey = survey_dataset(read)
-    for value in (0, 1, 2, 255):
+    for value in range(11):
         assert survey.pixels["day", value] == sum((mask == value).sum() for mask in masks) > 0
 
 
@@ -53,19 +54,71 @@ def test_every_damaged_file_is_a_problem(read, films):
     }
 
 
+LAYOUTS = {
+    "cityscapes": (
+        "gtFine/train/aachen/aachen_000001_000019_gtFine_labelIds.png",
+        "leftImg8bit/train/aachen/aachen_000002_000019_leftImg8bit.png",
+    ),
+    "gta5": ("labels/00101.png", "images/00201.png"),
+    "drive": ("training/1st_manual/22_manual1.gif", "training/images/23_training.tif"),
+    "rim_one": (
+        "RIM-ONE_DL_reference_segmentations/glaucoma/r2_Im001-1-Cup-T.png",
+        "RIM-ONE_DL_images/partitioned_by_hospital/training_set/normal/r2_Im002.png",
+    ),
+    "nifti": ("BIDMC/Case03_segmentation.nii.gz", "HK/Case01.nii.gz"),
+    "dicom": ("", "patient_01/series_1/3.dcm", "patient_02/series_1/4.dcm"),
+}
+
+
+@pytest.mark.parametrize(("name", "files"), LAYOUTS.items())
+def test_all_problems_of_an_official_layout_are_found(tmp_path, name, files):
+    kind, (missing, *damaged) = write(name, tmp_path), files
+    if missing:
+        (tmp_path / missing).unlink()
+    for file in damaged:
+        (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:100])
+    problems = survey_dataset(lambda: kind(root=str(tmp_path))).problems
+    found = {problem.file.removeprefix(f"{tmp_path}/") for problem in problems}
+    # Of a volume without a segmentation it is the volume that is named.
+    expected = {missing.replace("_segmentation.nii", ".nii"), *damaged} - {""}
+    assert (found, len(problems)) == (expected, len(expected))
+
+
+def test_damaged_volume_is_one_problem(tmp_path):
+    kind, file = write("nifti", tmp_path), tmp_path / "HK/Case00.nii.gz"
+    file.write_bytes(file.read_bytes()[:4000])
+    (problem,) = survey_dataset(lambda: kind(root=str(tmp_path))).problems
+    assert problem.file == "HK/Case00.nii.gz"
+
+
 def test_value_that_is_no_class_is_a_problem(read, films):
-    cv2.imwrite(str(films / "day/masks/000.png"), np.full((96, 96), 9, np.uint8))
+    cv2.imwrite(str(films / "day/masks/000.png"), np.full((96, 128), 11, np.uint8))
     (problem,) = survey_dataset(read).problems
     assert problem.file == "day/masks/000.png"
-    assert problem.text.startswith("values 9, expected classes 0 to 2")
+    assert problem.text.startswith("values 11, expected classes 0 to 10")
 
 
-def test_masks_in_black_and_white_are_a_problem(read, films):
-    for file in films.rglob("masks/*.png"):
+@pytest.mark.parametrize("domain", ["day", "dusk"])
+def test_masks_in_black_and_white_are_a_problem_of_their_domain(read, films, domain):
+    for file in films.glob(f"{domain}/masks/*.png"):
         mask = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(file), np.where(mask == 1, 255, 0).astype(np.uint8))
     (problem,) = survey_dataset(read).problems
+    assert problem.file == f"masks of domain '{domain}'"
     assert problem.text.startswith("hold 0 and 255 alone, and 255 is for pixels without a class")
+
+
+def test_domain_whose_masks_hold_no_class_is_a_problem(tmp_path):
+    kind = write("bdd100k", tmp_path)
+    dataset = kind(root=str(tmp_path))
+    for record in dataset.records:
+        if record.domain == "night":
+            mask = tmp_path / record.mask
+            # A number that BDD100K does not know.
+            cv2.imwrite(str(mask), np.full_like(cv2.imread(str(mask), 0), 40))
+    (problem,) = survey_dataset(lambda: kind(root=str(tmp_path))).problems
+    assert problem.file == "masks of domain 'night'"
+    assert problem.text.startswith("hold no pixel of a class")
 
 
 def test_twelve_bits_in_files_of_sixteen_are_noted(read, films):

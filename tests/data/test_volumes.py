@@ -57,6 +57,18 @@ def test_resampling_invents_no_class():
     assert set(np.unique(resample(plane, (0.6, 0.6), 0.25, classes=True))) == {0, 7}
 
 
+@pytest.mark.parametrize("target", [0.2, 0.3, 0.7, 1.3, 1.7, 3.0])
+def test_classes_lie_where_the_image_shows_them(target):
+    apart = []
+    for start in range(20, 32):
+        plane = np.zeros((60, 60), np.uint8)
+        plane[start : start + 11, start + 3 : start + 14] = 200
+        resampled = (resample(plane, (1.0, 1.0), target, classes=way) for way in (False, True))
+        grey, classes = (np.average(np.indices(p.shape), (1, 2), [p, p]) for p in resampled)
+        apart.append(classes - grey)
+    np.testing.assert_allclose(np.mean(apart, 0), 0, atol=0.06)  # pixels
+
+
 def test_shrinking_averages():
     stripes = np.tile(np.array([0, 200], np.uint8), (8, 8))
     assert (resample(stripes, (1.0, 1.0), 2.0, classes=False) == 100).all()

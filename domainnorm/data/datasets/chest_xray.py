@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,8 @@ from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.xray import DEVICES, draw_chest
 from domainnorm.data.files import FileDataset, checked_white, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
-from domainnorm.errors import DataError
+from domainnorm.data.problems import refuse
+from domainnorm.errors import DataError, counted
 from domainnorm.registry import register
 
 
@@ -37,8 +39,9 @@ class ChestXray(FileDataset):
     columns of one of these; the columns tell which. Findings: atelectasis, cardiomegaly,
     consolidation, edema, effusion, pneumonia, pneumothorax. NIH tests on ``test_list.txt``,
     CheXpert on ``valid.csv`` (its test set is withheld); where a site has neither, a test split
-    is drawn. Validation splits are drawn. Lateral views are left out. A group is a patient of a
-    site.
+    is drawn. Validation splits are drawn. Lateral views are left out. An
+    image that tables list several times is read once, and has to be the same in all. A group is a
+    patient of a site.
 
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment
@@ -108,7 +111,8 @@ class ChestXray(FileDataset):
         folder = self.root / site
         images = _images(folder)
         tested = _tested(folder)
-        records, absent = [], []
+        absent, differing = [], []
+        read: dict[str, tuple[Record, Path]] = {}
         for table in tables:
             for study in read_manifest(table) or ():
                 if not study.frontal:
@@ -118,13 +122,21 @@ class ChestXray(FileDataset):
                     absent.append(f"{study.path} ({table})")
                     continue
                 test = table.stem == "valid" or file.rpartition("/")[2] in tested
-                records.append(self._record(site, file, study, "test" if test else "train"))
-        if absent and (self._missing == "error" or not records):
-            raise DataError(
+                record = self._record(site, file, study, "test" if test else "train")
+                first, other = read.setdefault(file, (record, table))
+                if replace(first, metadata=record.metadata) != record:
+                    differing.append(f"{file} in {other} and {table}")
+        if differing:
+            refuse(
+                f"{folder}: {counted(len(differing), 'image')} listed again with other findings, "
+                f"patient or split, the first is {differing[0]}; keep one of the tables"
+            )
+        if absent and (self._missing == "error" or not read):
+            refuse(
                 f"{folder}: {len(absent)} images are listed but absent, the first is {absent[0]}; "
                 "unpack all archives, or set data.missing to 'skip'"
             )
-        return records
+        return [record for record, _ in read.values()]
 
     def _record(self, site: str, file: str, study: Study, split: Split) -> Record:
         return Record(

@@ -16,6 +16,7 @@ from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.data.problems import refuse
+from domainnorm.data.splits import check_groups
 from domainnorm.data.table import normal_path
 from domainnorm.data.volumes import check_spacing, check_window, import_medical
 from domainnorm.errors import DataError, unknown
@@ -34,8 +35,9 @@ class Dicom(FileDataset):
     ``split``. Images without a row, or with an empty class, have no label; a row without an image
     is refused. Domains come from the headers. Values go through rescale slope and intercept and
     through a window; MONOCHROME1 is inverted; a file of several frames is several images. A group
-    is a patient (PatientID, or else the series). Without a ``split`` column test and validation
-    splits are drawn by patient.
+    is a patient (PatientID, or else the series) and belongs to one split, images without a row
+    to that of their patient. Without a ``split`` column test and validation splits are drawn by
+    patient.
 
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment
@@ -52,8 +54,8 @@ class Dicom(FileDataset):
         spacing: Distance between pixels after resampling, in mm; None keeps the files' own.
 
     Raises:
-        DataError: The package pydicom is missing, the table or a file is wrong; the message
-            names it.
+        DataError: The package pydicom is missing, the table or a file is wrong, or splits tear a
+            patient apart; the message names it.
     """
 
     task = "classification"
@@ -83,12 +85,19 @@ class Dicom(FileDataset):
         self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
         table = _Table(self.root / labels)
         self.class_names = table.classes
+        rows = [table.rows.get(table.value(header, self.root), {}) for header in headers]
+        given = {
+            self._group(header): split
+            for header, row in zip(headers, rows, strict=True)
+            if (split := table.split(row))
+        }
         records = [
             record
-            for header in headers
-            if header.scanner(domain_by) in self.domain_names
-            for record in self._records(header, header.scanner(domain_by), table)
+            for header, row in zip(headers, rows, strict=True)
+            for record in self._records(header, header.scanner(domain_by), table, row, given)
         ]
+        check_groups(records, str(table.file))
+        records = [record for record in records if record.domain in self.domain_names]
         if all(record.target == UNLABELLED for record in records):
             raise DataError(
                 f"{table.file}: no {table.key} in it belongs to an image of "
@@ -98,18 +107,27 @@ class Dicom(FileDataset):
         records = draw_test(records, test_fraction, split_seed)
         self.records = draw_validation(records, val_fraction, split_seed)
 
-    def _records(self, header: Header, domain: str, table: _Table) -> list[Record]:
+    def _group(self, header: Header) -> str:
         file = header.file.relative_to(self.root).as_posix()
-        row = table.rows.get(table.value(header, self.root), {})
-        name = row.get("class", "")
-        group = header.tags["PatientID"] or header.tags["SeriesInstanceUID"] or file
+        return header.tags["PatientID"] or header.tags["SeriesInstanceUID"] or file
+
+    def _records(
+        self,
+        header: Header,
+        domain: str,
+        table: _Table,
+        row: Mapping[str, str],
+        given: Mapping[str, Split],
+    ) -> list[Record]:
+        file = header.file.relative_to(self.root).as_posix()
+        name, group = row.get("class", ""), self._group(header)
         return [
             Record(
                 f"{file}#{frame}" if header.frames > 1 else file,
                 domain,
                 table.classes.index(name) if name else UNLABELLED,
                 group,
-                table.split(row),
+                table.split(row) or given.get(group, "train"),
                 metadata={name: header.tags[tag] for name, tag in ATTRIBUTES.items()},
             )
             for frame in range(header.frames)
@@ -170,7 +188,7 @@ class _Table:
         spelt = normal_path if self.key == "file" else str
         self.rows: Mapping[str, Mapping[str, str]] = {spelt(row[self.key]): row for row in rows}
         if len(self.rows) != len(rows):
-            raise DataError(f"{file}: a {self.key} is listed more than once; keep one row each")
+            refuse(f"{file}: a {self.key} is listed more than once; keep one row each")
         self.classes = sorted({row["class"] for row in rows if row["class"]})
 
     def value(self, header: Header, root: Path) -> str:
@@ -193,13 +211,16 @@ class _Table:
                     "has it; restore the file, correct the row, or remove it"
                 )
 
-    def split(self, row: Mapping[str, str]) -> Split:
-        """The split of a row; ``train``, to be cut, where there is none."""
-        given = row.get("split", "") or "train"
+    def split(self, row: Mapping[str, str]) -> Split | None:
+        """The split of a row; None where it names none."""
+        given = row.get("split", "")
+        if not given:
+            return None
         for known in SPLITS:
             if given == known:
                 return known
-        raise DataError(f"{self.file}: {unknown('split', given, SPLITS)}")
+        refuse(f"{self.file}: {unknown('split', given, SPLITS)}")
+        return None
 
 
 def _write(file: Path, plane: NDArray[np.uint16], patient: str, scanner: tuple[str, str]) -> None:

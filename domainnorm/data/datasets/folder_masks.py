@@ -15,7 +15,7 @@ from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, VOID, Record, selec
 from domainnorm.data.decode import SUFFIXES, read_mask
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.folders import write_scenes
-from domainnorm.data.drawings.subjects import SIDE, subject_of
+from domainnorm.data.drawings.subjects import subject_of
 from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
@@ -31,11 +31,14 @@ from domainnorm.data.table import Row, write_table
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
+_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # formats that keep numbers as they are
+
 
 @register
 class FolderMasks(MaskFiles):
     """Image files laid out as <domain>/images/<image>, with <domain>/masks/<stem>.png beside them.
 
+    Names of masks may be in upper or lower case, and end with .tif, .tiff or .bmp instead.
     Masks hold the number of the class of each pixel, 255 where there is none, or its colour;
     ``classes.txt`` names the classes, one per line, and their colours. An image without a mask has
     no label. The table of splits, and splits that are drawn, are those of the dataset ``folder``.
@@ -82,15 +85,17 @@ class FolderMasks(MaskFiles):
         self._classes = read_classes(self.root / "classes.txt")
         self.class_names = self._classes.names
         self.void_outside = void_outside
+        self._listings: dict[PurePosixPath, dict[str, str]] = {}
         table = find_table(self.root, splits)
         rows = cuts.tabled(table) if table else cuts.drawn(_scanned(self.root))
         known = {row.domain for row in rows} | set(() if table else list_folders(self.root))
         self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted(known))
         used = [row for row in rows if row.domain in self.domain_names]
         self.records = [
-            Record(row.file, row.domain, UNLABELLED, row.group, row.split, self._mask_of(row.file))
+            Record(row.file, row.domain, UNLABELLED, row.group, row.split, self._found(row.file))
             for row in used
         ]
+        self.mask_folders = [self.root / domain / "masks" for domain in self.domain_names]
         self._check_domains()
         check_listed(self.root, [record.file for record in self.records], table)
         check_listed(self.root, [record.mask for record in self.records if record.mask], None)
@@ -105,7 +110,7 @@ class FolderMasks(MaskFiles):
         mask = super().mask(index)
         record = self.records[index]
         if self.void_outside is not None:
-            view = _beside(record.file, self.void_outside)
+            view = self._view(record.file, self.void_outside)
             inside = read_mask(self.root / view)
             self._check_size(view, inside, record.file)
             mask = np.where(inside == 0, np.uint8(VOID), mask)
@@ -115,14 +120,21 @@ class FolderMasks(MaskFiles):
         """What an image or mask is made of, the field of view included."""
         own = super().sources(index, is_mask=is_mask)
         if is_mask and self.void_outside is not None:
-            own.append(self.root / _beside(self.records[index].file, self.void_outside))
+            own.append(self.root / self._view(self.records[index].file, self.void_outside))
         return own
 
-    def _mask_of(self, file: str) -> str | None:
-        mask = _beside(file, "masks")
-        path = self.root / mask
-        # A link that leads nowhere is no image without a label, but a mask that is missing.
-        return mask if path.is_file() or path.is_symlink() else None
+    def _found(self, file: str, folder: str = "masks") -> str | None:
+        """The file of an image in a folder beside its own, if there is one."""
+        path = PurePosixPath(file)
+        place = path.parent.parent / folder
+        if place not in self._listings:
+            self._listings[place] = _by_stem(self.root / place)
+        names = self._listings[place]
+        name = names.get(path.stem) or names.get(path.stem.lower())
+        return name and (place / name).as_posix()
+
+    def _view(self, file: str, folder: str) -> str:
+        return self._found(file, folder) or _beside(file, folder)
 
     def _check_domains(self) -> None:
         if self.records and all(record.mask is None for record in self.records):
@@ -156,11 +168,12 @@ class FolderMasks(MaskFiles):
     ) -> None:
         """Short films with masks and round fields of view (``fov``), see `subject_of`."""
         rows, subject = [], subject_of(domains, among)
+        height, width = subject.size
         for domain, draw in subject.draw.items():
             scenes = write_scenes(root, domain, draw, ("images", "masks"), seed)
             for row in scenes:
-                view = np.zeros((SIDE, SIDE), np.uint8)
-                cv2.circle(view, (SIDE // 2, SIDE // 2), SIDE // 2 - 2, 255, -1)
+                view = np.zeros(subject.size, np.uint8)
+                cv2.circle(view, (width // 2, height // 2), height // 2 - 2, 255, -1)
                 write_image(root / _beside(row.file, "fov"), view)
             rows += [replace(row, label="") for row in scenes]
         (root / "classes.txt").write_text(subject.classes)
@@ -171,6 +184,15 @@ def _beside(file: str, folder: str) -> str:
     """``day/masks/1.png`` for ``day/images/1.jpg``."""
     path = PurePosixPath(file)
     return (path.parent.parent / folder / f"{path.stem}.png").as_posix()
+
+
+def _by_stem(folder: Path) -> dict[str, str]:
+    """Names of masks by their stems, as written and in lower case; those in ``.png`` come first."""
+    # A link that leads nowhere is no image without a label, but a mask that is missing.
+    names = [name for name in list_images(folder) if name.lower().endswith(_SUFFIXES)]
+    names.sort(key=lambda name: name.endswith(".png"))
+    exact = {PurePosixPath(name).stem: name for name in names}
+    return {stem.lower(): name for stem, name in exact.items()} | exact
 
 
 def _scanned(root: Path) -> list[Row]:

@@ -11,8 +11,9 @@ import numpy as np
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.files import resolved_root
-from domainnorm.data.nifti_slices import NiftiSlices, check_affines, open_volume
+from domainnorm.data.nifti_slices import NiftiSlices, check_affines, load_values, open_volume
 from domainnorm.data.official import draw_test, draw_validation
+from domainnorm.data.problems import refuse, refusing
 from domainnorm.data.volumes import import_medical
 from domainnorm.errors import DataError
 from domainnorm.registry import register
@@ -85,12 +86,11 @@ class Nifti(NiftiSlices):
                 f"{self.root}: no volumes; expected {self.layout} (docs/data_medical.md)"
             )
         self.domain_names = select_domains(DOMAIN_KEYS, domains, list(sites))
-        records = [
-            record
-            for site in self.domain_names
-            for volume, mask in sites[site]
-            for record in self._slices(site, volume, mask, slices)
-        ]
+        records: list[Record] = []
+        for site in self.domain_names:
+            for volume, mask in sites[site]:
+                with refusing():
+                    records += self._slices(site, volume, mask, slices)
         records = draw_test(records, test_fraction, split_seed)
         self.records = draw_validation(records, val_fraction, split_seed)
 
@@ -102,7 +102,7 @@ class Nifti(NiftiSlices):
         positions = range(head.shape[self.axis])
         if kept == "labelled":
             others = tuple(axis for axis in range(3) if axis != self.axis)
-            marked = np.asarray(truth.dataobj) > 0
+            marked = load_values(mask) > 0
             positions = np.flatnonzero(marked.any(others)).tolist()
         names = [file.relative_to(self.root).as_posix() for file in (volume, mask)]
         zooms = tuple(float(zoom) for zoom in head.header.get_zooms())
@@ -154,9 +154,10 @@ def _cases(site: Path, mask_suffix: str) -> list[tuple[Path, Path]]:
         if stem.endswith(suffix):
             continue
         if stem + suffix not in by_stem:
-            raise DataError(
+            refuse(
                 f"{file}: no segmentation {_stem(file)}{mask_suffix}.nii.gz beside it; add it, "
                 "remove the volume, or set data.mask_suffix"
             )
+            continue
         cases.append((file, by_stem[stem + suffix]))
     return cases

@@ -13,6 +13,7 @@ from domainnorm.data.drawings.cells import STAINS, draw_blood_cell
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation, list_files, read_grey, require_file
+from domainnorm.data.problems import refuse
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -78,10 +79,11 @@ class WhiteBloodCells(FileDataset):
         records = []
         for image in list_files(folder, ".bmp", layout=self.layout):
             if image.stem not in kinds:
-                raise DataError(
+                refuse(
                     f"{self.root / f'Class Labels of {folder.name}.csv'}: no row for image "
                     f"{image.stem}; restore the table from the repository"
                 )
+                continue
             mask = require_file(image.with_suffix(".png"), image)
             name = f"{folder.name}/{image.name}"
             records.append(

@@ -1,4 +1,4 @@
-"""What samples of masks show: retinas and blood cells where the domains are named like them."""
+"""What samples of masks show: retinas, blood cells or streets where domains are named so."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from domainnorm.data.drawings.cells import STAINS, draw_blood_cell
 from domainnorm.data.drawings.folders import Draw, styles_of
 from domainnorm.data.drawings.fundus import CAMERAS, draw_fundus
 from domainnorm.data.drawings.objects import draw_object
+from domainnorm.data.drawings.street import draw_street
+from domainnorm.data.drawings.weather import CONDITIONS, photograph
+from domainnorm.data.label_sets import CAMVID11, LabelSet, mapping
 
 SIDE = 96  # pixels
+STREET = (96, 128)  # 4:3, as the frames of CamVid
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,16 @@ class Subject:
     Args:
         classes: Content of ``classes.txt``.
         draw: For each domain, what draws an image of it.
+        size: Height and width of the images.
     """
 
     classes: str
     draw: dict[str, Draw]
+    size: tuple[int, int] = (SIDE, SIDE)
 
 
 def subject_of(domains: Sequence[str], among: Sequence[str] = ()) -> Subject:
-    """Blood cells for names of stains, retinas for names of cameras, else vehicles and people.
+    """Blood cells for stains, retinas for cameras, streets for light and weather, else vehicles.
 
     Args:
         domains: What is drawn.
@@ -46,6 +52,9 @@ def subject_of(domains: Sequence[str], among: Sequence[str] = ()) -> Subject:
     if all(map(_camera, everything)):
         draw = {domain: partial(_retina, camera) for domain, camera in cameras.items()}
         return Subject("background\nvessel\n", draw)
+    if all(domain in CONDITIONS for domain in everything):
+        draw = {domain: partial(_street, domain) for domain in domains}
+        return Subject(_coloured(CAMVID11), draw, STREET)
     draw = {domain: partial(_scene, style) for domain, style in styles_of(domains).items()}
     return Subject("ground\nvehicle,0,0,142\nperson,220,20,60\n", draw)
 
@@ -67,6 +76,18 @@ def _retina(
     right = bool(generator.integers(2))
     drawn = draw_fundus(generator, CAMERAS[camera], (SIDE, SIDE), right=right)
     return drawn.image, drawn.vessels.astype(np.uint8)
+
+
+def _coloured(labels: LabelSet) -> str:
+    lines = (f"{name},{','.join(map(str, rgb))}\n" for name, rgb in labels.colours.items())
+    return "".join(lines)
+
+
+def _street(
+    condition: str, generator: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    scene = draw_street(int(generator.integers(2**31)), *STREET)
+    return photograph(scene, condition, "dashcam"), mapping("cityscapes19", "camvid11")[scene.mask]
 
 
 def _scene(

@@ -88,6 +88,32 @@ def test_patients_of_two_sites_are_different_groups(tmp_path):
     assert len({record.group for record in dataset.records}) == 72
 
 
+@pytest.mark.parametrize(
+    ("table", "copy", "old", "new"),
+    [
+        ("nih/Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "Edema", "Hernia"),
+        ("nih/Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", ",24,", ",23,"),
+        ("chexpert/CheXpert-v1.0-small/train.csv", "train_visualCheXbert.csv", ",1.0", ",0.0"),
+        ("chexpert/CheXpert-v1.0-small/train.csv", "valid.csv", "", ""),
+    ],
+)
+def test_image_that_two_tables_list_differently_is_refused(tmp_path, table, copy, old, new):
+    write("chest_xray", tmp_path)
+    first = tmp_path / table
+    second = first.with_name(copy)
+    second.write_text(first.read_text().replace(old, new))
+    with pytest.raises(DataError, match=r"listed again .* in .*\.csv and .*\.csv; keep") as error:
+        ChestXray(root=str(tmp_path))
+    assert f"{first} and {second}" in str(error.value)
+
+
+def test_image_that_two_tables_list_alike_is_read_once(tmp_path):
+    write("chest_xray", tmp_path)
+    table = tmp_path / "nih/Data_Entry_2017.csv"
+    (tmp_path / "nih/Data_Entry_copy.csv").write_text(table.read_text().replace("050", "051"))
+    assert len(ChestXray(root=str(tmp_path), domains=["nih"]).records) == 24
+
+
 def test_absent_images_are_refused(tmp_path):
     write("chest_xray", tmp_path)
     (tmp_path / "nih/images_001/images/00000003_000.png").unlink()

@@ -179,6 +179,38 @@ def test_table_may_be_about_files_and_give_splits(tmp_path):
     assert tested == {f"patient_{number:02d}" for number in (4, 5, 10, 11, 16, 17)}
 
 
+def of_files(root, *rows):
+    """The sample with a table about these files of patient_01, and patient_03 as training data."""
+    write("dicom", root)
+    lines = [f"patient_01/series_1/{row}" for row in rows]
+    lines.append("patient_03/series_1/3.dcm,healthy,train")
+    (root / "labels.csv").write_text("\n".join(["file,class,split", *lines]))
+    return root
+
+
+def test_splits_that_tear_a_patient_apart_are_refused(tmp_path):
+    root = of_files(tmp_path, "3.dcm,healthy,train", "4.dcm,healthy,test")
+    with pytest.raises(DataError, match=r"labels\.csv: group 'patient_01' is in split train"):
+        Dicom(root=str(root))
+
+
+def test_patient_whose_images_are_of_two_scanners_is_not_torn_apart_either(tmp_path):
+    root = of_files(tmp_path, "3.dcm,healthy,train", "4.dcm,healthy,test")
+    file = root / "patient_01/series_1/4.dcm"
+    header = pydicom.dcmread(file)
+    header.Manufacturer, header.ManufacturerModelName = "SIEMENS", "Skyra"
+    header.save_as(file)
+    with pytest.raises(DataError, match="group 'patient_01'"):
+        Dicom(root=str(root))
+
+
+@pytest.mark.parametrize("rows", [["3.dcm,healthy,test"], ["3.dcm,,", "4.dcm,healthy,test"]])
+def test_image_without_a_split_is_in_that_of_its_patient(tmp_path, rows):
+    dataset = Dicom(root=str(of_files(tmp_path, *rows)))
+    splits = [dataset.records[i].split for i in where(dataset, group="patient_01")]
+    assert splits == ["test", "test"]
+
+
 def test_patient_without_a_row_has_no_label(tmp_path):
     write("dicom", tmp_path)
     table = tmp_path / "labels.csv"

@@ -73,6 +73,53 @@ def test_mask_belongs_to_its_image(root):
     assert_array_equal(masks["dusk/images/4.jpg"], 0)
 
 
+@pytest.mark.parametrize("name", ["3.PNG", "3.tif", "3.TIFF", "3.bmp"])
+def test_mask_may_be_in_another_case_or_format(root, name):
+    mask = root / "dusk/masks/3.png"
+    pixels = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    mask.unlink()
+    write(root / "dusk/masks" / name, pixels)
+    assert_array_equal(masks_of(FolderMasks(root=str(root)))["dusk/images/3.jpg"], pixels)
+
+
+def test_name_of_a_mask_may_be_in_another_case(root):
+    (root / "day/images/3.jpg").rename(root / "day/images/Frame.jpg")
+    (root / "day/masks/3.png").rename(root / "day/masks/frame.png")
+    assert_array_equal(masks_of(FolderMasks(root=str(root)))["day/images/Frame.jpg"][:4], 1)
+
+
+def test_mask_of_the_same_name_comes_before_others(root):
+    for name in ("3.bmp", "3.PNG", "3.tif"):
+        write(root / "day/masks" / name, np.zeros((8, 10)))
+    assert_array_equal(masks_of(FolderMasks(root=str(root)))["day/images/3.jpg"][:4], 1)
+
+
+def test_names_that_differ_in_case_alone_keep_their_masks(root):
+    for name in ("a", "A"):
+        write(root / f"day/images/{name}.jpg", np.full((8, 10, 3), 9))
+        write(root / f"day/masks/{name}.png", np.full((8, 10), name == "A"))
+    masks = masks_of(FolderMasks(root=str(root)))
+    assert (masks["day/images/a.jpg"].max(), masks["day/images/A.jpg"].min()) == (0, 1)
+
+
+def test_field_of_view_may_be_in_another_case(root):
+    for domain in ("day", "dusk"):
+        for number in range(6):
+            write(root / domain / "fov" / f"{number}.png", np.zeros((8, 10)))
+            (root / domain / f"fov/{number}.png").rename(root / domain / f"fov/{number}.PNG")
+    masks = masks_of(FolderMasks(root=str(root), void_outside="fov"))
+    assert_array_equal(masks["day/images/3.jpg"], 255)
+
+
+@pytest.mark.parametrize("name", ["{}_mask.png", "{}.jpg", "{}.npy"])
+def test_files_of_no_image_are_noted_where_a_domain_has_no_mask_at_all(root, name):
+    for file in (root / "day/masks").iterdir():
+        file.rename(file.with_name(name.format(file.stem)))
+    survey = survey_dataset(lambda: FolderMasks(root=str(root)))
+    first = name.format(0)
+    assert any("6 files beside masks" in note and first in note for note in survey.notes)
+
+
 def test_every_split_of_every_domain_is_drawn(root):
     records = FolderMasks(root=str(root)).records
     assert {(r.domain, r.split) for r in records} == {

@@ -198,6 +198,16 @@ def test_truncated_volume_is_named(tmp_path):
         dataset.image(where(dataset, file="HK/Case00.nii.gz#0")[0])
 
 
+@pytest.mark.parametrize("slices", ["all", "labelled"])
+def test_truncated_segmentation_is_a_problem_of_a_survey(tmp_path, slices):
+    write("nifti", tmp_path)
+    file = tmp_path / "HK/Case00_segmentation.nii.gz"
+    file.write_bytes(file.read_bytes()[:200])
+    (problem,) = survey_dataset(lambda: Nifti(root=str(tmp_path), slices=slices)).problems
+    assert problem.file.endswith("HK/Case00_segmentation.nii.gz")
+    assert problem.text.startswith("truncated or damaged")
+
+
 def test_spacing_below_0_is_refused(tmp_path):
     write("nifti", tmp_path)
     with pytest.raises(DataError, match=r"data\.spacing: -1\.0, expected millimetres"):
