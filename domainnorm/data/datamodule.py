@@ -153,10 +153,15 @@ class DomainDataModule(LightningDataModule):
         """One loader for each domain, with labels, in the order of `test_domains`."""
         return [self._evaluation(domain, "test") for domain in self.test_domains]
 
-    def domain_dataloader(self, split: Split) -> DataLoader[Batch]:
+    def domain_dataloader(self, split: Split, *, mixed: bool = False) -> DataLoader[Batch]:
         """Images of every domain that the method may see, whole and not augmented, no class labels.
 
-        All ranks get all images, in order.
+        All ranks get all images in one order.
+
+        Args:
+            split: Of the images.
+            mixed: Whether batches mix domains, drawn anew in each pass; else these follow each
+                other, as the files do.
         """
         domains = [*self.labelled, *self.unlabelled]
         view = DomainView(
@@ -166,7 +171,7 @@ class DomainDataModule(LightningDataModule):
             labelled=[],
             pipelines=dict.fromkeys(domains, self.evaluation_pipeline),
         )
-        return self._loader(view, batch_size=self.loading.eval_batch_size)
+        return self._loader(view, batch_size=self.loading.eval_batch_size, shuffle=mixed)
 
     def domain_attributes(self, split: Split) -> list[tuple[dict[str, list[str]], Tensor]]:
         """Attributes and domain labels (N,) of the images of `domain_dataloader`, in one batch."""

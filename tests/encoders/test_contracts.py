@@ -11,7 +11,7 @@ from domainnorm.backbones import create_model
 from domainnorm.encoders import create_encoder, extend_encoder, fit_encoder, list_encoders
 from domainnorm.encoders.create import ENCODERS
 from domainnorm.errors import ConditionError, DomainNormError, UnknownNameError
-from tests.encoders.pairs import images, pairs, read_by, rows, together
+from tests.encoders.pairs import images, mixed, pairs, read_by, rows, together
 
 
 def make(name, num_domains, **options):
@@ -22,7 +22,8 @@ def make(name, num_domains, **options):
 
 
 def pairs_for(encoder, domains):
-    return pairs(domains, make=read_by(encoder))
+    made = pairs(domains, make=read_by(encoder))
+    return mixed(made) if encoder.learns_features else made
 
 
 PIXELS = [
@@ -119,6 +120,11 @@ def test_encoder_that_was_not_fitted_says_so(name):
 def test_no_images_are_refused(name):
     with pytest.raises(ConditionError, match="no images to learn from"):
         fit_encoder(make(name, 2), pairs([]), pairs([]))
+
+
+def test_features_are_not_learned_from_one_domain_after_the_other():
+    with pytest.raises(ConditionError, match="images of 2 domains come domain after domain"):
+        fit_encoder(make("cnn", 2), pairs([0, 1]), pairs([0, 1]))
 
 
 @every_encoder
