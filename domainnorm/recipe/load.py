@@ -19,6 +19,7 @@ from domainnorm.recipe.rules import (
     check_backbone,
     check_conditioned,
     check_domains,
+    check_encoder,
     check_end_to_end,
     check_estimates,
     check_mask_size,
@@ -116,6 +117,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
         check_estimates(condition, unseen, problems)
     check_conditioned(condition, tree.get("norm"), problems)
     check_end_to_end(condition, encoder, tree.get("norm"), problems)
+    check_encoder(encoder, problems)
     check_attributes(encoder, data["attributes"], problems)
     check_task(task, dataset, problems)
     evaluation = EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems))

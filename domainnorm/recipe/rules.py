@@ -149,6 +149,13 @@ def check_estimates(condition: str, unseen: str, problems: Problems) -> None:
             problems.add(key, text)
 
 
+def check_encoder(encoder: Named | None, problems: Problems) -> None:
+    """All whole numbers among the options of encoders are sizes."""
+    for key, value in (encoder.options if encoder else {}).items():
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            problems.add(f"encoder.{key}", f"got {value}, expected 1 or more")
+
+
 def check_precision(precision: str, encoder: Named | None, problems: Problems) -> None:
     """What an encoder looks at, moments, is worth nothing in a narrow type."""
     if encoder is not None and precision in ("16-true", "bf16-true"):

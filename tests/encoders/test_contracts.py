@@ -133,6 +133,26 @@ def test_unknown_option_is_answered_with_the_known(name):
         make(name, 2, hiden=3)
 
 
+@every_encoder
+@pytest.mark.parametrize("option", ["hidden", "embedding"])
+def test_sizes_below_one_are_refused(name, option):
+    with pytest.raises(DomainNormError, match=f"encoder.{option}: got 0, expected 1 or more"):
+        make(name, 2, **{option: 0})
+
+
+def test_small_network_of_no_pixels_is_refused():
+    with pytest.raises(DomainNormError, match=r"encoder\.size: got 0, expected 1 or more"):
+        make("cnn", 2, size=0)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "nearest"), [("resnet10", "resnet101"), ("qqq", "test_resnet")]
+)
+def test_unknown_small_network_is_answered_with_others(backbone, nearest):
+    with pytest.raises(UnknownNameError, match=f"timm architecture '{backbone}': .*{nearest}"):
+        make("cnn", 2, backbone=backbone)
+
+
 def test_unknown_encoder_is_answered_with_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'style'"):
         create_encoder("styl", 2)
