@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -263,12 +263,7 @@ class DomainDataModule(LightningDataModule):
                     )
             if self.loading.original_masks:
                 self._check_whole(domain)
-        for record in self.dataset.records:
-            if not record.is_labelled and record.domain in self.labelled and record.split != "test":
-                raise DataError(
-                    f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
-                    "give the image a class or a mask, or remove it"
-                )
+        check_labelled(self.dataset, self.labelled)
 
     def _check_whole(self, domain: str) -> None:
         """Whether the first mask of a domain fits the input: better before training than after."""
@@ -284,6 +279,20 @@ class DomainDataModule(LightningDataModule):
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def check_labelled(dataset: DomainDataset, domains: Collection[str]) -> None:
+    """Refuse domains that have images without a label in training or validation.
+
+    Raises:
+        DataError: Names the first of them.
+    """
+    for record in dataset.records:
+        if not record.is_labelled and record.domain in domains and record.split != "test":
+            raise DataError(
+                f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
+                "give the image a class or a mask, or remove it"
+            )
 
 
 def _subset(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
