@@ -23,6 +23,7 @@ _COUNTS = {
             "embedding",
             "epochs",
             "width",
+            "size",
         ],
         "1 or more",
     ),

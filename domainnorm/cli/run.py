@@ -24,7 +24,10 @@ def execute(arguments: Namespace) -> int:
     def start(loaded: recipe.Recipe, output: Path) -> Path:
         # Looked up here: a bad recipe is answered before torch is imported.
         if arguments.sample:
-            loaded = run.sample_recipe(loaded, output / "samples" / loaded.name)
+            # Those of a recipe take long; those of the command line are meant.
+            asked = any(word.startswith("seed=") for word in arguments.words)
+            folder = output / "samples" / loaded.name
+            loaded = run.sample_recipe(loaded, folder, all_seeds=asked)
         return run.run_recipe(loaded, output)
 
     if arguments.sample and arguments.resume:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -153,10 +153,15 @@ class DomainDataModule(LightningDataModule):
         """One loader for each domain, with labels, in the order of `test_domains`."""
         return [self._evaluation(domain, "test") for domain in self.test_domains]
 
-    def domain_dataloader(self, split: Split) -> DataLoader[Batch]:
+    def domain_dataloader(self, split: Split, *, mixed: bool = False) -> DataLoader[Batch]:
         """Images of every domain that the method may see, whole and not augmented, no class labels.
 
-        All ranks get all images, in order.
+        All ranks get all images in one order.
+
+        Args:
+            split: Of the images.
+            mixed: Whether batches mix domains, drawn anew in each pass; else these follow each
+                other, as the files do.
         """
         domains = [*self.labelled, *self.unlabelled]
         view = DomainView(
@@ -166,7 +171,7 @@ class DomainDataModule(LightningDataModule):
             labelled=[],
             pipelines=dict.fromkeys(domains, self.evaluation_pipeline),
         )
-        return self._loader(view, batch_size=self.loading.eval_batch_size)
+        return self._loader(view, batch_size=self.loading.eval_batch_size, shuffle=mixed)
 
     def domain_attributes(self, split: Split) -> list[tuple[dict[str, list[str]], Tensor]]:
         """Attributes and domain labels (N,) of the images of `domain_dataloader`, in one batch."""
@@ -258,12 +263,7 @@ class DomainDataModule(LightningDataModule):
                     )
             if self.loading.original_masks:
                 self._check_whole(domain)
-        for record in self.dataset.records:
-            if not record.is_labelled and record.domain in self.labelled and record.split != "test":
-                raise DataError(
-                    f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
-                    "give the image a class or a mask, or remove it"
-                )
+        check_labelled(self.dataset, self.labelled)
 
     def _check_whole(self, domain: str) -> None:
         """Whether the first mask of a domain fits the input: better before training than after."""
@@ -279,6 +279,20 @@ class DomainDataModule(LightningDataModule):
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def check_labelled(dataset: DomainDataset, domains: Collection[str]) -> None:
+    """Refuse domains that have images without a label in training or validation.
+
+    Raises:
+        DataError: Names the first of them.
+    """
+    for record in dataset.records:
+        if not record.is_labelled and record.domain in domains and record.split != "test":
+            raise DataError(
+                f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
+                "give the image a class or a mask, or remove it"
+            )
 
 
 def _subset(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:

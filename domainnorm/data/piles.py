@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,8 @@ def open_pile(
         ignored: A file that is none of the images.
 
     Raises:
-        DataError: There is no such source, it lists no images, or a line is wrong.
+        DataError: There is no such source, it lists no images, a file's name is not UTF-8, or a
+            line is wrong.
     """
     place = _located(source)
     cuts = Cuts(_VAL_FRACTION, _TEST_FRACTION, seed)
@@ -74,6 +75,23 @@ def open_pile(
             f"--classes: {place} is a table, whose column target holds the classes; leave it out"
         )
     return _of_table(place, columns or {}, cuts)
+
+
+def check_names(files: Iterable[Path]) -> None:
+    """Refuse files that no table or log could name.
+
+    Raises:
+        DataError: A name that is not UTF-8.
+    """
+    for file in files:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(file).decode(errors="backslashreplace")
+            raise DataError(
+                f"{shown}: not a name in UTF-8, which tables and logs are written in; rename it, "
+                "as with `convmv -f latin1 -t utf8 --notest`"
+            ) from None
 
 
 def _located(source: str) -> Path:
@@ -90,6 +108,7 @@ def _located(source: str) -> Path:
 
 def _of_folder(root: Path, classes: bool, cuts: Cuts, ignored: Path | None) -> Pile:
     files = [file for file in find_images(root) if root / file != ignored]
+    check_names([root, *files])
     masks = {file.with_suffix(""): file.as_posix() for file in files if _MASKS in file.parts}
     inside = [file for file in files if _IMAGES in file.parts]
     visible = inside if masks and inside else files

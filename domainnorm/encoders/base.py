@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from domainnorm.encoders.attributes import Attributes
 from domainnorm.encoders.gaussians import DomainGaussians
-from domainnorm.errors import ConditionError
+from domainnorm.errors import ConditionError, DomainNormError
 
 
 class Estimate(NamedTuple):
@@ -47,6 +47,17 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
 
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes of an encoder, by their names, of which nothing can be made.
+
+    Raises:
+        DomainNormError: One is below 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise DomainNormError(f"encoder.{name}: got {size}, expected 1 or more")
+
+
 class DomainEncoder(nn.Module, abc.ABC):
     """Estimates the domain of each image.
 
@@ -66,6 +77,9 @@ class DomainEncoder(nn.Module, abc.ABC):
         hidden: Width of the MLP.
         embedding: E.
 
+    Raises:
+        DomainNormError: A width or size below 1.
+
     Shape:
         ``location``, ``spread``: (F,), what standardizes features.
     """
@@ -79,6 +93,7 @@ class DomainEncoder(nn.Module, abc.ABC):
     def __init__(
         self, num_domains: int, num_features: int, *, hidden: int = 64, embedding: int = 16
     ) -> None:
+        check_sizes(hidden=hidden, embedding=embedding)
         super().__init__()
         self.register_buffer("location", torch.zeros(num_features))
         self.register_buffer("spread", torch.ones(num_features))

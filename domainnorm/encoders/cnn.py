@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainnorm.encoders.base import DomainEncoder
+from domainnorm.encoders.base import DomainEncoder, check_sizes
+from domainnorm.errors import UnknownNameError
 from domainnorm.registry import register
+
+# What is offered where no name of timm is like the one asked for.
+_SMALL = ("test_resnet", "resnet10t", "resnet18", "mobilenetv3_small_050")
 
 
 @register
@@ -25,6 +31,10 @@ class CNNEncoder(DomainEncoder):
         size: Longer side of what it sees, pixels.
         hidden: Width of the MLP.
         embedding: Size of the embedding, E.
+
+    Raises:
+        UnknownNameError: No such architecture; the message gives the nearest.
+        DomainNormError: A size below 1.
     """
 
     learns_features: bool = True
@@ -41,6 +51,11 @@ class CNNEncoder(DomainEncoder):
         hidden: int = 64,
         embedding: int = 16,
     ) -> None:
+        check_sizes(size=size)
+        if not timm.is_model(backbone):
+            known = timm.list_models()
+            similar = get_close_matches(backbone, known, n=8, cutoff=0.5)
+            raise UnknownNameError("timm architecture", backbone, similar or _SMALL)
         cnn = timm.create_model(backbone, pretrained=pretrained, num_classes=0, in_chans=in_chans)
         super().__init__(num_domains, cnn.num_features, hidden=hidden, embedding=embedding)
         self.cnn = cnn

@@ -34,7 +34,7 @@ def fit_encoder(
     Args:
         encoder: Changed in place; left in evaluation mode, without gradients.
         training: Images with the label of their domain, or their attributes where it reads these;
-            gone through several times.
+            gone through several times. Where features are learned, batches must mix domains.
         held_out: Other images.
         seed: Of batches and of the classifier.
         epochs: Passes over the images where features are learned.
@@ -42,7 +42,7 @@ def fit_encoder(
         false_alarms: See `DomainGaussians.calibrate`.
 
     Raises:
-        ConditionError: No images.
+        ConditionError: No images, or features to learn from batches that come domain after domain.
     """
     generator = torch.Generator().manual_seed(seed)
     features, domain = start_encoder(encoder, training, generator)
@@ -65,13 +65,28 @@ def start_encoder(
 
     Returns:
         Features (N, F) and labels of domains (N,) of all images.
+
+    Raises:
+        ConditionError: As for `fit_encoder`.
     """
     encoder.prepare(training, generator)
     # What learns features normalizes them by its batches, while it does.
     features, domain = _all_features(encoder, training, learning=encoder.learns_features)
+    if encoder.learns_features and len(training) > 1:
+        _check_mixed(domain)
     encoder.standardize(features)
     encoder.eval()
     return features, domain
+
+
+def _check_mixed(domain: Tensor) -> None:
+    """Refuse labels (N,) of images in the order of their domains."""
+    number, changes = len(set(domain.tolist())), int(domain.diff().count_nonzero())
+    if number > 1 and changes < number:
+        raise ConditionError(
+            f"encoder: the images of {number} domains come domain after domain, so that a step "
+            "would see one alone; mix them, as with DataLoader(..., shuffle=True)"
+        )
 
 
 def fit_domains(

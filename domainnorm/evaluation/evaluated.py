@@ -67,6 +67,11 @@ class Evaluated(abc.ABC):
     def has_label(self) -> Tensor:
         """Whether each sample has a label, (N,) bool."""
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether any sample has a label, so that there is something to measure."""
+        return bool(self.has_label.any())
+
     # Both stars, because mypy then lets a subclass name the options that it takes.
     @abc.abstractmethod
     def weighted(self, *args: Any, **options: Any) -> WeightedMetrics:

@@ -25,7 +25,7 @@ class Result:
         domain: Domain it was tested on.
         role: Role of that domain in the transfer.
         seed: Seed of the run.
-        metrics: Name → value.
+        metrics: Name → value; of a domain without labels ``n``, which is 0, and what needs none.
         intervals: Name → lower and upper end of the bootstrap interval.
         supervised: Whether the method saw labels of the target.
         trained_parameters: Number of parameters the method trained.
@@ -44,6 +44,11 @@ class Result:
     trained_parameters: int = 0
     trained_bytes: int = 0
     seconds: float = 0.0
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether there were labels to compare with: ``n``, their number, is not 0."""
+        return self.metrics.get("n") != 0
 
 
 def results_csv(results: Sequence[Result], path: str | PathLike[str]) -> None:
@@ -130,12 +135,13 @@ def check_results(results: Sequence[Result], metric: str) -> None:
     """Refuse results that no table or figure can show.
 
     Raises:
-        EvaluationError: There are none; no result has the metric; a record came twice.
+        EvaluationError: There are none; no result has the metric, though there are labels for
+            some; a record came twice.
     """
     if not results:
         raise EvaluationError("results: none came, expected at least one; test a method first")
     known = list(dict.fromkeys(name for result in results for name in result.metrics))
-    if metric not in known:
+    if metric not in known and any(result.is_scored for result in results):
         raise EvaluationError(f"results: {unknown('metric', metric, known)}")
     seen = set()
     for result in results:

@@ -46,7 +46,7 @@ def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") 
     Cells are mean ± standard deviation over seeds, or the value and its bootstrap interval when
     there is one seed. The best value on a target among methods that saw no target labels is bold;
     methods that saw them carry a dagger. Δ compares with ``source_only`` on the mean of the
-    targets, over the seeds that both have.
+    targets that have labels, over the seeds that both have. Cells without a value are dashes.
 
     Raises:
         EvaluationError: No results, an unknown metric, or a result that came twice.
@@ -98,6 +98,7 @@ def _blocks(results: Sequence[Result], metric: str) -> list[_Block]:
 
 def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
     roles = {result.domain: result.role for result in results}
+    scored = {result.domain for result in results if result.is_scored}
     domains = sorted(roles, key=lambda domain: roles[domain] == "target")
     targets = [domain for domain in domains if roles[domain] == "target"]
     methods = method_order(results)
@@ -126,7 +127,12 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
                     for name, cell in zip(domains, shown, strict=True)
                 ],
                 gain=_gain(
-                    method, [(cells[method, d], cells.get(("source_only", d))) for d in targets]
+                    method,
+                    [
+                        (cells[method, domain], cells.get(("source_only", domain)))
+                        for domain in targets
+                        if domain in scored
+                    ],
                 ),
                 trained=_trained(own),
                 time=_duration(seed_spread([result.seconds for result in own]).mean),
@@ -217,4 +223,7 @@ def _footnotes(results: Sequence[Result], metric: str) -> list[str]:
         notes.append("Δ target: mean over targets, minus source_only")
     if any(result.supervised for result in results):
         notes.append("† saw target labels")
+    unscored = dict.fromkeys(result.domain for result in results if not result.is_scored)
+    if unscored:
+        notes.append(f"–: no test image of {', '.join(unscored)} has a label; nothing is measured")
     return notes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -23,21 +22,19 @@ from domainnorm.data.dataset import VOID
 from domainnorm.data.decode import read_image
 from domainnorm.data.files import white_of
 from domainnorm.errors import CheckpointError, DataError, counted
-from domainnorm.evaluation import write_json
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import TASKS
-from domainnorm.run.files import make_folders
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.run.stored import StoredModel, load_stored
-from domainnorm.run.stream_files import check_masks, mask_file, stream_files
+from domainnorm.run.stream_files import check_masks, mask_file, name_of, stream_files
+from domainnorm.run.stream_folder import LOG, MASKS, PACKS, STATE, TIMELINE, claim_folder
 from domainnorm.run.stream_log import StreamLine, append_log, read_log, write_log
 from domainnorm.run.stream_options import StreamOptions
 from domainnorm.run.stream_summary import Adapted, draw_timeline, summarize
 from domainnorm.streams import StreamAdapter, StreamStep
 from domainnorm.tasks import Task
 
-ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"
 # Batches between two states; what comes after the last is done again, with the same results.
 _SAVED_EVERY = 20
 _SHOWN = 0.0005
@@ -70,8 +67,8 @@ def adapt_run(
     """
     options = options or StreamOptions()
     stored = load_stored(folder)
-    files = stream_files(stream)
-    place = output or stored.place / "adapt" / stream.stem
+    place = output or stored.place / "adapt" / name_of(stream)
+    files = stream_files(stream, place / MASKS)
     asked = {
         "model": _digest(stored.place / WEIGHTS),
         "stream": str(stream.resolve()),
@@ -144,10 +141,7 @@ class _Follower:
 
     def go_on(self, asked: dict[str, Any]) -> set[str]:
         """Read what an earlier call left, if it asked for the same; the images in its log."""
-        make_folders(self.place)
-        if (self.place / ASKED).exists():
-            _check_same(self.place / ASKED, asked)
-        write_json(asked, self.place / ASKED)
+        claim_folder(self.place, asked)
         if not (self.place / STATE).exists():
             write_log(self.place / LOG, [])
             return set()
@@ -240,7 +234,7 @@ class _Follower:
         best = output.softmax(0).max(0)
         if output.ndim == 1:
             return classes[int(best.indices)], float(best.values)
-        mask = self.place / "masks" / mask_file(Path(name))
+        mask = self.place / MASKS / mask_file(Path(name))
         mask.parent.mkdir(parents=True, exist_ok=True)
         restored, inside = self.preprocessing.restored(output, *size)
         classes_there = restored.argmax(0).masked_fill(~inside, VOID)
@@ -255,9 +249,7 @@ class _Follower:
         torch.save({"lines": self.logged, "adapter": self.adapter.state_dict()}, partial)
         partial.replace(self.place / STATE)
         if self.adapter.rows and any(True for _ in self.adapter.model.domain_rows()):
-            packs = {
-                name: self.place / "packs" / f"{name}.safetensors" for name in self.adapter.rows
-            }
+            packs = {name: self.place / PACKS / f"{name}.safetensors" for name in self.adapter.rows}
             save_domains(self.adapter.model, packs)
 
     def draw(self, title: str) -> list[StreamLine]:
@@ -266,21 +258,6 @@ class _Follower:
         names, file = self.adapter.model.domain_names, self.place / TIMELINE
         draw_timeline(lines, names, self.options.run_length, file, title)
         return lines
-
-
-def _check_same(path: Path, asked: dict[str, Any]) -> None:
-    try:
-        former = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error}); choose another --output"
-        ) from error
-    differing = [key for key in {**asked, **former} if former.get(key) != asked.get(key)]
-    if differing:
-        said = "; ".join(f"{key} was {former.get(key)}, now {asked.get(key)}" for key in differing)
-        raise CheckpointError(
-            f"{path.parent}: holds another stream ({said}); choose another --output, or delete it"
-        )
 
 
 def _digest(file: Path) -> str:

@@ -114,4 +114,5 @@ def _differs(first: Tensor, second: Tensor) -> bool:
 def _read_by(encoder: DomainEncoder, data: DomainDataModule, split: Split) -> Batches:
     if encoder.reads_attributes:  # without decoding an image
         return data.domain_attributes(split)
-    return _Images(data.domain_dataloader(split))
+    learned_from = encoder.learns_features and split == "train"
+    return _Images(data.domain_dataloader(split, mixed=learned_from))

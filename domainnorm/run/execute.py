@@ -62,6 +62,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         ``results.md``, ``figures/``, ``report.html`` and ``stages/<transfer>/seed<n>/<method>/``.
     """
     parts = Parts(recipe)  # before a folder is made: most mistakes show here
+    parts.check_labels(plan_stages(recipe))
     with on_all_ranks(recipe):
         folder = make_folder(recipe, output, "run")
         carry_out(parts, folder)
@@ -170,4 +171,9 @@ def _title(stage: Stage) -> str:
 
 
 def _outcome(results: list[Result], metric: str) -> str:
-    return "  ".join(f"{result.domain} {result.metrics[metric]:.3f}" for result in results)
+    return "  ".join(
+        f"{result.domain} {result.metrics[metric]:.3f}"
+        if result.is_scored
+        else f"{result.domain} – (no labels)"
+        for result in results
+    )

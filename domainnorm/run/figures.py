@@ -33,8 +33,9 @@ def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     save_domains(parts, figures / "domains.png")
-    if any(result.role == "target" for result in results):
-        shown = [parts.metric, *(("accuracy",) if "accuracy" in results[0].metrics else ())]
+    measured = [result for result in results if result.is_scored]
+    if any(result.role == "target" for result in measured):
+        shown = [parts.metric, *(("accuracy",) if "accuracy" in measured[0].metrics else ())]
         for metric in shown:
             save_results_bars(results, metric, figures / f"{metric}.png")
     for stage in plan_stages(parts.recipe):
@@ -69,7 +70,8 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
     if task != "multilabel":  # findings do not exclude each other
         classes = parts.dataset.class_names
         predictions = _predictions(stage, folder / stage.key)
-        save_confusions(predictions, classes, figures / f"confusion_{name}.png")
+        if predictions:
+            save_confusions(predictions, classes, figures / f"confusion_{name}.png")
     if task == "segmentation":
         own = [
             other
@@ -80,7 +82,9 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
 
 
 def _predictions(stage: Stage, place: Path) -> dict[str, Evaluated]:
-    return {
+    """What the model says of the domains that have labels to compare with."""
+    found = {
         domain: load_evaluated(place / f"predictions-{domain}.safetensors")
         for domain in stage.roles.all
     }
+    return {domain: one for domain, one in found.items() if one.is_labelled}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from domainnorm.errors import RecipeError
+from domainnorm.errors import DataError, RecipeError
 from domainnorm.evaluation import CrossDomainMatrix, Evaluated, load_evaluated
 from domainnorm.methods import Roles
 from domainnorm.recipe import Recipe
@@ -52,6 +52,9 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
     parts = Parts(replace(recipe, checkpoint=None))
     prepare(recipe)
     console = create_console()
+    for domain in _unscored(parts):
+        text = f"{domain}: no test image has a label; its column stays empty"
+        console.print(text, markup=False, highlight=False)
     if is_first():
         save_domains(parts, _figures(folder) / "domains.png")
     for one in KINDS[kind]:
@@ -108,7 +111,8 @@ def _add(
     cell: tuple[str, str],
     predictions: Evaluated,
 ) -> None:
-    matrix.add(seed, *cell, predictions, groups_of(parts, predictions))
+    if predictions.is_labelled:
+        matrix.add(seed, *cell, predictions, groups_of(parts, predictions))
 
 
 def _empty(parts: Parts) -> CrossDomainMatrix:
@@ -120,6 +124,19 @@ def _empty(parts: Parts) -> CrossDomainMatrix:
         resamples=evaluation.resamples,
         options=parts.task().metric_options(evaluation.bins),
     )
+
+
+def _unscored(parts: Parts) -> list[str]:
+    """Domains whose test images have no label.
+
+    Raises:
+        DataError: All of them.
+    """
+    tested = {r.domain for r in parts.dataset.records if r.split == "test" and r.is_labelled}
+    found = [name for name in parts.domains() if name not in tested]
+    if len(found) == len(parts.domains()):
+        raise DataError("matrix: no test image of any domain has a label; there is nothing to show")
+    return found
 
 
 def _check_domains(recipe: Recipe) -> None:

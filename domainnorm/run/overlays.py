@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from domainnorm.data.attributes import attributes_of
+from domainnorm.data.dataset import VOID
 from domainnorm.methods.conditions import embedding_of
 from domainnorm.report import Overlay, save_overlays
 from domainnorm.run.parts import Parts
@@ -36,23 +38,16 @@ def save_run_overlays(parts: Parts, stages: list[Stage], folder: Path, path: Pat
     if not benches:
         return
     domains = stages[0].roles.all
-    rows = [
-        _row(benches, index)
-        for domain in domains
-        for index in _chosen(parts, domain)
-        if parts.dataset.records[index].mask is not None
-    ]
+    rows = [_row(benches, index) for domain in domains for index in _chosen(parts, domain)]
     dataset, title = parts.dataset, f"{parts.recipe.name}: {stages[0].transfer}"
     save_overlays(rows, path, dataset.class_names, dataset.class_colours, title)
 
 
 def _chosen(parts: Parts, domain: str) -> list[int]:
-    """Test images of a domain, evenly over its list."""
-    found = [
-        index
-        for index, record in enumerate(parts.dataset.records)
-        if record.domain == domain and record.split == "test"
-    ]
+    """Test images of a domain, evenly over its list; those with a mask where there are some."""
+    records = parts.dataset.records
+    every = [n for n, one in enumerate(records) if one.domain == domain and one.split == "test"]
+    found = [n for n in every if records[n].mask is not None] or every
     return found[:: max(1, len(found) // _IMAGES)][:_IMAGES]
 
 
@@ -60,9 +55,11 @@ def _row(benches: dict[str, Bench], index: int) -> Overlay:
     """One image as the models see it, with what they say."""
     one = next(iter(benches.values()))
     dataset, preprocessing = one.data.dataset, one.data.evaluation_pipeline.preprocessing
-    pixels, truth = dataset.image(index), dataset.mask(index)
-    image, _ = preprocessing.pair(pixels, None)
     record, asked = dataset.records[index], one.data.attributes
+    pixels = dataset.image(index)
+    unknown = record.mask is None
+    truth = np.full(pixels.shape[:2], VOID, np.uint8) if unknown else dataset.mask(index)
+    image, _ = preprocessing.pair(pixels, None)
     domain = record.domain
     predictions = {}
     for name, bench in benches.items():

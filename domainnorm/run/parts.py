@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel, data_config, insert_after
 from domainnorm.data import CachedDataset, DomainDataModule, DomainDataset, Loading, Preprocessing
 from domainnorm.data.attributes import check_attributes
+from domainnorm.data.datamodule import check_labelled
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
 from domainnorm.recipe import Recipe
@@ -98,6 +100,19 @@ class Parts:
                 insert_after(model, named.name, **named.options)
             except DomainNormError as error:
                 raise ConversionError(f"perturb: {named.name}: {error}") from error
+
+    def check_labels(self, stages: Iterable[Stage]) -> None:
+        """Refuse, before the first stage, what a later one would: labels that it does not have.
+
+        Raises:
+            DataError: Names an image without a label, and the method that wants one.
+        """
+        for stage in stages:
+            method = METHODS.load(stage.method.name)
+            try:
+                check_labelled(self.dataset, domains_of(method.labelled, stage.roles))
+            except DataError as error:
+                raise DataError(f"method '{stage.method.name}': {error}") from None
 
     def task(self) -> Task:
         """The task for the classes of the dataset.

@@ -33,7 +33,7 @@ _SMALL = {
 _OWN_FILES = ("splits", "table", "columns", "findings", "config", "revision")
 
 
-def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
+def sample_recipe(recipe: Recipe, folder: Path, *, all_seeds: bool = False) -> Recipe:
     """Write a sample of a recipe's data, and make the recipe small enough to try it on.
 
     The first transfer, one epoch of two batches of small images on the CPU, one seed, no pretrained
@@ -43,6 +43,7 @@ def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
     Args:
         recipe: A checked recipe.
         folder: Where the sample is written; made when it does not exist.
+        all_seeds: Whether all seeds of the recipe are kept, not the first alone.
 
     Returns:
         The recipe with absolute roots below ``folder``.
@@ -73,7 +74,7 @@ def sample_recipe(recipe: Recipe, folder: Path) -> Recipe:
         ),
         evaluation=replace(recipe.evaluation, resamples=50),
         checkpoint=None,
-        seeds=recipe.seeds[:1],
+        seeds=recipe.seeds if all_seeds else recipe.seeds[:1],
     )
 
 

@@ -155,9 +155,9 @@ def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Evaluated
 
 
 def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> list[Result]:
-    """Metrics and intervals of each domain."""
-    evaluation, stage = bench.parts.recipe.evaluation, bench.stage
-    options, told = bench.method.task.metric_options(evaluation.bins), bench.method.domains_told()
+    """Metrics and intervals of each domain; none but ``n = 0`` of one without labels."""
+    stage, told = bench.stage, bench.method.domains_told()
+    measured = {domain: _measure(bench, one) for domain, one in predictions.items()}
     return [
         Result(
             transfer=stage.transfer,
@@ -165,20 +165,32 @@ def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> li
             domain=domain,
             role="source" if domain in stage.roles.source else "target",
             seed=stage.seed,
-            metrics=one.metrics(**options) | told.get(domain, {}),
-            intervals=one.intervals(
-                confidence=evaluation.confidence,
-                resamples=evaluation.resamples,
-                groups=groups_of(bench.parts, one),
-                **options,
-            ),
+            metrics=metrics | told.get(domain, {}),
+            intervals=intervals,
             supervised=bench.method.labelled in ("target", "all"),
             trained_parameters=bench.method.trained_parameters,
             trained_bytes=bench.method.trained_bytes,
             seconds=seconds,
         )
-        for domain, one in predictions.items()
+        for domain, (metrics, intervals) in measured.items()
     ]
+
+
+def _measure(
+    bench: Bench, one: Evaluated
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Metrics and their intervals."""
+    if not one.is_labelled:
+        return {"n": 0.0}, {}
+    evaluation = bench.parts.recipe.evaluation
+    options = bench.method.task.metric_options(evaluation.bins)
+    intervals = one.intervals(
+        confidence=evaluation.confidence,
+        resamples=evaluation.resamples,
+        groups=groups_of(bench.parts, one),
+        **options,
+    )
+    return one.metrics(**options), intervals
 
 
 def groups_of(parts: Parts, predictions: Evaluated) -> list[str] | None:

@@ -8,17 +8,30 @@ from pathlib import Path
 
 from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.folders import find_images
+from domainnorm.data.piles import check_names
 from domainnorm.errors import DataError
 
+# What tells bytes from text stands in the first ones.
+_BLOCK = 4096
 
-def stream_files(stream: Path) -> list[tuple[Path, Path]]:
+
+def stream_files(stream: Path, masks: Path | None = None) -> list[tuple[Path, Path]]:
     """Images of a stream in order: name below the stream, and file.
 
+    Args:
+        stream: A folder, or a text file with a path per line.
+        masks: A folder of what is predicted, whose files are no images of the stream.
+
     Raises:
-        DataError: Neither a folder nor a list, no images, or a list that names one twice.
+        DataError: Neither a folder nor a list, no images, a name that is not UTF-8, or a list that
+            names an image twice.
     """
     if stream.is_dir():
         names = [(name, stream / name) for name in sorted(find_images(stream), key=_natural)]
+        if masks is not None:
+            root, own = stream.resolve(), masks.resolve()
+            names = [pair for pair in names if own not in (root / pair[0]).parents]
+        check_names([stream.resolve(), *(name for name, _ in names)])
     elif stream.is_file():
         names = [(name, stream.parent / name) for name in _listed(stream)]
     else:
@@ -26,6 +39,12 @@ def stream_files(stream: Path) -> list[tuple[Path, Path]]:
     if not names:
         raise DataError(f"{stream}: no images in it (known: {', '.join(sorted(SUFFIXES))})")
     return names
+
+
+def name_of(stream: Path) -> str:
+    """What a stream is called: ``cam.2024`` the folder of that name, ``cam`` the list cam.txt."""
+    place = stream.resolve()
+    return place.name if place.is_dir() else place.stem
 
 
 def mask_file(name: Path) -> Path:
@@ -51,10 +70,8 @@ def check_masks(stream: Path, names: Iterable[Path]) -> None:
 
 
 def _listed(stream: Path) -> list[Path]:
-    # Some editors begin a text with a mark of its bytes, which is no part of the first name.
-    text = stream.read_text(encoding="utf-8-sig", errors="replace")
     found: dict[Path, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_text_of(stream).splitlines(), 1):
         if not line.strip():
             continue
         name = Path(line.strip())
@@ -66,6 +83,26 @@ def _listed(stream: Path) -> list[Path]:
             )
         found[name] = number
     return list(found)
+
+
+def _text_of(stream: Path) -> str:
+    """What a list says.
+
+    Raises:
+        DataError: It is an image, a film or another file of bytes.
+    """
+    with stream.open("rb") as file:
+        block = file.read(_BLOCK)
+        if stream.suffix.lower() not in SUFFIXES and b"\0" not in block:
+            try:
+                # Some editors begin a text with a mark of its bytes, no part of the first name.
+                return (block + file.read()).decode("utf-8-sig")
+            except UnicodeDecodeError:
+                pass
+    raise DataError(
+        f"{stream}: not a text list of files in UTF-8; give the folder of the images, and cut "
+        "films into frames, as with `ffmpeg -i FILM FOLDER/%06d.png`"
+    )
 
 
 def _natural(name: Path) -> list[tuple[int, int | str]]:

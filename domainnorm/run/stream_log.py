@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from domainnorm.errors import CheckpointError
 from domainnorm.run.files import replace_text
+
+# A name may hold "|" and "=" itself: it ends where a number and the end of a pair follow.
+_WEIGHT = re.compile(r"(.*?)=(\d+(?:\.\d+)?)(?:\||$)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,7 @@ class StreamLine:
     @property
     def domain_weights(self) -> dict[str, float]:
         """Domain -> weight."""
-        pairs = (pair.rpartition("=") for pair in self.weights.split("|") if pair)
-        return {name: float(weight) for name, _, weight in pairs}
+        return {name: float(weight) for name, weight in _WEIGHT.findall(self.weights)}
 
 
 _COLUMNS = [field.name for field in fields(StreamLine)]

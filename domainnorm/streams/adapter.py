@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel, add_domain, mix_rows
-from domainnorm.errors import CheckpointError, ConditionError, DomainNormError
+from domainnorm.errors import CheckpointError, ConditionError, DataError, DomainNormError
 from domainnorm.streams.alarm import NoveltyAlarm
 from domainnorm.streams.belief import DomainBelief
 from domainnorm.streams.rows import StreamRow
@@ -100,8 +101,8 @@ class StreamAdapter:
             ("depth", depth),
             ("lr", lr),
         ):
-            if value < 0:
-                raise DomainNormError(f"{name}: got {value}, expected 0 or more")
+            if not (value >= 0 and math.isfinite(value)):
+                raise DomainNormError(f"{name}: got {value}, expected 0 or more, and finite")
         for name, value in (("share", share), ("depth", depth)):
             if value > 1:
                 raise DomainNormError(f"{name}: got {value}, expected at most 1")
@@ -118,9 +119,16 @@ class StreamAdapter:
         self._embeddings: dict[str, deque[Tensor]] = {}
 
     def __call__(self, image: Tensor) -> StreamStep:
-        """Predict images (N, 3, H, W) in order, then learn from them."""
+        """Predict images (N, 3, H, W) in order, then learn from them.
+
+        Raises:
+            DataError: No images, or one that is not finite; nothing has been learned then.
+        """
+        if not len(image):
+            raise DataError("stream: a batch of no images, expected one or more")
         with torch.no_grad():
             estimate = self.model.estimate(image)
+            _check_finite(image, estimate.weights)
             weights = self.belief.update(estimate.weights)
             output = self.task.predict(self.model, image, weights=weights)
         unlike = ~estimate.is_known
@@ -232,3 +240,14 @@ class StreamAdapter:
         gaussians = self.model.encoder.gaussians
         found = {owned.key: owned.tensor for owned in self.model.domain_rows()}
         return found | {f"encoder.{key}": getattr(gaussians, key) for key in gaussians.row_names}
+
+
+def _check_finite(image: Tensor, weights: Tensor) -> None:
+    """Refuse images, or estimates of them, that would stay in belief and rows for good."""
+    finite = image.flatten(1).isfinite().all(1) & weights.isfinite().all(1)
+    if not bool(finite.all()):
+        position = int(finite.int().argmin())
+        raise DataError(
+            f"stream: image {position} of a batch of {len(image)} is not finite, or too large for "
+            "an estimate of its domain; leave it out"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from domainnorm.errors import DomainNormError
@@ -24,7 +25,7 @@ class NoveltyAlarm:
         run_length: Images between false alarms, more than 1.
 
     Raises:
-        DomainNormError: A run length of 1 or less.
+        DomainNormError: A run length of 1 or less, or an infinite one.
 
     Reference:
         Vovk et al., Testing randomness online, Statistical Science 2021, arXiv:1906.09256, sec. 4
@@ -37,6 +38,11 @@ class NoveltyAlarm:
     def __init__(self, run_length: float = 10_000) -> None:
         if not run_length > 1:
             raise DomainNormError(f"run_length: got {run_length}, expected more than 1 image")
+        if math.isinf(run_length):
+            raise DomainNormError(
+                f"run_length: got {run_length}, expected a finite number of images; to open no "
+                "domain, set max_domains (`--max-domains`) to 0"
+            )
         self.run_length = run_length
         self.evidence = 1.0
 

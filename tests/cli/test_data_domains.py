@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import cv2
@@ -47,6 +48,13 @@ def test_folder_becomes_a_manifest_that_the_toolkit_reads(command, domainnorm, f
     )
     assert (checked.returncode, checked.stderr) == (0, "")
     assert "style_2" in checked.stdout
+
+
+def test_name_that_is_not_utf8_is_refused_before_images_are_read(command, folder):
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no image")
+    done = command("pile")
+    assert done.returncode == 1
+    assert "caf\\xe9.png: not a name in UTF-8, which tables and logs are written in" in done.stderr
 
 
 def test_recipe_takes_the_data_as_printed(command, domainnorm, folder, tmp_path):

@@ -172,6 +172,20 @@ def test_images_for_the_domains_alone_hold_no_label(make, scans, split):
     assert found == wanted
 
 
+def test_images_for_the_domains_alone_can_be_mixed(make):
+    module = make()
+    plain = order(module.domain_dataloader("train"))
+    loader = module.domain_dataloader("train", mixed=True)
+    first, second = order(loader), order(loader)
+    assert sorted(first) == sorted(second) == sorted(plain)
+    assert first not in (plain, second)
+    assert first == order(module.domain_dataloader("train", mixed=True))
+
+
+def order(loader):
+    return torch.cat([batch["index"] for batch in loader]).tolist()
+
+
 def test_images_for_the_domains_alone_are_not_augmented(make, scans, preprocessing):
     batch = next(iter(make().domain_dataloader("train")))
     first = scans.image(int(batch["index"][0]))

@@ -42,3 +42,11 @@ def pairs(domains, count=12, batches=2, make=images):
         for domain in domains
         for _ in range(batches)
     )
+
+
+def mixed(batches):
+    """The same images of domains in batches that have some of each."""
+    image, label = (torch.cat(part) for part in zip(*batches, strict=True))
+    order = torch.randperm(len(label))
+    size = len(batches[0][1])
+    return Pairs(zip(image[order].split(size), label[order].split(size), strict=True))

@@ -11,7 +11,7 @@ from domainnorm.backbones import create_model
 from domainnorm.encoders import create_encoder, extend_encoder, fit_encoder, list_encoders
 from domainnorm.encoders.create import ENCODERS
 from domainnorm.errors import ConditionError, DomainNormError, UnknownNameError
-from tests.encoders.pairs import images, pairs, read_by, rows, together
+from tests.encoders.pairs import images, mixed, pairs, read_by, rows, together
 
 
 def make(name, num_domains, **options):
@@ -22,7 +22,8 @@ def make(name, num_domains, **options):
 
 
 def pairs_for(encoder, domains):
-    return pairs(domains, make=read_by(encoder))
+    made = pairs(domains, make=read_by(encoder))
+    return mixed(made) if encoder.learns_features else made
 
 
 PIXELS = [
@@ -121,10 +122,35 @@ def test_no_images_are_refused(name):
         fit_encoder(make(name, 2), pairs([]), pairs([]))
 
 
+def test_features_are_not_learned_from_one_domain_after_the_other():
+    with pytest.raises(ConditionError, match="images of 2 domains come domain after domain"):
+        fit_encoder(make("cnn", 2), pairs([0, 1]), pairs([0, 1]))
+
+
 @every_encoder
 def test_unknown_option_is_answered_with_the_known(name):
     with pytest.raises(DomainNormError, match=f"encoder '{name}': unknown option 'hiden': did you"):
         make(name, 2, hiden=3)
+
+
+@every_encoder
+@pytest.mark.parametrize("option", ["hidden", "embedding"])
+def test_sizes_below_one_are_refused(name, option):
+    with pytest.raises(DomainNormError, match=f"encoder.{option}: got 0, expected 1 or more"):
+        make(name, 2, **{option: 0})
+
+
+def test_small_network_of_no_pixels_is_refused():
+    with pytest.raises(DomainNormError, match=r"encoder\.size: got 0, expected 1 or more"):
+        make("cnn", 2, size=0)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "nearest"), [("resnet10", "resnet101"), ("qqq", "test_resnet")]
+)
+def test_unknown_small_network_is_answered_with_others(backbone, nearest):
+    with pytest.raises(UnknownNameError, match=f"timm architecture '{backbone}': .*{nearest}"):
+        make("cnn", 2, backbone=backbone)
 
 
 def test_unknown_encoder_is_answered_with_the_nearest():

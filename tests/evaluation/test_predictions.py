@@ -15,6 +15,12 @@ def three_samples() -> Predictions:
     return Predictions(probabilities, torch.tensor([0, 1, -1]), torch.tensor([4, 5, 9]))
 
 
+def test_predictions_know_whether_there_is_anything_to_measure() -> None:
+    assert three_samples().is_labelled
+    nothing = Predictions(torch.ones(2, 1), torch.tensor([-1, -1]), torch.arange(2))
+    assert not nothing.is_labelled
+
+
 def test_saved_predictions_load_equal(tmp_path: Path) -> None:
     saved = three_samples()
     saved.save(tmp_path / "folder" / "test.safetensors")

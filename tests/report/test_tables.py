@@ -146,3 +146,20 @@ def test_what_an_encoder_made_of_the_domains_stands_below_the_table(results: lis
     for text in (results_markdown(results), " ".join(printed(results).split())):
         assert f"domain told right, tent: {domains[0]} 0.750; not seen by its encoder: " in text
         assert f"{domains[1]} 0.750" in text
+
+
+def unscored(method: str, **changes: object) -> Result:
+    return result(method, 0.0, domain="c", metrics={"n": 0.0}, **changes)
+
+
+def test_domain_without_labels_is_a_column_of_dashes_with_a_note() -> None:
+    shown = [result("source_only", 0.5), result("tent", 0.7), unscored("source_only")]
+    text = results_markdown([*shown, unscored("tent")])
+    assert "–: no test image of c has a label; nothing is measured" in text
+    assert markdown_row([*shown, unscored("tent")], "tent")[1:4] == ["**0.700**", "–", "+0.200"]
+
+
+def test_results_without_any_label_are_all_dashes() -> None:
+    rows = [unscored("source_only"), unscored("tent")]
+    assert markdown_row(rows, "tent")[1:3] == ["–", "–"]
+    assert "no test image of c has a label" in printed(rows)

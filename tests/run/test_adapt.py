@@ -209,6 +209,28 @@ def test_frames_behind_a_lens_cap_are_passed_over(trained, stream, tmp_path):
     assert not list(tmp_path.glob("out/packs/*"))
 
 
+def test_files_of_something_else_are_not_overwritten(trained, stream, tmp_path, capsys):
+    (tmp_path / "log.csv").write_text("my own")
+    assert adapt(trained, stream, tmp_path) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}: holds files of something else (log.csv); choose another --output" in said
+    assert (tmp_path / "log.csv").read_text() == "my own"
+
+
+def test_stream_that_is_named_by_dots_leaves_the_log_of_training_alone(
+    trained, stream, tmp_path, monkeypatch
+):
+    stage = load_stored(trained).place
+    before = (stage / "log.csv").read_bytes()
+    inside = tmp_path / "cam.2024" / "inside"
+    inside.mkdir(parents=True)
+    (tmp_path / "cam.2024" / "frame.png").write_bytes((stream / "frame_0.png").read_bytes())
+    monkeypatch.chdir(inside)
+    assert call("adapt", str(trained), "--stream", "..") == 0
+    assert (stage / "log.csv").read_bytes() == before
+    assert (stage / "adapt" / "cam.2024" / "log.csv").exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "missing key"])
 def test_broken_state_is_named(trained, stream, followed, tmp_path, damage, capsys):
     for name in ("stream.json", "log.csv", "state.pt"):
@@ -248,6 +270,11 @@ def test_lines_with_commas_and_quotes_survive(tmp_path):
     assert lines[1].domain_weights == {"a": 0.5, "b": 0.5}
     with (tmp_path / "log.csv").open(newline="") as file:
         assert len(list(csv.reader(file))) == 3
+
+
+def test_weights_of_names_with_the_signs_between_them_are_read():
+    line = StreamLine("a.png", weights="scanner|A=0.250|b=2=0.500|c|=0.250")
+    assert line.domain_weights == {"scanner|A": 0.25, "b=2": 0.5, "c|": 0.25}
 
 
 def test_asked_options_stand_in_the_folder(followed):

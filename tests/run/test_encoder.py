@@ -155,6 +155,8 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
         (["unseen=mixture"], "unseen: 'mixture' needs a domain encoder"),
         (["encoder=styel"], "encoder: unknown encoder 'styel': did you mean 'style'"),
         (["encoder={name: style, embeding: 3}"], "encoder.embeding: unknown key 'embeding': did"),
+        (["encoder={name: style, embedding: 0}"], "encoder.embedding: got 0, expected 1 or more"),
+        (["encoder={name: cnn, size: -1}"], "encoder.size: got -1, expected 1 or more"),
         (["encoder=style", "condition=maybe"], "condition: got 'maybe', expected 'id' or"),
         (["condition=embedding"], "condition: 'embedding' needs a domain encoder"),
         (["encoder=style", "condition=embedding", "norm=dsbn"], "condition: 'embedding' is for no"),

@@ -10,6 +10,7 @@ from domainnorm.recipe.registries import DATASETS
 from domainnorm.run import run_recipe
 from domainnorm.run.parts import Parts
 from domainnorm.run.sample import sample_recipe
+from tests.run.tiny import call
 
 RECIPES = sorted(list_shipped("recipes"))
 
@@ -83,6 +84,14 @@ def test_everything_is_small(small):
     assert (recipe.data.image_size, recipe.data.batch_size, recipe.data.num_workers) == (64, 8, 0)
     assert (recipe.trainer.max_epochs, recipe.trainer.limit_batches) == (1, 2)
     assert (recipe.seeds, recipe.evaluation.resamples) == ([4], 50)
+
+
+def test_seeds_of_the_command_line_are_all_run(tmp_path):
+    words = ("quickstart", "--sample", "seed=[4,5]", "method=source_only", "compare=[]")
+    small = ("backbone.name=test_resnet", "trainer.threads=1", "data.target=[colour_cast]")
+    assert call("run", *words, *small, "--output", str(tmp_path)) == 0
+    made = tmp_path.glob("quickstart-sample/*/stages/*/*")
+    assert {place.name for place in made} == {"seed4", "seed5"}
 
 
 def test_no_method_trains_longer(small):

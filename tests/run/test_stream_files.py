@@ -1,9 +1,12 @@
+import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from domainnorm.errors import DataError
-from domainnorm.run.stream_files import check_masks, mask_file, stream_files
+from domainnorm.run.stream_files import check_masks, mask_file, name_of, stream_files
 
 
 @pytest.fixture
@@ -49,3 +52,38 @@ def test_images_with_one_mask_are_refused(first, second):
 )
 def test_masks_stay_below_their_folder(name, mask):
     assert str(mask_file(Path(name))) == mask
+
+
+def test_folders_are_called_by_their_whole_name(tmp_path, monkeypatch):
+    (tmp_path / "cam.2024" / "day").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "cam.2024" / "day")
+    assert name_of(Path("..")) == "cam.2024"
+    assert name_of(Path()) == "day"
+
+
+def test_lists_are_called_without_their_suffix(listed):
+    assert name_of(listed("a.png\n")) == "list"
+
+
+def test_masks_of_an_earlier_call_are_no_images(tmp_path):
+    for name in ("frame.png", "out/masks/frame.png", "out/frame.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.zeros((4, 4), np.uint8))
+    files = stream_files(tmp_path, tmp_path / "out" / ".." / "out" / "masks")
+    assert [str(name) for name, _ in files] == ["frame.png", "out/frame.png"]
+
+
+def test_name_that_is_not_utf8_is_refused(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"^caf\\xe9\.png: not a name in UTF-8, which tables"):
+        stream_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("frame.PNG", b"\x89PNG"), ("film.mp4", b"\0\0\0 ftypisom"), ("list.txt", b"caf\xe9.png\n")],
+)
+def test_files_that_are_no_list_are_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: not a text list of files in UTF-8; give the fol"):
+        stream_files(tmp_path / name)

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from domainnorm.backbones import create_model
-from domainnorm.errors import CheckpointError, ConditionError, DomainNormError
+from domainnorm.errors import CheckpointError, ConditionError, DataError, DomainNormError
 from domainnorm.norms.running import RunningMoments
 from domainnorm.streams import StreamAdapter, StreamRow, reliable_entropy
 from domainnorm.tasks import MultiLabel
@@ -200,6 +200,30 @@ def test_model_without_encoder_is_refused():
 def test_negative_options_are_refused(option):
     with pytest.raises(DomainNormError, match=f"{option}: got -1, expected 0 or more"):
         StreamAdapter(make(), task(), **{option: -1})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("option", ["share", "prior", "depth", "lr"])
+def test_options_that_are_not_finite_are_refused(option, value):
+    with pytest.raises(DomainNormError, match=f"{option}: got {value}, expected 0 or more, and fi"):
+        StreamAdapter(make(), task(), **{option: value})
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e38])
+def test_images_that_are_not_finite_are_refused_and_leave_nothing_behind(bad):
+    adapter, other = (StreamAdapter(make(), task()) for _ in range(2))
+    batch = images(0, 4)
+    broken = batch.clone()
+    broken[2, 0, 3, 3] = bad
+    with pytest.raises(DataError, match="stream: image 2 of a batch of 4 is not finite, or too"):
+        adapter(broken)
+    assert_close(adapter(batch).output, other(batch).output, rtol=0, atol=0)
+    assert_close(adapter.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+def test_batches_of_no_images_are_refused():
+    with pytest.raises(DataError, match="stream: a batch of no images, expected one or more"):
+        StreamAdapter(make(), task())(images(0, 0))
 
 
 def test_more_than_all_of_the_moments_is_refused():

@@ -92,3 +92,8 @@ def test_bound_on_false_alarms_holds_for_nine_in_ten_draws(number):
         tail = torch.distributions.Normal(0, 1).cdf(-gaussians.threshold.sqrt()).mul(2)
         held += bool(tail[0] <= gaussians.false_alarms[0])
     assert held / draws == pytest.approx(0.9, abs=0.05)
+
+
+def test_infinite_run_length_is_refused():
+    with pytest.raises(DomainNormError, match="run_length: got inf, expected a finite number of"):
+        NoveltyAlarm(float("inf"))
