@@ -12,6 +12,7 @@ from .found_domains import save_found_domains as save_found_domains
 from .heatmap import save_heatmap as save_heatmap
 from .heatmap import save_heatmaps as save_heatmaps
 from .layers import save_layer_differences as save_layer_differences
+from .matrix_table import matrix_markdown as matrix_markdown
 from .overlays import Overlay as Overlay
 from .overlays import save_overlays as save_overlays
 from .page import run_page as run_page

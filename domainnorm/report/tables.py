@@ -78,16 +78,17 @@ def results_markdown(results: Sequence[Result], metric: str = "balanced_accuracy
     for block in _blocks(results, metric):
         head = ["method", *block.head]
         lines += [f"**{block.transfer}** · {metric}", ""]
-        lines += [_line(head), _line(["---", *(["---:"] * len(block.head))])]
+        lines += [markdown_line(head), markdown_line(["---", *(["---:"] * len(block.head))])]
         for row in block.rows:
             cells = [f"**{text}**" if best else text for text, best in row.cells]
-            lines.append(_line([row.method, *cells, row.gain, row.trained, row.time]))
+            lines.append(markdown_line([row.method, *cells, row.gain, row.trained, row.time]))
         lines.append("")
         lines += [f"{line}  " for line in block.told] + [""] * bool(block.told)
     return "\n".join([*lines, *(f"{note}  " for note in _footnotes(results, metric))]) + "\n"
 
 
-def _line(cells: Sequence[str]) -> str:
+def markdown_line(cells: Sequence[str]) -> str:
+    """One row of a table in Markdown."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import torch
 
@@ -20,10 +19,9 @@ from domainnorm.report import (
     results_table,
 )
 from domainnorm.run.figures import save_run_figures
-from domainnorm.run.files import replace_text
 from domainnorm.run.folder import make_folder, read_folder
 from domainnorm.run.memory import keep_freed_memory
-from domainnorm.run.page import write_page
+from domainnorm.run.page import write_page, write_results
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.ranks import is_first, on_all_ranks
@@ -153,9 +151,7 @@ def carry_out(parts: Parts, folder: Path) -> None:
 def _write(results: list[Result], folder: Path, metric: str) -> None:
     results_json(results, folder / "metrics.json")
     results_csv(results, folder / "metrics.csv")
-    figures = sorted(path.relative_to(folder) for path in (folder / "figures").rglob("*.png"))
-    shown = "".join(f"\n![{path.stem}]({quote(path.as_posix())})\n" for path in figures)
-    replace_text(folder / "results.md", results_markdown(results, metric) + shown)
+    write_results(folder, results_markdown(results, metric))
 
 
 def _count(stages: list[Stage]) -> str:

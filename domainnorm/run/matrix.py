@@ -11,10 +11,11 @@ from domainnorm.errors import DataError, RecipeError
 from domainnorm.evaluation import CrossDomainMatrix, Evaluated, load_evaluated
 from domainnorm.methods import Roles
 from domainnorm.recipe import Recipe
-from domainnorm.report import create_console, save_heatmaps
+from domainnorm.report import create_console, matrix_markdown, save_heatmaps
 from domainnorm.run.execute import prepare
 from domainnorm.run.figures import save_domains
 from domainnorm.run.folder import make_folder
+from domainnorm.run.page import write_page, write_results
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, supervised_method
 from domainnorm.run.ranks import is_first, on_all_ranks
@@ -34,7 +35,8 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
             every domain's images under every domain's norms. ``both``.
 
     Returns:
-        The run folder, with ``matrix_<kind>.csv``, ``.json`` and heatmaps in ``figures/``.
+        The run folder, with ``matrix_<kind>.csv``, ``.json``, heatmaps in ``figures/``,
+        ``results.md`` and ``report.html``.
 
     Raises:
         RecipeError: Fewer than two domains.
@@ -57,6 +59,7 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
         console.print(text, markup=False, highlight=False)
     if is_first():
         save_domains(parts, _figures(folder) / "domains.png")
+    tables = []
     for one in KINDS[kind]:
         matrix = (
             _models(parts, folder, console) if one == "models" else (_norms(parts, folder, console))
@@ -73,6 +76,11 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
             f"{summary.off_diagonal:.3f}  → {target}",
             soft_wrap=True,
         )
+        shown = matrix_markdown(matrix, parts.metric, _ROW_LABELS[one])
+        tables.append(f"**{one}** · {parts.metric}\n\n{shown}")
+    if is_first():
+        write_results(folder, "\n".join(tables))
+        write_page(folder)
 
 
 def _models(parts: Parts, folder: Path, console: Console) -> CrossDomainMatrix:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 from domainnorm.errors import CheckpointError
 from domainnorm.report import run_page
 from domainnorm.run.files import replace_text
 
-PAGE = "report.html"
+PAGE, RESULTS = "report.html", "results.md"
+
+
+def write_results(folder: Path, tables: str) -> None:
+    """Write ``results.md``: tables, and after them all figures of the run."""
+    figures = sorted(path.relative_to(folder) for path in (folder / "figures").rglob("*.png"))
+    shown = "".join(f"\n![{path.stem}]({quote(path.as_posix())})\n" for path in figures)
+    replace_text(folder / RESULTS, tables + shown)
 
 
 def write_page(folder: Path, file: Path | None = None) -> Path:
@@ -30,13 +38,15 @@ def write_page(folder: Path, file: Path | None = None) -> Path:
             f"{folder}: no run.json in it; expected a folder that `domainnorm run` has made, "
             "outputs/<recipe>/<time>"
         )
+    command = "run"
     try:
-        name = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
-        page = run_page(folder, str(name))
+        made = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        command = "run" if made["purpose"] == "run" else "matrix"
+        page = run_page(folder, str(made["recipe"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{folder}: no results that can be read ({error}); of a run that was interrupted, "
-            f"`domainnorm run --resume {folder}` makes some"
+            f"`domainnorm {command} --resume {folder}` makes some"
         ) from error
     place = folder if file is None else file
     if place.is_dir():

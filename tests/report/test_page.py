@@ -103,6 +103,13 @@ def test_folder_that_no_run_has_made_is_refused(tmp_path):
         write_page(tmp_path)
 
 
+def test_matrix_without_results_is_told_its_own_way_out(folder):
+    (folder / "run.json").write_text(json.dumps({"purpose": "both", "recipe": "r"}))
+    (folder / "results.md").unlink()
+    with pytest.raises(CheckpointError, match=f"domainnorm matrix --resume {folder}"):
+        write_page(folder)
+
+
 @pytest.mark.parametrize("name", ["results.md", "recipe.yaml", "environment.json"])
 def test_run_without_results_is_refused_with_the_way_out(folder, name):
     (folder / name).unlink()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import statistics
 
 import pytest
 
@@ -30,6 +31,22 @@ def test_table_has_every_row_column_and_seed_of_every_metric(matrix, kind):
     cells = {key[1:] for key in keys}
     assert cells == {(r, c, s) for r in DOMAINS for c in DOMAINS for s in "01"}
     assert len(keys) == len(set(keys)) == len({key[0] for key in keys}) * len(cells)
+
+
+def test_results_and_page_show_both_tables_and_all_figures(matrix):
+    results, page = (matrix / "results.md").read_text(), (matrix / "report.html").read_text()
+    means = {}
+    for kind in ("models", "norms"):
+        assert f"**{kind}** · balanced_accuracy" in results
+        own = [r for r in rows(matrix, kind) if r["metric"] == "balanced_accuracy"]
+        means[kind] = [float(r["value"]) for r in own if r["row"] == r["column"] == "clean"]
+        first = (
+            f"| clean | **{statistics.mean(means[kind]):.3f} ± {statistics.stdev(means[kind]):.3f}"
+        )
+        assert first in results
+    figures = list((matrix / "figures").rglob("*.png"))
+    assert page.count("data:image/png;base64,") == len(figures) > 2
+    assert page.count("<table>") == 2
 
 
 @pytest.mark.parametrize("kind", ["models", "norms"])
