@@ -27,6 +27,7 @@ from tests.benchmarks.table import render
 from tests.benchmarks.timer import interleaved, prepare, ratio
 
 BACKBONE, SEEDS = "tf_efficientnet_lite0", (0, 1, 2)
+BATCH = 64
 NUMBERS: dict[Split, int] = {"train": 300, "val": 100, "test": 200}
 SIZES = {"wbc/cls": 96, "camvid": 144, "digits": 32, "pacs": 96}
 COSTS = (
@@ -41,13 +42,14 @@ Images = Mapping[str, Tensor]
 
 
 class Labelled:
-    """Images of some domains with the label of each."""
+    """Images of some domains with the label of each, in batches that mix domains."""
 
-    def __init__(self, images: Images, chosen: Sequence[str]) -> None:
+    def __init__(self, images: Images, chosen: Sequence[str], seed: int) -> None:
         rows = list(images)
-        self._batches = [
-            (images[name], torch.full((len(images[name]),), rows.index(name))) for name in chosen
-        ]
+        label = torch.cat([torch.full((len(images[n]),), rows.index(n)) for n in chosen])
+        order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
+        image = torch.cat([images[name] for name in chosen])[order]
+        self._batches = list(zip(image.split(BATCH), label[order].split(BATCH), strict=True))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(self._batches)
@@ -72,7 +74,7 @@ def fitted(
 ) -> DomainEncoder:
     network = create_model(BACKBONE, 0, pretrained=True).eval().backbone
     encoder = create_encoder(kind, len(images["train"]), network)
-    training, held_out = (Labelled(images[split], chosen) for split in ("train", "val"))
+    training, held_out = (Labelled(images[split], chosen, seed) for split in ("train", "val"))
     fit_encoder(encoder, training, held_out, seed=seed)
     return encoder
 
