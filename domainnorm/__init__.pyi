@@ -1,3 +1,16 @@
+from . import backbones as backbones
+from . import data as data
+from . import encoders as encoders
+from . import evaluation as evaluation
+from . import losses as losses
+from . import methods as methods
+from . import norms as norms
+from . import perturbations as perturbations
+from . import recipe as recipe
+from . import report as report
+from . import run as run
+from . import streams as streams
+from . import tasks as tasks
 from .backbones import DomainModel as DomainModel
 from .backbones import add_domain as add_domain
 from .backbones import calibrate as calibrate

@@ -101,7 +101,8 @@ class ConditionSlot:
         if condition is None:
             raise ConditionError(
                 f"{path}: no condition is set; call the DomainModel, not its backbone, or enter "
-                "`with model.condition(domain):` first"
+                "`with model.condition(domain):` first; around a layer on its own, "
+                "`with norm.slot.holding(Condition(domain=labels)):`"
             )
         num_samples = condition.num_samples
         if num_samples is None:

@@ -41,8 +41,9 @@ def execute(arguments: Namespace) -> int:
 
 def _save(folder: str, domain: str, file: str | None = None) -> None:
     path = Path(file or f"{domain}.safetensors")
-    backbones.save_domain(run.load_stored(Path(folder)).model, domain, path)
-    print(f"{path}: {_size(path.stat().st_size)}")
+    stored = run.load_stored(Path(folder))
+    backbones.save_domain(stored.model, domain, path)
+    print(f"{path}: {_size(path.stat().st_size)}, of {stored.place}")
 
 
 def _show(file: str) -> None:

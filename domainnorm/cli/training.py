@@ -1,18 +1,26 @@
-"""What the commands that train have in common: a new run or ``--resume``, and Ctrl-C."""
+"""What the commands that train have in common: a new run or ``--resume``, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from domainnorm import recipe, run
 from domainnorm.cli.parser import Parser
 from domainnorm.errors import RecipeError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class _Terminated(KeyboardInterrupt):
+    """A scheduler, `timeout` or `kill` ends the process."""
 
 
 def add_training(parser: Parser) -> None:
@@ -36,7 +44,7 @@ def carry_out(
         start: Takes the recipe and the output folder, returns the run folder.
 
     Returns:
-        0, or 130 when the user interrupts.
+        0, 130 when the user interrupts, or 143 when the process is told to end (SIGTERM).
 
     Raises:
         RecipeError: Neither or both of a recipe and ``--resume``, or a bad recipe.
@@ -50,22 +58,42 @@ def carry_out(
     started = time.time()
     root = arguments.output
     try:
-        if folder is not None:
-            done = run.resume_run(folder)
-        else:
-            loaded = recipe.load_recipe(words[0], words[1:])
-            root = arguments.output / loaded.name
-            done = start(loaded, arguments.output)
+        with _ended_like_ctrl_c():
+            if folder is not None:
+                done = run.resume_run(folder)
+            else:
+                loaded = recipe.load_recipe(words[0], words[1:])
+                root = arguments.output / loaded.name
+                done = start(loaded, arguments.output)
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning turns Ctrl-C into SystemExit(1) once training has begun.
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+        cause = error.__context__ if isinstance(error, SystemExit) else error
+        if not isinstance(cause, KeyboardInterrupt):
             raise
         if run.is_first():
             print(_advice(command, folder or _newest(root, started)), file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(cause, _Terminated) else INTERRUPTED
     if run.is_first():
         print(f"run folder: {done}")
     return 0
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM is an exception here: Lightning notes it, and goes on or exits with 0."""
+    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _newest(root: Path, started: float) -> Path | None:

@@ -46,6 +46,7 @@ def create_norm(
             halves that do not fit each other.
 
     Example:
+        >>> from domainnorm.condition import Condition
         >>> norm = create_norm("dsbn", 64, num_domains=3)
         >>> with norm.slot.holding(Condition(domain=labels)):
         ...     y = norm(x)

@@ -1,7 +1,7 @@
 """The fixed sections of a recipe and the recipe itself.
 
-Named sections (``task``, ``perturb``, ``method``, ``compare[i]``, the dataset's part of ``data``)
-have no class here: their schema is the signature of the registered object.
+Named sections (``task``, ``perturb``, ``encoder``, ``method``, ``compare[i]``, the dataset's part
+of ``data``) have no class here: their schema is the signature of the registered object.
 """
 
 from __future__ import annotations

@@ -116,12 +116,13 @@ def test_log_of_a_killed_process_holds_every_epoch_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupt_keeps_the_checkpoint_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_keeps_the_checkpoint_and_says_how_to_go_on(tmp_path, number, code):
     process = start(tmp_path, "quickstart", *WORDS, "trainer.max_epochs=500")
     file = wait_for(process, f"*/*/{TRANSFER}/seed0/source_only/training.ckpt", tmp_path)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert f"interrupted; go on with: domainnorm run --resume {newest(tmp_path)}" in errors
     assert "Traceback" not in errors
     assert "state_dict" in torch.load(file, weights_only=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, DomainDataset, select_domains
+from domainnorm.data.problems import refuse
 from domainnorm.errors import DataError, unknown
 from domainnorm.registry import REQUIRED, Registry, register
 
@@ -40,7 +41,7 @@ class Join(DomainDataset):
         if not parts:
             raise DataError("data.parts: an empty list; name at least one dataset")
         names = [str(part.get("name")) for part in parts]
-        self.parts = [_created(f"data.parts[{i}]", part) for i, part in enumerate(parts)]
+        self.parts = _created_all(parts)
         self._check_parts(names)
         self.task = self.parts[0].task
         self.class_names = self.parts[0].class_names
@@ -122,6 +123,21 @@ class Join(DomainDataset):
             raise DataError(f"{self.records[index].file}: no mask is known for this image")
         number, position = self._places[index]
         return self.parts[number].mask(position)
+
+
+def _created_all(parts: list[dict[str, Any]]) -> list[DomainDataset]:
+    """Every part; who collects problems gets those of all."""
+    created, wrong = [], []
+    for number, part in enumerate(parts):
+        try:
+            created.append(_created(f"data.parts[{number}]", part))
+        except DataError as error:
+            wrong.append(error)
+    for error in wrong[:-1]:
+        refuse(str(error))
+    if wrong:
+        raise wrong[-1]
+    return created
 
 
 def _created(where: str, part: dict[str, Any]) -> DomainDataset:
