@@ -133,8 +133,8 @@ def _created_all(parts: list[dict[str, Any]]) -> list[DomainDataset]:
             created.append(_created(f"data.parts[{number}]", part))
         except DataError as error:
             wrong.append(error)
-    for error in wrong[:-1]:
-        refuse(str(error))
+    for former in wrong[:-1]:
+        refuse(str(former))
     if wrong:
         raise wrong[-1]
     return created

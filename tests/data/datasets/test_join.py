@@ -6,6 +6,7 @@ from numpy.testing import assert_array_equal
 
 from domainnorm.data.datasets import ACDC, Cityscapes, Join, NighttimeDriving
 from domainnorm.data.files import white_of
+from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError
 
 
@@ -132,3 +133,11 @@ def test_white_is_that_of_all_parts_or_of_none():
     assert white_of({"white": 1023}) == 1023
     assert white_of({"parts": [dark, dark]}) == 4095
     assert white_of({"parts": [dark, light]}) is None
+
+
+def test_who_collects_problems_gets_those_of_every_part(tmp_path):
+    parts = [{"name": "folder", "root": str(tmp_path / place)} for place in ("a", "b")]
+    with collecting() as refused, pytest.raises(DataError, match=r"data\.parts\[1\].*/b"):
+        Join(parts=parts)
+    assert len(refused) == 1
+    assert refused[0].startswith("data.parts[0]")
