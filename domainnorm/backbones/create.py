@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import timm
 import torch
 from torch import nn
 
+from domainnorm.architectures import check_architecture
 from domainnorm.backbones.convert import convert_norms
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import evaluating
@@ -21,6 +21,8 @@ from domainnorm.backbones.unseen import Unseen
 from domainnorm.errors import CheckpointError, ConversionError, DomainNormError, UnknownNameError
 
 _PROBE_SIZE = 64
+# What is offered where no architecture is like the one asked for.
+_USUAL = ("resnet18", "resnet50", "tf_efficientnet_lite0", "mobilenetv3_small_050")
 
 
 def create_model(
@@ -122,8 +124,7 @@ def create_network(
         CheckpointError: Weights that cannot be found or loaded.
         ConversionError: A keyword that the network does not take.
     """
-    if not timm.is_model(name):
-        raise UnknownNameError("timm architecture", name, _similar(name))
+    check_architecture(name, _USUAL)
     architecture, _, tag = name.partition(".")
     configs = timm.models.get_arch_pretrained_cfgs(architecture)
     tags = [known.partition(".")[2] for known in configs]
@@ -170,13 +171,6 @@ def _soften_new_head(network: nn.Module) -> None:
         nn.init.normal_(head.weight, std=0.01)
         if head.bias is not None:
             nn.init.zeros_(head.bias)
-
-
-def _similar(name: str) -> list[str]:
-    """Architectures that look like ``name``, nearest first; some ResNets when none does."""
-    names: list[str] = timm.list_models()
-    fallback = ["resnet18", "resnet50", "tf_efficientnet_lite0", "mobilenetv3_small_050"]
-    return get_close_matches(name, names, n=8, cutoff=0.5) or fallback
 
 
 def example_image(network: nn.Module, **options: Any) -> torch.Tensor | None:

@@ -73,8 +73,8 @@ def tiled_inference(
     height, width = image.shape[-2:]
     rows = _windows(height, sides[0], shared[0], image)
     columns = _windows(width, sides[1], shared[1], image)
-    longer = thumbnail_size or max(sides)
-    kinds = {type(norm.statistics) for norm in model.norms()}
+    recording = ThumbnailStatistics in {type(norm.statistics) for norm in model.norms()}
+    reduced = recording or model.unseen == "nearest"
     output: Tensor | None = None
     total = len(image) * math.ceil(len(rows) * len(columns) / batch_size)
     console = Console(stderr=True)
@@ -83,20 +83,23 @@ def tiled_inference(
         task = bar.add_task("tiles", total=total)
         for n in range(len(image)):
             recorded = None
+            small = image[n : n + 1]
+            if reduced:
+                small = _thumbnail(small, thumbnail_size or max(sides))
             own = _of_sample(domain, n)
             given: dict[str, Any] = {"domain": own}
             if isinstance(own, Tensor) and own.ndim == 2:
                 given = {"weights": own}
             elif model.unseen == "nearest":  # one domain for all tiles of an image
-                given["domain"] = model.nearest_domains(_thumbnail(image[n : n + 1], longer), own)
+                given["domain"] = model.nearest_domains(small, own)
             elif model.unseen in ESTIMATED:
                 given = model.resolve_domain(image[n : n + 1], own)
             if embedding is not None:
                 given["embedding"] = embedding[n : n + 1]
             elif model.end_to_end:  # of the whole image, not of each tile
                 given["embedding"] = model.embed(image[n : n + 1])
-            if ThumbnailStatistics in kinds:
-                recorded = model.record_moments(_thumbnail(image[n : n + 1], longer), **given)
+            if recording:
+                recorded = model.record_moments(small, **given)
             for places in _batches(rows, columns, batch_size):
                 predicted = _predict(model, image[n], places, given, recorded)
                 if output is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from domainnorm.data.attributes import attributes_of, check_attributes
 from domainnorm.data.augment import Pipeline, References, Steps, build_pipeline
 from domainnorm.data.class_frequency import class_frequency
-from domainnorm.data.dataset import DomainDataset, Split, select_domains
+from domainnorm.data.dataset import DomainDataset, Split, check_labelled, select_domains
 from domainnorm.data.loading import Loading
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
@@ -279,20 +279,6 @@ class DomainDataModule(LightningDataModule):
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-def check_labelled(dataset: DomainDataset, domains: Collection[str]) -> None:
-    """Refuse domains that have images without a label in training or validation.
-
-    Raises:
-        DataError: Names the first of them.
-    """
-    for record in dataset.records:
-        if not record.is_labelled and record.domain in domains and record.split != "test":
-            raise DataError(
-                f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
-                "give the image a class or a mask, or remove it"
-            )
 
 
 def _subset(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:

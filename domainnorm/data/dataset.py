@@ -170,3 +170,17 @@ def select_domains(key: str, chosen: Sequence[str] | None, known: Sequence[str])
     if not chosen:
         raise DataError(f"{key}: an empty list; name at least one of {', '.join(known)}")
     return list(chosen)
+
+
+def check_labelled(dataset: DomainDataset, domains: Collection[str]) -> None:
+    """Refuse domains that have images without a label in training or validation.
+
+    Raises:
+        DataError: Names the first of them.
+    """
+    for record in dataset.records:
+        if not record.is_labelled and record.domain in domains and record.split != "test":
+            raise DataError(
+                f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
+                "give the image a class or a mask, or remove it"
+            )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from domainnorm.architectures import check_architecture
 from domainnorm.encoders.base import DomainEncoder, check_sizes
-from domainnorm.errors import UnknownNameError
 from domainnorm.registry import register
 
 # What is offered where no name of timm is like the one asked for.
@@ -52,10 +50,7 @@ class CNNEncoder(DomainEncoder):
         embedding: int = 16,
     ) -> None:
         check_sizes(size=size)
-        if not timm.is_model(backbone):
-            known = timm.list_models()
-            similar = get_close_matches(backbone, known, n=8, cutoff=0.5)
-            raise UnknownNameError("timm architecture", backbone, similar or _SMALL)
+        check_architecture(backbone, _SMALL)
         cnn = timm.create_model(backbone, pretrained=pretrained, num_classes=0, in_chans=in_chans)
         super().__init__(num_domains, cnn.num_features, hidden=hidden, embedding=embedding)
         self.cnn = cnn

@@ -7,6 +7,14 @@ from pathlib import Path
 from domainnorm.errors import CheckpointError
 
 
+def not_a_run(folder: Path, missing: str) -> CheckpointError:
+    """The error about a folder that lacks a file of every run."""
+    return CheckpointError(
+        f"{folder}: no {missing} in it; expected a folder that `domainnorm run` has made, "
+        "outputs/<recipe>/<time>"
+    )
+
+
 def make_folders(folder: Path, *, new: bool = False) -> None:
     """Make a folder that a user has named, and those above it.
 

@@ -12,7 +12,7 @@ from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import write_json
 from domainnorm.recipe import Recipe, load_recipe
 from domainnorm.run.environment import describe_environment
-from domainnorm.run.files import make_folders, replace_text
+from domainnorm.run.files import make_folders, not_a_run, replace_text
 from domainnorm.run.ranks import is_first, of_first
 
 RECIPE = "recipe.yaml"
@@ -54,10 +54,7 @@ def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, st
         RecipeError: Its recipe was edited into something wrong, or the overrides are.
     """
     if not (folder / RECIPE).is_file():
-        raise CheckpointError(
-            f"{folder}: no {RECIPE} in it; expected a folder that `domainnorm run` has made, "
-            "outputs/<recipe>/<time>"
-        )
+        raise not_a_run(folder, RECIPE)
     try:
         made = json.loads((folder / PURPOSE).read_text(encoding="utf-8"))
         purpose, name = str(made["purpose"]), str(made["recipe"])

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from domainnorm.errors import CheckpointError
 from domainnorm.report import run_page
-from domainnorm.run.files import replace_text
+from domainnorm.run.files import not_a_run, replace_text
 
 PAGE, RESULTS = "report.html", "results.md"
 
@@ -34,10 +34,7 @@ def write_page(folder: Path, file: Path | None = None) -> Path:
         CheckpointError: Not the folder of a run, or one without results.
     """
     if not (folder / "run.json").is_file():
-        raise CheckpointError(
-            f"{folder}: no run.json in it; expected a folder that `domainnorm run` has made, "
-            "outputs/<recipe>/<time>"
-        )
+        raise not_a_run(folder, "run.json")
     command = "run"
     try:
         made = json.loads((folder / "run.json").read_text(encoding="utf-8"))

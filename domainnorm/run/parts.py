@@ -12,7 +12,7 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel, data_config, insert_after
 from domainnorm.data import CachedDataset, DomainDataModule, DomainDataset, Loading, Preprocessing
 from domainnorm.data.attributes import check_attributes
-from domainnorm.data.datamodule import check_labelled
+from domainnorm.data.dataset import check_labelled
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
 from domainnorm.recipe import Recipe
