@@ -11,8 +11,10 @@ the values of a group and R = rsqrt(V + eps); groups are the rows (K = R), or al
     p = -R² Σ scale·dscale / n,   q = -R Σ scale·dshift / n - p M    # sums over the rows of a group
     dx = s · dy + p · x + q
 
-Rows are float64: in float32 a difference of second moments would lose everything, and neither
-autocast nor matrix products of reduced precision touch float64.
+Where a kernel is called for each sample, neighbours of one row share a call: A sums over such
+stretches then, of moments times their samples. Rows are float64: in float32 a difference of second
+moments would lose everything, and neither autocast nor matrix products of reduced precision touch
+float64.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from domainnorm.norms.layout import accumulate_dtype, affine, combine, dots, moments
-from domainnorm.norms.partition import Counts, Partition, counts
+from domainnorm.norms.layout import accumulate_dtype, affine, combine, dots, moments, way_of
+from domainnorm.norms.partition import Counts, Partition, Stretches, counts
 from domainnorm.norms.pooled import Pool, gradients_of_rows
 from domainnorm.norms.ranks import sum_over_ranks, sums_over_ranks
 
@@ -100,7 +102,7 @@ class _GroupedNorm(torch.autograd.Function):
             pool = Pool(grouping.groups, sync=grouping.sync)
             found = gradients_of_rows(grad, (x, scale, shift), grouping.rows, pool, ctx.eps)
             return (*found, None, None, None)
-        sums = grouping.rows.total(torch.stack(dots(grad, x)).double())  # (2, R, C)
+        sums = _row_sums(grad, x, grouping.rows)
         dshift, dscale = sums.unbind()
         dscale.addcmul_(mean, dshift, value=-1).mul_(rstd)
         dx = None
@@ -118,10 +120,16 @@ class _GroupedNorm(torch.autograd.Function):
 def _group_moments(x: Tensor, grouping: Grouping) -> tuple[Tensor, Tensor, Counts]:
     """Mean and biased variance (K, C) of groups, float64, and their counts."""
     groups, pixels = grouping.groups, x.shape[2:].numel()
-    own = torch.stack(moments(x)).double()  # (2, N, C)
+    stretches = _stretches(x, grouping.rows)
+    own = torch.stack(moments(x, stretches and stretches.lengths)).double()  # (2, N or S, C)
     mean, second = own.unbind()
     second.addcmul_(mean, mean)
-    total = groups.total(own)
+    if stretches is None:
+        total = groups.total(own)
+    elif groups is grouping.rows:
+        total = groups.total_of_stretches(own.mul_(stretches.size))
+    else:
+        total = own.mul_(stretches.size).sum(1, keepdim=True)
     if grouping.sync:
         local = groups.size.double()
         first, second, values = sums_over_ranks(*(part * pixels for part in (*total, local)))
@@ -131,6 +139,19 @@ def _group_moments(x: Tensor, grouping: Grouping) -> tuple[Tensor, Tensor, Count
         known = groups.counts(pixels)
         mean, second = total.div_(groups.counts(1).divisor).unbind()
     return mean, second.addcmul_(mean, mean, value=-1).clamp_min_(0), known
+
+
+def _stretches(x: Tensor, rows: Partition) -> Stretches | None:
+    """What moments and sums of ``x`` are taken of, None: samples."""
+    return rows.stretches if way_of(x) == "slices" else None
+
+
+def _row_sums(grad: Tensor, x: Tensor, rows: Partition) -> Tensor:
+    """``Σ grad`` and ``Σ grad · x`` over the samples of each row, (2, R, C) float64."""
+    stretches = _stretches(x, rows)
+    if stretches is None:
+        return rows.total(torch.stack(dots(grad, x)).double())
+    return rows.total_of_stretches(torch.stack(dots(grad, x, stretches.lengths)).double())
 
 
 def _over_groups(per_row: Tensor, grouping: Grouping) -> Tensor:

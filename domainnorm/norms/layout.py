@@ -75,18 +75,22 @@ def _rows(x: Tensor) -> Tensor:
     return x.view(1, x.shape[0] * x.shape[1], -1)  # (1, N*C, L)
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, lengths: list[int] | None = None) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each sample and channel of ``x`` (N, C, *).
 
+    Args:
+        x: (N, C, *).
+        lengths: For the way ``slices``: of so many samples, one after the other, instead.
+
     Shape:
-        (N, C) each, float32 or float64.
+        (N, C) each, or (S, C) for S lengths; float32 or float64.
     """
     if x.ndim == 2:
         mean = x.to(accumulate_dtype(x))
         return mean, torch.zeros_like(mean)
     way = way_of(x)
     if way == "slices":
-        return _slice_moments(x)
+        return _slice_moments(x, lengths)
     if way == "plain" or x.shape[2:].numel() < _ROW_FROM:
         return _plain_moments(x)
     rows = _rows(x.contiguous())
@@ -132,16 +136,25 @@ def _sum_pixels(flat: Tensor, pixels: int, dtype: torch.dtype) -> Tensor:
     return F.embedding_bag(row, flat.reshape(-1, num_features), row[::size], mode="sum")
 
 
-def _slice_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def _slices(x: Tensor, lengths: list[int] | None) -> tuple[Tensor, ...]:
+    """Pixels of each sample, or of so many samples, (L, C) each."""
+    flat = _flat(x)[0]
+    if lengths is None:
+        return flat.unbind()
+    size = flat.shape[1]
+    return flat.flatten(0, 1).split_with_sizes([length * size for length in lengths])
+
+
+def _slice_moments(x: Tensor, lengths: list[int] | None) -> tuple[Tensor, Tensor]:
     running: tuple[Tensor | None, Tensor | None] = (None, None)
     if x.dtype != accumulate_dtype(x):  # without any, moments are rounded to the dtype of x
         zero = torch.zeros(x.shape[1], dtype=accumulate_dtype(x))
         running = zero, torch.ones_like(zero)
     update = torch.batch_norm_update_stats
-    parts = [update(part, *running, 0.0) for part in _flat(x)[0].unbind()]
+    parts = [update(part, *running, 0.0) for part in _slices(x, lengths)]
     means, variances = zip(*parts, strict=True)
     found = torch.stack(means + variances).to(accumulate_dtype(x))
-    mean, var = found.view(2, *x.shape[:2]).unbind()
+    mean, var = found.view(2, -1, x.shape[1]).unbind()
     return mean, var
 
 
@@ -200,8 +213,8 @@ def normalize_rows(
     return output
 
 
-def dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """``Σ grad`` and ``Σ grad · x`` of each sample and channel, (N, C) each."""
+def dots(grad: Tensor, x: Tensor, lengths: list[int] | None = None) -> tuple[Tensor, Tensor]:
+    """``Σ grad`` and ``Σ grad · x`` of each sample and channel, as `moments` takes them."""
     dtype = accumulate_dtype(x)
     if x.ndim == 2:
         return grad.to(dtype), grad.to(dtype) * x.to(dtype)
@@ -209,7 +222,7 @@ def dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     if way == "rows":
         return _row_dots(grad.contiguous(), x.contiguous())
     if way == "slices":
-        return _slice_dots(like(grad, x), x)
+        return _slice_dots(like(grad, x), x, lengths)
     (flat, pixels), (flat_grad, _) = _flat(x), _flat(like(grad, x))
     product = flat_grad.to(dtype) * flat.to(dtype)
     return _sum_pixels(flat_grad, pixels, dtype), _sum_pixels(product, pixels, dtype)
@@ -234,14 +247,14 @@ def _row_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return total.view(x.shape[:2]), product.view(x.shape[:2])
 
 
-def _slice_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def _slice_dots(grad: Tensor, x: Tensor, lengths: list[int] | None) -> tuple[Tensor, Tensor]:
     one = torch.ones(x.shape[1], dtype=accumulate_dtype(x))
     fixed = (one, None, None, torch.zeros_like(one), one, True, 0.0, [False, True, True])
     backward = torch.ops.aten.native_batch_norm_backward.default
-    pairs = zip(_flat(grad)[0].unbind(), _flat(x)[0].unbind(), strict=True)
+    pairs = zip(_slices(grad, lengths), _slices(x, lengths), strict=True)
     parts = [backward(*pair, *fixed) for pair in pairs]
     _, products, totals = zip(*parts, strict=True)
-    total, product = torch.stack(totals + products).view(2, *x.shape[:2]).unbind()
+    total, product = torch.stack(totals + products).view(2, -1, x.shape[1]).unbind()
     return total, product
 
 

@@ -38,6 +38,20 @@ class Runs(NamedTuple):
     inverse: Tensor | None = None
 
 
+class Stretches(NamedTuple):
+    """Samples of one group that stand side by side, in the order of the batch; S of them.
+
+    Args:
+        lengths: Samples of each.
+        group: Group of each, (S,) int64.
+        size: ``lengths``, one below the other, (S, 1) float64.
+    """
+
+    lengths: list[int]
+    group: Tensor
+    size: Tensor
+
+
 class Turns(NamedTuple):
     """Groups that are all present in equal parts, and how they take turns (0, 1, …, K-1, 0, 1, …).
 
@@ -85,6 +99,7 @@ class Partition:
         num_groups: K.
         size: Samples of each group, (K, 1) float.
         runs: Where labels may be read without a synchronization; None elsewhere.
+        stretches: Likewise.
         turns: Where the parts are equal and labels may be read, as for ``runs``; else None.
     """
 
@@ -92,6 +107,7 @@ class Partition:
     num_groups: int
     size: Tensor
     runs: Runs | None = None
+    stretches: Stretches | None = None
     turns: Turns | None = None
     _counts: dict[int, Counts] = field(default_factory=dict, repr=False, compare=False)
 
@@ -107,11 +123,17 @@ class Partition:
         Scattered, not a product with their membership: 0 · inf of one sample would reach the other
         groups.
         """
-        if self.group is None:
-            return per_sample
-        *axes, _, num_features = per_sample.shape
-        empty = per_sample.new_zeros(*axes, self.num_groups, num_features)
-        return empty.index_add_(-2, self.group, per_sample)
+        return per_sample if self.group is None else self._total(per_sample, self.group)
+
+    def total_of_stretches(self, per_stretch: Tensor) -> Tensor:
+        """(…, S, C) -> (…, K, C): sums over the stretches of each group."""
+        assert self.stretches is not None
+        return self._total(per_stretch, self.stretches.group)
+
+    def _total(self, parts: Tensor, group: Tensor) -> Tensor:
+        *axes, _, num_features = parts.shape
+        empty = parts.new_zeros(*axes, self.num_groups, num_features)
+        return empty.index_add_(-2, group, parts)
 
     def counts(self, pixels: int) -> Counts:
         """Values of each group when a sample has ``pixels`` of them; computed once."""
@@ -133,8 +155,12 @@ def partition(group: Tensor, num_groups: int) -> Partition:
     labels = torch.arange(num_groups, device=group.device)
     member = group == labels[:, None]  # (K, N)
     size = member.sum(1, keepdim=True).float()
-    runs = _find_runs(group, num_groups)
-    return Partition(group, num_groups, size, runs, _find_turns(group, num_groups, runs))
+    if torch.compiler.is_compiling() or group.device.type != "cpu" or len(group) == 0:
+        return Partition(group, num_groups, size)
+    stretches = _find_stretches(group, num_groups)
+    runs = _find_runs(group, num_groups, stretches)
+    turns = _find_turns(group, num_groups, runs)
+    return Partition(group, num_groups, size, runs, stretches, turns)
 
 
 def by_domain(condition: Condition, domain: Tensor, num_domains: int) -> Partition:
@@ -155,15 +181,18 @@ def whole_batch(condition: Condition, num_samples: int, device: torch.device) ->
     return condition.once(("whole batch", num_samples, device), derive)
 
 
-def _find_runs(group: Tensor, num_groups: int) -> Runs | None:
-    if torch.compiler.is_compiling() or group.device.type != "cpu" or len(group) == 0:
-        return None
+def _find_stretches(group: Tensor, num_groups: int) -> Stretches:
     labels, lengths = torch.unique_consecutive(group, return_counts=True)
     for label in (int(labels.min()), int(labels.max())):
         if not 0 <= label < num_groups:
             raise ConditionError(out_of_range(label, num_groups))
+    return Stretches(lengths.tolist(), labels, lengths[:, None].double())
+
+
+def _find_runs(group: Tensor, num_groups: int, stretches: Stretches) -> Runs:
+    labels, lengths = stretches.group, stretches.size[:, 0].long()
     order = inverse = None
-    if len(labels) > num_groups or len(labels.unique()) < len(labels):
+    if len(set(labels.tolist())) < len(labels):
         order = group.argsort(stable=True)
         inverse = order.argsort()
         labels, lengths = torch.unique_consecutive(group[order], return_counts=True)
@@ -173,8 +202,8 @@ def _find_runs(group: Tensor, num_groups: int) -> Runs | None:
     return Runs(found, labels.tolist(), labels, sizes, run, min(found), seen, order, inverse)
 
 
-def _find_turns(group: Tensor, num_groups: int, runs: Runs | None) -> Turns | None:
-    if runs is None or num_groups < 2 or runs.lengths != [runs.shortest] * num_groups:
+def _find_turns(group: Tensor, num_groups: int, runs: Runs) -> Turns | None:
+    if num_groups < 2 or runs.lengths != [runs.shortest] * num_groups:
         return None
     turn = torch.arange(num_groups, device=group.device)
     if torch.equal(group.view(-1, num_groups), turn.expand(runs.shortest, -1)):

@@ -35,7 +35,8 @@ class Case(NamedTuple):
         native: The layer of torch it is measured against.
         shape: Of the input.
         channels_last: Its layout.
-        labels: ``mixed`` (every batch holds all domains, in turn), ``sorted`` or ``one``.
+        labels: Of the domains: ``mixed`` (equal parts in turn), ``shuffled`` (equal parts in a
+            random order), ``sorted`` or ``one``.
         target: Highest ratio that is accepted.
         training: Forward and backward in training mode; otherwise the forward pass alone.
     """
@@ -58,6 +59,8 @@ class Case(NamedTuple):
     @property
     def domain(self) -> Tensor:
         turn = torch.arange(self.shape[0]) % NUM_DOMAINS
+        if self.labels == "shuffled":
+            return turn[torch.randperm(len(turn), generator=torch.Generator().manual_seed(0))]
         return {"mixed": turn, "sorted": turn.sort().values, "one": torch.zeros_like(turn)}[
             self.labels
         ]
@@ -80,7 +83,7 @@ def cases() -> Iterator[Case]:
             )
         for channels_last in (False, True):
             target = (2.0 if small else 1.3) if channels_last else 1.0
-            for labels in ("mixed", "sorted"):
+            for labels in ("mixed", "shuffled", "sorted"):
                 yield Case("dsbn", nn.BatchNorm2d, shape, channels_last, labels, target)
             yield Case("dsbn", nn.BatchNorm2d, shape, channels_last, "one", 1.05)
         for channels_last in (False, True):

@@ -61,6 +61,22 @@ def test_values_and_gradients_equal_the_plain_formula_per_sample(
     assert_same_gradients(found, wanted, given)
 
 
+@pytest.mark.parametrize(("labels", "calls"), [([0, 2, 0, 2, 2], 4), ([2, 2, 1, 1, 1], 2)])
+@whole
+def test_neighbours_of_one_row_share_a_call_of_the_kernel(labels, calls, whole, monkeypatch):
+    made, measure = [], torch.batch_norm_update_stats
+
+    def counted(part, *arguments):
+        made.append(len(part))
+        return measure(part, *arguments)
+
+    monkeypatch.setattr(torch, "batch_norm_update_stats", counted)
+    given = inputs((5, 64, 34, 33), True)
+    grouped_norm(*given, grouping(labels, whole), 1e-5, ignored)
+    assert len(made) == calls
+    assert sum(made) == 5 * 34 * 33
+
+
 @every_batch
 @whole
 def test_first_and_second_derivatives_are_right(labels, whole):

@@ -24,6 +24,13 @@ def test_order_of_a_shuffled_batch_sorts_it_and_inverse_undoes_that():
     assert runs.seen.tolist() == [1, 1, 1, 0]
 
 
+def test_stretches_are_neighbours_of_one_group_in_the_order_of_the_batch():
+    found = partition(torch.tensor([1, 1, 0, 1, 2, 2]), 4).stretches
+    assert found.lengths == [2, 1, 1, 2]
+    assert found.group.tolist() == [1, 0, 1, 2]
+    assert found.size[:, 0].tolist() == [2, 1, 1, 2]
+
+
 def test_counts_tell_groups_whose_variance_is_known():
     known = partition(torch.tensor([0, 2, 2]), 3).counts(1)
     assert known.steps.tolist() == [0, 0, 1]
