@@ -34,6 +34,8 @@ class Condition:
         unseen: What is done about labels of −1, samples of domains the model does not know (in
             evaluation): ``mean``, ``batch`` or ``nearest``, see `DomainModel.unseen`; empty where
             there is none.
+        far: Samples that an encoder finds near no known domain, (N,) bool, where ``unseen`` says
+            what that means for them too; their ``weights`` are equal parts.
         settle: What gives the condition of this pass from the input of the first norm, (N, C, *),
             where it is not known before; the norm puts the result in the place of this one.
     """
@@ -46,6 +48,7 @@ class Condition:
     thumbnail: RecordedMoments | None = None
     chance: Tensor | None = None
     unseen: str = ""
+    far: Tensor | None = None
     settle: Callable[[Tensor], Condition] | None = None
     _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -71,6 +74,8 @@ class Condition:
     @property
     def unknown(self) -> Tensor:
         """Whether each sample is of an unseen domain, (N, 1)."""
+        if self.far is not None:
+            return self.far[:, None]
         assert self.domain is not None
         return (self.domain < 0)[:, None]
 
@@ -101,7 +106,7 @@ class Condition:
             return self
         given = {
             name: value.repeat_interleave(times, dim=0)
-            for name in ("domain", "weights", "embedding", "map", "chance")
+            for name in ("domain", "weights", "embedding", "map", "chance", "far")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **given)

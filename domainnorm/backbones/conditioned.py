@@ -2,121 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from domainnorm.backbones.embedded import check_embedding, embedded, looked_at
+from domainnorm.backbones.embedded import embedded, looked_at
+from domainnorm.backbones.estimating import EstimatingModel
 from domainnorm.backbones.unseen import (
     ESTIMATED,
-    Unseen,
     all_known,
-    check_policy,
     find_nearest,
     settled_within,
     with_estimate,
+    with_far,
 )
 from domainnorm.condition import Condition
-from domainnorm.encoders import Attributes, DomainEncoder, Estimate
+from domainnorm.encoders import Attributes
 from domainnorm.errors import ConditionError
 from domainnorm.labels import as_condition
-from domainnorm.norms import ConditionalNorm
 from domainnorm.slot import ConditionSlot
 
 
-class ConditionedModel(nn.Module):
+class ConditionedModel(EstimatingModel):
     """Turns the domain of a call into the condition that norms read; for `DomainModel`."""
 
     backbone: nn.Module
-    domain_names: tuple[str, ...]
     slot: ConditionSlot
     unconditional: bool
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._unseen: Unseen = "error"
-        self.encoder: DomainEncoder | None = None
-        self.end_to_end = False
-
-    def norms(self) -> Iterator[ConditionalNorm]:
-        """All conditional norms, in definition order."""
-        for module in self.modules():
-            if isinstance(module, ConditionalNorm):
-                yield module
-
-    @property
-    def num_domains(self) -> int:
-        """D."""
-        return len(self.domain_names)
-
-    @property
-    def unseen(self) -> Unseen:
-        """What is done about samples of unseen domains.
-
-        Raises:
-            ConditionError: Set to another value, or to one that these norms cannot carry out.
-        """
-        return self._unseen
-
-    @unseen.setter
-    def unseen(self, policy: Unseen) -> None:
-        statistics = [norm.statistics for norm in self.norms()]
-        check_policy(policy, statistics, has_encoder=self.encoder is not None)
-        self._unseen = policy
-
-    def attach_encoder(
-        self, encoder: DomainEncoder, unseen: Unseen = "mixture", *, end_to_end: bool = False
-    ) -> None:
-        """Let an encoder estimate domains that are not given: ``model(images)`` then works.
-
-        Args:
-            encoder: For the domains of this model, in their order; becomes a part of it.
-            unseen: What is done about samples without a domain from now on.
-            end_to_end: Norms that take an embedding (``film``, or ``hyper`` in any other) get that
-                of the image in every call, whatever its domain; the encoder is one of the
-                network's layers then and learns through the loss of the task.
-
-        Raises:
-            ConditionError: It is for another number of domains; or, end to end, one that reads the
-                backbone, or norms that take no embedding of its size.
-        """
-        if encoder.num_domains != self.num_domains:
-            raise ConditionError(
-                f"encoder: made for {encoder.num_domains} domains, this model has "
-                f"{self.num_domains}: {', '.join(self.domain_names)}"
-            )
-        if end_to_end:
-            check_embedding(encoder, (norm.modulation for norm in self.norms()))
-        self.end_to_end = end_to_end
-        # Else `fit_encoder` trains it; methods and ranks must not wait for gradients of its own.
-        self.encoder = encoder.requires_grad_(end_to_end)
-        self.unseen = unseen
-
-    @property
-    def reads_attributes(self) -> bool:
-        """Whether the attached encoder estimates the domain from attributes, not from pixels."""
-        return self.encoder is not None and self.encoder.reads_attributes
-
-    def estimate(self, image: Tensor, attributes: Attributes | None = None) -> Estimate:
-        """What the attached encoder says of images (N, C, H, W).
-
-        Args:
-            image: (N, C, H, W); of an encoder that reads attributes only N counts.
-            attributes: See `forward`.
-
-        Raises:
-            ConditionError: There is no encoder, it was not fitted, or attributes are missing, do
-                not fit, or are not what it reads.
-        """
-        if self.encoder is None:
-            raise ConditionError(
-                "encoder: this model has none; model.attach_encoder(create_encoder('style', ...))"
-            )
-        estimate: Estimate = self.encoder(self.encoder.inputs(image, attributes))
-        return estimate
 
     def _condition(
         self,
@@ -151,8 +66,12 @@ class ConditionedModel(nn.Module):
             image,
             unconditional=self.unconditional and not self.training,
             unseen="" if self.training or self.unseen == "error" else self.unseen,
+            zeros=self.far is not None and not self.training,
             **given,
         )
+        if weights is not None and self.far is not None and not self.training:
+            assert condition.weights is not None
+            condition = with_far(condition, condition.weights.sum(1) == 0, self.far)
         if condition.unseen in ("nearest", *ESTIMATED) and features:
             raise ConditionError(
                 f"unseen: features do not tell the domain that '{condition.unseen}' asks for; pass "
@@ -189,10 +108,10 @@ class ConditionedModel(nn.Module):
         encoder = self.encoder
         if encoder is not None and seen is not None:
             encoder.check_fitted()
-            return with_estimate(condition, encoder.judge(seen))
+            return with_estimate(condition, encoder.judge(seen), self.far)
         if encoder is None or not encoder.reads_backbone or not within_pass:
-            return with_estimate(condition, self.estimate(image, attributes))
-        return settled_within(condition, encoder, len(image))
+            return with_estimate(condition, self.estimate(image, attributes), self.far)
+        return settled_within(condition, encoder, len(image), self.far)
 
     def embed(self, image: Tensor, attributes: Attributes | None = None) -> Tensor:
         """Embeddings (N, E) of images (N, C, H, W), as the norms of this model take them.
@@ -231,10 +150,14 @@ class ConditionedModel(nn.Module):
         """What `forward` makes of ``domain`` for these images, to pass on for parts of them.
 
         Returns:
-            ``{"domain": labels (N,)}`` or, for mixtures, ``{"weights": (N, D)}``.
+            ``{"domain": labels (N,)}`` or, for mixtures and where ``far`` is set, ``{"weights":
+            (N, D)}``; zeros for images near no known domain.
         """
         condition = self._condition(image, domain, within_pass=False, attributes=attributes)
-        given = {"domain": condition.domain, "weights": condition.weights}
+        weights = condition.weights
+        if weights is not None and condition.far is not None:
+            weights = weights.masked_fill(condition.unknown, 0)
+        given = {"domain": condition.domain, "weights": weights}
         return {name: value for name, value in given.items() if value is not None}
 
     def nearest_domains(

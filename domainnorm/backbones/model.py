@@ -44,6 +44,9 @@ class DomainModel(ConditionedModel, TimmInterface):
     - ``mixture``: all domains that the encoder knows, by its soft weights: scales and shifts are
       weighted sums, moments those of the mixture distribution.
 
+    Of samples whose domain is estimated, ``far`` says what becomes of those that the encoder finds
+    near no known domain: ``mean`` and ``batch`` as above, or None, the same as of the others.
+
     Example:
         >>> logits = model(images, domain=torch.tensor([0, 1, 1]))
         >>> logits = model(images, domain=["site_a", "site_b", "site_b"])
@@ -89,7 +92,8 @@ class DomainModel(ConditionedModel, TimmInterface):
             domain: Labels (N,), names (one per sample), or one name or label for all. May be left
                 out when the model has one domain or, in evaluation, learned an unconditional row
                 or has a policy for ``unseen`` domains.
-            weights: Soft domain weights (N, D) instead.
+            weights: Soft domain weights (N, D) instead; where ``far`` is set, zeros for an image
+                near no known domain.
             embedding: (N, E), for ``hyper`` modulation.
             map: (N, M, H, W), for ``spatial`` modulation.
             style: Moments from `record_moments`, for ``style`` modulation.

@@ -19,6 +19,8 @@ from domainnorm.norms.mixing import Moments
 from domainnorm.norms.running import RunningMoments
 from domainnorm.slot import ConditionSlot
 
+# What becomes of images that an encoder finds near no known domain.
+Far: TypeAlias = Literal["mean", "batch"]
 Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
 ESTIMATED = ("estimate", "mixture")
 
@@ -39,15 +41,44 @@ def check_policy(
             "model.attach_encoder(create_encoder('style', ...)) first, or 'encoder: style' in a "
             "recipe"
         )
-    tracked = [moments for moments in statistics if isinstance(moments, RunningMoments)]
+    known = list(statistics)
+    tracked = (moments for moments in known if isinstance(moments, RunningMoments))
     if policy == "nearest" and not any(moments.tracks_domains for moments in tracked):
         raise ConditionError(
             "unseen: 'nearest' compares moments of domains, and no norm of this model has any; "
             "use 'mean', or a norm that has, such as 'dsbn'"
         )
-    if policy == "batch" and not tracked:
+    if policy == "batch":
+        check_tracked("unseen", known)
+
+
+def check_far(policy: Far, statistics: Iterable[Statistics], *, has_encoder: bool) -> None:
+    """Whether a model with norms of these statistics can carry out a policy for far images.
+
+    Raises:
+        ConditionError: It cannot, or there is no such policy.
+    """
+    if policy not in get_args(Far):
+        raise ConditionError(unknown("policy for far images", policy, get_args(Far)))
+    if not has_encoder:
         raise ConditionError(
-            "unseen: 'batch' takes the place of running moments, and no norm of this model has "
+            "far: an encoder tells which images are near no known domain, and this model has none; "
+            "model.attach_encoder(create_encoder('style', ...)) first, or 'encoder: style' in a "
+            "recipe"
+        )
+    if policy == "batch":
+        check_tracked("far", statistics)
+
+
+def check_tracked(key: str, statistics: Iterable[Statistics]) -> None:
+    """Whether there are running moments, whose place those of a batch can take.
+
+    Raises:
+        ConditionError: There are none.
+    """
+    if not any(isinstance(moments, RunningMoments) for moments in statistics):
+        raise ConditionError(
+            f"{key}: 'batch' takes the place of running moments, and no norm of this model has "
             "any; use 'mean', which is the same here"
         )
 
@@ -81,15 +112,22 @@ def find_nearest(
     )
 
 
-def with_estimate(condition: Condition, estimate: Estimate) -> Condition:
+def with_estimate(condition: Condition, estimate: Estimate, far: Far | None = None) -> Condition:
     """The condition with what an encoder says in the place of unseen domains.
 
     Args:
         condition: Its ``unseen`` is ``estimate`` or ``mixture``.
         estimate: For the images of the batch.
+        far: What becomes of images near no known domain; None: the same as of the others.
     """
     assert condition.domain is not None
     known = condition.domain >= 0
+    if far is not None:
+        told = told_weights(estimate, soft=condition.unseen == "mixture")
+        given = F.one_hot(condition.domain.clamp(min=0), told.shape[1]).to(told)
+        weights = torch.where(known[:, None], given, told)
+        found = replace(condition, domain=None, weights=weights, unseen="")
+        return with_far(found, ~known & ~estimate.is_known, far)
     if condition.unseen == "estimate":
         domain = torch.where(known, condition.domain, estimate.domain)
         return replace(condition, domain=domain, unseen="")
@@ -99,7 +137,28 @@ def with_estimate(condition: Condition, estimate: Estimate) -> Condition:
     return replace(condition, domain=None, weights=weights, unseen="")
 
 
-def settled_within(condition: Condition, encoder: DomainEncoder, number: int) -> Condition:
+def told_weights(estimate: Estimate, *, soft: bool) -> Tensor:
+    """Weights (N, D): those of the encoder, or all on the most probable domain."""
+    if soft:
+        return estimate.weights
+    return F.one_hot(estimate.domain, estimate.weights.shape[1]).to(estimate.weights)
+
+
+def with_far(condition: Condition, far: Tensor, policy: Far) -> Condition:
+    """The condition, which has weights, with a policy for the samples ``far``, (N,) bool."""
+    assert condition.weights is not None
+    # On a GPU the policy is set whether there are any or not, without a synchronization.
+    looked = far.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looked and not bool(far.any()):
+        return condition
+    equal = 1 / condition.weights.shape[1]
+    weights = condition.weights.masked_fill(far[:, None], equal)
+    return replace(condition, weights=weights, far=far, unseen=policy)
+
+
+def settled_within(
+    condition: Condition, encoder: DomainEncoder, number: int, far: Far | None = None
+) -> Condition:
     """The condition that gets the estimate for ``number`` images within the model's own pass."""
     encoder.check_fitted()
 
@@ -108,7 +167,7 @@ def settled_within(condition: Condition, encoder: DomainEncoder, number: int) ->
         # what the forward pass saved: no gradient goes through the estimate.
         with torch.no_grad():
             estimate = encoder.judge(encoder.reached(maps, number))
-        return with_estimate(replace(condition, settle=None), estimate)
+        return with_estimate(replace(condition, settle=None), estimate, far)
 
     return replace(condition, settle=settle)
 

@@ -23,6 +23,7 @@ from domainnorm.recipe.rules import (
     check_domains,
     check_end_to_end,
     check_estimates,
+    check_far,
     check_mask_size,
     check_methods,
     check_precision,
@@ -36,6 +37,7 @@ from domainnorm.recipe.schema import (
     Conditioned,
     DataConfig,
     EvaluationConfig,
+    Far,
     Named,
     Recipe,
     TrainerConfig,
@@ -61,6 +63,7 @@ KEYS = (
     "trainer",
     "evaluation",
     "unseen",
+    "far",
     "checkpoint",
     "seed",
 )
@@ -115,8 +118,10 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     usual: Unseen = "error" if encoder is None else "mixture"
     condition = _read_value(tree, Parameter("condition", Conditioned, "id"), problems)
     unseen = _read_value(tree, Parameter("unseen", Unseen, usual), problems)
+    far = _read_value(tree, Parameter("far", Far | None, None), problems)
     if tree.get("encoder") is None:
-        check_estimates(condition, unseen, problems)
+        check_estimates(condition, unseen, far, problems)
+    check_far(far, condition, unseen, problems)
     check_conditioned(condition, tree.get("norm"), problems)
     check_end_to_end(condition, encoder, tree.get("norm"), problems)
     check_attributes(encoder, data["attributes"], problems)
@@ -141,6 +146,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
         "trainer": trainer,
         "evaluation": evaluation,
         "unseen": unseen,
+        "far": far,
         "checkpoint": _read_value(tree, Parameter("checkpoint", str | None, None), problems),
         "seeds": read_seeds(tree.get("seed", 0), problems),
     }

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
+Far: TypeAlias = Literal["mean", "batch"]
 Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
 Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
 Precision: TypeAlias = Literal[
@@ -166,6 +167,8 @@ class Recipe:
         compare: Further methods of the same run.
         augment: Domain name or ``default`` → list of steps.
         unseen: What the model does about samples of domains it does not know, in evaluation.
+        far: What it does about those whose domain is estimated, and that are near no known one;
+            None for nothing else.
         checkpoint: A source model to start from, instead of training one.
         seeds: The whole run is done for each.
     """
@@ -185,6 +188,7 @@ class Recipe:
     trainer: TrainerConfig
     evaluation: EvaluationConfig
     unseen: Unseen
+    far: Far | None
     checkpoint: str | None
     seeds: list[int]
 
@@ -211,6 +215,7 @@ class Recipe:
             "trainer": asdict(self.trainer),
             "evaluation": asdict(self.evaluation),
             "unseen": self.unseen,
+            "far": self.far,
             "checkpoint": self.checkpoint,
             "seed": _one_or_all(self.seeds),
         }

@@ -51,7 +51,8 @@ def attach_encoder(recipe: Recipe, model: DomainModel) -> None:
         in_chans,
         **recipe.encoder.options,
     )
-    model.attach_encoder(encoder, recipe.unseen, end_to_end=recipe.condition == "embedding")
+    end_to_end = recipe.condition == "embedding"
+    model.attach_encoder(encoder, recipe.unseen, end_to_end=end_to_end, far=recipe.far)
 
 
 def ready_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None:

@@ -32,6 +32,7 @@ _OF_TESTS = (
     "evaluation",
     "condition",
     "unseen",
+    "far",
     "data.root",
     "data.image_size",
     "data.fit",

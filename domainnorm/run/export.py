@@ -98,7 +98,7 @@ def export_run(
         problem = "--format timm holds classifiers; take onnx or torch_export for segmentation"
         raise RecipeError([problem], "domainnorm export")
     # An exported program has no policy about unseen domains: it takes numbers of known ones.
-    model, _ = stored_model(replace(recipe, unseen="error"), place)
+    model, _ = stored_model(replace(recipe, unseen="error", far=None), place)
     if domain is not None and domain not in model.domain_names:
         raise ConditionError(unknown("domain", domain, model.domain_names))
     if kind == "timm" and domain is None:

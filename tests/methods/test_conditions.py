@@ -45,6 +45,26 @@ def test_mixture_is_the_weights(model, estimate):
     assert given == {"weights": estimate.weights}
 
 
+@pytest.mark.parametrize(
+    ("condition", "wanted"),
+    [
+        ("estimate", [[0, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]),
+        ("mixture", [[0, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]),
+        ("id_or_estimate", [[1, 0, 0], [0, 0, 0], [0, 1, 0], [1, 0, 0]]),
+    ],
+)
+def test_images_near_no_domain_get_no_weights_where_a_policy_says_more(
+    model, estimate, condition, wanted
+):
+    far = estimate._replace(is_known=torch.tensor([True, False, True, False]))
+    policy, model.far = model.far, "mean"
+    try:
+        given = conditioned(model, LABELS, far, condition)
+    finally:
+        model.far = policy
+    assert {name: weights.tolist() for name, weights in given.items()} == {"weights": wanted}
+
+
 def test_shares_are_of_all_images_over_batches():
     told = DomainsTold()
     weights = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])

@@ -4,8 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from domainnorm.backbones import create_model
 from domainnorm.errors import RecipeError
 from domainnorm.recipe import load_recipe
+from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.stored import load_stored
 from tests.run.tiny import TRANSFER, assert_tested_again, call, metrics, recipe, run
 from tests.run.tiny import WORDS as WORDS_OF_RUN
@@ -140,6 +142,16 @@ def test_norms_that_take_an_embedding_are_found(norm):
     assert recipe("encoder=style", "condition=embedding", f"norm={norm}").condition == "embedding"
 
 
+@pytest.mark.parametrize("words", [["condition=estimate", "unseen=error"], []], ids=str)
+def test_policy_for_far_images_reaches_the_model(words, tmp_path):
+    asked = recipe("encoder=style", "far=batch", *words)
+    (tmp_path / "recipe.yaml").write_text(asked.to_yaml())
+    assert load_recipe(str(tmp_path / "recipe.yaml")).far == "batch"
+    model = create_model("test_resnet", norm="dsbn", domains=["a", "b"])
+    attach_encoder(asked, model)
+    assert model.far == "batch"
+
+
 def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_path):
     asked = recipe("encoder={name: style, embedding: 8}", "condition=estimate")
     (tmp_path / "recipe.yaml").write_text(asked.to_yaml())
@@ -153,6 +165,9 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
     [
         (["condition=estimate"], "condition: 'estimate' needs a domain encoder; add 'encoder: sty"),
         (["unseen=mixture"], "unseen: 'mixture' needs a domain encoder"),
+        (["far=mean"], "far: 'mean' is for what a domain encoder says; add 'encoder: style'"),
+        (["encoder=style", "far=maen"], "far: got 'maen', expected 'mean' or 'batch'"),
+        (["encoder=style", "unseen=error", "far=mean"], "far: 'mean' is for images whose domain"),
         (["encoder=styel"], "encoder: unknown encoder 'styel': did you mean 'style'"),
         (["encoder={name: style, embeding: 3}"], "encoder.embeding: unknown key 'embeding': did"),
         (["encoder={name: style, embedding: 0}"], "encoder.embedding: got 0, expected 1 or more"),
