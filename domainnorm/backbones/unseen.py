@@ -22,7 +22,7 @@ from domainnorm.slot import ConditionSlot
 # What becomes of images that an encoder finds near no known domain.
 Far: TypeAlias = Literal["mean", "batch"]
 Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
-ESTIMATED = ("estimate", "mixture")
+ESTIMATED: tuple[Unseen, ...] = ("estimate", "mixture")
 
 
 def check_policy(

@@ -22,6 +22,7 @@ COMMANDS = (
     "run",
     "test",
     "matrix",
+    "predict",
     "data",
     "pack",
     "adapt",

@@ -19,7 +19,7 @@ from domainnorm.errors import RecipeError
 INTERRUPTED, TERMINATED = 130, 143
 
 
-class _Terminated(KeyboardInterrupt):
+class Terminated(KeyboardInterrupt):
     """A scheduler, `timeout` or `kill` ends the process."""
 
 
@@ -58,7 +58,7 @@ def carry_out(
     started = time.time()
     root = arguments.output
     try:
-        with _ended_like_ctrl_c():
+        with ended_like_ctrl_c():
             if folder is not None:
                 done = run.resume_run(folder)
             else:
@@ -72,14 +72,14 @@ def carry_out(
             raise
         if run.is_first():
             print(_advice(command, folder or _newest(root, started)), file=sys.stderr)
-        return TERMINATED if isinstance(cause, _Terminated) else INTERRUPTED
+        return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
     if run.is_first():
         print(f"run folder: {done}")
     return 0
 
 
 @contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
+def ended_like_ctrl_c() -> Iterator[None]:
     """SIGTERM is an exception here: Lightning notes it, and goes on or exits with 0."""
     usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if not usual or threading.current_thread() is not threading.main_thread():
@@ -87,7 +87,7 @@ def _ended_like_ctrl_c() -> Iterator[None]:
         return
 
     def end(number: int, frame: Any) -> None:
-        raise _Terminated
+        raise Terminated
 
     signal.signal(signal.SIGTERM, end)
     try:

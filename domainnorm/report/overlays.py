@@ -27,13 +27,14 @@ class Overlay:
 
     Args:
         image: RGB pixels (H, W, 3), uint8.
-        truth: True classes (H, W), integers; 255 or a negative number where there is none.
+        truth: True classes (H, W), integers; 255 or a negative number where there is none. None for
+            an image whose classes nobody knows.
         predictions: Name of a model → its classes (H, W); before adaptation first.
         name: What to write beside the image, such as its domain.
     """
 
     image: NDArray[np.uint8]
-    truth: NDArray[np.integer]
+    truth: NDArray[np.integer] | None
     predictions: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)
     name: str = ""
 
@@ -48,7 +49,8 @@ def save_overlays(
     """Draw image, truth and predictions of each row, masks as colours with outlines.
 
     Void pixels, and those of a class named ``background``, show the image as it is. Under each
-    prediction stands the mean IoU of this image, over the classes in truth or prediction.
+    prediction stands the mean IoU of this image, over the classes in truth or prediction. Truth
+    has no column where no image has any.
 
     Args:
         rows: Images; sizes may differ, and a model may lack an image.
@@ -71,22 +73,24 @@ def save_overlays(
     for row in rows:
         _check(row, len(class_names))
     models = list(dict.fromkeys(model for row in rows for model in row.predictions))
-    figure, grid = _panels(rows, 2 + len(models), bool(title), len(class_names))
-    for axes, heading in zip(grid[0], ("image", "truth", *models), strict=True):
+    shown = [*(["truth"] if any(row.truth is not None for row in rows) else []), *models]
+    figure, grid = _panels(rows, 1 + len(shown), bool(title), len(class_names))
+    for axes, heading in zip(grid[0], ("image", *shown), strict=True):
         axes.set_title(literal(heading), fontsize=NORMAL)
     colours = np.asarray(class_colours, dtype=np.float64)
     painted = [place for place, name in enumerate(class_names) if name != _UNPAINTED]
     for line, row in zip(grid, rows, strict=True):
         line[0].set_ylabel(literal(row.name), fontsize=NORMAL)
         line[0].imshow(row.image)
-        line[1].imshow(_paint(row.image, row.truth, colours, painted))
-        for axes, model in zip(line[2:], models, strict=True):
-            if model not in row.predictions:
+        masks = _masks(row)
+        for axes, name in zip(line[1:], shown, strict=True):
+            if name not in masks:
                 axes.text(0.5, 0.5, "–", ha="center", va="center", transform=axes.transAxes)
                 continue
-            mask = row.predictions[model]
-            axes.imshow(_paint(row.image, mask, colours, painted))
-            axes.set_xlabel(_caption(row.truth, mask, len(class_names)), fontsize=SMALL)
+            axes.imshow(_paint(row.image, masks[name], colours, painted))
+            if row.truth is not None and name in row.predictions:
+                caption = _caption(row.truth, masks[name], len(class_names))
+                axes.set_xlabel(caption, fontsize=SMALL)
     seen = {int(k) for row in rows for mask in _masks(row).values() for k in np.unique(mask)}
     handles = [
         Patch(facecolor=colours[k] / 255, edgecolor="black", lw=0.4, label=literal(class_names[k]))
@@ -110,7 +114,8 @@ def _panels(
     heights = [tile * row.image.shape[0] / row.image.shape[1] for row in rows]
     extra = 0.35 + 0.3 * title + 0.2 * -(-classes // 6)
     width = max(columns * tile + 0.3, 5.2)  # the legend needs some room
-    figure = create_figure(width, sum(heights) + 0.3 * len(rows) + extra)
+    captions = sum(0.1 if row.truth is None else 0.3 for row in rows)
+    figure = create_figure(width, sum(heights) + captions + extra)
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes in grid.ravel():
         axes.set_xticks([])
@@ -156,7 +161,8 @@ def _caption(truth: NDArray[np.integer], mask: NDArray[np.integer], classes: int
 
 
 def _masks(row: Overlay) -> dict[str, NDArray[np.integer]]:
-    return {"truth": row.truth, **row.predictions}
+    truth = {} if row.truth is None else {"truth": row.truth}
+    return {**truth, **row.predictions}
 
 
 def _check(row: Overlay, classes: int) -> None:

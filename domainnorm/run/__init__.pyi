@@ -5,6 +5,9 @@ from .export import Exported as Exported
 from .export import export_run as export_run
 from .matrix import run_matrix as run_matrix
 from .page import write_page as write_page
+from .predict import predict_run as predict_run
+from .predict_options import PredictOptions as PredictOptions
+from .prediction_table import Predicted as Predicted
 from .ranks import is_first as is_first
 from .resume import resume_run as resume_run
 from .sample import sample_recipe as sample_recipe

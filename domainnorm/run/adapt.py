@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -10,30 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from domainnorm.backbones import save_domains
-from domainnorm.data import Preprocessing
-from domainnorm.data.dataset import VOID
-from domainnorm.data.decode import read_image
-from domainnorm.data.files import white_of
-from domainnorm.errors import CheckpointError, DataError, counted
-from domainnorm.recipe import Recipe
-from domainnorm.recipe.registries import TASKS
-from domainnorm.run.parts import preprocessing_of
+from domainnorm.errors import CheckpointError, DataError
+from domainnorm.run.file_model import FileModel, none_readable, write_mask
+from domainnorm.run.files import digest_of
+from domainnorm.run.image_files import check_masks, image_files, mask_file, name_of
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.run.stored import StoredModel, load_stored
-from domainnorm.run.stream_files import check_masks, mask_file, name_of, stream_files
 from domainnorm.run.stream_folder import LOG, MASKS, PACKS, STATE, TIMELINE, claim_folder
 from domainnorm.run.stream_log import StreamLine, append_log, read_log, write_log
 from domainnorm.run.stream_options import StreamOptions
 from domainnorm.run.stream_summary import Adapted, draw_timeline, summarize
 from domainnorm.streams import StreamAdapter, StreamStep
-from domainnorm.tasks import Task
 
 # Batches between two states; what comes after the last is done again, with the same results.
 _SAVED_EVERY = 20
@@ -68,14 +60,14 @@ def adapt_run(
     options = options or StreamOptions()
     stored = load_stored(folder)
     place = output or stored.place / "adapt" / name_of(stream)
-    files = stream_files(stream, place / MASKS)
+    files = image_files(stream, place / MASKS)
     asked = {
-        "model": _digest(stored.place / WEIGHTS),
+        "model": digest_of(stored.place / WEIGHTS),
         "stream": str(stream.resolve()),
         **{name: value for name, value in asdict(options).items() if value is not None},
     }
     follower = _Follower(stored, place, options)
-    if follower.task.labels == "segmentation":
+    if follower.files.makes_masks:
         check_masks(stream, (name for name, _ in files))
     done = follower.go_on(asked)
     try:
@@ -90,45 +82,19 @@ def adapt_run(
 
 def _check_any_readable(stream: Path, lines: Sequence[StreamLine]) -> None:
     if all(line.event.startswith(_UNREADABLE) for line in lines):
-        raise DataError(
-            f"{stream}: {counted(len(lines), 'file')} and none that can be read, expected a folder "
-            "of images, or a text file with a path per line; the first is "
-            f"{lines[0].event.removeprefix(_UNREADABLE)}"
-        )
-
-
-def _white_of(recipe: Recipe) -> int:
-    """16-bit value that training showed as white.
-
-    Raises:
-        DataError: The parts of its data have different ones.
-    """
-    white = white_of(recipe.dataset.options)
-    if white is None:
-        raise DataError(
-            "data.white: the parts of the run's data have different ones; say which is that of the "
-            "stream with --white"
-        )
-    return white
+        raise none_readable(stream, [line.event.removeprefix(_UNREADABLE) for line in lines])
 
 
 class _Follower:
     """The adapter with its files."""
 
     def __init__(self, stored: StoredModel, place: Path, options: StreamOptions) -> None:
-        recipe, model = stored.recipe, stored.model
         self.place, self.options = place, options
-        self.task: Task = TASKS.load(recipe.task.name)(stored.class_names, **recipe.task.options)
-        self.preprocessing: Preprocessing = preprocessing_of(recipe, model)
-        self.task.set_window(self.preprocessing.crop)
-        if recipe.trainer.threads is not None:
-            torch.set_num_threads(recipe.trainer.threads)
+        self.files = FileModel(stored, options.white)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        layout = torch.channels_last if recipe.trainer.channels_last else torch.preserve_format
-        model = model.to(self.device).to(memory_format=layout)
         self.adapter = StreamAdapter(
-            model,
-            self.task,
+            self.files.model.to(self.device),
+            self.files.task,
             run_length=options.run_length,
             max_domains=options.max_domains,
             share=options.share,
@@ -136,7 +102,6 @@ class _Follower:
             depth=options.depth,
             lr=options.lr,
         )
-        self.white = options.white or _white_of(recipe)
         self.logged = 0  # lines of the log, which stay on the disk
 
     def go_on(self, asked: dict[str, Any]) -> set[str]:
@@ -185,12 +150,12 @@ class _Follower:
         problems: dict[str, str] = {}
         for name, file in files:
             try:
-                pixels = read_image(file, self.white)
+                pixels = self.files.pixels(file)
                 # The standard deviation of all values; pixels.std() takes thirty times as long.
                 if cv2.meanStdDev(pixels.reshape(-1, 1))[1] < _BLANK:
                     problems[str(name)] = "blank: all pixels alike, as behind a lens cap"
                     continue
-                images[str(name)] = self.preprocessing.whole()(pixels)
+                images[str(name)] = self.files.tensor(pixels)
                 sizes[str(name)] = pixels.shape[0], pixels.shape[1]
             except DataError as error:
                 problems[str(name)] = f"{_UNREADABLE}{error}"
@@ -226,20 +191,12 @@ class _Follower:
 
     def _prediction(self, name: str, size: tuple[int, int], output: Tensor) -> tuple[str, float]:
         """What is predicted for one image, (K, …), and how sure that is."""
-        classes = self.task.class_names
-        if self.task.labels == "multilabel":
-            probability = output.sigmoid()
-            found = [c for c, p in zip(classes, probability.tolist(), strict=True) if p > 0.5]
-            return "|".join(found), float(torch.maximum(probability, 1 - probability).mean())
-        best = output.softmax(0).max(0)
-        if output.ndim == 1:
-            return classes[int(best.indices)], float(best.values)
+        said = self.files.said(output)
+        if not self.files.makes_masks:
+            return "|".join(said.classes), said.confidence
         mask = self.place / MASKS / mask_file(Path(name))
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        restored, inside = self.preprocessing.restored(output, *size)
-        classes_there = restored.argmax(0).masked_fill(~inside, VOID)
-        _write_mask(classes_there.cpu().numpy().astype(np.uint8), mask)
-        return str(mask.relative_to(self.place)), float(best.values.mean())
+        write_mask(self.files.mask(output, size), mask)
+        return str(mask.relative_to(self.place)), said.confidence
 
     def save(self) -> None:
         """The state, whole or not at all, and packs of the domains that were opened."""
@@ -258,14 +215,3 @@ class _Follower:
         names, file = self.adapter.model.domain_names, self.place / TIMELINE
         draw_timeline(lines, names, self.options.run_length, file, title)
         return lines
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _write_mask(mask: np.ndarray[Any, np.dtype[np.uint8]], file: Path) -> None:
-    partial = file.with_name(f".partial.{file.name}")
-    if not cv2.imwrite(str(partial), mask):
-        raise DataError(f"{file}: cannot be written; free some space, or choose another --output")
-    partial.replace(file)

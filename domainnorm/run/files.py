@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from domainnorm.errors import CheckpointError
@@ -39,3 +40,8 @@ def replace_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of what a file holds, in hexadecimal digits."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -12,7 +12,10 @@ HEAVY = ("torch", "lightning", "albumentations", "matplotlib", "timm", "numpy", 
 PROBE = f"""
 import sys
 from domainnorm.cli import main
-code = main(sys.argv[1:])
+try:
+    code = main(sys.argv[1:])
+except SystemExit as ended:  # after the help of a command
+    code = ended.code
 loaded = [name for name in {HEAVY} if name in sys.modules]
 print("loaded:", loaded, file=sys.stderr)
 sys.exit(code or (3 if loaded else 0))
@@ -29,6 +32,7 @@ sys.exit(code or (3 if loaded else 0))
         ["check", "medical/wbc", "quickstart"],
         ["copy", "quickstart"],
         ["data", "list"],
+        ["predict", "--help"],
     ],
     ids=lambda words: words[0],
 )
@@ -78,6 +82,9 @@ def test_version_is_that_of_the_package(domainnorm):
         (["check", "seed=1"], "no recipe given, only overrides"),
         (["list", "nroms"], "unknown kind 'nroms': did you mean 'norms'?"),
         (["test"], "the following arguments are required: RUN_FOLDER"),
+        (["predict", "x"], "the following arguments are required: IMAGES"),
+        (["predict", "x", "y", "--unseen", "nearst"], "invalid choice: 'nearst'"),
+        (["predict", "x", "y", "--domian", "a"], "unknown option '--domian': did you mean '--dom"),
         (["pack"], "the following arguments are required: action"),
         (["pack", "shwo", "x"], "invalid choice: 'shwo'"),
         (["pack", "show"], "domainnorm pack show: 1 problem\n  - got nothing, expected FILE"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -25,6 +26,15 @@ def test_overlays_of_several_sizes_and_models_are_drawn(tmp_path: Path) -> None:
     rows.append(Overlay(np.zeros((9, 5, 3), np.uint8), np.zeros((9, 5), np.uint8)))
     save_overlays(rows, tmp_path / "overlays.png", NAMES, COLOURS, "wbc_seg")
     assert is_png(tmp_path / "overlays.png")
+
+
+def test_column_of_truth_is_left_out_where_nobody_knows_it(tmp_path: Path) -> None:
+    known, mask = row(prediction=TRUTH.clip(0, 2)), TRUTH.clip(0, 2)
+    unknown = Overlay(known.image, None, {"prediction": mask}, "site $a")
+    for name, rows in (("with", [known, unknown]), ("without", [unknown, unknown])):
+        save_overlays(rows, tmp_path / f"{name}.png", NAMES, COLOURS)
+    widths = [cv2.imread(str(tmp_path / f"{name}.png")).shape[1] for name in ("with", "without")]
+    assert widths[0] > widths[1]
 
 
 def test_inside_of_a_class_is_mixed_with_its_colour() -> None:

@@ -246,7 +246,7 @@ def test_broken_state_is_named(trained, stream, followed, tmp_path, damage, caps
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nowhere", "no such folder or list of files; check --stream"), ("", "no images in it")],
+    [("nowhere", "no such folder or list of files; check the path"), ("", "no images in it")],
 )
 def test_streams_without_images_are_refused(trained, tmp_path, name, message, capsys):
     assert adapt(trained, tmp_path / name, tmp_path / "out") == 1

@@ -11,7 +11,7 @@ from domainnorm.data.datasets import Manifest
 from domainnorm.errors import ConditionError, DataError, RecipeError
 from domainnorm.recipe import load_recipe
 from domainnorm.recipe.registries import METHODS
-from domainnorm.run import export_run
+from domainnorm.run import export_run, predict_run
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.run.sample import sample_recipe
@@ -208,3 +208,30 @@ def test_attributes_can_condition_the_norms_directly(asked, tmp_path, capsys):
     assert_tested_again(folder, capsys)
     with pytest.raises(ConditionError, match="attributes: missing; the norms of this"):
         export_run(folder, "torch_export", stage="stages/shop_a-to-shop_b/seed0/joint")
+
+
+def test_images_of_a_table_are_predicted_by_their_attributes(stage, shops, tmp_path):
+    with (shops / "manifest.csv").open(newline="") as stream:
+        lines = [line for line in csv.DictReader(stream) if line["camera"]]
+    table = shops / "untold.csv"
+    rows = [f"{line['path']},{line['camera']},{line['hour']}\n" for line in lines]
+    table.write_text("".join(["path,camera,hour\n", *rows]))
+    done = predict_run(stage / "joint", table, tmp_path / "out")
+    assert done.by == {"mixture": len(lines)}
+    with (done.folder / "predictions.csv").open(newline="") as stream:
+        told = [line["domain"] for line in csv.DictReader(stream)]
+    assert told == [line["camera"].removeprefix("camera of ") for line in lines]
+
+
+def test_told_domains_of_a_manifest_need_no_attributes(stage, shops, tmp_path):
+    done = predict_run(stage / "joint", shops / "manifest.csv", tmp_path / "out")
+    assert done.by == {"told": done.images}
+    assert {"camera", "hour"} <= set(done.unused)
+
+
+def test_attributes_that_are_missing_are_asked_for(stage, shops, tmp_path):
+    with pytest.raises(ConditionError, match=r"CSV with the columns image, camera, hour.*--domain"):
+        predict_run(stage / "joint", shops, tmp_path / "out")
+    (shops / "gap.csv").write_text("image,camara,hour\na.png,,\n")
+    with pytest.raises(ConditionError, match="unknown column 'camera': did you mean 'camara'"):
+        predict_run(stage / "joint", shops / "gap.csv", tmp_path / "out")

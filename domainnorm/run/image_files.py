@@ -1,4 +1,4 @@
-"""Which images a stream has, and in which order."""
+"""Which images a folder or a list has, and in which order."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from domainnorm.errors import DataError
 _BLOCK = 4096
 
 
-def stream_files(stream: Path, masks: Path | None = None) -> list[tuple[Path, Path]]:
-    """Images of a stream in order: name below the stream, and file.
+def image_files(place: Path, written: Path | None = None) -> list[tuple[Path, Path]]:
+    """Images of a folder or list in order: name below it, and file.
 
     Args:
-        stream: A folder, or a text file with a path per line.
-        masks: A folder of what is predicted, whose files are no images of the stream.
+        place: A folder, searched below as well, or a text file with a path per line.
+        written: A folder of what is predicted, whose files are none of the images.
 
     Raises:
         DataError: Neither a folder nor a list, no images, a name that is not UTF-8, or a list that
             names an image twice.
     """
-    if stream.is_dir():
-        names = [(name, stream / name) for name in sorted(find_images(stream), key=_natural)]
-        if masks is not None:
-            root, own = stream.resolve(), masks.resolve()
+    if place.is_dir():
+        names = [(name, place / name) for name in sorted(find_images(place), key=_natural)]
+        if written is not None:
+            root, own = place.resolve(), written.resolve()
             names = [pair for pair in names if own not in (root / pair[0]).parents]
-        check_names([stream.resolve(), *(name for name, _ in names)])
-    elif stream.is_file():
-        names = [(name, stream.parent / name) for name in _listed(stream)]
+        check_names([place.resolve(), *(name for name, _ in names)])
+    elif place.is_file():
+        names = [(name, place.parent / name) for name in _listed(place)]
     else:
-        raise DataError(f"{stream}: no such folder or list of files; check --stream")
+        raise DataError(f"{place}: no such folder or list of files; check the path")
     if not names:
-        raise DataError(f"{stream}: no images in it (known: {', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"{place}: no images in it (known: {', '.join(sorted(SUFFIXES))})")
     return names
 
 
-def name_of(stream: Path) -> str:
-    """What a stream is called: ``cam.2024`` the folder of that name, ``cam`` the list cam.txt."""
-    place = stream.resolve()
-    return place.name if place.is_dir() else place.stem
+def name_of(place: Path) -> str:
+    """What images are called: ``cam.2024`` the folder of that name, ``cam`` the list cam.txt."""
+    own = place.resolve()
+    return own.name if own.is_dir() else own.stem
 
 
 def mask_file(name: Path) -> Path:
@@ -53,7 +53,7 @@ def mask_file(name: Path) -> Path:
     return own.parent / f"{own.stem}.png"
 
 
-def check_masks(stream: Path, names: Iterable[Path]) -> None:
+def check_masks(place: Path, names: Iterable[Path]) -> None:
     """Refuse images whose masks would be one file.
 
     Raises:
@@ -64,43 +64,43 @@ def check_masks(stream: Path, names: Iterable[Path]) -> None:
         mask = mask_file(name)
         if masks.setdefault(mask, name) != name:
             raise DataError(
-                f"{stream}: masks/{mask} would be the mask of {masks[mask]} and of {name}; rename "
+                f"{place}: masks/{mask} would be the mask of {masks[mask]} and of {name}; rename "
                 "one of the images"
             )
 
 
-def _listed(stream: Path) -> list[Path]:
+def _listed(place: Path) -> list[Path]:
     found: dict[Path, int] = {}
-    for number, line in enumerate(_text_of(stream).splitlines(), 1):
+    for number, line in enumerate(_text_of(place).splitlines(), 1):
         if not line.strip():
             continue
         name = Path(line.strip())
         if name in found:
             raise DataError(
-                f"{stream}, line {number}: '{name}' is listed in line {found[name]} already, "
-                "expected each file once, since a stream goes on by their names; remove the line, "
-                "or list a link to the file"
+                f"{place}, line {number}: '{name}' is listed in line {found[name]} already, "
+                "expected each file once, since results go by their names; remove the line, or "
+                "list a link to the file"
             )
         found[name] = number
     return list(found)
 
 
-def _text_of(stream: Path) -> str:
+def _text_of(place: Path) -> str:
     """What a list says.
 
     Raises:
         DataError: It is an image, a film or another file of bytes.
     """
-    with stream.open("rb") as file:
+    with place.open("rb") as file:
         block = file.read(_BLOCK)
-        if stream.suffix.lower() not in SUFFIXES and b"\0" not in block:
+        if place.suffix.lower() not in SUFFIXES and b"\0" not in block:
             try:
                 # Some editors begin a text with a mark of its bytes, no part of the first name.
                 return (block + file.read()).decode("utf-8-sig")
             except UnicodeDecodeError:
                 pass
     raise DataError(
-        f"{stream}: not a text list of files in UTF-8; give the folder of the images, and cut "
+        f"{place}: not a text list of files in UTF-8; give the folder of the images, and cut "
         "films into frames, as with `ffmpeg -i FILM FOLDER/%06d.png`"
     )
 

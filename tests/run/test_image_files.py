@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from domainnorm.errors import DataError
-from domainnorm.run.stream_files import check_masks, mask_file, name_of, stream_files
+from domainnorm.run.image_files import check_masks, image_files, mask_file, name_of
 
 
 @pytest.fixture
@@ -21,18 +21,18 @@ def listed(tmp_path):
 
 
 def test_names_of_a_list_are_relative_to_its_folder(listed, tmp_path):
-    files = stream_files(listed("b.png\n\n /far/a.png \n"))
+    files = image_files(listed("b.png\n\n /far/a.png \n"))
     assert [str(name) for name, _ in files] == ["b.png", "/far/a.png"]
     assert [str(file) for _, file in files] == [f"{tmp_path}/b.png", "/far/a.png"]
 
 
 def test_file_that_is_listed_twice_is_refused(listed):
     with pytest.raises(DataError, match=r"list\.txt, line 4: 'a\.png' is listed in line 1 already"):
-        stream_files(listed("a.png\n\nb.png\n./a.png\n"))
+        image_files(listed("a.png\n\nb.png\n./a.png\n"))
 
 
 def test_mark_of_byte_order_is_no_part_of_the_first_name(listed):
-    assert [str(name) for name, _ in stream_files(listed("\ufeffa.png\nb.png\n"))] == [
+    assert [str(name) for name, _ in image_files(listed("\ufeffa.png\nb.png\n"))] == [
         "a.png",
         "b.png",
     ]
@@ -69,14 +69,14 @@ def test_masks_of_an_earlier_call_are_no_images(tmp_path):
     for name in ("frame.png", "out/masks/frame.png", "out/frame.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / name), np.zeros((4, 4), np.uint8))
-    files = stream_files(tmp_path, tmp_path / "out" / ".." / "out" / "masks")
+    files = image_files(tmp_path, tmp_path / "out" / ".." / "out" / "masks")
     assert [str(name) for name, _ in files] == ["frame.png", "out/frame.png"]
 
 
 def test_name_that_is_not_utf8_is_refused(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).write_bytes(b"")
     with pytest.raises(DataError, match=r"^caf\\xe9\.png: not a name in UTF-8, which tables"):
-        stream_files(tmp_path)
+        image_files(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_name_that_is_not_utf8_is_refused(tmp_path):
 def test_files_that_are_no_list_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name}: not a text list of files in UTF-8; give the fol"):
-        stream_files(tmp_path / name)
+        image_files(tmp_path / name)

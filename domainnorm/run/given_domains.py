@@ -1,0 +1,166 @@
+"""What the norms get of images that are predicted: the domain told, or what stands for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from domainnorm.backbones import DomainModel
+from domainnorm.backbones.unseen import ESTIMATED, Unseen, check_policy, with_estimate
+from domainnorm.condition import Condition
+from domainnorm.errors import ConditionError, counted
+from domainnorm.methods.conditions import embedding_of, estimate_of
+from domainnorm.recipe import Recipe
+
+TOLD, ONLY = "told", "only"
+_CHEAP: tuple[Unseen, ...] = ("mean", "nearest", "batch")
+
+
+@dataclass(frozen=True)
+class GivenDomain:
+    """What one image was predicted under.
+
+    Args:
+        domain: The domain, the most probable one of a mixture; empty where there is none.
+        by: ``told``; ``only`` of a model of one domain; or the policy for images whose domain is
+            not told, empty where it is all the same to the model.
+        weight: Of that domain by the encoder; None where it was not asked.
+        is_known: Whether the encoder finds the image near enough to a known domain, likewise.
+    """
+
+    domain: str = ""
+    by: str = ""
+    weight: float | None = None
+    is_known: bool | None = None
+
+
+def policy_of(recipe: Recipe, model: DomainModel, asked: Unseen | None = None) -> Unseen:
+    """What becomes of images whose domain is not told.
+
+    Args:
+        recipe: That of the run: its ``condition`` where that is an estimate, else its ``unseen``.
+        model: Its model.
+        asked: A policy instead.
+
+    Raises:
+        ConditionError: The model cannot carry it out.
+    """
+    by_estimate: dict[str, Unseen] = {
+        "estimate": "estimate",
+        "id_or_estimate": "estimate",
+        "mixture": "mixture",
+    }
+    policy = asked or by_estimate.get(recipe.condition, recipe.unseen)
+    if policy == "error" and (is_indifferent(model) or (model.unconditional and asked is None)):
+        return "mean"
+    check_policy(
+        policy,
+        [norm.statistics for norm in model.norms()],
+        has_encoder=model.encoder is not None,
+    )
+    return policy
+
+
+def is_indifferent(model: DomainModel) -> bool:
+    """Whether an image is predicted the same whatever its domain."""
+    return model.num_domains == 1 or not any(True for _ in model.domain_rows())
+
+
+def check_told(model: DomainModel, policy: Unseen, domains: Sequence[str], where: str) -> None:
+    """Refuse images whose domain is not told, where nothing stands for it.
+
+    Args:
+        model: What predicts.
+        policy: See `policy_of`.
+        domains: What is told of each image, empty for nothing.
+        where: The images, for the message.
+
+    Raises:
+        ConditionError: Names the domains and the ways out.
+    """
+    untold = sum(not name for name in domains)
+    if not untold or policy != "error":
+        return
+    statistics = [norm.statistics for norm in model.norms()]
+    possible = [one for one in _CHEAP if _is_possible(one, statistics)]
+    if model.encoder is not None:
+        possible += ESTIMATED
+    raise ConditionError(
+        f"{where}: the domain of {counted(untold, 'image')} is not told, and this model has norms "
+        f"of its own for each of {', '.join(model.domain_names)}; add --domain NAME, give a table "
+        f"with the columns image and domain, or add --unseen, one of {', '.join(possible)} (models "
+        "trained with 'encoder: style' estimate the domain)"
+    )
+
+
+class DomainGiver:
+    """Says of each batch what its norms get.
+
+    Args:
+        model: What predicts, in evaluation mode; its policy for unseen domains becomes ``policy``.
+        policy: What becomes of images whose domain is not told, see `policy_of`.
+    """
+
+    def __init__(self, model: DomainModel, policy: Unseen) -> None:
+        self.model, self.policy = model, policy
+        model.unseen = policy
+
+    def __call__(
+        self, image: Tensor, domain: Tensor, attributes: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], list[GivenDomain]]:
+        """Keywords of `Task.predict`, and what is said of each image.
+
+        Args:
+            image: (N, C, H, W).
+            domain: Labels (N,), all of them told or all −1.
+            attributes: See `DomainModel.forward`.
+        """
+        batch = {"image": image, "attributes": attributes}
+        if bool((domain >= 0).all()):
+            given, said = {"domain": domain}, self._all(domain, TOLD)
+        elif self.policy in ESTIMATED:
+            given, said = self._estimated(batch, domain)
+        elif self.model.num_domains == 1:
+            domain = torch.zeros_like(domain)
+            given, said = {"domain": domain}, self._all(domain, ONLY)
+        elif self.policy == "nearest":
+            domain = self.model.nearest_domains(image)
+            given, said = {"domain": domain}, self._all(domain, self.policy)
+        else:
+            by = "" if is_indifferent(self.model) else self.policy
+            given, said = {"domain": domain}, [GivenDomain(by=by)] * len(domain)
+        embedding = embedding_of(self.model, batch)
+        return given if embedding is None else {**given, "embedding": embedding}, said
+
+    def _all(self, domain: Tensor, by: str) -> list[GivenDomain]:
+        return [GivenDomain(self.model.domain_names[label], by) for label in domain.tolist()]
+
+    def _estimated(
+        self, batch: Mapping[str, Any], domain: Tensor
+    ) -> tuple[dict[str, Tensor], list[GivenDomain]]:
+        estimate = estimate_of(self.model, batch)
+        condition = with_estimate(Condition(domain, unseen=self.policy), estimate)
+        given = {"domain": condition.domain, "weights": condition.weights}
+        weights = estimate.weights.gather(1, estimate.domain[:, None])[:, 0]
+        said = [
+            GivenDomain(self.model.domain_names[label], self.policy, weight, known)
+            for label, weight, known in zip(
+                estimate.domain.tolist(),
+                weights.tolist(),
+                estimate.is_known.tolist(),
+                strict=True,
+            )
+        ]
+        return {name: value for name, value in given.items() if value is not None}, said
+
+
+def _is_possible(policy: Unseen, statistics: Sequence[Any]) -> bool:
+    try:
+        check_policy(policy, statistics)
+    except ConditionError:
+        return False
+    return True
