@@ -133,7 +133,8 @@ class _Follower:
                 lines = list(self._batch(batch))
                 for line in lines:
                     if line.event:
-                        bar.console.print(f"{line.image}: {line.event}", highlight=False)
+                        said = f"{line.image}: {line.event}"
+                        bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
                 append_log(self.place / LOG, lines)
                 self.logged += len(lines)
                 bar.advance(progress, len(batch))

@@ -152,7 +152,8 @@ class _Predictor:
                     name, file = self.listed.files[number]
                     reading = readings[number]
                     if reading.problem:
-                        bar.console.print(f"{name}: unreadable: {reading.problem}", highlight=False)
+                        line = f"{name}: unreadable: {reading.problem}"
+                        bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
                         table.add_problem(str(name), reading.problem)
                         continue
                     output, given = outputs[number]

@@ -20,7 +20,6 @@ _NONE = "none"
 
 
 class _Shown(NamedTuple):
-    name: Path
     file: Path
     caption: str
 
@@ -76,18 +75,19 @@ class PredictionFigures:
             given: What it was predicted under.
             output: (K,) or (K, H, W).
         """
-        lines = [f"{said.confidence:.2f}", given.domain]
+        lines = [given.domain] if given.domain else []
         lines += ["unlike all"] if given.is_known is False else []
         if not self._files.makes_masks:
-            shown = _Shown(name, file, "\n".join(filter(None, lines)))
+            probability = dict(zip(self._files.task.class_names, said.shares, strict=True))
             for found in said.classes or (_NONE,):
-                self._of_class[found].add(shown)
+                sure = f"{probability.get(found, said.confidence):.2f}"
+                self._of_class[found].add(_Shown(file, "\n".join([sure, *lines])))
         elif number % self._step == 0 and len(self._masks) < _OVERLAYS:
-            caption = "\n".join(filter(None, [name.name, *lines[1:]]))
-            self._masks.append((_Shown(name, file, caption), output.argmax(0).cpu()))
+            shown = _Shown(file, "\n".join([name.name, *lines]))
+            self._masks.append((shown, output.argmax(0).cpu()))
 
     def save_classes(self, path: Path, title: str) -> None:
-        """Draw images of each class that is predicted, with their confidence and domain."""
+        """Draw images of each class that is predicted, with its probability and their domain."""
         known = (*self._files.task.class_names, _NONE)
         names = [name for name in known if name in self._of_class]
         rows = {name: self._of_class[name].chosen() for name in names[:_ROWS]}
