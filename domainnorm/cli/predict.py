@@ -11,7 +11,7 @@ from domainnorm import run
 from domainnorm.cli.parser import Parser
 from domainnorm.cli.training import INTERRUPTED, TERMINATED, Terminated, ended_like_ctrl_c
 from domainnorm.errors import counted
-from domainnorm.recipe.schema import Unseen
+from domainnorm.recipe.schema import Far, Unseen
 
 _ROWS = 20
 _BY = {
@@ -48,6 +48,8 @@ def configure(parser: Parser) -> None:
         "condition of the recipe where that is an estimate, else its unseen)"
     )
     parser.add_argument("--unseen", choices=get_args(Unseen), help=text)
+    text = "what stands for an estimate near no known domain (default: far of the recipe)"
+    parser.add_argument("--far", choices=get_args(Far), help=text)
     text = "images that are predicted together (default: data.eval_batch_size of the recipe)"
     parser.add_argument("--batch-size", type=int, metavar="N", help=text)
     text = "value of 16-bit files that is shown as white; as in training if left out"
@@ -57,7 +59,11 @@ def configure(parser: Parser) -> None:
 def execute(arguments: Namespace) -> int:
     """Predict the images and say what was predicted."""
     options = run.PredictOptions(
-        arguments.domain, arguments.unseen, arguments.batch_size, arguments.white
+        arguments.domain,
+        arguments.unseen,
+        arguments.far,
+        arguments.batch_size,
+        arguments.white,
     )
     try:
         with ended_like_ctrl_c():

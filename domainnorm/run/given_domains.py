@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.backbones.unseen import ESTIMATED, Unseen, check_policy, with_estimate
-from domainnorm.condition import Condition
+from domainnorm.backbones.unseen import ESTIMATED, Far, Unseen, check_policy
 from domainnorm.errors import ConditionError, counted
-from domainnorm.methods.conditions import embedding_of, estimate_of
+from domainnorm.methods.conditions import conditioned, embedding_of, estimate_of
 from domainnorm.recipe import Recipe
 
 TOLD, ONLY = "told", "only"
@@ -27,7 +26,7 @@ class GivenDomain:
     Args:
         domain: The domain, the most probable one of a mixture; empty where there is none.
         by: ``told``; ``only`` of a model of one domain; or the policy for images whose domain is
-            not told, empty where it is all the same to the model.
+            not told, that for far ones among them, empty where it is all the same to the model.
         weight: Of that domain by the encoder; None where it was not asked.
         is_known: Whether the encoder finds the image near enough to a known domain, likewise.
     """
@@ -103,11 +102,22 @@ class DomainGiver:
     Args:
         model: What predicts, in evaluation mode; its policy for unseen domains becomes ``policy``.
         policy: What becomes of images whose domain is not told, see `policy_of`.
+        far: What becomes of those that an encoder finds near no known domain; as the model has it
+            when None.
+
+    Raises:
+        ConditionError: ``far``, and nothing is estimated, or the model cannot carry it out.
     """
 
-    def __init__(self, model: DomainModel, policy: Unseen) -> None:
+    def __init__(self, model: DomainModel, policy: Unseen, far: Far | None = None) -> None:
+        if far is not None and policy not in ESTIMATED:
+            raise ConditionError(
+                f"far: '{far}' is for images whose domain is estimated, and '{policy}' estimates "
+                "none; leave it out, or add --unseen mixture"
+            )
         self.model, self.policy = model, policy
         model.unseen = policy
+        model.far = far or model.far
 
     def __call__(
         self, image: Tensor, domain: Tensor, attributes: Mapping[str, Any]
@@ -142,12 +152,13 @@ class DomainGiver:
     def _estimated(
         self, batch: Mapping[str, Any], domain: Tensor
     ) -> tuple[dict[str, Tensor], list[GivenDomain]]:
-        estimate = estimate_of(self.model, batch)
-        condition = with_estimate(Condition(domain, unseen=self.policy), estimate)
-        given = {"domain": condition.domain, "weights": condition.weights}
+        assert self.policy in ("estimate", "mixture")
+        estimate, far = estimate_of(self.model, batch), self.model.far
         weights = estimate.weights.gather(1, estimate.domain[:, None])[:, 0]
         said = [
             GivenDomain(self.model.domain_names[label], self.policy, weight, known)
+            if known or far is None
+            else GivenDomain(by=far, is_known=False)
             for label, weight, known in zip(
                 estimate.domain.tolist(),
                 weights.tolist(),
@@ -155,7 +166,7 @@ class DomainGiver:
                 strict=True,
             )
         ]
-        return {name: value for name, value in given.items() if value is not None}, said
+        return conditioned(self.model, domain, estimate, self.policy), said
 
 
 def _is_possible(policy: Unseen, statistics: Sequence[Any]) -> bool:

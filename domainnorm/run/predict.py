@@ -80,6 +80,7 @@ def predict_run(
             "images": str(images.resolve()),
             "domain": options.domain,
             "unseen": policy,
+            "far": predictor.giver.model.far,
             "batch_size": predictor.batch_size,
             "white": predictor.files.white,
         }
@@ -119,7 +120,7 @@ class _Predictor:
             )
             self.fabric.setup_module(self.files.model)  # moved and converted in place
         self.dtype = next(self.files.model.parameters()).dtype
-        self.giver = DomainGiver(self.files.model.eval(), policy)
+        self.giver = DomainGiver(self.files.model.eval(), policy, options.far)
 
     def write(self, made: Path, place: Path, title: str) -> Predicted:
         """Write table, masks and figure to ``made``; the summary says ``place``.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from domainnorm.data.files import checked_white
 from domainnorm.errors import DomainNormError
-from domainnorm.recipe.schema import Unseen
+from domainnorm.recipe.schema import Far, Unseen
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class PredictOptions:
             tells it.
         unseen: What becomes of images whose domain is not told; None: the recipe's ``condition``
             where that is an estimate, else its ``unseen``.
+        far: What becomes of those of them that the encoder finds near no known domain; that of the
+            recipe when None.
         batch_size: Images that are predicted together; ``data.eval_batch_size`` when None.
         white: Value of 16-bit files that is shown as white; as in training when None.
 
@@ -27,6 +29,7 @@ class PredictOptions:
 
     domain: str | None = None
     unseen: Unseen | None = None
+    far: Far | None = None
     batch_size: int | None = None
     white: int | None = None
 

@@ -88,14 +88,18 @@ def test_told_domain_gives_what_the_tests_of_the_run_have_stored(trained, images
     ]
 
 
-@pytest.mark.parametrize("policy", ["estimate", "mixture"])
+@pytest.mark.parametrize(
+    ("policy", "far"), [("estimate", None), ("mixture", None), ("mixture", "mean")]
+)
 def test_estimated_domains_give_what_tests_with_that_condition_say(
-    trained, images, policy, tmp_path
+    trained, images, policy, far, tmp_path
 ):
     output = tmp_path / "out"
-    assert predict(trained, images, output, "--unseen", policy, "--batch-size", "7") == 0
+    words = ("--far", far) if far else ()
+    assert predict(trained, images, output, "--unseen", policy, "--batch-size", "7", *words) == 0
+    asked = [f"condition={policy}", *([f"far={far}"] if far else [])]
     for domain in DOMAINS:
-        wanted = of_tests(trained, domain, f"condition={policy}")
+        wanted = of_tests(trained, domain, *asked)
         lines = [line for line in lines_of(output) if line["image"].startswith(domain)]
         numbers, probabilities = probabilities_of(lines)
         assert numbers == wanted.index.tolist()
@@ -166,6 +170,23 @@ def test_images_unlike_all_domains_are_counted(trained, images, tmp_path, capsys
     assert predict(trained, folder, tmp_path / "out") == 0
     assert "of no known domain, by the encoder: 6 images" in capsys.readouterr().out
     assert {line["is_known"] for line in lines_of(tmp_path / "out")} == {"0"}
+    assert {line["domain"] for line in lines_of(tmp_path / "out")} <= set(DOMAINS)
+
+
+def test_images_unlike_all_domains_get_what_is_asked_for_them(trained, images, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for file in sorted((images / "clean").iterdir())[:4]:
+        (folder / file.name).write_bytes(file.read_bytes())
+        cv2.imwrite(str(folder / f"{file.stem}00000.png"), 255 - cv2.imread(str(file)))
+    for name, words in (("far", ("--far", "mean")), ("mean", ("--unseen", "mean"))):
+        assert predict(trained, folder, tmp_path / name, *words) == 0
+    far, mean = lines_of(tmp_path / "far"), lines_of(tmp_path / "mean")
+    assert {line["domain_by"] for line in far} == {"mixture", "mean"}
+    for line, other in zip(far, mean, strict=True):
+        assert (line["domain_by"] == "mean") == (line["is_known"] == "0") == (not line["domain"])
+        if not line["domain"]:
+            assert float(line["confidence"]) == pytest.approx(float(other["confidence"]), abs=5e-6)
 
 
 def test_single_image_is_predicted_into_the_folder_of_the_stage(trained, images, capsys):
@@ -246,6 +267,7 @@ def test_interrupted_prediction_leaves_the_earlier_one(
     [
         (("--domain", "claen"), "--domain: unknown domain 'claen': did you mean 'clean'? known: "),
         (("--unseen", "error"), "add --domain NAME, give a table with the columns image and dom"),
+        (("--unseen", "mean", "--far", "mean"), "far: 'mean' is for images whose domain is estim"),
         (("--batch-size", "0"), "batch_size: got 0, expected 1 or more"),
         (("--white", "255"), "data.white: 255, expected 256 to 65535"),
     ],
