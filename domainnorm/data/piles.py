@@ -110,8 +110,7 @@ def _of_folder(root: Path, classes: bool, cuts: Cuts, ignored: Path | None) -> P
     files = [file for file in find_images(root) if root / file != ignored]
     check_names([root, *files])
     masks = {file.with_suffix(""): file.as_posix() for file in files if _MASKS in file.parts}
-    inside = [file for file in files if _IMAGES in file.parts]
-    visible = inside if masks and inside else files
+    visible = without_masks(files)
     if not visible:
         suffixes = " ".join(sorted(SUFFIXES))
         raise DataError(f"{root}: no images; expected files with one of the suffixes {suffixes}")
@@ -132,6 +131,12 @@ def _of_folder(root: Path, classes: bool, cuts: Cuts, ignored: Path | None) -> P
         for row, target in zip(rows, targets, strict=True)
     ]
     return Pile(root, rows, lines, dict(zip(NAMES, NAMES, strict=True)))
+
+
+def without_masks(files: Sequence[Path]) -> Sequence[Path]:
+    """The files in folders ``images`` alone, where others lie in folders ``masks``."""
+    inside = [file for file in files if _IMAGES in file.parts]
+    return inside if inside and any(_MASKS in file.parts for file in files) else files
 
 
 def _mask_of(file: Path) -> Path:

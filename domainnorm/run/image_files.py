@@ -8,7 +8,7 @@ from pathlib import Path
 
 from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.folders import find_images
-from domainnorm.data.piles import check_names
+from domainnorm.data.piles import check_names, without_masks
 from domainnorm.errors import DataError
 
 # What tells bytes from text stands in the first ones.
@@ -19,7 +19,8 @@ def image_files(place: Path, written: Path | None = None) -> list[tuple[Path, Pa
     """Images of a folder or list in order: name below it, and file.
 
     Args:
-        place: A folder, searched below as well, or a text file with a path per line.
+        place: A folder, searched below as well, or a text file with a path per line. Where there
+            are folders ``images`` and ``masks``, what lies in the first.
         written: A folder of what is predicted, whose files are none of the images.
 
     Raises:
@@ -27,7 +28,8 @@ def image_files(place: Path, written: Path | None = None) -> list[tuple[Path, Pa
             names an image twice.
     """
     if place.is_dir():
-        names = [(name, place / name) for name in sorted(find_images(place), key=_natural)]
+        found = without_masks(sorted(find_images(place), key=_natural))
+        names = [(name, place / name) for name in found]
         if written is not None:
             root, own = place.resolve(), written.resolve()
             names = [pair for pair in names if own not in (root / pair[0]).parents]

@@ -20,6 +20,14 @@ def listed(tmp_path):
     return write
 
 
+def test_masks_beside_images_are_no_images(tmp_path):
+    for folder in ("a/images", "a/masks", "b"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.png").touch()
+    assert [str(name) for name, _ in image_files(tmp_path)] == ["a/images/1.png"]
+    assert [str(name) for name, _ in image_files(tmp_path / "a/masks")] == ["1.png"]
+
+
 def test_names_of_a_list_are_relative_to_its_folder(listed, tmp_path):
     files = image_files(listed("b.png\n\n /far/a.png \n"))
     assert [str(name) for name, _ in files] == ["b.png", "/far/a.png"]
