@@ -24,6 +24,7 @@ _COUNTS = {
             "epochs",
             "width",
             "size",
+            "buckets",
         ],
         "1 or more",
     ),

@@ -22,7 +22,7 @@ def check_embedding(encoder: DomainEncoder, modulations: Iterable[Modulation]) -
     if encoder.reads_backbone:
         raise ConditionError(
             "encoder: this one reads what the first norm gets, which itself wants an "
-            "embedding; use 'style', 'cnn' or 'metadata'"
+            "embedding; use 'style', 'cnn', 'metadata' or 'text'"
         )
     taken = {modulation.embedding_size for modulation in modulations} - {None}
     if taken != {encoder.embedding_size}:

@@ -211,7 +211,7 @@ def check_end_to_end(condition: str, encoder: Named | None, norm: Any, problems:
         problems.add("condition", f"{text} 'hyper' as a modulation")
     if ENCODERS.entry(encoder.name).constants.get("reads_backbone"):
         text = f"'embedding' is wanted by the first norm, whose input '{encoder.name}' reads;"
-        problems.add("condition", f"{text} take 'encoder: style', 'cnn' or 'metadata'")
+        problems.add("condition", f"{text} take 'encoder: style', 'cnn', 'metadata' or 'text'")
 
 
 def check_attributes(encoder: Named | None, attributes: Sequence[str], problems: Problems) -> None:
