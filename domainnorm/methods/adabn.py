@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.methods.needs import NEEDS
 from domainnorm.methods.once import MomentPass
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
@@ -31,14 +32,12 @@ class AdaBN(Method):
     unlabelled: str = "target"
     starts_from: str = "source_only"
     augmented: bool = False
+    needs: str = "moments"
 
     def __init__(self, model: DomainModel, task: Task, roles: Roles) -> None:
         super().__init__(model, task, roles)
         if not any(isinstance(norm.statistics, RunningMoments) for norm in model.norms()):
-            raise ConversionError(
-                "adabn: this model has no running moments to re-estimate (no norm has batch or "
-                "domain statistics); take a backbone with batch norms, and norm 'dsbn' or 'cin'"
-            )
+            raise ConversionError(f"adabn: {NEEDS[self.needs]}")
         self.automatic_optimization = False
         self._pass = MomentPass(model)
 

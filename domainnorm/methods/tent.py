@@ -11,6 +11,7 @@ from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.losses import entropy_loss
 from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.methods.needs import NEEDS
 from domainnorm.methods.once import MomentPass
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
@@ -43,6 +44,7 @@ class TENT(Method):
     unlabelled: str = "target"
     starts_from: str = "source_only"
     augmented: bool = False
+    needs: str = "weights"
 
     def __init__(
         self, model: DomainModel, task: Task, roles: Roles, *, lr: float = 1e-3, epochs: int = 5
@@ -50,7 +52,7 @@ class TENT(Method):
         super().__init__(model, task, roles)
         chosen = domain_parameters(model)
         if not chosen:
-            raise ConversionError("tent: the model has no conditional norm whose scale could adapt")
+            raise ConversionError(f"tent: {NEEDS[self.needs]}")
         self.lr = lr
         self.epochs = epochs
         for parameter in model.parameters():

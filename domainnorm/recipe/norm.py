@@ -57,6 +57,38 @@ def reads_domains(value: Any) -> bool:
     return any(map(_one_reads_domains, value.values() if _is_rules(value) else [value]))
 
 
+def embedding_sizes(value: Any) -> set[int]:
+    """Sizes of the embeddings that norms of a ``norm:`` value, checked or not, take."""
+    norms = value.values() if _is_rules(value) else [value]
+    found = set()
+    for norm in filter(_one_takes_embedding, norms):
+        usual = MODULATIONS.entry(_halves(norm)["modulation"]).parameters["embedding_size"].default
+        found.add(norm.get("embedding_size", usual) if isinstance(norm, Mapping) else usual)
+    return found
+
+
+def lacking(value: Any) -> set[str]:
+    """What no norm of a checked ``norm:`` value has for certain, whatever the network.
+
+    Returns:
+        Of ``moments`` (running ones), ``rows`` (of domains) and ``weights``; nothing where a layer
+        keeps its kin, or where the norm is not one of this package.
+    """
+    halves = [_halves(norm) for norm in (value.values() if _is_rules(value) else [value])]
+    if not all(halves):
+        return set()
+    statistics = [STATISTICS.entry(names["statistics"]) for names in halves]
+    modulations = [MODULATIONS.entry(names["modulation"]) for names in halves]
+    if any(not entry.module.startswith("domainnorm.") for entry in (*statistics, *modulations)):
+        return set()
+    found = {
+        "moments": any("running_mean" in one.constants.get("row_names", ()) for one in statistics),
+        "rows": any(one.constants["row_names"] for one in modulations),
+        "weights": any(one.name != "none" for one in modulations),
+    }
+    return {name for name, there in found.items() if not there}
+
+
 def _one_takes_embedding(norm: Any) -> bool:
     modulation = _halves(norm).get("modulation")
     if modulation not in MODULATIONS.names():

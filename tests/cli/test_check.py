@@ -26,3 +26,27 @@ def test_all_problems_of_a_recipe_are_printed(domainnorm, tmp_path):
         "norm",
         "seed",
     ]
+
+
+def test_method_without_anything_to_change_is_named(domainnorm):
+    done = domainnorm("check", "quickstart", "norm=in")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "compare[1]: adabn: this model has no running moments to re-estimate" in done.stderr
+
+
+def test_run_says_the_same_before_it_starts(domainnorm, tmp_path):
+    done = domainnorm("run", "quickstart", "norm=in")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(domainnorm("check", "quickstart", "norm=in").stderr)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_what_layers_refuse_is_shown_by_building(domainnorm):
+    words = ("quickstart", "norm=in", "compare=[oracle]", "data.per_domain=40")
+    assert domainnorm("check", *words).stdout == "ok  quickstart\n"
+    done = domainnorm("check", "--build", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("quickstart: 1 problem\n  - layer4.0.bn1: instance statistics of")
+    assert domainnorm("check", "--build", "quickstart", "data.per_domain=40").stdout == (
+        "ok  quickstart\n"
+    )
