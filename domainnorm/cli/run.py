@@ -22,7 +22,6 @@ def execute(arguments: Namespace) -> int:
     """Train and test every stage of the recipe."""
 
     def start(loaded: recipe.Recipe, output: Path) -> Path:
-        recipe.check_needs(loaded)
         # Looked up here: a bad recipe is answered before torch is imported.
         if arguments.sample:
             # Those of a recipe take long; those of the command line are meant.

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Batch, Method, Roles
-from domainnorm.methods.needs import NEEDS
 from domainnorm.methods.once import MomentPass
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
@@ -37,7 +36,10 @@ class AdaBN(Method):
     def __init__(self, model: DomainModel, task: Task, roles: Roles) -> None:
         super().__init__(model, task, roles)
         if not any(isinstance(norm.statistics, RunningMoments) for norm in model.norms()):
-            raise ConversionError(f"adabn: {NEEDS[self.needs]}")
+            raise ConversionError(
+                "adabn: this model has no running moments to re-estimate (no norm has batch or "
+                "domain statistics); take a backbone with batch norms, and norm 'dsbn' or 'cbn'"
+            )
         self.automatic_optimization = False
         self._pass = MomentPass(model)
 

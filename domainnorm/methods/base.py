@@ -54,8 +54,8 @@ class Method(LightningModule):
     Class constants say what a method may see; the data module is built from them, so a method
     cannot reach more: ``labelled`` and ``unlabelled`` name roles (``"source"``, ``"target"``,
     ``"all"`` or ``""``); ``starts_from`` is ``"backbone"`` or ``"source_only"``; ``augmented``
-    tells whether training images go through the augmentations of the recipe; ``needs`` is a key of
-    `NEEDS`, what it cannot do without in the norms, or empty.
+    tells whether training images go through the augmentations of the recipe; ``needs`` is what
+    it cannot do without in the norms, ``"moments"`` (running ones), ``"weights"``, or ``""``.
 
     Args:
         model: The network; trained in place.

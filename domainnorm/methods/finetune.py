@@ -9,7 +9,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Roles, head_parameters
-from domainnorm.methods.needs import nothing_of
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -51,7 +50,7 @@ class Finetune(SupervisedMethod):
         if train != "all":
             chosen = domain_parameters(model) if train == "norms" else head_parameters(model)
             if not chosen:
-                raise ConversionError(f"method.train: {nothing_of(train)}")
+                raise ConversionError(f"method.train: no parameter is a part of '{train}' here")
             for parameter in model.parameters():
                 parameter.requires_grad_(False)
             for parameter in chosen:

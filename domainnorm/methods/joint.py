@@ -10,7 +10,6 @@ from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
 from domainnorm.losses import domain_rows_loss
 from domainnorm.methods.base import Batch, Roles
-from domainnorm.methods.needs import no_rows
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -53,7 +52,10 @@ class Joint(SupervisedMethod):
         super().__init__(model, task, roles, **options)
         self.rows_weight = rows_weight
         if rows_weight and not any(True for norm in model.norms() for _ in norm.modulation.rows()):
-            raise ConversionError(f"method.rows_weight: {no_rows(rows_weight)}")
+            raise ConversionError(
+                f"method.rows_weight: got {rows_weight}, but no norm has a row per domain; use "
+                "norm dsbn, cin or cbn, or set it to 0"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Supervised loss of one mixed batch, plus the distance of rows to their mean."""

@@ -11,7 +11,6 @@ from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.losses import entropy_loss
 from domainnorm.methods.base import Batch, Method, Roles
-from domainnorm.methods.needs import NEEDS
 from domainnorm.methods.once import MomentPass
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
@@ -52,7 +51,7 @@ class TENT(Method):
         super().__init__(model, task, roles)
         chosen = domain_parameters(model)
         if not chosen:
-            raise ConversionError(f"tent: {NEEDS[self.needs]}")
+            raise ConversionError("tent: the model has no conditional norm whose scale could adapt")
         self.lr = lr
         self.epochs = epochs
         for parameter in model.parameters():

@@ -1,36 +1,31 @@
-"""Whether the methods of a run can work with its norms; known from their names alone."""
+"""Whether methods may find nothing in the norms of a recipe that they could change."""
 
 from __future__ import annotations
 
-from domainnorm.errors import RecipeError
-from domainnorm.methods.needs import NEEDS, no_rows, nothing_of
-from domainnorm.recipe.norm import lacking
-from domainnorm.recipe.problems import Problems
+from domainnorm.recipe.norm import lacking, takes_pixels
 from domainnorm.recipe.registries import METHODS
-from domainnorm.recipe.schema import Recipe
+from domainnorm.recipe.schema import Named, Recipe
 
 
-def check_needs(recipe: Recipe) -> None:
-    """Refuse a run of which a method is certain to find nothing in the norms that it could change.
+def needs_network(recipe: Recipe) -> bool:
+    """Whether only the network can tell if the methods and norms of a run go together.
 
-    A matrix trains other methods than the recipe names, so a good recipe need not be a good run.
-    Layers that keep their kin, as all do without ``norm``, are known once the network is there.
+    Named norms may have nothing that a method needs, but the network may have layers that keep
+    their kin; and moments over the pixels of an image want a map of more than one.
 
     Args:
         recipe: A checked recipe.
-
-    Raises:
-        RecipeError: In the words that the method itself would say.
     """
-    without, problems = lacking(recipe.norm), Problems()
-    for position, named in enumerate((recipe.method, *recipe.compare)):
-        key = f"compare[{position - 1}]" if position else "method"
-        need = METHODS.entry(named.name).constants.get("needs", "")
-        if need in without:
-            problems.add(key, f"{named.name}: {NEEDS[need]}")
-        if named.options.get("rows_weight") and "rows" in without:
-            problems.add(f"{key}.rows_weight", no_rows(named.options["rows_weight"]))
-        if named.options.get("train") == "norms" and "weights" in without:
-            problems.add(f"{key}.train", nothing_of("norms"))
-    if problems:
-        raise RecipeError(problems.lines, recipe.name)
+    without = lacking(recipe.norm)
+    asked = any(_needs(named) & without for named in (recipe.method, *recipe.compare))
+    return asked or takes_pixels(recipe.norm)
+
+
+def _needs(named: Named) -> set[str]:
+    """What a method with its options asks of norms."""
+    found = {str(METHODS.entry(named.name).constants.get("needs", ""))}
+    if named.options.get("rows_weight"):
+        found.add("rows")
+    if named.options.get("train") == "norms":
+        found.add("weights")
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from domainnorm.backbones import DomainModel
@@ -33,20 +35,28 @@ def rehearse(recipe: Recipe) -> None:
     found: dict[str, None] = {}
     for stage in stages:
         if stage.seed == recipe.seeds[0]:
-            try:
-                _try(parts, stage)
-            except DomainNormError as error:
-                found[str(error)] = None
+            found.update(dict.fromkeys(_refused(parts, stage)))
     if found:
         raise RecipeError(found, recipe.name)
 
 
-def _try(parts: Parts, stage: Stage) -> None:
-    model = parts.model(stage, stored=True)
-    data = parts.data(stage, model)
-    # Before the method, which may read masks: what the network refuses shows sooner.
-    _pass(model, data, int(parts.recipe.backbone.options.get("in_chans", 3)))
-    parts.method(stage, model, data)
+def _refused(parts: Parts, stage: Stage) -> Iterator[str]:
+    """What network and method of a stage say."""
+    try:
+        model = parts.model(stage, stored=True)
+        data = parts.data(stage, model)
+    except DomainNormError as error:
+        yield str(error)
+        return
+    in_chans = int(parts.recipe.backbone.options.get("in_chans", 3))
+    for attempt in (
+        lambda: _pass(model, data, in_chans),
+        lambda: parts.method(stage, model, data),
+    ):
+        try:
+            attempt()
+        except DomainNormError as error:
+            yield str(error)
 
 
 @torch.no_grad()
