@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args, get_origin
 
 from domainnorm.errors import unknown
@@ -24,6 +24,7 @@ _COUNTS = {
             "epochs",
             "width",
             "size",
+            "buckets",
         ],
         "1 or more",
     ),
@@ -57,6 +58,18 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         (lambda number: number >= 0, "0 or more"),
     ),
 }
+
+
+def problem_of_embedding(size: int, taken: Iterable[int]) -> str:
+    """What is wrong with the size of an encoder's embeddings, by the sizes that norms take."""
+    sizes = sorted(set(taken))
+    if sizes == [size]:
+        return ""
+    found = f"of size {', '.join(map(str, sizes))}" if sizes else "none"
+    return (
+        f"its embeddings are of size {size}, and the norms of this model take {found}; use the "
+        f"norm 'film', or 'hyper' as a modulation, with embedding_size {size}"
+    )
 
 
 def problem_of(parameter: Parameter, value: Any) -> str:

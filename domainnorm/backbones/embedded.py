@@ -11,6 +11,7 @@ from torch import Tensor
 from domainnorm.encoders import Attributes, DomainEncoder
 from domainnorm.errors import ConditionError
 from domainnorm.norms.base import Modulation
+from domainnorm.ranges import problem_of_embedding
 
 
 def check_embedding(encoder: DomainEncoder, modulations: Iterable[Modulation]) -> None:
@@ -22,16 +23,13 @@ def check_embedding(encoder: DomainEncoder, modulations: Iterable[Modulation]) -
     if encoder.reads_backbone:
         raise ConditionError(
             "encoder: this one reads what the first norm gets, which itself wants an "
-            "embedding; use 'style', 'cnn' or 'metadata'"
+            "embedding; use 'style', 'cnn', 'metadata' or 'text'"
         )
-    taken = {modulation.embedding_size for modulation in modulations} - {None}
-    if taken != {encoder.embedding_size}:
-        found = f"of size {', '.join(map(str, sorted(taken, key=str)))}" if taken else "none"
-        raise ConditionError(
-            f"encoder: its embeddings are of size {encoder.embedding_size}, and the norms of "
-            f"this model take {found}; use the norm 'film', or 'hyper' as a modulation, with "
-            f"embedding_size {encoder.embedding_size}"
-        )
+    sizes = (modulation.embedding_size for modulation in modulations)
+    taken = [size for size in sizes if size is not None]
+    problem = problem_of_embedding(encoder.embedding_size, taken)
+    if problem:
+        raise ConditionError(f"encoder: {problem}")
 
 
 def looked_at(

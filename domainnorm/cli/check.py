@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from domainnorm import recipe
+from domainnorm import recipe, run
 from domainnorm.cli.parser import Parser, split_overrides
-from domainnorm.errors import RecipeError
+from domainnorm.errors import DataError, RecipeError
 
 
 def configure(parser: Parser) -> None:
     """Add the arguments of the command."""
     text = "shipped names or paths of YAML files, and key=value overrides for all of them"
     parser.add_argument("words", nargs="+", metavar="RECIPE [key=value]", help=text)
+    text = (
+        "also make every network and pass noise of the size of a training batch through it, as is "
+        "done unasked for norms that some networks refuse; needs the data, reads no image"
+    )
+    parser.add_argument("--build", action="store_true", help=text)
 
 
 def execute(arguments: Namespace) -> int:
@@ -24,10 +29,24 @@ def execute(arguments: Namespace) -> int:
     code = 0
     for reference in references:
         try:
-            recipe.load_recipe(reference, overrides)
+            loaded = recipe.load_recipe(reference, overrides)
+            if arguments.build:
+                run.rehearse(loaded)
+            elif recipe.needs_network(loaded):
+                _build(loaded, reference)
         except RecipeError as error:
-            print(error, file=sys.stderr)
+            print(RecipeError(error.problems, reference), file=sys.stderr)
             code = 2
         else:
             print(f"ok  {reference}")
     return code
+
+
+def _build(loaded: recipe.Recipe, reference: str) -> None:
+    """Ask the network, if there are data to make it for."""
+    try:
+        run.rehearse(loaded)
+    except RecipeError as error:
+        if not isinstance(error.__cause__, DataError):
+            raise
+        print(f"{reference}: the norms were not tried: {error.__cause__}", file=sys.stderr)

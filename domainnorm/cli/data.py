@@ -12,7 +12,7 @@ import yaml
 
 from domainnorm import data, recipe, report
 from domainnorm.cli import domains
-from domainnorm.cli.parser import Parser, split_overrides
+from domainnorm.cli.parser import Action, Parser, split_overrides
 from domainnorm.cli.progress import reading_bar
 from domainnorm.errors import DataError, RecipeError, counted, unknown
 from domainnorm.recipe.overrides import OVERRIDE
@@ -22,34 +22,35 @@ from domainnorm.recipe.sections import read_named
 from domainnorm.registry import REQUIRED, Entry
 from domainnorm.run.files import make_folders
 
-ACTIONS = {
-    "list": "[TASK]",
-    "check": "DATASET [ROOT] [key=value], or RECIPE [key=value]",
-    "sample": "DATASET FOLDER [seed=N]",
-    "domains": domains.FORM,
-}
 TASKS = ("classification", "segmentation", "multilabel")
+_PLACE = "DATASET is a name of `domainnorm data list`"
+ACTIONS = {
+    "list": Action(
+        f"List the datasets with their layouts, keys and pages; TASK is one of {', '.join(TASKS)}.",
+        "[TASK]",
+    ),
+    "check": Action(
+        f"Read a dataset and list all problems. {_PLACE}, ROOT its folder below DOMAINNORM_DATA or "
+        "absolute, key=value one of its keys.",
+        "DATASET [ROOT] [key=value], or RECIPE [key=value]",
+    ),
+    "sample": Action(
+        f"Draw a small dataset in the layout of a dataset. {_PLACE}, FOLDER a new folder.",
+        "DATASET FOLDER [seed=N]",
+    ),
+    "domains": Action(domains.SUMMARY, domains.FORM, domains.add_options),
+}
 
 
 def configure(parser: Parser) -> None:
     """Add the arguments of the command."""
-    forms = "; ".join(f"{action} {words}" for action, words in ACTIONS.items())
-    parser.add_argument("action", choices=ACTIONS, help=f"one of: {forms}")
-    text = "DATASET is a name of the list, ROOT its folder below DOMAINNORM_DATA or absolute"
-    parser.add_argument("words", nargs="*", metavar="...", help=text)
-    domains.add_options(parser)
+    parser.add_actions(ACTIONS)
 
 
 def execute(arguments: Namespace) -> int:
     """Carry out one of the actions; 1 when a check finds problems."""
     if arguments.action == "domains":
         return domains.execute(arguments)
-    given = domains.given_options(arguments)
-    if given:
-        raise RecipeError(
-            [f"got {' '.join(given)}, which only `domainnorm data domains` takes"],
-            f"domainnorm data {arguments.action}",
-        )
     carry_out: dict[str, Callable[[list[str]], int]] = {
         "list": _list,
         "check": _check,
@@ -187,4 +188,4 @@ def _sample(words: list[str]) -> int:
 
 def _misused(action: str, words: Sequence[str]) -> RecipeError:
     got = " ".join(words) or "nothing"
-    return RecipeError([f"got {got}, expected {ACTIONS[action]}"], f"domainnorm data {action}")
+    return RecipeError([f"got {got}, expected {ACTIONS[action].form}"], f"domainnorm data {action}")

@@ -19,49 +19,37 @@ from domainnorm.errors import DataError, RecipeError
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.run.files import make_folders
 
+SUMMARY = (
+    "Find domains of images that nobody wrote down, by their style, and write them as a manifest. "
+    "SOURCE is a folder with images or a table of them, whose columns may be named."
+)
 FORM = "SOURCE [columns={path: ...}], a folder or a table"
 _WHERE = "domainnorm data domains"
 _LEAK = "0 is chance, so the domains follow what the images show, not only how they look"
 _ALLOWED = {"allow_missing_classes": True}
 _CONTENT = "that is what they show, not how they look"
 _MOST = 0.9
-_DEFAULTS = {
-    "output": Path("manifest.csv"),
-    "domains": None,
-    "max_domains": 8,
-    "size": 96,
-    "white": 65535,
-    "seed": 0,
-    "classes": False,
-    "force": False,
-}
+_WHITE = 65535
 
 
 def add_options(parser: Parser) -> None:
-    """Add the options of the action; each is None where it is not given."""
-    group = parser.add_argument_group("options of domains")
-    group.add_argument(
-        "--output", type=Path, metavar="CSV", help="manifest to write (manifest.csv)"
-    )
+    """Add the options of the action."""
+    text = "manifest to write (%(default)s)"
+    manifest = Path("manifest.csv")
+    parser.add_argument("--output", type=Path, default=manifest, metavar="CSV", help=text)
     text = "how many to find; auto (default): as many as there are stable splits for, maybe one"
-    group.add_argument("--domains", type=_auto, metavar="K|auto", help=text)
-    text = "most that auto finds (8)"
-    group.add_argument("--max-domains", type=_positive, metavar="K", help=text)
-    text = "pixels of the shorter side that images are reduced to (96)"
-    group.add_argument("--size", type=_positive, metavar="PIXELS", help=text)
-    text = "value of 16-bit files that is shown as white (65535); 4095 for 12 bits"
-    group.add_argument("--white", type=_positive, metavar="VALUE", help=text)
-    text = "of splits that are drawn, and of what is fitted (0)"
-    group.add_argument("--seed", type=_natural, metavar="N", help=text)
+    parser.add_argument("--domains", type=_auto, metavar="K|auto", help=text)
+    text = "most that auto finds (%(default)s)"
+    parser.add_argument("--max-domains", type=_positive, default=8, metavar="K", help=text)
+    text = "pixels of the shorter side that images are reduced to (%(default)s)"
+    parser.add_argument("--size", type=_positive, default=96, metavar="PIXELS", help=text)
+    text = "value of 16-bit files that is shown as white (%(default)s); 4095 for 12 bits"
+    parser.add_argument("--white", type=_positive, default=_WHITE, metavar="VALUE", help=text)
+    text = "of splits that are drawn, and of what is fitted (%(default)s)"
+    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help=text)
     text = "of a folder: the folder that an image lies in is its class"
-    group.add_argument("--classes", action="store_true", default=None, help=text)
-    group.add_argument("--force", action="store_true", default=None, help="overwrite the output")
-
-
-def given_options(arguments: Namespace) -> list[str]:
-    """The options of the action that stand on the command line."""
-    given = (name for name in _DEFAULTS if getattr(arguments, name) is not None)
-    return [f"--{name.replace('_', '-')}" for name in given]
+    parser.add_argument("--classes", action="store_true", help=text)
+    parser.add_argument("--force", action="store_true", help="overwrite the output")
 
 
 def execute(arguments: Namespace) -> int:
@@ -71,9 +59,6 @@ def execute(arguments: Namespace) -> int:
         RecipeError: The words are wrong.
         DataError: There is no such source, or the output exists.
     """
-    for name, value in _DEFAULTS.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
     source, columns = _read_words(arguments.words)
     table: Path = arguments.output.absolute()
     sheet = table.with_suffix(".png")
@@ -174,7 +159,7 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
     options: dict[str, Any] = {"root": str(pile.root), "table": place}
     if columns:
         options["columns"] = columns
-    if discovery.white != _DEFAULTS["white"]:
+    if discovery.white != _WHITE:
         options["white"] = discovery.white
     _, problems = _made(name, options)
     if problems and name == "manifest":

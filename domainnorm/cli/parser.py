@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from domainnorm.errors import unknown
 from domainnorm.recipe.overrides import OVERRIDE
+
+
+@dataclass(frozen=True)
+class Action:
+    """One of the things that a command does, with arguments and a help of its own.
+
+    Args:
+        summary: What it does.
+        form: Its words, for its usage and for messages.
+        add_options: Adds what it takes beside words.
+    """
+
+    summary: str
+    form: str
+    add_options: Callable[[Parser], None] | None = None
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,9 +35,26 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(f"domainnorm {command}", description=description, allow_abbrev=False)
+        self._command = command
+        self._own: Mapping[str, Action] = {}
+
+    def add_actions(self, actions: Mapping[str, Action]) -> None:
+        """Let the first word be one of ``actions``, which has a parser of its own.
+
+        `read` gives its name as ``action`` and what follows, beside options, as ``words``.
+        """
+        self._own = actions
+        forms = (f"  {self.prog} {name} {one.form}\n" for name, one in actions.items())
+        self.usage = f"{self.prog} ACTION ..."
+        self.epilog = f"actions:\n{''.join(forms)}\nhelp of one: {self.prog} {min(actions)} --help"
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse; a wrong command line ends the program with exit code 2."""
+        if self._own and arguments and not arguments[0].startswith("-"):
+            if arguments[0] not in self._own:
+                self.error(unknown("action", arguments[0], self._own))
+            return self._read_action(arguments[0], arguments[1:])
         namespace, extra = self.parse_known_intermixed_args(arguments)
         if extra:
             options = [option for action in self._actions for option in action.option_strings]
@@ -30,6 +63,20 @@ class Parser(argparse.ArgumentParser):
                 if extra[0].startswith("-")
                 else f"got '{extra[0]}' where nothing more is expected"
             )
+        if self._own:
+            self.error(f"expected one of {', '.join(self._own)} as the first word")
+        return namespace
+
+    def _read_action(self, name: str, arguments: Sequence[str]) -> argparse.Namespace:
+        action = self._own[name]
+        parser = Parser(f"{self._command} {name}", action.summary)
+        options = " [options]" if action.add_options else ""
+        parser.usage = f"{parser.prog}{options} {action.form}"
+        parser.add_argument("words", nargs="*", metavar="...", help=argparse.SUPPRESS)
+        if action.add_options:
+            action.add_options(parser)
+        namespace = parser.read(arguments)
+        namespace.action = name
         return namespace
 
     def add_recipe(self) -> None:

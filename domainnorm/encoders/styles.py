@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from domainnorm.errors import ConditionError
+
 # Pixels: what skewness, correlations and spectrum are taken of.
 _LARGEST, _SMALLEST = 64, 16
 _RINGS = 8
@@ -34,11 +36,15 @@ def style_features(image: Tensor, small: Tensor | None = None) -> Tensor:
     Returns:
         (N, 3C + C (C - 1) / 2 + 10).
 
+    Raises:
+        ConditionError: Something else than such images.
+
     Reference:
         Reinhard et al., Color Transfer between Images, IEEE CG&A 2001 (moments of colour);
         Yang and Soatto, FDA: Fourier Domain Adaptation for Semantic Segmentation, CVPR 2020,
         arXiv:2004.05498, sec. 3 (low-frequency amplitude).
     """
+    _check_images(image)
     mean, spread = _moments(image)
     grey = image.mean(1, keepdim=True)
     vertical = (grey[:, :, 1:] - grey[:, :, :-1]).abs().mean((2, 3))
@@ -58,6 +64,15 @@ def style_features(image: Tensor, small: Tensor | None = None) -> Tensor:
         ],
         1,
     )
+
+
+def _check_images(image: Tensor) -> None:
+    if image.ndim != 4 or min(image.shape[-2:]) < 2 or not image.is_floating_point():
+        raise ConditionError(
+            f"style_features: images {tuple(image.shape)} {image.dtype}, expected floats "
+            "(N, C, H, W), H and W at least 2; a single image is image[None], whole numbers are "
+            "image.float() / 255"
+        )
 
 
 def map_moments(maps: Tensor) -> Tensor:

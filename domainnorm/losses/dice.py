@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from domainnorm.losses.checks import check_classes
+
 
 def dice_loss(logits: Tensor, target: Tensor, ignore_index: int = -1) -> Tensor:
     """One minus the soft Dice coefficient, averaged over the classes that the batch contains.
@@ -24,11 +26,16 @@ def dice_loss(logits: Tensor, target: Tensor, ignore_index: int = -1) -> Tensor:
     Returns:
         A scalar in [0, 1]; zero, with a gradient of zero, when no pixel counts.
 
+    Raises:
+        DomainNormError: Shapes or types that do not fit to each other; on a CPU a label out of
+            range.
+
     Reference:
         Milletari et al., V-Net, 3DV 2016, arXiv:1606.04797, sec. 3.
         Differs: sums instead of sums of squares in the denominator, as in nnU-Net, MONAI and
         segmentation_models_pytorch (which divides by K even where classes are absent).
     """
+    check_classes("dice_loss", logits, target, ignore_index)
     known = target != ignore_index
     if not bool(known.any()):
         return logits.sum() * 0.0

@@ -25,13 +25,19 @@ def domain_rows_loss(tables: Iterable[Tensor]) -> Tensor:
         A scalar, 0 where all domains have the same row.
 
     Raises:
-        DomainNormError: No tables.
+        DomainNormError: No tables, or one without rows.
 
     Reference:
         Evgeniou and Pontil, Regularized Multi-Task Learning, KDD 2004, eq. 3 (tasks around their
         mean).
     """
-    distances = [(table - table.mean(0)).square().mean() for table in tables]
-    if not distances:
+    given = list(tables)
+    if not given:
         raise DomainNormError("domain_rows_loss: no tables; the norms have no rows of domains")
+    for table in given:
+        if not table.numel() or not table.ndim:
+            raise DomainNormError(
+                f"domain_rows_loss: a table {tuple(table.shape)}, expected (D, C), a row per domain"
+            )
+    distances = [(table - table.mean(0)).square().mean() for table in given]
     return torch.stack(distances).mean()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from domainnorm.losses.checks import check_logits
+
 
 def entropy_loss(logits: Tensor) -> Tensor:
     """Mean entropy of the predicted distributions, in nats.
@@ -16,8 +18,12 @@ def entropy_loss(logits: Tensor) -> Tensor:
     Returns:
         A scalar in [0, log K].
 
+    Raises:
+        DomainNormError: No classes in the second axis, or no floats.
+
     Reference:
         Grandvalet and Bengio, NeurIPS 2004; Wang et al., Tent, ICLR 2021, arXiv:2006.10726, sec. 3.
     """
+    check_logits("entropy_loss", logits)
     log_probability = logits.log_softmax(1)
     return -(log_probability.exp() * log_probability).sum(1).mean()

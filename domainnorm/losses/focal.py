@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from domainnorm.errors import DomainNormError
+from domainnorm.losses.checks import check_classes
+
 
 def focal_loss(
     logits: Tensor,
@@ -30,11 +33,23 @@ def focal_loss(
     Returns:
         A scalar >= 0; zero, with a gradient of zero, when nothing counts.
 
+    Raises:
+        DomainNormError: Shapes or types that do not fit to each other, a gamma below 0; on a CPU a
+            label out of range.
+
     Reference:
         Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv:1708.02002, eq. 4 and 5.
         Differs: one softmax over K classes, where the paper has a sigmoid for each (and
         segmentation_models_pytorch's FocalLoss too); divided by what counts instead of by anchors.
     """
+    check_classes("focal_loss", logits, target, ignore_index)
+    if gamma < 0:
+        raise DomainNormError(f"focal_loss: gamma {gamma}, expected 0 or more")
+    if class_weight is not None and class_weight.shape != logits.shape[1:2]:
+        raise DomainNormError(
+            f"focal_loss: class_weight {tuple(class_weight.shape)}, expected "
+            f"({logits.shape[1]},), a weight for each class"
+        )
     known = target != ignore_index
     if not bool(known.any()):
         return logits.sum() * 0.0

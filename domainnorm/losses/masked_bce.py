@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from domainnorm.losses.checks import check_answers
+
 
 def masked_bce_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Mean binary cross-entropy of the answers that are known.
@@ -21,7 +23,11 @@ def masked_bce_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         A scalar >= 0; zero, with a gradient of zero, when nothing is known.
+
+    Raises:
+        DomainNormError: Shapes that differ; on a CPU an answer above 1.
     """
+    check_answers("masked_bce_loss", logits, target)
     known = target >= 0
     if not bool(known.any()):
         return logits.sum() * 0.0

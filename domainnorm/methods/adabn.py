@@ -31,13 +31,14 @@ class AdaBN(Method):
     unlabelled: str = "target"
     starts_from: str = "source_only"
     augmented: bool = False
+    needs: str = "moments"
 
     def __init__(self, model: DomainModel, task: Task, roles: Roles) -> None:
         super().__init__(model, task, roles)
         if not any(isinstance(norm.statistics, RunningMoments) for norm in model.norms()):
             raise ConversionError(
                 "adabn: this model has no running moments to re-estimate (no norm has batch or "
-                "domain statistics); take a backbone with batch norms, and norm 'dsbn' or 'cin'"
+                "domain statistics); take a backbone with batch norms, and norm 'dsbn' or 'cbn'"
             )
         self.automatic_optimization = False
         self._pass = MomentPass(model)

@@ -54,7 +54,8 @@ class Method(LightningModule):
     Class constants say what a method may see; the data module is built from them, so a method
     cannot reach more: ``labelled`` and ``unlabelled`` name roles (``"source"``, ``"target"``,
     ``"all"`` or ``""``); ``starts_from`` is ``"backbone"`` or ``"source_only"``; ``augmented``
-    tells whether training images go through the augmentations of the recipe.
+    tells whether training images go through the augmentations of the recipe; ``needs`` is what
+    it cannot do without in the norms, ``"moments"`` (running ones), ``"weights"``, or ``""``.
 
     Args:
         model: The network; trained in place.
@@ -66,6 +67,7 @@ class Method(LightningModule):
     unlabelled: str = ""
     starts_from: str = "source_only"
     augmented: bool = True
+    needs: str = ""
 
     def __init__(self, model: DomainModel, task: Task, roles: Roles) -> None:
         super().__init__()

@@ -43,6 +43,7 @@ class TENT(Method):
     unlabelled: str = "target"
     starts_from: str = "source_only"
     augmented: bool = False
+    needs: str = "weights"
 
     def __init__(
         self, model: DomainModel, task: Task, roles: Roles, *, lr: float = 1e-3, epochs: int = 5

@@ -1,6 +1,7 @@
 from .files import find_recipe as find_recipe
 from .files import list_shipped as list_shipped
 from .load import load_recipe as load_recipe
+from .needs import needs_network as needs_network
 from .schema import BackboneConfig as BackboneConfig
 from .schema import DataConfig as DataConfig
 from .schema import EvaluationConfig as EvaluationConfig

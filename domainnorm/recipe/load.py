@@ -19,6 +19,7 @@ from domainnorm.recipe.rules import (
     check_backbone,
     check_conditioned,
     check_crop,
+    check_crop_task,
     check_decoder,
     check_domains,
     check_end_to_end,
@@ -127,6 +128,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     check_attributes(encoder, data["attributes"], problems)
     check_task(task, dataset, problems)
     check_decoder(task, problems)
+    check_crop_task(data["crop_size"], task, problems)
     evaluation = EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems))
     trainer = TrainerConfig(**_fixed(tree, "trainer", TrainerConfig, problems))
     check_precision(trainer.precision, encoder, problems)

@@ -16,6 +16,8 @@ from domainnorm.registry import Parameter, Registry
 _PATTERN = re.compile(r"[\w.*?\[\]!-]+")
 _OWN_KEYS = ("name", "statistics", "modulation")
 _NEEDED = {"map": "a map with every image", "style": "the moments of a style image"}
+_EARLY = ("early", "stem")
+_OF_PIXELS = ("instance", "thumbnail", "mixed")
 _EXPECTED = "a norm name, {statistics, modulation, where}, rules such as {early: cin}, or null"
 
 
@@ -55,6 +57,53 @@ def takes_embedding(value: Any) -> bool:
 def reads_domains(value: Any) -> bool:
     """Whether a norm of a ``norm:`` value, checked or not, may differ between domains."""
     return any(map(_one_reads_domains, value.values() if _is_rules(value) else [value]))
+
+
+def embedding_sizes(value: Any) -> set[int]:
+    """Sizes of the embeddings that norms of a ``norm:`` value, checked or not, take."""
+    norms = value.values() if _is_rules(value) else [value]
+    found = set()
+    for norm in filter(_one_takes_embedding, norms):
+        usual = MODULATIONS.entry(_halves(norm)["modulation"]).parameters["embedding_size"].default
+        found.add(norm.get("embedding_size", usual) if isinstance(norm, Mapping) else usual)
+    return found
+
+
+def lacking(value: Any) -> set[str]:
+    """What none of the named norms of a checked ``norm:`` value has.
+
+    Returns:
+        Of ``moments`` (running ones), ``rows`` (of domains) and ``weights``; nothing where layers
+        are said to keep their kin.
+    """
+    halves = [_halves(norm) for norm in _norms(value)]
+    if not all(halves):
+        return set()
+    statistics = [STATISTICS.entry(names["statistics"]).constants for names in halves]
+    modulations = [MODULATIONS.entry(names["modulation"]).constants for names in halves]
+    found = {
+        "moments": any("running_mean" in one.get("row_names", ()) for one in statistics),
+        "rows": any(one.get("row_names") for one in modulations),
+        "weights": any(names["modulation"] != "none" for names in halves),
+    }
+    return {name for name, there in found.items() if not there}
+
+
+def takes_pixels(value: Any) -> bool:
+    """Whether a norm of a checked ``norm:`` value has moments over pixels of late, small maps."""
+    if _is_rules(value):
+        late = [norm for pattern, norm in value.items() if pattern not in _EARLY]
+    else:
+        limited = isinstance(value, Mapping) and value.get("where") in _EARLY
+        late = [] if limited else _norms(value)
+    return any(_halves(norm).get("statistics") in _OF_PIXELS for norm in late)
+
+
+def _norms(value: Any) -> list[Any]:
+    """The norms that a ``norm:`` value names, None for layers that keep their kin."""
+    if value in ("cin", {"name": "cin"}):
+        return [None]  # of early layers alone, the others keep their kin
+    return list(value.values()) if _is_rules(value) else [value]
 
 
 def _one_takes_embedding(norm: Any) -> bool:

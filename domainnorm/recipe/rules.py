@@ -9,7 +9,8 @@ from typing import Any
 
 from domainnorm.data.steps import check_augmentation
 from domainnorm.errors import unknown
-from domainnorm.recipe.norm import reads_domains, takes_embedding
+from domainnorm.ranges import problem_of_embedding
+from domainnorm.recipe.norm import embedding_sizes, reads_domains, takes_embedding
 from domainnorm.recipe.parts import labels_of
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.registries import ENCODERS, METHODS, TASKS
@@ -159,6 +160,17 @@ def check_crop(
         problems.add("data.crop_size", text + spelled(image_size))
 
 
+def check_crop_task(
+    crop_size: int | list[int] | None, task: Named | None, problems: Problems
+) -> None:
+    """Only masks can be cut together with their images."""
+    if crop_size is None or task is None:
+        return
+    if TASKS.entry(task.name).constants.get("labels") != "segmentation":
+        text = f"{spelled(crop_size)}, but task '{task.name}' looks at whole images; leave the key"
+        problems.add("data.crop_size", f"{text} out, or add RandomResizedCrop to augment")
+
+
 def check_mask_size(mask_size: str, task: Named | None, problems: Problems) -> None:
     """Only masks have a size of their own."""
     if mask_size == "input" or task is None:
@@ -209,9 +221,11 @@ def check_end_to_end(condition: str, encoder: Named | None, norm: Any, problems:
     if not takes_embedding(norm):
         text = "'embedding' is for norms that take one, and 'norm' names none; add 'norm: film', or"
         problems.add("condition", f"{text} 'hyper' as a modulation")
+    elif text := problem_of_embedding(encoder.options["embedding"], embedding_sizes(norm)):
+        problems.add("encoder", text)
     if ENCODERS.entry(encoder.name).constants.get("reads_backbone"):
         text = f"'embedding' is wanted by the first norm, whose input '{encoder.name}' reads;"
-        problems.add("condition", f"{text} take 'encoder: style', 'cnn' or 'metadata'")
+        problems.add("condition", f"{text} take 'encoder: style', 'cnn', 'metadata' or 'text'")
 
 
 def check_attributes(encoder: Named | None, attributes: Sequence[str], problems: Problems) -> None:

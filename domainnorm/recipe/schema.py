@@ -76,7 +76,7 @@ class DataConfig:
         eval_batch_size: Images per batch in validation and test.
         num_workers: Processes that read images; 0 reads them in the training process.
         cache: Folder for decoded images at the size of the input; null decodes them every time.
-        attributes: Metadata of the images that the encoder ``metadata`` estimates domains from.
+        attributes: Metadata of the images that ``metadata`` and ``text`` estimate domains from.
     """
 
     source: list[str] = field(default_factory=list)

@@ -9,6 +9,7 @@ from .predict import predict_run as predict_run
 from .predict_options import PredictOptions as PredictOptions
 from .prediction_table import Predicted as Predicted
 from .ranks import is_first as is_first
+from .rehearsal import rehearse as rehearse
 from .resume import resume_run as resume_run
 from .sample import sample_recipe as sample_recipe
 from .stored import StoredModel as StoredModel

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from domainnorm.errors import CheckpointError, RecipeError, counted
-from domainnorm.recipe import Recipe
+from domainnorm.recipe import Recipe, needs_network
 from domainnorm.report import (
     Result,
     create_console,
@@ -25,6 +25,7 @@ from domainnorm.run.page import write_page, write_results
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.ranks import is_first, on_all_ranks
+from domainnorm.run.rehearsal import rehearse
 from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
 
 # What a test may change of a run: how its models are tested, not which they are.
@@ -62,6 +63,8 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
     """
     parts = Parts(recipe)  # before a folder is made: most mistakes show here
     parts.check_labels(plan_stages(recipe))
+    if needs_network(recipe):
+        rehearse(recipe)
     with on_all_ranks(recipe):
         folder = make_folder(recipe, output, "run")
         carry_out(parts, folder)

@@ -161,12 +161,7 @@ class Parts:
         Raises:
             DataError: Sizes that are no sizes, or that the network cannot take.
         """
-        loading, done = self.recipe.data, preprocessing_of(self.recipe, model)
-        if done.crop is not None and self.dataset.task != "segmentation":
-            raise DataError(
-                f"data.crop_size: {loading.crop_size}, but task '{self.recipe.task.name}' looks at "
-                "whole images; leave the key out, or add RandomResizedCrop to augment"
-            )
+        done = preprocessing_of(self.recipe, model)
         _check_patches(model, done.size)
         self.task().check_input(model, done.size)
         return done

@@ -91,8 +91,8 @@ class StreamAdapter:
             )
         if model.reads_attributes:
             raise ConditionError(
-                "a stream is of images alone, and this model's encoder 'metadata' reads their "
-                "attributes; train with 'encoder: style', 'backbone' or 'cnn'"
+                "a stream is of images alone, and this model's encoder reads their attributes; "
+                "train with 'encoder: style', 'backbone' or 'cnn'"
             )
         for name, value in (
             ("max_domains", max_domains),

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from domainnorm.backbones import create_model
 from domainnorm.evaluation import PredictionStore
+from domainnorm.losses.checks import check_classes
 from domainnorm.registry import register
 from domainnorm.tasks.base import Task
 
@@ -58,7 +59,12 @@ class Classification(Task):
         self.class_weight = weight.float()
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Weighted cross-entropy of ``logits`` (N, K) and ``target`` (N,)."""
+        """Weighted cross-entropy of ``logits`` (N, K) and ``target`` (N,), −1 unknown.
+
+        Raises:
+            DomainNormError: See `check_classes`.
+        """
+        check_classes("classification loss", logits, target)
         if bool((target < 0).all()):
             return logits.sum() * 0.0  # the mean over no sample would be nan
         return F.cross_entropy(

@@ -14,6 +14,7 @@ from domainnorm.backbones import DomainModel, tiled_inference
 from domainnorm.errors import DataError, DomainNormError, unknown
 from domainnorm.evaluation import SegmentationStore
 from domainnorm.losses import dice_loss, focal_loss
+from domainnorm.losses.checks import check_classes
 from domainnorm.registry import register
 from domainnorm.tasks.base import Task
 from domainnorm.tasks.decoders import create_segmentation_model, size_multiple
@@ -140,7 +141,12 @@ class Segmentation(Task):
             self.class_weight = weight.float()
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Weighted sum of losses of ``logits`` (N, K, H, W) and ``target`` (N, H, W), −1 void."""
+        """Weighted sum of losses of ``logits`` (N, K, H, W) and ``target`` (N, H, W), −1 void.
+
+        Raises:
+            DomainNormError: See `check_classes`.
+        """
+        check_classes("segmentation loss", logits, target)
         if bool((target < 0).all()):
             return logits.sum() * 0.0  # the mean over no pixel would be nan
         logits = logits.float()

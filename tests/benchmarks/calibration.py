@@ -10,6 +10,7 @@ seed draws the images of the classifier, of the calibration and, from larger spl
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -137,8 +138,15 @@ def table(root: str, domains: Sequence[str]) -> str:
     return render([f"{root}, norms", f"{domains[0]} (source)", *domains[1:]], rows, markdown=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.calibration", description=__doc__
+    ).parse_args()
     prepare()
     for names, place in TRANSFERS.items():
         print(table(place, names), flush=True)
         print()
+
+
+if __name__ == "__main__":
+    main()

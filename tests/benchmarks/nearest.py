@@ -8,6 +8,8 @@ Markdown.
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 from torch import Tensor
 
@@ -82,7 +84,14 @@ def rows_of(root: str, size: int) -> list[list[str]]:
     return rows
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.nearest", description=__doc__
+    ).parse_args()
     prepare()
     lines = [row for root, size in SIZES.items() for row in rows_of(root, size)]
     print(render(["domain found", "`nearest`", "by Wasserstein distance"], lines, markdown=True))
+
+
+if __name__ == "__main__":
+    main()

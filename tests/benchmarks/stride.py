@@ -3,6 +3,7 @@
 Run with ``python -m tests.benchmarks.stride``; prints Markdown.
 """
 
+import argparse
 import copy
 
 import torch
@@ -42,9 +43,16 @@ def measure(name: str, channels_last: bool) -> list[str]:
     return [name, layout, *ratios, *(f"{float(error.detach()):.3f}" for error in errors[1:])]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.stride", description=__doc__
+    ).parse_args()
     prepare()
     torch.manual_seed(0)
     heads = ["norm", "layout", "ratio, stride 2", "ratio, stride 4", "rms error, 2", "rms error, 4"]
     rows = [measure(name, last) for name in ("cin", "dsbn") for last in (False, True)]
     print(render(heads, rows, markdown=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -26,3 +26,38 @@ def test_all_problems_of_a_recipe_are_printed(domainnorm, tmp_path):
         "norm",
         "seed",
     ]
+
+
+SMALL = "data.per_domain=40"
+
+
+def test_method_without_anything_to_change_is_named(domainnorm):
+    done = domainnorm("check", "quickstart", "norm=ln", SMALL)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("quickstart: 1 problem\n  - adabn: this model has no running mom")
+    assert "norm 'dsbn' or 'cbn'" in done.stderr
+
+
+def test_run_says_the_same_before_it_starts(domainnorm, tmp_path):
+    done = domainnorm("run", "quickstart", "norm=ln", SMALL)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == domainnorm("check", "quickstart", "norm=ln", SMALL).stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_layer_that_refuses_its_norm_is_named(domainnorm, tmp_path):
+    (tmp_path / "mine.yaml").write_text(domainnorm("show", "quickstart", "norm=in", SMALL).stdout)
+    done = domainnorm("check", "mine.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    first, layer, method = done.stderr.splitlines()
+    assert first == "mine.yaml: 2 problems"
+    assert layer.startswith("  - layer4.0.bn1: instance statistics of a map with one element")
+    assert method.startswith("  - adabn: this model has no running moments")
+
+
+def test_norms_are_not_tried_without_data(domainnorm):
+    done = domainnorm("check", "medical/wbc", "norm=in", "data.root=nowhere")
+    assert (done.returncode, done.stdout) == (0, "ok  medical/wbc\n")
+    assert done.stderr.startswith("medical/wbc: the norms were not tried: ")
+    asked = domainnorm("check", "--build", "medical/wbc", "norm=in", "data.root=nowhere")
+    assert asked.returncode == 2

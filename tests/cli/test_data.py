@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from domainnorm.cli.data import ACTIONS
 from domainnorm.data.files import resolved_root
 from domainnorm.errors import DataError
 from domainnorm.recipe.registries import DATASETS
@@ -168,3 +169,35 @@ def test_root_that_lies_in_the_working_directory_is_pointed_out(domainnorm, tmp_
     (tmp_path / "pets").mkdir()
     with pytest.raises(DataError, match=f"working directory is {tmp_path}/pets: write that"):
         resolved_root("pets")
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_has_a_help_of_its_own(domainnorm, action):
+    done = domainnorm("data", action, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: domainnorm data {action} ")
+    assert ("--max-domains" in done.stdout) == (action == "domains")
+    first = ACTIONS[action].summary.split(". ")[0].rstrip(".")
+    assert first in " ".join(done.stdout.split())
+
+
+def test_help_of_the_command_lists_its_actions_without_their_options(domainnorm):
+    done = domainnorm("data", "--help")
+    assert done.returncode == 0
+    assert all(f"domainnorm data {name} {one.form}" in done.stdout for name, one in ACTIONS.items())
+    assert "--size" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chek"], "unknown action 'chek': did you mean 'check'?"),
+        ([], "expected one of list, check, sample, domains as the first word"),
+        (["--force", "domains"], "unknown option '--force'"),
+        (["--", "domains"], "unknown option '--'"),
+    ],
+)
+def test_first_word_is_an_action(domainnorm, arguments, message):
+    done = domainnorm("data", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr

@@ -74,7 +74,7 @@ GIVEN = {"scanner": ["A", "C", None, "B"], "hour": [8, 16.5, None, 12], "colour"
 
 
 def test_columns_of_numbers_alone_hold_numbers():
-    known = Vocabulary.learned(
+    known = Vocabulary().learned(
         {"field": ["1.5", "3", ""], "site": ["1", "2", "north"], "empty": ["", "", ""]}
     )
     assert known.numbers == {"field": (2.25, 0.75)}
@@ -83,7 +83,7 @@ def test_columns_of_numbers_alone_hold_numbers():
 
 
 def test_vector_holds_flags_then_standardized_numbers_then_values():
-    known = Vocabulary.learned({"field": ["1", "3"], "site": ["n", "s"]})
+    known = Vocabulary().learned({"field": ["1", "3"], "site": ["n", "s"]})
     found = known.vectors({"field": [3.0, None, "?"], "site": ["s", "unheard of", ""]})
     wanted = [
         [0, 0, 1, 0, 1],  # 3 is one spread above the mean, south
@@ -95,25 +95,25 @@ def test_vector_holds_flags_then_standardized_numbers_then_values():
 
 @pytest.mark.parametrize("value", [None, "", " ", "nan", "NaN", float("nan")])
 def test_every_spelling_of_nothing_is_missing(value):
-    known = Vocabulary.learned({"site": ["n", "s"]})
+    known = Vocabulary().learned({"site": ["n", "s"]})
     assert_close(known.vectors({"site": [value]}), known.vectors({"site": [None]}))
 
 
 def test_numbers_and_their_texts_are_the_same_value():
-    known = Vocabulary.learned({"site": ["1", "2", "x"], "hour": ["1", "2"]})
+    known = Vocabulary().learned({"site": ["1", "2", "x"], "hour": ["1", "2"]})
     as_text = known.vectors({"site": ["1"], "hour": ["2"]})
     assert_close(known.vectors({"site": [1.0], "hour": [2]}), as_text)
 
 
 def test_names_of_images_do_not_become_hundreds_of_values():
     names = [f"image{n}" for n in range(1000)] + ["often"] * 2
-    known = Vocabulary.learned({"file": names})
+    known = Vocabulary().learned({"file": names})
     assert len(known.values) == 256
     assert ("file", "often") in known.values
 
 
 def test_vocabulary_survives_being_stored():
-    known = Vocabulary.learned({"site": ["nörd", 'a"b'], "hour": ["1.25", "7"]})
+    known = Vocabulary().learned({"site": ["nörd", 'a"b'], "hour": ["1.25", "7"]})
     assert Vocabulary.of_tensor(known.to_tensor()) == known
 
 
@@ -290,7 +290,7 @@ def test_pack_tells_the_same_encoder_what_is_known_of_the_domain(model, tmp_path
 def test_pack_tells_an_encoder_of_other_attributes_nothing(model, tmp_path):
     save_domain(model, "a", tmp_path / "a.safetensors")
     other = copy.deepcopy(model)
-    other.encoder._resize(Vocabulary.learned({"site": ["n", "s"]}))
+    other.encoder._resize(Vocabulary().learned({"site": ["n", "s"]}))
     load_domain(other, tmp_path / "a.safetensors", "d")
     assert other.encoder.gaussians.known.tolist() == [True, True, True, False]
 
@@ -388,6 +388,6 @@ def test_stream_of_images_is_refused(model):
     with pytest.raises(ConditionError) as raised:
         StreamAdapter(model, Classification(CLASSES))
     assert str(raised.value) == (
-        "a stream is of images alone, and this model's encoder 'metadata' reads their attributes; "
+        "a stream is of images alone, and this model's encoder reads their attributes; "
         "train with 'encoder: style', 'backbone' or 'cnn'"
     )

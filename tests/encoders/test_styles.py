@@ -3,8 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from domainnorm.encoders import style_features
+from domainnorm.encoders import create_encoder, style_features
 from domainnorm.encoders.styles import squared
+from domainnorm.errors import ConditionError
 from tests.reference.encoders import style_of
 
 
@@ -47,3 +48,26 @@ def test_squares_are_those_of_adaptive_pooling(size):
     expected = F.adaptive_avg_pool2d(image, min(size))
     torch.testing.assert_close(squared(image, min(size)), expected)
     assert squared(image.float(), 16).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.rand(3, 48, 48),
+        torch.rand(2, 3, 1, 48),
+        torch.rand(48, 48),
+        torch.zeros(2, 3, 48, 48, dtype=torch.uint8),
+    ],
+)
+def test_what_are_no_images_is_named(image):
+    with pytest.raises(ConditionError) as raised:
+        style_features(image)
+    assert str(raised.value) == (
+        f"style_features: images {tuple(image.shape)} {image.dtype}, expected floats (N, C, H, W), "
+        "H and W at least 2; a single image is image[None], whole numbers are image.float() / 255"
+    )
+
+
+def test_encoder_of_style_names_a_single_image():
+    with pytest.raises(ConditionError, match=r"images \(3, 48, 48\) torch.float32, expected"):
+        create_encoder("style", 2).features(torch.rand(3, 48, 48))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from domainnorm.recipe import list_shipped, load_recipe
+from domainnorm.recipe import list_shipped, load_recipe, needs_network
 from domainnorm.recipe.files import read_yaml, recipe_name, shipped_folder
 from domainnorm.recipe.load import KEYS
 from domainnorm.recipe.parts import labels_of
@@ -35,6 +35,11 @@ def test_every_file_is_listed():
 def test_shipped_recipe_passes_the_check_under_its_name(file):
     name = recipe_name(file)
     assert load_recipe(name).name == name
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=_label)
+def test_shipped_recipe_is_checked_without_its_network(file):
+    assert not needs_network(load_recipe(str(file)))
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=_label)

@@ -1,6 +1,8 @@
-"""Style features and Gaussians of domains, one number at a time."""
+"""Style features, words of texts and Gaussians of domains, one number at a time."""
 
+import hashlib
 import math
+import unicodedata
 
 import numpy as np
 
@@ -44,3 +46,28 @@ def channel_moments(maps):
     flat = [channel.reshape(-1) for channel in maps]
     spread = [math.log(math.sqrt(((one - one.mean()) ** 2).mean() + 1e-6)) for one in flat]
     return [one.mean() for one in flat] + spread
+
+
+def text_of(column, text, buckets):
+    """Buckets of a text (B,) as the encoder ``text`` defines them, character by character."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    found, word, vector = [], "", np.zeros(buckets)
+    for letter in plain + " ":
+        if letter.isalnum():
+            word += letter
+        elif word:
+            found, word = found + [word] * (word not in found), ""
+    for word in found:
+        marked = "<" + word + ">"
+        pieces = [marked]
+        for start in range(len(marked)):
+            for length in (3, 4, 5):
+                piece = marked[start : start + length]
+                if len(piece) == length and piece not in pieces:
+                    pieces.append(piece)
+        for piece in pieces:
+            digest = hashlib.blake2b((column + "\0" + piece).encode(), digest_size=8).digest()
+            number = sum(byte << 8 * place for place, byte in enumerate(digest))
+            vector[number // 2 % buckets] += 1 if number % 2 else -1
+    norm = np.sqrt((vector**2).sum())
+    return vector / norm if norm else vector

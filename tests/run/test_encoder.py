@@ -100,7 +100,7 @@ def test_encoder_that_learns_with_the_network(tmp_path, capsys):
 def test_embedding_of_another_size_is_refused_before_training(tmp_path, capsys):
     norm = "norm={name: film, embedding_size: 8}"
     words = ("encoder=style", "condition=embedding", norm, *WORDS_OF_RUN)
-    assert call("run", "quickstart", *words, "--output", str(tmp_path)) == 1
+    assert call("run", "quickstart", *words, "--output", str(tmp_path)) == 2
     assert "encoder: its embeddings are of size 16, and the norms of this model take of size 8" in (
         capsys.readouterr().err
     )

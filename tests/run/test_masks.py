@@ -128,10 +128,10 @@ def test_classification_of_masks_is_refused_by_the_check(file):
 
 
 def test_crops_are_for_masks():
-    parts = Parts(load_recipe("quickstart", ["data.crop_size=16", "data.per_domain=40"]))
-    model = parts.model(plan_stages(parts.recipe)[0], stored=True)
-    with pytest.raises(DataError, match=r"data\.crop_size: 16, but task 'classification' looks at"):
-        parts.preprocessing(model)
+    with pytest.raises(
+        RecipeError, match=r"data\.crop_size: 16, but task 'classification' looks at"
+    ):
+        load_recipe("quickstart", ["data.crop_size=16"])
 
 
 def test_size_that_the_network_cannot_take_is_an_error_before_training(file, tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from domainnorm.errors import DomainNormError
 from domainnorm.tasks.classification import Classification
 from tests.reference.losses import balanced_weights, cross_entropy
 
@@ -63,3 +64,10 @@ def test_store_gives_back_what_it_was_given():
     logits = torch.eye(4) * 9
     store.update(logits, torch.arange(4), torch.arange(4))
     assert store.compute().metrics(**task.metric_options())["accuracy"] == 1
+
+
+def test_labels_that_do_not_fit_are_named():
+    with pytest.raises(DomainNormError, match=r"loss: target has label 4, expected 0 to 3 for 4"):
+        make().loss(torch.randn(2, 4), torch.tensor([0, 4]))
+    with pytest.raises(DomainNormError, match=r"target \(3,\) .* expected labels \(2,\)"):
+        make().loss(torch.randn(2, 4), torch.tensor([0, 1, 2]))

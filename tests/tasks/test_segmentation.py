@@ -138,3 +138,8 @@ def test_store_gives_back_what_it_was_given():
     values = store.compute().metrics(**task.metric_options())
     assert values[task.metric] == 1
     assert values["iou/car"] == 1
+
+
+def test_masks_that_do_not_fit_are_named():
+    with pytest.raises(DomainNormError, match=r"loss: target has label 255, expected 0 to 2 for 3"):
+        make().loss(torch.randn(1, 3, 2, 2), torch.full((1, 2, 2), 255))

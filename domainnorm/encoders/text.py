@@ -1,0 +1,144 @@
+"""The domain from what is written about the image: names of devices, descriptions, reports."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.encoders.attribute_encoder import AttributeEncoder
+from domainnorm.encoders.attributes import Vocabulary
+from domainnorm.encoders.base import check_sizes
+from domainnorm.registry import register
+
+_WORD = re.compile(r"[^\W_]+")
+_LENGTHS = (3, 4, 5)  # of n-grams
+
+
+@dataclass(frozen=True)
+class Wording(Vocabulary):
+    """A `Vocabulary` whose values are made of words and n-grams, in hashed buckets.
+
+    Args:
+        columns: Names of the A columns.
+        numbers: Mean and spread of those that hold numbers.
+        values: Known buckets of the others as (column, bucket), in the order they were learned.
+        buckets: How many a column may have.
+    """
+
+    encoder: ClassVar[str] = "text"
+    most: ClassVar[int] = 2**31  # buckets are bounded already
+    buckets: int = 4096
+
+    def parts(self, column: str, text: str) -> Mapping[str, float]:
+        """Signed buckets of the words of a text, each distinct word once, as a unit vector.
+
+        ``v[b] = Σ_{w} Σ_{g of w: bucket(g) = b} sign(g) / norm``.
+        """
+        found: Counter[int] = Counter()
+        for word in set(words(text)):
+            for place in places(column, word):
+                bucket, sign = divmod(place, 2)
+                found[bucket % self.buckets] += 2 * sign - 1
+        norm = math.sqrt(sum(count**2 for count in found.values()))
+        return {str(bucket): count / norm for bucket, count in sorted(found.items()) if count}
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits, whatever their case and their form in Unicode."""
+    return _WORD.findall(
+        unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    )
+
+
+def grams(word: str) -> set[str]:
+    """A word between marks of its ends, and its n-grams of 3 to 5 characters."""
+    marked = f"<{word}>"
+    cut = {marked[k : k + n] for n in _LENGTHS for k in range(len(marked) - n + 1)}
+    return cut | {marked}
+
+
+@lru_cache(maxsize=2**14)
+def places(column: str, word: str) -> tuple[int, ...]:
+    """Hashes of 64 bits of the n-grams of a word, other ones in each column."""
+    return tuple(
+        int.from_bytes(blake2b(f"{column}\0{gram}".encode(), digest_size=8).digest(), "little")
+        for gram in grams(word)
+    )
+
+
+@register
+class TextEncoder(AttributeEncoder):
+    """Attributes of the image as free text, which need not be what training had.
+
+    Of each column of text, words and n-grams of characters are hashed into signed buckets and
+    divided by the norm of all of them. A value that training did not have is known by what it
+    shares with others, a model of the same maker or a word with a typing error; what no training
+    image had, and so has no learned row, counts as missing: by its share of the squared norm, and
+    wholly for a text that shares nothing. Columns that hold nothing but numbers are standardized as
+    by `MetadataEncoder`, since n-grams do not tell that 39.9 is close to 40.
+
+    What it learns from loses values, and a share of the buckets of each text, evenly drawn.
+
+    Args:
+        num_domains: D.
+        network: Not used.
+        in_chans: Not used.
+        buckets: How many a column may have; fewer cost memory less and mix more n-grams. A weights
+            file keeps the number that it was made with.
+        dropout: Probability with which an example loses a value, in [0, 1).
+        hidden: Width of the MLP.
+        embedding: Size of the embedding, E; at least D for equal weights where nothing is known.
+
+    Raises:
+        DomainNormError: A dropout out of range, or a size below 1.
+
+    Reference:
+        Weinberger et al., Feature Hashing for Large Scale Multitask Learning, ICML 2009,
+        arXiv:0902.2206, eq. 2 (signs make inner products unbiased); Bojanowski et al., Enriching
+        Word Vectors with Subword Information, TACL 2017, arXiv:1607.04606, sec. 3.2 (n-grams).
+        Differs: each distinct word of a text counts once, and columns have buckets of their own.
+    """
+
+    def __init__(
+        self,
+        num_domains: int,
+        network: nn.Module | None = None,
+        in_chans: int = 3,
+        *,
+        buckets: int = 4096,
+        dropout: float = 0.2,
+        hidden: int = 64,
+        embedding: int = 16,
+    ) -> None:
+        check_sizes(buckets=buckets)
+        super().__init__(
+            num_domains,
+            Wording(buckets=buckets),
+            dropout=dropout,
+            hidden=hidden,
+            embedding=embedding,
+        )
+
+    def thinned(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Features (N, F) that have lost a share of the buckets of each text, from none to all."""
+        known = self._known
+        number, first = len(features), len(known.columns) + len(known.numbers)
+        owners = torch.tensor(known.owners[first:], dtype=torch.long)
+        share = torch.rand(number, len(known.columns), generator=generator)
+        stay = torch.rand(number, len(owners), generator=generator) >= share[:, owners]
+        stay, owners = stay.to(features.device), owners.to(features.device)
+        text = features[:, first:]
+        lost = torch.zeros_like(features)
+        lost.index_add_(1, owners, (text * ~stay).square())
+        lost[:, first:] = -text * ~stay
+        return features + lost
