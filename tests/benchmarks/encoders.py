@@ -184,18 +184,18 @@ def compared(
     )
 
 
-def cost_of_attributes(name: str, size: int, number: int) -> tuple[str, ...]:
+def cost_of_attributes(kind: str, name: str, size: int, number: int) -> tuple[str, ...]:
     """Time of an encoder of two attributes beside the forward pass of a network."""
     model = create_model(name, norm="dsbn", domains=["a", "b", "c", "d"]).eval()
-    encoder = create_encoder("metadata", 4, model.backbone)
+    encoder = create_encoder(kind, 4, model.backbone)
     known: dict[str, list[object]] = {
-        "scanner": [f"s{n % 4}" for n in range(64)],
+        "scanner": [f"scanner {n % 4} of the second floor" for n in range(64)],
         "hour": [n % 24 for n in range(64)],
     }
     fit_encoder(encoder, [(known, torch.arange(64) % 4)], [(known, torch.arange(64) % 4)])
     image, domain = torch.rand(number, 3, size, size), torch.zeros(number, dtype=torch.long)
     asked = {column: values[:number] for column, values in known.items()}
-    title = f"metadata, two attributes, {name}, {number} × {size} px"
+    title = f"{kind}, two attributes, {name}, {number} × {size} px"
     return compared(title, number, encoder, lambda: encoder(asked), lambda: model(image, domain))
 
 
@@ -211,7 +211,8 @@ def main() -> None:
     if arguments.cost:
         head = ("encoder, network, batch", "of its forward pass", "per image", "parameters")
         rows = [cost_of(kind, *case) for kind in ("style", "backbone", "cnn") for case in COSTS]
-        rows += [cost_of_attributes(*COSTS[0]), cost_of_attributes(*COSTS[-1])]
+        ends = (COSTS[0], COSTS[-1])
+        rows += [cost_of_attributes(kind, *case) for kind in ("metadata", "text") for case in ends]
         print(render(head, rows, markdown=True))
         return
     if arguments.calibration:
