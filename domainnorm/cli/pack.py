@@ -8,32 +8,34 @@ from collections.abc import Callable
 from pathlib import Path
 
 from domainnorm import backbones, run
-from domainnorm.cli.parser import Parser
+from domainnorm.cli.parser import Action, Parser
 from domainnorm.errors import RecipeError
 
+_RUN = "RUN is the folder of a run or of one of its stages"
 ACTIONS = {
-    "save": "RUN DOMAIN [FILE]",
-    "show": "FILE",
-    "check": "RUN FILE",
+    "save": Action(
+        f"Save all that a domain owns. {_RUN}, FILE the pack, DOMAIN.safetensors if left out.",
+        "RUN DOMAIN [FILE]",
+    ),
+    "show": Action("Show whose domain a pack holds, and what it fits.", "FILE"),
+    "check": Action(f"Check that a pack fits the model of a run. {_RUN}.", "RUN FILE"),
 }
 
 
 def configure(parser: Parser) -> None:
     """Add the arguments of the command."""
-    forms = "; ".join(f"{action} {words}" for action, words in ACTIONS.items())
-    parser.add_argument("action", choices=ACTIONS, help=f"one of: {forms}")
-    text = "RUN is the folder of a run or of one of its stages, FILE a .safetensors file"
-    parser.add_argument("words", nargs="*", metavar="...", help=text)
+    parser.add_actions(ACTIONS)
 
 
 def execute(arguments: Namespace) -> int:
     """Carry out one of the actions."""
     action, words = arguments.action, arguments.words
-    expected = ACTIONS[action].split()
+    form = ACTIONS[action].form
+    expected = form.split()
     optional = expected[-1].startswith("[")
     if not len(expected) - optional <= len(words) <= len(expected):
         got = " ".join(words) or "nothing"
-        raise RecipeError([f"got {got}, expected {ACTIONS[action]}"], f"domainnorm pack {action}")
+        raise RecipeError([f"got {got}, expected {form}"], f"domainnorm pack {action}")
     carry_out: dict[str, Callable[..., None]] = {"save": _save, "show": _show, "check": _check}
     carry_out[action](*words)
     return 0

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from domainnorm.backbones import load_domain, read_pack_header, save_domain
+from domainnorm.cli.pack import ACTIONS
 from domainnorm.run import load_stored
 from tests.backbones.networks import make
 from tests.cli.test_program import PROBE
@@ -98,3 +99,11 @@ def test_wrong_run_or_domain_is_answered(finished, domainnorm, tmp_path, folder,
     assert done.returncode == 1
     assert message in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_has_a_help_of_its_own(domainnorm, action):
+    done = domainnorm("pack", action, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: domainnorm pack {action} {ACTIONS[action].form}\n")
+    assert ACTIONS[action].summary[:20] in done.stdout
