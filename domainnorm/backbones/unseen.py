@@ -122,26 +122,28 @@ def with_estimate(condition: Condition, estimate: Estimate, far: Far | None = No
     """
     assert condition.domain is not None
     known = condition.domain >= 0
-    if far is not None:
-        told = told_weights(estimate, soft=condition.unseen == "mixture")
-        given = F.one_hot(condition.domain.clamp(min=0), told.shape[1]).to(told)
-        weights = torch.where(known[:, None], given, told)
-        found = replace(condition, domain=None, weights=weights, unseen="")
-        return with_far(found, ~known & ~estimate.is_known, far)
-    if condition.unseen == "estimate":
+    if condition.unseen == "estimate" and far is None:
         domain = torch.where(known, condition.domain, estimate.domain)
         return replace(condition, domain=domain, unseen="")
+    weights = told_weights(condition.domain, estimate, soft=condition.unseen == "mixture")
+    found = replace(condition, domain=None, weights=weights, unseen="")
+    return found if far is None else with_far(found, ~known & ~estimate.is_known, far)
+
+
+def told_weights(domain: Tensor, estimate: Estimate, *, soft: bool) -> Tensor:
+    """Weights (N, D): all on the label of a sample, or what the encoder says where it is −1.
+
+    Args:
+        domain: Labels, (N,).
+        estimate: For the same samples.
+        soft: The encoder's weights; otherwise all on the most probable domain.
+    """
     num_domains = estimate.weights.shape[1]
-    given = F.one_hot(condition.domain.clamp(min=0), num_domains).to(estimate.weights)
-    weights = torch.where(known[:, None], given, estimate.weights)
-    return replace(condition, domain=None, weights=weights, unseen="")
-
-
-def told_weights(estimate: Estimate, *, soft: bool) -> Tensor:
-    """Weights (N, D): those of the encoder, or all on the most probable domain."""
-    if soft:
-        return estimate.weights
-    return F.one_hot(estimate.domain, estimate.weights.shape[1]).to(estimate.weights)
+    found = estimate.weights
+    if not soft:
+        found = F.one_hot(estimate.domain, num_domains).to(found)
+    given = F.one_hot(domain.clamp(min=0), num_domains).to(found)
+    return torch.where((domain >= 0)[:, None], given, found)
 
 
 def with_far(condition: Condition, far: Tensor, policy: Far) -> Condition:

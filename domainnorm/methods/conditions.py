@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
 from domainnorm.backbones import DomainModel, told_weights
-from domainnorm.encoders import DomainEncoder, Estimate
+from domainnorm.encoders import Estimate
+from domainnorm.labels import UNSEEN
 
 Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
 
@@ -82,23 +82,13 @@ def conditioned(
     """
     if condition in ("id", "embedding") or model.encoder is None:
         return {"domain": domain}
-    if model.far is not None:
-        return {"weights": _with_zeros(model.encoder, domain, estimate, condition)}
-    if condition == "mixture":
-        return {"weights": estimate.weights}
-    if condition == "estimate":
-        return {"domain": estimate.domain}
-    known = model.encoder.gaussians.known[domain]
-    return {"domain": torch.where(known, domain, estimate.domain)}
-
-
-def _with_zeros(
-    encoder: DomainEncoder, domain: Tensor, estimate: Estimate, condition: Conditioned
-) -> Tensor:
-    """Weights (N, D), zeros where an image whose domain is estimated is near no known one."""
-    weights = told_weights(estimate, soft=condition == "mixture")
-    weights = weights.masked_fill(~estimate.is_known[:, None], 0)
-    if condition != "id_or_estimate":
-        return weights
-    given = F.one_hot(domain, weights.shape[1]).to(weights)
-    return torch.where(encoder.gaussians.known[domain][:, None], given, weights)
+    told = torch.full_like(domain, UNSEEN)
+    if condition == "id_or_estimate":
+        told = torch.where(model.encoder.gaussians.known[domain], domain, told)
+    if model.far is None:
+        if condition == "mixture":
+            return {"weights": estimate.weights}
+        return {"domain": torch.where(told == UNSEEN, estimate.domain, told)}
+    weights = told_weights(told, estimate, soft=condition == "mixture")
+    far = (told == UNSEEN) & ~estimate.is_known
+    return {"weights": weights.masked_fill(far[:, None], 0)}

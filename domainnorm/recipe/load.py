@@ -120,9 +120,10 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     condition = _read_value(tree, Parameter("condition", Conditioned, "id"), problems)
     unseen = _read_value(tree, Parameter("unseen", Unseen, usual), problems)
     far = _read_value(tree, Parameter("far", Far | None, None), problems)
-    if tree.get("encoder") is None:
-        check_estimates(condition, unseen, far, problems)
-    check_far(far, condition, unseen, problems)
+    has_encoder = tree.get("encoder") is not None
+    if not has_encoder:
+        check_estimates(condition, unseen, problems)
+    check_far(far, condition, unseen, problems, has_encoder=has_encoder)
     check_conditioned(condition, tree.get("norm"), problems)
     check_end_to_end(condition, encoder, tree.get("norm"), problems)
     check_attributes(encoder, data["attributes"], problems)

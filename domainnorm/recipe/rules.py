@@ -180,21 +180,25 @@ def check_mask_size(mask_size: str, task: Named | None, problems: Problems) -> N
         problems.add("evaluation.mask_size", text)
 
 
-def check_estimates(condition: str, unseen: str, far: str | None, problems: Problems) -> None:
+def check_estimates(condition: str, unseen: str, problems: Problems) -> None:
     """Nothing is estimated where there is no encoder."""
-    if far is not None:
-        text = f"'{far}' is for what a domain encoder says; add 'encoder: style', or leave the key"
-        problems.add("far", f"{text} out")
     for key, value in (("condition", condition), ("unseen", unseen)):
         if value in ("estimate", "id_or_estimate", "mixture", "embedding"):
             text = f"'{value}' needs a domain encoder; add 'encoder: style', or leave the key out"
             problems.add(key, text)
 
 
-def check_far(far: str | None, condition: str, unseen: str, problems: Problems) -> None:
+def check_far(
+    far: str | None, condition: str, unseen: str, problems: Problems, *, has_encoder: bool
+) -> None:
     """Where nothing is estimated, no image is far from what is known."""
     estimated = ("estimate", "id_or_estimate", "mixture")
-    if far is not None and condition not in estimated and unseen not in estimated:
+    if far is None:
+        return
+    if not has_encoder:
+        text = f"'{far}' is for what a domain encoder says; add 'encoder: style', or leave the key"
+        problems.add("far", f"{text} out")
+    elif condition not in estimated and unseen not in estimated:
         text = f"'{far}' is for images whose domain is estimated; add 'condition: mixture' or"
         problems.add("far", f"{text} 'unseen: mixture', or leave the key out")
 

@@ -25,7 +25,7 @@ from domainnorm.run.page import write_page, write_results
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.ranks import is_first, on_all_ranks
-from domainnorm.run.rehearsal import rehearse
+from domainnorm.run.rehearsal import rehearse_stages
 from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
 
 # What a test may change of a run: how its models are tested, not which they are.
@@ -62,9 +62,10 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         ``results.md``, ``figures/``, ``report.html`` and ``stages/<transfer>/seed<n>/<method>/``.
     """
     parts = Parts(recipe)  # before a folder is made: most mistakes show here
-    parts.check_labels(plan_stages(recipe))
+    stages = plan_stages(recipe)
+    parts.check_labels(stages)
     if needs_network(recipe):
-        rehearse(recipe)
+        rehearse_stages(parts, stages)
     with on_all_ranks(recipe):
         folder = make_folder(recipe, output, "run")
         carry_out(parts, folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 
@@ -32,12 +33,24 @@ def rehearse(recipe: Recipe) -> None:
         parts.check_labels(stages)
     except DomainNormError as error:
         raise RecipeError([str(error)], recipe.name) from error
-    found: dict[str, None] = {}
-    for stage in stages:
-        if stage.seed == recipe.seeds[0]:
-            found.update(dict.fromkeys(_refused(parts, stage)))
+    rehearse_stages(parts, stages)
+
+
+def rehearse_stages(parts: Parts, stages: Sequence[Stage]) -> None:
+    """`rehearse`, with the parts of the run at hand.
+
+    Args:
+        parts: Of the run.
+        stages: All of it.
+
+    Raises:
+        RecipeError: See `rehearse`.
+    """
+    first = parts.recipe.seeds[0]
+    refused = (_refused(parts, stage) for stage in stages if stage.seed == first)
+    found = dict.fromkeys(chain.from_iterable(refused))
     if found:
-        raise RecipeError(found, recipe.name)
+        raise RecipeError(found, parts.recipe.name)
 
 
 def _refused(parts: Parts, stage: Stage) -> Iterator[str]:

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from domainnorm.backbones import load_domain
-from domainnorm.data.datasets import Manifest
 from domainnorm.errors import ConditionError, DataError, RecipeError
 from domainnorm.recipe import load_recipe
 from domainnorm.recipe.registries import METHODS
@@ -16,54 +15,28 @@ from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.run.sample import sample_recipe
 from domainnorm.run.stored import load_stored
+from tests.run.shops import SHOPS, run_folder, write_recipe, write_shops
 from tests.run.tiny import assert_tested_again, call, metrics
-
-SHOPS = ("shop_a", "shop_b")
-RECIPE = """
-task: classification
-backbone: {{name: test_resnet}}
-norm: dsbn
-data: {{name: manifest, root: {root}, source: [shop_a], target: [shop_b], image_size: 32,
-       attributes: [camera, hour]}}
-encoder: metadata
-condition: mixture
-method: joint
-compare: [{methods}]
-trainer: {{max_epochs: 1, threads: 1}}
-evaluation: {{resamples: 20}}
-"""
 
 
 @pytest.fixture(scope="module")
 def shops(tmp_path_factory):
     """Pictures of two shops with a camera each, which is not noted for three pictures in ten."""
     root = tmp_path_factory.mktemp("shops")
-    Manifest.write_sample(root, domains=SHOPS)
-    with (root / "manifest.csv").open(newline="") as stream:
-        lines = list(csv.DictReader(stream))
-    for number, line in enumerate(lines):
-        line["camera"] = "" if number * 7 % 10 < 3 else f"camera of {line['domain']}"
-    with (root / "manifest.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
+    write_shops(root, "camera", lambda n, shop: "" if n * 7 % 10 < 3 else f"camera of {shop}")
     return root
 
 
 @pytest.fixture(scope="module")
 def asked(shops):
-    file = shops / "shops.yaml"
     # Every method gets batches with text in them.
     others = ", ".join(name for name in METHODS.names() if name != "joint")
-    file.write_text(RECIPE.format(root=shops, methods=others))
-    return str(file)
+    return write_recipe(shops, "camera, hour", "metadata", others)
 
 
 @pytest.fixture(scope="module")
 def folder(asked, tmp_path_factory):
-    output = tmp_path_factory.mktemp("runs")
-    assert call("run", asked, "--output", str(output)) == 0
-    return next(output.glob("*/*/metrics.json")).parent
+    return run_folder(asked, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

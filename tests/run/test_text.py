@@ -1,57 +1,29 @@
 """Runs whose norms are conditioned on what is written about their images."""
 
-import csv
-
 import pytest
 import torch
 
 from domainnorm.backbones import load_domain
-from domainnorm.data.datasets import Manifest
 from domainnorm.errors import RecipeError
 from domainnorm.recipe import load_recipe
 from domainnorm.run.stored import load_stored
+from tests.run.shops import SHOPS, run_folder, write_recipe, write_shops
 from tests.run.tiny import assert_tested_again, call, metrics
 
-SHOPS = ("shop_a", "shop_b")
 CAMERAS = {"shop_a": "Canon EOS", "shop_b": "Nikon Coolpix"}
-RECIPE = """
-task: classification
-backbone: {{name: test_resnet}}
-norm: dsbn
-data: {{name: manifest, root: {root}, source: [shop_a], target: [shop_b], image_size: 32,
-       attributes: [note]}}
-encoder: text
-condition: mixture
-method: joint
-compare: []
-trainer: {{max_epochs: 1, threads: 1}}
-evaluation: {{resamples: 20}}
-"""
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     """Pictures of two shops, each with a note of its own that names a camera of one maker."""
     root = tmp_path_factory.mktemp("shops")
-    Manifest.write_sample(root, domains=SHOPS)
-    with (root / "manifest.csv").open(newline="") as stream:
-        lines = list(csv.DictReader(stream))
-    for number, line in enumerate(lines):
-        line["note"] = f"Taken with a {CAMERAS[line['domain']]} {number}, by daylight."
-    with (root / "manifest.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-    file = root / "shops.yaml"
-    file.write_text(RECIPE.format(root=root))
-    return str(file)
+    write_shops(root, "note", lambda n, shop: f"Taken with a {CAMERAS[shop]} {n}, by daylight.")
+    return write_recipe(root, "note", "text")
 
 
 @pytest.fixture(scope="module")
 def folder(asked, tmp_path_factory):
-    output = tmp_path_factory.mktemp("runs")
-    assert call("run", asked, "--output", str(output)) == 0
-    return next(output.glob("*/*/metrics.json")).parent
+    return run_folder(asked, tmp_path_factory.mktemp("runs"))
 
 
 def test_domain_is_told_by_notes_that_training_did_not_have(folder):
