@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -13,6 +14,7 @@ from domainnorm.errors import ConditionError
 # Pixels: what skewness, correlations and spectrum are taken of.
 _LARGEST, _SMALLEST = 64, 16
 _RINGS = 8
+_PARTS = 4
 _TINY = 1e-6
 
 
@@ -96,9 +98,15 @@ def reduced(image: Tensor, factor: int) -> Tensor:
 
 
 def squared(image: Tensor, side: int) -> Tensor:
-    """`F.adaptive_avg_pool2d` to a square, as two products: half the time, and deterministic."""
-    rows, columns = (_windows(size, side, image.device) for size in image.shape[-2:])
-    return rows.to(image.dtype) @ (image @ columns.to(image.dtype).T)
+    """`F.adaptive_avg_pool2d` to a square, by products with windows: faster, and deterministic."""
+    # Where sizes have a common factor, windows are the same in each part: two or four of them take
+    # half or a third of the time of one product, more parts are too small.
+    height, width = (math.gcd(size, side, _PARTS) for size in image.shape[-2:])
+    columns = _windows(image.shape[-1] // width, side // width, image.device).to(image.dtype)
+    rows = _windows(image.shape[-2] // height, side // height, image.device).to(image.dtype)
+    narrow = (image.unflatten(-1, (width, -1)) @ columns.T).flatten(-2)
+    found: Tensor = (rows @ narrow.unflatten(-2, (height, -1))).flatten(-3, -2)
+    return found
 
 
 @cache
@@ -116,26 +124,30 @@ def _windows(size: int, side: int, device: torch.device) -> Tensor:
 def _moments(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, (N, C) each."""
     mean = maps.mean((2, 3))
-    # Ten times as fast as maps.var.
-    variance = (maps - mean[..., None, None]).square().mean((2, 3))
-    return mean, variance.add(_TINY).sqrt()
+    # (maps - mean)² in one pass; ten times as fast as maps.var.
+    apart = F.mse_loss(maps, mean[..., None, None].expand_as(maps), reduction="none")
+    return mean, apart.mean((2, 3)).add(_TINY).sqrt()
 
 
 def _colour(small: Tensor) -> tuple[Tensor, Tensor]:
     """Skewness of channels (N, C) and correlations of their pairs (N, C (C - 1) / 2)."""
     flat = small.flatten(2)
     apart = flat - flat.mean(2, keepdim=True)
-    white = apart / apart.square().mean(2, keepdim=True).add(_TINY).sqrt()
-    correlation = white @ white.transpose(1, 2) / white.shape[2]
+    covariance = apart @ apart.transpose(1, 2) / flat.shape[2]
+    spread = covariance.diagonal(dim1=1, dim2=2).add(_TINY).sqrt()
     first, second = torch.triu_indices(flat.shape[1], flat.shape[1], 1, device=flat.device)
-    return white.pow(3).mean(2), correlation[:, first, second]
+    correlation = covariance[:, first, second] / (spread[:, first] * spread[:, second])
+    return apart.pow(3).mean(2) / spread.pow(3), correlation
 
 
 def _rings(grey: Tensor) -> Tensor:
     """Log amplitude (N, 8) of square pictures (N, S, S), averaged over rings of frequencies."""
     if not len(grey):  # MKL refuses to transform nothing
         return grey.new_zeros(0, _RINGS)
-    amplitude = torch.fft.rfft2(grey, norm="ortho").abs().add(1e-3).log().flatten(1)
+    waves = torch.fft.rfft2(grey, norm="ortho")
+    # A third of the time of waves.abs(); clamped, since the root has no derivative at zero.
+    power = waves.real.square() + waves.imag.square()
+    amplitude = power.clamp(min=_TINY**2).sqrt().add(1e-3).log().flatten(1)
     found: Tensor = amplitude @ _ring_weights(grey.shape[-1], grey.device).to(amplitude.dtype)
     return found
 
