@@ -31,7 +31,8 @@ def configure(parser: Parser) -> None:
     parser.add_argument("folder", type=Path, metavar="RUN", help=text)
     text = (
         "folder of images, searched below as well; text file with a path per line; table with the "
-        "column image, and if wanted domain and attributes; or an image"
+        "column image, and if wanted domain and attributes; or an image (DICOM files and NIfTI "
+        "volumes for runs of such data)"
     )
     parser.add_argument("images", type=Path, metavar="IMAGES", help=text)
     text = (

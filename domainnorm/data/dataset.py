@@ -63,6 +63,7 @@ class DomainDataset(abc.ABC):
     that answer at once take them from the source text.
 
     Attributes:
+        reads: What its files are: ``images``, ``dicom``, or ``volumes`` (NIfTI).
         task: What its labels are for: ``classification`` (one class per image), ``segmentation``
             (a mask of classes) or ``multilabel`` (findings).
         homepage: Where the data is described and can be got; empty for none to get.
@@ -76,6 +77,7 @@ class DomainDataset(abc.ABC):
     """
 
     keeps_size: bool = True
+    reads: str = "images"
     task: str = "classification"
     homepage: str = ""
     licence: str = ""

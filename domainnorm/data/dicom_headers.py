@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.problems import refuse
+from domainnorm.data.problems import refusing
 from domainnorm.data.volumes import (
     import_medical,
     percentile_range,
@@ -76,28 +76,60 @@ class Header:
 def read_headers(root: Path) -> Iterator[Header]:
     """Headers of all DICOM images below a folder, in the order of their paths.
 
-    Files count by their suffix; those without one are opened to see. Objects without pixels
-    (reports, directories) are left out.
+    Objects without pixels (reports, directories) are left out.
 
     Raises:
         DataError: A file with a suffix of DICOM is none.
     """
+    for file in dicom_files(root):
+        header = None
+        with refusing():
+            header = read_header(file)
+        if header is not None:
+            yield header
+
+
+def dicom_files(root: Path) -> list[Path]:
+    """Files below a folder that may be DICOM by their names: a suffix of it, or none."""
+    return [file for file in sorted(root.rglob("*")) if file.is_file() and _may_be(file)]
+
+
+def read_header(file: Path) -> Header | None:
+    """Header of an image; None for objects without pixels, and for other files of such names.
+
+    Raises:
+        DataError: A file with a suffix of DICOM is none, or cannot be read.
+    """
     pydicom = import_medical("pydicom")
-    for file in sorted(root.rglob("*")):
-        suffix = file.suffix.lower()
-        named = suffix in _SUFFIXES
-        # Scanners write names that are numbers or UIDs, in which a point is no suffix.
-        if not file.is_file() or not (named or suffix[1:].isdigit() or not suffix):
-            continue
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
-        except (pydicom.errors.InvalidDicomError, OSError, EOFError) as error:
-            if named:
-                refuse(f"{file}: not a readable DICOM file ({error})")
-            continue
-        if "Rows" in header:
-            tags = {tag: str(header.get(tag, "") or "").strip() for tag in _READ}
-            yield Header(file, tags, int(header.get("NumberOfFrames", 1) or 1))
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
+    except (pydicom.errors.InvalidDicomError, OSError, EOFError) as error:
+        if file.suffix.lower() in _SUFFIXES:
+            raise DataError(f"{file}: not a readable DICOM file ({error})") from error
+        return None
+    if "Rows" not in header:
+        return None
+    tags = {tag: str(header.get(tag, "") or "").strip() for tag in _READ}
+    return Header(file, tags, int(header.get("NumberOfFrames", 1) or 1))
+
+
+def frame_names(name: str, frames: int) -> list[str]:
+    """What the images of a file are called: as the file, or ``name#0``, ``name#1`` of several."""
+    return [f"{name}#{frame}" for frame in range(frames)] if frames > 1 else [name]
+
+
+def file_and_frame(path: Path) -> tuple[Path, int]:
+    """The file of an image that `frame_names` has named, and its frame."""
+    name, _, frame = str(path).rpartition("#")
+    if not name or not frame.isdigit() or path.is_file():
+        return path, 0
+    return Path(name), int(frame)
+
+
+def _may_be(file: Path) -> bool:
+    suffix = file.suffix.lower()
+    # Scanners write names that are numbers or UIDs, in which a point is no suffix.
+    return suffix in _SUFFIXES or suffix[1:].isdigit() or not suffix
 
 
 def read_pixels(

@@ -42,6 +42,7 @@ class NiftiSlices(FileDataset):
         DataError: The package nibabel is missing, or a key is out of range.
     """
 
+    reads = "volumes"
     merged = False  # whether all values of a segmentation above 0 are one class
 
     def __init__(

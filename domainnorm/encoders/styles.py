@@ -104,8 +104,9 @@ def squared(image: Tensor, side: int) -> Tensor:
     height, width = (math.gcd(size, side, _PARTS) for size in image.shape[-2:])
     columns = _windows(image.shape[-1] // width, side // width, image.device).to(image.dtype)
     rows = _windows(image.shape[-2] // height, side // height, image.device).to(image.dtype)
-    narrow = (image.unflatten(-1, (width, -1)) @ columns.T).flatten(-2)
-    found: Tensor = (rows @ narrow.unflatten(-2, (height, -1))).flatten(-3, -2)
+    before = image.shape[:-2]
+    narrow = (image.reshape(*before, image.shape[-2], width, -1) @ columns.T).flatten(-2)
+    found: Tensor = (rows @ narrow.reshape(*before, height, -1, side)).flatten(-3, -2)
     return found
 
 

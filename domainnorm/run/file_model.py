@@ -59,7 +59,7 @@ class FileModel:
             torch.set_num_threads(recipe.trainer.threads)
         layout = torch.channels_last if recipe.trainer.channels_last else torch.preserve_format
         self.model = stored.model.to(memory_format=layout)
-        self.white = white or _white_of(recipe)
+        self.white = white or white_of_training(recipe)
 
     @property
     def makes_masks(self) -> bool:
@@ -126,7 +126,7 @@ def none_readable(place: Path, problems: Sequence[str]) -> DataError:
     )
 
 
-def _white_of(recipe: Recipe) -> int:
+def white_of_training(recipe: Recipe) -> int:
     """16-bit value that training showed as white.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from domainnorm.data.decode import SUFFIXES
@@ -28,12 +28,8 @@ def image_files(place: Path, written: Path | None = None) -> list[tuple[Path, Pa
             names an image twice.
     """
     if place.is_dir():
-        found = without_masks(sorted(find_images(place), key=_natural))
-        names = [(name, place / name) for name in found]
-        if written is not None:
-            root, own = place.resolve(), written.resolve()
-            names = [pair for pair in names if own not in (root / pair[0]).parents]
-        check_names([place.resolve(), *(name for name, _ in names)])
+        found = without_masks(find_images(place))
+        names = below(place, [place / name for name in found], written)
     elif place.is_file():
         names = [(name, place.parent / name) for name in _listed(place)]
     else:
@@ -41,6 +37,27 @@ def image_files(place: Path, written: Path | None = None) -> list[tuple[Path, Pa
     if not names:
         raise DataError(f"{place}: no images in it (known: {', '.join(sorted(SUFFIXES))})")
     return names
+
+
+def below(
+    place: Path, files: Iterable[Path], written: Path | None = None
+) -> list[tuple[Path, Path]]:
+    """Names and files below a folder in order; numbers in names count as such.
+
+    Args:
+        place: The folder.
+        files: Below it.
+        written: A folder whose files are left out.
+
+    Raises:
+        DataError: A name that is not UTF-8.
+    """
+    names = sorted((file.relative_to(place) for file in files), key=_natural)
+    if written is not None:
+        root, own = place.resolve(), written.resolve()
+        names = [name for name in names if own not in (root / name).parents]
+    check_names([place.resolve(), *names])
+    return [(name, place / name) for name in names]
 
 
 def name_of(place: Path) -> str:
@@ -55,15 +72,22 @@ def mask_file(name: Path) -> Path:
     return own.parent / f"{own.stem}.png"
 
 
-def check_masks(place: Path, names: Iterable[Path]) -> None:
+def check_masks(
+    place: Path, names: Iterable[Path], file_of: Callable[[Path], Path] = mask_file
+) -> None:
     """Refuse images whose masks would be one file.
+
+    Args:
+        place: Folder or list.
+        names: Of the images.
+        file_of: Where the mask of an image is written, below the folder of masks.
 
     Raises:
         DataError: Names the first two.
     """
     masks: dict[Path, Path] = {}
     for name in names:
-        mask = mask_file(name)
+        mask = file_of(name)
         if masks.setdefault(mask, name) != name:
             raise DataError(
                 f"{place}: masks/{mask} would be the mask of {masks[mask]} and of {name}; rename "

@@ -18,16 +18,17 @@ from domainnorm.backbones.unseen import ESTIMATED, Unseen
 from domainnorm.data.parallel import read_all
 from domainnorm.errors import ConditionError, DataError, unknown
 from domainnorm.evaluation import write_json
-from domainnorm.run.file_model import FileModel, none_readable, write_mask
+from domainnorm.run.file_model import FileModel, none_readable
 from domainnorm.run.files import digest_of
 from domainnorm.run.given_domains import DomainGiver, GivenDomain, check_told, policy_of
-from domainnorm.run.image_files import check_masks, mask_file, name_of
-from domainnorm.run.image_list import ImageList, list_images
+from domainnorm.run.image_files import name_of
+from domainnorm.run.image_list import ImageList
+from domainnorm.run.image_source import ImageSource
 from domainnorm.run.predict_options import PredictOptions
+from domainnorm.run.predicted_images import predicted_images
 from domainnorm.run.prediction_figures import PredictionFigures
 from domainnorm.run.prediction_folder import (
     ASKED,
-    MASKS,
     OVERLAYS,
     PREDICTIONS,
     SHEET,
@@ -69,10 +70,18 @@ def predict_run(
     place = output or stored.place / "predictions" / name_of(images)
     check_free(place, images)
     policy = policy_of(stored.recipe, stored.model, options.unseen)
-    listed = list_images(images, place)
-    predictor = _Predictor(stored, listed, policy, options)
+    model: Any = stored.model
+    source = predicted_images(
+        stored.recipe,
+        images,
+        place,
+        options,
+        domains=model.domain_names,
+        attributes=model.encoder.columns if model.reads_attributes else (),
+    )
+    predictor = _Predictor(stored, source, policy, options)
     if predictor.files.makes_masks:
-        check_masks(images, (name for name, _ in listed.files))
+        source.check_masks()
     with replaced(place) as made:
         asked = {
             "model": digest_of(stored.place / WEIGHTS),
@@ -82,7 +91,7 @@ def predict_run(
             "unseen": policy,
             "far": predictor.giver.model.far,
             "batch_size": predictor.batch_size,
-            "white": predictor.files.white,
+            **source.asked(),
         }
         write_json(asked, made / ASKED)
         return predictor.write(made, place, f"{stored.recipe.name}: {images.name}")
@@ -101,13 +110,14 @@ class _Predictor:
     """The model with the images it predicts."""
 
     def __init__(
-        self, stored: StoredModel, listed: ImageList, policy: Unseen, options: PredictOptions
+        self, stored: StoredModel, source: ImageSource, policy: Unseen, options: PredictOptions
     ) -> None:
         recipe, model = stored.recipe, stored.model
-        self.listed = listed
+        self.source, self.listed = source, (listed := source.listed)
         self.batch_size = options.batch_size or recipe.data.eval_batch_size
         domains = _domains(listed, model, options.domain)
-        check_told(model, policy, domains, str(listed.place))
+        readable = [one for number, one in enumerate(domains) if number not in source.problems]
+        check_told(model, policy, readable, str(listed.place))
         self.labels = [model.domain_names.index(one) if one else -1 for one in domains]
         self.attributes = _attributes(listed, model, policy, domains)
         self.files = FileModel(stored, options.white)
@@ -129,10 +139,11 @@ class _Predictor:
             DataError: No image can be read.
         """
         masks = self.files.makes_masks
-        figures = PredictionFigures(self.files, len(self.listed))
+        figures = PredictionFigures(self.files, self.source)
         with (made / PREDICTIONS).open("w", encoding="utf-8", newline="") as file:
             table = PredictionTable(file, self.files.task.class_names, masks=masks)
             self._predict_all(made, table, figures)
+        self.source.finish(made)
         if len(table.problems) == len(self.listed):
             raise none_readable(self.listed.place, list(table.problems.values()))
         save = figures.save_overlays if masks else figures.save_classes
@@ -144,37 +155,40 @@ class _Predictor:
         console = Console(stderr=True)
         with Progress(console=console, disable=not console.is_terminal) as bar:
             progress = bar.add_task("images", total=len(self.listed))
-            every = range(len(self.listed))
+            every, said_last = range(len(self.listed)), ""
             for first in every[:: self.batch_size]:
                 numbers = every[first : first + self.batch_size]
                 readings = dict(zip(numbers, read_all(self._read, numbers), strict=True))
                 outputs = self._outputs(readings)
                 for number in numbers:
-                    name, file = self.listed.files[number]
+                    name = self.listed.files[number][0]
                     reading = readings[number]
                     if reading.problem:
-                        line = f"{name}: unreadable: {reading.problem}"
-                        bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-                        table.add_problem(str(name), reading.problem)
+                        if reading.problem != said_last:  # slices of one volume
+                            line = f"{name}: unreadable: {reading.problem}"
+                            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                        table.add_problem(str(name), said_last := reading.problem)
                         continue
                     output, given = outputs[number]
                     said = self.files.said(output)
-                    table.add(str(name), said, given, self._mask(made, name, output, reading.size))
-                    figures.add(number, name, file, said, given, output)
+                    mask = self._mask(made, number, output, reading.size)
+                    table.add(str(name), said, given, mask)
+                    figures.add(number, said, given, output)
                 bar.advance(progress, len(numbers))
 
     def _mask(
-        self, made: Path, name: Path, output: Tensor, size: tuple[int, int]
+        self, made: Path, number: int, output: Tensor, size: tuple[int, int]
     ) -> tuple[str, Any] | None:
         if not self.files.makes_masks:
             return None
-        file, mask = Path(MASKS) / mask_file(name), self.files.mask(output, size)
-        write_mask(mask, made / file)
-        return str(file), mask
+        mask = self.files.mask(output, size)
+        return self.source.write_mask(made, number, mask), mask
 
     def _read(self, number: int) -> _Reading:
+        if number in self.source.problems:
+            return _Reading(problem=self.source.problems[number])
         try:
-            pixels = self.files.pixels(self.listed.files[number][1])
+            pixels = self.source.pixels(number)
         except DataError as error:
             return _Reading(problem=str(error))
         return _Reading(self.files.tensor(pixels), pixels.shape[:2])

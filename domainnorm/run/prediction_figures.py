@@ -13,6 +13,7 @@ from domainnorm.data.dataset import distinct_colours
 from domainnorm.report import Overlay, save_contact_sheet, save_overlays
 from domainnorm.run.file_model import FileModel, Said
 from domainnorm.run.given_domains import GivenDomain
+from domainnorm.run.image_source import ImageSource
 
 _ROWS, _IMAGES = 12, 8  # of the sheet
 _OVERLAYS = 6
@@ -20,7 +21,7 @@ _NONE = "none"
 
 
 class _Shown(NamedTuple):
-    file: Path
+    number: int
     caption: str
 
 
@@ -47,20 +48,18 @@ class PredictionFigures:
 
     Args:
         files: What predicts.
-        count: Number of images.
+        source: The images.
     """
 
-    def __init__(self, files: FileModel, count: int) -> None:
-        self._files = files
-        self._step = max(1, count // _OVERLAYS)
+    def __init__(self, files: FileModel, source: ImageSource) -> None:
+        self._files, self._source = files, source
+        self._step = max(1, len(source.listed) // _OVERLAYS)
         self._of_class: defaultdict[str, _Spread] = defaultdict(_Spread)
         self._masks: list[tuple[_Shown, Tensor]] = []
 
     def add(
         self,
         number: int,
-        name: Path,
-        file: Path,
         said: Said,
         given: GivenDomain,
         output: Tensor,
@@ -69,8 +68,6 @@ class PredictionFigures:
 
         Args:
             number: Its place in the list.
-            name: What it is called.
-            file: Where it is.
             said: What the model says of it.
             given: What it was predicted under.
             output: (K,) or (K, H, W).
@@ -81,9 +78,9 @@ class PredictionFigures:
             probability = dict(zip(self._files.task.class_names, said.shares, strict=True))
             for found in said.classes or (_NONE,):
                 sure = f"{probability.get(found, said.confidence):.2f}"
-                self._of_class[found].add(_Shown(file, "\n".join([sure, *lines])))
+                self._of_class[found].add(_Shown(number, "\n".join([sure, *lines])))
         elif number % self._step == 0 and len(self._masks) < _OVERLAYS:
-            shown = _Shown(file, "\n".join([name.name, *lines]))
+            shown = _Shown(number, "\n".join([self._source.listed.files[number][0].name, *lines]))
             self._masks.append((shown, output.argmax(0).cpu()))
 
     def save_classes(self, path: Path, title: str) -> None:
@@ -93,7 +90,7 @@ class PredictionFigures:
         rows = {name: self._of_class[name].chosen() for name in names[:_ROWS]}
         fitted = self._files.preprocessing.fitted
         images = {
-            name: [fitted(self._files.pixels(shown.file)) for shown in row]
+            name: [fitted(self._source.pixels(shown.number)) for shown in row]
             for name, row in rows.items()
         }
         captions = {name: [shown.caption for shown in row] for name, row in rows.items()}
@@ -104,7 +101,7 @@ class PredictionFigures:
         names, fitted = self._files.task.class_names, self._files.preprocessing.fitted
         rows = [
             Overlay(
-                fitted(self._files.pixels(shown.file)),
+                fitted(self._source.pixels(shown.number)),
                 None,
                 {"prediction": mask.numpy().astype(np.uint8)},
                 shown.caption,

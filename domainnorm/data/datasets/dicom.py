@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, Split, select_domains
 from domainnorm.data.delimited import read_delimited
-from domainnorm.data.dicom_headers import ATTRIBUTES, Header, read_headers, read_pixels
+from domainnorm.data.dicom_headers import (
+    ATTRIBUTES,
+    Header,
+    file_and_frame,
+    frame_names,
+    read_headers,
+    read_pixels,
+)
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
@@ -59,6 +66,7 @@ class Dicom(FileDataset):
     """
 
     task = "classification"
+    reads = "dicom"
     layout = "**/*.dcm, labels.csv (PatientID,class or another key; split if wanted)"
 
     def __init__(
@@ -123,14 +131,14 @@ class Dicom(FileDataset):
         name, group = row.get("class", ""), self._group(header)
         return [
             Record(
-                f"{file}#{frame}" if header.frames > 1 else file,
+                shown,
                 domain,
                 table.classes.index(name) if name else UNLABELLED,
                 group,
                 table.split(row) or given.get(group, "train"),
                 metadata={name: header.tags[tag] for name, tag in ATTRIBUTES.items()},
             )
-            for frame in range(header.frames)
+            for shown in frame_names(file, header.frames)
         ]
 
     def image(self, index: int) -> NDArray[np.uint8]:
@@ -139,11 +147,8 @@ class Dicom(FileDataset):
         Raises:
             DataError: The file cannot be read or decoded; the message names it.
         """
-        file, marked, frame = self.records[index].file.rpartition("#")
-        shown = self._window, self._spacing
-        if not marked:
-            return read_pixels(self.root / frame, 0, *shown)
-        return read_pixels(self.root / file, int(frame), *shown)
+        file, frame = file_and_frame(self.root / self.records[index].file)
+        return read_pixels(file, frame, self._window, self._spacing)
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
