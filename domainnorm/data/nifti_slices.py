@@ -111,10 +111,16 @@ class NiftiSlices(FileDataset):
 
 
 def open_volume(file: Path) -> Any:
-    """The volume in canonical orientation; its header is read, its values are not."""
+    """The volume in canonical orientation; its header is read, its values are not.
+
+    A fourth axis of length one, as some programs write, is left out.
+
+    Raises:
+        DataError: It cannot be read, or has more axes.
+    """
     nibabel = import_medical("nibabel")
     try:
-        volume = nibabel.as_closest_canonical(nibabel.load(file))
+        volume = nibabel.as_closest_canonical(nibabel.squeeze_image(nibabel.load(file)))
     except (OSError, nibabel.filebasedimages.ImageFileError, ValueError) as error:
         raise DataError(f"{file}: not a readable NIfTI file ({error}); replace it") from error
     if len(volume.shape) != 3:

@@ -71,6 +71,17 @@ def test_a_mask_of_resampled_slices_comes_back_to_the_voxels(tmp_path):
     assert (np.asarray(mask.dataobj) == bright(nibabel.load(file))).mean() > 0.9
 
 
+def test_a_fourth_axis_of_length_one_is_no_hindrance(tmp_path):
+    file = save(tmp_path / "in/case.nii.gz", "LPS")
+    volume = nibabel.load(file)
+    wanted, values = bright(volume), np.asarray(volume.dataobj)[..., None]
+    nibabel.save(nibabel.Nifti1Image(values, volume.affine), file)
+    images = VolumeImages(tmp_path / "in", tmp_path / "out", {})
+    predict_bright(images, tmp_path / "out")
+    mask = nibabel.load(tmp_path / "out/masks/case.nii.gz")
+    assert np.array_equal(np.asarray(mask.dataobj), wanted.astype(np.uint8))
+
+
 def test_each_volume_has_a_mask_of_its_own_and_segmentations_are_left_out(tmp_path):
     for name in ("b/one.nii", "a/one.nii.gz", "a/one_Segmentation.nii.gz", ".hidden.nii"):
         save(tmp_path / "in" / name)
