@@ -19,7 +19,7 @@ from domainnorm.errors import DomainNormError
 from domainnorm.run import StreamOptions
 from domainnorm.run.parts import Parts
 from domainnorm.run.stored import load_stored
-from domainnorm.run.stream_log import StreamLine, append_log, read_log, write_log
+from domainnorm.run.streams.log import StreamLine, append_log, read_log, write_log
 from tests.run.tiny import PATIENCE, call, recipe, run
 
 WORDS = ("encoder=style", "data.image_size=48", "method=source_only", "compare=[]")

@@ -9,12 +9,12 @@ from typing import Any
 from domainnorm.errors import ConditionError
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import DATASETS
-from domainnorm.run.dicom_images import DicomImages
 from domainnorm.run.file_model import white_of_training
-from domainnorm.run.image_list import list_images
-from domainnorm.run.image_source import FileImages, ImageSource
-from domainnorm.run.predict_options import PredictOptions
-from domainnorm.run.volume_images import VolumeImages
+from domainnorm.run.predictions.dicom import DicomImages
+from domainnorm.run.predictions.image_list import list_images
+from domainnorm.run.predictions.options import PredictOptions
+from domainnorm.run.predictions.source import FileImages, ImageSource
+from domainnorm.run.predictions.volumes import VolumeImages
 
 # What pixels of DICOM files and volumes depend on.
 _SHOWN = ("axis", "spacing", "window")

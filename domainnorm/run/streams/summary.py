@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domainnorm.report import save_timeline
-from domainnorm.run.stream_log import StreamLine
+from domainnorm.run.streams.log import StreamLine
 
 
 @dataclass(frozen=True)

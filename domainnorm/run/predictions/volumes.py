@@ -17,9 +17,9 @@ from domainnorm.data.nifti_slices import NiftiSlices, open_volume
 from domainnorm.data.volumes import import_medical
 from domainnorm.errors import DataError
 from domainnorm.run.image_files import below, check_masks, mask_file
-from domainnorm.run.image_list import ImageList, list_images
-from domainnorm.run.image_source import ImageSource
-from domainnorm.run.prediction_folder import MASKS
+from domainnorm.run.predictions.folder import MASKS
+from domainnorm.run.predictions.image_list import ImageList, list_images
+from domainnorm.run.predictions.source import ImageSource
 
 _SUFFIXES = (".nii.gz", ".nii")
 _READING = ("axis", "spacing", "window", "cache_mb")  # options of the dataset

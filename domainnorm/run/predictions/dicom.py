@@ -21,8 +21,8 @@ from domainnorm.data.dicom_headers import (
 from domainnorm.data.parallel import read_all
 from domainnorm.errors import DataError
 from domainnorm.run.image_files import below
-from domainnorm.run.image_list import ImageList, list_images
-from domainnorm.run.image_source import ImageSource
+from domainnorm.run.predictions.image_list import ImageList, list_images
+from domainnorm.run.predictions.source import ImageSource
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,9 @@ from domainnorm.errors import ConditionError, DataError, unknown
 from domainnorm.evaluation import write_json
 from domainnorm.run.file_model import FileModel, none_readable
 from domainnorm.run.files import digest_of
-from domainnorm.run.given_domains import DomainGiver, GivenDomain, check_told, policy_of
 from domainnorm.run.image_files import name_of
-from domainnorm.run.image_list import ImageList
-from domainnorm.run.image_source import ImageSource
-from domainnorm.run.predict_options import PredictOptions
-from domainnorm.run.predicted_images import predicted_images
-from domainnorm.run.prediction_figures import PredictionFigures
-from domainnorm.run.prediction_folder import (
+from domainnorm.run.predictions.figures import PredictionFigures
+from domainnorm.run.predictions.folder import (
     ASKED,
     OVERLAYS,
     PREDICTIONS,
@@ -35,7 +30,12 @@ from domainnorm.run.prediction_folder import (
     check_free,
     replaced,
 )
-from domainnorm.run.prediction_table import Predicted, PredictionTable
+from domainnorm.run.predictions.given_domains import DomainGiver, GivenDomain, check_told, policy_of
+from domainnorm.run.predictions.image_list import ImageList
+from domainnorm.run.predictions.images import predicted_images
+from domainnorm.run.predictions.options import PredictOptions
+from domainnorm.run.predictions.source import ImageSource
+from domainnorm.run.predictions.table import Predicted, PredictionTable
 from domainnorm.run.quiet import quiet_lightning
 from domainnorm.run.ranks import readable_refusals
 from domainnorm.run.stage import WEIGHTS

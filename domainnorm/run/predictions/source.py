@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from domainnorm.data.decode import read_image
 from domainnorm.run.file_model import write_mask
 from domainnorm.run.image_files import check_masks, mask_file
-from domainnorm.run.image_list import ImageList
-from domainnorm.run.prediction_folder import MASKS
+from domainnorm.run.predictions.folder import MASKS
+from domainnorm.run.predictions.image_list import ImageList
 
 
 class ImageSource(abc.ABC):

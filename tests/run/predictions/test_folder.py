@@ -2,7 +2,7 @@ import pytest
 
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import write_json
-from domainnorm.run.prediction_folder import check_free, replaced
+from domainnorm.run.predictions.folder import check_free, replaced
 
 
 def fill(place, images, *names):

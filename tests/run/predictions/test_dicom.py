@@ -6,7 +6,7 @@ import pytest
 
 from domainnorm.data.datasets import Dicom
 from domainnorm.errors import DataError
-from domainnorm.run.dicom_images import DicomImages
+from domainnorm.run.predictions.dicom import DicomImages
 
 SKYRA, SIGNA = "siemens_skyra", "ge_medical_systems_signa_hdxt"
 

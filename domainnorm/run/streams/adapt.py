@@ -21,10 +21,10 @@ from domainnorm.run.files import digest_of
 from domainnorm.run.image_files import check_masks, image_files, mask_file, name_of
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.run.stored import StoredModel, load_stored
-from domainnorm.run.stream_folder import LOG, MASKS, PACKS, STATE, TIMELINE, claim_folder
-from domainnorm.run.stream_log import StreamLine, append_log, read_log, write_log
-from domainnorm.run.stream_options import StreamOptions
-from domainnorm.run.stream_summary import Adapted, draw_timeline, summarize
+from domainnorm.run.streams.folder import LOG, MASKS, PACKS, STATE, TIMELINE, claim_folder
+from domainnorm.run.streams.log import StreamLine, append_log, read_log, write_log
+from domainnorm.run.streams.options import StreamOptions
+from domainnorm.run.streams.summary import Adapted, draw_timeline, summarize
 from domainnorm.streams import StreamAdapter, StreamStep
 
 # Batches between two states; what comes after the last is done again, with the same results.

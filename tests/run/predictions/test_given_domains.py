@@ -5,7 +5,7 @@ import torch
 
 from domainnorm.backbones import create_model
 from domainnorm.errors import ConditionError
-from domainnorm.run.given_domains import DomainGiver, GivenDomain, check_told, policy_of
+from domainnorm.run.predictions.given_domains import DomainGiver, GivenDomain, check_told, policy_of
 from tests.run.tiny import recipe
 
 IMAGE = torch.rand(2, 3, 32, 32)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.run.file_model import Said
-from domainnorm.run.given_domains import GivenDomain
+from domainnorm.run.predictions.given_domains import GivenDomain
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A finished run follows a stream of image files."""
