@@ -133,9 +133,8 @@ def create_network(
         raise UnknownNameError(f"pretrained tag of {architecture}", tag, tags)
     if weights is None and pretrained:
         weights = find_weights(name)
-    if weights is not None:
-        if not Path(weights).is_file():
-            raise CheckpointError(f"backbone.weights: no file {weights}; give a .safetensors file")
+    if weights is not None and not Path(weights).is_file():
+        raise CheckpointError(f"backbone.weights: no file {weights}; give a .safetensors file")
     overlay = {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights)}}
     try:
         with missing_weights() as missing:

@@ -175,7 +175,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
     """With another number of classes timm loads what fits, here nothing."""
     file = tmp_path / "other.safetensors"
     save_file(timm.create_model("test_vit").state_dict(), file)
-    with pytest.raises(CheckpointError, match=r"other.safetensors: lacks \d\d weights of this network"):
+    with pytest.raises(
+        CheckpointError, match=r"other.safetensors: lacks \d\d weights of this network"
+    ):
         create_model(NAME, 3, weights=file)
 
 
@@ -184,7 +186,9 @@ def test_weights_with_other_names_are_refused(stored, tmp_path):
     network, _ = stored
     file = tmp_path / "prefixed.safetensors"
     save_file({f"backbone.{key}": value for key, value in network.state_dict().items()}, file)
-    with pytest.raises(CheckpointError, match=r"lacks .*, such as conv1.0.weight; .*state_dict\(\)"):
+    with pytest.raises(
+        CheckpointError, match=r"lacks .*, such as conv1.0.weight; .*state_dict\(\)"
+    ):
         create_model(NAME, 3, weights=file)
 
 

@@ -93,7 +93,9 @@ def test_weights_of_another_network_are_refused_as_encoders(tmp_path):
     file = tmp_path / "prefixed.safetensors"
     held = timm.create_model("test_resnet").state_dict()
     save_file({f"backbone.{key}": value for key, value in held.items()}, file)
-    with pytest.raises(CheckpointError, match=r"prefixed.safetensors: lacks 45 weights of this network"):
+    with pytest.raises(
+        CheckpointError, match=r"prefixed.safetensors: lacks 45 weights of this network"
+    ):
         create_segmentation_model("test_resnet", 3, weights=file)
 
 
