@@ -17,7 +17,7 @@ from domainnorm.backbones.convert import convert_norms
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import evaluating
 from domainnorm.backbones.rules import NormRule
-from domainnorm.backbones.unloaded import body_weights, missing_weights
+from domainnorm.backbones.unloaded import missing_weights
 from domainnorm.backbones.unseen import Unseen
 from domainnorm.errors import CheckpointError, ConversionError, DomainNormError, UnknownNameError
 
@@ -137,7 +137,7 @@ def create_network(
         raise CheckpointError(f"backbone.weights: no file {weights}; give a .safetensors file")
     overlay = {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights)}}
     try:
-        with missing_weights() as missing:
+        with missing_weights(name) as missing:
             loads = pretrained or weights is not None
             network = build(name, pretrained=loads, **options, **overlay)
     except TypeError as error:
@@ -157,7 +157,7 @@ def create_network(
         ) from error
     part: Any = _timm_part(network)
     if weights is not None:
-        _check_loaded(part, body_weights(missing, name), f"backbone '{name}': {weights}", options)
+        _check_loaded(part, missing, f"backbone '{name}': {weights}", options)
     if "in_chans" in options and getattr(part, "pretrained_cfg", None):
         # timm leaves there what the weights were trained on.
         size = (options["in_chans"], *part.pretrained_cfg["input_size"][1:])

@@ -97,4 +97,4 @@ def test_override_reaches_a_key_of_an_encoder_given_as_name(write):
 def test_other_encoder_replaces_that_of_a_part(write, part):
     part("base", "encoder: {name: style, hidden: 8}\n")
     recipe = load_recipe(write(configs="[base]", encoder="{name: cnn}"))
-    assert recipe.encoder.name == "cnn"
+    assert recipe.encoder == load_recipe(write(encoder="cnn")).encoder
