@@ -61,7 +61,9 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence that answers an unknown name: the nearest one, then the list."""
     names = list(known)
-    match = nearest(name, names)
+    # Names of recipes and parts begin with a folder, which is easily left out.
+    last = {one.rpartition("/")[2]: one for one in names}
+    match = nearest(name, names) or last.get(nearest(name, last) or "")
     hint = f"did you mean '{match}'? " if match else ""
     listing = ", ".join(names) if names else "none"
     return f"unknown {kind} '{name}': {hint}known: {listing}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -91,6 +91,8 @@ def convert_norms(
 
 
 def _check_domains(domains: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(domains, Iterable):
+        raise ConversionError(f"domains: got {domains!r}, expected a list of names")
     names = (domains,) if isinstance(domains, str) else tuple(domains)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ConversionError(f"domains: got {list(names)}, expected a list of names")

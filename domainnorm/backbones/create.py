@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from domainnorm.backbones.convert import convert_norms
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import evaluating
 from domainnorm.backbones.rules import NormRule
+from domainnorm.backbones.unloaded import missing_weights
 from domainnorm.backbones.unseen import Unseen
 from domainnorm.errors import CheckpointError, ConversionError, DomainNormError, UnknownNameError
 
@@ -121,8 +122,8 @@ def create_network(
 
     Raises:
         UnknownNameError: No such architecture; the message gives the nearest.
-        CheckpointError: Weights that cannot be found or loaded.
-        ConversionError: A keyword that the network does not take.
+        CheckpointError: Weights that cannot be found or loaded, or a file of another network.
+        ConversionError: A keyword, or the value of one, that the network does not take.
     """
     check_architecture(name, _USUAL)
     architecture, _, tag = name.partition(".")
@@ -132,17 +133,20 @@ def create_network(
         raise UnknownNameError(f"pretrained tag of {architecture}", tag, tags)
     if weights is None and pretrained:
         weights = find_weights(name)
-    if weights is not None:
-        if not Path(weights).is_file():
-            raise CheckpointError(f"backbone.weights: no file {weights}; give a .safetensors file")
-        options = {**options, "pretrained_cfg_overlay": {"file": str(weights)}}
+    if weights is not None and not Path(weights).is_file():
+        raise CheckpointError(f"backbone.weights: no file {weights}; give a .safetensors file")
+    overlay = {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights)}}
     try:
-        network = build(name, pretrained=pretrained or weights is not None, **options)
+        with missing_weights(name) as missing:
+            loads = pretrained or weights is not None
+            network = build(name, pretrained=loads, **options, **overlay)
     except TypeError as error:
         raise ConversionError(f"backbone.options of '{name}': {error}") from error
     except DomainNormError:
         raise
     except Exception as error:
+        if not (pretrained or weights) and options:
+            raise ConversionError(_refused(options, error)) from error
         if not (pretrained or weights):
             raise
         source = weights or "timm's hub"
@@ -152,11 +156,33 @@ def create_network(
             f"them, e.g. {name}.safetensors"
         ) from error
     part: Any = _timm_part(network)
+    if weights is not None:
+        _check_loaded(part, missing, f"backbone '{name}': {weights}", options)
     if "in_chans" in options and getattr(part, "pretrained_cfg", None):
         # timm leaves there what the weights were trained on.
         size = (options["in_chans"], *part.pretrained_cfg["input_size"][1:])
         part.pretrained_cfg = {**part.pretrained_cfg, "input_size": size}
     return network
+
+
+def _check_loaded(
+    network: nn.Module, missing: Sequence[str], where: str, options: Mapping[str, Any]
+) -> None:
+    """Refuse a file that lacks weights of the network besides its head.
+
+    Options of a user may add layers that no file has, so that with them half may be missing.
+    """
+    grown = bool(options.keys() - {"in_chans"})
+    if missing and (not grown or 2 * len(missing) > len(list(network.parameters()))):
+        raise CheckpointError(
+            f"{where}: lacks {len(missing)} weights of this network, such as {missing[0]}; it is "
+            "of another one, or names them otherwise: give what timm's network of this name "
+            "stores, its state_dict()"
+        )
+
+
+def _refused(options: Mapping[str, Any], error: Exception) -> str:
+    return f"backbone.options: {dict(options)} cannot be used by this network ({error!r})"
 
 
 def _soften_new_head(network: nn.Module) -> None:
@@ -182,6 +208,9 @@ def example_image(network: nn.Module, **options: Any) -> torch.Tensor | None:
 
     Returns:
         (1, C, H, W), or None where none is known: no parameters, or on the meta device.
+
+    Raises:
+        ConversionError: The value of an option that the network fails on.
     """
     parameter = next(network.parameters(), None)
     if parameter is None or parameter.device.type == "meta":
@@ -203,6 +232,10 @@ def example_image(network: nn.Module, **options: Any) -> torch.Tensor | None:
                 network(example)
         except (RuntimeError, AssertionError):  # Inception and others refuse small images
             continue
+        except (TypeError, ValueError) as error:
+            if options:
+                raise ConversionError(_refused(options, error)) from error
+            raise
         return example
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from domainnorm.errors import unknown
 from domainnorm.recipe.overrides import OVERRIDE
@@ -91,6 +92,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Recipes and ``key=value`` overrides of one command line."""
-    overrides = [word for word in words if OVERRIDE.fullmatch(word)]
+    """Recipes and ``key=value`` overrides of one command line.
+
+    ``data.target[0]=a`` is no override, but no recipe either, and answered as the former.
+    """
+    overrides = [
+        word
+        for word in words
+        if OVERRIDE.fullmatch(word) or ("=" in word and not Path(word).is_file())
+    ]
     return [word for word in words if word not in overrides], overrides

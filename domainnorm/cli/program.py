@@ -114,10 +114,11 @@ def _execute(name: str, words: Sequence[str]) -> int:
 
 def _storage_message(error: OSError, command: str) -> str:
     place = f"{error.filename}: " if error.filename else ""
+    is_late = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     resumed = ", then go on with --resume RUN_FOLDER: what is stored stays"
     return (
         f"{place}cannot be written ({os.strerror(error.errno or 0)}); {_STORAGE[error.errno or 0]}"
-        f"{resumed if command in ('run', 'matrix') else ''}"
+        f"{resumed if is_late and command in ('run', 'matrix') else ''}"
     )
 
 

@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader
 from domainnorm.data.attributes import attributes_of, check_attributes
 from domainnorm.data.augment import Pipeline, References, Steps, build_pipeline
 from domainnorm.data.class_frequency import class_frequency
-from domainnorm.data.dataset import DomainDataset, Split, check_labelled, select_domains
+from domainnorm.data.dataset import (
+    DomainDataset,
+    Split,
+    check_labelled,
+    check_splits,
+    select_domains,
+)
 from domainnorm.data.loading import Loading
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
@@ -250,18 +256,9 @@ class DomainDataModule(LightningDataModule):
         return self.dataset.without_labels(self.dataset.domain_names)
 
     def _check_records(self) -> None:
-        for domain in self.domain_names:
-            trains = domain in self.labelled or domain in self.unlabelled
-            needs: list[Split] = ["test"]
-            needs += ["train"] if trains else []
-            needs += ["val"] if domain in self.labelled else []
-            for split in needs:
-                if not self._positions([domain], split):
-                    raise DataError(
-                        f"domain '{domain}': no images in split {split}; add images, or rows with "
-                        f"split {split} to the split table"
-                    )
-            if self.loading.original_masks:
+        check_splits(self.dataset, self.domain_names, self.labelled, self.unlabelled)
+        if self.loading.original_masks:
+            for domain in self.domain_names:
                 self._check_whole(domain)
         check_labelled(self.dataset, self.labelled)
 

@@ -186,3 +186,32 @@ def check_labelled(dataset: DomainDataset, domains: Collection[str]) -> None:
                 f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
                 "give the image a class or a mask, or remove it"
             )
+
+
+def check_splits(
+    dataset: DomainDataset,
+    domains: Collection[str],
+    labelled: Collection[str],
+    unlabelled: Collection[str],
+) -> None:
+    """Refuse domains without an image in a split that they need.
+
+    Args:
+        dataset: The images.
+        domains: All of them are tested.
+        labelled: Those trained and validated on.
+        unlabelled: Those trained on without labels.
+
+    Raises:
+        DataError: Names the first such domain and split.
+    """
+    found = {(record.domain, record.split) for record in dataset.records}
+    for domain in domains:
+        trains = domain in labelled or domain in unlabelled
+        needs = ["test", *(["train"] if trains else []), *(["val"] if domain in labelled else [])]
+        for split in needs:
+            if (domain, split) not in found:
+                raise DataError(
+                    f"domain '{domain}': no images in split {split}; add images, or rows with "
+                    f"split {split} to the split table"
+                )

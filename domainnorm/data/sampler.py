@@ -66,11 +66,7 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         }
         if not self.positions:
             raise DataError("train: no images to draw batches from; add images to the split train")
-        if batch_size < len(self.positions):
-            raise DataError(
-                f"data.batch_size: {batch_size} for {len(self.positions)} training domains; every "
-                f"batch holds each of them, so use at least {len(self.positions)}"
-            )
+        check_batch_size(batch_size, len(self.positions))
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = epoch
@@ -125,3 +121,16 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
             for number in range(math.ceil(length / len(positions)))
         ]
         return np.stack([np.concatenate([*passes, positions[:0]])[:length], seeds], axis=1)
+
+
+def check_batch_size(batch_size: int, num_domains: int) -> None:
+    """Refuse batches that cannot hold a sample of every domain.
+
+    Raises:
+        DataError: Says how large they have to be.
+    """
+    if batch_size < num_domains:
+        raise DataError(
+            f"data.batch_size: {batch_size} for {num_domains} training domains; every batch holds "
+            f"each of them, so use at least {num_domains}"
+        )

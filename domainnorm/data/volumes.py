@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from types import ModuleType
@@ -102,7 +103,8 @@ def resample(
 class VolumeCache:
     """The volumes that were used last, as many as fit into a number of bytes.
 
-    Each process has its own: copies that are sent to another process start empty.
+    Threads share it: `domainnorm data check` reads with several. Each process has its own: copies
+    that are sent to another process start empty.
 
     Args:
         megabytes: Upper bound; a single volume above it is still kept until the next one.
@@ -111,15 +113,21 @@ class VolumeCache:
     def __init__(self, megabytes: int) -> None:
         self.limit = megabytes * 2**20
         self._volumes: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: Hashable, load: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """The volume of ``key``, from memory or else loaded."""
-        if key not in self._volumes:
-            self._volumes[key] = load()
+        with self._lock:
+            if key in self._volumes:
+                self._volumes.move_to_end(key)
+                return self._volumes[key]
+        volume = load()  # not in the lock: others read meanwhile
+        with self._lock:
+            self._volumes[key] = volume
+            self._volumes.move_to_end(key)
             while len(self._volumes) > 1 and self._bytes() > self.limit:
                 self._volumes.popitem(last=False)
-        self._volumes.move_to_end(key)
-        return self._volumes[key]
+        return volume
 
     def __len__(self) -> int:
         """Number of volumes in memory."""
@@ -127,7 +135,13 @@ class VolumeCache:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the volumes."""
-        return {"limit": self.limit, "_volumes": OrderedDict()}
+        return {"limit": self.limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start empty."""
+        self.limit = state["limit"]
+        self._volumes = OrderedDict()
+        self._lock = threading.Lock()
 
     def _bytes(self) -> int:
         return sum(volume.nbytes for volume in self._volumes.values())

@@ -85,7 +85,10 @@ def read_yaml(file: Path) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise RecipeError([f"{place}{error.problem or error.context}"], str(file)) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except UnicodeDecodeError as error:
+        text = f"not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        raise RecipeError([text], str(file)) from error
+    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise RecipeError([str(error).splitlines()[0]], str(file)) from error
     except RecursionError as error:
         raise RecipeError(["nested too deeply to be a recipe"], str(file)) from error

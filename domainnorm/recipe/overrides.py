@@ -9,7 +9,7 @@ from typing import Any
 from domainnorm.recipe.problems import Problems, spelled
 
 OVERRIDE = re.compile(r"([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)", re.DOTALL)
-NAMED_SECTIONS = ("task", "method", "norm", "perturb")
+NAMED_SECTIONS = ("task", "method", "norm", "perturb", "encoder")
 
 
 def apply_override(tree: dict[str, Any], key: str, value: Any, problems: Problems) -> None:

@@ -111,7 +111,7 @@ def _places(columns: Sequence[str]) -> dict[str, tuple[str, str]]:
     for column in columns:
         head, _, rest = column.partition("/")
         domain, _, metric = rest.rpartition("/")
-        if head == "val" and metric:
+        if head == "val" and metric not in ("", "n"):  # n is how many images there are
             found[column] = (metric, domain or "validation")
     for preferred in ("train/loss_epoch", "train/loss", "train/loss_step"):
         if preferred in columns:

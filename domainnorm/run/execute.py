@@ -63,7 +63,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
     """
     parts = Parts(recipe)  # before a folder is made: most mistakes show here
     stages = plan_stages(recipe)
-    parts.check_labels(stages)
+    parts.check_images(stages)
     if needs_network(recipe):
         rehearse_stages(parts, stages)
     with on_all_ranks(recipe):

@@ -52,6 +52,7 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
     """Carry out what is not done yet of a matrix in its folder."""
     # Domains are rows here; a method or checkpoint of the recipe plays no part.
     parts = Parts(replace(recipe, checkpoint=None))
+    parts.check_images(stage for one in KINDS[kind] for stage in _stages(parts, one))
     prepare(recipe)
     console = create_console()
     for domain in _unscored(parts):
@@ -83,32 +84,41 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
         write_page(folder)
 
 
+def _stages(parts: Parts, kind: str) -> list[Stage]:
+    """Stages of one kind of matrix: a model for each domain, or one model for all."""
+    recipe, domains = parts.recipe, parts.domains()
+    if kind == "norms":
+        method = supervised_method(recipe, "joint")
+        return [Stage(Roles(tuple(domains)), seed, method) for seed in recipe.seeds]
+    method = supervised_method(recipe, SOURCE_ONLY)
+    return [
+        Stage(Roles((row,), tuple(name for name in domains if name != row)), seed, method)
+        for seed in recipe.seeds
+        for row in domains
+    ]
+
+
 def _models(parts: Parts, folder: Path, console: Console) -> CrossDomainMatrix:
-    domains, matrix = parts.domains(), _empty(parts)
-    method = supervised_method(parts.recipe, SOURCE_ONLY)
-    for seed in parts.recipe.seeds:
-        for row in domains:
-            others = tuple(name for name in domains if name != row)
-            stage = Stage(Roles((row,), others), seed, method)
-            console.print(f"model of {row}  seed {seed}")
-            run_stage(parts, stage, folder)
-            for column in domains:
-                file = folder / stage.key / f"predictions-{column}.safetensors"
-                _add(matrix, parts, seed, (row, column), load_evaluated(file))
+    matrix = _empty(parts)
+    for stage in _stages(parts, "models"):
+        (row,) = stage.roles.source
+        console.print(f"model of {row}  seed {stage.seed}")
+        run_stage(parts, stage, folder)
+        for column in parts.domains():
+            file = folder / stage.key / f"predictions-{column}.safetensors"
+            _add(matrix, parts, stage.seed, (row, column), load_evaluated(file))
     return matrix
 
 
 def _norms(parts: Parts, folder: Path, console: Console) -> CrossDomainMatrix:
     domains, matrix = parts.domains(), _empty(parts)
-    method = supervised_method(parts.recipe, "joint")
-    for seed in parts.recipe.seeds:
-        stage = Stage(Roles(tuple(domains)), seed, method)
-        console.print(f"one model for {len(domains)} domains  seed {seed}")
+    for stage in _stages(parts, "norms"):
+        console.print(f"one model for {len(domains)} domains  seed {stage.seed}")
         run_stage(parts, stage, folder)
         bench = set_up(parts, stage, folder, finished=True)
         for row in domains:
             for column, predictions in predict(bench, norm_domain=row).items():
-                _add(matrix, parts, seed, (row, column), predictions)
+                _add(matrix, parts, stage.seed, (row, column), predictions)
     return matrix
 
 

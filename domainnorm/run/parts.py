@@ -12,7 +12,8 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel, data_config, insert_after
 from domainnorm.data import CachedDataset, DomainDataModule, DomainDataset, Loading, Preprocessing
 from domainnorm.data.attributes import check_attributes
-from domainnorm.data.dataset import check_labelled
+from domainnorm.data.dataset import check_labelled, check_splits
+from domainnorm.data.sampler import check_batch_size
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
 from domainnorm.recipe import Recipe
@@ -101,16 +102,21 @@ class Parts:
             except DomainNormError as error:
                 raise ConversionError(f"perturb: {named.name}: {error}") from error
 
-    def check_labels(self, stages: Iterable[Stage]) -> None:
-        """Refuse, before the first stage, what a later one would: labels that it does not have.
+    def check_images(self, stages: Iterable[Stage]) -> None:
+        """Refuse, before the first stage, what a later one would: images or labels it lacks.
 
         Raises:
-            DataError: Names an image without a label, and the method that wants one.
+            DataError: Names the method, and a domain without images in a split, an image without
+                a label, or a batch too small.
         """
         for stage in stages:
             method = METHODS.load(stage.method.name)
+            labelled = domains_of(method.labelled, stage.roles)
+            unlabelled = domains_of(method.unlabelled, stage.roles)
             try:
-                check_labelled(self.dataset, domains_of(method.labelled, stage.roles))
+                check_splits(self.dataset, stage.roles.all, labelled, unlabelled)
+                check_labelled(self.dataset, labelled)
+                check_batch_size(self.recipe.data.batch_size, len({*labelled, *unlabelled}))
             except DataError as error:
                 raise DataError(f"method '{stage.method.name}': {error}") from None
 

@@ -97,7 +97,8 @@ def readable_refusals() -> Iterator[None]:
     """Turn Lightning's refusal of devices into an error that says how to go on without them."""
     try:
         yield
-    except (MisconfigurationException, RuntimeError) as error:  # of Trainer, of Fabric
+    # Of Trainer, of Fabric, and of a precision that needs a package.
+    except (MisconfigurationException, RuntimeError, ModuleNotFoundError) as error:
         reason = str(error).splitlines()[0].rstrip(".!")
         raise DomainNormError(
             f"trainer: {reason}; without a GPU set trainer.accelerator=cpu "

@@ -30,7 +30,7 @@ def rehearse(recipe: Recipe) -> None:
     try:
         parts = Parts(recipe)
         stages = plan_stages(recipe)
-        parts.check_labels(stages)
+        parts.check_images(stages)
     except DomainNormError as error:
         raise RecipeError([str(error)], recipe.name) from error
     rehearse_stages(parts, stages)

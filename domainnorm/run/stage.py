@@ -167,7 +167,7 @@ def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> li
             seed=stage.seed,
             metrics=metrics | told.get(domain, {}),
             intervals=intervals,
-            supervised=bench.method.labelled in ("target", "all"),
+            supervised=bench.method.labelled in ("target", "all") and bool(stage.roles.target),
             trained_parameters=bench.method.trained_parameters,
             trained_bytes=bench.method.trained_bytes,
             seconds=seconds,

@@ -20,6 +20,16 @@ from domainnorm.run.callbacks import EpochLines, EpochLog, EpochSeed
 from domainnorm.run.ranks import readable_refusals
 
 TRAINING = "training.ckpt"
+_BROKEN = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 
 
 def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trainer:
@@ -88,9 +98,8 @@ def fit(trainer: Trainer, method: Method, data: DomainDataModule, recipe: Recipe
     resumed = str(last) if last.exists() else None
     trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
     if _selects(recipe, method):
-        best = next(c for c in checkpoints if c.monitor is not None).best_model_path
-        stored = torch.load(best, map_location=method.device, weights_only=True)
-        method.load_state_dict(stored["state_dict"])
+        best = Path(next(c for c in checkpoints if c.monitor is not None).best_model_path)
+        method.load_state_dict(_read(best, method.device, f" and {TRAINING}")["state_dict"])
         method.on_fit_end()
 
 
@@ -100,13 +109,7 @@ def _selects(recipe: Recipe, method: Method) -> bool:
 
 def _check(path: Path, method: Method) -> None:
     """Refuse a file that is not a checkpoint of this method before Lightning trips over it."""
-    try:
-        stored: Any = torch.load(path, map_location="cpu", weights_only=True)
-        found, _ = _shapes(stored["state_dict"]), stored["epoch"]
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(_broken(path, error)) from error
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(_broken(path, error)) from error
+    found = _shapes(_read(path, "cpu")["state_dict"])
     expected = _shapes(method.state_dict())
     if found != expected:
         wrong = sorted(name for name, _ in set(found.items()) ^ set(expected.items()))
@@ -116,13 +119,29 @@ def _check(path: Path, method: Method) -> None:
         )
 
 
+def _read(path: Path, device: torch.device | str, beside: str = "") -> dict[str, Any]:
+    """What a checkpoint holds.
+
+    Args:
+        path: The file.
+        device: Where its tensors go.
+        beside: What has to be deleted together with it.
+
+    Raises:
+        CheckpointError: It is missing or truncated.
+    """
+    try:
+        stored: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        if not {"state_dict", "epoch"} <= stored.keys():
+            raise KeyError("state_dict")
+    except _BROKEN as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: not a complete checkpoint ({reason}); delete it{beside} to train this stage "
+            "again, finished stages stay"
+        ) from error
+    return stored
+
+
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def _broken(path: Path, error: Exception) -> str:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return (
-        f"{path}: not a complete checkpoint ({reason}); delete it to train this stage again, "
-        "finished stages stay"
-    )

@@ -117,9 +117,8 @@ def _build(
 ) -> nn.Module:
     kind, channels = DECODERS[decoder]
     told = logging.getLogger("timm.models._builder")
-    level = told.level
     # timm warns that the classifier's weights find no place in an encoder, which has none.
-    told.setLevel(logging.ERROR)
+    told.addFilter(_is_no_warning)
     try:
         network: nn.Module = kind(
             f"tu-{name}",
@@ -145,5 +144,9 @@ def _build(
             f"transformer needs 'dpt', networks with maps of several sizes the others: try {plain}"
         ) from error
     finally:
-        told.setLevel(level)
+        told.removeFilter(_is_no_warning)
     return network
+
+
+def _is_no_warning(record: logging.LogRecord) -> bool:
+    return record.levelno != logging.WARNING

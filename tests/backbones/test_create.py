@@ -169,3 +169,69 @@ def test_example_has_the_channels_of_the_first_convolution(channels):
 def test_example_has_the_channels_of_images_where_a_stem_folds_pixels_into_channels():
     network = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 4, 3), nn.BatchNorm2d(4))
     assert example_image(network).shape == (1, 3, 64, 64)
+
+
+def test_weights_of_another_network_are_refused(tmp_path, caplog):
+    """With another number of classes timm loads what fits, here nothing."""
+    file = tmp_path / "other.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), file)
+    with pytest.raises(
+        CheckpointError, match=r"other.safetensors: lacks \d\d weights of this network"
+    ):
+        create_model(NAME, 3, weights=file)
+    assert not caplog.records
+
+
+def test_weights_with_other_names_are_refused(stored, tmp_path):
+    """As a Lightning checkpoint has them."""
+    network, _ = stored
+    file = tmp_path / "prefixed.safetensors"
+    save_file({f"backbone.{key}": value for key, value in network.state_dict().items()}, file)
+    with pytest.raises(
+        CheckpointError, match=r"lacks .*, such as conv1.0.weight; .*state_dict\(\)"
+    ):
+        create_model(NAME, 3, weights=file)
+
+
+def test_weights_that_lack_some_layers_are_refused(stored):
+    network, file = stored
+    held = {key: value for key, value in network.state_dict().items() if "layer4" not in key}
+    save_file(held, file)
+    with pytest.raises(CheckpointError, match=r"such as layer4"):
+        create_model(NAME, 3, weights=file)
+
+
+def test_options_may_add_layers_that_weights_lack(tmp_path):
+    file = tmp_path / "vit.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), file)
+    model = create_model("test_vit", 3, None, ["a"], weights=file, init_values=0.1)
+    assert any("ls1" in name for name, _ in model.named_parameters())
+
+
+def test_what_timm_logs_is_shown_as_before(stored, caplog):
+    _, file = stored
+    create_model(NAME, 3, weights=file)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("act_layer", "nope"), ("global_pool", "foo"), ("output_stride", 7), ("drop_rate", "abc")],
+)
+def test_wrong_value_of_an_option_is_refused_with_the_option(option, value):
+    with pytest.raises(ConversionError, match=rf"backbone.options: {{'{option}': .*{value}"):
+        create_model(NAME, 3, **{option: value})
+
+
+def test_a_number_of_domains_is_refused():
+    with pytest.raises(ConversionError, match="domains: got 2, expected a list of names"):
+        create_model(NAME, 3, "dsbn", 2)
+
+
+def test_weights_without_a_head_are_loaded(tmp_path):
+    """As networks that learned without labels store them."""
+    network = timm.create_model(NAME, num_classes=0)
+    file = tmp_path / "headless.safetensors"
+    save_file(network.state_dict(), file)
+    model = create_model(NAME, 3, weights=file)
+    torch.testing.assert_close(model.backbone.conv1[0].weight, network.conv1[0].weight)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 
 def test_good_recipes_are_ok(domainnorm):
     done = domainnorm("check", "quickstart", "medical/wbc", "seed=3")
@@ -61,3 +63,13 @@ def test_norms_are_not_tried_without_data(domainnorm):
     assert done.stderr.startswith("medical/wbc: the norms were not tried: ")
     asked = domainnorm("check", "--build", "medical/wbc", "norm=in", "data.root=nowhere")
     assert asked.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "word", ["data.target[0]=textured", "seed =3", "configs+=[trainer/cpu]", "=3"]
+)
+def test_word_that_is_nearly_an_override_is_not_taken_for_a_recipe(domainnorm, word):
+    done = domainnorm("check", "quickstart", word)
+    assert (done.returncode, done.stdout) == (2, "")
+    text = f"override '{word}': expected key=value, such as method.lr=1e-3"
+    assert done.stderr == f"quickstart: 1 problem\n  - {text}\n"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -114,3 +116,17 @@ def test_copy_for_another_process_starts_empty():
     cache.get("a", lambda: volume(0))
     copy = pickle.loads(pickle.dumps(cache))
     assert (len(copy), copy.limit) == (0, cache.limit)
+
+
+def test_cache_is_shared_by_threads():
+    """Others drop a volume between two steps of one, or add one while sizes are summed."""
+    cache, size = VolumeCache(1), np.zeros(2**19, np.uint8)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = pool.map(lambda key: cache.get(key % 13, lambda: size), range(8000))
+            assert all(volume is size for volume in found)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(cache) == 2

@@ -87,3 +87,14 @@ def test_override_reaches_a_key_of_a_section_given_as_name(write):
 def test_override_changes_the_parts(write):
     path = write(configs="[trainer/cpu]")
     assert load_recipe(path, ["configs=[trainer/gpu]"]).trainer.accelerator == "gpu"
+
+
+def test_override_reaches_a_key_of_an_encoder_given_as_name(write):
+    recipe = load_recipe(write(encoder="style"), ["encoder.hidden=8"])
+    assert (recipe.encoder.name, recipe.encoder.options["hidden"]) == ("style", 8)
+
+
+def test_other_encoder_replaces_that_of_a_part(write, part):
+    part("base", "encoder: {name: style, hidden: 8}\n")
+    recipe = load_recipe(write(configs="[base]", encoder="{name: cnn}"))
+    assert recipe.encoder == load_recipe(write(encoder="cnn")).encoder

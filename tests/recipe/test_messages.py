@@ -215,3 +215,15 @@ def test_a_file_without_mapping_is_refused(tmp_path, text, what):
     path.write_text(text)
     with pytest.raises(RecipeError, match=f"got {what}, expected a mapping"):
         load_recipe(str(path))
+
+
+def test_shipped_name_without_its_folder_is_found():
+    with pytest.raises(RecipeError, match="unknown recipe 'wbc': did you mean 'medical/wbc'"):
+        load_recipe("wbc")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_text_in_another_encoding_is_named(tmp_path, encoding):
+    (tmp_path / "own.yaml").write_bytes("# Größe\ntask: classification\n".encode(encoding))
+    with pytest.raises(RecipeError, match=r"not UTF-8 text \(.* at byte \d+\); save it as UTF-8"):
+        load_recipe(str(tmp_path / "own.yaml"))

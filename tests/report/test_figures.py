@@ -175,3 +175,9 @@ def test_reliability_is_drawn(tmp_path: Path, predictions: Predictions, domains:
 def test_reliability_needs_a_domain(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="no domain came"):
         save_reliability({}, tmp_path / "reliability.png")
+
+
+def test_number_of_images_is_no_curve(tmp_path: Path) -> None:
+    text = "epoch,val/a/accuracy,val/a/n\n0,0.5,20\n1,0.6,20\n"
+    (tmp_path / "metrics.csv").write_text(text)
+    assert list(_read_panels(tmp_path / "metrics.csv")) == ["accuracy"]

@@ -193,3 +193,10 @@ def test_size_that_a_network_of_fixed_positions_refuses_is_named(tmp_path, capsy
     assert message in capsys.readouterr().err
     fitting = ("backbone.options={dynamic_img_size: false, img_size: [32, 32]}", *fixed[1:])
     assert call("run", "quickstart", *vit, *fitting) == 0
+
+
+@pytest.mark.parametrize(("target", "saw"), [("[]", False), ("[colour_cast]", True)])
+def test_joint_saw_target_labels_where_there_is_a_target(tmp_path, target, saw):
+    folder = run(tmp_path, "method=joint", "compare=[]", f"data.target={target}")
+    assert {one["supervised"] for one in results(folder)} == {saw}
+    assert ("† saw target labels" in (folder / "results.md").read_text()) == saw

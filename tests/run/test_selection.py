@@ -1,16 +1,20 @@
 """Which epoch's weights a stage keeps."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
+from domainnorm.errors import CheckpointError
 from domainnorm.run.folder import make_folder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.run.quiet import quiet_lightning
-from domainnorm.run.stage import run_stage
+from domainnorm.run.stage import run_stage, set_up
+from domainnorm.run.training import fit
 from tests.run.tiny import recipe
 
 
@@ -59,3 +63,21 @@ def test_selected_model_has_rows_for_the_target(tmp_path):
 def test_no_checkpoints_are_left(tmp_path, selection):
     place = carry_out(tmp_path, f"evaluation.selection={selection}")
     assert not list(place.glob("*.ckpt"))
+
+
+class Spoiled(Callback):
+    """The disk fails when training is over."""
+
+    def on_fit_end(self, trainer, pl_module):
+        (best,) = [one for one in trainer.checkpoint_callbacks if one.monitor]
+        Path(best.best_model_path).write_bytes(b"PK")
+
+
+def test_spoiled_best_checkpoint_names_the_files_and_the_way_out(tmp_path):
+    words = ("method=source_only", "compare=[]", "evaluation.selection=validation")
+    asked = recipe(*words, "trainer.max_epochs=1")
+    parts, (stage,) = Parts(asked), plan_stages(asked)
+    bench = set_up(parts, stage, tmp_path)
+    bench.trainer.callbacks.append(Spoiled())
+    with pytest.raises(CheckpointError, match=r"best.ckpt: not a complete.* it and training.ckpt"):
+        fit(bench.trainer, bench.method, bench.data, asked)

@@ -133,3 +133,39 @@ def test_matrix_without_any_label_is_refused_before_training(tmp_path, capsys):
     file = classes(tmp_path, dict.fromkeys("abc", ("test",)))
     assert call("matrix", str(file), "--output", str(tmp_path / "runs")) == 1
     assert "matrix: no test image of any domain has a label" in capsys.readouterr().err
+
+
+def test_matrix_refuses_a_domain_it_cannot_train_on_before_it_trains(tmp_path, capsys):
+    file = classes(tmp_path, {"c": ALL})
+    assert call("matrix", str(file), "--output", str(tmp_path / "runs")) == 1
+    said = capsys.readouterr()
+    assert "method 'source_only': images/c/" in said.err
+    assert "model of" not in said.out
+    assert not list((tmp_path / "runs").rglob("stages"))
+
+
+def move(folder, domain, split, to):
+    """Give all images of a domain's split to another one."""
+    table = folder / "data" / "manifest.csv"
+    lines = read_lines(table)
+    for line in lines:
+        if (line["domain"], line["split"]) == (domain, split):
+            line["split"] = to
+    write_lines(table, lines)
+
+
+def test_split_that_a_later_method_needs_is_asked_for_first(tmp_path, capsys):
+    file = classes(tmp_path, {})
+    move(tmp_path, "b", "val", "train")
+    words = ("compare=[oracle]", "--output", str(tmp_path / "runs"))
+    assert call("run", str(file), *words) == 1
+    assert "method 'oracle': domain 'b': no images in split val; add" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_batch_that_a_later_method_cannot_fill_is_refused_first(tmp_path, capsys):
+    file = classes(tmp_path, {})
+    words = ("compare=[joint]", "data.batch_size=2", "--output", str(tmp_path / "runs"))
+    assert call("run", str(file), *words) == 1
+    assert "method 'joint': data.batch_size: 2 for 3 training domains" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -1,9 +1,11 @@
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from domainnorm import create_segmentation_model
-from domainnorm.errors import ConversionError
+from domainnorm.errors import CheckpointError, ConversionError
 from domainnorm.norms import ConditionalNorm
 from domainnorm.tasks.decoders import DECODERS, size_multiple
 
@@ -85,3 +87,24 @@ def test_what_cannot_be_built_is_refused(options, message):
 def test_encoder_that_cannot_be_dilated_is_told_so(name):
     with pytest.raises(ConversionError, match="dilates the last stages of its encoder, which this"):
         create_segmentation_model(name, 2, None, ["a"], decoder="deeplabv3plus")
+
+
+def test_weights_of_another_network_are_refused_as_encoders(tmp_path):
+    file = tmp_path / "prefixed.safetensors"
+    held = timm.create_model("test_resnet").state_dict()
+    save_file({f"backbone.{key}": value for key, value in held.items()}, file)
+    with pytest.raises(
+        CheckpointError, match=r"prefixed.safetensors: lacks 45 weights of this network"
+    ):
+        create_segmentation_model("test_resnet", 3, weights=file)
+
+
+@pytest.mark.parametrize("num_classes", [1000, 0])
+def test_weights_with_or_without_a_classifier_load_into_encoders(tmp_path, caplog, num_classes):
+    file = tmp_path / "whole.safetensors"
+    network = timm.create_model("test_resnet", num_classes=num_classes)
+    save_file(network.state_dict(), file)
+    model = create_segmentation_model("test_resnet", 3, weights=file)
+    stored = dict(model.named_parameters())
+    assert_close(stored["backbone.encoder.model.conv1.0.weight"], network.conv1[0].weight)
+    assert not caplog.records
