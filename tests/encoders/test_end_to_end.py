@@ -64,8 +64,8 @@ def test_norms_follow_what_the_encoder_sees(trained):
     assert accuracy(trained, image, target) > 0.95
     assert accuracy(trained, image, target, domain="a") > 0.95  # beside the embedding
     plain, noisy = (trained.embed(drawn(1, style)[0]).expand(200, -1) for style in (0, 1))
-    for one in (plain, noisy):  # right for half of them
-        assert abs(accuracy(trained, image, target, embedding=one) - 0.5) < 0.2
+    for one in (plain, noisy):  # wrong for most images of the other style
+        assert accuracy(trained, image, target, embedding=one) < 0.9
 
 
 def test_domains_are_found_in_what_was_learned_without_their_labels(trained):
