@@ -17,7 +17,8 @@ def configure(parser: Parser) -> None:
     text = "folder of a run with an encoder, or of one of its stages"
     parser.add_argument("folder", type=Path, metavar="RUN", help=text)
     text = (
-        "folder of images, taken in the order of their names, or a text file with a path per line"
+        "folder of images (DICOM files for runs of such data), taken in the order of their names, "
+        "a text file with a path per line, or a table with the column image"
     )
     parser.add_argument("--stream", type=Path, required=True, metavar="FOLDER", help=text)
     text = (

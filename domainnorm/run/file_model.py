@@ -14,10 +14,7 @@ from torch import Tensor
 
 from domainnorm.data import Preprocessing
 from domainnorm.data.dataset import VOID
-from domainnorm.data.decode import read_image
-from domainnorm.data.files import white_of
 from domainnorm.errors import DataError, counted
-from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import TASKS
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.stored import StoredModel
@@ -44,13 +41,9 @@ class FileModel:
 
     Args:
         stored: The stage.
-        white: Value of 16-bit files that is shown as white; as in training when None.
-
-    Raises:
-        DataError: No ``white``, and the parts of the run's data have different ones.
     """
 
-    def __init__(self, stored: StoredModel, white: int | None = None) -> None:
+    def __init__(self, stored: StoredModel) -> None:
         recipe = stored.recipe
         self.task: Task = TASKS.load(recipe.task.name)(stored.class_names, **recipe.task.options)
         self.preprocessing: Preprocessing = preprocessing_of(recipe, stored.model)
@@ -59,20 +52,11 @@ class FileModel:
             torch.set_num_threads(recipe.trainer.threads)
         layout = torch.channels_last if recipe.trainer.channels_last else torch.preserve_format
         self.model = stored.model.to(memory_format=layout)
-        self.white = white or white_of_training(recipe)
 
     @property
     def makes_masks(self) -> bool:
         """Whether outputs are (K, H, W)."""
         return self.task.labels == "segmentation"
-
-    def pixels(self, file: Path) -> NDArray[np.uint8]:
-        """Pixels of a file: (h, w, 3).
-
-        Raises:
-            DataError: It cannot be read or decoded; the message names it.
-        """
-        return read_image(file, self.white)
 
     def tensor(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Pixels (h, w, 3) -> the input of the network, (C, H, W)."""
@@ -124,18 +108,3 @@ def none_readable(place: Path, problems: Sequence[str]) -> DataError:
         f"{place}: {counted(len(problems), 'file')} and none that can be read, expected a folder "
         f"of images, or a text file with a path per line; the first is {problems[0]}"
     )
-
-
-def white_of_training(recipe: Recipe) -> int:
-    """16-bit value that training showed as white.
-
-    Raises:
-        DataError: The parts of its data have different ones.
-    """
-    white = white_of(recipe.dataset.options)
-    if white is None:
-        raise DataError(
-            "data.white: the parts of the run's data have different ones; say which is that of "
-            "these images with --white"
-        )
-    return white

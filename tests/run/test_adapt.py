@@ -186,9 +186,9 @@ def test_stream_without_a_readable_file_is_an_error_until_there_is_one(
     (tmp_path / "table.csv").write_text("path,domain\nframe.png,clean\n")
     assert adapt(trained, tmp_path / "table.csv", tmp_path / "out") == 1
     said = capsys.readouterr().err
-    assert f"{tmp_path}/table.csv: 2 files and none that can be read, expected a folder" in said
-    assert f"the first is {tmp_path}/path,domain: " in said
-    (tmp_path / "path,domain").write_bytes((stream / "frame_0.png").read_bytes())
+    assert f"{tmp_path}/table.csv: 1 file and none that can be read, expected a folder" in said
+    assert f"the first is {tmp_path}/frame.png: " in said
+    (tmp_path / "frame.png").write_bytes((stream / "frame_0.png").read_bytes())
     assert adapt(trained, tmp_path / "table.csv", tmp_path / "out") == 0
 
 

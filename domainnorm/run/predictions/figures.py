@@ -12,8 +12,8 @@ from torch import Tensor
 from domainnorm.data.dataset import distinct_colours
 from domainnorm.report import Overlay, save_contact_sheet, save_overlays
 from domainnorm.run.file_model import FileModel, Said
+from domainnorm.run.images.source import ImageSource
 from domainnorm.run.predictions.given_domains import GivenDomain
-from domainnorm.run.predictions.source import ImageSource
 
 _ROWS, _IMAGES = 12, 8  # of the sheet
 _OVERLAYS = 6

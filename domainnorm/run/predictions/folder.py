@@ -11,8 +11,9 @@ from pathlib import Path
 
 from domainnorm.errors import CheckpointError
 from domainnorm.run.files import make_folders
+from domainnorm.run.images.source import MASKS
 
-ASKED, PREDICTIONS, MASKS = "prediction.json", "predictions.csv", "masks"
+ASKED, PREDICTIONS = "prediction.json", "predictions.csv"
 OVERLAYS, SHEET = "overlays.png", "classes.png"
 _OWN = (ASKED, PREDICTIONS, MASKS, OVERLAYS, SHEET)
 

@@ -20,7 +20,10 @@ from domainnorm.errors import ConditionError, DataError, unknown
 from domainnorm.evaluation import write_json
 from domainnorm.run.file_model import FileModel, none_readable
 from domainnorm.run.files import digest_of
-from domainnorm.run.image_files import name_of
+from domainnorm.run.images.files import name_of
+from domainnorm.run.images.find import find_source
+from domainnorm.run.images.image_list import ImageList
+from domainnorm.run.images.source import ImageSource
 from domainnorm.run.predictions.figures import PredictionFigures
 from domainnorm.run.predictions.folder import (
     ASKED,
@@ -31,10 +34,7 @@ from domainnorm.run.predictions.folder import (
     replaced,
 )
 from domainnorm.run.predictions.given_domains import DomainGiver, GivenDomain, check_told, policy_of
-from domainnorm.run.predictions.image_list import ImageList
-from domainnorm.run.predictions.images import predicted_images
 from domainnorm.run.predictions.options import PredictOptions
-from domainnorm.run.predictions.source import ImageSource
 from domainnorm.run.predictions.table import Predicted, PredictionTable
 from domainnorm.run.quiet import quiet_lightning
 from domainnorm.run.ranks import readable_refusals
@@ -71,12 +71,13 @@ def predict_run(
     check_free(place, images)
     policy = policy_of(stored.recipe, stored.model, options.unseen)
     model: Any = stored.model
-    source = predicted_images(
+    source = find_source(
         stored.recipe,
         images,
         place,
-        options,
-        domains=model.domain_names,
+        white=options.white,
+        # A domain that is asked for is that of all scanners.
+        known=model.domain_names if options.domain is None else (),
         attributes=model.encoder.columns if model.reads_attributes else (),
     )
     predictor = _Predictor(stored, source, policy, options)
@@ -120,7 +121,7 @@ class _Predictor:
         check_told(model, policy, readable, str(listed.place))
         self.labels = [model.domain_names.index(one) if one else -1 for one in domains]
         self.attributes = _attributes(listed, model, policy, domains)
-        self.files = FileModel(stored, options.white)
+        self.files = FileModel(stored)
         quiet_lightning()
         # A run of a GPU is used elsewhere, too.
         accelerator = "cpu" if recipe.trainer.accelerator == "cpu" else "auto"
@@ -148,7 +149,7 @@ class _Predictor:
             raise none_readable(self.listed.place, list(table.problems.values()))
         save = figures.save_overlays if masks else figures.save_classes
         save(made / (OVERLAYS if masks else SHEET), title)
-        unused = [name for name in self.listed.columns or () if name not in self.attributes]
+        unused = [name for name in self.listed.given if name not in self.attributes]
         return table.summary(place, unused)
 
     def _predict_all(self, made: Path, table: PredictionTable, figures: PredictionFigures) -> None:
@@ -185,10 +186,8 @@ class _Predictor:
         return self.source.write_mask(made, number, mask), mask
 
     def _read(self, number: int) -> _Reading:
-        if number in self.source.problems:
-            return _Reading(problem=self.source.problems[number])
         try:
-            pixels = self.source.pixels(number)
+            pixels = self.source.read(number)
         except DataError as error:
             return _Reading(problem=str(error))
         return _Reading(self.files.tensor(pixels), pixels.shape[:2])

@@ -16,12 +16,15 @@ from torch import Tensor
 
 from domainnorm.backbones import save_domains
 from domainnorm.errors import CheckpointError, DataError
-from domainnorm.run.file_model import FileModel, none_readable, write_mask
+from domainnorm.run.file_model import FileModel, none_readable
 from domainnorm.run.files import digest_of
-from domainnorm.run.image_files import check_masks, image_files, mask_file, name_of
+from domainnorm.run.images.files import name_of
+from domainnorm.run.images.find import find_source
+from domainnorm.run.images.source import MASKS, ImageSource
+from domainnorm.run.images.volumes import VolumeImages
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.run.stored import StoredModel, load_stored
-from domainnorm.run.streams.folder import LOG, MASKS, PACKS, STATE, TIMELINE, claim_folder
+from domainnorm.run.streams.folder import LOG, PACKS, STATE, TIMELINE, claim_folder
 from domainnorm.run.streams.log import StreamLine, append_log, read_log, write_log
 from domainnorm.run.streams.options import StreamOptions
 from domainnorm.run.streams.summary import Adapted, draw_timeline, summarize
@@ -48,30 +51,37 @@ def adapt_run(
 
     Args:
         folder: A run, or one of its stages; trained with an encoder.
-        stream: A folder of images, searched below as well, or a text file with a path per line.
+        stream: A folder of images, searched below as well, or a text file with a path per line; see
+            `find_source`.
         output: Where the files go; ``<stage>/adapt/<name of the stream>`` when None.
         options: How the stream is followed.
 
     Raises:
         CheckpointError: No finished stage, or an output folder of another model, stream or options.
         ConditionError: A model without encoder, or with one that reads attributes.
-        DataError: No images in the stream, none that can be read, or two with one mask.
+        DataError: No images in the stream, none that can be read, two with one mask, or volumes.
     """
     options = options or StreamOptions()
     stored = load_stored(folder)
     place = output or stored.place / "adapt" / name_of(stream)
-    files = image_files(stream, place / MASKS)
+    source = find_source(stored.recipe, stream, place / MASKS, white=options.white)
+    if isinstance(source, VolumeImages):
+        raise DataError(
+            f"{stream}: volumes, of which a stream would be slices of one after the other; "
+            "`domainnorm predict` writes their masks"
+        )
     asked = {
         "model": digest_of(stored.place / WEIGHTS),
         "stream": str(stream.resolve()),
         **{name: value for name, value in asdict(options).items() if value is not None},
     }
-    follower = _Follower(stored, place, options)
+    follower = _Follower(stored, source, place, options)
     if follower.files.makes_masks:
-        check_masks(stream, (name for name, _ in files))
+        source.check_masks()
     done = follower.go_on(asked)
     try:
-        follower.follow([file for file in files if str(file[0]) not in done])
+        names = [str(name) for name, _ in source.listed.files]
+        follower.follow([number for number, name in enumerate(names) if name not in done])
         # Not when interrupted: the adapter may have learned from a batch that is not in the log.
         follower.save()
     finally:
@@ -88,9 +98,11 @@ def _check_any_readable(stream: Path, lines: Sequence[StreamLine]) -> None:
 class _Follower:
     """The adapter with its files."""
 
-    def __init__(self, stored: StoredModel, place: Path, options: StreamOptions) -> None:
-        self.place, self.options = place, options
-        self.files = FileModel(stored, options.white)
+    def __init__(
+        self, stored: StoredModel, source: ImageSource, place: Path, options: StreamOptions
+    ) -> None:
+        self.source, self.place, self.options = source, place, options
+        self.files = FileModel(stored)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.adapter = StreamAdapter(
             self.files.model.to(self.device),
@@ -123,12 +135,12 @@ class _Follower:
         self.logged = len(lines)
         return {line.image for line in lines}
 
-    def follow(self, files: Sequence[tuple[Path, Path]]) -> None:
-        """Predict and learn, batch by batch."""
+    def follow(self, numbers: Sequence[int]) -> None:
+        """Predict and learn from images, by their numbers, batch by batch."""
         console = Console(stderr=True)
         with Progress(console=console, disable=not console.is_terminal) as bar:
-            progress = bar.add_task("images", total=len(files))
-            rest = iter(files)
+            progress = bar.add_task("images", total=len(numbers))
+            rest = iter(numbers)
             for number, batch in enumerate(iter(lambda: list(islice(rest, self._size)), []), 1):
                 lines = list(self._batch(batch))
                 for line in lines:
@@ -145,42 +157,43 @@ class _Follower:
     def _size(self) -> int:
         return self.options.batch_size
 
-    def _batch(self, files: Sequence[tuple[Path, Path]]) -> Iterator[StreamLine]:
-        images: dict[str, Tensor] = {}
-        sizes: dict[str, tuple[int, int]] = {}
-        problems: dict[str, str] = {}
-        for name, file in files:
+    def _batch(self, numbers: Sequence[int]) -> Iterator[StreamLine]:
+        images: dict[int, Tensor] = {}
+        sizes: dict[int, tuple[int, int]] = {}
+        problems: dict[int, str] = {}
+        for number in numbers:
             try:
-                pixels = self.files.pixels(file)
+                pixels = self.source.read(number)
                 # The standard deviation of all values; pixels.std() takes thirty times as long.
                 if cv2.meanStdDev(pixels.reshape(-1, 1))[1] < _BLANK:
-                    problems[str(name)] = "blank: all pixels alike, as behind a lens cap"
+                    problems[number] = "blank: all pixels alike, as behind a lens cap"
                     continue
-                images[str(name)] = self.files.tensor(pixels)
-                sizes[str(name)] = pixels.shape[0], pixels.shape[1]
+                images[number] = self.files.tensor(pixels)
+                sizes[number] = pixels.shape[0], pixels.shape[1]
             except DataError as error:
-                problems[str(name)] = f"{_UNREADABLE}{error}"
+                problems[number] = f"{_UNREADABLE}{error}"
         step = None
         if images:
             step = self.adapter(torch.stack(list(images.values())).to(self.device))
         position = 0
-        for name, _ in files:
-            if str(name) in problems:
-                yield StreamLine(str(name), event=problems[str(name)])
+        for number in numbers:
+            if number in problems:
+                name = str(self.source.listed.files[number][0])
+                yield StreamLine(name, event=problems[number])
             else:
                 assert step is not None
-                yield self._line(str(name), sizes[str(name)], step, position)
+                yield self._line(number, sizes[number], step, position)
                 position += 1
 
-    def _line(self, name: str, size: tuple[int, int], step: StreamStep, n: int) -> StreamLine:
+    def _line(self, number: int, size: tuple[int, int], step: StreamStep, n: int) -> StreamLine:
         weights = step.weights[n].tolist()
         named = list(zip(self.adapter.model.domain_names, weights, strict=False))
-        prediction, confidence = self._prediction(name, size, step.output[n])
+        prediction, confidence = self._prediction(number, size, step.output[n])
         event = ""
         if step.alarm == n:
             event = f"new domain '{step.opened}'" if step.opened else "alarm, no room for a domain"
         return StreamLine(
-            name,
+            str(self.source.listed.files[number][0]),
             prediction,
             f"{confidence:.4f}",
             max(named, key=lambda pair: pair[1])[0],
@@ -190,14 +203,13 @@ class _Follower:
             event,
         )
 
-    def _prediction(self, name: str, size: tuple[int, int], output: Tensor) -> tuple[str, float]:
+    def _prediction(self, number: int, size: tuple[int, int], output: Tensor) -> tuple[str, float]:
         """What is predicted for one image, (K, …), and how sure that is."""
         said = self.files.said(output)
         if not self.files.makes_masks:
             return "|".join(said.classes), said.confidence
-        mask = self.place / MASKS / mask_file(Path(name))
-        write_mask(self.files.mask(output, size), mask)
-        return str(mask.relative_to(self.place)), said.confidence
+        mask = self.files.mask(output, size)
+        return self.source.write_mask(self.place, number, mask), said.confidence
 
     def save(self) -> None:
         """The state, whole or not at all, and packs of the domains that were opened."""

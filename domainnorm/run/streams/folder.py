@@ -9,9 +9,10 @@ from typing import Any
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import write_json
 from domainnorm.run.files import make_folders
+from domainnorm.run.images.source import MASKS
 
 ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"
-MASKS, PACKS = "masks", "packs"
+PACKS = "packs"
 
 
 def claim_folder(place: Path, asked: dict[str, Any]) -> None:

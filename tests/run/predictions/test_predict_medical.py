@@ -14,6 +14,7 @@ from tests.run.tiny import call
 SKYRA, SIGNA = "siemens_skyra", "ge_medical_systems_signa_hdxt"
 DICOM = f"""
 task: classification
+encoder: style
 data:
   {{name: dicom, root: ROOT, image_size: 32, batch_size: 16, source: [{SKYRA}], target: [{SIGNA}]}}
 """
@@ -98,6 +99,22 @@ def test_what_does_not_fit_is_refused(words, message, dicom, tmp_path, capsys):
     assert call("predict", str(dicom), place, "--output", str(tmp_path / "out"), *words) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_streams_are_of_dicom_images_too(dicom, tmp_path, capsys):
+    place = data_of(dicom)
+    words = ("adapt", str(dicom), "--output", str(tmp_path / "out"), "--stream")
+    assert call(*words, str(place)) == 0
+    with (tmp_path / "out/log.csv").open(newline="", encoding="utf-8") as file:
+        lines = {line["image"]: line for line in csv.DictReader(file)}
+    assert set(lines) == {record.file for record in Dicom(root=str(place)).records}
+    assert all(line["prediction"] and line["domain"] for line in lines.values())
+
+
+def test_streams_of_volumes_are_refused(nifti, tmp_path, capsys):
+    place = data_of(nifti) / "BIDMC"
+    assert call("adapt", str(nifti), "--stream", str(place), "--output", str(tmp_path / "out")) == 1
+    assert "`domainnorm predict` writes their masks" in capsys.readouterr().err
 
 
 def test_volumes_get_masks_on_their_grid(nifti, tmp_path, capsys):

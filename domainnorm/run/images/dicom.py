@@ -20,9 +20,9 @@ from domainnorm.data.dicom_headers import (
 )
 from domainnorm.data.parallel import read_all
 from domainnorm.errors import DataError
-from domainnorm.run.image_files import below
-from domainnorm.run.predictions.image_list import ImageList, list_images
-from domainnorm.run.predictions.source import ImageSource
+from domainnorm.run.images.files import below
+from domainnorm.run.images.image_list import ImageList, list_images
+from domainnorm.run.images.source import ImageSource
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class DicomImages(ImageSource):
             columns[name] = [cells[one.number] for one in images]
         files = [(one.name, one.file) for one in images]
         problems = {number: one.problem for number, one in enumerate(images) if one.problem}
-        super().__init__(ImageList(place, files, domains, columns or None), problems)
+        super().__init__(ImageList(place, files, domains, columns or None, listed.given), problems)
 
     def pixels(self, number: int) -> NDArray[np.uint8]:
         """See `ImageSource`."""

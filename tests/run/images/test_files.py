@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from domainnorm.errors import DataError
-from domainnorm.run.image_files import check_masks, image_files, mask_file, name_of
+from domainnorm.run.images.files import check_masks, image_files, mask_file, name_of
 
 
 @pytest.fixture

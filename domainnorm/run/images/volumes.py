@@ -16,10 +16,9 @@ from domainnorm.data.dataset import VOID, Record
 from domainnorm.data.nifti_slices import NiftiSlices, open_volume
 from domainnorm.data.volumes import import_medical
 from domainnorm.errors import DataError
-from domainnorm.run.image_files import below, check_masks, mask_file
-from domainnorm.run.predictions.folder import MASKS
-from domainnorm.run.predictions.image_list import ImageList, list_images
-from domainnorm.run.predictions.source import ImageSource
+from domainnorm.run.images.files import below, check_masks, mask_file
+from domainnorm.run.images.image_list import ImageList, list_images
+from domainnorm.run.images.source import MASKS, ImageSource
 
 _SUFFIXES = (".nii.gz", ".nii")
 _READING = ("axis", "spacing", "window", "cache_mb")  # options of the dataset
@@ -80,6 +79,7 @@ class VolumeImages(ImageSource):
                     for name, cells in (volumes.columns or {}).items()
                 }
                 or None,
+                volumes.given,
             ),
             {number: one.problem for number, one in enumerate(self._slices) if one.problem},
         )

@@ -7,7 +7,7 @@ import pytest
 from domainnorm.data.datasets import Nifti
 from domainnorm.data.volumes import percentile_range, to_grey
 from domainnorm.errors import DataError
-from domainnorm.run.predictions.volumes import VolumeImages
+from domainnorm.run.images.volumes import VolumeImages
 
 SHAPE = (20, 14, 6)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from domainnorm.errors import ConditionError, DataError
-from domainnorm.run.predictions.image_list import list_images
+from domainnorm.run.images.image_list import list_images
 
 NOWHERE = Path("/nowhere")
 

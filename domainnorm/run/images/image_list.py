@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.manifest import read_lines
 from domainnorm.errors import ConditionError, DataError, unknown
-from domainnorm.run.image_files import image_files
+from domainnorm.run.images.files import image_files
 
 _TABLES = (".csv", ".tsv", ".parquet")
 # Tables of datasets, manifests and splits, name them otherwise, and say more than is of use here.
@@ -25,13 +25,15 @@ class ImageList:
         place: The folder, list, table or image that was named.
         files: Name and file of each.
         domains: What the column ``domain`` of a table says of each, empty where nothing.
-        columns: Further columns of a table -> value for each image; None where there is no table.
+        columns: What is told further -> value for each image; None where nothing tells anything.
+        given: Those of them that are columns of a table.
     """
 
     place: Path
     files: Sequence[tuple[Path, Path]]
     domains: Sequence[str]
-    columns: Mapping[str, Sequence[str]] | None = field(default=None)
+    columns: Mapping[str, Sequence[str]] | None = None
+    given: Sequence[str] = ()
 
     def __len__(self) -> int:
         """Number of images."""
@@ -116,6 +118,7 @@ def _tabled(table: Path) -> ImageList:
         [(name, table.parent / name) for name in names],
         [line.get("domain", "") for line in lines],
         {name: [line[name] for line in lines] for name in further},
+        further,
     )
 
 

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.decode import read_image
+from domainnorm.errors import DataError
 from domainnorm.run.file_model import write_mask
-from domainnorm.run.image_files import check_masks, mask_file
-from domainnorm.run.predictions.folder import MASKS
-from domainnorm.run.predictions.image_list import ImageList
+from domainnorm.run.images.files import check_masks, mask_file
+from domainnorm.run.images.image_list import ImageList
+
+MASKS = "masks"
 
 
 class ImageSource(abc.ABC):
@@ -35,6 +37,16 @@ class ImageSource(abc.ABC):
         Raises:
             DataError: It cannot be read or decoded; the message names it.
         """
+
+    def read(self, number: int) -> NDArray[np.uint8]:
+        """`pixels`, or why there are none.
+
+        Raises:
+            DataError: Names the file.
+        """
+        if number in self.problems:
+            raise DataError(self.problems[number])
+        return self.pixels(number)
 
     def asked(self) -> Mapping[str, Any]:
         """Options that pixels depend on."""

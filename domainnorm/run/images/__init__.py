@@ -1,0 +1,1 @@
+"""Images that a finished run is shown: which there are, what is told of them, how they are read."""
