@@ -130,6 +130,11 @@ def _label(name: Any, domain_names: Sequence[str], unseen: bool) -> int:
 
 
 def _checked_weights(weights: Tensor, shape: tuple[int, int], zeros: bool) -> Tensor:
+    if not isinstance(weights, Tensor):
+        raise ConditionError(
+            f"weights: got {type(weights).__name__}, expected a float tensor {shape}; "
+            "torch.as_tensor makes one"
+        )
     if weights.shape != shape or not weights.is_floating_point():
         raise ConditionError(
             f"weights: got {tuple(weights.shape)} {weights.dtype}, expected a float tensor "

@@ -102,6 +102,11 @@ def test_bad_weights_are_answered(weights, message):
         as_condition(None, weights, NAMES, IMAGE)
 
 
+def test_weights_that_are_no_tensor_are_answered():
+    with pytest.raises(ConditionError, match="weights: got list, expected a float tensor"):
+        as_condition(None, [[0.5, 0.5, 0.0]] * 2, NAMES, IMAGE)
+
+
 def test_weights_beside_a_domain_are_refused():
     with pytest.raises(ConditionError, match="both domain and weights were given"):
         as_condition("a", torch.full((2, 3), 1 / 3), NAMES, IMAGE)

@@ -96,6 +96,8 @@ def _check_domains(domains: Sequence[str]) -> tuple[str, ...]:
     names = (domains,) if isinstance(domains, str) else tuple(domains)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ConversionError(f"domains: got {list(names)}, expected a list of names")
+    if not all(name.isprintable() for name in names):  # files of weights and packs hold them
+        raise ConversionError(f"domains: got {list(names)}, expected names that can be printed")
     if len(set(names)) != len(names):
         raise ConversionError(f"domains: {list(names)} names a domain twice")
     return names

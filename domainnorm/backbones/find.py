@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import timm
 from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
@@ -48,12 +49,26 @@ def check_kinds(paths: Sequence[str], layers: Mapping[str, nn.Module]) -> dict[s
     if unknown:
         raise ConversionError(_refusal(unknown, layers))
     for path, kind in kinds.items():
-        for problem in kind.problems(layers[path]):
+        for problem in chain(_misread(kind, layers[path]), kind.problems(layers[path])):
             raise ConversionError(
                 f"{path} ({type(layers[path]).__name__}): {problem}; leave it unconditioned with "
                 f"`where`, e.g. where=['all', '!{path}']"
             )
     return kinds
+
+
+def _misread(kind: NormKind, layer: nn.Module) -> Iterator[str]:
+    """What attributes that were registered wrongly, or not at all, would not find, or lose."""
+    how = f"register_norm_class({type(layer).__name__}, '{kind.family}', ...)"
+    needed = [] if kind.read(layer, kind.scale) is not None else [kind.size_attribute]
+    for attribute in (*needed, *([kind.eps] if isinstance(kind.eps, str) else [])):
+        if not hasattr(layer, attribute):
+            yield f"has no attribute '{attribute}'; say with {how} what its attributes are called"
+    kept = {kind.scale, kind.shift, "running_mean", "running_var"}
+    for name, tensor in chain(layer.named_parameters(), layer.named_buffers()):
+        carried = kind.activation and name.startswith(("drop.", "act."))
+        if name not in kept and not carried and tensor.is_floating_point():
+            yield f"its '{name}' would be lost; say with {how} if it is the scale or the shift"
 
 
 def _is_norm(module: nn.Module) -> bool:

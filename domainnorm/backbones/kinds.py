@@ -71,13 +71,17 @@ class NormKind:
         """Name of the conditional norm that preserves the function."""
         return KIN[self.family]
 
+    @property
+    def size_attribute(self) -> str:
+        """Where a layer without scale has C."""
+        return self.num_features or _SIZES.get(self.family, "normalized_shape")
+
     def size(self, layer: nn.Module) -> int:
         """C."""
         scale = self.read(layer, self.scale)
         if scale is not None:
             return len(scale)
-        attribute = self.num_features or _SIZES.get(self.family, "normalized_shape")
-        size = getattr(layer, attribute)
+        size = getattr(layer, self.size_attribute)
         return int(size if isinstance(size, int) else size[-1])
 
     def options(self, layer: nn.Module) -> dict[str, Any]:

@@ -57,9 +57,9 @@ def resolve_rules(
     Args:
         norm: None (each layer's kin), a name, ``{name: …}`` or ``{statistics: …, modulation: …}``
             with options and an optional ``where``, or rules ``{pattern: name, mapping or None}`` of
-            which the last that matches a layer decides. ``cin`` alone, everywhere or in the
-            ``encoder``, is instance statistics early and each layer's kin late: they help early and
-            destroy late features.
+            which the last that matches a layer decides. ``cin`` alone, where ``all`` layers or
+            those of the ``encoder`` are meant, single ones left out or not, is instance statistics
+            early and each layer's kin late: they help early and destroy late features.
         regions: The norm layers of the network.
         where: Limits the whole conversion.
 
@@ -89,7 +89,8 @@ def _pairs(
     if norm is None:
         return [("all", NormChoice(None))]
     if isinstance(norm, str):
-        if norm == "cin" and where in ("all", "encoder"):
+        entries = [where] if isinstance(where, str) else where
+        if norm == "cin" and {"all", "encoder"} & set(entries):
             return [("early", NormChoice("cin")), ("late", NormChoice(None))]
         return [("all", NormChoice(norm))]
     if _is_spec(norm):

@@ -109,8 +109,8 @@ def check_domains(transfers: Sequence[Transfer], problems: Problems, *, listed: 
             for name, count in Counter(names).items():
                 if count > 1:
                     problems.add(f"{key}.{role}", f"names '{name}' {count} times")
-                if not _DOMAIN.fullmatch(name):
-                    text = f"got {spelled(name)}, expected a domain name without slashes"
+                if not _DOMAIN.fullmatch(name) or not name.isprintable():
+                    text = f"got {spelled(name)}, expected a printable domain name without slashes"
                     problems.add(f"{key}.{role}", text)
 
 

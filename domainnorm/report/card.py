@@ -15,6 +15,14 @@ _METRICS = (
     *("miou", "dice", "pixel_accuracy", "boundary_iou"),
     *("auroc", "average_precision"),
 )
+# What the norms got in the tests of a run, by the recipe's condition.
+_UNDER = {
+    "id": "its own norms",
+    "estimate": "the norms of the domain that an encoder estimated for each",
+    "id_or_estimate": "its own norms, or those estimated where the encoder had no images of it",
+    "mixture": "the mixture of all norms that an encoder estimated for each",
+    "embedding": "norms that follow each image",
+}
 _LOADING = {
     "onnx": """\
 import json, onnxruntime
@@ -87,8 +95,11 @@ def _domains(about: Mapping[str, Any], results: Sequence[Result], counts: Mappin
             f"| {cells} |"
         )
     seed = f"one seed ({results[0].seed})" if results else "no seed"
-    lines += ["", f"Each domain's test images under its own norms; {seed}; in brackets bootstrap"]
+    under = _UNDER[about["condition"]]
+    lines += ["", f"Each domain's test images under {under}; {seed}; in brackets bootstrap"]
     lines[-1] += " intervals over the test images."
+    if about["condition"] not in ("id", "embedding"):
+        lines[-1] += " The file does not estimate domains, its numbers under the true ones differ."
     if about["domain"]:
         lines[-1] += f" The file holds the norms of `{about['domain']}` alone."
     return "\n".join(lines)
@@ -109,12 +120,23 @@ def _of_16_bits(white: int | None) -> list[str]:
     return [] if white == WHITE else [f"- Files of 16 bits: {white} and more is shown as white."]
 
 
+def _windows(height: int, width: int) -> str:
+    return (
+        f"- It is a window of the image, which is {height} × {width} pixels after resizing; blend "
+        "the logits where windows overlap."
+    )
+
+
 def _input(about: Mapping[str, Any]) -> str:
     image = about["preprocessing"]
+    whole = (image["height"], image["width"])
+    height, width = image["crop"] or whole
     lines = [
         "## Input",
         "",
-        f"- `image`: (N, 3, {image['height']}, {image['width']}), float32, RGB.",
+        f"- `image`: (N, {len(image['mean'])}, {height}, {width}), float32, "
+        + ("RGB." if len(image["mean"]) == 3 else "the brightness of the colours."),
+        *([] if (height, width) == whole else [_windows(*whole)]),
         f"- Resizing: {image['resize']}",
         *_of_16_bits(image.get("white")),
         f"- Normalization: (x / 255 - mean) / std, mean {image['mean']}, std {image['std']}.",

@@ -168,6 +168,7 @@ def _describe(recipe: Recipe, folder: Path, place: Path, model: DomainModel) -> 
         "backbone_options": recipe.backbone.options,
         "pretrained": recipe.backbone.pretrained or recipe.backbone.weights is not None,
         "norm": recipe.norm,
+        "condition": recipe.condition,
         "domain_names": list(model.domain_names),
         "class_names": list(read_header(place / WEIGHTS).class_names),
         "preprocessing": {

@@ -167,6 +167,7 @@ def test_second_conversion_is_refused():
         ((), r"domains: got \[\], expected a list of names"),
         (("a", ""), "expected a list of names"),
         ((1, 2), "expected a list of names"),
+        (("a", "b\n"), "expected names that can be printed"),
         (("a", "b", "a"), "names a domain twice"),
     ],
 )

@@ -180,7 +180,8 @@ class Offset(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.weight, self.offset = nn.Parameter(torch.ones(SIZE)), nn.Parameter(torch.zeros(1))
+        self.weight = nn.Parameter(torch.ones(SIZE))
+        self.register_buffer("offset", torch.zeros(1, dtype=torch.long))
         self.epsilon = 1e-6
 
     def forward(self, x):

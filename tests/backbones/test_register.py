@@ -100,6 +100,31 @@ def test_scale_of_another_shape_is_refused_with_the_path():
         convert_norms(nn.Sequential(GainNorm((4, 1))), None, DOMAINS)
 
 
+class ShiftedNorm(nn.Module):
+    """Layer norm of channels with names of its own."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(size) + 0.5)
+        self.beta = nn.Parameter(torch.rand(size))
+        self.eps = 1e-2
+
+
+@pytest.mark.parametrize(
+    ("cls", "attributes", "message"),
+    [
+        (ShiftedNorm, {}, r"its 'beta' would be lost; say with register_norm_class\(ShiftedNorm"),
+        (ShiftedNorm, {"scale": "beta"}, "its 'weight' would be lost"),
+        (ShiftedNorm, {"shift": "beta", "eps": "epsilon"}, "has no attribute 'epsilon'; say with"),
+        (GainNorm, {"eps": 1e-2}, "has no attribute 'normalized_shape'; say with"),
+    ],
+)
+def test_tensor_or_constant_that_was_not_registered_is_refused(cls, attributes, message):
+    register_norm_class(cls, "layer", **attributes)
+    with pytest.raises(ConversionError, match=rf"^0 \({cls.__name__}\): {message}"):
+        convert_norms(nn.Sequential(cls(4)), None, DOMAINS)
+
+
 @pytest.mark.parametrize(
     ("arguments", "attributes", "message"),
     [

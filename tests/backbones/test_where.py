@@ -106,6 +106,15 @@ def test_options_in_a_rule_override_those_of_the_replaced_layer():
     assert {norm.statistics.momentum for norm in model.norms()} == {0.5}
 
 
+@pytest.mark.parametrize("where", [["all"], ["all", "!bn1"]])
+@pytest.mark.parametrize("name", ["cin", {"name": "cin"}])
+def test_leaving_layers_out_does_not_change_what_cin_means(where, name):
+    found, wanted = norms_of(name, where=where), norms_of("cin")
+    assert set(wanted.values()) == {"cin", "dsbn"}
+    assert found == {path: norm for path, norm in wanted.items() if path in found}
+    assert wanted.keys() - found.keys() == ({"bn1"} if "!bn1" in where else set())
+
+
 @pytest.mark.parametrize("where", ["layer9.*", ["all", "!erly"]])
 def test_pattern_that_matches_nothing_is_refused_with_examples(where):
     with pytest.raises(

@@ -68,7 +68,11 @@ CASES = [
     ({"data": "{name: scans, source: [a, a]}"}, "data.source: names 'a' 2 times"),
     (
         {"data": "{name: scans, source: [../a]}"},
-        "data.source: got '../a', expected a domain name without slashes",
+        "data.source: got '../a', expected a printable domain name without slashes",
+    ),
+    (
+        {"data": '{name: scans, source: ["a\\nb"]}'},
+        "expected a printable domain name without slashes",
     ),
     ({"data": f"{{{DATA}, batch_size: 0}}"}, "data.batch_size: got 0, expected at least 1"),
     (
