@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from domainnorm.backbones.conversion import Conversion
+from domainnorm.backbones.kinds import kind_of
 from domainnorm.condition import Condition
 from domainnorm.errors import ConversionError
 from domainnorm.norms import ConditionalNorm
@@ -106,8 +108,26 @@ class TimmInterface(nn.Module):
         return self._own("get_classifier")()
 
     def reset_classifier(self, num_classes: int, **options: Any) -> None:
-        """Replace the last layer by a new one of ``num_classes``, 0 for none, as timm does."""
-        self._own("reset_classifier")(num_classes, **options)
+        """Replace the last layer by a new one of ``num_classes``, 0 for none, as timm does.
+
+        Where that brings a new norm with it, as in LeViT, the conditional one in its place stays:
+        what it normalizes is the same. A norm in a place that had none is shared by all domains,
+        with a warning.
+        """
+        reset = self._own("reset_classifier")
+        former = dict(self.backbone.named_modules())
+        reset(num_classes, **options)
+        for path, layer in list(self.backbone.named_modules()):
+            if kind_of(layer) is None:
+                continue
+            if path not in former:
+                warnings.warn(
+                    f"{path} ({type(layer).__name__}): a norm that came with the new classifier "
+                    "and that all domains share; convert a network with it to give each its own",
+                    stacklevel=2,
+                )
+            elif isinstance(former[path], ConditionalNorm):
+                self.backbone.set_submodule(path, former[path])
         paths = {path for path, norm in self.named_modules() if isinstance(norm, ConditionalNorm)}
         # A head may lose its norm together with its classifier.
         kept = (layer for layer in self.conversion if f"backbone.{layer.path}" in paths)

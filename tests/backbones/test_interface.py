@@ -9,6 +9,7 @@ from torch import nn
 
 from domainnorm.backbones import convert_norms, create_model
 from domainnorm.errors import ConditionError, ConversionError
+from domainnorm.norms import ConditionalNorm
 from tests.backbones.networks import DOMAINS, converted, copy_row, plain, randomize_rows
 
 NAMES = ["test_resnet", "test_efficientnet", "test_byobnet"]
@@ -106,6 +107,23 @@ def test_report_forgets_a_norm_that_went_with_the_classifier():
     assert [layer.path for layer in model.conversion] == ["bn", "head.0"]
     model.reset_classifier(0)
     assert [layer.path for layer in model.conversion] == ["bn"]
+
+
+def test_norm_of_a_new_classifier_stays_conditional_or_is_told():
+    torch.manual_seed(0)
+    network, image = timm.create_model("levit_128s", num_classes=5), torch.randn(2, 3, 224, 224)
+    model = convert_norms(network, "dsbn", DOMAINS, example=image[:1]).eval()
+    heads = {path: norm for path, norm in model.backbone.named_modules() if "head" in path}
+    norms = {path: norm for path, norm in heads.items() if isinstance(norm, ConditionalNorm)}
+    assert norms
+    model.reset_classifier(7)
+    now = dict(model.backbone.named_modules())
+    assert all(now[path] is norm for path, norm in norms.items())
+    assert {layer.path for layer in model.conversion} >= set(norms)
+    assert model(image, ["a", "b"]).shape == (2, 7)
+    model.reset_classifier(0)
+    with pytest.warns(UserWarning, match=r"head.*that all domains share"):
+        model.reset_classifier(7)
 
 
 def test_head_of_features_of_an_unseen_domain_takes_the_nearest_of_the_image():
