@@ -199,7 +199,8 @@ def _image_batches(
 ) -> Iterable[tuple[Tensor, Tensor]]:
     for _ in range(epochs):
         for image, label in training:
-            yield encoder.embed(encoder.read(image)), label.to(encoder.location.device)
+            if len(label) > 1:  # batch statistics of one image may be none
+                yield encoder.embed(encoder.read(image)), label.to(encoder.location.device)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from domainnorm.backbones import create_model
 from domainnorm.data import DomainDataset
@@ -27,6 +27,7 @@ from tests.benchmarks.table import render
 from tests.benchmarks.timer import interleaved, prepare, ratio
 
 BACKBONE, SEEDS = "tf_efficientnet_lite0", (0, 1, 2)
+KINDS = ("style", "backbone", "cnn", "cnn size=32")
 BATCH = 64
 NUMBERS: dict[Split, int] = {"train": 300, "val": 100, "test": 200}
 SIZES = {"wbc/cls": 96, "camvid": 144, "digits": 32, "pacs": 96}
@@ -69,11 +70,18 @@ def drawn(dataset: DomainDataset, size: int, seed: int) -> dict[Split, Images]:
     return found
 
 
+def create(kind: str, num_domains: int, network: nn.Module) -> DomainEncoder:
+    """An encoder by its name, with sizes behind it: ``cnn size=32``."""
+    name, *words = kind.split()
+    options = {key: int(value) for key, _, value in (word.partition("=") for word in words)}
+    return create_encoder(name, num_domains, network, **options)
+
+
 def fitted(
     kind: str, images: Mapping[Split, Images], chosen: Sequence[str], seed: int
 ) -> DomainEncoder:
     network = create_model(BACKBONE, 0, pretrained=True).eval().backbone
-    encoder = create_encoder(kind, len(images["train"]), network)
+    encoder = create(kind, len(images["train"]), network)
     training, held_out = (Labelled(images[split], chosen, seed) for split in ("train", "val"))
     fit_encoder(encoder, training, held_out, seed=seed)
     return encoder
@@ -148,8 +156,8 @@ def cost_of(kind: str, name: str, size: int, number: int) -> tuple[str, ...]:
     Of one that decides within that pass, what it adds to it.
     """
     model = create_model(name, norm="dsbn", domains=["a", "b", "c", "d"]).eval()
-    encoder = create_encoder(kind, 4, model.backbone)
-    encoder.gaussians.count.fill_(1)
+    encoder = create(kind, 4, model.backbone)
+    encoder.eval().gaussians.count.fill_(1)
     image, domain = torch.rand(number, 3, size, size), torch.zeros(number, dtype=torch.long)
     seen: list[Tensor] = []
     first = next(model.norms()).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -205,12 +213,14 @@ def main() -> None:
     )
     parser.add_argument("--cost", action="store_true", help="time per image instead of accuracy")
     parser.add_argument("--calibration", action="store_true", help="how sure the weights are")
-    parser.add_argument("--encoder", default="style", help="which is tested (%(default)s)")
+    parser.add_argument(
+        "--encoder", default="style", help="which is tested, such as 'cnn size=32' (%(default)s)"
+    )
     arguments = parser.parse_args()
     prepare()
     if arguments.cost:
         head = ("encoder, network, batch", "of its forward pass", "per image", "parameters")
-        rows = [cost_of(kind, *case) for kind in ("style", "backbone", "cnn") for case in COSTS]
+        rows = [cost_of(kind, *case) for kind in KINDS for case in COSTS]
         ends = (COSTS[0], COSTS[-1])
         rows += [cost_of_attributes(kind, *case) for kind in ("metadata", "text") for case in ends]
         print(render(head, rows, markdown=True))

@@ -127,6 +127,16 @@ def test_features_are_not_learned_from_one_domain_after_the_other():
         fit_encoder(make("cnn", 2), pairs([0, 1]), pairs([0, 1]))
 
 
+def test_a_last_batch_of_one_image_without_batch_statistics_is_no_hindrance():
+    image = torch.cat([images(0, 8, 32), images(1, 9, 32)])
+    domain = torch.tensor([0] * 8 + [1] * 9)
+    order = torch.randperm(17)
+    given = list(zip(image[order].split(8), domain[order].split(8), strict=True))
+    encoder = make("cnn", 2, size=32)  # maps of one pixel in its last norms
+    fit_encoder(encoder, given, given, epochs=8)
+    assert (encoder(image).domain == domain).float().mean() > 0.9
+
+
 @every_encoder
 def test_unknown_option_is_answered_with_the_known(name):
     with pytest.raises(DomainNormError, match=f"encoder '{name}': unknown option 'hiden': did you"):
