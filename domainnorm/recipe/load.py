@@ -6,6 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domainnorm.errors import RecipeError, unknown
+from domainnorm.recipe.conditions import (
+    check_attributes,
+    check_conditioned,
+    check_end_to_end,
+    check_estimates,
+    check_far,
+    check_precision,
+)
 from domainnorm.recipe.files import find_recipe, recipe_name
 from domainnorm.recipe.merge import merged_tree, resolved_tree
 from domainnorm.recipe.norm import read_norm
@@ -14,20 +22,14 @@ from domainnorm.recipe.perturb import read_perturb
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.registries import DATASETS, ENCODERS, METHODS, TASKS
 from domainnorm.recipe.rules import (
-    check_attributes,
     check_augment,
     check_backbone,
-    check_conditioned,
     check_crop,
     check_crop_task,
     check_decoder,
     check_domains,
-    check_end_to_end,
-    check_estimates,
-    check_far,
     check_mask_size,
     check_methods,
-    check_precision,
     check_size,
     check_task,
     read_seeds,
