@@ -27,8 +27,12 @@ def read_parts(dataset: Named | None, problems: Problems) -> Named | None:
     return Named(dataset.name, {**dataset.options, "parts": parts})
 
 
+def parts_of(dataset: Named) -> list[Named]:
+    """The datasets that one joins; itself where it joins none."""
+    joined = dataset.options.get("parts") if dataset.name == "join" else None
+    return [Named(part["name"], part) for part in joined] if joined else [dataset]
+
+
 def labels_of(dataset: Named) -> str:
     """The task that a dataset has labels for; of joined ones that of the first."""
-    parts = dataset.options.get("parts") if dataset.name == "join" else None
-    name = parts[0]["name"] if parts else dataset.name
-    return str(DATASETS.entry(name).constants.get("task", ""))
+    return str(DATASETS.entry(parts_of(dataset)[0].name).constants.get("task", ""))

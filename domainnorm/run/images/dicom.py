@@ -20,8 +20,7 @@ from domainnorm.data.dicom_headers import (
 )
 from domainnorm.data.parallel import read_all
 from domainnorm.errors import DataError
-from domainnorm.run.images.files import below
-from domainnorm.run.images.image_list import ImageList, list_images
+from domainnorm.run.images.image_list import ImageList, list_files
 from domainnorm.run.images.source import ImageSource
 
 
@@ -69,7 +68,7 @@ class DicomImages(ImageSource):
         attributes: Sequence[str] = (),
     ) -> None:
         self._shown = options.get("window"), options.get("spacing")
-        listed = _files(place, written)
+        listed = list_files(place, written, dicom_files, _is_dicom)
         self._images = images = list(_images(listed))
         if not images:
             raise DataError(f"{place}: no DICOM images in it, as the run was trained on")
@@ -92,14 +91,8 @@ class DicomImages(ImageSource):
         return read_pixels(image.file, image.frame, *self._shown)
 
 
-def _files(place: Path, written: Path) -> ImageList:
-    if place.is_dir():
-        files = below(place, dicom_files(place), written)
-    elif place.is_file() and isinstance(_header(place), Header):
-        files = [(Path(place.name), place)]
-    else:
-        return list_images(place, written)
-    return ImageList(place, files, [""] * len(files))
+def _is_dicom(file: Path) -> bool:
+    return isinstance(_header(file), Header)
 
 
 def _images(listed: ImageList) -> Iterator[_Image]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from domainnorm.data.files import white_of
 from domainnorm.errors import ConditionError, DataError
 from domainnorm.recipe import Recipe
+from domainnorm.recipe.parts import parts_of
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.run.images.dicom import DicomImages
 from domainnorm.run.images.image_list import list_images
@@ -42,34 +42,26 @@ def find_source(
         ConditionError: ``white``, and the run reads other files.
         DataError: No images; or parts of the run's data that show their files differently.
     """
-    parts = _parts(recipe)
-    kinds = {DATASETS.load(name).reads for name, _ in parts}
-    ways = [{key: given.get(key) for key in _SHOWN} for _, given in parts]
+    parts = parts_of(recipe.dataset)
+    kinds = {DATASETS.load(part.name).reads for part in parts}
+    ways = [{key: part.options.get(key) for key in _SHOWN} for part in parts]
     if kinds == {"images"}:
         return FileImages(list_images(place, written), white or _white_of_training(recipe))
     if len(kinds) > 1 or any(way != ways[0] for way in ways):
+        names = ", ".join(part.name for part in parts)
         raise DataError(
             "data.parts: the run was trained on files that are read in different ways "
-            f"({', '.join(name for name, _ in parts)}), and nothing tells which of them is that of "
-            "these images; convert them, and train on one kind"
+            f"({names}), and nothing tells which of them is that of these images; convert them, "
+            "and train on one kind"
         )
     if white is not None:
         raise ConditionError(
-            f"white: it is for 16-bit image files, and the run's dataset '{parts[0][0]}' shows "
+            f"white: it is for 16-bit image files, and the run's dataset '{parts[0].name}' shows "
             "values by data.window; leave it out"
         )
     if kinds == {"volumes"}:
-        return VolumeImages(place, written, parts[0][1])
-    return DicomImages(place, written, parts[0][1], known, attributes)
-
-
-def _parts(recipe: Recipe) -> list[tuple[str, Mapping[str, Any]]]:
-    """Name and options of the run's dataset, or of each that it joins."""
-    dataset = recipe.dataset
-    joined = dataset.options.get("parts") if dataset.name == "join" else None
-    if not joined:
-        return [(dataset.name, dataset.options)]
-    return [(part["name"], part) for part in joined]
+        return VolumeImages(place, written, parts[0].options)
+    return DicomImages(place, written, parts[0].options, known, attributes)
 
 
 def _white_of_training(recipe: Recipe) -> int:

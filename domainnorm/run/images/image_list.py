@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.manifest import read_lines
 from domainnorm.errors import ConditionError, DataError, unknown
-from domainnorm.run.images.files import image_files
+from domainnorm.run.images.files import below, image_files
 
 _TABLES = (".csv", ".tsv", ".parquet")
 # Tables of datasets, manifests and splits, name them otherwise, and say more than is of use here.
@@ -98,6 +98,32 @@ def list_images(place: Path, written: Path) -> ImageList:
         files = [(Path(place.name), place)]
     else:
         files = image_files(place, written)
+    return ImageList(place, files, [""] * len(files))
+
+
+def list_files(
+    place: Path,
+    written: Path,
+    search: Callable[[Path], Iterable[Path]],
+    is_one: Callable[[Path], bool],
+) -> ImageList:
+    """`list_images` of files of another kind.
+
+    Args:
+        place: See there.
+        written: See there.
+        search: What lies below a folder.
+        is_one: Whether a file is of that kind, and no list.
+
+    Raises:
+        DataError: See there; an empty folder is none.
+    """
+    if place.is_dir():
+        files = below(place, search(place), written)
+    elif place.is_file() and is_one(place):
+        files = [(Path(place.name), place)]
+    else:
+        return list_images(place, written)
     return ImageList(place, files, [""] * len(files))
 
 

@@ -16,8 +16,8 @@ from domainnorm.data.dataset import VOID, Record
 from domainnorm.data.nifti_slices import NiftiSlices, open_volume
 from domainnorm.data.volumes import import_medical
 from domainnorm.errors import DataError
-from domainnorm.run.images.files import below, check_masks, mask_file
-from domainnorm.run.images.image_list import ImageList, list_images
+from domainnorm.run.images.files import check_masks, mask_file
+from domainnorm.run.images.image_list import ImageList, list_files
 from domainnorm.run.images.source import MASKS, ImageSource
 
 _SUFFIXES = (".nii.gz", ".nii")
@@ -54,7 +54,7 @@ class VolumeImages(ImageSource):
         options: Of the run's dataset: ``axis``, ``spacing``, ``window``, ``mask_suffix``.
 
     Raises:
-        DataError: No volumes, or a wrong table, see `list_images`.
+        DataError: No volumes, or a wrong table, see `list_files`.
     """
 
     def __init__(self, place: Path, written: Path, options: Mapping[str, Any]) -> None:
@@ -166,27 +166,24 @@ def _save(volume: NDArray[np.uint8], source: Path, file: Path) -> None:
 
 
 def _volumes(place: Path, written: Path, mask_suffix: str) -> ImageList:
-    if place.is_dir():
-        found = [
-            file
-            for file in sorted(place.rglob("*"))
-            if file.name.lower().endswith(_SUFFIXES) and file.name[0] != "." and file.is_file()
-        ]
-        ending = mask_suffix.lower()
-        files = below(
-            place,
-            [file for file in found if not _stem(file).lower().endswith(ending)],
-            written,
-        )
-    elif place.is_file() and place.name.lower().endswith(_SUFFIXES):
-        files = [(Path(place.name), place)]
-    else:
-        return list_images(place, written)
-    if not files:
+    ending = mask_suffix.lower()
+
+    def search(folder: Path) -> Iterator[Path]:
+        for file in folder.rglob("*"):
+            is_mask = _stem(file).lower().endswith(ending)
+            if _is_volume(file) and not is_mask and file.name[0] != "." and file.is_file():
+                yield file
+
+    found = list_files(place, written, search, _is_volume)
+    if not len(found):
         raise DataError(
             f"{place}: no volumes in it ({', '.join(_SUFFIXES)}), as the run was trained on"
         )
-    return ImageList(place, files, [""] * len(files))
+    return found
+
+
+def _is_volume(file: Path) -> bool:
+    return file.name.lower().endswith(_SUFFIXES)
 
 
 def _mask_file(name: Path) -> Path:
