@@ -1,10 +1,10 @@
-"""Names of a recipe -> classes, found by reading the files of one folder, without importing them.
+"""Registry of the names of a recipe: read from the files of a folder, without importing them.
 
-One file is one entry: the file's stem is its name and the object marked ``@register`` is what the
-name stands for. Keyword-only parameters of that object are its recipe keys, so its signature is
-the schema. Reading the source instead of importing it keeps ``domainnorm check`` and ``list``
-free of torch. Third parties add entries through the entry-point group ``domainnorm``, named
-``<kind>.<name>`` (``method.mine = "my_package.mine:Mine"``).
+The object marked ``@register`` is an entry called like its file; further ones of a file say their
+names, ``@register("foggy_cityscapes")``. Keyword-only parameters of that object are its recipe
+keys, so its signature is the schema. Reading the source instead of importing it keeps
+``domainnorm check`` and ``list`` free of torch. Third parties add entries through the entry-point
+group ``domainnorm``, named ``<kind>.<name>`` (``method.mine = "my_package.mine:Mine"``).
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from domainnorm.errors import DomainNormError, UnknownNameError
 
@@ -40,9 +41,22 @@ REQUIRED: Any = _Required()
 Definition = ast.ClassDef | ast.FunctionDef
 
 
-def register(target: Registered) -> Registered:
-    """Mark the object that a file contributes to its registry; returns it unchanged."""
-    return target
+# A mark, other decorators, and what is marked. Only a file of an entry that is asked for is parsed.
+_MARK = re.compile(r"^@register\b(.*)\n(?:(?:@|[ \t)]).*\n)*(?:class|def) (\w+)", re.MULTILINE)
+_STATED = re.compile(r"""\((["'])([\w.-]+)\1\)""")
+
+
+@overload
+def register(target: str) -> Callable[[Registered], Registered]: ...
+@overload
+def register(target: Registered) -> Registered: ...
+def register(target: Any) -> Any:
+    """Mark what a file contributes to its registry; returns the object unchanged.
+
+    Args:
+        target: The object, whose name is then the file's; or the name, in quotes.
+    """
+    return (lambda marked: marked) if isinstance(target, str) else target
 
 
 @dataclass(frozen=True)
@@ -109,21 +123,32 @@ class Registry:
 
     @cached_property
     def _entries(self) -> dict[str, Entry]:
-        entries = {entry.name: entry for entry in self._own()}
-        for point in entry_points(group="domainnorm"):
-            kind, _, name = point.name.partition(".")
-            if kind == self.kind and name not in entries:
-                entries[name] = Entry(kind, name, point.module, point.attr)
+        entries: dict[str, Entry] = {}
+        for entry in (*self._own(), *self._foreign()):
+            other = entries.setdefault(entry.name, entry)
+            if other != entry:
+                places = f"{other.module}:{other.attribute} and {entry.module}:{entry.attribute}"
+                raise DomainNormError(
+                    f"{self.kind} '{entry.name}' is registered twice, by {places}; rename one"
+                )
         return dict(sorted(entries.items()))
 
     def _own(self) -> Iterator[Entry]:
         for file in sorted(_source_file(self.package).parent.glob("*.py")):
-            if file.stem == "__init__":
-                continue
             module = f"{self.package}.{file.stem}"
-            for node in _Source.read(module).tree.body:
-                if isinstance(node, Definition) and any(map(_is_mark, node.decorator_list)):
-                    yield Entry(self.kind, file.stem, module, node.name)
+            for mark, attribute in _MARK.findall(file.read_text(encoding="utf-8")):
+                stated = _STATED.match(mark)
+                if mark.startswith("(") and stated is None:
+                    raise DomainNormError(
+                        f"{module}:{attribute}: @register takes a name in quotes, got {mark}"
+                    )
+                yield Entry(self.kind, stated[2] if stated else file.stem, module, attribute)
+
+    def _foreign(self) -> Iterator[Entry]:
+        for point in entry_points(group="domainnorm"):
+            kind, _, name = point.name.partition(".")
+            if kind == self.kind:
+                yield Entry(kind, name, point.module, point.attr)
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -253,10 +278,6 @@ def _type(node: ast.expr | None) -> Any:
         case ast.Subscript(value=ast.Name(id=name), slice=element):
             return _TYPES[name][_type(element)]
     raise TypeError(f"annotation '{ast.unparse(node)}'")
-
-
-def _is_mark(decorator: ast.expr) -> bool:
-    return isinstance(decorator, ast.Name) and decorator.id == "register"
 
 
 def _source_file(module: str) -> Path:

@@ -104,3 +104,78 @@ def test_parameter_that_no_recipe_can_give_is_named(package, parameter):
     text = f"from domainnorm.registry import register\n@register\ndef make(*, {parameter}): ..."
     with pytest.raises(DomainNormError, match="parameter 'a' cannot be a recipe key"):
         package("made", text).entry("made").parameters  # noqa: B018
+
+
+FAMILY = """
+    from domainnorm.registry import register
+
+    class Base:
+        task = "segmentation"
+
+        def __init__(self, first, *, rate: float = 0.5):
+            pass
+
+    @register
+    class Family(Base):
+        \"\"\"The usual one.\"\"\"
+
+    @some_decorator(
+        with_argument=1,
+    )
+    @register("foggy_family")
+    @another
+    class Foggy(Base):
+        \"\"\"The same in fog.\"\"\"
+        task = "classification"
+
+    @register('made-2')
+    def made(first, *, count: int = 2): ...
+    """
+
+
+def test_one_file_takes_several_entries_with_their_own_names(package):
+    assert package("family", FAMILY).names() == ["family", "foggy_family", "made-2"]
+
+
+def test_entries_of_one_file_have_their_own_signatures_and_constants(package):
+    things = package("family", FAMILY)
+    assert {name: list(things.entry(name).parameters) for name in things.names()} == {
+        "family": ["rate"],
+        "foggy_family": ["rate"],
+        "made-2": ["count"],
+    }
+    assert things.entry("family").constants == {"task": "segmentation"}
+    assert things.entry("foggy_family").constants == {"task": "classification"}
+    assert things.entry("foggy_family").summary == "The same in fog."
+
+
+def test_entry_with_its_own_name_is_loaded_unchanged(package):
+    text = """
+        from domainnorm.registry import register
+        @register("other")
+        class Entry: ...
+    """
+    assert package("made", text).load("other").__name__ == "Entry"
+
+
+@pytest.mark.parametrize(
+    ("file", "mark"), [("made", '@register("family")'), ("family_two", '@register("family")')]
+)
+def test_name_registered_twice_names_both_places(package, file, mark):
+    text = f"from domainnorm.registry import register\n{mark}\nclass Other: ...\n"
+    package("family", FAMILY)
+    with pytest.raises(DomainNormError, match=rf"'family' is registered twice.*{file}:Other") as it:
+        package(file, text).names()
+    assert ".family:Family" in str(it.value)
+
+
+def test_two_entries_of_one_file_need_two_names(package):
+    text = "@register\nclass A: ...\n@register\nclass B: ...\n"
+    with pytest.raises(DomainNormError, match=r"made:A and .*made:B"):
+        package("made", text).names()
+
+
+def test_name_that_is_not_in_quotes_is_refused(package):
+    text = 'NAME = "x"\n@register(NAME)\nclass Other: ...\n'
+    with pytest.raises(DomainNormError, match=r"made:Other: @register takes a name in quotes"):
+        package("made", text).names()
