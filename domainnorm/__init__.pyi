@@ -9,6 +9,7 @@ from . import perturbations as perturbations
 from . import recipe as recipe
 from . import report as report
 from . import run as run
+from . import serve as serve
 from . import streams as streams
 from . import tasks as tasks
 from .backbones import DomainModel as DomainModel

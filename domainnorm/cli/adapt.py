@@ -6,7 +6,7 @@ from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
 
-from domainnorm import run
+from domainnorm import serve
 from domainnorm.cli.parser import Parser
 from domainnorm.cli.training import INTERRUPTED
 from domainnorm.errors import counted
@@ -36,7 +36,7 @@ def configure(parser: Parser) -> None:
         "lr": (float, "of entropy minimization in new domains; 0: statistics alone"),
         "white": (int, "value of 16-bit files that is shown as white; as in training if left out"),
     }
-    defaults = run.StreamOptions()
+    defaults = serve.StreamOptions()
     for name, (kind, text) in options.items():
         default = getattr(defaults, name.replace("-", "_"))
         shown = text if default is None else f"{text} (%(default)s)"
@@ -45,10 +45,10 @@ def configure(parser: Parser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Follow the stream and say what it showed."""
-    names = (field.name for field in fields(run.StreamOptions))
-    options = run.StreamOptions(**{name: getattr(arguments, name) for name in names})
+    names = (field.name for field in fields(serve.StreamOptions))
+    options = serve.StreamOptions(**{name: getattr(arguments, name) for name in names})
     try:
-        done = run.adapt_run(arguments.folder, arguments.stream, arguments.output, options)
+        done = serve.adapt_run(arguments.folder, arguments.stream, arguments.output, options)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on")
         return INTERRUPTED

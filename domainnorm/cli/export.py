@@ -6,7 +6,7 @@ import math
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
-from domainnorm import run
+from domainnorm import serve
 from domainnorm.cli.parser import Parser
 
 FORMATS = {
@@ -33,7 +33,7 @@ def configure(parser: Parser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Write the files and say how far the outputs are from those of the model."""
-    done = run.export_run(
+    done = serve.export_run(
         arguments.folder,
         arguments.format,
         domain=arguments.domain,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from domainnorm import backbones, run
+from domainnorm import backbones, serve
 from domainnorm.cli.parser import Action, Parser
 from domainnorm.errors import RecipeError
 
@@ -43,7 +43,7 @@ def execute(arguments: Namespace) -> int:
 
 def _save(folder: str, domain: str, file: str | None = None) -> None:
     path = Path(file or f"{domain}.safetensors")
-    stored = run.load_stored(Path(folder))
+    stored = serve.load_stored(Path(folder))
     backbones.save_domain(stored.model, domain, path)
     print(f"{path}: {_size(path.stat().st_size)}, of {stored.place}")
 
@@ -65,7 +65,7 @@ def _show(file: str) -> None:
 
 
 def _check(folder: str, file: str) -> None:
-    model = run.load_stored(Path(folder)).model
+    model = serve.load_stored(Path(folder)).model
     header, _ = backbones.read_pack(model, file)
     print(f"ok  {file}: domain '{header.domain}' fits {folder}")
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import get_args
 
-from domainnorm import run
+from domainnorm import serve
 from domainnorm.cli.parser import Parser
 from domainnorm.cli.training import INTERRUPTED, TERMINATED, Terminated, ended_like_ctrl_c
 from domainnorm.errors import counted
@@ -59,7 +59,7 @@ def configure(parser: Parser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Predict the images and say what was predicted."""
-    options = run.PredictOptions(
+    options = serve.PredictOptions(
         arguments.domain,
         arguments.unseen,
         arguments.far,
@@ -68,7 +68,7 @@ def execute(arguments: Namespace) -> int:
     )
     try:
         with ended_like_ctrl_c():
-            done = run.predict_run(arguments.folder, arguments.images, arguments.output, options)
+            done = serve.predict_run(arguments.folder, arguments.images, arguments.output, options)
     except KeyboardInterrupt as error:
         print("interrupted; nothing was written, earlier predictions stay", file=sys.stderr)
         return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
@@ -76,7 +76,7 @@ def execute(arguments: Namespace) -> int:
     return 0
 
 
-def _print(done: run.Predicted) -> None:
+def _print(done: serve.Predicted) -> None:
     failed = len(done.unreadable)
     skipped = f", {failed} of them unreadable and passed over" if failed else ""
     print(f"{counted(done.images, 'image')}{skipped}")

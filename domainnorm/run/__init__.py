@@ -1,5 +1,26 @@
 """A recipe carried out: stages, their results and what they leave on disk."""
 
+from importlib import import_module
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_own, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+# Of `domainnorm.serve`; they are found here as well, where they were first.
+_SERVED = [
+    "Adapted",
+    "Exported",
+    "PredictOptions",
+    "Predicted",
+    "StoredModel",
+    "StreamOptions",
+    "adapt_run",
+    "export_run",
+    "load_stored",
+    "predict_run",
+]
+__all__ += _SERVED
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(import_module("domainnorm.serve"), name) if name in _SERVED else _own(name)

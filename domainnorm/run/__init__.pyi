@@ -1,18 +1,21 @@
+import domainnorm.serve as _serve
+
 from .execute import run_recipe as run_recipe
 from .execute import test_run as test_run
-from .export import Exported as Exported
-from .export import export_run as export_run
 from .matrix import run_matrix as run_matrix
 from .page import write_page as write_page
-from .predictions.options import PredictOptions as PredictOptions
-from .predictions.predict import predict_run as predict_run
-from .predictions.table import Predicted as Predicted
 from .ranks import is_first as is_first
 from .rehearsal import rehearse as rehearse
 from .resume import resume_run as resume_run
 from .sample import sample_recipe as sample_recipe
-from .stored import StoredModel as StoredModel
-from .stored import load_stored as load_stored
-from .streams.adapt import adapt_run as adapt_run
-from .streams.options import StreamOptions as StreamOptions
-from .streams.summary import Adapted as Adapted
+
+Adapted = _serve.Adapted
+Exported = _serve.Exported
+Predicted = _serve.Predicted
+PredictOptions = _serve.PredictOptions
+StoredModel = _serve.StoredModel
+StreamOptions = _serve.StreamOptions
+adapt_run = _serve.adapt_run
+export_run = _serve.export_run
+load_stored = _serve.load_stored
+predict_run = _serve.predict_run

@@ -5,7 +5,7 @@ import torch
 
 from domainnorm.backbones import load_domain, read_pack_header, save_domain
 from domainnorm.cli.pack import ACTIONS
-from domainnorm.run import load_stored
+from domainnorm.serve import load_stored
 from tests.backbones.networks import make
 from tests.cli.test_program import PROBE
 from tests.run.tiny import TRANSFER, run

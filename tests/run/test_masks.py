@@ -10,9 +10,10 @@ from domainnorm.data.datasets import FolderMasks
 from domainnorm.errors import DataError, RecipeError
 from domainnorm.evaluation import SegmentationCounts, load_evaluated
 from domainnorm.recipe import load_recipe
-from domainnorm.run import adapt_run, export_run, run_matrix, run_recipe
+from domainnorm.run import run_matrix, run_recipe
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
+from domainnorm.serve import adapt_run, export_run
 from tests.run.tiny import call
 
 TEXT = """\

@@ -1,1 +1,0 @@
-"""Images without labels predicted by a finished run."""

@@ -1,1 +1,0 @@
-"""A finished run follows a stream of image files."""

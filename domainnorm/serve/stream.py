@@ -1,0 +1,230 @@
+"""A finished model follows a stream of image files: log, timeline, packs, and a state to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from domainnorm.backbones import save_domains
+from domainnorm.errors import CheckpointError, DataError
+from domainnorm.run.files import digest_of
+from domainnorm.run.stage import WEIGHTS
+from domainnorm.serve.file_model import FileModel, none_readable
+from domainnorm.serve.images.files import name_of
+from domainnorm.serve.images.find import find_source
+from domainnorm.serve.images.source import MASKS, ImageSource
+from domainnorm.serve.images.volumes import VolumeImages
+from domainnorm.serve.stored import StoredModel, load_stored
+from domainnorm.serve.stream_folder import LOG, PACKS, STATE, TIMELINE, claim_folder
+from domainnorm.serve.stream_log import StreamLine, append_log, read_log, write_log
+from domainnorm.serve.stream_options import StreamOptions
+from domainnorm.serve.stream_summary import Adapted, draw_timeline, summarize
+from domainnorm.streams import StreamAdapter, StreamStep
+
+# Batches between two states; what comes after the last is done again, with the same results.
+_SAVED_EVERY = 20
+_SHOWN = 0.0005
+_UNREADABLE = "unreadable: "
+_BLANK = 2.0  # standard deviation of pixels of 0 to 255, noise of a sensor included
+
+
+def adapt_run(
+    folder: Path, stream: Path, output: Path | None = None, options: StreamOptions | None = None
+) -> Adapted:
+    """Let the model of a finished stage follow a stream; go on where an earlier call stopped.
+
+    Files are taken in the order of their names, in which numbers count as such. Each is predicted
+    and logged (``log.csv``; masks of the size of their image under ``masks/``, 255 where
+    ``data.fit: cover`` has cut a border off); at the end come ``timeline.png``, also when
+    interrupted, and a domain pack for each domain that was opened. Files that cannot be read,
+    or whose pixels are all alike, are logged and passed over; so are those that are in the log
+    already, and a folder may grow between two calls.
+
+    Args:
+        folder: A run, or one of its stages; trained with an encoder.
+        stream: A folder of images, searched below as well, or a text file with a path per line; see
+            `find_source`.
+        output: Where the files go; ``<stage>/adapt/<name of the stream>`` when None.
+        options: How the stream is followed.
+
+    Raises:
+        CheckpointError: No finished stage, or an output folder of another model, stream or options.
+        ConditionError: A model without encoder, or with one that reads attributes.
+        DataError: No images in the stream, none that can be read, two with one mask, or volumes.
+    """
+    options = options or StreamOptions()
+    stored = load_stored(folder)
+    place = output or stored.place / "adapt" / name_of(stream)
+    source = find_source(stored.recipe, stream, place / MASKS, white=options.white)
+    if isinstance(source, VolumeImages):
+        raise DataError(
+            f"{stream}: volumes, of which a stream would be slices of one after the other; "
+            "`domainnorm predict` writes their masks"
+        )
+    asked = {
+        "model": digest_of(stored.place / WEIGHTS),
+        "stream": str(stream.resolve()),
+        **{name: value for name, value in asdict(options).items() if value is not None},
+    }
+    follower = _Follower(stored, source, place, options)
+    if follower.files.makes_masks:
+        source.check_masks()
+    done = follower.go_on(asked)
+    try:
+        names = [str(name) for name, _ in source.listed.files]
+        follower.follow([number for number, name in enumerate(names) if name not in done])
+        # Not when interrupted: the adapter may have learned from a batch that is not in the log.
+        follower.save()
+    finally:
+        lines = follower.draw(f"{stored.recipe.name}: {stream.name}")
+    _check_any_readable(stream, lines)
+    return summarize(place, lines)
+
+
+def _check_any_readable(stream: Path, lines: Sequence[StreamLine]) -> None:
+    if all(line.event.startswith(_UNREADABLE) for line in lines):
+        raise none_readable(stream, [line.event.removeprefix(_UNREADABLE) for line in lines])
+
+
+class _Follower:
+    """The adapter with its files."""
+
+    def __init__(
+        self, stored: StoredModel, source: ImageSource, place: Path, options: StreamOptions
+    ) -> None:
+        self.source, self.place, self.options = source, place, options
+        self.files = FileModel(stored)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.adapter = StreamAdapter(
+            self.files.model.to(self.device),
+            self.files.task,
+            run_length=options.run_length,
+            max_domains=options.max_domains,
+            share=options.share,
+            prior=options.prior,
+            depth=options.depth,
+            lr=options.lr,
+        )
+        self.logged = 0  # lines of the log, which stay on the disk
+
+    def go_on(self, asked: dict[str, Any]) -> set[str]:
+        """Read what an earlier call left, if it asked for the same; the images in its log."""
+        claim_folder(self.place, asked)
+        if not (self.place / STATE).exists():
+            write_log(self.place / LOG, [])
+            return set()
+        try:
+            state = torch.load(self.place / STATE, map_location="cpu", weights_only=True)
+            lines = read_log(self.place / LOG)[: state["lines"]]
+            self.adapter.load_state_dict(state["adapter"])
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.place / STATE}: not a complete state of a stream ({error}); delete "
+                f"{self.place} to start again, or choose another --output"
+            ) from error
+        write_log(self.place / LOG, lines)
+        self.logged = len(lines)
+        return {line.image for line in lines}
+
+    def follow(self, numbers: Sequence[int]) -> None:
+        """Predict and learn from images, by their numbers, batch by batch."""
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            progress = bar.add_task("images", total=len(numbers))
+            rest = iter(numbers)
+            for number, batch in enumerate(iter(lambda: list(islice(rest, self._size)), []), 1):
+                lines = list(self._batch(batch))
+                for line in lines:
+                    if line.event:
+                        said = f"{line.image}: {line.event}"
+                        bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
+                append_log(self.place / LOG, lines)
+                self.logged += len(lines)
+                bar.advance(progress, len(batch))
+                if number % _SAVED_EVERY == 0:
+                    self.save()
+
+    @property
+    def _size(self) -> int:
+        return self.options.batch_size
+
+    def _batch(self, numbers: Sequence[int]) -> Iterator[StreamLine]:
+        images: dict[int, Tensor] = {}
+        sizes: dict[int, tuple[int, int]] = {}
+        problems: dict[int, str] = {}
+        for number in numbers:
+            try:
+                pixels = self.source.read(number)
+                # The standard deviation of all values; pixels.std() takes thirty times as long.
+                if cv2.meanStdDev(pixels.reshape(-1, 1))[1] < _BLANK:
+                    problems[number] = "blank: all pixels alike, as behind a lens cap"
+                    continue
+                images[number] = self.files.tensor(pixels)
+                sizes[number] = pixels.shape[0], pixels.shape[1]
+            except DataError as error:
+                problems[number] = f"{_UNREADABLE}{error}"
+        step = None
+        if images:
+            step = self.adapter(torch.stack(list(images.values())).to(self.device))
+        position = 0
+        for number in numbers:
+            if number in problems:
+                name = str(self.source.listed.files[number][0])
+                yield StreamLine(name, event=problems[number])
+            else:
+                assert step is not None
+                yield self._line(number, sizes[number], step, position)
+                position += 1
+
+    def _line(self, number: int, size: tuple[int, int], step: StreamStep, n: int) -> StreamLine:
+        weights = step.weights[n].tolist()
+        named = list(zip(self.adapter.model.domain_names, weights, strict=False))
+        prediction, confidence = self._prediction(number, size, step.output[n])
+        event = ""
+        if step.alarm == n:
+            event = f"new domain '{step.opened}'" if step.opened else "alarm, no room for a domain"
+        return StreamLine(
+            str(self.source.listed.files[number][0]),
+            prediction,
+            f"{confidence:.4f}",
+            max(named, key=lambda pair: pair[1])[0],
+            "|".join(f"{domain}={weight:.3f}" for domain, weight in named if weight > _SHOWN),
+            str(int(step.unlike[n])),
+            f"{float(step.evidence[n]):.4g}",
+            event,
+        )
+
+    def _prediction(self, number: int, size: tuple[int, int], output: Tensor) -> tuple[str, float]:
+        """What is predicted for one image, (K, …), and how sure that is."""
+        said = self.files.said(output)
+        if not self.files.makes_masks:
+            return "|".join(said.classes), said.confidence
+        mask = self.files.mask(output, size)
+        return self.source.write_mask(self.place, number, mask), said.confidence
+
+    def save(self) -> None:
+        """The state, whole or not at all, and packs of the domains that were opened."""
+        if not self.adapter.num_images:
+            return  # nothing was learned: files that cannot be read yet are tried again
+        partial = self.place / f"{STATE}.partial"
+        torch.save({"lines": self.logged, "adapter": self.adapter.state_dict()}, partial)
+        partial.replace(self.place / STATE)
+        if self.adapter.rows and any(True for _ in self.adapter.model.domain_rows()):
+            packs = {name: self.place / PACKS / f"{name}.safetensors" for name in self.adapter.rows}
+            save_domains(self.adapter.model, packs)
+
+    def draw(self, title: str) -> list[StreamLine]:
+        """Draw the timeline; the lines of the log."""
+        lines = read_log(self.place / LOG)[: self.logged]
+        names, file = self.adapter.model.domain_names, self.place / TIMELINE
+        draw_timeline(lines, names, self.options.run_length, file, title)
+        return lines
