@@ -5,7 +5,7 @@ from typing import Any
 
 import lazy_loader
 
-_own, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_own, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 # Of `domainnorm.serve`; they are found here as well, where they were first.
 _SERVED = [
     "Adapted",
@@ -19,8 +19,12 @@ _SERVED = [
     "load_stored",
     "predict_run",
 ]
-__all__ += _SERVED
+__all__.extend(_SERVED)
 
 
 def __getattr__(name: str) -> Any:
     return getattr(import_module("domainnorm.serve"), name) if name in _SERVED else _own(name)
+
+
+def __dir__() -> list[str]:
+    return __all__
