@@ -10,7 +10,7 @@ import domainnorm
 ROOT = Path(domainnorm.__file__).parent
 LEVELS = {
     "errors": -1,  # below the others of its level, which raise them
-    "registry": 0, "condition": 0, "slot": 0.5, "ranges": 0.5, "architectures": 0.5,
+    "registry": 0, "condition": 0, "storage": 0, "slot": 0.5, "ranges": 0.5, "architectures": 0.5,
     "labels": 1, "norms": 1, "losses": 1, "perturbations": 1, "encoders": 1,
     "backbones": 2, "data": 2, "evaluation": 2,
     "tasks": 3,

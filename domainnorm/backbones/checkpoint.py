@@ -18,6 +18,7 @@ from domainnorm.encoders import DomainGaussians
 from domainnorm.errors import CheckpointError
 from domainnorm.norms import ConditionalNorm
 from domainnorm.norms.running import RunningMoments
+from domainnorm.storage import whole_file
 
 VERSION = 1
 _ENCODER = "encoder."
@@ -50,14 +51,8 @@ def save_model(model: DomainModel, path: str | Path, backbone: str, classes: Seq
 
 def save_whole(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file; an existing one is replaced only when the new one is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with whole_file(path) as partial:
         save_file(tensors, partial, metadata=metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _stored(model: DomainModel) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.recipe.sections import read_named
 from domainnorm.registry import REQUIRED, Entry
-from domainnorm.run.files import make_folders
+from domainnorm.storage import make_folders
 
 TASKS = ("classification", "segmentation", "multilabel")
 _PLACE = "DATASET is a name of `domainnorm data list`"

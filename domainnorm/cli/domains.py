@@ -17,7 +17,7 @@ from domainnorm.cli.progress import reading_bar
 from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError, RecipeError
 from domainnorm.recipe.registries import DATASETS
-from domainnorm.run.files import make_folders
+from domainnorm.storage import make_folders
 
 SUMMARY = (
     "Find domains of images that nobody wrote down, by their style, and write them as a manifest. "

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import DomainDataset
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.errors import DataError
+from domainnorm.storage import whole_file
 
 Pixels = NDArray[np.uint8]
 
@@ -118,16 +116,11 @@ class CachedDataset(DomainDataset):
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def _write(self, file: Path, pixels: Pixels) -> None:
-        # Workers and threads may write the same file at once: each its own, then one name for all.
-        partial = file.with_suffix(f".{os.getpid()}_{get_ident()}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as stream:
+            # Damaged files are made anew, so nobody has to wait for the disk.
+            with whole_file(file, durable=False) as partial, partial.open("wb") as stream:
                 np.save(stream, pixels)
-            partial.replace(file)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
             raise DataError(
                 f"data.cache: {file} cannot be written ({error.strerror}); free some space, name "
                 "another folder, or leave the key out"

@@ -17,6 +17,7 @@ from domainnorm.data.problems import refuse
 from domainnorm.data.splits import check_groups, cut
 from domainnorm.data.table import Row, normal_path
 from domainnorm.errors import DataError, nearest, unknown
+from domainnorm.storage import whole_file
 
 NAMES = ("path", "target", "domain", "split", "group")
 _OPTIONAL = ("target", "split", "group")
@@ -180,9 +181,7 @@ def write_manifest(table: Path, rows: Sequence[Row]) -> None:
 
 def write_lines(table: Path, lines: Sequence[Mapping[str, str]]) -> None:
     """Write lines as a CSV table in one step; the columns are those of the first."""
-    partial = table.with_name(f".partial.{table.name}")
-    with partial.open("w", newline="", encoding="utf-8") as stream:
+    with whole_file(table) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
-    partial.replace(table)

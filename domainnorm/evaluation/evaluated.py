@@ -5,9 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from domainnorm.errors import CheckpointError, DomainNormError
 from domainnorm.evaluation.intervals import percentile_intervals, units_of
+from domainnorm.storage import whole_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -174,14 +173,10 @@ class Evaluated(abc.ABC):
         Args:
             path: Where to write; missing folders are made.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            partial = Path(folder) / "partial"
-            tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
-            metadata = {"format": "domainnorm.predictions", "kind": self.kind}
+        tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
+        metadata = {"format": "domainnorm.predictions", "kind": self.kind}
+        with whole_file(path) as partial:
             save_file(tensors, partial, metadata=metadata)
-            partial.replace(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from domainnorm.data.decode import DRAWN_BY
+from domainnorm.storage import whole_file
 
 DPI = 150
 SMALL, NORMAL, LARGE = 8, 9, 11  # points
@@ -48,13 +49,10 @@ def save_figure(figure: Figure, path: str | PathLike[str]) -> None:
     A PNG says whose figure it is, so that a search for images passes it over.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix decides the format, so it stays last.
-    partial = path.with_name(f".partial.{path.name}")
     # Other formats know no such key.
     metadata = {"Software": DRAWN_BY} if path.suffix.lower() == ".png" else {}
-    figure.savefig(partial, dpi=DPI, metadata=metadata)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=DPI, metadata=metadata)
 
 
 def panel_grid(count: int, most: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
-from domainnorm.run.files import replace_text
+from domainnorm.storage import replace_text
 
 
 class EpochSeed(Callback):

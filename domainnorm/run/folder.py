@@ -12,8 +12,8 @@ from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import write_json
 from domainnorm.recipe import Recipe, load_recipe
 from domainnorm.run.environment import describe_environment
-from domainnorm.run.files import make_folders, not_a_run, replace_text
 from domainnorm.run.ranks import is_first, of_first
+from domainnorm.storage import make_folders, replace_text
 
 RECIPE = "recipe.yaml"
 PURPOSE = "run.json"
@@ -61,3 +61,11 @@ def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, st
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / PURPOSE}: cannot be read ({error})") from error
     return replace(load_recipe(str(folder / RECIPE), overrides), name=name), purpose
+
+
+def not_a_run(folder: Path, missing: str) -> CheckpointError:
+    """The error about a folder that lacks a file of every run."""
+    return CheckpointError(
+        f"{folder}: no {missing} in it; expected a folder that `domainnorm run` has made, "
+        "outputs/<recipe>/<time>"
+    )

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from domainnorm.errors import CheckpointError
 from domainnorm.report import run_page
-from domainnorm.run.files import not_a_run, replace_text
+from domainnorm.run.folder import not_a_run
+from domainnorm.storage import replace_text
 
 PAGE, RESULTS = "report.html", "results.md"
 

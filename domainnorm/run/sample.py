@@ -18,7 +18,7 @@ from domainnorm.data.manifest import read_lines, write_lines
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named
-from domainnorm.run.files import make_folders
+from domainnorm.storage import make_folders
 
 SIDE = 64  # pixels; a multiple of 32, by which segmentation networks divide
 CROP = 32

@@ -18,6 +18,7 @@ from domainnorm.errors import DataError, counted
 from domainnorm.recipe.registries import TASKS
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.serve.stored import StoredModel
+from domainnorm.storage import whole_file
 from domainnorm.tasks import Task
 
 
@@ -90,11 +91,11 @@ def write_mask(mask: NDArray[np.uint8], file: Path) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".partial.{file.name}")
-    if not cv2.imwrite(str(partial), mask):
-        raise DataError(f"{file}: cannot be written; free some space, or choose another --output")
-    partial.replace(file)
+    with whole_file(file) as partial:
+        if not cv2.imwrite(str(partial), mask):
+            raise DataError(
+                f"{file}: cannot be written; free some space, or choose another --output"
+            )
 
 
 def none_readable(place: Path, problems: Sequence[str]) -> DataError:

@@ -18,7 +18,6 @@ from domainnorm.backbones.unseen import ESTIMATED, Unseen
 from domainnorm.data.parallel import read_all
 from domainnorm.errors import ConditionError, DataError, unknown
 from domainnorm.evaluation import write_json
-from domainnorm.run.files import digest_of
 from domainnorm.run.quiet import quiet_lightning
 from domainnorm.run.ranks import readable_refusals
 from domainnorm.run.stage import WEIGHTS
@@ -40,6 +39,7 @@ from domainnorm.serve.prediction_folder import (
 from domainnorm.serve.prediction_options import PredictOptions
 from domainnorm.serve.prediction_table import Predicted, PredictionTable
 from domainnorm.serve.stored import StoredModel, load_stored
+from domainnorm.storage import digest_of
 
 
 def predict_run(

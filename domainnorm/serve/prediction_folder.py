@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from domainnorm.errors import CheckpointError
-from domainnorm.run.files import make_folders
 from domainnorm.serve.images.source import MASKS
+from domainnorm.storage import make_folders
 
 ASKED, PREDICTIONS = "prediction.json", "predictions.csv"
 OVERLAYS, SHEET = "overlays.png", "classes.png"

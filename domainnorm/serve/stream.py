@@ -16,7 +16,6 @@ from torch import Tensor
 
 from domainnorm.backbones import save_domains
 from domainnorm.errors import CheckpointError, DataError
-from domainnorm.run.files import digest_of
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.file_model import FileModel, none_readable
 from domainnorm.serve.images.files import name_of
@@ -28,6 +27,7 @@ from domainnorm.serve.stream_folder import LOG, PACKS, STATE, TIMELINE, claim_fo
 from domainnorm.serve.stream_log import StreamLine, append_log, read_log, write_log
 from domainnorm.serve.stream_options import StreamOptions
 from domainnorm.serve.stream_summary import Adapted, draw_timeline, summarize
+from domainnorm.storage import digest_of, whole_file
 from domainnorm.streams import StreamAdapter, StreamStep
 
 # Batches between two states; what comes after the last is done again, with the same results.
@@ -215,9 +215,8 @@ class _Follower:
         """The state, whole or not at all, and packs of the domains that were opened."""
         if not self.adapter.num_images:
             return  # nothing was learned: files that cannot be read yet are tried again
-        partial = self.place / f"{STATE}.partial"
-        torch.save({"lines": self.logged, "adapter": self.adapter.state_dict()}, partial)
-        partial.replace(self.place / STATE)
+        with whole_file(self.place / STATE) as partial:
+            torch.save({"lines": self.logged, "adapter": self.adapter.state_dict()}, partial)
         if self.adapter.rows and any(True for _ in self.adapter.model.domain_rows()):
             packs = {name: self.place / PACKS / f"{name}.safetensors" for name in self.adapter.rows}
             save_domains(self.adapter.model, packs)

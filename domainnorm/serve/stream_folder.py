@@ -8,8 +8,8 @@ from typing import Any
 
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import write_json
-from domainnorm.run.files import make_folders
 from domainnorm.serve.images.source import MASKS
+from domainnorm.storage import make_folders
 
 ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"
 PACKS = "packs"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from domainnorm.errors import CheckpointError
-from domainnorm.run.files import replace_text
+from domainnorm.storage import replace_text
 
 # A name may hold "|" and "=" itself: it ends where a number and the end of a pair follow.
 _WEIGHT = re.compile(r"(.*?)=(\d+(?:\.\d+)?)(?:\||$)", re.DOTALL)

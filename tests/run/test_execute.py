@@ -77,7 +77,7 @@ def test_curves_and_confusions_of_the_method_are_drawn(finished):
 
 def test_stages_leave_no_training_checkpoints(finished):
     assert not list(finished.rglob("*.ckpt"))
-    assert not list(finished.rglob("*.partial"))
+    assert not list(finished.rglob(".partial.*"))
 
 
 @pytest.mark.slow

@@ -1,0 +1,76 @@
+"""Storage on disk: folders that users name, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from domainnorm.errors import CheckpointError
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
+    """A path to write to, in the same folder, that becomes ``path`` when the block ends.
+
+    Whoever reads ``path`` finds the former file or the new one, complete, also after a kill or a
+    loss of power. Several processes may write it at once: the last one wins. After an error what
+    was there before stays, and nothing else is left.
+
+    Args:
+        path: The file; folders above it are made.
+        durable: Whether to wait until the disk has it. Not worth it for what can be made anew and
+            is looked at before it is used.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The end of the name stays, since writers choose the format by it; all of it may be too long.
+    partial = path.with_name(f".partial.{secrets.token_hex(4)}.{path.name[-40:]}")
+    try:
+        yield partial
+        if durable:
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def replace_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8; see `whole_file`.
+
+    Raises:
+        CheckpointError: See `make_folders`.
+    """
+    path = Path(path)
+    make_folders(path.parent)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def make_folders(folder: Path, *, new: bool = False) -> None:
+    """Make a folder that a user has named, and those above it.
+
+    Args:
+        folder: Where something is written.
+        new: Whether there must be none yet.
+
+    Raises:
+        CheckpointError: There is no making folders in that place, as below /proc.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=not new)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of what a file holds, in hexadecimal digits."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
