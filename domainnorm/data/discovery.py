@@ -13,9 +13,9 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from domainnorm.data.decode import WHITE, read_image
-from domainnorm.data.manifest import write_lines
 from domainnorm.data.parallel import Progress, read_all
 from domainnorm.data.piles import Pile
+from domainnorm.data.table import write_lines
 from domainnorm.encoders import FoundDomains, find_domains, style_features
 from domainnorm.errors import DataError
 

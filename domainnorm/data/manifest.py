@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from domainnorm.data.dataset import Split
-from domainnorm.data.delimited import read_delimited
 from domainnorm.data.folders import Cuts
 from domainnorm.data.problems import refuse
 from domainnorm.data.splits import check_groups, cut
-from domainnorm.data.table import Row, normal_path
+from domainnorm.data.table import Row, normal_path, read_lines
 from domainnorm.errors import DataError, nearest, unknown
-from domainnorm.storage import whole_file
 
 NAMES = ("path", "target", "domain", "split", "group")
 _OPTIONAL = ("target", "split", "group")
@@ -116,58 +113,6 @@ class Manifest:
         return None
 
 
-def read_lines(table: Path) -> list[dict[str, str]]:
-    """All lines of a table as text, an empty one for what is missing.
-
-    Raises:
-        DataError: The file is missing, damaged, empty or of another kind, has a column twice, or a
-            line has not one cell for each column.
-    """
-    readers = {".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet}
-    reader = readers.get(table.suffix.lower())
-    if reader is None:
-        endings = ", ".join(readers)
-        raise DataError(f"data.table: '{table.name}', expected a name that ends with {endings}")
-    if not table.is_file():
-        raise DataError(f"data.table: {table} does not exist; docs/data.md says what to write")
-    lines = reader(table)
-    if not lines:
-        raise DataError(f"{table}: no rows; list the images")
-    return [{key: _text(value) for key, value in line.items()} for line in lines]
-
-
-def _delimited(table: Path) -> list[dict[str, str]]:
-    _, lines = read_delimited(table, "\t" if table.suffix.lower() == ".tsv" else ",")
-    return [line for _, line in lines]
-
-
-def _parquet(table: Path) -> list[dict[str, Any]]:
-    try:
-        from pyarrow import ArrowException, parquet  # noqa: PLC0415  (an optional library)
-    except ImportError as error:
-        raise DataError(
-            f"{table}: Parquet needs pyarrow; pip install 'domainnorm[data]', or store CSV"
-        ) from error
-    try:
-        lines: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
-    except (OSError, ArrowException) as error:
-        raise DataError(f"{table}: not a readable Parquet table ({error})") from error
-    return lines
-
-
-def is_gap(value: Any) -> bool:
-    """Whether a stored value is None or NaN, which float columns have for it."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _text(value: Any) -> str:
-    if is_gap(value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a column of whole numbers with gaps is stored as floats
-    return str(value).strip()
-
-
 def write_manifest(table: Path, rows: Sequence[Row]) -> None:
     """Write rows as a CSV table; their metadata become further columns."""
     with table.open("w", newline="", encoding="utf-8") as stream:
@@ -177,11 +122,3 @@ def write_manifest(table: Path, rows: Sequence[Row]) -> None:
             (row.file, row.label, row.domain, row.split, row.group, *row.metadata.values())
             for row in rows
         )
-
-
-def write_lines(table: Path, lines: Sequence[Mapping[str, str]]) -> None:
-    """Write lines as a CSV table in one step; the columns are those of the first."""
-    with whole_file(table) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)

@@ -10,8 +10,8 @@ from pathlib import Path
 from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.files import DATA_VARIABLE
 from domainnorm.data.folders import Cuts, find_images
-from domainnorm.data.manifest import NAMES, Manifest, read_lines
-from domainnorm.data.table import Row, normal_path
+from domainnorm.data.manifest import NAMES, Manifest
+from domainnorm.data.table import Row, normal_path, read_lines
 from domainnorm.errors import DataError
 
 # As the dataset `manifest` draws them.

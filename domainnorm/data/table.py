@@ -1,19 +1,23 @@
-"""The split table of a folder: a CSV file with the columns file, domain, class, group, split."""
+"""Tables as text: CSV, TSV and Parquet, and the split table of a folder.
+
+A split table is a CSV file with the columns file, domain, class, group, split.
+"""
 
 from __future__ import annotations
 
 import csv
 import itertools
+import math
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from domainnorm.data.dataset import Split
-from domainnorm.data.delimited import read_delimited
 from domainnorm.data.problems import refuse
-from domainnorm.errors import DataError, nearest
+from domainnorm.errors import DataError, counted, nearest
+from domainnorm.storage import whole_file
 
 COLUMNS = ("file", "domain", "class", "group", "split")
 
@@ -100,3 +104,106 @@ def write_table(file: Path, rows: Iterable[Row]) -> None:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         writer.writerows((row.file, row.domain, row.label, row.group, row.split) for row in rows)
+
+
+def read_delimited(
+    file: Path, delimiter: str = ","
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Columns of a table, and its lines with their numbers in the file; empty ones are left out.
+
+    Raises:
+        DataError: The table is not UTF-8 text, has a column twice, or a line has not one cell for
+            each column; the message names the table and the line.
+    """
+    try:
+        # A table saved by a spreadsheet starts with a byte order mark, hence utf-8-sig.
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, delimiter=delimiter)
+            filled = [(reader.line_num, cells) for cells in reader if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read as a UTF-8 table: {error}") from error
+    (_, columns), *lines = filled or [(0, [])]
+    _check_unique(file, columns)
+    mark = "tab" if delimiter == "\t" else "comma"
+    uneven = [
+        f"{file}, line {number}: {counted(len(cells), 'cell')}, the header has {len(columns)}; "
+        + (
+            f"quote a cell that holds a {mark}"
+            if len(cells) > len(columns)
+            else f"write a {mark} for each empty cell, too"
+        )
+        for number, cells in lines
+        if len(cells) != len(columns)
+    ]
+    if uneven:
+        for message in uneven[:-1]:
+            refuse(message)
+        raise DataError(uneven[-1])
+    return columns, [(number, dict(zip(columns, cells, strict=True))) for number, cells in lines]
+
+
+def _check_unique(file: Path, columns: Sequence[str]) -> None:
+    # Spreadsheets write several columns without a name, which hold nothing.
+    for position, name in enumerate(columns):
+        if name and name in columns[:position]:
+            raise DataError(f"{file}: column '{name}' is there twice; rename one, or leave it out")
+
+
+def read_lines(table: Path) -> list[dict[str, str]]:
+    """All lines of a table as text, an empty one for what is missing.
+
+    Raises:
+        DataError: The file is missing, damaged, empty or of another kind, has a column twice, or a
+            line has not one cell for each column.
+    """
+    readers = {".csv": _delimited, ".tsv": _delimited, ".parquet": _parquet}
+    reader = readers.get(table.suffix.lower())
+    if reader is None:
+        endings = ", ".join(readers)
+        raise DataError(f"data.table: '{table.name}', expected a name that ends with {endings}")
+    if not table.is_file():
+        raise DataError(f"data.table: {table} does not exist; docs/data.md says what to write")
+    lines = reader(table)
+    if not lines:
+        raise DataError(f"{table}: no rows; list the images")
+    return [{key: _text(value) for key, value in line.items()} for line in lines]
+
+
+def _delimited(table: Path) -> list[dict[str, str]]:
+    _, lines = read_delimited(table, "\t" if table.suffix.lower() == ".tsv" else ",")
+    return [line for _, line in lines]
+
+
+def _parquet(table: Path) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415  (an optional library)
+    except ImportError as error:
+        raise DataError(
+            f"{table}: Parquet needs pyarrow; pip install 'domainnorm[data]', or store CSV"
+        ) from error
+    try:
+        lines: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise DataError(f"{table}: not a readable Parquet table ({error})") from error
+    return lines
+
+
+def is_gap(value: Any) -> bool:
+    """Whether a stored value is None or NaN, which float columns have for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _text(value: Any) -> str:
+    if is_gap(value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # a column of whole numbers with gaps is stored as floats
+    return str(value).strip()
+
+
+def write_lines(table: Path, lines: Sequence[Mapping[str, str]]) -> None:
+    """Write lines as a CSV table in one step; the columns are those of the first."""
+    with whole_file(table) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)

@@ -14,7 +14,7 @@ import torch
 
 from domainnorm.backbones.find import find_norms
 from domainnorm.backbones.kinds import kind_of
-from domainnorm.data.manifest import read_lines, write_lines
+from domainnorm.data.table import read_lines, write_lines
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.registries import DATASETS
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from domainnorm.cli.domains import _of_one_class
-from domainnorm.data.manifest import read_lines
+from domainnorm.data.table import read_lines
 from tests.cli.test_data import words
 from tests.encoders.slides import slides
 

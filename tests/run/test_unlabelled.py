@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from domainnorm.data.datasets import FolderMasks, Manifest
-from domainnorm.data.manifest import read_lines, write_lines
+from domainnorm.data.table import read_lines, write_lines
 from domainnorm.evaluation import load_evaluated
 from domainnorm.recipe import load_recipe
 from domainnorm.run import run_matrix, run_recipe

@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from domainnorm.data.dataset import UNLABELLED, Record, Split
+from domainnorm.data.datasets.driving import DrivingDataset, found
+from domainnorm.data.datasets.label_sets import TRAIN_IDS
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.street_files import streets
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, found
-from domainnorm.data.label_sets import TRAIN_IDS
 from domainnorm.registry import register
 
 CONDITIONS = ["fog", "night", "rain", "snow"]

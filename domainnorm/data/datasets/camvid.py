@@ -10,12 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
-from domainnorm.data.decode import places_of_colours, read_image, read_mask
-from domainnorm.data.drawings.files import write_image
-from domainnorm.data.drawings.street_files import streets
-from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import PAGE, DrivingDataset, found
-from domainnorm.data.label_sets import (
+from domainnorm.data.datasets.driving import PAGE, DrivingDataset, found
+from domainnorm.data.datasets.label_sets import (
     CITYSCAPES19,
     Colour,
     Lookup,
@@ -23,6 +19,10 @@ from domainnorm.data.label_sets import (
     lookup,
     mapping,
 )
+from domainnorm.data.decode import places_of_colours, read_image, read_mask
+from domainnorm.data.drawings.files import write_image
+from domainnorm.data.drawings.street_files import streets
+from domainnorm.data.drawings.weather import photograph
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

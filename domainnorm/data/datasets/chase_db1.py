@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from domainnorm.data.dataset import Record
+from domainnorm.data.datasets.retina import VesselDataset
 from domainnorm.data.drawings.fundus import write_vessels
 from domainnorm.data.official import list_files, require_file
-from domainnorm.data.retina import VesselDataset
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from domainnorm.data.chest_manifests import (
+from domainnorm.data.dataset import DOMAIN_KEYS, Record, Split, select_domains
+from domainnorm.data.datasets.chest_manifests import (
     ABSENT,
     FINDINGS,
     PRESENT,
@@ -20,7 +21,6 @@ from domainnorm.data.chest_manifests import (
     Study,
     read_manifest,
 )
-from domainnorm.data.dataset import DOMAIN_KEYS, Record, Split, select_domains
 from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.xray import DEVICES, draw_chest

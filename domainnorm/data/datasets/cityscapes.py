@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from domainnorm.data.dataset import UNLABELLED, Record, Split
+from domainnorm.data.datasets.driving import DrivingDataset, draw_scenes, found
+from domainnorm.data.datasets.label_sets import CITYSCAPES_IDS
 from domainnorm.data.drawings.canvas import Scene
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.street_files import inverted, streets
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, draw_scenes, found
-from domainnorm.data.label_sets import CITYSCAPES_IDS
 from domainnorm.registry import register
 
 DOMAIN = "cityscapes"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from domainnorm.data.dataset import UNLABELLED, Record
+from domainnorm.data.datasets.driving import DrivingDataset, found
+from domainnorm.data.datasets.label_sets import TRAIN_IDS
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.street_files import streets
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, found
-from domainnorm.data.label_sets import TRAIN_IDS
 from domainnorm.registry import register
 
 HOURS = {"day": "day", "twilight": "dusk", "night": "night"}  # and how samples are drawn

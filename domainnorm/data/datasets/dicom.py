@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, Split, select_domains
-from domainnorm.data.delimited import read_delimited
 from domainnorm.data.dicom_headers import (
     ATTRIBUTES,
     Header,
@@ -24,7 +23,7 @@ from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.data.problems import refuse
 from domainnorm.data.splits import check_groups
-from domainnorm.data.table import normal_path
+from domainnorm.data.table import normal_path, read_delimited
 from domainnorm.data.volumes import check_spacing, check_window, import_medical
 from domainnorm.errors import DataError, unknown
 from domainnorm.registry import register

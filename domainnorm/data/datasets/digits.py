@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from domainnorm.data import digit_files
 from domainnorm.data.class_files import read_image_list
 from domainnorm.data.dataset import DOMAIN_KEYS, DomainDataset, Record, Split, select_domains
+from domainnorm.data.datasets import digit_files
 from domainnorm.data.decode import read_image
 from domainnorm.data.drawings.digits import draw_blended, draw_grey, draw_street
 from domainnorm.data.drawings.files import write_image

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from domainnorm.data.dataset import Record
 from domainnorm.data.datasets.cityscapes import MASKS, OFFICIAL, record, write_masks
+from domainnorm.data.datasets.driving import DrivingDataset, draw_scenes, found
+from domainnorm.data.datasets.label_sets import CITYSCAPES_IDS
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import DrivingDataset, draw_scenes, found
-from domainnorm.data.label_sets import CITYSCAPES_IDS
 from domainnorm.registry import register
 
 # Attenuation of light per metre: visibility of about 600, 300 and 150 m.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from domainnorm.data.dataset import Record
+from domainnorm.data.datasets.retina import VesselDataset
 from domainnorm.data.drawings.fundus import write_vessels
 from domainnorm.data.official import list_files, require_file
-from domainnorm.data.retina import VesselDataset
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

@@ -18,9 +18,8 @@ from domainnorm.data.drawings.folders import COUNTS, generator_of, styles_of
 from domainnorm.data.drawings.objects import draw_object
 from domainnorm.data.files import DATA_VARIABLE
 from domainnorm.data.folders import Cuts
-from domainnorm.data.manifest import is_gap
 from domainnorm.data.splits import check_groups, cut
-from domainnorm.data.table import Row
+from domainnorm.data.table import Row, is_gap
 from domainnorm.errors import DataError, unknown
 from domainnorm.registry import register
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, Split, select_domains
+from domainnorm.data.datasets.retina import DiscCupDataset
 from domainnorm.data.drawings.fundus import write_disc_cups
 from domainnorm.data.files import resolved_root
 from domainnorm.data.official import draw_test, draw_validation, list_files, read_grey, require_file
-from domainnorm.data.retina import DiscCupDataset
 from domainnorm.registry import register
 
 # Images, their masks, and what both archives are called: unpackers differ in whether they put

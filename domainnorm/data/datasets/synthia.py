@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, Record
+from domainnorm.data.datasets.driving import RenderedDataset, found
+from domainnorm.data.datasets.label_sets import CITYSCAPES19, lookup
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.street_files import inverted, streets
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.driving import RenderedDataset, found
-from domainnorm.data.label_sets import CITYSCAPES19, lookup
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.label_sets import CITYSCAPES19
+from domainnorm.data.datasets.label_sets import CITYSCAPES19
 
 CAMERA_HEIGHT = 1.5
 NEAREST = 2.0  # metres; what is nearer is behind the windscreen

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from domainnorm.data.datasets.label_sets import CAMVID11, LabelSet, mapping
 from domainnorm.data.drawings.cells import STAINS, draw_blood_cell
 from domainnorm.data.drawings.folders import Draw, styles_of
 from domainnorm.data.drawings.fundus import CAMERAS, draw_fundus
 from domainnorm.data.drawings.objects import draw_object
 from domainnorm.data.drawings.street import draw_street
 from domainnorm.data.drawings.weather import CONDITIONS, photograph
-from domainnorm.data.label_sets import CAMVID11, LabelSet, mapping
 
 SIDE = 96  # pixels
 STREET = (96, 128)  # 4:3, as the frames of CamVid

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domainnorm.data.decode import SUFFIXES
-from domainnorm.data.manifest import read_lines
+from domainnorm.data.table import read_lines
 from domainnorm.errors import ConditionError, DataError, unknown
 from domainnorm.serve.images.files import below, image_files
 

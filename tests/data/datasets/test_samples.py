@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from numpy.testing import assert_array_equal
 from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset
 from domainnorm.errors import DataError
 from domainnorm.recipe.registries import DATASETS
+from tests.data.datasets import records
+from tests.data.datasets.records import digest
 
 # Domains of which the publishers give no more than this.
 PARTIAL = {
@@ -73,6 +76,11 @@ def test_every_domain_has_the_splits_that_are_published(sample, folder):
     assert found == {
         domain: PARTIAL.get((folder.name, domain), {"train", "val", "test"}) for domain in found
     }
+
+
+@every
+def test_records_are_those_of_before(sample, folder):
+    assert digest(sample) == json.loads(records.FILE.read_text())[folder.name]
 
 
 @every

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from domainnorm.data.datasets.label_sets import CAMVID11
 from domainnorm.data.drawings.subjects import subject_of
-from domainnorm.data.label_sets import CAMVID11
 
 SUBJECTS = {
     ("tecom_rapid", "cellavision"): ["background", "cytoplasm", "nucleus"],

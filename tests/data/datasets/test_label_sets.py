@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from domainnorm.data.label_sets import (
+from domainnorm.data.datasets.label_sets import (
     CAMVID11,
     CITYSCAPES19,
     CITYSCAPES_IDS,

@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from domainnorm.data.dataset import Record
-from domainnorm.data.driving import check_masks, draw_scenes, found
+from domainnorm.data.datasets.driving import check_masks, draw_scenes, found
 from domainnorm.errors import DataError
 
 
