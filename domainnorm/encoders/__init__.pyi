@@ -1,13 +1,13 @@
-from .attributes import Attributes as Attributes
+from .base import Attributes as Attributes
 from .base import DomainEncoder as DomainEncoder
 from .base import Estimate as Estimate
+from .base import create_encoder as create_encoder
+from .base import list_encoders as list_encoders
 from .clusters import FoundDomains as FoundDomains
 from .clusters import find_domains as find_domains
-from .create import create_encoder as create_encoder
-from .create import list_encoders as list_encoders
 from .fit import extend_encoder as extend_encoder
 from .fit import fit_domains as fit_domains
 from .fit import fit_encoder as fit_encoder
 from .fit import start_encoder as start_encoder
 from .gaussians import DomainGaussians as DomainGaussians
-from .styles import style_features as style_features
+from .style import style_features as style_features

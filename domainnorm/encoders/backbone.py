@@ -1,4 +1,4 @@
-"""The domain from the first features of the model's own backbone."""
+"""Backbone encoder: the domain from the first features of the model's own network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from domainnorm.condition import Condition
 from domainnorm.encoders.base import DomainEncoder
-from domainnorm.encoders.styles import map_moments
+from domainnorm.encoders.style import map_moments
 from domainnorm.errors import ConditionError
 from domainnorm.registry import register
 from domainnorm.slot import ConditionSlot

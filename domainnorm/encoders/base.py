@@ -1,17 +1,21 @@
-"""What all domain encoders share: an embedding, and the known domains as Gaussians in its space."""
+"""Domain encoder: an embedding, and the known domains as Gaussians in its space."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from domainnorm.encoders.attributes import Attributes
 from domainnorm.encoders.gaussians import DomainGaussians
-from domainnorm.errors import ConditionError, DomainNormError
+from domainnorm.errors import ConditionError, DomainNormError, unknown
+from domainnorm.registry import Registry
+
+ENCODERS = Registry("encoder", "domainnorm.encoders")
+# Column -> a value for each image of a batch: text, a number, or None where it is missing.
+Attributes: TypeAlias = Mapping[str, Sequence[str | float | None]]
 
 
 class Estimate(NamedTuple):
@@ -206,3 +210,38 @@ class DomainEncoder(nn.Module, abc.ABC):
         self.location.copy_(features.mean(0))
         spread = features.std(0) if len(features) > 1 else torch.ones_like(self.spread)
         self.spread.copy_(spread.clamp(min=1e-4))  # a constant feature says nothing
+
+
+def list_encoders() -> list[str]:
+    """Names for `create_encoder`."""
+    return ENCODERS.names()
+
+
+def create_encoder(
+    name: str,
+    /,
+    num_domains: int,
+    network: nn.Module | None = None,
+    in_chans: int = 3,
+    **options: Any,
+) -> DomainEncoder:
+    """Make a domain encoder.
+
+    Args:
+        name: A name of `list_encoders` (``"style"``).
+        num_domains: D.
+        network: The backbone whose domain is estimated; an encoder may share parts of it.
+        in_chans: Channels of the images.
+        **options: Its keywords (``embedding``, …).
+
+    Raises:
+        UnknownNameError: No such encoder; the message gives the nearest.
+        DomainNormError: An option it does not have.
+    """
+    entry = ENCODERS.entry(name)
+    for option in options:
+        if option not in entry.parameters:
+            listing = unknown("option", option, entry.parameters)
+            raise DomainNormError(f"encoder '{name}': {listing}")
+    made: DomainEncoder = entry.load()(num_domains, network, in_chans, **options)
+    return made

@@ -1,20 +1,264 @@
-"""Domains that nobody wrote down, found in the style of the images."""
+"""Clusters of images by style: domains that nobody wrote down.
+
+Mixtures of Gaussians divide the images, and the parts are divided again, as long as that is stable.
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_samples
+from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from domainnorm.encoders.mixtures import RIDGE, Axes, Features, Labels
-from domainnorm.encoders.tree import FEWEST, SplitTree
 from domainnorm.errors import ConditionError
 
+Features = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Assign = Callable[[Features], Labels]
+
+# Share of the variance that principal axes keep: the rest is noise to full covariances.
+_VARIANCE = 0.95
+# Spreads: one odd image is not to bend an axis, let alone to be a domain.
+_LARGEST = 4.0
+_CONSTANT = 1e-3  # less than a grey level
+RIDGE = 1e-3  # of covariances
+_STARTS, _REPEATS = 3, 5
 STABLE = 0.8  # Tibshirani and Walther recommend 0.8 to 0.9
+FEWEST = 10  # different images of a domain: moments of fewer are worth nothing
+
+
+class Form(NamedTuple):
+    """What is fitted.
+
+    Args:
+        num_parts: Number of Gaussians.
+        covariance: ``tied``: one for all, which few images suffice for; ``full``: one for each.
+    """
+
+    num_parts: int
+    covariance: Literal["tied", "full"]
+
+
+# Of one split, the simplest first: three domains at equal distances have no stable halves.
+_FORMS = tuple(Form(parts, kind) for parts in (2, 3, 4) for kind in ("tied", "full"))
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Standardized, limited features on their principal axes.
+
+    Args:
+        location: Mean of each feature, (F,).
+        spread: Standard deviation of each feature, (F,); 1 for a constant one.
+        rotation: The axes that keep 95 % of the variance; None where nothing varies.
+    """
+
+    location: Features
+    spread: Features
+    rotation: PCA | None
+
+    @classmethod
+    def of(cls, features: Features) -> Axes:
+        """The axes of features (N, F), two or more rows."""
+        spread = features.std(0)
+        spread = np.where(spread < _CONSTANT, 1.0, spread)  # a constant feature says nothing
+        plain = cls(features.mean(0), spread, None)
+        standard = plain._standard(features)
+        if float(standard.var(0).sum()) < _CONSTANT:
+            return plain
+        rotation = PCA(_VARIANCE, svd_solver="full").fit(standard)
+        return cls(plain.location, spread, rotation)
+
+    def __call__(self, features: Features) -> Features:
+        """Features (N, F) -> coordinates (N, A)."""
+        standard = self._standard(features)
+        if self.rotation is None:
+            return np.zeros((len(features), 1))
+        return np.asarray(self.rotation.transform(standard), dtype=np.float64)
+
+    def _standard(self, features: Features) -> Features:
+        return np.clip((features - self.location) / self.spread, -_LARGEST, _LARGEST)
+
+
+def fit_mixture(features: Features, form: Form, seed: int) -> Assign:
+    """Fit Gaussians on the principal axes of the features.
+
+    Args:
+        features: (N, F).
+        form: Number of Gaussians, at most N, and their covariances.
+        seed: Of the starts, of which the likeliest wins.
+
+    Returns:
+        What gives other features (M, F) the most probable part, (M,) in ``0 .. num_parts - 1``.
+    """
+    axes = Axes.of(features)
+    mixture = GaussianMixture(
+        form.num_parts,
+        covariance_type=form.covariance,
+        reg_covar=RIDGE,
+        n_init=_STARTS,
+        max_iter=200,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        # A bad fit is no defect here: it comes out different in the other half, and is refused.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(axes(features))
+    return lambda other: np.asarray(mixture.predict(axes(other)), dtype=np.int64)
+
+
+def stability(features: Features, form: Form, seed: int) -> float:
+    """How well a mixture of one half of the images foretells that of the other half.
+
+    Mean over five random halvings, and over the two halves of each, of the `prediction_strength`
+    with which the mixtures of both foretell each other, whichever is less. Parts that are cut out
+    of one blob come out differently each time.
+
+    Args:
+        features: (N, F), N at least four times the number of Gaussians.
+        form: Number of Gaussians and their covariances.
+        seed: Of halves and fits.
+
+    Reference:
+        Tibshirani and Walther, Cluster Validation by Prediction Strength, JCGS 2005, sec. 2.
+        Differs: mixtures of Gaussians instead of k-means, several halvings, and both directions:
+        an overfitted Gaussian foretells one part for all, which keeps all pairs together.
+    """
+    found = []
+    for repeat in range(_REPEATS):
+        order = np.random.default_rng([seed, repeat]).permutation(len(features))
+        halves = features[order[: len(order) // 2]], features[order[len(order) // 2 :]]
+        fits = [fit_mixture(half, form, seed) for half in halves]
+        for half in halves:
+            first, second = (fit(half) for fit in fits)
+            found.append(
+                min(
+                    prediction_strength(first, second, form.num_parts),
+                    prediction_strength(second, first, form.num_parts),
+                )
+            )
+    return float(np.mean(found))
+
+
+def prediction_strength(own: Labels, foretold: Labels, num_parts: int) -> float:
+    """Least share, over the parts, of pairs of one part that are foretold to be together.
+
+    Args:
+        own: Parts of N images by a fit to them, (N,).
+        foretold: Parts of the same images by a fit to others, (N,).
+        num_parts: Number of parts; a part of fewer than two images counts 0.
+
+    Reference:
+        Tibshirani and Walther, Cluster Validation by Prediction Strength, JCGS 2005, sec. 2.
+    """
+    shares = []
+    for part in range(num_parts):
+        together = np.bincount(foretold[own == part], minlength=num_parts)
+        number = int(together.sum())
+        pairs = number * (number - 1)
+        shares.append(float((together * (together - 1)).sum()) / pairs if pairs else 0.0)
+    return min(shares)
+
+
+@dataclass
+class _Leaf:
+    """One domain so far.
+
+    Args:
+        rows: Its images, (n,).
+        made_by: Stability of the split that it comes from.
+        scores: Stability of splitting it so.
+    """
+
+    rows: Labels
+    made_by: float
+    scores: dict[Form, float]
+
+
+@dataclass(frozen=True)
+class _Split:
+    """What divides a leaf: part 0 stays this leaf, the others follow the leaves before."""
+
+    leaf: int
+    parts: Labels  # (parts,), their leaves
+    assign: Assign
+
+
+class SplitTree:
+    """Splits of splits: the most stable one is made, until none is stable enough.
+
+    Args:
+        features: (N, F), in an order of their own.
+        most: Largest number of leaves.
+        least: Stability above zero that a split needs.
+        seed: Of halves and fits.
+    """
+
+    def __init__(self, features: Features, most: int, least: float, seed: int) -> None:
+        self.features, self.seed = features, seed
+        self.splits: list[_Split] = []
+        self.leaves = [self._leaf(np.arange(len(features)), 0.0, most)]
+        while len(self.leaves) < most:
+            room = most - len(self.leaves)
+            possible = [
+                (score, -_FORMS.index(form), -place)  # of equal ones the simplest, then the first
+                for place, leaf in enumerate(self.leaves)
+                for form, score in leaf.scores.items()
+                if form.num_parts - 1 <= room and score >= max(least, 1e-6)
+            ]
+            if not possible:
+                break
+            score, form, place = max(possible)
+            self._split(-place, _FORMS[-form], score, most)
+
+    @property
+    def stability(self) -> list[float]:
+        """Of each leaf; that of the best split that was not made where there is one leaf."""
+        if len(self.leaves) == 1:
+            return [max(self.leaves[0].scores.values(), default=0.0)]
+        return [leaf.made_by for leaf in self.leaves]
+
+    def assign(self, features: Features) -> Labels:
+        """Leaves (M,) of features (M, F)."""
+        found = np.zeros(len(features), dtype=np.int64)
+        for split in self.splits:
+            rows = np.flatnonzero(found == split.leaf)
+            if len(rows):
+                found[rows] = split.parts[split.assign(features[rows])]
+        return found
+
+    def _leaf(self, rows: Labels, made_by: float, most: int) -> _Leaf:
+        own = self.features[rows]
+        number = len(np.unique(own, axis=0))
+        scores = {
+            form: stability(own, form, self.seed)
+            for form in _FORMS
+            if form.num_parts <= most and number >= form.num_parts * FEWEST
+        }
+        return _Leaf(rows, made_by, scores)
+
+    def _split(self, place: int, form: Form, score: float, most: int) -> None:
+        rows = self.leaves[place].rows
+        assign = fit_mixture(self.features[rows], form, self.seed)
+        part = assign(self.features[rows])
+        if np.bincount(part, minlength=form.num_parts).min() < FEWEST:
+            del self.leaves[place].scores[form]
+            return
+        made = [self._leaf(rows[part == label], score, most) for label in range(form.num_parts)]
+        count = len(self.leaves)
+        parts = np.array([place, *range(count, count + form.num_parts - 1)])
+        self.splits.append(_Split(place, parts, assign))
+        self.leaves[place] = made[0]
+        self.leaves += made[1:]
 
 
 @dataclass(frozen=True)

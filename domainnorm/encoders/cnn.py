@@ -1,4 +1,4 @@
-"""The domain from a small network of its own."""
+"""Small network of its own that tells the domain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Domains as Gaussians in the space of embeddings."""
+"""Gaussians of the domains in the space of embeddings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from domainnorm.errors import ConditionError
 
+_SURE = 0.9  # of bounds on the rate of false alarms
 # Temperatures that are tried: from the Gaussians as they are to nearly equal weights. None is below
 # 1: held-out images that all are told apart would ask for zero, and the next mistake be certain.
-# Of bounds on the rate of false alarms.
-_SURE = 0.9
 _TEMPERATURES = torch.logspace(0, 3, 121, dtype=torch.float64)
 
 

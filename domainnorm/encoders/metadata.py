@@ -1,11 +1,10 @@
-"""The domain from what is known about the image: scanner, stain, hour, weather."""
+"""Metadata of the image (scanner, stain, hour, weather) as its domain."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from domainnorm.encoders.attribute_encoder import AttributeEncoder
-from domainnorm.encoders.attributes import Vocabulary
+from domainnorm.encoders.attribute_encoder import AttributeEncoder, Vocabulary
 from domainnorm.registry import register
 
 

@@ -1,4 +1,4 @@
-"""The domain from what is written about the image: names of devices, descriptions, reports."""
+"""Text about the image (devices, descriptions, reports) as its domain."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from domainnorm.encoders.attribute_encoder import AttributeEncoder
-from domainnorm.encoders.attributes import Vocabulary
+from domainnorm.encoders.attribute_encoder import AttributeEncoder, Vocabulary
 from domainnorm.encoders.base import check_sizes
 from domainnorm.registry import register
 

@@ -1,4 +1,4 @@
-"""How far a number can be trusted: intervals over samples or groups, and spread over seeds."""
+"""Intervals of a number over samples or groups, and its spread over seeds."""
 
 from __future__ import annotations
 

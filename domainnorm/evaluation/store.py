@@ -1,8 +1,9 @@
-"""Collects what a model says batch by batch, over processes too."""
+"""Store of what a model says batch by batch, over processes too; reading of what was stored."""
 
 from __future__ import annotations
 
 import abc
+import os
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
@@ -11,11 +12,11 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from domainnorm.evaluation.evaluated import Evaluated, EvaluationError
-from domainnorm.evaluation.multilabel import MultiLabelPredictions
-from domainnorm.evaluation.pixels import VOID, boundary_counts, confusion_counts
-from domainnorm.evaluation.predictions import Predictions
-from domainnorm.evaluation.segmentation import SegmentationCounts
+from domainnorm.errors import CheckpointError
+from domainnorm.evaluation.evaluated import Evaluated, EvaluationError, read_kind
+from domainnorm.evaluation.findings import MultiLabelPredictions
+from domainnorm.evaluation.pixels import VOID, SegmentationCounts, boundary_counts, confusion_counts
+from domainnorm.evaluation.single_label import Predictions
 
 Kind = TypeVar("Kind", bound=Evaluated)
 
@@ -200,3 +201,22 @@ def _refuse(
         f"{type(store).__name__}.update: logits {tuple(logits.shape)}, target "
         f"{tuple(target.shape)}, index {tuple(index.shape)}; expected {expected}"
     )
+
+
+_CLASSES: tuple[type[Evaluated], ...] = (Predictions, SegmentationCounts, MultiLabelPredictions)
+_KINDS = {one.kind: one for one in _CLASSES}
+
+
+def load_evaluated(path: str | os.PathLike[str]) -> Evaluated:
+    """Read what `Evaluated.save` wrote, as the class that its metadata names.
+
+    Raises:
+        CheckpointError: The file is missing, truncated or of an unknown kind.
+    """
+    kind = read_kind(path)
+    if kind not in _KINDS:
+        raise CheckpointError(
+            f"{path}: predictions of the kind '{kind}', expected one of {', '.join(_KINDS)}; a "
+            "newer version may have written them"
+        )
+    return _KINDS[kind].load(path)

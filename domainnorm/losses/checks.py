@@ -1,4 +1,4 @@
-"""What a loss is given, checked without waiting for a GPU."""
+"""Checks of what a loss is given, without waiting for a GPU."""
 
 from __future__ import annotations
 

@@ -1,14 +1,18 @@
-"""What all perturbations share: when they act, on which axis, and who a sample is mixed with."""
+"""Perturbation of features: when it acts, on which axis, and who a sample is mixed with."""
 
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from domainnorm.errors import ConditionError, DomainNormError
+from domainnorm.errors import ConditionError, DomainNormError, unknown
+from domainnorm.registry import Registry
 from domainnorm.slot import ConditionSlot
+
+PERTURBATIONS = Registry("perturbation", "domainnorm.perturbations")
 
 
 class Perturbation(nn.Module, abc.ABC):
@@ -126,3 +130,29 @@ def style_of(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     wide = x.to(accumulate_dtype(x))
     var, mean = torch.var_mean(wide, tuple(range(2, x.ndim)), unbiased=False, keepdim=True)
     return mean, torch.sqrt(var + eps)
+
+
+def list_perturbations() -> list[str]:
+    """Names for `create_perturbation`."""
+    return PERTURBATIONS.names()
+
+
+def create_perturbation(name: str, **options: Any) -> Perturbation:
+    """Make a perturbation.
+
+    Args:
+        name: A name of `list_perturbations` (``"mixstyle"``).
+        **options: Its keywords (``p``, ``channel_axis``, …).
+
+    Raises:
+        UnknownNameError: No such perturbation; the message gives the nearest.
+        DomainNormError: An option it does not have, or a value out of range.
+    """
+    entry = PERTURBATIONS.entry(name)
+    for option in options:
+        if option not in entry.parameters:
+            raise DomainNormError(
+                f"perturbation '{name}': " + unknown("option", option, entry.parameters)
+            )
+    made: Perturbation = entry.load()(**options)
+    return made

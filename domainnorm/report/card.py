@@ -1,4 +1,4 @@
-"""The model card of an exported model: what it is, what it was measured to do, how to load it."""
+"""Card of an exported model: what it is, what it was measured to do, how to load it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results of a run: one record per transfer, method, tested domain and seed."""
+"""Results of a run: one record per transfer, method, tested domain and seed."""
 
 from __future__ import annotations
 

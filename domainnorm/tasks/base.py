@@ -1,4 +1,4 @@
-"""What a task gives to a run and to a method."""
+"""Task: what a run and a method are given of a kind of label."""
 
 from __future__ import annotations
 

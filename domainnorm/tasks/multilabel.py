@@ -1,4 +1,4 @@
-"""Several findings per image, each present, absent or unknown."""
+"""Findings per image, each present, absent or unknown."""
 
 from __future__ import annotations
 

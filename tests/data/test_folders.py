@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from domainnorm.data.folders import find_images
-from domainnorm.report.canvas import create_figure, save_figure
+from domainnorm.report.figure import create_figure, save_figure
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from domainnorm.encoders import find_domains
-from domainnorm.encoders.mixtures import Form, prediction_strength, stability
+from domainnorm.encoders.clusters import Form, prediction_strength, stability
 from domainnorm.errors import ConditionError
 from tests.encoders.slides import features
 from tests.reference.clusters import prediction_strength_of

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from domainnorm.backbones import create_model
 from domainnorm.encoders import create_encoder, extend_encoder, fit_encoder, list_encoders
-from domainnorm.encoders.create import ENCODERS
+from domainnorm.encoders.base import ENCODERS
 from domainnorm.errors import ConditionError, DomainNormError, UnknownNameError
 from tests.encoders.pairs import images, mixed, pairs, read_by, rows, together
 

@@ -18,7 +18,7 @@ from domainnorm.backbones import (
     tiled_inference,
 )
 from domainnorm.encoders import create_encoder, extend_encoder, fit_encoder
-from domainnorm.encoders.attributes import Vocabulary
+from domainnorm.encoders.attribute_encoder import Vocabulary
 from domainnorm.errors import CheckpointError, ConditionError, DomainNormError
 from domainnorm.streams import StreamAdapter
 from domainnorm.tasks import create_segmentation_model

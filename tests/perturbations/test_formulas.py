@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from domainnorm.perturbations import create_perturbation
-from domainnorm.perturbations.mixstyle import draw_beta
+from domainnorm.perturbations.styles import draw_beta
 from tests.reference import perturbations as reference
 
 N, C, L = 5, 3, 6

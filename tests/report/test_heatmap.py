@@ -2,11 +2,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from domainnorm.evaluation import METRICS, CrossDomainMatrix, EvaluationError, Predictions
-from domainnorm.report import save_heatmap, save_heatmaps
-from domainnorm.report.heatmap import _caption, _ink
+from domainnorm.evaluation import (
+    METRICS,
+    CrossDomainMatrix,
+    EvaluationError,
+    MultiLabelPredictions,
+    Predictions,
+    SegmentationCounts,
+)
+from domainnorm.report import save_confusions, save_heatmap, save_heatmaps
+from domainnorm.report.heatmap import _caption, _fractions, _ink
 from tests.report.conftest import is_png
 
 
@@ -88,3 +97,41 @@ def test_text_contrasts_with_its_cell(grey: float, ink: str) -> None:
 def test_unknown_metric_is_an_error(tmp_path: Path, predictions: Predictions) -> None:
     with pytest.raises(EvaluationError, match="unknown metric 'acc'"):
         save_heatmap(filled(["a"], predictions), "acc", tmp_path / "map.png")
+
+
+def test_confusion_rows_are_fractions_of_the_true_class() -> None:
+    guesses, target = torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 0, 1])
+    one = Predictions(torch.eye(3)[guesses], target, torch.arange(4))
+    nan = float("nan")
+    expected = [[1 / 3, 2 / 3, 0], [0, 1, 0], [nan, nan, nan]]
+    np.testing.assert_allclose(_fractions("a", one), expected)
+
+
+def test_confusion_of_masks_is_that_of_all_their_pixels() -> None:
+    confusion = torch.tensor([[[1, 1], [0, 4]], [[5, 1], [4, 0]]])
+    counts = SegmentationCounts(confusion, torch.zeros(2, 2, 2).long(), torch.arange(2))
+    np.testing.assert_allclose(_fractions("a", counts), [[0.75, 0.25], [0.5, 0.5]])
+
+
+def test_findings_have_no_confusion_matrix(tmp_path: Path) -> None:
+    findings = MultiLabelPredictions(torch.rand(2, 3), torch.ones(2, 3).long(), torch.arange(2))
+    with pytest.raises(EvaluationError, match="'a' has multilabel predictions, expected one class"):
+        save_confusions({"a": findings}, ["x", "y", "z"], tmp_path / "confusions.png")
+
+
+@pytest.mark.parametrize("domains", [1, 4])
+def test_confusions_are_drawn(tmp_path: Path, predictions: Predictions, domains: int) -> None:
+    by_domain = {f"domain {i}": predictions for i in range(domains)}
+    save_confusions(by_domain, ["x", "y", "long name"], tmp_path / "confusions.png")
+    assert is_png(tmp_path / "confusions.png")
+
+
+def test_confusions_of_many_classes_are_drawn(tmp_path: Path) -> None:
+    many = Predictions(torch.eye(40), torch.arange(40), torch.arange(40))
+    save_confusions({"a": many}, [str(k) for k in range(40)], tmp_path / "confusions.png")
+    assert is_png(tmp_path / "confusions.png")
+
+
+def test_wrong_number_of_class_names_is_an_error(tmp_path: Path, predictions: Predictions) -> None:
+    with pytest.raises(EvaluationError, match="2 class names for the 3 classes of 'a'"):
+        save_confusions({"a": predictions}, ["x", "y"], tmp_path / "confusions.png")

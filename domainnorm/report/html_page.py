@@ -1,0 +1,115 @@
+"""Page of a run: one HTML file with its tables and figures, to be sent to somebody."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
+       color: #1a1a1a; background: #fff }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #ccc }
+.wide { overflow-x: auto }
+figure { display: block; margin: 2rem 0 }
+figcaption { color: #555; font-size: .9rem }
+img { max-width: 100%; height: auto }
+pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; font-size: .85rem }
+"""
+# Nothing is loaded or run: names in a recipe of a stranger are text.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def run_page(folder: Path, name: str) -> str:
+    """The page of a run: results, figures within the file, recipe, environment.
+
+    Args:
+        folder: Has ``results.md``, ``recipe.yaml`` and ``environment.json``.
+        name: Of the recipe.
+
+    Raises:
+        OSError: One of the files cannot be read.
+    """
+    made = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
+    results = (folder / "results.md").read_text(encoding="utf-8")
+    title = html.escape(name)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{html.escape(_facts(made))}</p>
+<pre>{html.escape("domainnorm " + shlex.join(made.get("command", [])))}</pre>
+{_body(results, folder)}
+<details><summary>recipe.yaml</summary><pre>{html.escape(recipe)}</pre></details>
+<details><summary>environment.json</summary><pre>{html.escape(_indented(made))}</pre></details>
+</body>
+</html>
+"""
+
+
+def _facts(made: dict[str, Any]) -> str:
+    devices = ", ".join(made.get("devices", []))
+    cpu = f"{made.get('processor', 'CPU')}, {made.get('cores', '?')} cores"
+    packages = made.get("packages", {})
+    versions = [f"{name} {packages[name]}" for name in ("domainnorm", "torch") if name in packages]
+    return " · ".join([made.get("date", "")[:10], devices or cpu, *versions])
+
+
+def _indented(made: dict[str, Any]) -> str:
+    return json.dumps(made, indent=2, ensure_ascii=False)
+
+
+def _body(markdown: str, folder: Path) -> str:
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(markdown)
+    for token in tokens:
+        for child in token.children or ():
+            if child.type == "image":
+                _embed(child, folder)
+    shown: str = parser.renderer.render(_with_captions(tokens), parser.options, {})
+    return shown.replace("<table>", '<div class="wide"><table>').replace(
+        "</table>", "</table></div>"
+    )
+
+
+def _embed(image: Token, folder: Path) -> None:
+    """Put the content of a figure in the place of its file name."""
+    file = (folder / unquote(str(image.attrs["src"]))).resolve()
+    if file.is_relative_to(folder.resolve()) and file.suffix == ".png" and file.is_file():
+        content = base64.b64encode(file.read_bytes()).decode()
+        image.attrs["src"] = f"data:image/png;base64,{content}"
+
+
+def _with_captions(tokens: list[Token]) -> list[Token]:
+    """Paragraphs that hold nothing but an image become figures."""
+    shown: list[Token] = []
+    for index, token in enumerate(tokens):
+        around = tokens[index - 1 : index + 2]
+        alone = [child.type for child in token.children or ()] == ["image"]
+        if alone and [part.type for part in around[::2]] == ["paragraph_open", "paragraph_close"]:
+            around[0].tag = around[2].tag = "figure"
+            caption = html.escape(token.children[0].content) if token.children else ""
+            shown += [token, Token("html_block", "", 0, content=_caption(caption))]
+        else:
+            shown.append(token)
+    return shown
+
+
+def _caption(text: str) -> str:
+    return f"<figcaption>{text}</figcaption>"

@@ -1,0 +1,271 @@
+"""Tables of results, for the terminal and as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from domainnorm.evaluation import LOWER_IS_BETTER, CrossDomainMatrix, seed_spread
+from domainnorm.report.results import (
+    Cell,
+    Result,
+    by_transfer,
+    check_results,
+    collect_cell,
+    method_order,
+)
+
+_TOLD = "domain_accuracy"
+_WIDTH_OF_A_FILE = 120
+
+
+@dataclass(frozen=True)
+class _Row:
+    method: str
+    cells: list[tuple[str, bool]]  # text, and whether it is the best without target labels
+    gain: str
+    trained: str
+    time: str
+
+
+@dataclass(frozen=True)
+class _Block:
+    transfer: str
+    head: list[str]
+    rows: list[_Row]
+    told: list[str]  # what an encoder made of the domains, a line per method
+
+
+def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") -> Table:
+    """The results for the terminal: a block per transfer, a row per method, a column per domain.
+
+    Cells are mean ± standard deviation over seeds, or the value and its bootstrap interval when
+    there is one seed. The best value on a target among methods that saw no target labels is bold;
+    methods that saw them carry a dagger. Δ compares with ``source_only`` on the mean of the
+    targets that have labels, over the seeds that both have. Cells without a value are dashes.
+
+    Raises:
+        EvaluationError: No results, an unknown metric, or a result that came twice.
+    """
+    outer = Table.grid(padding=(0, 0, 1, 0))
+    for block in _blocks(results, metric):
+        inner = Table(title=Text(f"{block.transfer} · {metric}"), title_justify="left")
+        inner.add_column("method", no_wrap=True)
+        for name in block.head:
+            heading = escape(name).replace(" (", "\n(")
+            inner.add_column(heading, justify="right", overflow="fold")
+        for row in block.rows:
+            cells = [Text(text, style="bold" if best else "") for text, best in row.cells]
+            inner.add_row(Text(row.method), *cells, row.gain, row.trained, row.time)
+        outer.add_row(inner)
+        if block.told:
+            outer.add_row(Text("\n".join(block.told)))
+    outer.add_row(Text("\n".join(_footnotes(results, metric)), style="dim"))
+    return outer
+
+
+def results_markdown(results: Sequence[Result], metric: str = "balanced_accuracy") -> str:
+    """The table of `results_table` as Markdown.
+
+    Raises:
+        EvaluationError: No results, an unknown metric, or a result that came twice.
+    """
+    lines = []
+    for block in _blocks(results, metric):
+        head = ["method", *block.head]
+        lines += [f"**{block.transfer}** · {metric}", ""]
+        lines += [markdown_line(head), markdown_line(["---", *(["---:"] * len(block.head))])]
+        for row in block.rows:
+            cells = [f"**{text}**" if best else text for text, best in row.cells]
+            lines.append(markdown_line([row.method, *cells, row.gain, row.trained, row.time]))
+        lines.append("")
+        lines += [f"{line}  " for line in block.told] + [""] * bool(block.told)
+    return "\n".join([*lines, *(f"{note}  " for note in _footnotes(results, metric))]) + "\n"
+
+
+def markdown_line(cells: Sequence[str]) -> str:
+    """One row of a table in Markdown."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _blocks(results: Sequence[Result], metric: str) -> list[_Block]:
+    check_results(results, metric)
+    return [_block(name, group, metric) for name, group in by_transfer(results).items()]
+
+
+def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
+    roles = {result.domain: result.role for result in results}
+    scored = {result.domain for result in results if result.is_scored}
+    domains = sorted(roles, key=lambda domain: roles[domain] == "target")
+    targets = [domain for domain in domains if roles[domain] == "target"]
+    methods = method_order(results)
+    supervised = {result.method for result in results if result.supervised}
+    cells = {
+        (method, domain): collect_cell(results, metric, method, domain)
+        for method in methods
+        for domain in domains
+    }
+    best = {
+        domain: _best(
+            [cells[method, domain].spread.mean for method in methods if method not in supervised],
+            metric,
+        )
+        for domain in targets
+    }
+    rows = []
+    for method in methods:
+        own = [result for result in results if result.method == method]
+        shown = [cells[method, domain] for domain in domains]
+        rows.append(
+            _Row(
+                method=f"{method} †" if method in supervised else method,
+                cells=[
+                    (_format(cell), method not in supervised and cell.spread.mean == best.get(name))
+                    for name, cell in zip(domains, shown, strict=True)
+                ],
+                gain=_gain(
+                    method,
+                    [
+                        (cells[method, domain], cells.get(("source_only", domain)))
+                        for domain in targets
+                        if domain in scored
+                    ],
+                ),
+                trained=_trained(own),
+                time=_duration(seed_spread([result.seconds for result in own]).mean),
+            )
+        )
+    head = [f"{domain} ({roles[domain]})" for domain in domains]
+    told = [_told(results, method, domains) for method in methods if _has_encoder(results, method)]
+    return _Block(transfer, [*head, "Δ target", "trained", "time"], rows, told)
+
+
+def _has_encoder(results: Sequence[Result], method: str) -> bool:
+    return any(_TOLD in result.metrics for result in results if result.method == method)
+
+
+def _told(results: Sequence[Result], method: str, domains: Sequence[str]) -> str:
+    """How often the encoder of a method's model is right about each domain."""
+    means = [collect_cell(results, _TOLD, method, domain).spread for domain in domains]
+    shares = [f"{name} {one.mean:.3f}" for name, one in zip(domains, means, strict=True) if one.n]
+    unseen = [name for name, one in zip(domains, means, strict=True) if not one.n]
+    text = f"domain told right, {method}: {', '.join(shares) or 'none seen'}"
+    return f"{text}; not seen by its encoder: {', '.join(unseen)}" if unseen else text
+
+
+def _trained(own: Sequence[Result]) -> str:
+    """Parameters and their size, as ``11.7 k, 47 kB``."""
+    count = max(result.trained_parameters for result in own)
+    size = max(result.trained_bytes for result in own)
+    return f"{_count(count)}, {_count(size)}B" if size else _count(count)
+
+
+def _best(means: Sequence[float], metric: str) -> float | None:
+    known = [mean for mean in means if not math.isnan(mean)]
+    pick = min if metric in LOWER_IS_BETTER else max
+    return pick(known) if known else None
+
+
+def _format(cell: Cell) -> str:
+    spread = cell.spread
+    if spread.n == 0:
+        return "–"
+    if spread.n > 1:
+        return f"{spread.mean:.3f} ± {spread.std:.3f}"
+    if cell.interval is not None:
+        # A narrow terminal breaks lines at plain spaces; the interval stays in one piece.
+        low, high = cell.interval
+        return f"{spread.mean:.3f} [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]"
+    return f"{spread.mean:.3f}"
+
+
+def _gain(method: str, pairs: Sequence[tuple[Cell, Cell | None]]) -> str:
+    """Mean over targets of the difference to source_only, over the seeds that both have."""
+    differences = []
+    for cell, base in pairs:
+        common = set(cell.by_seed) & set(base.by_seed if base else ())
+        if base is None or not common:
+            return "–"
+        differences.append(
+            seed_spread([cell.by_seed[seed] - base.by_seed[seed] for seed in sorted(common)]).mean
+        )
+    if method == "source_only" or not differences:
+        return "–"
+    return f"{sum(differences) / len(differences):+.3f}"
+
+
+def _count(number: int) -> str:
+    for size, letter in ((1_000_000, " M"), (1_000, " k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return str(number)
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def _footnotes(results: Sequence[Result], metric: str) -> list[str]:
+    seeds = len({result.seed for result in results})
+    notes = []
+    if seeds > 1:
+        notes.append(f"± standard deviation over {seeds} seeds")
+    elif any(metric in result.intervals for result in results):
+        notes.append("[ ] bootstrap interval over test data, one seed")
+    side = "lower" if metric in LOWER_IS_BETTER else "higher"
+    notes.append(f"bold: best on a target without its labels ({side} is better)")
+    if any(result.method == "source_only" for result in results):
+        notes.append("Δ target: mean over targets, minus source_only")
+    if any(result.supervised for result in results):
+        notes.append("† saw target labels")
+    unscored = dict.fromkeys(result.domain for result in results if not result.is_scored)
+    if unscored:
+        notes.append(f"–: no test image of {', '.join(unscored)} has a label; nothing is measured")
+    return notes
+
+
+def matrix_markdown(matrix: CrossDomainMatrix, metric: str, row_label: str = "model") -> str:
+    """One metric of a matrix as Markdown: mean ± standard deviation over seeds, own domains bold.
+
+    Raises:
+        EvaluationError: The metric is unknown.
+    """
+    matrix.values(metric)  # refuses an unknown one
+    summary = matrix.summary()[metric]
+    lines = [
+        markdown_line([f"{row_label} ↓, test domain →", *matrix.columns]),
+        markdown_line(["---", *["---:"] * len(matrix.columns)]),
+    ]
+    for row, name in enumerate(matrix.rows):
+        cells = [
+            _cell(float(summary.mean[row, column]), float(summary.std[row, column]), name == domain)
+            for column, domain in enumerate(matrix.columns)
+        ]
+        lines.append(markdown_line([name, *cells]))
+    notes = [f"own domain {_number(summary.diagonal)}, others {_number(summary.off_diagonal)}"]
+    if len(matrix.seeds) > 1:
+        notes.append(f"± standard deviation over {len(matrix.seeds)} seeds")
+    return "\n".join([*lines, "", *(f"{note}  " for note in notes)]) + "\n"
+
+
+def _cell(mean: float, std: float, own: bool) -> str:
+    text = _number(mean) if math.isnan(std) else f"{mean:.3f} ± {std:.3f}"
+    return f"**{text}**" if own else text
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def create_console() -> Console:
+    """A console as wide as the terminal; a file or pipe gets lines of 120 characters."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_OF_A_FILE)
