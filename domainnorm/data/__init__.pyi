@@ -1,13 +1,14 @@
 from .augment import build_pipeline as build_pipeline
 from .cached import CachedDataset as CachedDataset
 from .datamodule import DomainDataModule as DomainDataModule
+from .datamodule import Loading as Loading
+from .datamodule import Stream as Stream
 from .dataset import DomainDataset as DomainDataset
 from .dataset import Record as Record
 from .discovery import Discovery as Discovery
 from .discovery import discover_domains as discover_domains
 from .files import checked_white as checked_white
 from .files import data_folder as data_folder
-from .loading import Loading as Loading
 from .piles import Pile as Pile
 from .piles import open_pile as open_pile
 from .preprocessing import Preprocessing as Preprocessing

@@ -74,13 +74,14 @@ class Pipeline:
         """Augment and preprocess one image: (h, w, 3) to (3, H, W). See `views`."""
         return self.views(image, None, seed).image
 
-    def views(self, image: Pixels, mask: Pixels | None, seed: int) -> Views:
+    def views(self, image: Pixels, mask: Pixels | None, seed: int, *, strong: bool = True) -> Views:
         """Augment and preprocess one image and its mask alike.
 
         Args:
             image: (h, w, 3) RGB pixels, 0 to 255; not modified.
             mask: (h, w) classes, 255 for none; None without one.
             seed: Non-negative seed of every random draw.
+            strong: Whether the second view is wanted.
 
         Raises:
             DataError: A step failed on this image, or returned something that is no RGB image.
@@ -92,7 +93,7 @@ class Pipeline:
             )
         image, mask = self._augmented(self.compose, image, mask, seed)
         weak, classes = self.preprocessing.pair(image, mask, seed)
-        if not self.has_strong:
+        if not (strong and self.has_strong):
             return Views(weak, classes, None)
         # The same seed cuts the same crop; the draws of the steps are others.
         changed, _ = self._augmented(self.strong, image, None, seed + 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import cv2
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
@@ -22,7 +24,6 @@ from domainnorm.data.dataset import (
     check_splits,
     select_domains,
 )
-from domainnorm.data.loading import Loading
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
 from domainnorm.data.view import DomainImages, DomainView, join
@@ -31,8 +32,73 @@ from domainnorm.errors import DataError, counted, unknown
 Batch = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Stream:
+    """How test images of a domain reach a method that adapts while it predicts.
+
+    Args:
+        order: ``shuffled``; ``by_class``, one class after the other, shuffled within; or
+            ``stored``, as the dataset lists them.
+        batch_size: Images of one batch.
+    """
+
+    order: Literal["shuffled", "by_class", "stored"] = "shuffled"
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise DataError(f"stream.batch_size: {self.batch_size}, expected 1 or more")
+
+    def positions(self, classes: Sequence[int], seed: int) -> list[int]:
+        """Positions of images of ``classes`` (N,) in the order of the stream."""
+        if self.order == "stored":
+            return list(range(len(classes)))
+        shuffled = np.random.default_rng((seed, 3)).permutation(len(classes))
+        if self.order == "by_class":
+            shuffled = shuffled[np.argsort(np.asarray(classes)[shuffled], kind="stable")]
+        return [int(position) for position in shuffled]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How batches are made.
+
+    Args:
+        batch_size: Training images of one batch on one rank, all domains together.
+        eval_batch_size: Images of one validation or test batch on one rank.
+        num_workers: Processes that decode and augment; 0 does it in the main process.
+        seed: Non-negative seed of batches and augmentation.
+        original_masks: Whether test batches carry masks at their own sizes too, a list of (h, w)
+            as ``original``.
+        balance: What has equal parts of a training batch: every ``domain``, or the labelled and
+            the unlabelled ones as a ``role`` each.
+        strong: Whether training batches carry the second view of pipelines that have one.
+        stream: How test images of unlabelled domains follow each other, for methods that adapt
+            while they predict; None where the order means nothing.
+    """
+
+    batch_size: int = 32
+    eval_batch_size: int = 64
+    num_workers: int = 0
+    seed: int = 0
+    original_masks: bool = False
+    balance: Literal["domain", "role"] = "domain"
+    strong: bool = True
+    stream: Stream | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("batch_size", 1),
+            ("eval_batch_size", 1),
+            ("num_workers", 0),
+            ("seed", 0),
+        ):
+            if getattr(self, name) < least:
+                raise DataError(f"{name}: {getattr(self, name)}, expected {least} or more")
+
+
 class DomainDataModule(LightningDataModule):
-    """Batches ``{"image", "target", "domain", "index"}`` of the domains of one transfer.
+    """Batches ``{"image", "target", "domain", "index", "labelled"}`` of one transfer's domains.
 
     Training batches mix the labelled and the unlabelled domains; targets of unlabelled ones are
     -1 before any batch exists. Validation covers labelled domains only, so that no label of an
@@ -103,8 +169,13 @@ class DomainDataModule(LightningDataModule):
 
     @property
     def test_domains(self) -> list[str]:
-        """Domain of each test loader."""
-        return self.domain_names
+        """Domain of each test loader; those that are adapted to while they are tested come first."""
+        if self.loading.stream is None:
+            return self.domain_names
+        return [
+            *self.unlabelled,
+            *(name for name in self.domain_names if name not in self.unlabelled),
+        ]
 
     def setup(self, stage: str) -> None:
         """Before a fit or test on several devices: look whether each of them has something to do.
@@ -141,8 +212,15 @@ class DomainDataModule(LightningDataModule):
         """
         view = self._view([*self.labelled, *self.unlabelled], "train", self.labelled)
         rank, world_size = self._rank()
+        by_role = self.loading.balance == "role"
         sampler = DomainBalancedBatchSampler(
             view.domains.tolist(),
+            roles={
+                label: "labelled" if name in self.labelled else "unlabelled"
+                for label, name in enumerate(self.domain_names)
+            }
+            if by_role
+            else None,
             batch_size=self.loading.batch_size,
             seed=self.loading.seed,
             epoch=self._epoch,
@@ -157,25 +235,39 @@ class DomainDataModule(LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader for each domain, with labels, in the order of `test_domains`."""
-        return [self._evaluation(domain, "test") for domain in self.test_domains]
+        stream = self.loading.stream
+        return [
+            self._stream(domain, stream)
+            if stream is not None and domain in self.unlabelled
+            else self._evaluation(domain, "test")
+            for domain in self.test_domains
+        ]
 
-    def domain_dataloader(self, split: Split, *, mixed: bool = False) -> DataLoader[Batch]:
-        """Images of every domain that the method may see, whole and not augmented, no class labels.
+    def domain_dataloader(
+        self, split: Split, *, domains: Sequence[str] | None = None, mixed: bool = False
+    ) -> DataLoader[Batch]:
+        """Images of domains that the method may see, whole and not augmented, no class labels.
 
         All ranks get all images in one order.
 
         Args:
             split: Of the images.
+            domains: Which of the labelled and the unlabelled domains; all of them when None.
             mixed: Whether batches mix domains, drawn anew in each pass; else these follow each
                 other, as the files do.
+
+        Raises:
+            DataError: A domain that the method may not see.
         """
-        domains = [*self.labelled, *self.unlabelled]
+        seen = [*self.labelled, *self.unlabelled]
+        chosen = seen if domains is None else _subset("domains", domains, seen)
         view = DomainView(
             self.dataset,
-            self._positions(domains, split),
+            self._positions(chosen, split),
             domain_names=self.domain_names,
             labelled=[],
-            pipelines=dict.fromkeys(domains, self.evaluation_pipeline),
+            pipelines=dict.fromkeys(chosen, self.evaluation_pipeline),
+            attributes=self.attributes,
         )
         return self._loader(view, batch_size=self.loading.eval_batch_size, shuffle=mixed)
 
@@ -193,6 +285,14 @@ class DomainDataModule(LightningDataModule):
         shard = list(range(rank, len(view), world_size))
         return self._loader(view, sampler=shard, batch_size=self.loading.eval_batch_size)
 
+    def _stream(self, domain: str, stream: Stream) -> DataLoader[Batch]:
+        view = self._view([domain], "test", [domain])
+        if stream.order == "by_class" and self.dataset.task != "classification":
+            raise DataError("stream.order: 'by_class' is for images of one class; take 'shuffled'")
+        classes = [self.dataset.records[position].target for position in view.positions]
+        order = stream.positions(classes, self.loading.seed)
+        return self._loader(view, sampler=order, batch_size=stream.batch_size)
+
     def _view(self, domains: Sequence[str], split: Split, labelled: Sequence[str]) -> DomainView:
         training = split == "train"
         return DomainView(
@@ -206,6 +306,7 @@ class DomainDataModule(LightningDataModule):
             },
             attributes=self.attributes,
             originals=self.loading.original_masks and split == "test",
+            strong=training and self.loading.strong,
         )
 
     def _loader(self, view: DomainView, **options: Any) -> DataLoader[Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,17 +28,19 @@ class Draw(NamedTuple):
 
 
 class DomainBalancedBatchSampler(Sampler[list[Draw]]):
-    """Batches with an equal share of every domain, sorted by domain.
+    """Batches with an equal share of every domain, or of every role, sorted by domain.
 
     A batch takes ``batch_size // D`` samples of each of the D domains; the remainder goes to
-    domains in rotation. An epoch shows every sample at least once: its length is that of the
-    largest domain, and smaller ones start over. Each domain is a stream of permutations of its
+    domains in rotation. With ``roles`` it is divided among the roles first, and the share of a role
+    among its domains: one target weighs as much as five sources. An epoch shows every sample at
+    least once, and smaller domains start over. Each domain is a stream of permutations of its
     samples, made anew for every pass and every epoch. Batches
     are a function of (seed, epoch, rank) alone, so a resumed run sees the batches it would have
     seen. Ranks take neighbouring, disjoint slices of the same stream.
 
     Args:
         domains: Domain label of every position of the training view.
+        roles: Domain label -> its role; each domain is a role of its own when None.
         batch_size: Samples of one batch on one rank.
         seed: Non-negative seed of the run.
         epoch: Gives the epoch; read whenever an iterator is made, because Lightning sets the
@@ -57,6 +59,7 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         batch_size: int,
         seed: int,
         epoch: Callable[[], int],
+        roles: Mapping[int, str] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -72,10 +75,13 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         self.epoch = epoch
         self.rank = rank
         self.world_size = world_size
-        largest = max(map(len, self.positions.values()))
-        drawn = batch_size * world_size
-        self.num_batches = math.ceil(largest * len(self.positions) / drawn)
-        while self._shares().sum(axis=0).min() * world_size < largest:
+        self._members = self._by_role(roles)
+        sizes = np.array([len(found) for found in self.positions.values()])
+        needed = np.empty_like(sizes)
+        for members in self._members:
+            needed[members] = sizes[members].max()
+        self.num_batches = math.ceil(int(needed.sum()) / (batch_size * world_size))
+        while (self._shares().sum(axis=0) * world_size < needed).any():
             self.num_batches += 1
 
     def __len__(self) -> int:
@@ -101,13 +107,21 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
                 for pair in stream[start:stop].tolist()
             ]
 
+    def _by_role(self, roles: Mapping[int, str] | None) -> list[list[int]]:
+        """Columns of the domains of each role, in the order of `positions`."""
+        if roles is None:
+            return [list(range(len(self.positions)))]
+        columns: dict[str, list[int]] = {}
+        for column, label in enumerate(self.positions):
+            columns.setdefault(roles[label], []).append(column)
+        return list(columns.values())
+
     def _shares(self) -> _Integers:
         """Samples of each domain in each batch of one rank."""
-        num_domains = len(self.positions)
-        share, remainder = divmod(self.batch_size, num_domains)
-        shares = np.full((self.num_batches, num_domains), share, dtype=np.int64)
-        turns = np.arange(self.num_batches * remainder) % num_domains
-        np.add.at(shares, (np.arange(len(turns)) // max(remainder, 1), turns), 1)
+        shares = np.zeros((self.num_batches, len(self.positions)), dtype=np.int64)
+        of_roles = _divided(np.full(self.num_batches, self.batch_size), len(self._members))
+        for members, totals in zip(self._members, of_roles.T, strict=True):
+            shares[:, members] = _divided(totals, len(members))
         return shares
 
     def _stream(self, epoch: int, label: int, length: int) -> _Integers:
@@ -121,6 +135,13 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
             for number in range(math.ceil(length / len(positions)))
         ]
         return np.stack([np.concatenate([*passes, positions[:0]])[:length], seeds], axis=1)
+
+
+def _divided(totals: _Integers, parts: int) -> _Integers:
+    """Each total (B,) in equal parts, (B, parts); what is left goes to the parts in rotation."""
+    ends = totals.cumsum()
+    dealt = [(bound[:, None] + np.arange(parts)[::-1]) // parts for bound in (ends, ends - totals)]
+    return dealt[0] - dealt[1]
 
 
 def check_batch_size(batch_size: int, num_domains: int) -> None:

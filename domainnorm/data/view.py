@@ -19,7 +19,7 @@ from domainnorm.errors import DataError
 
 
 class DomainView(Dataset[dict[str, Any]]):
-    """Some images of a dataset as ``{"image", "target", "domain", "index"}``.
+    """Some images of a dataset as ``{"image", "target", "domain", "index", "labelled"}``.
 
     Targets of domains that are not ``labelled`` are -1, and the view keeps no other copy of them:
     it holds the dataset without their labels.
@@ -32,6 +32,7 @@ class DomainView(Dataset[dict[str, Any]]):
         pipelines: For every domain of the view, what turns an image and a seed into a tensor.
         attributes: Names of metadata that samples carry as text, empty where it is missing.
         originals: Whether samples carry their mask at its own size too, for `join`.
+        strong: Whether samples carry the second view of pipelines that have one.
 
     Shape:
         - image: (3, H, W), float32
@@ -39,8 +40,9 @@ class DomainView(Dataset[dict[str, Any]]):
           for findings; -1 where there is no label
         - domain: (), int64, ``0 .. D - 1``
         - index: (), int64, position in ``dataset.records``
-        - strong: (3, H, W), float32, the second view; only when a pipeline has one, for domains
-          without one the same as ``image``
+        - labelled: (), bool, whether the method may learn from the target
+        - strong: (3, H, W), float32, the second view; only with ``strong`` and when a pipeline has
+          one, for domains without one the same as ``image``
         - attributes: name -> text; only when some are named
         - original: uint8, (h, w), the mask as the dataset has it, or 255 everywhere; only with
           ``originals``
@@ -56,6 +58,7 @@ class DomainView(Dataset[dict[str, Any]]):
         pipelines: Mapping[str, Pipeline],
         attributes: Sequence[str] = (),
         originals: bool = False,
+        strong: bool = True,
     ) -> None:
         hidden = [name for name in dataset.domain_names if name not in labelled]
         self.dataset = dataset.without_labels(hidden)
@@ -64,7 +67,8 @@ class DomainView(Dataset[dict[str, Any]]):
         self.domains = torch.tensor(
             [domain_names.index(record.domain) for record in records], dtype=torch.long
         )
-        self.has_strong = any(pipeline.has_strong for pipeline in pipelines.values())
+        self.labelled = {domain_names.index(name) for name in labelled}
+        self.has_strong = strong and any(one.has_strong for one in pipelines.values())
         self.pipelines = {domain_names.index(name): pipelines[name] for name in pipelines}
         self.attributes = list(attributes)
         self.originals = originals
@@ -87,7 +91,7 @@ class DomainView(Dataset[dict[str, Any]]):
         pipeline = self.pipelines[int(domain)]
         mask = self.dataset.mask(index) if masked else None
         try:
-            views = pipeline.views(pixels, mask, seed)
+            views = pipeline.views(pixels, mask, seed, strong=self.has_strong)
         except DataError as error:
             raise DataError(f"{record.file}: {error}") from error
         target = self._target(record, views.image) if views.mask is None else views.mask
@@ -96,6 +100,7 @@ class DomainView(Dataset[dict[str, Any]]):
             "target": target,
             "domain": domain,
             "index": torch.tensor(index),
+            "labelled": torch.tensor(int(domain) in self.labelled),
         }
         if self.originals:
             if masked and not self.dataset.keeps_size:

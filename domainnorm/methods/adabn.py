@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Batch, Method, Roles
-from domainnorm.methods.once import MomentPass
+from domainnorm.methods.reestimation import MomentPass
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -56,10 +56,10 @@ class AdaBN(Method):
         """Start from empty sums."""
         self._pass = MomentPass(self.model)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Observe the moments of one batch."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """None; the moments of one batch are observed."""
         self._pass.observe(batch)
-        return None
+        return {}
 
     def on_train_epoch_end(self) -> None:
         """Write the pooled moments into the target's rows."""

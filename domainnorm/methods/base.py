@@ -1,15 +1,23 @@
-"""What all methods share: evaluation and logging."""
+"""Methods' base: what every adaptation algorithm shares.
+
+A method says in class constants what it sees, and computes losses or predictions. Here lie
+stepping, logging, teachers, ramps, evaluation, and the two protocols: ``fit``, then test; or
+``online``: predict test images of the target one batch after the other, while adapting to them.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from timm.utils import ModelEmaV3
+from torch import Tensor, distributed, nn
 
 from domainnorm.backbones import DomainModel
 from domainnorm.encoders import Estimate
@@ -22,12 +30,17 @@ from domainnorm.methods.conditions import (
     embedding_of,
     estimate_of,
 )
+from domainnorm.methods.heads import head_of
+from domainnorm.norms.ranks import several_ranks
 from domainnorm.tasks import Task
 
-Batch = dict[str, Any]  # tensors; attributes are lists of text, masks at their own size a list
+# Tensors by name, see `DomainView`: image, target, domain, index, labelled, and strong where a
+# method asks for two views; attributes are lists of text, masks at their own size a list.
+Batch: TypeAlias = dict[str, Any]
 # Outputs (K, H, W) for an input, and the mask (h, w) of its image as the dataset has it -> outputs
 # (K, h, w), and classes (h, w) with −1 for none.
 Restore: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+_LABELS = ("target", "original", "labelled")
 
 
 @dataclass(frozen=True)
@@ -52,39 +65,263 @@ class Method(LightningModule):
     """One adaptation algorithm over a `DomainModel`.
 
     Class constants say what a method may see; the data module is built from them, so a method
-    cannot reach more: ``labelled`` and ``unlabelled`` name roles (``"source"``, ``"target"``,
-    ``"all"`` or ``""``); ``starts_from`` is ``"backbone"`` or ``"source_only"``; ``augmented``
-    tells whether training images go through the augmentations of the recipe; ``needs`` is what
-    it cannot do without in the norms, ``"moments"`` (running ones), ``"weights"``, or ``""``.
+    cannot reach more:
+
+    - ``labelled``, ``unlabelled``: roles whose images reach training with and without labels,
+      ``"source"``, ``"target"``, ``"all"`` or ``""``.
+    - ``starts_from``: ``"backbone"`` or ``"source_only"``.
+    - ``augmented``: whether training images go through the augmentations of the recipe.
+    - ``views``: ``"two"`` for batches with a ``strong`` view of each image beside ``image``.
+    - ``balance``: what has equal parts of a batch, every ``"domain"``, or the labelled and the
+      unlabelled ones as a ``"role"`` each.
+    - ``needs``: what it cannot do without in the norms, ``"moments"`` (running ones),
+      ``"weights"``, or ``""``.
+    - ``protocol``: ``"fit"``, or ``"online"`` for a method that is never fitted and adapts while it
+      predicts the test images of the target, as they come.
+
+    A method of protocol ``fit`` writes `losses`, one that is ``online`` writes `adapt`. Networks,
+    buffers and banks of its own are attributes: they are trained, moved and stored with it.
 
     Args:
         model: The network; trained in place.
         task: Supervised loss and metrics.
         roles: Source and target domains.
+
+    Attributes:
+        teacher: Moving average of ``model``, see `follow`; None without one.
+        clip: Norm to which gradients are clipped where the method steps by itself; None for none.
+        accumulate: Batches whose gradients are added up before such a step.
     """
 
     labelled: str = ""
     unlabelled: str = ""
     starts_from: str = "source_only"
     augmented: bool = True
+    views: str = "one"
+    balance: str = "domain"
     needs: str = ""
+    protocol: str = "fit"
+    teacher_steps: Tensor
 
     def __init__(self, model: DomainModel, task: Task, roles: Roles) -> None:
         super().__init__()
         self.model = model
         self.task = task
         self.roles = roles
+        self.teacher: ModelEmaV3 | None = None
+        self.clip: float | None = None
+        self.accumulate = 1
         self.norm_domain: str | None = None
         self.condition: Conditioned = "id"
         self.eval_domains: Sequence[str] = ()
         self.restore: Restore | None = None
         self._stores: nn.ModuleList = nn.ModuleList()
         self._told: nn.ModuleList = nn.ModuleList()
+        self._position = (0, 0)  # batches of this epoch before the present one, optimizer steps
+        self._stream: tuple[int, torch.optim.Optimizer] | None = None
+
+    # What a method computes.
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of one training batch by name, weighted; their sum is minimized.
+
+        Empty for a method that needs no step here, or has made its own with `step`.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: losses")
+
+    def adapt(self, batch: Batch) -> Tensor:
+        """Logits (N, K, ...) of one batch of a stream without labels, and a step on it.
+
+        Called with gradients on; see `descend`.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: adapt")
+
+    def start_stream(self) -> None:
+        """Before the first image of each domain of a stream: modes, sums, and the like."""
 
     @property
     def max_epochs(self) -> int | None:
         """Epochs this method wants instead of the trainer's; None for the trainer's."""
         return None
+
+    @property
+    def deployed(self) -> DomainModel:
+        """What is validated, tested and saved: the teacher where there is one."""
+        if self.teacher is None:
+            return self.model
+        averaged: DomainModel = self.teacher.module
+        return averaged
+
+    # What it may use for that.
+
+    def forward(self, image: Tensor, domain: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Logits (N, K, ...) of images (N, 3, H, W) under the norms of ``domain`` (N,)."""
+        logits: Tensor = self.model(image, domain, embedding=embedding)
+        return logits
+
+    def outputs(
+        self,
+        batch: Batch,
+        *,
+        view: str = "image",
+        domain: Tensor | None = None,
+        model: DomainModel | None = None,
+    ) -> Tensor:
+        """Logits (N, K, ...) of a batch, each image under the norms of its domain.
+
+        Args:
+            batch: See `Batch`.
+            view: Which images: ``image`` or ``strong``.
+            domain: Labels (N,) of the rows to use instead.
+            model: `model` when None, or a teacher.
+        """
+        model = self.model if model is None else model
+        domain = batch["domain"] if domain is None else domain
+        embedding = embedding_of(model, {**batch, "image": batch[view]})
+        logits: Tensor = model(batch[view], domain, embedding=embedding)
+        return logits
+
+    def features(self, batch: Batch, **options: Any) -> tuple[Tensor, Tensor]:
+        """What reaches the classifier or segmentation head, and the logits, of one pass.
+
+        Args:
+            batch: See `Batch`.
+            **options: See `outputs`.
+
+        Returns:
+            (N, F) and (N, K) of a classifier; (N, F, h, w) and (N, K, H, W) of masks.
+
+        Raises:
+            ConversionError: A network that names no head.
+        """
+        head, seen = head_of(options.get("model") or self.model), []
+        hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits = self.outputs(batch, **options)
+        finally:
+            hook.remove()
+        features: Tensor = seen[0]
+        if logits.ndim == 2 and features.ndim > 2:
+            features = features.flatten(2).mean(2)  # a convolution on one pixel as the classifier
+        return features, logits
+
+    @property
+    def progress(self) -> float:
+        """Share of training that is done before the present batch, in [0, 1): for ramps."""
+        batches = int(self.trainer.num_training_batches)
+        done = self.current_epoch * batches + self._position[0]
+        return done / (batches * max(1, self.trainer.max_epochs or 1))
+
+    def sweep(self, role: str = "target") -> Iterator[Batch]:
+        """All training images of a role once, whole and not augmented, without labels.
+
+        Every rank gets all of them, so that banks by index and pseudo-labels are the same on each.
+
+        Args:
+            role: ``source``, ``target`` or ``all``, one that this method may see.
+        """
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        for batch in data.domain_dataloader("train", domains=domains_of(role, self.roles)):
+            yield self.transfer_batch_to_device(batch, self.device, 0)
+
+    def follow(self, decay: float) -> None:
+        """Make `teacher`, which follows parameters and running moments of `model`.
+
+        After step t (from 1) ``teacher += (1 - a) (model - teacher)`` with ``a = min(decay, 1 -
+        1/t)``: a mean of all steps at first. It is in evaluation mode and takes no gradients.
+
+        Args:
+            decay: Weight of the teacher in [0, 1).
+        """
+        warmup = {"use_warmup": True, "warmup_gamma": 1.0, "warmup_power": 1.0}
+        self.teacher = ModelEmaV3(self.model, decay, **warmup).requires_grad_(False)
+        self.register_buffer("teacher_steps", torch.zeros((), dtype=torch.long))
+
+    def step(self, loss: Tensor, *numbers: int) -> None:
+        """Backward and a step of optimizers, for methods that set ``automatic_optimization``.
+
+        Only parameters of these optimizers get gradients, averaged over ranks; scaling, clipping
+        and accumulation are those of the recipe.
+
+        Args:
+            loss: Scalar.
+            *numbers: Positions of optimizers in what `configure_optimizers` returns; all when none.
+        """
+        found: Any = self.optimizers(use_pl_optimizer=True)
+        optimizers = found if isinstance(found, list) else [found]
+        chosen = [optimizers[number] for number in numbers] or optimizers
+        parameters = [p for one in chosen for group in one.param_groups for p in group["params"]]
+        with self.trainer.strategy.block_backward_sync():
+            self.manual_backward(loss / self.accumulate, inputs=parameters)
+        last = self._position[0] + 1 == self.trainer.num_training_batches
+        if not last and (self._position[0] + 1) % self.accumulate:
+            return
+        if several_ranks():
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    distributed.all_reduce(parameter.grad)
+                    parameter.grad /= distributed.get_world_size()
+        for optimizer in chosen:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def descend(self, loss: Tensor) -> None:
+        """Backward and a step of the optimizer of a stream, for `adapt`."""
+        assert self._stream is not None
+        optimizer = self._stream[1]
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        if self.clip is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.clip)
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+        optimizer.zero_grad()
+
+    # What Lightning calls.
+
+    def train(self, mode: bool = True) -> Method:
+        """Training mode for all but the teacher."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def on_fit_start(self) -> None:
+        """The teacher starts as the model: weights are loaded after both have been made."""
+        if self.teacher is not None and int(self.teacher_steps) == 0:
+            self.teacher.set(self.model)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """The sum of `losses` of one batch; None where there are none to step on."""
+        self._position = (batch_idx, self.global_step)
+        losses = self.losses(batch)
+        if not losses:
+            return None
+        total = self.log_loss(losses, batch)
+        return total if self.automatic_optimization else None
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip gradients where Lightning does not; they are unscaled by now."""
+        if self.clip is not None and not self.automatic_optimization:
+            self.clip_gradients(optimizer, self.clip, gradient_clip_algorithm="norm")
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """After an optimizer step: the teacher follows, and schedules of own steps go on."""
+        if self.global_step == self._position[1]:
+            return
+        if not self.automatic_optimization:
+            found: Any = self.lr_schedulers()
+            for schedule in found if isinstance(found, list) else [found] if found else []:
+                schedule.step()
+        if self.teacher is not None:
+            self.teacher_steps += 1
+            self.teacher.update(self.model, int(self.teacher_steps))
 
     @property
     def trained_parameters(self) -> int:
@@ -110,16 +347,6 @@ class Method(LightningModule):
         """Domains whose images reach ``training_step``."""
         return domains_of(self.labelled, self.roles) + domains_of(self.unlabelled, self.roles)
 
-    def forward(self, image: Tensor, domain: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """Logits (N, K, ...) of images (N, 3, H, W) under the norms of ``domain`` (N,)."""
-        logits: Tensor = self.model(image, domain, embedding=embedding)
-        return logits
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Logits (N, K, ...) of a batch, each image under the norms of its domain."""
-        logits: Tensor = self(batch["image"], batch["domain"], embedding_of(self.model, batch))
-        return logits
-
     def on_validation_epoch_start(self) -> None:
         """Start collecting for every validation domain."""
         self._open_stores()
@@ -140,7 +367,8 @@ class Method(LightningModule):
     def on_test_epoch_start(self) -> None:
         """Start collecting for every test domain."""
         self._open_stores()
-        count = len(self.eval_domains) if self.model.encoder is not None else 0
+        self._stream = None
+        count = len(self.eval_domains) if self.deployed.encoder is not None else 0
         self._told = nn.ModuleList(DomainsTold() for _ in range(count)).to(self.device)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -148,8 +376,13 @@ class Method(LightningModule):
         estimate = None
         if self._told:
             told: Any = self._told[dataloader_idx]
-            estimate = estimate_of(self.model, batch)
+            estimate = estimate_of(self.deployed, batch)
             told.update(estimate, batch["domain"])
+        if self._is_followed(dataloader_idx):
+            self._keep(self._followed(batch, dataloader_idx), batch, dataloader_idx)
+            return
+        if self._stream is not None:
+            self.eval()
         self._collect(batch, dataloader_idx, estimate)
 
     def predictions(self) -> dict[str, Evaluated]:
@@ -168,18 +401,33 @@ class Method(LightningModule):
         stores = [self.task.store() for _ in self.eval_domains]
         self._stores = nn.ModuleList(stores).to(self.device)
 
+    def _is_followed(self, position: int) -> bool:
+        online = self.protocol == "online" and self.norm_domain is None
+        return online and self.eval_domains[position] in self.roles.target
+
+    @torch.enable_grad()
+    def _followed(self, batch: Batch, position: int) -> Tensor:
+        """Logits that `adapt` gives for a batch without its labels."""
+        if self._stream is None or self._stream[0] != position:
+            # Each domain has an optimizer of its own: momentum would go on moving the last one.
+            self._stream = position, self.configure_optimizers()
+            self.start_stream()
+        return self.adapt({name: batch[name] for name in batch if name not in _LABELS}).detach()
+
     def _collect(self, batch: Batch, position: int, estimate: Estimate | None = None) -> None:
-        domain = batch["domain"]
+        domain, model = batch["domain"], self.deployed
         if self.norm_domain is not None:
-            row = self.model.domain_names.index(self.norm_domain)
+            row = model.domain_names.index(self.norm_domain)
             domain = torch.full_like(domain, row)
         given = {"domain": domain}
         if estimate is not None:
-            given = conditioned(self.model, domain, estimate, self.condition)
-        embedding = embedding_of(self.model, batch)
+            given = conditioned(model, domain, estimate, self.condition)
+        embedding = embedding_of(model, batch)
         if embedding is not None:
             given["embedding"] = embedding
-        logits = self.task.predict(self.model, batch["image"], **given)
+        self._keep(self.task.predict(model, batch["image"], **given), batch, position)
+
+    def _keep(self, logits: Tensor, batch: Batch, position: int) -> None:
         store: Any = self._stores[position]
         if "original" not in batch:
             store.update(logits, batch["target"], batch["index"])
@@ -189,43 +437,40 @@ class Method(LightningModule):
             restored, classes = self.restore(one, truth)
             store.update(restored[None], classes[None], index[None])
 
-    def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:
-        """Log ``train/loss`` and return it.
+    def log_loss(self, loss: Tensor | Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Log ``train/loss``, and ``train/<name>`` where it is the sum of several; return it.
 
         Raises:
             DomainNormError: The loss is not finite; the message gives epoch and step.
         """
+        named = loss if isinstance(loss, Mapping) else {"loss": loss}
+        total: Tensor = functools.reduce(operator.add, named.values())
+        shown = {"loss": total, **(named if len(named) > 1 else {})}
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in shown.items() if name != "loss"},
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch["target"]),
+        )
         self.log(
             "train/loss",
-            loss.detach(),
+            total.detach(),
             on_step=False,
             on_epoch=True,
             prog_bar=True,
             sync_dist=True,
             batch_size=len(batch["target"]),
         )
-        if loss.device.type == "cpu" and not math.isfinite(float(loss.detach())):
+        if total.device.type == "cpu" and not math.isfinite(float(total.detach())):
             raise DomainNormError(
-                f"training diverged: loss {float(loss.detach())} at epoch {self.current_epoch}, "
+                f"training diverged: loss {float(total.detach())} at epoch {self.current_epoch}, "
                 f"step {self.global_step}; lower method.lr or set trainer.gradient_clip"
             )
-        return loss
+        return total
 
 
 def domains_of(role: str, roles: Roles) -> tuple[str, ...]:
     """Names of the domains that a class constant means."""
     meaning = {"source": roles.source, "target": roles.target, "all": roles.all, "": ()}
     return meaning[role]
-
-
-def head_parameters(model: DomainModel) -> list[nn.Parameter]:
-    """Parameters of the network's classifier or segmentation head; empty when it names none."""
-    network: Any = model.backbone
-    if hasattr(network, "segmentation_head"):
-        heads: Any = (network.segmentation_head,)
-    elif hasattr(network, "get_classifier"):
-        head = network.get_classifier()
-        heads = head if isinstance(head, tuple) else (head,)
-    else:
-        heads = ()
-    return [parameter for module in heads for parameter in module.parameters()]

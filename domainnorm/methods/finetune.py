@@ -8,7 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
-from domainnorm.methods.base import Roles, head_parameters
+from domainnorm.methods.base import Roles
+from domainnorm.methods.heads import heads_of
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -48,7 +49,9 @@ class Finetune(SupervisedMethod):
     ) -> None:
         super().__init__(model, task, roles, lr=lr, **options)
         if train != "all":
-            chosen = domain_parameters(model) if train == "norms" else head_parameters(model)
+            chosen = domain_parameters(model)
+            if train == "head":
+                chosen = [parameter for head in heads_of(model) for parameter in head.parameters()]
             if not chosen:
                 raise ConversionError(f"method.train: no parameter is a part of '{train}' here")
             for parameter in model.parameters():

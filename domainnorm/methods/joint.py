@@ -57,11 +57,10 @@ class Joint(SupervisedMethod):
                 "norm dsbn, cin or cbn, or set it to 0"
             )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Supervised loss of one mixed batch, plus the distance of rows to their mean."""
-        if not self.rows_weight:
-            return super().training_step(batch, batch_idx)
-        logits = self.outputs(batch)
-        rows = (table for norm in self.model.norms() for table in norm.modulation.rows())
-        loss = self.task.loss(logits, batch["target"]) + self.rows_weight * domain_rows_loss(rows)
-        return self.log_loss(loss, batch)
+        losses = super().losses(batch)
+        if self.rows_weight:
+            rows = (table for norm in self.model.norms() for table in norm.modulation.rows())
+            losses["rows"] = self.rows_weight * domain_rows_loss(rows)
+        return losses

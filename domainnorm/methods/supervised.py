@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
+from domainnorm.errors import DomainNormError
 from domainnorm.methods.base import Batch, Method, Roles
 from domainnorm.tasks import Task
 
@@ -55,19 +57,37 @@ class SupervisedMethod(Method):
         """The recipe's ``epochs`` of this method."""
         return self.epochs
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Supervised loss of one mixed batch."""
-        return self.log_loss(self.task.loss(self.outputs(batch), batch["target"]), batch)
+        return {"supervised": self.task.loss(self.outputs(batch), batch["target"])}
+
+    def optimized(self) -> list[Iterable[nn.Parameter]]:
+        """Parameters of each optimizer: all that require gradients, those of own networks too."""
+        return [self.parameters()]
 
     def on_fit_end(self) -> None:
         """Give domains without training images the rows of those that had some."""
-        for name in self.model.domain_names:
-            if name not in self.trained_domains:
-                set_rows(self.model, name, self.trained_domains)
+        for model in {self.model, self.deployed}:
+            for name in model.domain_names:
+                if name not in self.trained_domains:
+                    set_rows(model, name, self.trained_domains)
 
     def configure_optimizers(self) -> Any:
-        """Optimizer over everything that requires gradients, and a schedule per step."""
-        groups = self._parameter_groups()
+        """An optimizer for each of `optimized`, and a schedule per step.
+
+        Raises:
+            DomainNormError: Several optimizers and an accumulation of gradients.
+        """
+        chosen = self.optimized()
+        if len(chosen) > 1 and self.accumulate > 1:
+            raise DomainNormError(
+                f"trainer.accumulate: {self.accumulate}, but this method makes several steps on a "
+                "batch, whose gradients must not be added up; set it to 1"
+            )
+        return [self._scheduled(parameters) for parameters in chosen]
+
+    def _scheduled(self, parameters: Iterable[nn.Parameter]) -> dict[str, Any]:
+        groups = self._parameter_groups(parameters)
         if self.optimizer == "adamw":
             optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=self.lr)
         else:
@@ -82,15 +102,15 @@ class SupervisedMethod(Method):
             return (step + 1) / (rising + 1)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
+    def _parameter_groups(self, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
         tables = {p for norm in self.model.norms() for p in norm.modulation.parameters()}
         groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for parameter in self.model.parameters():
+        for parameter in parameters:
             if parameter.requires_grad:
                 # A table of scales is (D, C): the usual test for one axis would decay it.
                 groups[parameter.ndim > 1 and parameter not in tables].append(parameter)
         return [
-            {"params": parameters, "weight_decay": self.weight_decay if decays else 0.0}
-            for decays, parameters in groups.items()
-            if parameters
+            {"params": chosen, "weight_decay": self.weight_decay if decays else 0.0}
+            for decays, chosen in groups.items()
+            if chosen
         ]

@@ -11,7 +11,7 @@ from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.losses import entropy_loss
 from domainnorm.methods.base import Batch, Method, Roles
-from domainnorm.methods.once import MomentPass
+from domainnorm.methods.reestimation import MomentPass
 from domainnorm.norms.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -70,9 +70,9 @@ class TENT(Method):
         for norm in self.model.norms():
             norm.statistics.train()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Mean entropy of one batch of target images."""
-        return self.log_loss(entropy_loss(self.outputs(batch)), batch)
+        return {"entropy": entropy_loss(self.outputs(batch))}
 
     def on_fit_end(self) -> None:
         """Re-estimate the target's moments under the adapted scales and shifts."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from domainnorm.errors import ConversionError
-from domainnorm.methods.once import MomentPass
+from domainnorm.methods.reestimation import MomentPass
 from domainnorm.norms.running import RunningMoments
 from tests.methods.bench import (
     ONE,
@@ -55,12 +55,12 @@ def test_ranks_count_an_image_once_and_run_each_batch(monkeypatch):
     domain = torch.full((2,), TARGET_ROW)
     # Both ranks' batches of two images, and the three that the second rank counts.
     ranks = [[[0, 1], [1, 2]], [[3, 2], [4, 5]], [[4, 4], [5, 0]]]
-    monkeypatch.setattr("domainnorm.methods.once.several_ranks", lambda: True)
-    monkeypatch.setattr("domainnorm.methods.once.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("domainnorm.methods.reestimation.several_ranks", lambda: True)
+    monkeypatch.setattr("domainnorm.methods.reestimation.distributed.get_rank", lambda: 1)
     found = MomentPass(model)
     for both in ranks:
         monkeypatch.setattr(
-            "domainnorm.methods.once.rows_of_ranks", lambda own, both=both: torch.tensor(both)
+            "domainnorm.methods.reestimation.rows_of_ranks", lambda own, both=both: torch.tensor(both)
         )
         found.observe({"index": torch.tensor(both[1]), "image": image[both[1]], "domain": domain})
     assert len(passes) == len(ranks)

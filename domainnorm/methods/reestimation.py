@@ -1,9 +1,13 @@
-"""Each image of a pass counted once."""
+"""Running moments that are estimated again, or kept from moving."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, distributed
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel, MomentEstimator
 from domainnorm.methods.base import Batch
@@ -51,3 +55,21 @@ class MomentPass:
     def write(self) -> None:
         """Put the pooled moments into the rows of the domains that were seen."""
         self._estimator.write()
+
+
+@contextmanager
+def kept_moments(model: DomainModel) -> Iterator[None]:
+    """Inside the block no running moments move: mixed images, say, belong to no domain.
+
+    Layers still normalize with the moments of their batches in training.
+    """
+    layers = [norm.statistics for norm in model.norms()]
+    layers += [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    buffers = [buffer for layer in layers for buffer in layer.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            # As torch's own kernel moves them: backward does not read what it has kept.
+            buffer.data.copy_(value)

@@ -1,0 +1,41 @@
+"""Heads of networks: what turns features into logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from domainnorm.backbones import DomainModel
+from domainnorm.errors import ConversionError
+
+
+def heads_of(model: DomainModel) -> list[nn.Module]:
+    """The network's classifier or segmentation head, two of a distilled network, or none."""
+    network: Any = model.backbone
+    found: Any = getattr(network, "segmentation_head", None)
+    if found is None and hasattr(network, "get_classifier"):
+        found = network.get_classifier()
+    heads = found if isinstance(found, tuple) else (found,)
+    return [head for head in heads if head is not None and any(True for _ in head.parameters())]
+
+
+def head_of(model: DomainModel) -> nn.Module:
+    """The first of `heads_of`.
+
+    Raises:
+        ConversionError: There is none.
+    """
+    heads = heads_of(model)
+    if not heads:
+        raise ConversionError(
+            "method: this network names no classifier, so there are no features in front of it; "
+            "take a network with num_classes above 0"
+        )
+    return heads[0]
+
+
+def num_features(model: DomainModel) -> int:
+    """F, channels of the features that reach the head of the network."""
+    first = next(m for m in head_of(model).modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
+    return first.in_features if isinstance(first, nn.Linear) else first.in_channels
