@@ -11,6 +11,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -251,7 +252,8 @@ class Method(LightningModule):
         optimizers = found if isinstance(found, list) else [found]
         chosen = [optimizers[number] for number in numbers] or optimizers
         parameters = [p for one in chosen for group in one.param_groups for p in group["params"]]
-        with self.trainer.strategy.block_backward_sync():
+        strategy: Any = self.trainer.strategy
+        with strategy.block_backward_sync() if several_ranks() else nullcontext():
             self.manual_backward(loss / self.accumulate, inputs=parameters)
         last = self._position[0] + 1 == self.trainer.num_training_batches
         if not last and (self._position[0] + 1) % self.accumulate:
@@ -410,7 +412,8 @@ class Method(LightningModule):
         """Logits that `adapt` gives for a batch without its labels."""
         if self._stream is None or self._stream[0] != position:
             # Each domain has an optimizer of its own: momentum would go on moving the last one.
-            self._stream = position, self.configure_optimizers()
+            optimizer: Any = self.configure_optimizers()
+            self._stream = position, optimizer
             self.start_stream()
         return self.adapt({name: batch[name] for name in batch if name not in _LABELS}).detach()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel, MomentEstimator
@@ -63,7 +63,7 @@ def kept_moments(model: DomainModel) -> Iterator[None]:
 
     Layers still normalize with the moments of their batches in training.
     """
-    layers = [norm.statistics for norm in model.norms()]
+    layers: list[nn.Module] = [norm.statistics for norm in model.norms()]
     layers += [module for module in model.modules() if isinstance(module, _BatchNorm)]
     buffers = [buffer for layer in layers for buffer in layer.buffers()]
     before = [buffer.clone() for buffer in buffers]
