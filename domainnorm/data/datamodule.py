@@ -169,13 +169,9 @@ class DomainDataModule(LightningDataModule):
 
     @property
     def test_domains(self) -> list[str]:
-        """Domain of each test loader; those that are adapted to while they are tested come first."""
-        if self.loading.stream is None:
-            return self.domain_names
-        return [
-            *self.unlabelled,
-            *(name for name in self.domain_names if name not in self.unlabelled),
-        ]
+        """Domain of each test loader; those of streams come first, the others show what they did."""
+        streams = [] if self.loading.stream is None else self.unlabelled
+        return [*streams, *(name for name in self.domain_names if name not in streams)]
 
     def setup(self, stage: str) -> None:
         """Before a fit or test on several devices: look whether each of them has something to do.

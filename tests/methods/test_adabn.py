@@ -60,7 +60,8 @@ def test_ranks_count_an_image_once_and_run_each_batch(monkeypatch):
     found = MomentPass(model)
     for both in ranks:
         monkeypatch.setattr(
-            "domainnorm.methods.reestimation.rows_of_ranks", lambda own, both=both: torch.tensor(both)
+            "domainnorm.methods.reestimation.rows_of_ranks",
+            lambda own, both=both: torch.tensor(both),
         )
         found.observe({"index": torch.tensor(both[1]), "image": image[both[1]], "domain": domain})
     assert len(passes) == len(ranks)
