@@ -169,7 +169,7 @@ class DomainDataModule(LightningDataModule):
 
     @property
     def test_domains(self) -> list[str]:
-        """Domain of each test loader; those of streams come first, the others show what they did."""
+        """Domain of each test loader; streams come first, the others show what they did."""
         streams = [] if self.loading.stream is None else self.unlabelled
         return [*streams, *(name for name in self.domain_names if name not in streams)]
 

@@ -74,6 +74,9 @@ class DataConfig:
             over, ``pad`` adds a border without labels, ``stretch`` distorts.
         batch_size: Images per training batch, all domains together.
         eval_batch_size: Images per batch in validation and test.
+        stream_order: Order of the test images that a method adapts to while it predicts them:
+            drawn, one class after the other, or as the dataset lists them.
+        stream_batch_size: Images it gets at a time.
         num_workers: Processes that read images; 0 reads them in the training process.
         cache: Folder for decoded images at the size of the input; null decodes them every time.
         attributes: Metadata of the images that ``metadata`` and ``text`` estimate domains from.
@@ -87,6 +90,8 @@ class DataConfig:
     fit: Literal["cover", "pad", "stretch"] = "cover"
     batch_size: int = field(default=32, metadata={"minimum": 1})
     eval_batch_size: int = field(default=64, metadata={"minimum": 1})
+    stream_order: Literal["shuffled", "by_class", "stored"] = "shuffled"
+    stream_batch_size: int = field(default=64, metadata={"minimum": 1})
     num_workers: int = field(default=0, metadata={"minimum": 0})
     cache: str | None = None
     attributes: list[str] = field(default_factory=list)
@@ -107,6 +112,7 @@ class TrainerConfig:
         channels_last: Keep feature maps as N × H × W × C in memory, which convolutions are often
             faster with; results differ by rounding only.
         gradient_clip: Largest norm of a gradient; null clips nothing.
+        accumulate: Batches whose gradients are added up before a step.
         threads: CPU threads of torch; null is torch's own choice.
         deterministic: Only algorithms that give the same result every time.
         limit_batches: At most this many training batches per epoch, for trials.
@@ -120,6 +126,7 @@ class TrainerConfig:
     precision: Precision = "32-true"
     channels_last: bool = False
     gradient_clip: float | None = field(default=None, metadata={"above": 0})
+    accumulate: int = field(default=1, metadata={"minimum": 1})
     threads: int | None = field(default=None, metadata={"minimum": 1})
     deterministic: bool = True
     limit_batches: int | None = field(default=None, metadata={"minimum": 1})

@@ -32,7 +32,7 @@ def save_explanations(parts: Parts, stage: Stage, folder: Path, name: str) -> No
         name: End of the files' names.
     """
     bench = set_up(parts, stage, folder, finished=True)
-    model, title = bench.method.model.eval(), f"{parts.recipe.name}: {stage.transfer}"
+    model, title = bench.method.deployed.eval(), f"{parts.recipe.name}: {stage.transfer}"
     figures = folder / "figures"
     if any(True for _ in model.domain_rows()) and model.num_domains > 1:
         _save_layers(model, figures / f"layers_{name}.png", title)
@@ -57,7 +57,7 @@ def _save_layers(model: DomainModel, path: Path, title: str) -> None:
 
 @torch.inference_mode()
 def _save_embeddings(bench: Bench, path: Path, title: str) -> None:
-    model, data = bench.method.model, bench.data
+    model, data = bench.method.deployed, bench.data
     assert model.encoder is not None
     points = {}
     for domain, loader in zip(data.test_domains, data.test_dataloader(), strict=True):
@@ -75,7 +75,7 @@ def _save_embeddings(bench: Bench, path: Path, title: str) -> None:
 @torch.inference_mode()
 def _save_nearest(bench: Bench, path: Path, title: str) -> None:
     """Some test images of each domain, with the domains that the encoder takes them for."""
-    model, data = bench.method.model, bench.data
+    model, data = bench.method.deployed, bench.data
     pipeline, records = data.evaluation_pipeline, data.dataset.records
     images, captions = {}, {}
     for domain in data.test_domains:

@@ -63,7 +63,7 @@ def _row(benches: dict[str, Bench], index: int) -> Overlay:
     domain = record.domain
     predictions = {}
     for name, bench in benches.items():
-        model = bench.method.model.eval()
+        model = bench.method.deployed.eval()
         label = torch.tensor([model.domain_names.index(domain)])
         with torch.no_grad():
             given = {"image": image[None], "attributes": attributes_of([record], asked)}

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel, data_config, insert_after
-from domainnorm.data import CachedDataset, DomainDataModule, DomainDataset, Loading, Preprocessing
+from domainnorm.data import (
+    CachedDataset,
+    DomainDataModule,
+    DomainDataset,
+    Loading,
+    Preprocessing,
+    Stream,
+)
 from domainnorm.data.attributes import check_attributes
 from domainnorm.data.dataset import check_labelled, check_splits
 from domainnorm.data.sampler import check_batch_size
@@ -144,7 +151,7 @@ class Parts:
         if loading.cache is not None:
             folder, options = Path(loading.cache).expanduser(), self.recipe.dataset.options
             dataset = CachedDataset(dataset, folder, preprocessing, options)
-        return DomainDataModule(
+        made = DomainDataModule(
             dataset,
             domain_names=stage.roles.all,
             labelled=domains_of(method.labelled, stage.roles),
@@ -157,9 +164,17 @@ class Parts:
                 loading.num_workers,
                 stage.seed,
                 original_masks=self.recipe.evaluation.mask_size == "original",
+                balance=method.balance,
+                strong=method.views == "two",
+                stream=Stream(loading.stream_order, loading.stream_batch_size)
+                if method.protocol == "online"
+                else None,
             ),
             attributes=loading.attributes,
         )
+        if method.views == "two":
+            _check_views(made, stage.method.name)
+        return made
 
     def preprocessing(self, model: DomainModel) -> Preprocessing:
         """What fits images to the model, by the recipe's sizes.
@@ -182,6 +197,8 @@ class Parts:
         method_class: Any = METHODS.load(stage.method.name)
         method: Method = method_class(model, task, stage.roles, **stage.method.options)
         method.restore = data.evaluation_pipeline.preprocessing.with_mask
+        method.clip = self.recipe.trainer.gradient_clip
+        method.accumulate = self.recipe.trainer.accumulate
         return method
 
     def _class_frequency(self, data: DomainDataModule) -> Tensor:
@@ -200,6 +217,21 @@ class Parts:
             name: next((given[key] for key in (name, role, "default") if key in given), [])
             for name, role in keys
         }
+
+
+def _check_views(data: DomainDataModule, method: str) -> None:
+    """Refuse one view of an image where a method compares two.
+
+    Raises:
+        DataError: Names the keys that give them.
+    """
+    for domain in data.unlabelled:
+        if not data.training_pipelines[domain].has_strong:
+            raise DataError(
+                f"augment: method '{method}' compares a weak and a strong view of the images of "
+                f"'{domain}', and there is one; set augment.target to {{weak: [...], strong: "
+                "[...]}, or take the part augment/two_views"
+            )
 
 
 def _check_patches(model: DomainModel, size: tuple[int, int]) -> None:

@@ -61,15 +61,19 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     if (place / RESULTS).exists():
         return load_results(place / RESULTS)
     bench = set_up(parts, stage, folder)
-    former = encoder_weights(bench.method.model)
+    method, online = bench.method, bench.method.protocol == "online"
+    former = encoder_weights(method.model)
     started = time.perf_counter()
-    if not _is_given(parts, stage):
-        fit(bench.trainer, bench.method, bench.data, parts.recipe)
-    teach_encoder(bench.method.model, bench.data, stage.seed, former)
+    if not online and not _is_given(parts, stage):
+        fit(bench.trainer, method, bench.data, parts.recipe)
+    teach_encoder(method.deployed, bench.data, stage.seed, former)
     seconds = time.perf_counter() - started
-    if is_first():
+    if not online and is_first():
         _save_model(bench)
     predictions = predict(bench)
+    if online:  # the test was the training
+        seconds = time.perf_counter() - started
+        _save_model(bench)
     results = score(bench, predictions, seconds)
     if is_first():
         _save_results(bench, predictions, results)
@@ -78,7 +82,7 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
 
 
 def _save_model(bench: Bench) -> None:
-    model, place = bench.method.model, bench.place
+    model, place = bench.method.deployed, bench.place
     with _writing(place):
         name, classes = bench.parts.recipe.backbone.name, bench.data.class_names
         save_model(model, place / WEIGHTS, name, classes)
@@ -131,7 +135,7 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     if weights is None:
         ready_encoder(model, data, stage.seed)
     else:
-        _load(model, weights, parts, stage)
+        _load(method.deployed if finished else model, weights, parts, stage)
     method.eval_domains = data.val_domains
     place = folder / stage.key
     place.mkdir(parents=True, exist_ok=True)
@@ -151,7 +155,8 @@ def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Evaluated
     bench.method.norm_domain = norm_domain
     bench.method.condition = bench.parts.recipe.condition if norm_domain is None else "id"
     bench.trainer.test(bench.method, datamodule=bench.data, verbose=False)
-    return bench.method.predictions()
+    found = bench.method.predictions()
+    return {domain: found[domain] for domain in bench.data.domain_names}
 
 
 def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> list[Result]:

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from domainnorm.data import DomainDataModule
-from domainnorm.errors import CheckpointError
+from domainnorm.errors import CheckpointError, DomainNormError
 from domainnorm.methods import Method
 from domainnorm.recipe import Recipe
 from domainnorm.run.callbacks import EpochLines, EpochLog, EpochSeed
@@ -58,7 +58,13 @@ def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trai
     # After the selection, whose score of this epoch it has to hold for a resumed run.
     callbacks.append(ModelCheckpoint(place, "training", enable_version_counter=False))
     with readable_refusals():
-        return _trainer(recipe, method, callbacks, bar)
+        trainer = _trainer(recipe, method, callbacks, bar)
+    if method.protocol == "online" and trainer.world_size > 1:
+        raise DomainNormError(
+            f"method: it follows one stream of images, which {trainer.world_size} devices cannot "
+            "share; set trainer.devices=1 and trainer.num_nodes=1"
+        )
+    return trainer
 
 
 def _trainer(recipe: Recipe, method: Method, callbacks: list[Callback], bar: bool) -> Trainer:
@@ -70,8 +76,10 @@ def _trainer(recipe: Recipe, method: Method, callbacks: list[Callback], bar: boo
         num_nodes=options.num_nodes,
         strategy=options.strategy,
         precision=options.precision,
-        # Lightning refuses to clip where a method steps by itself, or not at all.
+        # Lightning refuses these where a method steps by itself, or not at all.
         gradient_clip_val=options.gradient_clip if method.automatic_optimization else None,
+        accumulate_grad_batches=options.accumulate if method.automatic_optimization else 1,
+        inference_mode=method.protocol != "online",
         deterministic=options.deterministic,
         limit_train_batches=options.limit_batches,
         limit_val_batches=None if method.eval_domains else 0,
