@@ -43,6 +43,7 @@ Definition = ast.ClassDef | ast.FunctionDef
 
 # A mark, other decorators, and what is marked. Only a file of an entry that is asked for is parsed.
 _MARK = re.compile(r"^@register\b(.*)\n(?:(?:@|[ \t)]).*\n)*(?:class|def) (\w+)", re.MULTILINE)
+_CLASS = re.compile(r'^class (\w+)\b.*:\n    """(.*[^\\"\n])(?:"""|\n)', re.MULTILINE)
 _STATED = re.compile(r"""\((["'])([\w.-]+)\1\)""")
 
 
@@ -94,9 +95,12 @@ class Entry:
 
     @property
     def summary(self) -> str:
-        """First line of the object's docstring."""
+        """First line of the object's docstring; the usual head of a class needs no parsing."""
+        for attribute, line in _CLASS.findall(_text(self.module)):
+            if attribute == self.attribute:
+                return str(line)
         text = ast.get_docstring(self._source.definition(self.attribute)) or ""
-        return text.splitlines()[0] if text else ""
+        return text.partition("\n")[0]
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -136,7 +140,7 @@ class Registry:
     def _own(self) -> Iterator[Entry]:
         for file in sorted(_source_file(self.package).parent.glob("*.py")):
             module = f"{self.package}.{file.stem}"
-            for mark, attribute in _MARK.findall(file.read_text(encoding="utf-8")):
+            for mark, attribute in _MARK.findall(_text(module)):
                 stated = _STATED.match(mark)
                 if mark.startswith("(") and stated is None:
                     raise DomainNormError(
@@ -179,7 +183,7 @@ class _Source:
     @staticmethod
     @cache  # a module is asked for its entry, its summary and its bases
     def read(module: str) -> _Source:
-        return _Source(module, ast.parse(_source_file(module).read_text(encoding="utf-8")))
+        return _Source(module, ast.parse(_text(module)))
 
     def definition(self, name: str) -> Definition:
         for node in self.tree.body:
@@ -278,6 +282,11 @@ def _type(node: ast.expr | None) -> Any:
         case ast.Subscript(value=ast.Name(id=name), slice=element):
             return _TYPES[name][_type(element)]
     raise TypeError(f"annotation '{ast.unparse(node)}'")
+
+
+@cache
+def _text(module: str) -> str:
+    return _source_file(module).read_text(encoding="utf-8")
 
 
 def _source_file(module: str) -> Path:
