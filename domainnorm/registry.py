@@ -294,3 +294,13 @@ def _source_file(module: str) -> Path:
     if spec is None or spec.origin is None:
         raise DomainNormError(f"{module}: no such module")
     return Path(spec.origin)
+
+
+ENCODERS = Registry("encoder", "domainnorm.encoders")
+METHODS = Registry("method", "domainnorm.methods")
+TASKS = Registry("task", "domainnorm.tasks")
+DATASETS = Registry("dataset", "domainnorm.data.datasets")
+TRANSFORMS = Registry("transform", "domainnorm.data.transforms")
+STATISTICS = Registry("statistics", "domainnorm.norms.statistics")
+MODULATIONS = Registry("modulation", "domainnorm.norms.modulations")
+PERTURBATIONS = Registry("perturbation", "domainnorm.perturbations")

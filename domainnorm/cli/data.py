@@ -15,11 +15,10 @@ from domainnorm.cli import domains
 from domainnorm.cli.parser import Action, Parser, split_overrides
 from domainnorm.cli.progress import reading_bar
 from domainnorm.errors import DataError, RecipeError, counted, unknown
-from domainnorm.recipe.overrides import OVERRIDE
 from domainnorm.recipe.problems import Problems
-from domainnorm.recipe.registries import DATASETS
 from domainnorm.recipe.sections import read_named
-from domainnorm.registry import REQUIRED, Entry
+from domainnorm.recipe.tree import OVERRIDE
+from domainnorm.registry import DATASETS, REQUIRED, Entry
 from domainnorm.storage import make_folders
 
 TASKS = ("classification", "segmentation", "multilabel")

@@ -16,7 +16,7 @@ from domainnorm.cli.parser import Parser, split_overrides
 from domainnorm.cli.progress import reading_bar
 from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError, RecipeError
-from domainnorm.recipe.registries import DATASETS
+from domainnorm.registry import DATASETS
 from domainnorm.storage import make_folders
 
 SUMMARY = (

@@ -9,8 +9,16 @@ from domainnorm import recipe
 from domainnorm.cli.parser import Parser
 from domainnorm.errors import RecipeError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
-from domainnorm.recipe import registries
-from domainnorm.registry import Registry
+from domainnorm.registry import (
+    DATASETS,
+    ENCODERS,
+    METHODS,
+    MODULATIONS,
+    PERTURBATIONS,
+    STATISTICS,
+    TASKS,
+    Registry,
+)
 
 
 def configure(parser: Parser) -> None:
@@ -47,9 +55,8 @@ def _files(kind: str) -> Callable[[], dict[str, str]]:
     return rows
 
 
-def _registered(kind: str) -> Callable[[], dict[str, str]]:
+def _registered(registry: Registry) -> Callable[[], dict[str, str]]:
     def rows() -> dict[str, str]:
-        registry: Registry = getattr(registries, kind)
         return {name: registry.entry(name).summary for name in registry.names()}
 
     return rows
@@ -65,12 +72,12 @@ def _norms() -> dict[str, str]:
 _KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "recipes": _files("recipes"),
     "configs": _files("configs"),
-    "methods": _registered("METHODS"),
+    "methods": _registered(METHODS),
     "norms": _norms,
-    "statistics": _registered("STATISTICS"),
-    "modulations": _registered("MODULATIONS"),
-    "perturbations": _registered("PERTURBATIONS"),
-    "encoders": _registered("ENCODERS"),
-    "datasets": _registered("DATASETS"),
-    "tasks": _registered("TASKS"),
+    "statistics": _registered(STATISTICS),
+    "modulations": _registered(MODULATIONS),
+    "perturbations": _registered(PERTURBATIONS),
+    "encoders": _registered(ENCODERS),
+    "datasets": _registered(DATASETS),
+    "tasks": _registered(TASKS),
 }

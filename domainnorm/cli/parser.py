@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domainnorm.errors import unknown
-from domainnorm.recipe.overrides import OVERRIDE
+from domainnorm.recipe.tree import OVERRIDE
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from domainnorm.data.dataset import VOID
 from domainnorm.data.preprocessing import Preprocessing
-from domainnorm.data.steps import TRANSFORMS, arguments_of, check_augmentation, own_transforms
+from domainnorm.data.steps import arguments_of, check_augmentation, own_transforms
 from domainnorm.errors import DataError
+from domainnorm.registry import TRANSFORMS
 
 # albumentations asks a server for its newest version when it is imported.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from domainnorm.errors import DataError, nearest
-from domainnorm.registry import Registry
+from domainnorm.registry import TRANSFORMS
 
 _CLASS = re.compile(r"^class (\w+)\(([\w, .=]*)\):", re.MULTILINE)
 _NEXT_TOP_LEVEL = re.compile(r"^[^\s#)]", re.MULTILINE)
@@ -43,7 +43,6 @@ _SKIPPED = frozenset(
         "AtLeastOneBBoxRandomCrop",
     }
 )
-TRANSFORMS = Registry("transform", "domainnorm.data.transforms")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from domainnorm.encoders.gaussians import DomainGaussians
 from domainnorm.errors import ConditionError, DomainNormError, unknown
-from domainnorm.registry import Registry
+from domainnorm.registry import ENCODERS
 
-ENCODERS = Registry("encoder", "domainnorm.encoders")
 # Column -> a value for each image of a batch: text, a number, or None where it is missing.
 Attributes: TypeAlias = Mapping[str, Sequence[str | float | None]]
 

@@ -8,11 +8,8 @@ from domainnorm.errors import DomainNormError, UnknownNameError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.norms.layer import ConditionalNorm
 from domainnorm.ranges import problem_of
-from domainnorm.registry import Entry, Parameter, Registry
+from domainnorm.registry import MODULATIONS, STATISTICS, Entry, Parameter
 from domainnorm.slot import ConditionSlot
-
-STATISTICS = Registry("statistics", "domainnorm.norms.statistics")
-MODULATIONS = Registry("modulation", "domainnorm.norms.modulations")
 
 
 def list_norms() -> list[str]:

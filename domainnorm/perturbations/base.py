@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.errors import ConditionError, DomainNormError, unknown
-from domainnorm.registry import Registry
+from domainnorm.registry import PERTURBATIONS
 from domainnorm.slot import ConditionSlot
-
-PERTURBATIONS = Registry("perturbation", "domainnorm.perturbations")
 
 
 class Perturbation(nn.Module, abc.ABC):

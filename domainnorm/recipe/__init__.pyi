@@ -1,7 +1,5 @@
-from .files import find_recipe as find_recipe
-from .files import list_shipped as list_shipped
 from .load import load_recipe as load_recipe
-from .needs import needs_network as needs_network
+from .norm import needs_network as needs_network
 from .schema import BackboneConfig as BackboneConfig
 from .schema import DataConfig as DataConfig
 from .schema import EvaluationConfig as EvaluationConfig
@@ -9,3 +7,5 @@ from .schema import Named as Named
 from .schema import Recipe as Recipe
 from .schema import TrainerConfig as TrainerConfig
 from .schema import Transfer as Transfer
+from .tree import find_recipe as find_recipe
+from .tree import list_shipped as list_shipped

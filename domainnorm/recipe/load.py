@@ -6,30 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domainnorm.errors import RecipeError, unknown
-from domainnorm.recipe.conditions import (
-    check_attributes,
-    check_conditioned,
-    check_end_to_end,
-    check_estimates,
-    check_far,
-    check_precision,
-)
-from domainnorm.recipe.files import find_recipe, recipe_name
-from domainnorm.recipe.merge import merged_tree, resolved_tree
 from domainnorm.recipe.norm import read_norm
-from domainnorm.recipe.parts import read_parts
-from domainnorm.recipe.perturb import read_perturb
 from domainnorm.recipe.problems import Problems, spelled
-from domainnorm.recipe.registries import DATASETS, ENCODERS, METHODS, TASKS
 from domainnorm.recipe.rules import (
+    check_attributes,
     check_augment,
     check_backbone,
+    check_conditioned,
     check_crop,
     check_crop_task,
     check_decoder,
     check_domains,
+    check_end_to_end,
+    check_estimates,
+    check_far,
     check_mask_size,
     check_methods,
+    check_precision,
     check_size,
     check_task,
     read_seeds,
@@ -48,8 +41,11 @@ from domainnorm.recipe.schema import (
     Unseen,
 )
 from domainnorm.recipe.sections import fixed_parameters, read_fixed, read_named, read_section
-from domainnorm.registry import Parameter
+from domainnorm.recipe.tree import find_recipe, merged_tree, recipe_name, resolved_tree
+from domainnorm.registry import DATASETS, ENCODERS, METHODS, PERTURBATIONS, TASKS, Parameter
 
+_PREFIX = {"prefix": Parameter("prefix", str, "")}
+_PLACE = {"where": Parameter("where", str | list[str] | None, None)}
 DEFAULT_COMPARE = ("source_only", "oracle")
 KEYS = (
     "configs",
@@ -214,3 +210,40 @@ def _read_compare(
     if not all(transfer.target for transfer in transfers):
         usual = [name for name in usual if name != "oracle"]
     return [read_named(name, METHODS, "compare", problems) for name in usual]
+
+
+def read_parts(dataset: Named | None, problems: Problems) -> Named | None:
+    """The dataset with every part checked and its defaults spelled out; others as they are."""
+    if (
+        dataset is None
+        or dataset.name != "join"
+        or not isinstance(dataset.options.get("parts"), list)
+    ):
+        return dataset
+    read = [
+        read_named(part, DATASETS, f"data.parts[{number}]", problems, more=_PREFIX)
+        for number, part in enumerate(dataset.options["parts"])
+    ]
+    parts = [{"name": part.name, **part.options} for part in read if part is not None]
+    return Named(dataset.name, {**dataset.options, "parts": parts})
+
+
+def read_perturb(value: Any, problems: Problems) -> list[Named | None]:
+    """The perturbations of a recipe, in the order they are written.
+
+    Args:
+        value: None, a name, ``{name, where, ...}`` or a list of these.
+        problems: Takes what is wrong.
+    """
+    if not isinstance(value, list):
+        return [] if value is None else [_read_perturbation(value, "perturb", problems)]
+    return [
+        _read_perturbation(item, f"perturb[{index}]", problems) for index, item in enumerate(value)
+    ]
+
+
+def _read_perturbation(value: Any, key: str, problems: Problems) -> Named | None:
+    named = read_named(value, PERTURBATIONS, key, problems, more=_PLACE)
+    if named is not None and named.options["where"] == []:
+        problems.add(f"{key}.where", "got an empty list, expected stem, stage1, … or module paths")
+    return named

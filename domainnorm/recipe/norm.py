@@ -9,9 +9,9 @@ from typing import Any
 from domainnorm.errors import unknown
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe.problems import Problems, spelled
-from domainnorm.recipe.registries import MODULATIONS, STATISTICS
+from domainnorm.recipe.schema import Named, Recipe
 from domainnorm.recipe.sections import read_section
-from domainnorm.registry import Parameter, Registry
+from domainnorm.registry import METHODS, MODULATIONS, STATISTICS, Parameter, Registry
 
 _PATTERN = re.compile(r"[\w.*?\[\]!-]+")
 _OWN_KEYS = ("name", "statistics", "modulation")
@@ -225,3 +225,27 @@ def _check_pattern(pattern: Any, key: str, problems: Problems) -> None:
     if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
         expected = "all, stem, early, late, encoder, decoder or a module path with * for any"
         problems.add(key, f"got {spelled(pattern)}, expected {expected}")
+
+
+def needs_network(recipe: Recipe) -> bool:
+    """Whether only the network can tell if the methods and norms of a run go together.
+
+    Named norms may have nothing that a method needs, but the network may have layers that keep
+    their kin; and moments over the pixels of an image want a map of more than one.
+
+    Args:
+        recipe: A checked recipe.
+    """
+    without = lacking(recipe.norm)
+    asked = any(_needs(named) & without for named in (recipe.method, *recipe.compare))
+    return asked or takes_pixels(recipe.norm)
+
+
+def _needs(named: Named) -> set[str]:
+    """What a method with its options asks of norms."""
+    found = {str(METHODS.entry(named.name).constants.get("needs", ""))}
+    if named.options.get("rows_weight"):
+        found.add("rows")
+    if named.options.get("train") == "norms":
+        found.add("weights")
+    return found

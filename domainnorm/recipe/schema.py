@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
+from domainnorm.registry import DATASETS
+
 Far: TypeAlias = Literal["mean", "batch"]
 Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
 Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
@@ -235,3 +237,14 @@ def _one_or_all(items: list[Any]) -> Any:
 
 def _mapping(named: Named) -> dict[str, Any]:
     return {"name": named.name, **named.options}
+
+
+def parts_of(dataset: Named) -> list[Named]:
+    """The datasets that one joins; itself where it joins none."""
+    joined = dataset.options.get("parts") if dataset.name == "join" else None
+    return [Named(part["name"], part) for part in joined] if joined else [dataset]
+
+
+def labels_of(dataset: Named) -> str:
+    """The task that a dataset has labels for; of joined ones that of the first."""
+    return str(DATASETS.entry(parts_of(dataset)[0].name).constants.get("task", ""))

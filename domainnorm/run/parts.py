@@ -24,7 +24,7 @@ from domainnorm.data.sampler import check_batch_size
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
 from domainnorm.recipe import Recipe
-from domainnorm.recipe.registries import DATASETS, METHODS, TASKS
+from domainnorm.registry import DATASETS, METHODS, TASKS
 from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.plan import Stage
 from domainnorm.tasks import Task

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from domainnorm.methods import Roles
 from domainnorm.recipe import Named, Recipe, Transfer
-from domainnorm.recipe.registries import METHODS
+from domainnorm.registry import METHODS
 
 SOURCE_ONLY = "source_only"
 

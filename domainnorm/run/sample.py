@@ -16,8 +16,8 @@ from domainnorm.backbones.find import find_norms
 from domainnorm.backbones.kinds import kind_of
 from domainnorm.data.table import read_lines, write_lines
 from domainnorm.recipe import Recipe
-from domainnorm.recipe.registries import DATASETS
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named
+from domainnorm.registry import DATASETS
 from domainnorm.storage import make_folders
 
 SIDE = 64  # pixels; a multiple of 32, by which segmentation networks divide

@@ -22,7 +22,7 @@ from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import Evaluated
 from domainnorm.methods import Method
-from domainnorm.recipe.registries import METHODS
+from domainnorm.registry import METHODS
 from domainnorm.report import Result, load_results, results_json
 from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.parts import Parts

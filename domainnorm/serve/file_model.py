@@ -15,7 +15,7 @@ from torch import Tensor
 from domainnorm.data import Preprocessing
 from domainnorm.data.dataset import VOID
 from domainnorm.errors import DataError, counted
-from domainnorm.recipe.registries import TASKS
+from domainnorm.registry import TASKS
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.serve.stored import StoredModel
 from domainnorm.storage import whole_file

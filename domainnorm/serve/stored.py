@@ -8,7 +8,7 @@ from pathlib import Path
 from domainnorm.backbones import DomainModel, ModelHeader, load_model, read_header
 from domainnorm.errors import CheckpointError
 from domainnorm.recipe import Recipe
-from domainnorm.recipe.registries import TASKS
+from domainnorm.registry import TASKS
 from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.folder import RECIPE, read_folder
 from domainnorm.run.stage import WEIGHTS

@@ -20,7 +20,7 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.methods.conditions import DomainsTold, conditioned
 from domainnorm.recipe import Named, Recipe
-from domainnorm.recipe.registries import ENCODERS
+from domainnorm.registry import ENCODERS
 from domainnorm.run.encoding import teach_encoder
 from domainnorm.run.folder import read_folder
 from domainnorm.run.parts import Parts

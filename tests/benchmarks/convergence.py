@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from domainnorm.evaluation import EvaluationError, seed_spread
-from domainnorm.recipe.registries import TASKS
+from domainnorm.registry import TASKS
 from domainnorm.report.figure import (
     LARGE,
     MUTED,

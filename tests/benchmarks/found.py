@@ -18,7 +18,7 @@ import torch
 
 from domainnorm.data import DomainDataset
 from domainnorm.evaluation import Predictions, load_evaluated
-from domainnorm.recipe.registries import TASKS
+from domainnorm.registry import TASKS
 from domainnorm.run.folder import read_folder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages

@@ -6,7 +6,7 @@ import yaml
 from domainnorm.cli.data import ACTIONS
 from domainnorm.data.files import resolved_root
 from domainnorm.errors import DataError
-from domainnorm.recipe.registries import DATASETS
+from domainnorm.registry import DATASETS
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe import list_shipped
-from domainnorm.recipe.registries import (
+from domainnorm.registry import (
     DATASETS,
     METHODS,
     MODULATIONS,

@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from domainnorm.backbones import create_model
 from domainnorm.encoders import create_encoder, extend_encoder, fit_encoder, list_encoders
-from domainnorm.encoders.base import ENCODERS
 from domainnorm.errors import ConditionError, DomainNormError, UnknownNameError
+from domainnorm.registry import ENCODERS
 from tests.encoders.pairs import images, mixed, pairs, read_by, rows, together
 
 

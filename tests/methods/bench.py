@@ -14,7 +14,7 @@ from domainnorm.backbones import DomainModel, create_model, data_config
 from domainnorm.data import DomainDataModule, Loading, Preprocessing
 from domainnorm.data.datasets import Scans
 from domainnorm.methods import Method, Roles, domains_of
-from domainnorm.recipe.registries import METHODS
+from domainnorm.registry import METHODS
 from domainnorm.run.quiet import quiet_lightning
 from domainnorm.tasks.classification import Classification
 

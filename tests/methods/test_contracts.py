@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from domainnorm.methods import domains_of
-from domainnorm.recipe.registries import METHODS
+from domainnorm.registry import METHODS
 from tests.methods.bench import ONE, TWO, fit, make_model, scans, source_model
 
 every_method = pytest.mark.parametrize("name", METHODS.names())

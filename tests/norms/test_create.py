@@ -6,7 +6,7 @@ import torch
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError, UnknownNameError
 from domainnorm.norms import CATALOGUE, create_norm
-from domainnorm.norms.create import MODULATIONS, STATISTICS
+from domainnorm.registry import MODULATIONS, STATISTICS
 from tests.norms.conditions import apply, make
 
 

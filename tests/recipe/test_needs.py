@@ -7,7 +7,7 @@ from domainnorm.errors import RecipeError
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe import load_recipe, needs_network
 from domainnorm.recipe.norm import lacking
-from domainnorm.recipe.registries import METHODS, MODULATIONS
+from domainnorm.registry import METHODS, MODULATIONS
 
 WITH_MORE = ("adain", "spade")
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from domainnorm.recipe import load_recipe
-from domainnorm.recipe.registries import PERTURBATIONS
+from domainnorm.registry import PERTURBATIONS
 
 FORMS = [
     (None, []),

@@ -5,16 +5,16 @@ from typing import Any, Literal
 import pytest
 
 from domainnorm.recipe.problems import Problems
-from domainnorm.recipe.registries import (
+from domainnorm.recipe.sections import describe, read_section
+from domainnorm.registry import (
     DATASETS,
     METHODS,
     MODULATIONS,
     PERTURBATIONS,
     STATISTICS,
     TASKS,
+    Parameter,
 )
-from domainnorm.recipe.sections import describe, read_section
-from domainnorm.registry import Parameter
 
 ENTRIES = [
     registry.entry(name)

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from domainnorm.recipe import list_shipped, load_recipe, needs_network
-from domainnorm.recipe.files import read_yaml, recipe_name, shipped_folder
 from domainnorm.recipe.load import KEYS
-from domainnorm.recipe.parts import labels_of
-from domainnorm.recipe.schema import Named
+from domainnorm.recipe.schema import Named, labels_of
+from domainnorm.recipe.tree import read_yaml, recipe_name, shipped_folder
 
 RECIPES = sorted(shipped_folder("recipes").rglob("*.y*ml"))
 CONFIGS = sorted(shipped_folder("configs").rglob("*.y*ml"))

@@ -9,7 +9,7 @@ import torch
 from domainnorm.backbones import load_domain
 from domainnorm.errors import ConditionError, DataError, RecipeError
 from domainnorm.recipe import load_recipe
-from domainnorm.recipe.registries import METHODS
+from domainnorm.registry import METHODS
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.run.sample import sample_recipe

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from domainnorm.recipe import Recipe, list_shipped, load_recipe
-from domainnorm.recipe.registries import DATASETS
+from domainnorm.registry import DATASETS
 from domainnorm.run import run_recipe
 from domainnorm.run.parts import Parts
 from domainnorm.run.sample import sample_recipe

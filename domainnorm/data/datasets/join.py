@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import DOMAIN_KEYS, DomainDataset, select_domains
 from domainnorm.data.problems import refuse
 from domainnorm.errors import DataError, unknown
-from domainnorm.registry import REQUIRED, Registry, register
-
-DATASETS = Registry("dataset", "domainnorm.data.datasets")
+from domainnorm.registry import DATASETS, REQUIRED, register
 
 
 @register

@@ -8,8 +8,8 @@ from pathlib import Path
 from domainnorm.data.files import white_of
 from domainnorm.errors import ConditionError, DataError
 from domainnorm.recipe import Recipe
-from domainnorm.recipe.parts import parts_of
-from domainnorm.recipe.registries import DATASETS
+from domainnorm.recipe.schema import parts_of
+from domainnorm.registry import DATASETS
 from domainnorm.serve.images.dicom import DicomImages
 from domainnorm.serve.images.image_list import list_images
 from domainnorm.serve.images.source import FileImages, ImageSource

@@ -5,9 +5,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from domainnorm.registry import Registry
+from domainnorm.registry import DATASETS
 
-DATASETS = Registry("dataset", "domainnorm.data.datasets")
 KEPT = tempfile.TemporaryDirectory()
 
 

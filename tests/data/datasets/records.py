@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from domainnorm.data.dataset import DomainDataset
-from domainnorm.recipe.registries import DATASETS
+from domainnorm.registry import DATASETS
 
 FILE = Path(__file__).with_suffix(".json")
 

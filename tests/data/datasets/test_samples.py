@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset
 from domainnorm.errors import DataError
-from domainnorm.recipe.registries import DATASETS
+from domainnorm.registry import DATASETS
 from tests.data.datasets import records
 from tests.data.datasets.records import digest
 

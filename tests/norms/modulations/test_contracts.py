@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from domainnorm.backbones import convert_norms
 from domainnorm.condition import Condition
 from domainnorm.norms import create_norm
-from domainnorm.norms.create import MODULATIONS
+from domainnorm.registry import MODULATIONS
 from tests.backbones.networks import randomize
 from tests.norms.modulations.conditions import (
     DOMAIN,
