@@ -10,7 +10,7 @@ import torch
 
 from domainnorm.errors import CheckpointError, RecipeError, counted
 from domainnorm.recipe import Recipe, needs_network
-from domainnorm.recipe.registries import METHODS
+from domainnorm.registry import METHODS
 from domainnorm.report import (
     Result,
     create_console,
