@@ -22,7 +22,7 @@ from domainnorm.condition import Condition
 from domainnorm.errors import ConversionError, DataError
 from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
-from domainnorm.norms.layout import accumulate_dtype
+from domainnorm.norms.kernels.per_sample import accumulate_dtype
 from domainnorm.norms.modulations.table import TableModulation
 
 

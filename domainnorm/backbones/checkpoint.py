@@ -17,7 +17,7 @@ from domainnorm.backbones.rows import set_rows
 from domainnorm.encoders import DomainGaussians
 from domainnorm.errors import CheckpointError
 from domainnorm.norms import ConditionalNorm
-from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.statistics.base import RunningMoments
 from domainnorm.storage import whole_file
 
 VERSION = 1

@@ -18,8 +18,8 @@ from domainnorm.backbones.unseen import Unseen
 from domainnorm.backbones.where import Regions
 from domainnorm.errors import ConversionError, DomainNormError, UnknownNameError
 from domainnorm.norms import ConditionalNorm, create_norm
-from domainnorm.norms.create import norm_options
-from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.catalogue import norm_options
+from domainnorm.norms.statistics.base import RunningMoments
 from domainnorm.slot import ConditionSlot
 
 _TRAINING = ("momentum", "frozen")  # constants that evaluation does not depend on

@@ -9,8 +9,8 @@ import torch
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.unseen import divergence
 from domainnorm.errors import ConditionError, unknown
-from domainnorm.norms.mixing import Moments
-from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.kernels.mixing import Moments
+from domainnorm.norms.statistics.base import RunningMoments
 
 
 class LayerDifference(NamedTuple):

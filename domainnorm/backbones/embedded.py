@@ -10,7 +10,7 @@ from torch import Tensor
 
 from domainnorm.encoders import Attributes, DomainEncoder
 from domainnorm.errors import ConditionError
-from domainnorm.norms.base import Modulation
+from domainnorm.norms.modulations.base import Modulation
 from domainnorm.ranges import problem_of_embedding
 
 

@@ -18,7 +18,7 @@ from domainnorm.backbones.plain import is_kin, plain_kin
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, ConversionError, unknown
 from domainnorm.norms import ConditionalNorm
-from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.statistics.base import RunningMoments
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from timm.models import metaformer
 from torch import Tensor, nn
 
 from domainnorm.errors import ConversionError, unknown
-from domainnorm.norms.layout import accumulate_dtype
+from domainnorm.norms.kernels.per_sample import accumulate_dtype
 
 Family: TypeAlias = Literal["batch", "instance", "layer", "group", "rms", "deviation"]
 

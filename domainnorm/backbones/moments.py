@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones.model import DomainModel
-from domainnorm.norms.layout import moments
-from domainnorm.norms.ranks import several_ranks, sum_over_ranks
-from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.kernels.collectives import several_ranks, sum_over_ranks
+from domainnorm.norms.kernels.per_sample import moments
+from domainnorm.norms.statistics.base import RunningMoments
 
 
 class MomentEstimator:

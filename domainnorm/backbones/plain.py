@@ -7,7 +7,7 @@ from torch import nn
 
 from domainnorm.backbones.kinds import Family, NormKind
 from domainnorm.errors import ConversionError
-from domainnorm.norms.base import Statistics
+from domainnorm.norms.statistics.base import Statistics
 from domainnorm.norms.statistics.batch import BatchStatistics
 from domainnorm.norms.statistics.deviation import DeviationStatistics
 from domainnorm.norms.statistics.domain import DomainStatistics

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import ConditionError, unknown
-from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.statistics.base import RunningMoments
 
 
 def domain_parameters(model: DomainModel) -> list[nn.Parameter]:

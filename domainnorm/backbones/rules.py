@@ -11,7 +11,7 @@ from domainnorm.backbones.probe import LayerInput
 from domainnorm.backbones.where import Regions
 from domainnorm.errors import ConversionError
 from domainnorm.norms import CATALOGUE
-from domainnorm.norms.create import norm_options
+from domainnorm.norms.catalogue import norm_options
 
 NormRule = str | Mapping[str, Any] | None
 _SPEC_KEYS = {"name", "statistics", "modulation"}

@@ -17,7 +17,7 @@ from domainnorm.backbones.probe import evaluating
 from domainnorm.backbones.unseen import ESTIMATED
 from domainnorm.condition import RecordedMoments
 from domainnorm.errors import ConditionError, DomainNormError
-from domainnorm.norms.layout import accumulate_dtype
+from domainnorm.norms.kernels.per_sample import accumulate_dtype
 from domainnorm.norms.statistics.thumbnail import ThumbnailStatistics
 
 Domain = Tensor | Sequence[str] | str | int | None

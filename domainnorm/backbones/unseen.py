@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from domainnorm.condition import Condition, MomentsReached
 from domainnorm.encoders import DomainEncoder, Estimate
 from domainnorm.errors import ConditionError, unknown
-from domainnorm.norms.base import Statistics
-from domainnorm.norms.layout import moments
-from domainnorm.norms.mixing import Moments
-from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.kernels.mixing import Moments
+from domainnorm.norms.kernels.per_sample import moments
+from domainnorm.norms.statistics.base import RunningMoments, Statistics
 from domainnorm.slot import ConditionSlot
 
 # What becomes of images that an encoder finds near no known domain.

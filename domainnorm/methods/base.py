@@ -32,7 +32,7 @@ from domainnorm.methods.conditions import (
     estimate_of,
 )
 from domainnorm.methods.heads import head_of
-from domainnorm.norms.ranks import several_ranks
+from domainnorm.norms.kernels.collectives import several_ranks
 from domainnorm.tasks import Task
 
 # Tensors by name, see `DomainView`: image, target, domain, index, labelled, and strong where a

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
-from domainnorm.norms.base import Modulation, Statistics
-from domainnorm.norms.layout import accumulate_dtype, moments
+from domainnorm.norms.kernels.per_sample import accumulate_dtype, moments
+from domainnorm.norms.modulations.base import Modulation
+from domainnorm.norms.statistics.base import Statistics
 from domainnorm.slot import ConditionSlot
 
 

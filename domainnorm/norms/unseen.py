@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from domainnorm.condition import Condition
-from domainnorm.norms.mixing import Moments
+from domainnorm.norms.kernels.mixing import Moments
 
 
 def with_batch_moments(given: Moments, own: Moments, size: int, condition: Condition) -> Moments:

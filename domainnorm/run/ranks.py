@@ -17,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
 from domainnorm.errors import DomainNormError
-from domainnorm.norms.ranks import several_ranks
+from domainnorm.norms.kernels.collectives import several_ranks
 from domainnorm.recipe import Recipe
 from domainnorm.run.quiet import quiet_lightning
 

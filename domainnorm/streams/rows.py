@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
-from domainnorm.norms.layout import moments
-from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.kernels.per_sample import moments
+from domainnorm.norms.statistics.base import RunningMoments
 
 # Images that a row remembers: what a stream shows may change slowly.
 _MEMORY = 500.0

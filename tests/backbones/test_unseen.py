@@ -18,7 +18,7 @@ from domainnorm.backbones import (
 )
 from domainnorm.backbones.unseen import divergence
 from domainnorm.errors import ConditionError
-from domainnorm.norms.mixing import Moments
+from domainnorm.norms.kernels.mixing import Moments
 from tests.backbones.networks import DOMAINS, NORMS, converted, make
 from tests.reference.domains import symmetric_divergence
 

@@ -17,7 +17,7 @@ from domainnorm.backbones import DomainModel, MomentEstimator, create_model
 from domainnorm.backbones.unseen import divergence
 from domainnorm.data.datasets import Folder
 from domainnorm.evaluation import seed_spread
-from domainnorm.norms.mixing import Moments
+from domainnorm.norms.kernels.mixing import Moments
 from tests.benchmarks.images import draw, preprocessing_of
 from tests.benchmarks.table import render
 from tests.benchmarks.timer import prepare

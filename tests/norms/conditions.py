@@ -4,7 +4,7 @@ import torch
 
 from domainnorm.condition import Condition
 from domainnorm.norms import CATALOGUE, create_norm
-from domainnorm.norms.create import norm_options
+from domainnorm.norms.catalogue import norm_options
 
 DOMAIN = torch.tensor([0, 2, 0, 2, 2, 0, 2])
 

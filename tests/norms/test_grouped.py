@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from domainnorm.condition import Condition
-from domainnorm.norms import create_norm, running, runs
-from domainnorm.norms.grouped import Grouping, grouped_norm
-from domainnorm.norms.partition import partition
-from domainnorm.norms.pooled import Pool, plain_pooled_norm
+from domainnorm.norms import create_norm
+from domainnorm.norms.kernels import runs
+from domainnorm.norms.kernels.grouped import Grouping, grouped_norm
+from domainnorm.norms.kernels.partition import partition
+from domainnorm.norms.kernels.pooled import Pool, plain_pooled_norm
+from domainnorm.norms.statistics import base as running
 from tests.norms.gradients import assert_same_gradients
 
 LABELS = {"mixed": [0, 2, 0, 2, 2], "sorted": [0, 0, 2, 2, 2], "one": [1, 1, 1, 1, 1]}

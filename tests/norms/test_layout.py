@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from domainnorm.norms import layout
+from domainnorm.norms.kernels import per_sample as layout
 
 SHAPES = [(3, 4), (3, 4, 9), (3, 4, 5, 7), (2, 64, 30, 31), (2, 3, 4, 3, 5)]
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from domainnorm.condition import Condition
-from domainnorm.norms.partition import by_domain, own_groups, partition
+from domainnorm.norms.kernels.partition import by_domain, own_groups, partition
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import torch
 
 from domainnorm.condition import Condition
 from domainnorm.norms import create_norm
-from domainnorm.norms.partition import own_groups, partition
-from domainnorm.norms.pooled import Pool, plain_pooled_norm, pooled_norm
+from domainnorm.norms.kernels.partition import own_groups, partition
+from domainnorm.norms.kernels.pooled import Pool, plain_pooled_norm, pooled_norm
 from tests.benchmarks.timer import saved_bytes
 from tests.norms.gradients import assert_same_gradients
 

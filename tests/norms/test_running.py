@@ -6,7 +6,7 @@ import torch
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.norms import create_norm
-from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.statistics.base import RunningMoments
 
 MIXED = Condition(domain=torch.tensor([0, 1, 0, 1]))
 

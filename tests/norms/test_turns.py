@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from domainnorm.norms import running
-from domainnorm.norms.partition import partition
+from domainnorm.norms.kernels.partition import partition
+from domainnorm.norms.statistics import base as running
 from tests.norms.conditions import apply, condition_for, make
 from tests.reference.norms import reference_norm
 

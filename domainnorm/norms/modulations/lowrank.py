@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.errors import DomainNormError
-from domainnorm.norms.domain_rows import DomainRows
-from domainnorm.norms.unconditional import UnconditionalRow
+from domainnorm.norms.modulations.base import DomainRows, UnconditionalRow
 from domainnorm.registry import register
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConversionError
-from domainnorm.norms.base import Modulation
+from domainnorm.norms.modulations.base import Modulation
 from domainnorm.registry import register
 
 

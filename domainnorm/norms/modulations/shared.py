@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.condition import Condition
-from domainnorm.norms.base import Modulation
+from domainnorm.norms.modulations.base import Modulation
 from domainnorm.registry import register
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError
-from domainnorm.norms.base import Modulation
-from domainnorm.norms.layout import is_channels_last
+from domainnorm.norms.kernels.per_sample import is_channels_last
+from domainnorm.norms.modulations.base import Modulation
 from domainnorm.registry import register
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
-from domainnorm.norms.base import Modulation
-from domainnorm.norms.layout import accumulate_dtype
-from domainnorm.norms.mixing import sample_moments
+from domainnorm.norms.kernels.mixing import sample_moments
+from domainnorm.norms.kernels.per_sample import accumulate_dtype
+from domainnorm.norms.modulations.base import Modulation
 from domainnorm.registry import register
 
 

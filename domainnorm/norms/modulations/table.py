@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from domainnorm.norms.domain_rows import DomainRows
-from domainnorm.norms.unconditional import UnconditionalRow
+from domainnorm.norms.modulations.base import DomainRows, UnconditionalRow
 from domainnorm.registry import register
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from domainnorm.condition import Condition, weighted_rows
 from domainnorm.errors import DomainNormError
-from domainnorm.norms.base import Statistics
-from domainnorm.norms.mixing import Moments, normalize, pool_samples, sample_moments
-from domainnorm.norms.ranks import rows_of_ranks, sums_over_ranks
+from domainnorm.norms.kernels.collectives import rows_of_ranks, sums_over_ranks
+from domainnorm.norms.kernels.mixing import Moments, normalize, pool_samples, sample_moments
+from domainnorm.norms.statistics.base import Statistics
 from domainnorm.norms.statistics.domain import DomainStatistics
 from domainnorm.registry import register
 from domainnorm.slot import in_backward

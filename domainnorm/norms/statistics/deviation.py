@@ -7,8 +7,8 @@ from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.errors import DomainNormError
-from domainnorm.norms.base import Statistics
-from domainnorm.norms.layout import accumulate_dtype
+from domainnorm.norms.kernels.per_sample import accumulate_dtype
+from domainnorm.norms.statistics.base import Statistics
 from domainnorm.registry import register
 
 

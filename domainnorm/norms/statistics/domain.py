@@ -7,9 +7,9 @@ from torch import Tensor
 
 from domainnorm.condition import Condition, MomentsReached
 from domainnorm.errors import ConditionError
-from domainnorm.norms.mixing import Moments, sample_moments
-from domainnorm.norms.partition import by_domain
-from domainnorm.norms.running import RunningMoments
+from domainnorm.norms.kernels.mixing import Moments, sample_moments
+from domainnorm.norms.kernels.partition import by_domain
+from domainnorm.norms.statistics.base import RunningMoments
 from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register
 

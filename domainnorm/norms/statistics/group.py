@@ -8,9 +8,9 @@ from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError
-from domainnorm.norms.base import Statistics
-from domainnorm.norms.layout import group_norm_serves, spread
-from domainnorm.norms.mixing import normalize, pool_channels, sample_moments
+from domainnorm.norms.kernels.mixing import normalize, pool_channels, sample_moments
+from domainnorm.norms.kernels.per_sample import group_norm_serves, spread
+from domainnorm.norms.statistics.base import Statistics
 from domainnorm.registry import register
 
 

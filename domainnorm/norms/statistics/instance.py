@@ -8,11 +8,10 @@ from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
-from domainnorm.norms.base import Statistics
-from domainnorm.norms.layout import group_norm_serves, spread, strided
-from domainnorm.norms.partition import own_groups
-from domainnorm.norms.pooled import Pool, pooled_norm
-from domainnorm.norms.running import checked_stride
+from domainnorm.norms.kernels.partition import own_groups
+from domainnorm.norms.kernels.per_sample import group_norm_serves, spread, strided
+from domainnorm.norms.kernels.pooled import Pool, pooled_norm
+from domainnorm.norms.statistics.base import Statistics, checked_stride
 from domainnorm.registry import register
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from domainnorm.condition import Condition
-from domainnorm.norms.base import Statistics
-from domainnorm.norms.positions import position_norm
+from domainnorm.norms.kernels.positions import position_norm
+from domainnorm.norms.statistics.base import Statistics
 from domainnorm.registry import register
 
 

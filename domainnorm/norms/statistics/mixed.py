@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError, unknown
-from domainnorm.norms.mixing import (
+from domainnorm.norms.kernels.mixing import (
     Moments,
     affine_map,
     pool_channels,
     pool_samples,
     sample_moments,
 )
-from domainnorm.norms.partition import counts
-from domainnorm.norms.pooled import Pooled
+from domainnorm.norms.kernels.partition import counts
+from domainnorm.norms.kernels.pooled import Pooled
 from domainnorm.norms.statistics.domain import DomainStatistics
 from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register

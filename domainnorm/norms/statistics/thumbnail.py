@@ -6,8 +6,8 @@ from torch import Tensor
 
 from domainnorm.condition import Condition, RecordedMoments
 from domainnorm.errors import ConditionError
-from domainnorm.norms.layout import accumulate_dtype
-from domainnorm.norms.mixing import Moments, normalize
+from domainnorm.norms.kernels.mixing import Moments, normalize
+from domainnorm.norms.kernels.per_sample import accumulate_dtype
 from domainnorm.norms.statistics.instance import InstanceStatistics
 from domainnorm.registry import register
 

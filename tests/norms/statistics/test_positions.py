@@ -11,7 +11,7 @@ from torch import nn
 from domainnorm.condition import Condition
 from domainnorm.errors import DomainNormError
 from domainnorm.norms import create_norm
-from domainnorm.norms.positions import position_norm
+from domainnorm.norms.kernels.positions import position_norm
 from tests.norms.conditions import DOMAIN, apply, make
 from tests.reference.norms import reference_norm
 

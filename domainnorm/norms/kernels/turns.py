@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from domainnorm.norms.partition import Partition, Turns
-from domainnorm.norms.pooled import Pool, gradients_of_rows
-from domainnorm.norms.runs import Tracked, arranged
+from domainnorm.norms.kernels.partition import Partition, Turns
+from domainnorm.norms.kernels.pooled import Pool, gradients_of_rows
+from domainnorm.norms.kernels.runs import Tracked, arranged
 
 
 def normalize_turns(

@@ -25,10 +25,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from domainnorm.norms.layout import accumulate_dtype, affine, combine, dots, moments, way_of
-from domainnorm.norms.partition import Counts, Partition, Stretches, counts
-from domainnorm.norms.pooled import Pool, gradients_of_rows
-from domainnorm.norms.ranks import sum_over_ranks, sums_over_ranks
+from domainnorm.norms.kernels.collectives import sum_over_ranks, sums_over_ranks
+from domainnorm.norms.kernels.partition import Counts, Partition, Stretches, counts
+from domainnorm.norms.kernels.per_sample import (
+    accumulate_dtype,
+    affine,
+    combine,
+    dots,
+    moments,
+    way_of,
+)
+from domainnorm.norms.kernels.pooled import Pool, gradients_of_rows
 
 
 class Grouping(NamedTuple):

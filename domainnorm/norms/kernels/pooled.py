@@ -22,7 +22,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from domainnorm.norms.layout import (
+from domainnorm.norms.kernels.collectives import sum_over_ranks, sums_over_ranks
+from domainnorm.norms.kernels.partition import Partition
+from domainnorm.norms.kernels.per_sample import (
     accumulate_dtype,
     affine,
     combine,
@@ -33,8 +35,6 @@ from domainnorm.norms.layout import (
     strided,
     subsample,
 )
-from domainnorm.norms.partition import Partition
-from domainnorm.norms.ranks import sum_over_ranks, sums_over_ranks
 
 
 class Pool(NamedTuple):

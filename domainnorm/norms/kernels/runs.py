@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from domainnorm.norms.layout import combine, is_channels_last, like
-from domainnorm.norms.partition import Partition, Runs
-from domainnorm.norms.pooled import Pool, gradients_of_rows
+from domainnorm.norms.kernels.partition import Partition, Runs
+from domainnorm.norms.kernels.per_sample import combine, is_channels_last, like
+from domainnorm.norms.kernels.pooled import Pool, gradients_of_rows
 
 # From so many values on in channels_last, one pass over the gradient of all runs is faster than the
 # kernel's passes over each, whose results have to be joined.

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from domainnorm.norms.layout import accumulate_dtype, affine, dots, moments, spread
-from domainnorm.norms.ranks import sum_over_ranks, sums_over_ranks
+from domainnorm.norms.kernels.collectives import sum_over_ranks, sums_over_ranks
+from domainnorm.norms.kernels.per_sample import accumulate_dtype, affine, dots, moments, spread
 
 
 class Moments(NamedTuple):

@@ -1,29 +1,30 @@
-"""Running moments, one row per group: what domain and batch statistics share."""
+"""Statistics: what they promise, and the running moments that batch and domain statistics share."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from domainnorm.condition import Condition
 from domainnorm.errors import DomainNormError
-from domainnorm.norms.base import Statistics
-from domainnorm.norms.grouped import Grouping, grouped_norm
-from domainnorm.norms.layout import (
+from domainnorm.norms.kernels.collectives import several_ranks
+from domainnorm.norms.kernels.grouped import Grouping, grouped_norm
+from domainnorm.norms.kernels.partition import Counts, Partition, Runs, Turns, counts
+from domainnorm.norms.kernels.per_sample import (
     accumulate_dtype,
     is_channels_last,
     normalize_rows,
     scaled,
     way_of,
 )
-from domainnorm.norms.partition import Counts, Partition, Runs, Turns, counts
-from domainnorm.norms.pooled import Pool, pooled_norm
-from domainnorm.norms.ranks import several_ranks
-from domainnorm.norms.runs import Tracked, normalize_runs
-from domainnorm.norms.turns import normalize_turns
+from domainnorm.norms.kernels.pooled import Pool, pooled_norm
+from domainnorm.norms.kernels.runs import Tracked, normalize_runs
+from domainnorm.norms.kernels.turns import normalize_turns
 
 # What torch's batch norm kernel takes beside float32 or float64 scales on the CPU.
 _NATIVE = (torch.float32, torch.float64, torch.bfloat16)
@@ -35,6 +36,37 @@ _RUNS_BELOW = 200_000
 _TURNS_BELOW, _TURNS_BELOW_ARRANGED = 300_000, 150_000
 # As for runs, where the batch has to be sorted for it.
 _SORT_BELOW = 100_000
+
+
+class Statistics(nn.Module, abc.ABC):
+    """Which moments normalize a sample.
+
+    Subclasses are called as ``Statistics(num_features, num_domains, **options)``; ``path`` is the
+    module path of the layer they are in. ``tokens``: channels are the last axis of ``x``, not the
+    second. ``takes_rows``: may be called with a pair per domain and ``rows=True``, which spares the
+    arithmetic per sample.
+    """
+
+    path: str = ""
+    tokens: bool = False
+    takes_rows: bool = False
+
+    @property
+    def keeps_function(self) -> bool:
+        """Whether evaluation equals the batch norm whose moments were given to `start`."""
+        return False
+
+    @property
+    def tracks_domains(self) -> bool:
+        """Whether there are running moments with a row per domain."""
+        return False
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
+        """Normalize ``x`` (N, C, *), then apply ``scale`` and ``shift``, (N or 1, C) each."""
+
+    def start(self, mean: Tensor, var: Tensor, batches: Tensor | None) -> None:
+        """Take over running moments (C,) of the layer that is replaced; nothing where none are."""
 
 
 class RunningMoments(Statistics):

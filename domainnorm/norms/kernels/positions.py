@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from domainnorm.norms.layout import accumulate_dtype
-from domainnorm.norms.pooled import graph_gradients
+from domainnorm.norms.kernels.per_sample import accumulate_dtype
+from domainnorm.norms.kernels.pooled import graph_gradients
 
 # Below this many values per sample, backward of the batch beats a loop over its samples.
 _LOOP_FROM = 16_000
