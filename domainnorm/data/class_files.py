@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, select_domains
-from domainnorm.data.decode import SUFFIXES
-from domainnorm.data.files import FileDataset
+from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, FileDataset, Record, select_domains
 from domainnorm.data.folders import list_folders, list_images, missing_files
+from domainnorm.data.images import SUFFIXES
 from domainnorm.data.problems import is_collecting, refuse
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError

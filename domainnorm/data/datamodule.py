@@ -14,18 +14,19 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from domainnorm.data.attributes import attributes_of, check_attributes
-from domainnorm.data.augment import Pipeline, References, Steps, build_pipeline
-from domainnorm.data.class_frequency import class_frequency
+from domainnorm.data.augmentation.pipeline import Pipeline, References, Steps, build_pipeline
 from domainnorm.data.dataset import (
     DomainDataset,
     Split,
+    attributes_of,
+    check_attributes,
     check_labelled,
     check_splits,
     select_domains,
 )
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
+from domainnorm.data.survey import class_frequency
 from domainnorm.data.view import DomainImages, DomainView, join
 from domainnorm.errors import DataError, counted, unknown
 

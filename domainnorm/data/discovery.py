@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-from domainnorm.data.decode import WHITE, read_image
-from domainnorm.data.parallel import Progress, read_all
+from domainnorm.data.images import WHITE, Progress, read_all, read_image
 from domainnorm.data.piles import Pile
 from domainnorm.data.table import write_lines
 from domainnorm.encoders import FoundDomains, find_domains, style_features

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from domainnorm.data.decode import SUFFIXES, is_figure
+from domainnorm.data.images import SUFFIXES, is_figure
 from domainnorm.data.problems import is_collecting
 from domainnorm.data.splits import check_fraction, check_groups, cut, cut_ends
 from domainnorm.data.table import Row, read_table

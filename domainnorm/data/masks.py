@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import VOID, distinct_colours
-from domainnorm.data.decode import mask_numbers, places_of_colours, read_labels, read_size
-from domainnorm.data.files import FileDataset
+from domainnorm.data.dataset import VOID, FileDataset, distinct_colours
+from domainnorm.data.images import mask_numbers, places_of_colours, read_labels, read_size
 from domainnorm.errors import DataError, counted
 
 Colour = tuple[int, int, int]

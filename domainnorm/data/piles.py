@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from domainnorm.data.decode import SUFFIXES
-from domainnorm.data.files import DATA_VARIABLE
+from domainnorm.data.dataset import DATA_VARIABLE
 from domainnorm.data.folders import Cuts, find_images
+from domainnorm.data.images import SUFFIXES
 from domainnorm.data.manifest import NAMES, Manifest
 from domainnorm.data.table import Row, normal_path, read_lines
 from domainnorm.errors import DataError

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from domainnorm.data.attributes import attributes_of
-from domainnorm.data.augment import Pipeline
-from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset, Record
+from domainnorm.data.augmentation.pipeline import Pipeline
+from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset, Record, attributes_of
 from domainnorm.data.sampler import Draw
 from domainnorm.errors import DataError
 

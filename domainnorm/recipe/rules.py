@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from domainnorm.data.steps import check_augmentation
+from domainnorm.data.augmentation.steps import check_augmentation
 from domainnorm.errors import unknown
 from domainnorm.ranges import problem_of_embedding
 from domainnorm.recipe.norm import embedding_sizes, reads_domains, takes_embedding

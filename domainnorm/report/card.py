@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from domainnorm.data.decode import WHITE
+from domainnorm.data.images import WHITE
 from domainnorm.report.results import Result
 
 _METRICS = (

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from domainnorm.data.decode import DRAWN_BY
+from domainnorm.data.images import DRAWN_BY
 from domainnorm.storage import whole_file
 
 DPI = 150

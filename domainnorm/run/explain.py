@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from domainnorm.backbones import DomainModel, layer_differences
-from domainnorm.data.attributes import attributes_of
+from domainnorm.data.dataset import attributes_of
 from domainnorm.methods.conditions import estimate_of
 from domainnorm.report import save_contact_sheet, save_embeddings, save_layer_differences
 from domainnorm.run.parts import Parts

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from domainnorm.data.attributes import attributes_of
-from domainnorm.data.dataset import VOID
+from domainnorm.data.dataset import VOID, attributes_of
 from domainnorm.methods.conditions import embedding_of
 from domainnorm.report import Overlay, save_overlays
 from domainnorm.run.parts import Parts

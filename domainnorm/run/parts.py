@@ -18,8 +18,7 @@ from domainnorm.data import (
     Preprocessing,
     Stream,
 )
-from domainnorm.data.attributes import check_attributes
-from domainnorm.data.dataset import check_labelled, check_splits
+from domainnorm.data.dataset import check_attributes, check_labelled, check_splits
 from domainnorm.data.sampler import check_batch_size
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of

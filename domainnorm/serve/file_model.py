@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from domainnorm.errors import DataError, counted
 from domainnorm.registry import TASKS
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.serve.stored import StoredModel
-from domainnorm.storage import whole_file
 from domainnorm.tasks import Task
 
 
@@ -83,19 +81,6 @@ class FileModel:
         restored, inside = self.preprocessing.restored(output, *size)
         classes = restored.argmax(0).masked_fill(~inside, VOID)
         return classes.cpu().numpy().astype(np.uint8)
-
-
-def write_mask(mask: NDArray[np.uint8], file: Path) -> None:
-    """Write classes (h, w) as a PNG in one step; folders above it are made.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    with whole_file(file) as partial:
-        if not cv2.imwrite(str(partial), mask):
-            raise DataError(
-                f"{file}: cannot be written; free some space, or choose another --output"
-            )
 
 
 def none_readable(place: Path, problems: Sequence[str]) -> DataError:

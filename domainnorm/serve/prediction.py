@@ -15,7 +15,7 @@ from torch import Tensor
 
 from domainnorm.backbones import DomainModel
 from domainnorm.backbones.unseen import ESTIMATED, Unseen
-from domainnorm.data.parallel import read_all
+from domainnorm.data.images import read_all
 from domainnorm.errors import ConditionError, DataError, unknown
 from domainnorm.evaluation import write_json
 from domainnorm.run.quiet import quiet_lightning
@@ -23,10 +23,8 @@ from domainnorm.run.ranks import readable_refusals
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.file_model import FileModel, none_readable
 from domainnorm.serve.given_domains import DomainGiver, GivenDomain, check_told, policy_of
-from domainnorm.serve.images.files import name_of
-from domainnorm.serve.images.find import find_source
-from domainnorm.serve.images.image_list import ImageList
-from domainnorm.serve.images.source import ImageSource
+from domainnorm.serve.images.image_list import ImageList, name_of
+from domainnorm.serve.images.image_sources import ImageSource, find_source
 from domainnorm.serve.prediction_figures import PredictionFigures
 from domainnorm.serve.prediction_folder import (
     ASKED,

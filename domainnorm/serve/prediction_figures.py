@@ -13,7 +13,7 @@ from domainnorm.data.dataset import distinct_colours
 from domainnorm.report import Overlay, save_contact_sheet, save_overlays
 from domainnorm.serve.file_model import FileModel, Said
 from domainnorm.serve.given_domains import GivenDomain
-from domainnorm.serve.images.source import ImageSource
+from domainnorm.serve.images.image_sources import ImageSource
 
 _ROWS, _IMAGES = 12, 8  # of the sheet
 _OVERLAYS = 6

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from domainnorm.errors import CheckpointError
-from domainnorm.serve.images.source import MASKS
+from domainnorm.serve.images.image_sources import MASKS
 from domainnorm.storage import make_folders
 
 ASKED, PREDICTIONS = "prediction.json", "predictions.csv"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from domainnorm.data.files import checked_white
+from domainnorm.data.dataset import checked_white
 from domainnorm.errors import DomainNormError
 from domainnorm.recipe.schema import Far, Unseen
 

@@ -24,7 +24,7 @@ from domainnorm.backbones import (
     load_program,
     read_header,
 )
-from domainnorm.data.files import white_of
+from domainnorm.data.dataset import white_of
 from domainnorm.errors import CheckpointError, ConditionError, ExportError, RecipeError, unknown
 from domainnorm.evaluation import load_evaluated, write_json
 from domainnorm.recipe import Recipe

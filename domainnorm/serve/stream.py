@@ -18,10 +18,8 @@ from domainnorm.backbones import save_domains
 from domainnorm.errors import CheckpointError, DataError
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.file_model import FileModel, none_readable
-from domainnorm.serve.images.files import name_of
-from domainnorm.serve.images.find import find_source
-from domainnorm.serve.images.source import MASKS, ImageSource
-from domainnorm.serve.images.volumes import VolumeImages
+from domainnorm.serve.images.image_list import name_of
+from domainnorm.serve.images.image_sources import MASKS, ImageSource, VolumeImages, find_source
 from domainnorm.serve.stored import StoredModel, load_stored
 from domainnorm.serve.stream_folder import LOG, PACKS, STATE, TIMELINE, claim_folder
 from domainnorm.serve.stream_log import StreamLine, append_log, read_log, write_log

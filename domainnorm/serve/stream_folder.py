@@ -8,7 +8,7 @@ from typing import Any
 
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import write_json
-from domainnorm.serve.images.source import MASKS
+from domainnorm.serve.images.image_sources import MASKS
 from domainnorm.storage import make_folders
 
 ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from domainnorm.cli.data import ACTIONS
-from domainnorm.data.files import resolved_root
+from domainnorm.data.dataset import resolved_root
 from domainnorm.errors import DataError
 from domainnorm.registry import DATASETS
 

@@ -3,7 +3,7 @@
 import pytest
 
 from domainnorm.data import CachedDataset, DomainDataModule, Loading
-from domainnorm.data.attributes import attributes_of, check_attributes
+from domainnorm.data.dataset import attributes_of, check_attributes
 from domainnorm.data.datasets import Manifest
 from domainnorm.errors import DataError
 from tests.data.datasets.drawn import read

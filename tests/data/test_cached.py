@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from domainnorm.data import CachedDataset, DomainDataset, Preprocessing, Record
+from domainnorm.data.dataset import FileDataset
 from domainnorm.data.datasets import FolderMasks, Join
-from domainnorm.data.files import FileDataset
-from domainnorm.data.parallel import read_all
+from domainnorm.data.images import read_all
 from domainnorm.errors import DataError
 
 PRE = Preprocessing(12, 16, (0.5,) * 3, (0.25,) * 3)

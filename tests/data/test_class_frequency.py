@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from domainnorm.data.class_frequency import class_frequency
 from domainnorm.data.dataset import VOID, DomainDataset, Record
+from domainnorm.data.survey import class_frequency
 from domainnorm.tasks import Segmentation
 from tests.reference.losses import cross_entropy, focal, median_frequency_weights
 

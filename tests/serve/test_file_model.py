@@ -1,14 +1,10 @@
-"""What outputs say, and masks that are written."""
+"""What outputs say."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
-from domainnorm.errors import DataError
 from domainnorm.serve import load_stored
-from domainnorm.serve.file_model import FileModel, write_mask
+from domainnorm.serve.file_model import FileModel
 from domainnorm.tasks.multilabel import MultiLabel
 
 
@@ -31,8 +27,3 @@ def test_findings_above_one_half_are_said(files):
     said = files.said(torch.tensor([1.0, -1.0, 3.0]))
     assert said.classes == ("a", "c")
     assert said.confidence == pytest.approx(float(torch.tensor([1.0, 1.0, 3.0]).sigmoid().mean()))
-
-
-def test_mask_that_cannot_be_written_is_named():
-    with pytest.raises(DataError, match=r"a\.png: cannot be written; free some space"):
-        write_mask(np.zeros((4, 4), np.uint8), Path("/proc/self/a.png"))

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from domainnorm.data import Preprocessing
-from domainnorm.data.decode import read_image
+from domainnorm.data.images import read_image
 
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "serve_onnx.py"))
 NAMES = ["edema", "mass", "nodule"]

@@ -9,10 +9,16 @@ from typing import Literal
 
 import numpy as np
 
-from domainnorm.data.dataset import DOMAIN_KEYS, Record, Split, select_domains
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    FileDataset,
+    Record,
+    Split,
+    resolved_root,
+    select_domains,
+)
 from domainnorm.data.drawings.cells import HOSPITALS, draw_tissue
 from domainnorm.data.drawings.files import write_image
-from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.errors import DataError
 from domainnorm.registry import register

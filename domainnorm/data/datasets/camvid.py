@@ -19,10 +19,10 @@ from domainnorm.data.datasets.label_sets import (
     lookup,
     mapping,
 )
-from domainnorm.data.decode import places_of_colours, read_image, read_mask
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.street_files import streets
 from domainnorm.data.drawings.weather import photograph
+from domainnorm.data.images import places_of_colours, read_image, read_mask
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

@@ -10,7 +10,15 @@ from typing import Literal
 
 import numpy as np
 
-from domainnorm.data.dataset import DOMAIN_KEYS, Record, Split, select_domains
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    FileDataset,
+    Record,
+    Split,
+    checked_white,
+    resolved_root,
+    select_domains,
+)
 from domainnorm.data.datasets.chest_manifests import (
     ABSENT,
     FINDINGS,
@@ -21,10 +29,9 @@ from domainnorm.data.datasets.chest_manifests import (
     Study,
     read_manifest,
 )
-from domainnorm.data.decode import SUFFIXES
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.xray import DEVICES, draw_chest
-from domainnorm.data.files import FileDataset, checked_white, resolved_root
+from domainnorm.data.images import SUFFIXES
 from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.data.problems import refuse
 from domainnorm.errors import DataError, counted

@@ -9,8 +9,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, Split, select_domains
-from domainnorm.data.dicom_headers import (
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    UNLABELLED,
+    FileDataset,
+    Record,
+    Split,
+    resolved_root,
+    select_domains,
+)
+from domainnorm.data.drawings.volume import SCANNERS, draw_volume
+from domainnorm.data.official import draw_test, draw_validation
+from domainnorm.data.problems import refuse
+from domainnorm.data.splits import check_groups
+from domainnorm.data.table import normal_path, read_delimited
+from domainnorm.data.volumes.dicom_files import (
     ATTRIBUTES,
     Header,
     file_and_frame,
@@ -18,13 +31,7 @@ from domainnorm.data.dicom_headers import (
     read_headers,
     read_pixels,
 )
-from domainnorm.data.drawings.volume import SCANNERS, draw_volume
-from domainnorm.data.files import FileDataset, resolved_root
-from domainnorm.data.official import draw_test, draw_validation
-from domainnorm.data.problems import refuse
-from domainnorm.data.splits import check_groups
-from domainnorm.data.table import normal_path, read_delimited
-from domainnorm.data.volumes import check_spacing, check_window, import_medical
+from domainnorm.data.volumes.grey_values import check_spacing, check_window, import_medical
 from domainnorm.errors import DataError, unknown
 from domainnorm.registry import register
 

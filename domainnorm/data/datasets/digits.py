@@ -10,13 +10,19 @@ from numpy.typing import NDArray
 from scipy.io import savemat
 
 from domainnorm.data.class_files import read_image_list
-from domainnorm.data.dataset import DOMAIN_KEYS, DomainDataset, Record, Split, select_domains
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    DomainDataset,
+    Record,
+    Split,
+    resolved_root,
+    select_domains,
+)
 from domainnorm.data.datasets import digit_files
-from domainnorm.data.decode import read_image
 from domainnorm.data.drawings.digits import draw_blended, draw_grey, draw_street
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.folders import generator_of
-from domainnorm.data.files import resolved_root
+from domainnorm.data.images import read_image
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.registry import register

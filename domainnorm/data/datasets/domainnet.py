@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from domainnorm.data.class_files import ClassFiles, check_unpacked, read_image_list
+from domainnorm.data.dataset import resolved_root
 from domainnorm.data.drawings.folders import write_objects
-from domainnorm.data.files import resolved_root
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError, unknown

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainnorm.data.class_files import ALLOW_HINT, ClassFiles, scan_classes
+from domainnorm.data.dataset import checked_white, resolved_root
 from domainnorm.data.drawings.folders import styles_of, write_objects
-from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
     Cuts,

@@ -11,12 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, VOID, Record, select_domains
-from domainnorm.data.decode import SUFFIXES, read_mask
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    UNLABELLED,
+    VOID,
+    Record,
+    checked_white,
+    resolved_root,
+    select_domains,
+)
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.folders import write_scenes
 from domainnorm.data.drawings.subjects import subject_of
-from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
     Cuts,
@@ -25,6 +31,7 @@ from domainnorm.data.folders import (
     list_folders,
     list_images,
 )
+from domainnorm.data.images import SUFFIXES, read_mask
 from domainnorm.data.masks import MaskFiles, read_classes
 from domainnorm.data.problems import refuse
 from domainnorm.data.table import Row, write_table

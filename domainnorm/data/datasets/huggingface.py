@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from domainnorm.data.class_files import class_records
-from domainnorm.data.dataset import DOMAIN_KEYS, DomainDataset, Split, select_domains
-from domainnorm.data.decode import decode_image, read_image
+from domainnorm.data.dataset import DATA_VARIABLE, DOMAIN_KEYS, DomainDataset, Split, select_domains
 from domainnorm.data.drawings.folders import COUNTS, generator_of, styles_of
 from domainnorm.data.drawings.objects import draw_object
-from domainnorm.data.files import DATA_VARIABLE
 from domainnorm.data.folders import Cuts
+from domainnorm.data.images import decode_image, read_image
 from domainnorm.data.splits import check_groups, cut
 from domainnorm.data.table import Row, is_gap
 from domainnorm.errors import DataError, unknown

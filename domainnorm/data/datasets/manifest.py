@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from domainnorm.data.class_files import ALLOW_HINT, ClassFiles
+from domainnorm.data.dataset import checked_white, resolved_root
 from domainnorm.data.drawings.folders import styles_of, write_objects
-from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.data.manifest import Manifest as Table
 from domainnorm.data.manifest import write_manifest

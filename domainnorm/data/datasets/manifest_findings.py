@@ -6,9 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, select_domains
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    UNLABELLED,
+    FileDataset,
+    Record,
+    checked_white,
+    resolved_root,
+    select_domains,
+)
 from domainnorm.data.drawings.folders import styles_of, write_objects
-from domainnorm.data.files import FileDataset, checked_white, resolved_root
 from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.data.manifest import Manifest, write_manifest
 from domainnorm.data.table import Row

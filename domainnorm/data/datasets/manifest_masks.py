@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, Record, select_domains
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    UNLABELLED,
+    Record,
+    checked_white,
+    resolved_root,
+    select_domains,
+)
 from domainnorm.data.drawings.folders import write_scenes
 from domainnorm.data.drawings.subjects import subject_of
-from domainnorm.data.files import checked_white, resolved_root
 from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.data.manifest import Manifest, write_manifest
 from domainnorm.data.masks import MaskFiles, read_classes

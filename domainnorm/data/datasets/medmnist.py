@@ -9,10 +9,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DOMAIN_KEYS, DomainDataset, Record, Split, select_domains
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    DomainDataset,
+    Record,
+    Split,
+    resolved_root,
+    select_domains,
+)
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
-from domainnorm.data.files import resolved_root
-from domainnorm.data.volumes import import_medical, to_grey
+from domainnorm.data.volumes.grey_values import import_medical, to_grey
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

@@ -8,13 +8,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
+from domainnorm.data.dataset import DOMAIN_KEYS, Record, resolved_root, select_domains
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
-from domainnorm.data.files import resolved_root
-from domainnorm.data.nifti_slices import NiftiSlices, check_affines, load_values, open_volume
 from domainnorm.data.official import draw_test, draw_validation
 from domainnorm.data.problems import refuse, refusing
-from domainnorm.data.volumes import import_medical
+from domainnorm.data.volumes.grey_values import import_medical
+from domainnorm.data.volumes.nifti_slices import (
+    NiftiSlices,
+    check_affines,
+    load_values,
+    open_volume,
+)
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

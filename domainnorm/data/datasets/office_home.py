@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from domainnorm.data.class_files import ClassFiles, scan_classes
+from domainnorm.data.dataset import resolved_root
 from domainnorm.data.drawings.folders import write_objects
-from domainnorm.data.files import resolved_root
 from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.registry import register
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from domainnorm.data.class_files import ClassFiles, check_unpacked, read_image_list
-from domainnorm.data.dataset import Split
+from domainnorm.data.dataset import Split, resolved_root
 from domainnorm.data.drawings.folders import write_objects
-from domainnorm.data.files import resolved_root
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError

@@ -10,8 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DOMAIN_KEYS, VOID, Record, select_domains
-from domainnorm.data.files import FileDataset, resolved_root
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    VOID,
+    FileDataset,
+    Record,
+    resolved_root,
+    select_domains,
+)
 from domainnorm.data.official import draw_validation, read_grey
 from domainnorm.errors import DataError
 

@@ -8,10 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
+from domainnorm.data.dataset import DOMAIN_KEYS, Record, resolved_root, select_domains
 from domainnorm.data.datasets.retina import DiscCupDataset
 from domainnorm.data.drawings.fundus import write_disc_cups
-from domainnorm.data.files import resolved_root
 from domainnorm.data.official import draw_validation, list_files, read_grey, require_file
 from domainnorm.errors import DataError
 from domainnorm.registry import register

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 from domainnorm.data.class_files import ClassFiles, check_unpacked, class_of, read_image_list
+from domainnorm.data.dataset import resolved_root
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.folders import generator_of
 from domainnorm.data.drawings.objects import draw_object
-from domainnorm.data.files import resolved_root
 from domainnorm.data.folders import Cuts
 from domainnorm.data.table import Row
 from domainnorm.registry import register

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DOMAIN_KEYS, Record, select_domains
+from domainnorm.data.dataset import DOMAIN_KEYS, FileDataset, Record, resolved_root, select_domains
 from domainnorm.data.drawings.cells import STAINS, draw_blood_cell
 from domainnorm.data.drawings.files import write_image
-from domainnorm.data.files import FileDataset, resolved_root
 from domainnorm.data.official import draw_test, draw_validation, list_files, read_grey, require_file
 from domainnorm.data.problems import refuse
 from domainnorm.errors import DataError

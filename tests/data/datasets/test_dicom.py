@@ -5,7 +5,7 @@ import pydicom
 import pytest
 
 from domainnorm.data import survey_dataset
-from domainnorm.data.attributes import attributes_of, check_attributes
+from domainnorm.data.dataset import attributes_of, check_attributes
 from domainnorm.data.datasets import Dicom
 from domainnorm.errors import DataError
 from tests.data.datasets.drawn import read, where, write

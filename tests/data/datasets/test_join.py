@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from numpy.testing import assert_array_equal
 
+from domainnorm.data.dataset import white_of
 from domainnorm.data.datasets import ACDC, Cityscapes, Join, NighttimeDriving
-from domainnorm.data.files import white_of
 from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError
 

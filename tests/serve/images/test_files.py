@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from domainnorm.errors import DataError
-from domainnorm.serve.images.files import check_masks, image_files, mask_file, name_of
+from domainnorm.serve.images.image_list import check_masks, image_files, mask_file, name_of
 
 
 @pytest.fixture

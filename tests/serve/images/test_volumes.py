@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from domainnorm.data.datasets import Nifti
-from domainnorm.data.volumes import percentile_range, to_grey
+from domainnorm.data.volumes.grey_values import percentile_range, to_grey
 from domainnorm.errors import DataError
-from domainnorm.serve.images.volumes import VolumeImages
+from domainnorm.serve.images.image_sources import VolumeImages
 
 SHAPE = (20, 14, 6)
 

@@ -1,4 +1,4 @@
-"""What the headers of DICOM files say: patient, series, scanner, number of frames, window."""
+"""DICOM files: what their headers say, and their images as they are meant to be shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.problems import refusing
-from domainnorm.data.volumes import (
+from domainnorm.data.volumes.grey_values import (
     import_medical,
     percentile_range,
     resample,

@@ -9,9 +9,14 @@ import albumentations
 import pytest
 import yaml
 
-from domainnorm.data.steps import check_steps, list_arguments, list_transforms, own_transforms
+from domainnorm.data.augmentation.steps import (
+    check_steps,
+    list_arguments,
+    list_transforms,
+    own_transforms,
+)
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "augment").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "augment").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", sorted(set(list_transforms()) - set(own_transforms())))

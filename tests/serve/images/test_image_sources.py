@@ -1,14 +1,15 @@
 """Images are read as the dataset of the run reads its files."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from domainnorm.data.datasets import Dicom
 from domainnorm.errors import ConditionError, DataError
 from domainnorm.recipe import Named
-from domainnorm.serve.images.dicom import DicomImages
-from domainnorm.serve.images.find import find_source
+from domainnorm.serve.images.image_sources import DicomImages, find_source, write_mask
 from tests.run.tiny import recipe
 
 
@@ -36,3 +37,8 @@ def test_joined_data_that_is_read_in_several_ways_is_refused(other, tmp_path):
 def test_white_is_for_image_files(tmp_path):
     with pytest.raises(ConditionError, match="white: it is for 16-bit image files"):
         find_source(joined({"name": "dicom"}), tmp_path, tmp_path / "out", white=4095)
+
+
+def test_mask_that_cannot_be_written_is_named():
+    with pytest.raises(DataError, match=r"a\.png: cannot be written; free some space"):
+        write_mask(np.zeros((4, 4), np.uint8), Path("/proc/self/a.png"))

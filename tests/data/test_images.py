@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from domainnorm.data.decode import read_image
+from domainnorm.data.images import read_image
 from domainnorm.errors import DataError
 
 

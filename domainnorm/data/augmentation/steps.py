@@ -1,9 +1,9 @@
-"""The steps of an augmentation pipeline, checked without importing albumentations.
+"""Steps of an augmentation pipeline, checked without importing albumentations.
 
-A step is the name of a transform of albumentations or of `domainnorm.data.transforms`, or a mapping
-``{name: Rotate, limit: 10}`` whose other keys are arguments of the transform. albumentations
-itself only warns about an unknown argument and then ignores it, and importing it takes a second; so
-its source text is read instead.
+A step is the name of a transform of albumentations or of our own, or a mapping ``{name: Rotate,
+limit: 10}`` whose other keys are arguments of the transform. albumentations itself only warns about
+an unknown argument and then ignores it, and importing it takes a second; so its source text is read
+instead.
 """
 
 from __future__ import annotations

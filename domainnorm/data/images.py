@@ -1,18 +1,27 @@
-"""Image files -> 8-bit RGB pixels."""
+"""Image files: their pixels as 8-bit RGB, their size, their labels; damage; many at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from domainnorm.data.tiff import is_damaged_tiff
 from domainnorm.errors import DataError
+
+Item = TypeVar("Item")
+Reading = TypeVar("Reading")
+# Wraps readings, of which it is told the number.
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"},
@@ -20,6 +29,10 @@ SUFFIXES = frozenset(
 WHITE = 65535  # the largest value of 16 bits
 DRAWN_BY = "domainnorm"  # the software that PNG files of our figures name in their header
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0")  # little and big endian; the last has wide offsets
+_COMPRESSION = 259
+_STRIPS, _TILES = (273, 279), (324, 325)  # tags of their offsets and lengths
+_DEFLATE, _LZW, _PACKBITS = (8, 32946), 5, 32773
 # Errors here name the file, which the lines that OpenCV prints do not.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -52,7 +65,7 @@ def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8
         DataError: It is truncated, no image, or holds another number type.
     """
     image = _decoded(data)
-    if image is None or is_damaged_tiff(data):
+    if image is None or _is_damaged_tiff(data):
         raise DataError(
             f"{name}: not a readable image ({len(data)} bytes; truncated, damaged or another "
             "format); replace the file, or remove it and its row in a table of images"
@@ -91,6 +104,21 @@ def read_size(file: Path) -> tuple[int, int]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: not a readable image ({error}); replace the file") from error
     return (width, height) if turned else (height, width)
+
+
+def read_all(
+    read: Callable[[Item], Reading], items: Sequence[Item], progress: Progress | None = None
+) -> Iterator[Reading]:
+    """What ``read`` makes of each item, in their order.
+
+    Args:
+        read: Called in several threads.
+        items: What is read.
+        progress: See `Progress`.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        readings = threads.map(read, items)
+        yield from progress(readings, len(items)) if progress else readings
 
 
 def read_mask(file: Path) -> NDArray[np.uint8]:
@@ -198,3 +226,45 @@ def _is_cut_jpeg(data: bytes) -> bool:
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return data.find(b"\xff\xd9", position) < 0
+
+
+def _is_damaged_tiff(data: bytes) -> bool:
+    """Whether a TIFF holds pixels that cannot be decompressed, which OpenCV shows as black.
+
+    Deflate has checksums, which find any damage. LZW and PackBits have none: data may be damaged
+    and decompress to other pixels. Other compressions are not looked at.
+    """
+    if data[:4] not in _TIFF:
+        return False
+    stream = io.BytesIO(data)
+    tags = ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
+    stream.seek(tags.next)
+    tags.load(stream)
+    compression = tags.get(_COMPRESSION)
+    if compression in _DEFLATE:
+        offsets, lengths = (tags.get(tag, ()) for tag in (_TILES if _TILES[0] in tags else _STRIPS))
+        parts = zip(offsets, lengths, strict=False)  # a file may leave out the lengths
+        return not all(_inflates(data[start : start + length]) for start, length in parts)
+    return compression in (_LZW, _PACKBITS) and not _loads(stream)
+
+
+def _inflates(part: bytes) -> bool:
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(part)
+    except zlib.error:
+        return False
+    return stream.eof
+
+
+def _loads(stream: io.BytesIO) -> bool:
+    stream.seek(0)
+    try:
+        image = TiffImageFile(stream)
+    except SyntaxError:  # pixels of a kind that Pillow does not know, which OpenCV checks
+        return True
+    try:
+        image.load()
+    except OSError:
+        return False
+    return True

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from domainnorm.data import DomainDataModule, Loading, Preprocessing, build_pipeline
-from domainnorm.data.steps import check_steps, own_transforms
-from domainnorm.data.transforms.fda import swap_amplitudes
-from domainnorm.data.transforms.hed_jitter import jitter_stains
+from domainnorm.data.augmentation.steps import check_steps, own_transforms
+from domainnorm.data.augmentation.transforms import jitter_stains, swap_amplitudes
 from domainnorm.errors import DataError
 from tests.reference.transforms import fda, hed_jitter
 

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from domainnorm.data.volumes import (
-    VolumeCache,
+from domainnorm.data.volumes.grey_values import (
     check_window,
     import_medical,
     percentile_range,
@@ -16,6 +15,7 @@ from domainnorm.data.volumes import (
     to_grey,
     window_range,
 )
+from domainnorm.data.volumes.nifti_slices import VolumeCache
 from domainnorm.errors import DataError
 
 

@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from domainnorm.data.augmentation.steps import (
+    arguments_of,
+    check_augmentation,
+    own_transforms,
+)
 from domainnorm.data.dataset import VOID
 from domainnorm.data.preprocessing import Preprocessing
-from domainnorm.data.steps import arguments_of, check_augmentation, own_transforms
 from domainnorm.errors import DataError
 from domainnorm.registry import TRANSFORMS
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import VOID
-from domainnorm.data.files import FileDataset
+from domainnorm.data.dataset import VOID, FileDataset
 from domainnorm.data.problems import refuse
-from domainnorm.data.volumes import (
-    VolumeCache,
+from domainnorm.data.volumes.grey_values import (
     check_spacing,
     check_window,
     import_medical,
@@ -164,3 +165,50 @@ def load_values(file: Path) -> NDArray[np.float32]:
         return np.asarray(open_volume(file).dataobj, dtype=np.float32)
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{file}: truncated or damaged ({error}); replace it") from error
+
+
+class VolumeCache:
+    """The volumes that were used last, as many as fit into a number of bytes.
+
+    Threads share it: `domainnorm data check` reads with several. Each process has its own: copies
+    that are sent to another process start empty.
+
+    Args:
+        megabytes: Upper bound; a single volume above it is still kept until the next one.
+    """
+
+    def __init__(self, megabytes: int) -> None:
+        self.limit = megabytes * 2**20
+        self._volumes: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, load: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The volume of ``key``, from memory or else loaded."""
+        with self._lock:
+            if key in self._volumes:
+                self._volumes.move_to_end(key)
+                return self._volumes[key]
+        volume = load()  # not in the lock: others read meanwhile
+        with self._lock:
+            self._volumes[key] = volume
+            self._volumes.move_to_end(key)
+            while len(self._volumes) > 1 and self._bytes() > self.limit:
+                self._volumes.popitem(last=False)
+        return volume
+
+    def __len__(self) -> int:
+        """Number of volumes in memory."""
+        return len(self._volumes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the volumes."""
+        return {"limit": self.limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start empty."""
+        self.limit = state["limit"]
+        self._volumes = OrderedDict()
+        self._lock = threading.Lock()
+
+    def _bytes(self) -> int:
+        return sum(volume.nbytes for volume in self._volumes.values())

@@ -1,11 +1,8 @@
-"""Volumes and their slices: optional packages, windows of grey values, spacing, a bounded cache."""
+"""Grey values of medical images: windows, the distance between pixels, optional packages."""
 
 from __future__ import annotations
 
 import importlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from types import ModuleType
 from typing import Any
 
@@ -98,50 +95,3 @@ def resample(
     grey = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     kernel = cv2.INTER_NEAREST_EXACT if classes else grey  # INTER_NEAREST is off by half a pixel
     return np.asarray(cv2.resize(plane, (columns, rows), interpolation=kernel), dtype=np.uint8)
-
-
-class VolumeCache:
-    """The volumes that were used last, as many as fit into a number of bytes.
-
-    Threads share it: `domainnorm data check` reads with several. Each process has its own: copies
-    that are sent to another process start empty.
-
-    Args:
-        megabytes: Upper bound; a single volume above it is still kept until the next one.
-    """
-
-    def __init__(self, megabytes: int) -> None:
-        self.limit = megabytes * 2**20
-        self._volumes: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, load: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The volume of ``key``, from memory or else loaded."""
-        with self._lock:
-            if key in self._volumes:
-                self._volumes.move_to_end(key)
-                return self._volumes[key]
-        volume = load()  # not in the lock: others read meanwhile
-        with self._lock:
-            self._volumes[key] = volume
-            self._volumes.move_to_end(key)
-            while len(self._volumes) > 1 and self._bytes() > self.limit:
-                self._volumes.popitem(last=False)
-        return volume
-
-    def __len__(self) -> int:
-        """Number of volumes in memory."""
-        return len(self._volumes)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the volumes."""
-        return {"limit": self.limit}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start empty."""
-        self.limit = state["limit"]
-        self._volumes = OrderedDict()
-        self._lock = threading.Lock()
-
-    def _bytes(self) -> int:
-        return sum(volume.nbytes for volume in self._volumes.values())

@@ -1,0 +1,1 @@
+"""Augmentation: steps of a recipe, checked and drawn by seed, and transforms of our own."""

@@ -1,1 +1,0 @@
-"""Image transforms that albumentations lacks, one file each."""

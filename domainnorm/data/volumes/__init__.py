@@ -1,0 +1,1 @@
+"""Volumes and other images of scanners: NIfTI, DICOM, and their grey values."""

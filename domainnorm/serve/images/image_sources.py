@@ -1,0 +1,468 @@
+"""Sources of the images that a finished run is shown, each read as its training data was."""
+
+from __future__ import annotations
+
+import abc
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import VOID, Record, white_of
+from domainnorm.data.images import read_all, read_image
+from domainnorm.data.volumes.dicom_files import (
+    ATTRIBUTES,
+    Header,
+    dicom_files,
+    frame_names,
+    read_header,
+    read_pixels,
+)
+from domainnorm.data.volumes.grey_values import import_medical
+from domainnorm.data.volumes.nifti_slices import NiftiSlices, open_volume
+from domainnorm.errors import ConditionError, DataError
+from domainnorm.recipe import Recipe
+from domainnorm.recipe.schema import parts_of
+from domainnorm.registry import DATASETS
+from domainnorm.serve.images.image_list import (
+    ImageList,
+    check_masks,
+    list_files,
+    list_images,
+    mask_file,
+)
+from domainnorm.storage import whole_file
+
+MASKS = "masks"
+# What pixels of DICOM files and volumes depend on.
+_SHOWN = ("axis", "spacing", "window")
+_SUFFIXES = (".nii.gz", ".nii")
+_READING = ("axis", "spacing", "window", "cache_mb")  # options of the dataset
+
+
+def find_source(
+    recipe: Recipe,
+    place: Path,
+    written: Path,
+    *,
+    white: int | None = None,
+    known: Sequence[str] = (),
+    attributes: Sequence[str] = (),
+) -> ImageSource:
+    """The images of a folder, list, table or file.
+
+    Args:
+        recipe: Of the run.
+        place: Folder, list, table or file.
+        written: Where the predictions go, of which none is an image.
+        white: Value of 16-bit files that is shown as white; as in training when None.
+        known: Domains that headers may tell.
+        attributes: What the model's encoder reads, if it reads any.
+
+    Raises:
+        ConditionError: ``white``, and the run reads other files.
+        DataError: No images; or parts of the run's data that show their files differently.
+    """
+    parts = parts_of(recipe.dataset)
+    kinds = {DATASETS.load(part.name).reads for part in parts}
+    ways = [{key: part.options.get(key) for key in _SHOWN} for part in parts]
+    if kinds == {"images"}:
+        return FileImages(list_images(place, written), white or _white_of_training(recipe))
+    if len(kinds) > 1 or any(way != ways[0] for way in ways):
+        names = ", ".join(part.name for part in parts)
+        raise DataError(
+            "data.parts: the run was trained on files that are read in different ways "
+            f"({names}), and nothing tells which of them is that of these images; convert them, "
+            "and train on one kind"
+        )
+    if white is not None:
+        raise ConditionError(
+            f"white: it is for 16-bit image files, and the run's dataset '{parts[0].name}' shows "
+            "values by data.window; leave it out"
+        )
+    if kinds == {"volumes"}:
+        return VolumeImages(place, written, parts[0].options)
+    return DicomImages(place, written, parts[0].options, known, attributes)
+
+
+def _white_of_training(recipe: Recipe) -> int:
+    """16-bit value that training showed as white.
+
+    Raises:
+        DataError: The parts of its data have different ones.
+    """
+    white = white_of(recipe.dataset.options)
+    if white is None:
+        raise DataError(
+            "data.white: the parts of the run's data have different ones; say which is that of "
+            "these images with --white"
+        )
+    return white
+
+
+class ImageSource(abc.ABC):
+    """Images that are predicted, read as the training images of the run.
+
+    Args:
+        listed: Which they are, and what is told of them.
+        problems: Number of an image -> why it cannot be read, as far as that is known already.
+    """
+
+    def __init__(self, listed: ImageList, problems: Mapping[int, str] | None = None) -> None:
+        self.listed, self.problems = listed, problems or {}
+
+    @abc.abstractmethod
+    def pixels(self, number: int) -> NDArray[np.uint8]:
+        """Pixels of one image: (h, w, 3), 0 to 255; called in several threads.
+
+        Raises:
+            DataError: It cannot be read or decoded; the message names it.
+        """
+
+    def read(self, number: int) -> NDArray[np.uint8]:
+        """`pixels`, or why there are none.
+
+        Raises:
+            DataError: Names the file.
+        """
+        if number in self.problems:
+            raise DataError(self.problems[number])
+        return self.pixels(number)
+
+    def asked(self) -> Mapping[str, Any]:
+        """Options that pixels depend on."""
+        return {}
+
+    def check_masks(self) -> None:
+        """Refuse images whose masks would be one file.
+
+        Raises:
+            DataError: Names the first two.
+        """
+        check_masks(self.listed.place, (name for name, _ in self.listed.files))
+
+    def write_mask(self, made: Path, number: int, mask: NDArray[np.uint8]) -> str:
+        """Write the mask of one image, the images in their order.
+
+        Args:
+            made: Folder of the prediction.
+            number: Of the image.
+            mask: Classes (h, w) at the size of its pixels.
+
+        Returns:
+            The file, below the folder.
+        """
+        file = Path(MASKS) / mask_file(self.listed.files[number][0])
+        write_mask(mask, made / file)
+        return str(file)
+
+    def finish(self, made: Path) -> None:  # noqa: B027 - most have nothing left
+        """After the last image: write what is left; nothing unless overridden."""
+
+
+class FileImages(ImageSource):
+    """PNG, JPEG and other image files.
+
+    Args:
+        listed: Which they are.
+        white: Value of 16-bit files that is shown as white.
+    """
+
+    def __init__(self, listed: ImageList, white: int) -> None:
+        super().__init__(listed)
+        self._white = white
+
+    def pixels(self, number: int) -> NDArray[np.uint8]:
+        """See `ImageSource`."""
+        return read_image(self.listed.files[number][1], self._white)
+
+    def asked(self) -> Mapping[str, Any]:
+        """See `ImageSource`."""
+        return {"white": self._white}
+
+
+def write_mask(mask: NDArray[np.uint8], file: Path) -> None:
+    """Write classes (h, w) as a PNG in one step; folders above it are made.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    with whole_file(file) as partial:
+        if not cv2.imwrite(str(partial), mask):
+            raise DataError(
+                f"{file}: cannot be written; free some space, or choose another --output"
+            )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One frame, or a file that is listed and has none.
+
+    Args:
+        number: Of its file in the list.
+        name: What it is called.
+        file: Where it is.
+        frame: Position in the file.
+        header: None where there is none.
+        problem: Why there is none.
+    """
+
+    number: int
+    name: Path
+    file: Path
+    frame: int = 0
+    header: Header | None = None
+    problem: str = ""
+
+
+class DicomImages(ImageSource):
+    """Images of DICOM files, one for each frame, windowed as in training.
+
+    Args:
+        place: A folder, searched below as well; one DICOM file; or a list or table of them.
+        written: Where the predictions go.
+        options: Of the run's dataset: ``window``, ``spacing``, ``domain_by``.
+        known: Domains that headers may tell: scanners of this name. Cells of a table come first.
+        attributes: What the model reads of headers, where a table has no such column.
+
+    Raises:
+        DataError: No DICOM images, or a wrong table, see `list_images`.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        written: Path,
+        options: Mapping[str, Any],
+        known: Sequence[str] = (),
+        attributes: Sequence[str] = (),
+    ) -> None:
+        self._shown = options.get("window"), options.get("spacing")
+        listed = list_files(place, written, dicom_files, _is_dicom)
+        self._frames = images = list(_frames(listed))
+        if not images:
+            raise DataError(f"{place}: no DICOM images in it, as the run was trained on")
+        key = options.get("domain_by", "model")
+        scanners = ["" if one.header is None else one.header.scanner(key) for one in images]
+        domains = [
+            listed.domains[one.number] or (scanner if scanner in known else "")
+            for one, scanner in zip(images, scanners, strict=True)
+        ]
+        columns = {name: _tags(images, name) for name in attributes if name in ATTRIBUTES}
+        for name, cells in (listed.columns or {}).items():
+            columns[name] = [cells[one.number] for one in images]
+        files = [(one.name, one.file) for one in images]
+        problems = {number: one.problem for number, one in enumerate(images) if one.problem}
+        super().__init__(ImageList(place, files, domains, columns or None, listed.given), problems)
+
+    def pixels(self, number: int) -> NDArray[np.uint8]:
+        """See `ImageSource`."""
+        image = self._frames[number]
+        return read_pixels(image.file, image.frame, *self._shown)
+
+
+def _is_dicom(file: Path) -> bool:
+    return isinstance(_header(file), Header)
+
+
+def _frames(listed: ImageList) -> Iterator[_Frame]:
+    headers = read_all(_header, [file for _, file in listed.files])
+    for number, ((name, file), header) in enumerate(zip(listed.files, headers, strict=True)):
+        if isinstance(header, Header):
+            for frame, shown in enumerate(frame_names(str(name), header.frames)):
+                yield _Frame(number, Path(shown), file, frame, header)
+        elif header:
+            yield _Frame(number, name, file, problem=header)
+        elif not listed.place.is_dir():  # in a folder, reports and other files are passed over
+            yield _Frame(number, name, file, problem=f"{file}: missing, or no image of DICOM")
+
+
+def _header(file: Path) -> Header | str | None:
+    """The header, why it cannot be read, or None for no image of DICOM."""
+    try:
+        return read_header(file)
+    except DataError as error:
+        return str(error)
+
+
+def _tags(images: Sequence[_Frame], name: str) -> Sequence[str]:
+    return ["" if one.header is None else one.header.tags[ATTRIBUTES[name]] for one in images]
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """One slice, or a volume that cannot be read.
+
+    Args:
+        number: Of its volume in the list.
+        position: Across the slices.
+        shape: Of the volume in canonical orientation.
+        problem: Why it cannot be read.
+    """
+
+    number: int
+    position: int = 0
+    shape: tuple[int, ...] = ()
+    problem: str = ""
+
+
+class VolumeImages(ImageSource):
+    """Slices of NIfTI volumes, in the orientation and with the grey values of training.
+
+    Their masks are put together again: ``masks/<volume>.nii.gz``, in the voxels, orientation and
+    affine of the volume.
+
+    Args:
+        place: A folder, searched below as well; one volume; or a list or table of them. In a
+            folder segmentations, by ``mask_suffix``, are left out.
+        written: Where the predictions go.
+        options: Of the run's dataset: ``axis``, ``spacing``, ``window``, ``mask_suffix``.
+
+    Raises:
+        DataError: No volumes, or a wrong table, see `list_files`.
+    """
+
+    def __init__(self, place: Path, written: Path, options: Mapping[str, Any]) -> None:
+        self._volumes = _volumes(place, written, options.get("mask_suffix", "_segmentation"))
+        self._reader = NiftiSlices(**{key: options[key] for key in _READING if key in options})
+        self._reader.root = Path()
+        self._slices = list(self._read_heads())
+        self._reader.records = [
+            Record(f"{self._file(one)}#{one.position}", "", -1, "", "test") for one in self._slices
+        ]
+        self._lock = threading.Lock()
+        self._damaged: dict[int, str] = {}  # number of a volume -> why its values cannot be read
+        self._open: tuple[_Slice, NDArray[np.uint8]] | None = None  # the mask that is being filled
+        volumes = self._volumes
+        super().__init__(
+            ImageList(
+                place,
+                [(self._name(one), self._file(one)) for one in self._slices],
+                [volumes.domains[one.number] for one in self._slices],
+                {
+                    name: [cells[one.number] for one in self._slices]
+                    for name, cells in (volumes.columns or {}).items()
+                }
+                or None,
+                volumes.given,
+            ),
+            {number: one.problem for number, one in enumerate(self._slices) if one.problem},
+        )
+
+    def _read_heads(self) -> Iterator[_Slice]:
+        for number, (_, file) in enumerate(self._volumes.files):
+            try:
+                volume = open_volume(file)
+            except DataError as error:
+                yield _Slice(number, problem=str(error))
+                continue
+            zooms = tuple(float(zoom) for zoom in volume.header.get_zooms())
+            self._reader.zooms[str(file)] = zooms
+            for position in range(volume.shape[self._reader.axis]):
+                yield _Slice(number, position, volume.shape)
+
+    def _file(self, one: _Slice) -> Path:
+        return self._volumes.files[one.number][1]
+
+    def _name(self, one: _Slice) -> Path:
+        name = self._volumes.files[one.number][0]
+        return name if one.problem else Path(f"{name}#{one.position}")
+
+    def pixels(self, number: int) -> NDArray[np.uint8]:
+        """See `ImageSource`."""
+        volume = self._slices[number].number
+        with self._lock:  # threads would load one volume several times
+            if volume in self._damaged:
+                raise DataError(self._damaged[volume])
+            try:
+                return self._reader.image(number)
+            except DataError as error:
+                self._damaged[volume] = str(error)
+                raise
+
+    def check_masks(self) -> None:
+        """See `ImageSource`."""
+        check_masks(self.listed.place, (name for name, _ in self._volumes.files), _mask_file)
+
+    def write_mask(self, made: Path, number: int, mask: NDArray[np.uint8]) -> str:
+        """See `ImageSource`; a volume is written after its last slice."""
+        one = self._slices[number]
+        if self._open is None or self._open[0].number != one.number:
+            self.finish(made)
+            self._open = one, np.full(one.shape, VOID, np.uint8)
+        axis, volume = self._reader.axis, self._open[1]
+        columns, rows = (length for side, length in enumerate(one.shape) if side != axis)
+        plane = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT)
+        place: list[Any] = [slice(None)] * 3
+        place[axis] = one.position
+        volume[tuple(place)] = np.rot90(plane, -1)
+        return str(self._mask_of(one))
+
+    def _mask_of(self, one: _Slice) -> Path:
+        return Path(MASKS) / _mask_file(self._volumes.files[one.number][0])
+
+    def finish(self, made: Path) -> None:
+        """See `ImageSource`."""
+        if self._open is None:
+            return
+        one, volume = self._open
+        self._open = None
+        _save(volume, self._file(one), made / self._mask_of(one))
+
+
+def _save(volume: NDArray[np.uint8], source: Path, file: Path) -> None:
+    """Write classes, which are in canonical orientation, on the grid of the volume ``source``."""
+    nibabel = import_medical("nibabel")
+    own, canonical = nibabel.load(source), open_volume(source)
+    turned = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(canonical.affine), nibabel.io_orientation(own.affine)
+    )
+    header = own.header.copy()
+    header.set_data_dtype(np.uint8)
+    header["cal_min"] = header["cal_max"] = 0  # a window of grey values
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = type(own)(nibabel.apply_orientation(volume, turned), own.affine, header)
+    try:
+        nibabel.save(image, file)
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be written ({error}); free some space, or choose another --output"
+        ) from error
+
+
+def _volumes(place: Path, written: Path, mask_suffix: str) -> ImageList:
+    ending = mask_suffix.lower()
+
+    def search(folder: Path) -> Iterator[Path]:
+        for file in folder.rglob("*"):
+            is_mask = _stem(file).lower().endswith(ending)
+            if _is_volume(file) and not is_mask and file.name[0] != "." and file.is_file():
+                yield file
+
+    found = list_files(place, written, search, _is_volume)
+    if not len(found):
+        raise DataError(
+            f"{place}: no volumes in it ({', '.join(_SUFFIXES)}), as the run was trained on"
+        )
+    return found
+
+
+def _is_volume(file: Path) -> bool:
+    return file.name.lower().endswith(_SUFFIXES)
+
+
+def _mask_file(name: Path) -> Path:
+    """Where the mask of a volume is written, below the folder of masks."""
+    plain = mask_file(name)  # without its last suffix
+    return plain.with_name(f"{_stem(name)}.nii.gz")
+
+
+def _stem(file: Path) -> str:
+    """Name without ``.nii.gz`` or ``.nii``."""
+    ending = next((end for end in _SUFFIXES if file.name.lower().endswith(end)), "")
+    return file.name[: len(file.name) - len(ending)]
