@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from domainnorm.evaluation import EvaluationError
 from domainnorm.report.figure import (
     INK,
-    LARGE,
     MUTED,
     NORMAL,
     SMALL,
@@ -54,8 +53,8 @@ def save_timeline(
     number = len(evidence)
     if not number:
         raise EvaluationError("save_timeline: got no images, expected at least one")
-    figure = create_figure(9.0, 6.0)
-    upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=[2, 1, 1])
+    figure, grid = create_figure(9.0, 6.0, 3, sharex=True, height_ratios=[2, 1, 1])
+    upper, middle, lower = grid[:, 0]
     images = np.arange(number)
     names, colours = list(weights), assign_colours(weights)
     upper.stackplot(
@@ -85,8 +84,7 @@ def save_timeline(
         middle.annotate(
             literal(label), (image, run_length), (3, -9), textcoords="offset points", fontsize=SMALL
         )
-    figure.suptitle(literal(title), fontsize=LARGE)
-    save_figure(figure, path)
+    save_figure(figure, path, title)
 
 
 def running_mean(values: Sequence[float], width: int) -> NDArray[np.float64]:
@@ -126,8 +124,7 @@ def save_embeddings(
     centre = everything.mean(0)
     _, sizes, axes_of = np.linalg.svd(everything - centre, full_matrices=False)
     shares = sizes**2 / max(float((sizes**2).sum()), 1e-30)
-    figure = create_figure(6.4, 4.8)
-    axes = figure.add_subplot()
+    figure, ((axes,),) = create_figure(6.4, 4.8)
     for name, colour in assign_colours(points).items():
         places = (np.asarray(points[name], dtype=float) - centre) @ axes_of[:2].T
         label = f"{literal(name)} ({len(places)})"
@@ -140,8 +137,7 @@ def save_embeddings(
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL)
     axes.legend(fontsize=SMALL, frameon=False, loc="best")
-    figure.suptitle(literal(title), fontsize=LARGE)
-    save_figure(figure, path)
+    save_figure(figure, path, title)
 
 
 def save_layer_differences(
@@ -164,10 +160,10 @@ def save_layer_differences(
         for kind, pairs in curves.items()
         if any(np.isfinite(values).any() for values in pairs.values())
     }
-    figure = create_figure(7.4, 0.9 + 1.7 * max(1, len(shown)))
-    panels = figure.subplots(max(1, len(shown)), 1, sharex=True, squeeze=False)[:, 0]
+    number = max(1, len(shown))
+    figure, panels = create_figure(7.4, 0.9 + 1.7 * number, number, sharex=True)
     places = np.arange(len(paths))
-    for axes, (kind, pairs) in zip(panels, shown.items(), strict=False):
+    for axes, (kind, pairs) in zip(panels.flat, shown.items(), strict=False):
         for name, colour in assign_colours(pairs).items():
             values = np.maximum(np.asarray(pairs[name], dtype=float), _LEAST)
             axes.plot(places, values, ".-", color=colour, label=literal(name), linewidth=1)
@@ -176,8 +172,7 @@ def save_layer_differences(
         axes.set_ylabel(kind, fontsize=NORMAL)
         clear_frame(axes)
     step = max(1, len(paths) // 16)
-    panels[-1].set_xticks(places[::step], paths[::step], rotation=60, ha="right", fontsize=SMALL)
+    panels[-1, 0].set_xticks(places[::step], paths[::step], rotation=60, ha="right", fontsize=SMALL)
     if shown:
-        panels[0].legend(fontsize=SMALL, frameon=False, ncols=3)
-    figure.suptitle(literal(title), fontsize=LARGE)
-    save_figure(figure, path)
+        panels[0, 0].legend(fontsize=SMALL, frameon=False, ncols=3)
+    save_figure(figure, path, title)

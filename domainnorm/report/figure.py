@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from domainnorm.data.images import DRAWN_BY
+from domainnorm.evaluation import LOWER_IS_BETTER
 from domainnorm.storage import whole_file
 
 DPI = 150
@@ -36,19 +39,31 @@ _ABBREVIATIONS = {
 _FIXED = {"source_only": "#9a9a9a", "oracle": "#333333", "train": MUTED}
 
 
-def create_figure(width: float, height: float) -> Figure:
-    """An empty white figure of ``width`` × ``height`` inches with constrained layout."""
+def create_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **layout: Any
+) -> tuple[Figure, NDArray[Any]]:
+    """A white figure of ``width`` × ``height`` inches and its axes, (rows, columns).
+
+    Args:
+        width: In inches.
+        height: In inches.
+        rows: Number of panels below each other.
+        columns: Number of panels beside each other.
+        **layout: See `matplotlib.figure.Figure.subplots`.
+    """
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    return figure
+    return figure, figure.subplots(rows, columns, squeeze=False, **layout)
 
 
-def save_figure(figure: Figure, path: str | PathLike[str]) -> None:
-    """Write ``figure`` to ``path`` in one step; missing folders are made.
+def save_figure(figure: Figure, path: str | PathLike[str], title: str = "") -> None:
+    """Write ``figure`` under its heading to ``path`` in one step; missing folders are made.
 
     A PNG says whose figure it is, so that a search for images passes it over.
     """
     path = Path(path)
+    if title:
+        figure.suptitle(literal(title), fontsize=LARGE)
     # Other formats know no such key.
     metadata = {"Software": DRAWN_BY} if path.suffix.lower() == ".png" else {}
     with whole_file(path) as partial:
@@ -84,6 +99,19 @@ def readable(metric: str) -> str:
 def sentence(text: str) -> str:
     """``text`` with a capital first letter; the others keep theirs."""
     return text[:1].upper() + text[1:]
+
+
+def direction(metric: str) -> str:
+    """A metric's name as words, and which side of it is better."""
+    side = "lower" if metric in LOWER_IS_BETTER else "higher"
+    return f"{readable(metric)} ({side} is better)"
+
+
+def hide_frame(axes: Axes) -> None:
+    """Leave nothing but what is drawn, as for images."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
 
 
 def clear_frame(axes: Axes) -> None:

@@ -34,6 +34,7 @@ from domainnorm.report.figure import (
     NORMAL,
     SMALL,
     create_figure,
+    direction,
     literal,
     panel_grid,
     readable,
@@ -80,8 +81,8 @@ def save_heatmap(
     longest = max(map(len, [*matrix.rows, *matrix.columns]))
     width = max(4.6, columns * _CELL_WIDTH + 1.7 + 0.07 * max(map(len, matrix.rows)))
     caption = textwrap.wrap(_caption(matrix, metric, summary), int(width * 14.5))
-    figure = create_figure(width, rows * _CELL_HEIGHT + 1.3 + 0.07 * longest + 0.16 * len(caption))
-    axes = figure.add_subplot()
+    height = rows * _CELL_HEIGHT + 1.3 + 0.07 * longest + 0.16 * len(caption)
+    figure, ((axes,),) = create_figure(width, height)
     colours, scale = _colours(metric, summary)
     image = axes.imshow(np.ma.masked_invalid(summary.mean), cmap=colours, norm=scale, aspect="auto")
     single = intervals[0] if len(matrix.seeds) == 1 else np.full((rows, columns, 2), np.nan)
@@ -95,7 +96,7 @@ def save_heatmap(
     _label_axes(axes, matrix, row_label, column_label)
     axes.set_title(literal(title or sentence(readable(metric))), fontsize=LARGE, color=INK)
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-    bar.set_label(_direction(metric), fontsize=SMALL)
+    bar.set_label(direction(metric), fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     figure.supxlabel(literal("\n".join(caption)), fontsize=SMALL, color=MUTED)
     save_figure(figure, path)
@@ -177,11 +178,6 @@ def _label_axes(axes: Axes, matrix: CrossDomainMatrix, row_label: str, column_la
     axes.tick_params(which="minor", length=0)
 
 
-def _direction(metric: str) -> str:
-    side = "lower" if metric in LOWER_IS_BETTER else "higher"
-    return f"{readable(metric)} ({side} is better)"
-
-
 def _caption(matrix: CrossDomainMatrix, metric: str, summary: MetricSummary) -> str:
     parts = []
     if not math.isnan(summary.off_diagonal):
@@ -237,8 +233,8 @@ def save_confusions(
     rows, columns = panel_grid(len(predictions), 3)
     size = min(max(1.9, 0.37 * classes), 6.0)
     margin = 0.5 + 0.075 * max(map(len, class_names))
-    figure = create_figure(columns * (size + 0.35) + margin, rows * (size + 0.45) + margin)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    width, height = columns * (size + 0.35) + margin, rows * (size + 0.45) + margin
+    figure, grid = create_figure(width, height, rows, columns, sharex=True, sharey=True)
     for axes, (domain, one) in zip(grid.ravel(), confusions.items(), strict=False):
         _draw(axes, one)
         axes.set_title(literal(domain), fontsize=LARGE)

@@ -19,6 +19,7 @@ from domainnorm.report.figure import (
     NORMAL,
     SMALL,
     create_figure,
+    hide_frame,
     literal,
     save_figure,
 )
@@ -47,6 +48,12 @@ class Overlay:
     predictions: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)
     name: str = ""
 
+    @property
+    def masks(self) -> dict[str, NDArray[np.integer]]:
+        """All there are, the truth first."""
+        truth = {} if self.truth is None else {"truth": self.truth}
+        return {**truth, **self.predictions}
+
 
 def save_overlays(
     rows: Sequence[Overlay],
@@ -72,17 +79,9 @@ def save_overlays(
         EvaluationError: No image, sizes of image and mask that differ, a class that does not exist,
             or not one colour per class.
     """
-    if not rows:
-        raise EvaluationError("save_overlays: no image came, expected at least one")
-    if len(class_names) != len(class_colours):
-        raise EvaluationError(
-            f"save_overlays: {len(class_colours)} colours for {len(class_names)} classes; give one "
-            "per class"
-        )
-    for row in rows:
-        _check(row, len(class_names))
-    models = list(dict.fromkeys(model for row in rows for model in row.predictions))
-    shown = [*(["truth"] if any(row.truth is not None for row in rows) else []), *models]
+    _check(rows, len(class_names), len(class_colours))
+    shown = list(dict.fromkeys(name for row in rows for name in row.masks))
+    shown.sort(key=lambda name: name != "truth")
     figure, grid = _panels(rows, 1 + len(shown), bool(title), len(class_names))
     for axes, heading in zip(grid[0], ("image", *shown), strict=True):
         axes.set_title(literal(heading), fontsize=NORMAL)
@@ -91,7 +90,7 @@ def save_overlays(
     for line, row in zip(grid, rows, strict=True):
         line[0].set_ylabel(literal(row.name), fontsize=NORMAL)
         line[0].imshow(row.image)
-        masks = _masks(row)
+        masks = row.masks
         for axes, name in zip(line[1:], shown, strict=True):
             if name not in masks:
                 axes.text(0.5, 0.5, "–", ha="center", va="center", transform=axes.transAxes)
@@ -100,7 +99,7 @@ def save_overlays(
             if row.truth is not None and name in row.predictions:
                 caption = _caption(row.truth, masks[name], len(class_names))
                 axes.set_xlabel(caption, fontsize=SMALL)
-    seen = {int(k) for row in rows for mask in _masks(row).values() for k in np.unique(mask)}
+    seen = {int(k) for row in rows for mask in row.masks.values() for k in np.unique(mask)}
     handles = [
         Patch(facecolor=colours[k] / 255, edgecolor="black", lw=0.4, label=literal(class_names[k]))
         for k in painted
@@ -110,9 +109,7 @@ def save_overlays(
         figure.legend(
             handles=handles, loc="outside lower center", ncols=6, fontsize=SMALL, frameon=False
         )
-    if title:
-        figure.suptitle(literal(title), fontsize=LARGE)
-    save_figure(figure, path)
+    save_figure(figure, path, title)
 
 
 def _panels(
@@ -124,12 +121,10 @@ def _panels(
     extra = 0.35 + 0.3 * title + 0.2 * -(-classes // 6)
     width = max(columns * tile + 0.3, 5.2)  # the legend needs some room
     captions = sum(0.1 if row.truth is None else 0.3 for row in rows)
-    figure = create_figure(width, sum(heights) + captions + extra)
-    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
-    for axes in grid.ravel():
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
+    height = sum(heights) + captions + extra
+    figure, grid = create_figure(width, height, len(rows), columns, height_ratios=heights)
+    for axes in grid.flat:
+        hide_frame(axes)
     return figure, grid
 
 
@@ -169,18 +164,24 @@ def _caption(truth: NDArray[np.integer], mask: NDArray[np.integer], classes: int
     return f"mIoU {counts.metrics()['miou']:.2f}"
 
 
-def _masks(row: Overlay) -> dict[str, NDArray[np.integer]]:
-    truth = {} if row.truth is None else {"truth": row.truth}
-    return {**truth, **row.predictions}
+def _check(rows: Sequence[Overlay], classes: int, colours: int) -> None:
+    if not rows:
+        raise EvaluationError("save_overlays: no image came, expected at least one")
+    if classes != colours:
+        raise EvaluationError(
+            f"save_overlays: {colours} colours for {classes} classes; give one per class"
+        )
+    for row in rows:
+        _check_row(row, classes)
 
 
-def _check(row: Overlay, classes: int) -> None:
+def _check_row(row: Overlay, classes: int) -> None:
     if row.image.dtype != np.uint8 or row.image.ndim != 3 or row.image.shape[2] != 3:
         raise EvaluationError(
             f"save_overlays: an image of '{row.name}' is {row.image.dtype} {row.image.shape}; "
             "expected uint8 (H, W, 3)"
         )
-    for name, mask in _masks(row).items():
+    for name, mask in row.masks.items():
         if mask.shape != row.image.shape[:2]:
             raise EvaluationError(
                 f"save_overlays: mask '{name}' of '{row.name}' has shape {mask.shape}, its image "
@@ -220,13 +221,10 @@ def save_contact_sheet(
     texts = captions or {}
     lines = max((text.count("\n") + 1 for row in texts.values() for text in row), default=0)
     height = len(images) * (_SMALL_TILE + lines * _LINE) + (0.35 if title else 0.0)
-    figure = create_figure(side + columns * _SMALL_TILE, height)
-    grid = figure.subplots(len(images), columns, squeeze=False)
+    figure, grid = create_figure(side + columns * _SMALL_TILE, height, len(images), columns)
     for line, (domain, tiles) in zip(grid, images.items(), strict=True):
         for axes in line:
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
+            hide_frame(axes)
         line[0].set_ylabel(
             literal(domain), fontsize=NORMAL, rotation=0, ha="right", va="center", labelpad=6
         )
@@ -237,9 +235,7 @@ def save_contact_sheet(
             axes.imshow(_checked(image, domain), cmap="gray", vmin=0, vmax=255)
         for axes, text in zip(line, texts.get(domain, ()), strict=False):
             axes.set_xlabel(literal(text), fontsize=SMALL - 2, labelpad=2)
-    if title:
-        figure.suptitle(literal(title), fontsize=LARGE)
-    save_figure(figure, path)
+    save_figure(figure, path, title)
 
 
 def _checked(image: NDArray[np.uint8], domain: str) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from domainnorm.evaluation import LOWER_IS_BETTER, EvaluationError
+from domainnorm.evaluation import EvaluationError
 from domainnorm.report.figure import (
     INK,
     LARGE,
@@ -23,6 +23,7 @@ from domainnorm.report.figure import (
     assign_colours,
     clear_frame,
     create_figure,
+    direction,
     literal,
     panel_grid,
     readable,
@@ -67,8 +68,8 @@ def save_results_bars(results: Sequence[Result], metric: str, path: str | PathLi
     lines = [groups[start : start + per_row] for start in range(0, len(groups), per_row)]
     widest = max(map(len, lines))
     width = max(5.5, widest * (len(methods) + 1) * _BAR_WIDTH + 0.9)
-    figure = create_figure(width, 3.1 * len(lines) + 0.8)
-    for axes, line in zip(figure.subplots(len(lines), squeeze=False)[:, 0], lines, strict=True):
+    figure, grid = create_figure(width, 3.1 * len(lines) + 0.8, len(lines))
+    for axes, line in zip(grid[:, 0], lines, strict=True):
         for place, (_, cells) in enumerate(line):
             for number, method in enumerate(methods):
                 x = place + (number - (len(methods) - 1) / 2) / (len(methods) + 1)
@@ -76,8 +77,7 @@ def save_results_bars(results: Sequence[Result], metric: str, path: str | PathLi
                 _draw_bar(axes, x, cells[number], (colours[method], hatch, len(methods)))
         axes.set_xlim(-0.55, widest - 0.45)
         axes.set_xticks(range(len(line)), [literal(name) for name, _ in line])
-        side = "lower" if metric in LOWER_IS_BETTER else "higher"
-        axes.set_ylabel(f"{readable(metric)} ({side} is better)", fontsize=SMALL)
+        axes.set_ylabel(direction(metric), fontsize=SMALL)
         clear_frame(axes)
         axes.tick_params(axis="x", length=0, labelsize=NORMAL)
         axes.margins(y=0.12)
@@ -173,11 +173,10 @@ def save_curves(metrics_csv: str | PathLike[str], path: str | PathLike[str]) -> 
     panels = _read_panels(Path(metrics_csv))
     colours = assign_colours(name for curves in panels.values() for name in curves)
     rows, columns = panel_grid(len(panels), 3)
-    figure = create_figure(4.2 * columns, 2.9 * rows)
-    places = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, (metric, curves) in zip(places, panels.items(), strict=False):
+    figure, grid = create_figure(4.2 * columns, 2.9 * rows, rows, columns)
+    for axes, (metric, curves) in zip(grid.flat, panels.items(), strict=False):
         _draw_panel(axes, metric, curves, colours)
-    for axes in places[len(panels) :]:
+    for axes in grid.flat[len(panels) :]:
         axes.remove()
     save_figure(figure, path)
 

@@ -104,8 +104,7 @@ def save_convergence(
     """
     if not curves:
         raise EvaluationError("save_convergence: no run came, expected at least one")
-    figure = create_figure(7.4, 3.6)
-    axes = figure.add_subplot()
+    figure, ((axes,),) = create_figure(7.4, 3.6)
     colours = assign_colours(curves)
     for name, series in curves.items():
         draw(axes, name, table_of(name, series), fraction, colours[name])

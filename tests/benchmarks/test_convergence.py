@@ -41,7 +41,7 @@ def test_convergence_is_drawn(tmp_path: Path) -> None:
 
 
 def test_dot_is_on_the_mean_curve_at_the_mean_number_of_epochs() -> None:
-    axes = create_figure(3, 2).add_subplot()
+    _, ((axes,),) = create_figure(3, 2)
     table = table_of("cin", [[0.2, 0.8, 0.8], [0.4, 0.6, 0.8]])
     draw(axes, "cin", table, 0.9, "black")
     line, dot = axes.lines

@@ -25,7 +25,7 @@ def test_images_are_found_in_all_folders_and_hidden_ones_are_none(root):
 
 
 def test_figures_of_the_program_are_no_images(root):
-    save_figure(create_figure(1, 1), root / "a" / "sheet.png")
+    save_figure(create_figure(2, 2)[0], root / "a" / "sheet.png")
     assert found(root) == ["a/1.png", "b.JPG"]
 
 

@@ -26,7 +26,7 @@ def test_reference_methods_keep_their_colour() -> None:
 
 
 def test_saving_leaves_only_the_figure(tmp_path: Path) -> None:
-    save_figure(create_figure(1, 1), tmp_path / "new" / "figure.png")
+    save_figure(create_figure(2, 2)[0], tmp_path / "new" / "figure.png")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["figure.png"]
 
 

@@ -51,7 +51,7 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
 
 
 def test_diverged_curve_says_so(tmp_path: Path) -> None:
-    axes = create_figure(3, 2).add_subplot()
+    _, ((axes,),) = create_figure(3, 2)
     curves = {"train": {0.0: 2.0, 1.0: math.inf}, "a": {0.0: math.nan}}
     _draw_panel(axes, "loss", curves, {"train": "black", "a": "red"})
     assert [text.get_text() for text in axes.texts] == ["train (then not finite)"]
