@@ -18,7 +18,7 @@ from domainnorm.errors import CheckpointError, unknown
 from domainnorm.evaluation.evaluated import Evaluated, EvaluationError
 from domainnorm.evaluation.intervals import seed_spread
 from domainnorm.evaluation.single_label import LOWER_IS_BETTER
-from domainnorm.evaluation.strict_json import write_json
+from domainnorm.evaluation.strict_json import number_of, write_json
 
 Values = NDArray[np.float64]
 _FORMAT = "domainnorm.matrix"
@@ -256,7 +256,8 @@ class CrossDomainMatrix:
                 key = cell["seed"], cell["row"], cell["column"]
                 matrix._grouped[key] = cell["grouped"]
                 matrix._cells[key] = {
-                    name: _triple(three) for name, three in cell["metrics"].items()
+                    name: (number_of(value), number_of(low), number_of(high))
+                    for name, (value, low, high) in cell["metrics"].items()
                 }
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EvaluationError) as error:
             raise CheckpointError(
@@ -264,8 +265,3 @@ class CrossDomainMatrix:
                 "expected a file written by CrossDomainMatrix.to_json"
             ) from error
         return matrix
-
-
-def _triple(numbers: Sequence[float | None]) -> tuple[float, float, float]:
-    value, low, high = (math.nan if number is None else float(number) for number in numbers)
-    return value, low, high

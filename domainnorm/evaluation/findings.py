@@ -107,11 +107,7 @@ class FindingSums:
         return int(self.sums.shape[1])
 
     def metrics(self, weights: Tensor) -> dict[str, Tensor]:
-        """Weighted metrics for several weightings at once.
-
-        Args:
-            weights: Weight of each labelled sample in each weighting, (N, B), float64, >= 0; every
-                column has a positive sum.
+        """Weighted metrics for several weightings at once, see `WeightedMetrics`.
 
         Returns:
             Values (B,) of ``auroc`` and ``average_precision``, means over the findings that are

@@ -109,11 +109,7 @@ class PixelSums:
         return int(self.sums.shape[1])
 
     def metrics(self, weights: Tensor) -> dict[str, Tensor]:
-        """Weighted metrics of the summed counts for several weightings at once.
-
-        Args:
-            weights: Weight of each labelled image in each weighting, (N, B), float64, >= 0; every
-                column has a positive sum.
+        """Metrics of the summed counts for several weightings at once, see `WeightedMetrics`.
 
         Returns:
             Values (B,) of ``miou``, ``dice`` and ``boundary_iou``, means over the classes that

@@ -69,11 +69,7 @@ class MetricSums:
         return int(self.incidence.shape[1])
 
     def metrics(self, weights: Tensor) -> dict[str, Tensor]:
-        """Weighted metrics for several weightings at once.
-
-        Args:
-            weights: Weight of each labelled sample in each weighting, (N, B), float64, >= 0; every
-                column has a positive sum.
+        """Weighted metrics for several weightings at once, see `WeightedMetrics`.
 
         Returns:
             Values (B,) of ``accuracy``, ``balanced_accuracy`` (mean recall of the classes that

@@ -52,6 +52,12 @@ class EvaluatedStore(Metric, Generic[Kind]):
         for name, tensor in rows.items():
             getattr(self, name).append(tensor.detach())
 
+    def _refuse(self, logits: Tensor, target: Tensor, index: Tensor, expected: str) -> NoReturn:
+        raise EvaluationError(
+            f"{type(self).__name__}.update: logits {tuple(logits.shape)}, target "
+            f"{tuple(target.shape)}, index {tuple(index.shape)}; expected {expected}"
+        )
+
     def compute(self) -> Kind:
         """All samples seen so far by all processes, once each, sorted by index.
 
@@ -98,7 +104,7 @@ class PredictionStore(EvaluatedStore[Predictions]):
     def update(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
         """Append one batch: logits (N, K), target (N,), index (N,)."""
         if logits.ndim != 2 or target.shape != logits.shape[:1] or index.shape != target.shape:
-            _refuse(self, logits, target, index, "(N, K), (N,), (N,)")
+            self._refuse(logits, target, index, "(N, K), (N,), (N,)")
         self._append(logits=logits.float(), target=target.long(), index=index.long())
 
     def _evaluated(self, index: Tensor, **rows: Tensor) -> Predictions:
@@ -120,7 +126,7 @@ class MultiLabelStore(EvaluatedStore[MultiLabelPredictions]):
     def update(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
         """Append one batch: logits (N, K), target (N, K), index (N,)."""
         if logits.ndim != 2 or target.shape != logits.shape or index.shape != target.shape[:1]:
-            _refuse(self, logits, target, index, "(N, K), (N, K), (N,)")
+            self._refuse(logits, target, index, "(N, K), (N, K), (N,)")
         self._append(logits=logits.float(), target=target.long(), index=index.long())
 
     def _evaluated(self, index: Tensor, **rows: Tensor) -> MultiLabelPredictions:
@@ -164,7 +170,7 @@ class SegmentationStore(EvaluatedStore[SegmentationCounts]):
         expected = (count, self.num_classes, *size)
         if target.ndim != 3 or logits.shape != expected or index.shape != (count,):
             names = f"(N, {self.num_classes}, H, W), (N, H, W), (N,)"
-            _refuse(self, logits, target, index, names)
+            self._refuse(logits, target, index, names)
         known = self._known(target.long())
         highest, guess = logits.max(dim=1)
         if bool(highest.isnan().any()):
@@ -192,15 +198,6 @@ class SegmentationStore(EvaluatedStore[SegmentationCounts]):
 
     def _evaluated(self, index: Tensor, **rows: Tensor) -> SegmentationCounts:
         return SegmentationCounts(index=index, **rows)
-
-
-def _refuse(
-    store: Metric, logits: Tensor, target: Tensor, index: Tensor, expected: str
-) -> NoReturn:
-    raise EvaluationError(
-        f"{type(store).__name__}.update: logits {tuple(logits.shape)}, target "
-        f"{tuple(target.shape)}, index {tuple(index.shape)}; expected {expected}"
-    )
 
 
 _CLASSES: tuple[type[Evaluated], ...] = (Predictions, SegmentationCounts, MultiLabelPredictions)

@@ -1,4 +1,4 @@
-"""JSON that every reader accepts: nan, which JSON does not have, becomes null."""
+"""Strict JSON, which every reader accepts: nan, which JSON does not have, is null."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def write_json(content: Any, path: str | PathLike[str]) -> None:
     """Write dicts, sequences, arrays and numbers as indented JSON."""
     text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
     Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def number_of(value: float | None) -> float:
+    """The number that a file has; null is nan."""
+    return math.nan if value is None else float(value)
 
 
 def _plain(content: Any) -> Any:

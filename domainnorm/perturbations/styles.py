@@ -12,24 +12,17 @@ from domainnorm.perturbations.base import Perturbation, accumulate_dtype, style_
 from domainnorm.registry import register
 
 
-@register("mixstyle")
-class MixStyle(Perturbation):
-    """Each sample gets a convex combination of its own style and that of a partner.
-
-    ``y = (λ σ(x) + (1 - λ) σ(x')) (x - μ(x)) / σ(x) + λ μ(x) + (1 - λ) μ(x')``,
-    ``λ ~ Beta(alpha, alpha)`` per sample. No gradient flows through μ and σ.
+class StyleMixing(Perturbation):
+    """A share λ of each sample's own style is kept, the rest is that of a partner.
 
     Args:
         alpha: Of the Beta distribution, above 0; small ones mix less.
         mode: Partners: a ``random`` permutation of the batch, or samples of other domains
             (``cross_domain``), of the same where the batch has no other.
-        eps: Added to the variance.
         **options: See `Perturbation`.
 
-    Reference:
-        Zhou et al., Domain Generalization with MixStyle, ICLR 2021, arXiv:2104.02008, eq. 3 to 5.
-        Differs: cross-domain partners are drawn for any mix of domains and any batch size, where
-        the paper swaps the two halves of a batch.
+    Raises:
+        DomainNormError: ``alpha`` is not above 0, or an unknown mode.
     """
 
     def __init__(
@@ -37,13 +30,47 @@ class MixStyle(Perturbation):
         *,
         alpha: float = 0.1,
         mode: Literal["random", "cross_domain"] = "random",
-        eps: float = 1e-6,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        check_mixing(alpha, mode)
+        if not alpha > 0:
+            raise DomainNormError(f"alpha: got {alpha}, expected a number above 0")
+        if mode not in ("random", "cross_domain"):
+            raise DomainNormError(f"mode: got '{mode}', expected 'random' or 'cross_domain'")
         self.alpha = alpha
         self.mode = mode
+
+    def extra_repr(self) -> str:
+        """Constants, for ``print(model)``."""
+        return f"alpha={self.alpha}, mode={self.mode}, {super().extra_repr()}"
+
+
+def draw_beta(alpha: float, like: Tensor) -> Tensor:
+    """λ ~ Beta(alpha, alpha) per sample, (N, 1, ...), as many axes as ``like``."""
+    concentration = torch.full((len(like), 2), alpha, device=like.device, dtype=like.dtype)
+    draws = torch._sample_dirichlet(concentration)[:, 0]  # as torch.distributions.Beta does
+    return draws.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+@register("mixstyle")
+class MixStyle(StyleMixing):
+    """Each sample gets a convex combination of its own style and that of a partner.
+
+    ``y = (λ σ(x) + (1 - λ) σ(x')) (x - μ(x)) / σ(x) + λ μ(x) + (1 - λ) μ(x')``,
+    ``λ ~ Beta(alpha, alpha)`` per sample. No gradient flows through μ and σ.
+
+    Args:
+        eps: Added to the variance.
+        **options: See `StyleMixing`.
+
+    Reference:
+        Zhou et al., Domain Generalization with MixStyle, ICLR 2021, arXiv:2104.02008, eq. 3 to 5.
+        Differs: cross-domain partners are drawn for any mix of domains and any batch size, where
+        the paper swaps the two halves of a batch.
+    """
+
+    def __init__(self, *, eps: float = 1e-6, **options: Any) -> None:
+        super().__init__(**options)
         self.eps = eps
 
     def perturb(self, x: Tensor) -> Tensor:
@@ -55,32 +82,9 @@ class MixStyle(Perturbation):
         mixed_std = own * std + (1 - own) * std[partner]
         return ((x - mean) * (mixed_std / std) + mixed_mean).to(x.dtype)
 
-    def extra_repr(self) -> str:
-        """Constants, for ``print(model)``."""
-        return f"alpha={self.alpha}, mode={self.mode}, {super().extra_repr()}"
-
-
-def check_mixing(alpha: float, mode: str) -> None:
-    """Refuse what no mixing coefficient or partner can be drawn with.
-
-    Raises:
-        DomainNormError: ``alpha`` is not above 0, or an unknown mode.
-    """
-    if not alpha > 0:
-        raise DomainNormError(f"alpha: got {alpha}, expected a number above 0")
-    if mode not in ("random", "cross_domain"):
-        raise DomainNormError(f"mode: got '{mode}', expected 'random' or 'cross_domain'")
-
-
-def draw_beta(alpha: float, like: Tensor) -> Tensor:
-    """λ ~ Beta(alpha, alpha) per sample, (N, 1, ...), as many axes as ``like``."""
-    concentration = torch.full((len(like), 2), alpha, device=like.device, dtype=like.dtype)
-    draws = torch._sample_dirichlet(concentration)[:, 0]  # as torch.distributions.Beta does
-    return draws.reshape(-1, *(1,) * (like.ndim - 1))
-
 
 @register("efdmix")
-class EFDMix(Perturbation):
+class EFDMix(StyleMixing):
     """Each value moves towards the value of the same rank in a partner's channel.
 
     ``y_τ(i) = x_τ(i) + (1 - λ) (x'_κ(i) - <x_τ(i)>)`` with ``τ``, ``κ`` the orders that sort a
@@ -89,28 +93,13 @@ class EFDMix(Perturbation):
     distribution, all its moments included.
 
     Args:
-        alpha: Of the Beta distribution, above 0; small ones mix less.
-        mode: Partners: a ``random`` permutation of the batch, or samples of other domains
-            (``cross_domain``), of the same where the batch has no other.
-        **options: See `Perturbation`.
+        **options: See `StyleMixing`.
 
     Reference:
         Zhang et al., Exact Feature Distribution Matching, CVPR 2022, arXiv:2203.07740, sec. 3.
         Agrees with the authors' code (YBZh/EFDM): gradients flow into the partner's values.
         Differs: cross-domain partners as in `MixStyle`.
     """
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        mode: Literal["random", "cross_domain"] = "random",
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        check_mixing(alpha, mode)
-        self.alpha = alpha
-        self.mode = mode
 
     def perturb(self, x: Tensor) -> Tensor:
         """Mix the sorted values of ``x`` (N, C, *)."""
@@ -121,10 +110,6 @@ class EFDMix(Perturbation):
         wide = torch.empty(len(x), 1, 1, device=x.device, dtype=accumulate_dtype(x))
         step = (1 - draw_beta(self.alpha, wide)) * (matched - values.detach())
         return x + step.to(x.dtype).reshape(x.shape)
-
-    def extra_repr(self) -> str:
-        """Constants, for ``print(model)``."""
-        return f"alpha={self.alpha}, mode={self.mode}, {super().extra_repr()}"
 
 
 @register("dsu")

@@ -13,6 +13,7 @@ from typing import Literal
 
 from domainnorm.errors import CheckpointError, unknown
 from domainnorm.evaluation import EvaluationError, Spread, seed_spread, write_json
+from domainnorm.evaluation.strict_json import number_of
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,11 @@ def load_results(path: str | PathLike[str]) -> list[Result]:
 
 def _result(record: dict[str, object]) -> Result:
     result = Result(**record)  # type: ignore[arg-type]
-    metrics = {name: _number(value) for name, value in result.metrics.items()}
+    metrics = {name: number_of(value) for name, value in result.metrics.items()}
     intervals = {
-        name: (_number(low), _number(high)) for name, (low, high) in result.intervals.items()
+        name: (number_of(low), number_of(high)) for name, (low, high) in result.intervals.items()
     }
     return Result(**{**record, "metrics": metrics, "intervals": intervals})  # type: ignore[arg-type]
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 @dataclass(frozen=True)

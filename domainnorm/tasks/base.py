@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from domainnorm.backbones import DomainModel
+from domainnorm.backbones import DomainModel, create_model
 
 
 class Task(nn.Module, abc.ABC):
@@ -33,9 +33,10 @@ class Task(nn.Module, abc.ABC):
         super().__init__()
         self.class_names = list(class_names)
 
-    @abc.abstractmethod
     def create_model(self, name: str, norm: Any, domains: Sequence[str], **options: Any) -> Any:
         """A network for this task around a timm backbone, with conditional norms.
+
+        An output for each class, unless overridden.
 
         Args:
             name: A timm architecture.
@@ -44,6 +45,7 @@ class Task(nn.Module, abc.ABC):
             **options: ``pretrained``, ``weights``, ``unseen`` and keywords of timm, see
                 `domainnorm.create_model`.
         """
+        return create_model(name, len(self.class_names), norm, domains, **options)
 
     def check_input(self, model: DomainModel, size: tuple[int, int]) -> None:
         """Refuse a height and width that the network cannot take; every size unless overridden."""

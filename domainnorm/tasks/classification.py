@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from domainnorm.backbones import create_model
 from domainnorm.evaluation import PredictionStore
 from domainnorm.losses.checks import check_classes
 from domainnorm.registry import register
@@ -47,10 +46,6 @@ class Classification(Task):
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.register_buffer("class_weight", None, persistent=False)
-
-    def create_model(self, name: str, norm: Any, domains: Sequence[str], **options: Any) -> Any:
-        """See `domainnorm.create_model`."""
-        return create_model(name, len(self.class_names), norm, domains, **options)
 
     def weigh_classes(self, frequency: Tensor) -> None:
         """Set the weights of the classes from their shares of the training images, (K,)."""

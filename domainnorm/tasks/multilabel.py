@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 from torchmetrics import Metric
 
-from domainnorm.backbones import create_model
 from domainnorm.evaluation import MultiLabelStore
 from domainnorm.losses import masked_bce_loss
 from domainnorm.registry import register
@@ -25,10 +23,6 @@ class MultiLabel(Task):
 
     labels: str = "multilabel"
     metric: str = "auroc"
-
-    def create_model(self, name: str, norm: Any, domains: Sequence[str], **options: Any) -> Any:
-        """See `domainnorm.create_model`."""
-        return create_model(name, len(self.class_names), norm, domains, **options)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Binary cross-entropy of ``logits`` (N, K) and ``target`` (N, K) in {−1, 0, 1}."""
