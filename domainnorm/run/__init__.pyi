@@ -1,13 +1,13 @@
 import domainnorm.serve as _serve
 
+from .execute import resume_run as resume_run
+from .execute import run_matrix as run_matrix
 from .execute import run_recipe as run_recipe
 from .execute import test_run as test_run
-from .matrix import run_matrix as run_matrix
-from .page import write_page as write_page
-from .ranks import is_first as is_first
-from .rehearsal import rehearse as rehearse
-from .resume import resume_run as resume_run
-from .sample import sample_recipe as sample_recipe
+from .machine import is_first as is_first
+from .run_folder import write_page as write_page
+from .trial import rehearse as rehearse
+from .trial import sample_recipe as sample_recipe
 
 Adapted = _serve.Adapted
 Exported = _serve.Exported

@@ -1,12 +1,10 @@
-"""Carry out a recipe, and test a finished run again."""
+"""The execution of a recipe: a run or a matrix, started or gone on with, and tested again."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from domainnorm.errors import CheckpointError, RecipeError, counted
 from domainnorm.recipe import Recipe, needs_network
@@ -19,15 +17,13 @@ from domainnorm.report import (
     results_markdown,
     results_table,
 )
-from domainnorm.run.figures import save_run_figures
-from domainnorm.run.folder import make_folder, read_folder
-from domainnorm.run.memory import keep_freed_memory
-from domainnorm.run.page import write_page, write_results
+from domainnorm.run.domain_matrix import carry_out_matrix
+from domainnorm.run.machine import describe_environment, is_first, of_first, on_all_ranks, prepare
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
-from domainnorm.run.ranks import is_first, on_all_ranks
-from domainnorm.run.rehearsal import rehearse_stages
+from domainnorm.run.run_folder import make_folder, read_folder, write_page, write_results
 from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
+from domainnorm.run.trial import rehearse_stages
 
 # What a test may change of a run: how its models are tested, not which they are.
 _OF_TESTS = (
@@ -68,8 +64,63 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
     if needs_network(recipe):
         rehearse_stages(parts, stages)
     with on_all_ranks(recipe):
-        folder = make_folder(recipe, output, "run")
-        carry_out(parts, folder)
+        folder = _new_folder(recipe, output, "run")
+        _carry_out(parts, folder)
+    return folder
+
+
+def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
+    """Train the models of a matrix and test each on every domain, in a new run folder.
+
+    Args:
+        recipe: A checked recipe; the domains of all its transfers are rows and columns.
+        output: Root of all run folders.
+        kind: ``models``: one model fine-tuned per domain. ``norms``: one model for all domains,
+            every domain's images under every domain's norms. ``both``.
+
+    Returns:
+        The run folder, with ``matrix_<kind>.csv``, ``.json``, heatmaps in ``figures/``,
+        ``results.md`` and ``report.html``.
+
+    Raises:
+        RecipeError: Fewer than two domains.
+    """
+    names = {name for transfer in recipe.transfers for name in (*transfer.source, *transfer.target)}
+    if len(names) < 2:
+        raise RecipeError(
+            [f"data.source, data.target: {len(names)} domain, a matrix needs two or more"],
+            recipe.name,
+        )
+    with on_all_ranks(recipe):
+        folder = _new_folder(recipe, output, kind)
+        carry_out_matrix(recipe, folder, kind)
+    return folder
+
+
+def _new_folder(recipe: Recipe, output: Path, purpose: str) -> Path:
+    return of_first(lambda: make_folder(recipe, output, purpose, describe_environment()))
+
+
+def resume_run(folder: Path) -> Path:
+    """Finished stages are read, a stage in the middle goes on from its last epoch.
+
+    The result is the same, weights included, as that of a run that was never interrupted.
+
+    Args:
+        folder: What `run_recipe` or `run_matrix` made.
+
+    Raises:
+        CheckpointError: Not a run folder, or a truncated checkpoint.
+        RecipeError: The recipe in it was edited into something wrong.
+    """
+    recipe, purpose = read_folder(folder)
+    if purpose == "run":
+        parts = Parts(recipe)
+        with on_all_ranks(recipe):
+            _carry_out(parts, folder)
+    else:
+        with on_all_ranks(recipe):
+            carry_out_matrix(recipe, folder, purpose)
     return folder
 
 
@@ -124,14 +175,7 @@ def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:
         raise RecipeError(wrong, str(folder))
 
 
-def prepare(recipe: Recipe) -> None:
-    """Threads and memory of a process that trains."""
-    keep_freed_memory()
-    if recipe.trainer.threads is not None:
-        torch.set_num_threads(recipe.trainer.threads)
-
-
-def carry_out(parts: Parts, folder: Path) -> None:
+def _carry_out(parts: Parts, folder: Path) -> None:
     """Carry out what is not done yet of a run in its folder, and print its table."""
     recipe, console = parts.recipe, create_console()
     prepare(recipe)
@@ -149,6 +193,9 @@ def carry_out(parts: Parts, folder: Path) -> None:
             f"      {_outcome(done, parts.metric)}  ({time.perf_counter() - started:.0f} s)"
         )
     if is_first():
+        # Deferred: what draws is read when there is something to draw.
+        from domainnorm.run.figures import save_run_figures  # noqa: PLC0415
+
         save_run_figures(parts, results, folder)
         _write(results, folder, parts.metric)
         write_page(folder)

@@ -1,23 +1,37 @@
-"""Figures of a run."""
+"""Figures of a run: images, results, masks before and after, and what tells domains apart."""
 
 from __future__ import annotations
 
+import math
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from domainnorm.backbones import DomainModel, layer_differences
+from domainnorm.data.dataset import VOID, attributes_of
 from domainnorm.evaluation import Evaluated, load_evaluated
+from domainnorm.methods.conditions import embedding_of, estimate_of
 from domainnorm.report import (
+    Overlay,
     Result,
     save_confusions,
     save_contact_sheet,
     save_curves,
+    save_embeddings,
+    save_layer_differences,
+    save_overlays,
     save_results_bars,
 )
-from domainnorm.run.explain import save_explanations
-from domainnorm.run.overlays import save_run_overlays
 from domainnorm.run.parts import Parts
-from domainnorm.run.plan import Stage, plan_stages
+from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
+from domainnorm.run.stage import WEIGHTS, Bench, set_up
 
-_IMAGES = 8
+_IMAGES = 8  # of a domain in a sheet
+_MASKS = 3  # of a domain among the overlays
+_POINTS, _PAIRS = 200, 6  # of a domain among the embeddings; pairs of domains that are compared
+_NEAREST = 3  # domains of an image
 
 
 def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
@@ -47,7 +61,7 @@ def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
             save_curves(place / "log.csv", figures / f"curves_{name}.png")
         if stage.method.name == parts.recipe.method.name:
             _save_predictions(parts, stage, folder, name)
-            save_explanations(parts, stage, folder, name)
+            _save_explanations(parts, stage, folder, name)
 
 
 def save_domains(parts: Parts, path: Path) -> None:
@@ -78,7 +92,7 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
             for other in plan_stages(parts.recipe)
             if (other.roles, other.seed) == (stage.roles, stage.seed)
         ]
-        save_run_overlays(parts, own, folder, figures / f"overlays_{name}.png")
+        _save_overlays(parts, own, folder, figures / f"overlays_{name}.png")
 
 
 def _predictions(stage: Stage, place: Path) -> dict[str, Evaluated]:
@@ -88,3 +102,149 @@ def _predictions(stage: Stage, place: Path) -> dict[str, Evaluated]:
         for domain in stage.roles.all
     }
     return {domain: one for domain, one in found.items() if one.is_labelled}
+
+
+def _save_overlays(parts: Parts, stages: list[Stage], folder: Path, path: Path) -> None:
+    """Draw image, truth and predictions of some test images of each domain.
+
+    Args:
+        parts: The run's recipe and dataset.
+        stages: Stages of one transfer and one seed; the source model and the recipe's method are
+            shown.
+        folder: Run folder.
+        path: File to write.
+    """
+    shown = dict.fromkeys((SOURCE_ONLY, parts.recipe.method.name))
+    finished = {
+        stage.method.name: set_up(parts, stage, folder, finished=True)
+        for stage in stages
+        if stage.method.name in shown and (folder / stage.key / WEIGHTS).exists()
+    }
+    benches = {name: finished[name] for name in shown if name in finished}
+    if not benches:
+        return
+    domains = stages[0].roles.all
+    rows = [_overlay(benches, index) for domain in domains for index in _with_masks(parts, domain)]
+    dataset, title = parts.dataset, f"{parts.recipe.name}: {stages[0].transfer}"
+    save_overlays(rows, path, dataset.class_names, dataset.class_colours, title)
+
+
+def _with_masks(parts: Parts, domain: str) -> list[int]:
+    """Test images of a domain, evenly over its list; those with a mask where there are some."""
+    records = parts.dataset.records
+    every = [n for n, one in enumerate(records) if one.domain == domain and one.split == "test"]
+    found = [n for n in every if records[n].mask is not None] or every
+    return found[:: max(1, len(found) // _MASKS)][:_MASKS]
+
+
+def _overlay(benches: dict[str, Bench], index: int) -> Overlay:
+    """One image as the models see it, with what they say."""
+    one = next(iter(benches.values()))
+    dataset, preprocessing = one.data.dataset, one.data.evaluation_pipeline.preprocessing
+    record, asked = dataset.records[index], one.data.attributes
+    pixels = dataset.image(index)
+    unknown = record.mask is None
+    truth = np.full(pixels.shape[:2], VOID, np.uint8) if unknown else dataset.mask(index)
+    image, _ = preprocessing.pair(pixels, None)
+    domain = record.domain
+    predictions = {}
+    for name, bench in benches.items():
+        model = bench.method.deployed.eval()
+        label = torch.tensor([model.domain_names.index(domain)])
+        with torch.no_grad():
+            given = {"image": image[None], "attributes": attributes_of([record], asked)}
+            embedding = embedding_of(model, given)
+            logits = bench.method.task.predict(model, image[None], label, embedding=embedding)
+        predictions[name] = logits[0].argmax(0).numpy()
+    fitted = preprocessing.fitted
+    return Overlay(fitted(pixels), fitted(truth, is_mask=True), predictions, domain)
+
+
+def _save_explanations(parts: Parts, stage: Stage, folder: Path, name: str) -> None:
+    """Draw ``layers_<name>.png``, with an encoder ``embeddings_`` and ``nearest_<name>.png`` too.
+
+    The first is left out where no layer has moments, scale or shift that are a domain's own.
+
+    Args:
+        parts: The run's recipe and dataset.
+        stage: A finished one.
+        folder: Run folder.
+        name: End of the files' names.
+    """
+    bench = set_up(parts, stage, folder, finished=True)
+    model, title = bench.method.deployed.eval(), f"{parts.recipe.name}: {stage.transfer}"
+    figures = folder / "figures"
+    if any(True for _ in model.domain_rows()) and model.num_domains > 1:
+        _save_layers(model, figures / f"layers_{name}.png", title)
+    if model.encoder is not None:
+        _save_embeddings(bench, figures / f"embeddings_{name}.png", title)
+        _save_nearest(bench, figures / f"nearest_{name}.png", title)
+
+
+def _save_layers(model: DomainModel, path: Path, title: str) -> None:
+    pairs = list(combinations(model.domain_names, 2))[:_PAIRS]
+    found = {f"{one} – {other}": layer_differences(model, one, other) for one, other in pairs}
+    kinds = {"moments": "divergence", "scale": "scale", "shift": "shift"}
+    curves = {
+        label: {pair: [getattr(layer, kind) for layer in layers] for pair, layers in found.items()}
+        for kind, label in kinds.items()
+    }
+    if all(math.isnan(value) for of in curves.values() for line in of.values() for value in line):
+        return
+    paths = [layer.path for layer in next(iter(found.values()))]
+    save_layer_differences(curves, paths, path, title)
+
+
+@torch.inference_mode()
+def _save_embeddings(bench: Bench, path: Path, title: str) -> None:
+    model, data = bench.method.deployed, bench.data
+    assert model.encoder is not None
+    points = {}
+    for domain, loader in zip(data.test_domains, data.test_dataloader(), strict=True):
+        found: list[torch.Tensor] = []
+        for batch in loader:
+            # White, so that distances in the figure are those that decide.
+            embedding = estimate_of(model, batch).embedding
+            found.append(embedding @ model.encoder.gaussians.whitening.T)
+            if sum(map(len, found)) >= _POINTS:
+                break
+        points[domain] = torch.cat(found)[:_POINTS].numpy()
+    save_embeddings(points, path, title)
+
+
+@torch.inference_mode()
+def _save_nearest(bench: Bench, path: Path, title: str) -> None:
+    """Some test images of each domain, with the domains that the encoder takes them for."""
+    model, data = bench.method.deployed, bench.data
+    pipeline, records = data.evaluation_pipeline, data.dataset.records
+    images, captions = {}, {}
+    for domain in data.test_domains:
+        own = [n for n, r in enumerate(records) if r.domain == domain and r.split == "test"]
+        chosen = own[:: max(1, len(own) // _IMAGES)][:_IMAGES]
+        pixels = [data.dataset.image(index) for index in chosen]
+        if not pixels:
+            continue
+        estimate = estimate_of(
+            model,
+            {
+                "image": torch.stack([pipeline(one, 0) for one in pixels]),
+                "attributes": attributes_of([records[index] for index in chosen], data.attributes),
+            },
+        )
+        images[domain] = [pipeline.preprocessing.fitted(one) for one in pixels]
+        captions[domain] = [
+            _caption(model, weights, bool(known))
+            for weights, known in zip(estimate.weights, estimate.is_known, strict=True)
+        ]
+    save_contact_sheet(images, path, f"{title}: nearest domains", captions)
+
+
+def _caption(model: DomainModel, weights: torch.Tensor, known: bool) -> str:
+    best = weights.topk(min(_NEAREST, len(weights)))
+    lines = [
+        f"{model.domain_names[int(row)]} {float(weight):.2f}"
+        for weight, row in zip(best.values, best.indices, strict=True)
+        if weight > 0
+    ]
+    lines += [""] * (min(_NEAREST, len(weights)) - len(lines))
+    return "\n".join([*lines, "" if known else "unlike all"])

@@ -25,9 +25,9 @@ from domainnorm.methods import Method
 from domainnorm.registry import METHODS
 from domainnorm.report import Result, load_results, results_json
 from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encoder
+from domainnorm.run.machine import is_first, wait_for_all
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
-from domainnorm.run.ranks import is_first, wait_for_all
 from domainnorm.run.training import TRAINING, fit, make_trainer
 
 WEIGHTS = "model.safetensors"

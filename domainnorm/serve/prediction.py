@@ -18,8 +18,7 @@ from domainnorm.backbones.unseen import ESTIMATED, Unseen
 from domainnorm.data.images import read_all
 from domainnorm.errors import ConditionError, DataError, unknown
 from domainnorm.evaluation import write_json
-from domainnorm.run.quiet import quiet_lightning
-from domainnorm.run.ranks import readable_refusals
+from domainnorm.run.machine import quiet_lightning, readable_refusals
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.file_model import FileModel, none_readable
 from domainnorm.serve.given_domains import DomainGiver, GivenDomain, check_told, policy_of

@@ -29,8 +29,8 @@ from domainnorm.errors import CheckpointError, ConditionError, ExportError, Reci
 from domainnorm.evaluation import load_evaluated, write_json
 from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results, model_card
-from domainnorm.run.folder import read_folder
 from domainnorm.run.parts import preprocessing_of
+from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import RESULTS, WEIGHTS
 from domainnorm.serve.stored import stored_model
 from domainnorm.storage import make_folders, replace_text

@@ -10,7 +10,7 @@ from domainnorm.errors import CheckpointError
 from domainnorm.recipe import Recipe
 from domainnorm.registry import TASKS
 from domainnorm.run.encoding import attach_encoder
-from domainnorm.run.folder import RECIPE, read_folder
+from domainnorm.run.run_folder import RECIPE, read_folder
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.tasks import Task
 

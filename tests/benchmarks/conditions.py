@@ -22,9 +22,9 @@ from domainnorm.methods.conditions import DomainsTold, conditioned
 from domainnorm.recipe import Named, Recipe
 from domainnorm.registry import ENCODERS
 from domainnorm.run.encoding import teach_encoder
-from domainnorm.run.folder import read_folder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
+from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import WEIGHTS, Bench, set_up
 from tests.benchmarks.table import render
 from tests.benchmarks.timer import interleaved, prepare, ratio

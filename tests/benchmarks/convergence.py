@@ -33,7 +33,7 @@ from domainnorm.report.figure import (
     readable,
     save_figure,
 )
-from domainnorm.run.folder import read_folder
+from domainnorm.run.run_folder import read_folder
 from tests.benchmarks.table import render
 
 

@@ -19,9 +19,9 @@ import torch
 from domainnorm.data import DomainDataset
 from domainnorm.evaluation import Predictions, load_evaluated
 from domainnorm.registry import TASKS
-from domainnorm.run.folder import read_folder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
+from domainnorm.run.run_folder import read_folder
 from tests.benchmarks.conditions import cell
 from tests.benchmarks.table import render
 

@@ -15,7 +15,7 @@ from itertools import islice
 import torch
 
 from domainnorm.recipe import Recipe, load_recipe
-from domainnorm.run.memory import keep_freed_memory
+from domainnorm.run.machine import keep_freed_memory
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from tests.benchmarks.table import render

@@ -28,9 +28,9 @@ from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.data.view import DomainView
 from domainnorm.errors import DomainNormError
 from domainnorm.losses import entropy_loss
-from domainnorm.run.folder import read_folder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
+from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import WEIGHTS, Bench, set_up
 from domainnorm.streams import StreamAdapter
 from domainnorm.tasks import Task

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from domainnorm.run.memory import keep_freed_memory
-from domainnorm.run.quiet import quiet_lightning
+from domainnorm.run.machine import keep_freed_memory, quiet_lightning
 
 
 def prepare() -> None:

@@ -15,7 +15,7 @@ from domainnorm.data import DomainDataModule, Loading, Preprocessing
 from domainnorm.data.datasets import Scans
 from domainnorm.methods import Method, Roles, domains_of
 from domainnorm.registry import METHODS
-from domainnorm.run.quiet import quiet_lightning
+from domainnorm.run.machine import quiet_lightning
 from domainnorm.tasks.classification import Classification
 
 ONE = Roles(("clean",), ("colour_cast",))

@@ -12,7 +12,7 @@ from domainnorm.recipe import load_recipe
 from domainnorm.registry import METHODS
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
-from domainnorm.run.sample import sample_recipe
+from domainnorm.run.trial import sample_recipe
 from domainnorm.serve import export_run, predict_run
 from domainnorm.serve.stored import load_stored
 from tests.run.shops import SHOPS, run_folder, write_recipe, write_shops

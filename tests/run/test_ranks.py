@@ -19,7 +19,7 @@ from domainnorm.cli import main
 from domainnorm.data.datasets import Scans
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import load_evaluated
-from domainnorm.run.ranks import readable_refusals
+from domainnorm.run.machine import readable_refusals
 from tests.run.tiny import WORDS, assert_same_weights, metrics, start, wait_for
 
 TWO = (*WORDS, "trainer.devices=2", "data.per_domain=45", "data.batch_size=8")

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from domainnorm.errors import CheckpointError
 from domainnorm.run import resume_run
-from domainnorm.run.folder import make_folder
+from domainnorm.run.machine import quiet_lightning
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
-from domainnorm.run.quiet import quiet_lightning
+from domainnorm.run.run_folder import make_folder
 from domainnorm.run.stage import run_stage, set_up
 from domainnorm.run.training import fit
 from tests.run.tiny import (
@@ -51,7 +51,7 @@ class Cut(Callback):
 def stages_of(tmp_path, name, *words):
     quiet_lightning()
     asked = recipe(f"method={name}", "compare=[]", *words)
-    folder = make_folder(asked, tmp_path, "run")
+    folder = make_folder(asked, tmp_path, "run", {})
     return Parts(asked), folder, plan_stages(asked)
 
 

@@ -9,7 +9,7 @@ from domainnorm.recipe import Recipe, list_shipped, load_recipe
 from domainnorm.registry import DATASETS
 from domainnorm.run import run_recipe
 from domainnorm.run.parts import Parts
-from domainnorm.run.sample import sample_recipe
+from domainnorm.run.trial import sample_recipe
 from tests.run.tiny import call
 
 RECIPES = sorted(list_shipped("recipes"))

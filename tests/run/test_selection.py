@@ -9,10 +9,10 @@ from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
 from domainnorm.errors import CheckpointError
-from domainnorm.run.folder import make_folder
+from domainnorm.run.machine import quiet_lightning
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
-from domainnorm.run.quiet import quiet_lightning
+from domainnorm.run.run_folder import make_folder
 from domainnorm.run.stage import run_stage, set_up
 from domainnorm.run.training import fit
 from tests.run.tiny import recipe
@@ -21,7 +21,7 @@ from tests.run.tiny import recipe
 def carry_out(tmp_path, *words):
     quiet_lightning()
     asked = recipe("method=source_only", "compare=[]", *words)
-    folder = make_folder(asked, tmp_path, "run")
+    folder = make_folder(asked, tmp_path, "run", {})
     (stage,) = plan_stages(asked)
     run_stage(Parts(asked), stage, folder)
     return folder / stage.key

@@ -13,9 +13,9 @@ from domainnorm.backbones import DomainModel
 from domainnorm.cli.training import Terminated
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import load_evaluated
-from domainnorm.run.folder import read_folder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
+from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import predict as predict_tests
 from domainnorm.run.stage import set_up
 from domainnorm.serve import PredictOptions, predict_run

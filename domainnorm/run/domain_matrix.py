@@ -7,45 +7,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from domainnorm.errors import DataError, RecipeError
+from domainnorm.errors import DataError
 from domainnorm.evaluation import CrossDomainMatrix, Evaluated, load_evaluated
 from domainnorm.methods import Roles
 from domainnorm.recipe import Recipe
 from domainnorm.report import create_console, matrix_markdown, save_heatmaps
-from domainnorm.run.execute import prepare
-from domainnorm.run.figures import save_domains
-from domainnorm.run.folder import make_folder
-from domainnorm.run.page import write_page, write_results
+from domainnorm.run.machine import is_first, prepare
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, supervised_method
-from domainnorm.run.ranks import is_first, on_all_ranks
+from domainnorm.run.run_folder import write_page, write_results
 from domainnorm.run.stage import groups_of, predict, run_stage, set_up
 
 _ROW_LABELS = {"models": "model trained on", "norms": "norms of"}
 KINDS = {"models": ("models",), "norms": ("norms",), "both": ("models", "norms")}
-
-
-def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
-    """Train the models of a matrix and test each on every domain, in a new run folder.
-
-    Args:
-        recipe: A checked recipe; the domains of all its transfers are rows and columns.
-        output: Root of all run folders.
-        kind: ``models``: one model fine-tuned per domain. ``norms``: one model for all domains,
-            every domain's images under every domain's norms. ``both``.
-
-    Returns:
-        The run folder, with ``matrix_<kind>.csv``, ``.json``, heatmaps in ``figures/``,
-        ``results.md`` and ``report.html``.
-
-    Raises:
-        RecipeError: Fewer than two domains.
-    """
-    _check_domains(recipe)
-    with on_all_ranks(recipe):
-        folder = make_folder(recipe, output, kind)
-        carry_out_matrix(recipe, folder, kind)
-    return folder
 
 
 def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
@@ -59,6 +33,9 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
         text = f"{domain}: no test image has a label; its column stays empty"
         console.print(text, markup=False, highlight=False)
     if is_first():
+        # Deferred, as in a run: what draws is read when there is something to draw.
+        from domainnorm.run.figures import save_domains  # noqa: PLC0415
+
         save_domains(parts, _figures(folder) / "domains.png")
     tables = []
     for one in KINDS[kind]:
@@ -155,15 +132,6 @@ def _unscored(parts: Parts) -> list[str]:
     if len(found) == len(parts.domains()):
         raise DataError("matrix: no test image of any domain has a label; there is nothing to show")
     return found
-
-
-def _check_domains(recipe: Recipe) -> None:
-    names = {name for transfer in recipe.transfers for name in (*transfer.source, *transfer.target)}
-    if len(names) < 2:
-        raise RecipeError(
-            [f"data.source, data.target: {len(names)} domain, a matrix needs two or more"],
-            recipe.name,
-        )
 
 
 def _figures(folder: Path) -> Path:

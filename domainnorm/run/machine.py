@@ -1,17 +1,25 @@
-"""Processes that carry out one run together, one for each device: who writes, who waits."""
+"""The machine of a run: its processes, one for each device, its threads, memory and versions."""
 
 from __future__ import annotations
 
 import atexit
+import ctypes
+import logging
+import os
+import platform
+import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
 from subprocess import Popen
-from typing import TypeVar
+from typing import Any
 
+import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import distributed
@@ -19,10 +27,36 @@ from torch import distributed
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.kernels.collectives import several_ranks
 from domainnorm.recipe import Recipe
-from domainnorm.run.quiet import quiet_lightning
 
 _PATIENCE = 10.0  # seconds
-Shared = TypeVar("Shared", str, Path)
+_IGNORED = (
+    ".*does not have many workers.*",  # workers are the recipe's choice
+    "Checkpoint directory .* exists and is not empty",  # that is what resuming means
+    "`LightningModule.configure_optimizers` returned `None`.*",  # adabn optimizes nothing
+    ".*recommended to use `self.log\\('val/.*sync_dist.*",  # of the images of all ranks already
+    ".*treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.14, its own call
+)
+
+_LOGGERS = (
+    "lightning.fabric.utilities.distributed",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.pytorch.accelerators.cuda",
+)
+# mallopt parameters of glibc.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_PACKAGES = (
+    "domainnorm",
+    "torch",
+    "torchvision",
+    "lightning",
+    "timm",
+    "torchmetrics",
+    "albumentations",
+    "omegaconf",
+    "numpy",
+    "opencv-python-headless",
+)
 
 
 def is_first() -> bool:
@@ -30,13 +64,13 @@ def is_first() -> bool:
     return not several_ranks() or distributed.get_rank() == 0
 
 
-def of_first(value: Shared) -> Shared:
-    """What the first process passed, in every process."""
-    if not several_ranks():
-        return value
-    held = [value]
-    distributed.broadcast_object_list(held)
-    return held[0]
+def of_first(make: Callable[[], Path]) -> Path:
+    """What the first process, and no other, makes, in every process."""
+    made = [make() if is_first() else None]
+    if several_ranks():
+        distributed.broadcast_object_list(made)
+    assert made[0] is not None
+    return made[0]
 
 
 def wait_for_all() -> None:
@@ -120,3 +154,61 @@ def _has_failed(processes: Sequence[Popen[bytes]]) -> bool:
 def _leave() -> None:
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def quiet_lightning() -> None:
+    """Hide banners about devices and tips, and warnings that never apply here."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _IGNORED:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def prepare(recipe: Recipe) -> None:
+    """Threads and memory of a process that trains."""
+    keep_freed_memory()
+    if recipe.trainer.threads is not None:
+        torch.set_num_threads(recipe.trainer.threads)
+
+
+def keep_freed_memory() -> None:
+    """Let freed tensors stay with the process, where the C library is glibc.
+
+    By default glibc hands large ones back to the system, and every training step pays for fresh
+    pages: up to a quarter of a step (docs/performance.md).
+    """
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that every glibc takes
+        libc.mallopt(_TRIM_THRESHOLD, 1 << 30)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, processor, devices, threads and the command line."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv[1:],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,111 @@
+"""The folder of a run: made once, read again on resume, shown on a page; without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from domainnorm import evaluation
+from domainnorm.errors import CheckpointError
+from domainnorm.recipe import Recipe, load_recipe
+from domainnorm.report import run_page
+from domainnorm.storage import make_folders, replace_text
+
+RECIPE, PURPOSE, ENVIRONMENT = "recipe.yaml", "run.json", "environment.json"
+PAGE, TABLES = "report.html", "results.md"
+
+
+def make_folder(recipe: Recipe, output: Path, purpose: str, environment: Mapping[str, Any]) -> Path:
+    """Make ``output/<recipe>/<time>/`` with the resolved recipe and the environment.
+
+    Args:
+        recipe: What is carried out.
+        output: Root of all run folders.
+        purpose: ``run``, or the kind of matrix, for `read_folder`.
+        environment: Where and with what it is made.
+
+    Raises:
+        CheckpointError: No folder can be made in ``output``.
+    """
+    stem = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    names = [stem, *(f"{stem}_{number}" for number in range(2, 100))]
+    folder = next(p for name in names if not (p := output / recipe.name / name).exists())
+    make_folders(folder, new=True)
+    evaluation.write_json({"purpose": purpose, "recipe": recipe.name}, folder / PURPOSE)
+    evaluation.write_json(environment, folder / ENVIRONMENT)
+    # Last, since a folder with a recipe is one that can be resumed.
+    replace_text(folder / RECIPE, f"# {recipe.name}, resolved\n{recipe.to_yaml()}")
+    return folder
+
+
+def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:
+    """The recipe of a run folder and the purpose it was made for.
+
+    Args:
+        folder: A run has made it.
+        overrides: See `load_recipe`; the file stays as it is.
+
+    Raises:
+        CheckpointError: Not a run folder.
+        RecipeError: Its recipe was edited into something wrong, or the overrides are.
+    """
+    if not (folder / RECIPE).is_file():
+        raise not_a_run(folder, RECIPE)
+    try:
+        made = json.loads((folder / PURPOSE).read_text(encoding="utf-8"))
+        purpose, name = str(made["purpose"]), str(made["recipe"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / PURPOSE}: cannot be read ({error})") from error
+    return replace(load_recipe(str(folder / RECIPE), overrides), name=name), purpose
+
+
+def write_results(folder: Path, tables: str) -> None:
+    """Write ``results.md``: tables, and after them all figures of the run."""
+    figures = sorted(path.relative_to(folder) for path in (folder / "figures").rglob("*.png"))
+    shown = "".join(f"\n![{path.stem}]({quote(path.as_posix())})\n" for path in figures)
+    replace_text(folder / TABLES, tables + shown)
+
+
+def write_page(folder: Path, file: Path | None = None) -> Path:
+    """Write ``report.html``: tables, figures, recipe and environment of a run in one file.
+
+    Args:
+        folder: A run has left it.
+        file: Where the page goes, or a folder for it; the run's when None.
+
+    Returns:
+        The file.
+
+    Raises:
+        CheckpointError: Not the folder of a run, or one without results.
+    """
+    if not (folder / PURPOSE).is_file():
+        raise not_a_run(folder, PURPOSE)
+    command = "run"
+    try:
+        made = json.loads((folder / PURPOSE).read_text(encoding="utf-8"))
+        command = "run" if made["purpose"] == "run" else "matrix"
+        page = run_page(folder, str(made["recipe"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder}: no results that can be read ({error}); of a run that was interrupted, "
+            f"`domainnorm {command} --resume {folder}` makes some"
+        ) from error
+    place = folder if file is None else file
+    if place.is_dir():
+        place /= PAGE
+    replace_text(place, page)
+    return place
+
+
+def not_a_run(folder: Path, missing: str) -> CheckpointError:
+    """The error about a folder that lacks a file of every run."""
+    return CheckpointError(
+        f"{folder}: no {missing} in it; expected a folder that `domainnorm run` has made, "
+        "outputs/<recipe>/<time>"
+    )
