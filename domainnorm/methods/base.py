@@ -137,7 +137,7 @@ class Method(LightningModule):
         """
         raise NotImplementedError(f"{type(self).__name__}: adapt")
 
-    def start_stream(self) -> None:
+    def start_stream(self, domain: str) -> None:
         """Before the first image of each domain of a stream: modes, sums, and the like."""
 
     @property
@@ -414,7 +414,7 @@ class Method(LightningModule):
             # Each domain has an optimizer of its own: momentum would go on moving the last one.
             optimizer: Any = self.configure_optimizers()
             self._stream = position, optimizer
-            self.start_stream()
+            self.start_stream(self.eval_domains[position])
         return self.adapt({name: batch[name] for name in batch if name not in _LABELS}).detach()
 
     def _collect(self, batch: Batch, position: int, estimate: Estimate | None = None) -> None:
@@ -471,6 +471,21 @@ class Method(LightningModule):
                 f"step {self.global_step}; lower method.lr or set trainer.gradient_clip"
             )
         return total
+
+
+def split(batch: Batch) -> tuple[Batch, Batch]:
+    """The labelled and the unlabelled images of a batch, in their order."""
+    labelled = batch["labelled"]
+    return _chosen(batch, labelled), _chosen(batch, ~labelled)
+
+
+def _chosen(part: Any, rows: Tensor) -> Any:
+    """The rows (N,) bool of a tensor, of a list, or of all that a mapping holds."""
+    if isinstance(part, Tensor):
+        return part[rows]
+    if isinstance(part, Mapping):
+        return {name: _chosen(value, rows) for name, value in part.items()}
+    return [value for value, row in zip(part, rows.tolist(), strict=True) if row]
 
 
 def domains_of(role: str, roles: Roles) -> tuple[str, ...]:

@@ -1,0 +1,86 @@
+"""Features that tell no domain, by an adversary."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from domainnorm.backbones import DomainModel
+from domainnorm.losses import adversarial_loss, reversed_gradient
+from domainnorm.methods.base import Batch, Roles
+from domainnorm.methods.heads import num_features
+from domainnorm.methods.supervised import SupervisedMethod
+from domainnorm.registry import register
+from domainnorm.tasks import Task
+
+_GRID = 8  # cells along each side that the discriminator of masks tells apart
+
+
+@register
+class DANN(SupervisedMethod):
+    """Supervised loss on the source, while a discriminator fails to tell source from target.
+
+    ``L = L_supervised(source) + domain_weight · BCE(D(GRL(f)))`` on the features f in front of the
+    classifier; of masks, on those in front of the segmentation head, averaged over each cell of a
+    grid of 8 × 8. The gradient that reaches the
+    network is reversed and ramped up: ``2 / (1 + exp(-gamma p)) - 1`` at the share p of training.
+    Images of both roles are normalized by the rows of their own domains; the discriminator sees
+    what these leave.
+
+    Args:
+        model: The network.
+        task: Supervised loss and metrics.
+        roles: Source and target domains.
+        domain_weight: Of the discriminator's loss.
+        gamma: Steepness of the ramp; 0 leaves the network alone.
+        hidden: Units of each of the two hidden layers of the discriminator.
+        **options: See `SupervisedMethod`.
+
+    Reference:
+        Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 2016, arXiv:1505.07818,
+        eq. 18 and sec. 5.2.2.
+        Differs: the optimizer and schedule of the recipe; one rate for all layers.
+    """
+
+    labelled: str = "source"
+    unlabelled: str = "target"
+    starts_from: str = "backbone"
+    balance: str = "role"
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        domain_weight: float = 1.0,
+        gamma: float = 10.0,
+        hidden: int = 1024,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, task, roles, **options)
+        self.domain_weight = domain_weight
+        self.gamma = gamma
+        self.discriminator = nn.Sequential(
+            nn.Linear(num_features(model), hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 1),
+        )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Supervised loss of the labelled images, and the discriminator's of all."""
+        features, logits = self.features(batch)
+        if features.ndim > 2:
+            features = F.adaptive_avg_pool2d(features, _GRID)
+        source = batch["labelled"]
+        ramp = 2 / (1 + math.exp(-self.gamma * self.progress)) - 1
+        told = self.discriminator(reversed_gradient(features.movedim(1, -1), ramp))
+        return {
+            "supervised": self.task.loss(logits[source], batch["target"][source]),
+            "domain": self.domain_weight * adversarial_loss(told[source], told[~source]),
+        }
