@@ -34,6 +34,7 @@ _IGNORED = (
     "Checkpoint directory .* exists and is not empty",  # that is what resuming means
     "`LightningModule.configure_optimizers` returned `None`.*",  # adabn optimizes nothing
     ".*recommended to use `self.log\\('val/.*sync_dist.*",  # of the images of all ranks already
+    "Found .* module\\(s\\) in eval mode at the start of training.*",  # teachers are
     ".*treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.14, its own call
 )
 

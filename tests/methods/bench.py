@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from domainnorm.backbones import DomainModel, create_model, data_config
-from domainnorm.data import DomainDataModule, Loading, Preprocessing
+from domainnorm.data import DomainDataModule, Loading, Preprocessing, Stream
 from domainnorm.data.datasets import Scans
 from domainnorm.methods import Method, Roles, domains_of
 from domainnorm.registry import METHODS
@@ -61,20 +61,33 @@ def make_model(norm: Any = "dsbn", roles: Roles = ONE, **options: Any) -> Domain
     return create_model("test_resnet", 10, norm, roles.all, **options)
 
 
-def make_data(name: str, model: DomainModel, roles: Roles, batch_size: int) -> DomainDataModule:
-    method = METHODS.load(name)
+VIEWS = {"weak": [], "strong": [{"name": "RandomBrightnessContrast", "p": 1.0}]}
+
+
+def make_data(
+    name: str, model: DomainModel, roles: Roles, batch_size: int, **loading: Any
+) -> DomainDataModule:
+    method = METHODS.load(name) if isinstance(name, str) else name
+    given = {
+        "batch_size": batch_size,
+        "balance": method.balance,
+        "strong": method.views == "two",
+        "stream": Stream(batch_size=batch_size) if method.protocol == "online" else None,
+    }
     return DomainDataModule(
         scans(),
         domain_names=roles.all,
         labelled=domains_of(method.labelled, roles),
         unlabelled=domains_of(method.unlabelled, roles),
         preprocessing=Preprocessing.from_config(data_config(model), 32),
-        loading=Loading(batch_size, 64),
+        augment=dict.fromkeys(roles.target, VIEWS) if method.views == "two" else {},
+        loading=Loading(**{**given, **loading}),
     )
 
 
 def make(name: str, model: DomainModel, roles: Roles = ONE, **options: Any) -> Method:
-    return METHODS.load(name)(
+    method = METHODS.load(name) if isinstance(name, str) else name
+    return method(
         model, Classification([str(digit) for digit in range(10)]), roles, **options
     )
 
@@ -86,16 +99,26 @@ def fit(
     *,
     epochs: int = 1,
     batch_size: int = 16,
+    clip: float | None = None,
+    accumulate: int = 1,
+    precision: str = "32-true",
     **options: Any,
 ) -> Fitted:
+    """Fit a method by name or class; one that is online follows the stream of the target."""
     quiet_lightning()
     model = make_model(roles=roles) if model is None else model
     before = copy.deepcopy(model.state_dict())
     method = make(name, model, roles, **options)
     data = make_data(name, model, roles, batch_size)
     method.eval_domains = data.val_domains
+    method.clip, method.accumulate = clip, accumulate
     seen = Recorder()
+    automatic = method.automatic_optimization
     trainer = Trainer(
+        precision=precision,
+        gradient_clip_val=clip if automatic else None,
+        accumulate_grad_batches=accumulate if automatic else 1,
+        inference_mode=method.protocol != "online",
         max_epochs=method.max_epochs or epochs,
         accelerator="cpu",
         logger=False,
@@ -107,7 +130,11 @@ def fit(
         num_sanity_val_steps=0,
         limit_val_batches=None if method.eval_domains else 0,
     )
-    trainer.fit(method, datamodule=data)
+    if method.protocol == "online":
+        method.eval_domains = data.test_domains
+        trainer.test(method, datamodule=data, verbose=False)
+    else:
+        trainer.fit(method, datamodule=data)
     return Fitted(method, data, trainer, seen, before)
 
 

@@ -11,6 +11,8 @@ from domainnorm.registry import METHODS
 from tests.methods.bench import ONE, TWO, fit, make_model, scans, source_model
 
 every_method = pytest.mark.parametrize("name", METHODS.names())
+FITTED = [name for name in METHODS.names() if METHODS.load(name).protocol == "fit"]
+every_fitted = pytest.mark.parametrize("name", FITTED)
 SMALL = {"tent": {"epochs": 1}}
 
 
@@ -24,7 +26,7 @@ def fitted(name, roles=TWO):
     return fit(name, start(name, roles), roles, **SMALL.get(name, {}))
 
 
-@every_method
+@every_fitted
 def test_unlabelled_domains_reach_training_without_labels(name):
     done = fitted(name)
     labelled = domains_of(done.method.labelled, TWO)
@@ -33,14 +35,39 @@ def test_unlabelled_domains_reach_training_without_labels(name):
             assert (target == -1) == (TWO.all[label] not in labelled)
 
 
+@every_fitted
+def test_batches_say_whose_labels_may_be_learned(name):
+    done = fitted(name)
+    labelled = domains_of(done.method.labelled, TWO)
+    for batch in done.seen.batches:
+        told = [TWO.all[label] in labelled for label in batch["domain"].tolist()]
+        assert batch["labelled"].tolist() == told
+
+
+@every_fitted
+def test_every_parameter_that_learns_is_in_one_optimizer(name):
+    done = fitted(name)
+    optimizers = done.trainer.optimizers
+    held = [id(p) for one in optimizers for group in one.param_groups for p in group["params"]]
+    assert len(held) == len(set(held))
+    assert set(held) == {id(parameter) for parameter, _ in done.method._trained()}
+
+
 @every_method
+@pytest.mark.parametrize("norm", ["dsbn", "cin"])
+def test_bfloat16_keeps_everything_finite(name, norm):
+    done = fit(name, make_model(norm), ONE, precision="bf16-mixed", **SMALL.get(name, {}))
+    assert all(bool(tensor.isfinite().all()) for tensor in done.method.state_dict().values())
+
+
+@every_fitted
 def test_training_sees_exactly_the_declared_domains(name):
     done = fitted(name)
     seen = {TWO.all[label] for batch in done.seen.batches for label in batch["domain"].tolist()}
     assert seen == set(done.method.trained_domains)
 
 
-@every_method
+@every_fitted
 def test_training_sees_only_training_images(name):
     done = fitted(name)
     indices = {index for batch in done.seen.batches for index in batch["index"].tolist()}
@@ -87,6 +114,9 @@ def test_roles_and_start_are_declared_in_known_words(name):
     assert constants["labelled"] in ("source", "target", "all", "")
     assert constants["unlabelled"] in ("target", "")
     assert constants["labelled"] or constants["unlabelled"]
+    assert constants["views"] in ("one", "two")
+    assert constants["balance"] in ("domain", "role")
+    assert constants["protocol"] in ("fit", "online")
 
 
 @every_method
