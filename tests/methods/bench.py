@@ -87,9 +87,7 @@ def make_data(
 
 def make(name: str, model: DomainModel, roles: Roles = ONE, **options: Any) -> Method:
     method = METHODS.load(name) if isinstance(name, str) else name
-    return method(
-        model, Classification([str(digit) for digit in range(10)]), roles, **options
-    )
+    return method(model, Classification([str(digit) for digit in range(10)]), roles, **options)
 
 
 def fit(
