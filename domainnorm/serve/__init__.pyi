@@ -1,10 +1,10 @@
 from .prediction import predict_run as predict_run
-from .prediction_options import PredictOptions as PredictOptions
 from .prediction_table import Predicted as Predicted
 from .run_export import Exported as Exported
 from .run_export import export_run as export_run
+from .serving_options import PredictOptions as PredictOptions
+from .serving_options import StreamOptions as StreamOptions
 from .stored import StoredModel as StoredModel
 from .stored import load_stored as load_stored
 from .stream import adapt_run as adapt_run
-from .stream_options import StreamOptions as StreamOptions
-from .stream_summary import Adapted as Adapted
+from .stream_log import Adapted as Adapted

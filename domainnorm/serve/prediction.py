@@ -1,8 +1,12 @@
-"""A finished model predicts image files: a table, masks and a figure; nothing in it changes."""
+"""Predictions of image files by a finished model: a table, masks and a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,27 +20,21 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.backbones.unseen import ESTIMATED, Unseen
 from domainnorm.data.images import read_all
-from domainnorm.errors import ConditionError, DataError, unknown
+from domainnorm.errors import CheckpointError, ConditionError, DataError, unknown
 from domainnorm.evaluation import write_json
 from domainnorm.run.machine import quiet_lightning, readable_refusals
 from domainnorm.run.stage import WEIGHTS
-from domainnorm.serve.file_model import FileModel, none_readable
 from domainnorm.serve.given_domains import DomainGiver, GivenDomain, check_told, policy_of
 from domainnorm.serve.images.image_list import ImageList, name_of
-from domainnorm.serve.images.image_sources import ImageSource, find_source
-from domainnorm.serve.prediction_figures import PredictionFigures
-from domainnorm.serve.prediction_folder import (
-    ASKED,
-    OVERLAYS,
-    PREDICTIONS,
-    SHEET,
-    check_free,
-    replaced,
-)
-from domainnorm.serve.prediction_options import PredictOptions
-from domainnorm.serve.prediction_table import Predicted, PredictionTable
-from domainnorm.serve.stored import StoredModel, load_stored
-from domainnorm.storage import digest_of
+from domainnorm.serve.images.image_sources import MASKS, ImageSource, find_source
+from domainnorm.serve.prediction_table import Predicted, PredictionFigures, PredictionTable
+from domainnorm.serve.serving_options import PredictOptions
+from domainnorm.serve.stored import FileModel, StoredModel, load_stored, none_readable
+from domainnorm.storage import digest_of, make_folders
+
+ASKED, PREDICTIONS = "prediction.json", "predictions.csv"
+OVERLAYS, SHEET = "overlays.png", "classes.png"
+_OWN = (ASKED, PREDICTIONS, MASKS, OVERLAYS, SHEET)
 
 
 def predict_run(
@@ -252,3 +250,60 @@ def _attributes(
         return {}
     names = ", ".join(model.domain_names)
     return listed.attributes(encoder.columns, f"; or add --domain, one of {names}")
+
+
+def check_free(place: Path, images: Path) -> None:
+    """Refuse a folder that holds anything but an earlier prediction of the same images.
+
+    Args:
+        place: The folder, which need not exist.
+        images: What is predicted now.
+
+    Raises:
+        CheckpointError: Names what it holds.
+    """
+    found = sorted(entry.name for entry in place.iterdir()) if place.exists() else []
+    others = found if ASKED not in found else [name for name in found if name not in _OWN]
+    if others:
+        listing = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        raise CheckpointError(
+            f"{place}: holds files of something else ({listing}), expected no folder yet, an empty "
+            "one, or an earlier prediction of these images, which is replaced; choose another "
+            "--output"
+        )
+    former = _former(place / ASKED) if found else str(images.resolve())
+    if former != str(images.resolve()):
+        raise CheckpointError(
+            f"{place}: holds predictions of other images, {former}; choose another --output, or "
+            "delete it"
+        )
+
+
+def _former(asked: Path) -> str:
+    """The images of an earlier prediction."""
+    try:
+        return str(json.loads(asked.read_text(encoding="utf-8"))["images"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{asked}: cannot be read ({error}); choose another --output"
+        ) from error
+
+
+@contextmanager
+def replaced(place: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of an earlier prediction at the end.
+
+    After an error, or when interrupted, what was there before stays as it was.
+    """
+    make_folders(place.parent)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as made:
+        yield Path(made)
+        make_folders(place)
+        # First what the folder is known by: killed from here on, it can be replaced again.
+        (Path(made) / ASKED).replace(place / ASKED)
+        for name in _OWN[1:]:
+            if (place / name).is_dir():
+                shutil.rmtree(place / name)
+            (place / name).unlink(missing_ok=True)
+        for entry in Path(made).iterdir():
+            entry.replace(place / entry.name)

@@ -1,19 +1,27 @@
-"""The table of predictions: a line for each image, and what they are in all."""
+"""The table of predictions, a line for each image, and figures of some of them."""
 
 from __future__ import annotations
 
 import csv
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from domainnorm.serve.file_model import Said
+from domainnorm.data.dataset import distinct_colours
+from domainnorm.report import Overlay, save_contact_sheet, save_overlays
 from domainnorm.serve.given_domains import GivenDomain
+from domainnorm.serve.images.image_sources import ImageSource
+from domainnorm.serve.stored import FileModel, Said
+
+_ROWS, _IMAGES = 12, 8  # of the sheet
+_OVERLAYS = 6
+_NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -145,3 +153,95 @@ def _shares(mask: NDArray[np.uint8], num_classes: int) -> tuple[float, ...]:
     """Share of each class in the pixels of a mask that have one, (K,)."""
     counts = np.bincount(mask.ravel(), minlength=256)[:num_classes]
     return tuple((counts / max(1, counts.sum())).tolist())
+
+
+class _Shown(NamedTuple):
+    number: int
+    caption: str
+
+
+class _Spread:
+    """Some images, evenly over however many come."""
+
+    def __init__(self) -> None:
+        self._kept: list[_Shown] = []
+        self._step, self._count = 1, 0
+
+    def add(self, shown: _Shown) -> None:
+        if self._count % self._step == 0:
+            self._kept.append(shown)
+        self._count += 1
+        if len(self._kept) > 4 * _IMAGES:
+            self._kept, self._step = self._kept[::2], 2 * self._step
+
+    def chosen(self) -> list[_Shown]:
+        return self._kept[:: max(1, len(self._kept) // _IMAGES)][:_IMAGES]
+
+
+class PredictionFigures:
+    """Keeps what figures show, some images of all; their pixels are read again at the end.
+
+    Args:
+        files: What predicts.
+        source: The images.
+    """
+
+    def __init__(self, files: FileModel, source: ImageSource) -> None:
+        self._files, self._source = files, source
+        self._step = max(1, len(source.listed) // _OVERLAYS)
+        self._of_class: defaultdict[str, _Spread] = defaultdict(_Spread)
+        self._masks: list[tuple[_Shown, Tensor]] = []
+
+    def add(
+        self,
+        number: int,
+        said: Said,
+        given: GivenDomain,
+        output: Tensor,
+    ) -> None:
+        """Keep an image if it will be shown.
+
+        Args:
+            number: Its place in the list.
+            said: What the model says of it.
+            given: What it was predicted under.
+            output: (K,) or (K, H, W).
+        """
+        lines = [given.domain] if given.domain else []
+        lines += ["unlike all"] if given.is_known is False else []
+        if not self._files.makes_masks:
+            probability = dict(zip(self._files.task.class_names, said.shares, strict=True))
+            for found in said.classes or (_NONE,):
+                sure = f"{probability.get(found, said.confidence):.2f}"
+                self._of_class[found].add(_Shown(number, "\n".join([sure, *lines])))
+        elif number % self._step == 0 and len(self._masks) < _OVERLAYS:
+            shown = _Shown(number, "\n".join([self._source.listed.files[number][0].name, *lines]))
+            self._masks.append((shown, output.argmax(0).cpu()))
+
+    def save_classes(self, path: Path, title: str) -> None:
+        """Draw images of each class that is predicted, with its probability and their domain."""
+        known = (*self._files.task.class_names, _NONE)
+        names = [name for name in known if name in self._of_class]
+        rows = {name: self._of_class[name].chosen() for name in names[:_ROWS]}
+        fitted = self._files.preprocessing.fitted
+        images = {
+            name: [fitted(self._source.pixels(shown.number)) for shown in row]
+            for name, row in rows.items()
+        }
+        captions = {name: [shown.caption for shown in row] for name, row in rows.items()}
+        save_contact_sheet(images, path, title, captions)
+
+    def save_overlays(self, path: Path, title: str) -> None:
+        """Draw masks over images, at the size of the input."""
+        names, fitted = self._files.task.class_names, self._files.preprocessing.fitted
+        rows = [
+            Overlay(
+                fitted(self._source.pixels(shown.number)),
+                None,
+                {"prediction": mask.numpy().astype(np.uint8)},
+                shown.caption,
+            )
+            for shown, mask in self._masks
+        ]
+        if rows:
+            save_overlays(rows, path, names, distinct_colours(len(names)), title)

@@ -1,15 +1,24 @@
-"""The model that a finished stage has left, without its data."""
+"""The model that a finished stage has left, without its data, and how it takes image files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from domainnorm.backbones import DomainModel, ModelHeader, load_model, read_header
-from domainnorm.errors import CheckpointError
+from domainnorm.data import Preprocessing
+from domainnorm.data.dataset import VOID
+from domainnorm.errors import CheckpointError, DataError, counted
 from domainnorm.recipe import Recipe
 from domainnorm.registry import TASKS
 from domainnorm.run.encoding import attach_encoder
+from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.run_folder import RECIPE, read_folder
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.tasks import Task
@@ -88,3 +97,79 @@ def _only_stage(folder: Path) -> Path:
         raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
     listing = "".join(f"\n  {place}" for place in (own or finished)[:_SHOWN])
     raise CheckpointError(f"{folder}: {len(own or finished)} finished stages, name one:{listing}")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an output says of the classes of an image.
+
+    Args:
+        classes: The most probable class; of findings all above one half; none for masks.
+        confidence: Probability of the prediction, mean over findings or pixels.
+        shares: Of each class its probability, (K,); for masks none.
+    """
+
+    classes: tuple[str, ...]
+    confidence: float
+    shares: tuple[float, ...] = ()
+
+
+class FileModel:
+    """The model of a finished stage with what its images go through.
+
+    Args:
+        stored: The stage.
+    """
+
+    def __init__(self, stored: StoredModel) -> None:
+        recipe = stored.recipe
+        self.task: Task = TASKS.load(recipe.task.name)(stored.class_names, **recipe.task.options)
+        self.preprocessing: Preprocessing = preprocessing_of(recipe, stored.model)
+        self.task.set_window(self.preprocessing.crop)
+        if recipe.trainer.threads is not None:
+            torch.set_num_threads(recipe.trainer.threads)
+        layout = torch.channels_last if recipe.trainer.channels_last else torch.preserve_format
+        self.model = stored.model.to(memory_format=layout)
+
+    @property
+    def makes_masks(self) -> bool:
+        """Whether outputs are (K, H, W)."""
+        return self.task.labels == "segmentation"
+
+    def tensor(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Pixels (h, w, 3) -> the input of the network, (C, H, W)."""
+        return self.preprocessing.whole()(pixels)
+
+    def said(self, output: Tensor) -> Said:
+        """What an output says, (K,) or (K, H, W)."""
+        output, names = output.float(), self.task.class_names
+        if self.task.labels == "multilabel":
+            shares = output.sigmoid()
+            found = tuple(c for c, p in zip(names, shares.tolist(), strict=True) if p > 0.5)
+            confidence = float(torch.maximum(shares, 1 - shares).mean())
+            return Said(found, confidence, tuple(shares.tolist()))
+        shares = output.softmax(0)
+        best = shares.max(0)
+        if output.ndim > 1:
+            return Said((), float(best.values.mean()))
+        chosen = names[int(best.indices)]
+        return Said((chosen,), float(best.values), tuple(shares.tolist()))
+
+    def mask(self, output: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Classes (h, w) at the image's own size, 255 where it was cut off, of (K, H, W)."""
+        restored, inside = self.preprocessing.restored(output, *size)
+        classes = restored.argmax(0).masked_fill(~inside, VOID)
+        return classes.cpu().numpy().astype(np.uint8)
+
+
+def none_readable(place: Path, problems: Sequence[str]) -> DataError:
+    """The error about images of which none can be read.
+
+    Args:
+        place: Folder or list.
+        problems: What is wrong with each.
+    """
+    return DataError(
+        f"{place}: {counted(len(problems), 'file')} and none that can be read, expected a folder "
+        f"of images, or a text file with a path per line; the first is {problems[0]}"
+    )

@@ -1,7 +1,8 @@
-"""A finished model follows a stream of image files: log, timeline, packs, and a state to go on."""
+"""A stream of image files followed by a finished model: log, timeline, packs, a state to go on."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -16,18 +17,26 @@ from torch import Tensor
 
 from domainnorm.backbones import save_domains
 from domainnorm.errors import CheckpointError, DataError
+from domainnorm.evaluation import write_json
 from domainnorm.run.stage import WEIGHTS
-from domainnorm.serve.file_model import FileModel, none_readable
 from domainnorm.serve.images.image_list import name_of
 from domainnorm.serve.images.image_sources import MASKS, ImageSource, VolumeImages, find_source
-from domainnorm.serve.stored import StoredModel, load_stored
-from domainnorm.serve.stream_folder import LOG, PACKS, STATE, TIMELINE, claim_folder
-from domainnorm.serve.stream_log import StreamLine, append_log, read_log, write_log
-from domainnorm.serve.stream_options import StreamOptions
-from domainnorm.serve.stream_summary import Adapted, draw_timeline, summarize
-from domainnorm.storage import digest_of, whole_file
+from domainnorm.serve.serving_options import StreamOptions
+from domainnorm.serve.stored import FileModel, StoredModel, load_stored, none_readable
+from domainnorm.serve.stream_log import (
+    Adapted,
+    StreamLine,
+    append_log,
+    draw_timeline,
+    read_log,
+    summarize,
+    write_log,
+)
+from domainnorm.storage import digest_of, make_folders, whole_file
 from domainnorm.streams import StreamAdapter, StreamStep
 
+ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"
+PACKS = "packs"
 # Batches between two states; what comes after the last is done again, with the same results.
 _SAVED_EVERY = 20
 _SHOWN = 0.0005
@@ -116,7 +125,7 @@ class _Follower:
 
     def go_on(self, asked: dict[str, Any]) -> set[str]:
         """Read what an earlier call left, if it asked for the same; the images in its log."""
-        claim_folder(self.place, asked)
+        _claim_folder(self.place, asked)
         if not (self.place / STATE).exists():
             write_log(self.place / LOG, [])
             return set()
@@ -225,3 +234,46 @@ class _Follower:
         names, file = self.adapter.model.domain_names, self.place / TIMELINE
         draw_timeline(lines, names, self.options.run_length, file, title)
         return lines
+
+
+def _claim_folder(place: Path, asked: dict[str, Any]) -> None:
+    """Make a folder for a stream, or find that of an earlier call that asked for the same.
+
+    Args:
+        place: The folder.
+        asked: Model, stream and options.
+
+    Raises:
+        CheckpointError: It is another stream's, or holds files that would be overwritten.
+    """
+    make_folders(place)
+    if (place / ASKED).exists():
+        _check_same(place / ASKED, asked)
+    else:
+        _check_unused(place)
+    # Before all else is written: by this file the folder is known again.
+    write_json(asked, place / ASKED)
+
+
+def _check_same(path: Path, asked: dict[str, Any]) -> None:
+    try:
+        former = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); choose another --output"
+        ) from error
+    differing = [key for key in {**asked, **former} if former.get(key) != asked.get(key)]
+    if differing:
+        said = "; ".join(f"{key} was {former.get(key)}, now {asked.get(key)}" for key in differing)
+        raise CheckpointError(
+            f"{path.parent}: holds another stream ({said}); choose another --output, or delete it"
+        )
+
+
+def _check_unused(place: Path) -> None:
+    names = (LOG, STATE, TIMELINE, MASKS, PACKS)
+    found = [name for name in names if (place / name).exists()]
+    if found:
+        raise CheckpointError(
+            f"{place}: holds files of something else ({', '.join(found)}); choose another --output"
+        )

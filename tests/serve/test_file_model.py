@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from domainnorm.serve import load_stored
-from domainnorm.serve.file_model import FileModel
+from domainnorm.serve.stored import FileModel
 from domainnorm.tasks.multilabel import MultiLabel
 
 

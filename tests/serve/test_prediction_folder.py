@@ -2,7 +2,7 @@ import pytest
 
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import write_json
-from domainnorm.serve.prediction_folder import check_free, replaced
+from domainnorm.serve.prediction import check_free, replaced
 
 
 def fill(place, images, *names):
