@@ -58,6 +58,11 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def similar(name: str, known: Iterable[str], usual: Iterable[str] = ()) -> list[str]:
+    """Those of many names that look most like ``name``; the ``usual`` ones where none does."""
+    return get_close_matches(name, list(known), n=8, cutoff=0.5) or list(usual)
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence that answers an unknown name: the nearest one, then the list."""
     names = list(known)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 from domainnorm.errors import unknown
 from domainnorm.registry import Parameter
+
+# What becomes of samples of unknown domains, and of those that an encoder finds near no known one;
+# what norms get to know in tests. `domainnorm.condition` says what each does.
+Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
+Far: TypeAlias = Literal["mean", "batch"]
+Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
+ESTIMATED: tuple[Unseen, ...] = ("estimate", "mixture")
 
 _COUNTS = {
     "rank": "1 or more; 'shared' has no rows",

@@ -12,12 +12,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from domainnorm.condition import Condition, RecordedMoments
+from domainnorm.condition import Condition, Pair, RecordedMoments
 from domainnorm.errors import ConditionError
 
 
@@ -205,3 +206,88 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, (list, tuple)):
         for item in output:
             yield from tensors_in(item)
+
+
+class MomentsReached(Exception):  # noqa: N818 - a signal to `find_nearest`, not an error
+    """The nearest domain is wanted, and a layer with moments of domains has been reached.
+
+    Args:
+        own: Moments of the rows of its input, (R, C) each.
+        shape: Of that input.
+        running: Running moments of the domains, (D, C) each.
+        eps: What the layer adds to variances.
+    """
+
+    def __init__(self, own: Pair, shape: torch.Size, running: Pair, eps: float) -> None:
+        super().__init__("the nearest domain is wanted")
+        self.own, self.shape, self.running, self.eps = own, shape, running, eps
+
+
+@torch.no_grad()
+def find_nearest(
+    backbone: nn.Module, slot: ConditionSlot, image: Tensor, condition: Condition
+) -> Tensor:
+    """Labels (N,) of the domains nearest to each sample, those that ``condition`` knows kept.
+
+    Runs ``backbone`` until the first norm with running moments of domains (for norms everywhere,
+    its stem), where `divergence` decides. Norms before it, which have a pair per domain
+    but no moments of domains, treat unseen samples as ``mean`` does.
+
+    Raises:
+        ConditionError: The image reaches no norm with moments of domains, or one that sees a single
+            value per channel.
+    """
+    try:
+        with slot.holding(replace(condition, unseen="nearest")):
+            backbone(image)
+    except MomentsReached as reached:
+        assert condition.domain is not None
+        own = _of_images(reached.own, reached.shape, len(image))
+        nearest = divergence(own, reached.running, reached.eps).argmin(1)
+        return torch.where(condition.domain < 0, nearest, condition.domain)
+    raise ConditionError(
+        "unseen: 'nearest' compares moments of domains, and this image reached no norm that has "
+        "them; use 'mean'"
+    )
+
+
+def divergence(own: Pair, running: Pair, eps: float) -> Tensor:
+    """Symmetric Kullback-Leibler divergence between diagonal Gaussians, of samples and domains.
+
+    ``½ avg_c (v/V + V/v - 2 + (m - M)² (1/v + 1/V))`` with m, v of the sample, M, V of the domain
+    and eps added to variances. The scale of a channel does not matter, as it does for the
+    Wasserstein distance.
+
+    Args:
+        own: Moments of samples, (N, C).
+        running: Moments of domains, (D, C).
+        eps: What the layer adds to variances.
+
+    Returns:
+        (N, D).
+
+    Reference:
+        Pan et al., Two at Once (IBN-Net), ECCV 2018, arXiv:1807.09441 (feature divergence of two
+        domains). Differs: between a sample and a domain, as in Segu et al., Batch Normalization
+        Embeddings for Deep Domain Generalization, 2020, arXiv:2011.12672, who take the Wasserstein
+        distance summed over layers, and a mixture of domains instead of the nearest.
+    """
+    (mean, var), (running_mean, running_var) = own, running
+    v = var[:, None] + eps
+    other = running_var.to(v.dtype) + eps
+    apart = (mean[:, None] - running_mean.to(v.dtype)).square()
+    return (v / other + other / v - 2 + apart * (1 / v + 1 / other)).mean(2) / 2
+
+
+def _of_images(own: Pair, shape: torch.Size, num_images: int) -> Pair:
+    """Moments (N, C) of images, each of which may be several consecutive rows."""
+    mean, var = own
+    rows = mean.reshape(num_images, -1, mean.shape[1])
+    if rows.shape[1] * shape[2:].numel() == 1:
+        raise ConditionError(
+            f"unseen: 'nearest' compares moments, and the first norm that has them sees one value "
+            f"per channel, {tuple(shape)}; use 'mean'"
+        )
+    centre = rows.mean(1)
+    spread = (rows - centre[:, None]).square()
+    return centre, (var.reshape(rows.shape) + spread).mean(1)

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from domainnorm.condition import Condition
+from domainnorm.condition import Condition, as_condition
 from domainnorm.errors import ConditionError
-from domainnorm.labels import as_condition
 from domainnorm.slot import ConditionSlot
 
 NAMES = ("a", "b", "c")

@@ -39,4 +39,3 @@ from .rows import domain_parameters as domain_parameters
 from .rows import mix_rows as mix_rows
 from .rows import set_rows as set_rows
 from .tiles import tiled_inference as tiled_inference
-from .unseen import told_weights as told_weights

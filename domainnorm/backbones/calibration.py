@@ -18,9 +18,8 @@ from domainnorm.backbones.kinds import kind_of
 from domainnorm.backbones.least_squares import LeastSquares
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import evaluating
-from domainnorm.condition import Condition
+from domainnorm.condition import Condition, as_condition
 from domainnorm.errors import ConversionError, DataError
-from domainnorm.labels import as_condition
 from domainnorm.norms import ConditionalNorm
 from domainnorm.norms.kernels.per_sample import accumulate_dtype
 from domainnorm.norms.modulations.table import TableModulation

@@ -14,12 +14,12 @@ from domainnorm.backbones.kinds import NormKind
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import LayerInput, probe_inputs
 from domainnorm.backbones.rules import Fit, NormRule, fit_choices, resolve_rules, statistics_of
-from domainnorm.backbones.unseen import Unseen
 from domainnorm.backbones.where import Regions
 from domainnorm.errors import ConversionError, DomainNormError, UnknownNameError
 from domainnorm.norms import ConditionalNorm, create_norm
 from domainnorm.norms.catalogue import norm_options
 from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.ranges import Unseen
 from domainnorm.slot import ConditionSlot
 
 _TRAINING = ("momentum", "frozen")  # constants that evaluation does not depend on

@@ -12,14 +12,19 @@ import timm
 import torch
 from torch import nn
 
-from domainnorm.architectures import check_architecture
 from domainnorm.backbones.convert import convert_norms
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import evaluating
 from domainnorm.backbones.rules import NormRule
 from domainnorm.backbones.unloaded import missing_weights
-from domainnorm.backbones.unseen import Unseen
-from domainnorm.errors import CheckpointError, ConversionError, DomainNormError, UnknownNameError
+from domainnorm.errors import (
+    CheckpointError,
+    ConversionError,
+    DomainNormError,
+    UnknownNameError,
+    similar,
+)
+from domainnorm.ranges import Unseen
 
 _PROBE_SIZE = 64
 # What is offered where no architecture is like the one asked for.
@@ -125,7 +130,8 @@ def create_network(
         CheckpointError: Weights that cannot be found or loaded, or a file of another network.
         ConversionError: A keyword, or the value of one, that the network does not take.
     """
-    check_architecture(name, _USUAL)
+    if not timm.is_model(name):
+        raise UnknownNameError("timm architecture", name, similar(name, timm.list_models(), _USUAL))
     architecture, _, tag = name.partition(".")
     configs = timm.models.get_arch_pretrained_cfgs(architecture)
     tags = [known.partition(".")[2] for known in configs]

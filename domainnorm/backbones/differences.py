@@ -7,10 +7,9 @@ from typing import NamedTuple
 import torch
 
 from domainnorm.backbones.model import DomainModel
-from domainnorm.backbones.unseen import divergence
 from domainnorm.errors import ConditionError, unknown
-from domainnorm.norms.kernels.mixing import Moments
 from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.slot import divergence
 
 
 class LayerDifference(NamedTuple):
@@ -57,8 +56,7 @@ def layer_differences(model: DomainModel, first: str, second: str) -> list[Layer
         statistics, table = norm.statistics, norm.modulation.table()
         if isinstance(statistics, RunningMoments) and statistics.tracks_domains:
             one, other = (
-                Moments(statistics.running_mean[[row]], statistics.running_var[[row]])
-                for row in rows
+                (statistics.running_mean[[row]], statistics.running_var[[row]]) for row in rows
             )
             moments = float(divergence(one, other, statistics.eps))
         if table is not None and len(table[0]) == model.num_domains:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from domainnorm.backbones.conditioned import ConditionedModel
 from domainnorm.backbones.conversion import Conversion, ConvertedLayer
-from domainnorm.backbones.interface import TimmInterface
+from domainnorm.backbones.kinds import kind_of
 from domainnorm.backbones.owned import OwnedRows, owned_rows
-from domainnorm.condition import RecordedMoments
-from domainnorm.encoders import Attributes
-from domainnorm.slot import ConditionSlot
+from domainnorm.condition import (
+    Condition,
+    Domain,
+    RecordedMoments,
+    as_condition,
+    check_policy,
+    conditioned,
+)
+from domainnorm.encoders import Attributes, DomainEncoder, Estimate
+from domainnorm.errors import ConditionError, ConversionError
+from domainnorm.norms import ConditionalNorm
+from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.ranges import ESTIMATED, Conditioned, Far, Unseen
+from domainnorm.slot import ConditionSlot, find_nearest
 
 
-class DomainModel(ConditionedModel, TimmInterface):
+class DomainModel(nn.Module):
     """A converted network, called with images and the domain of each.
+
+    timm's own methods have their names here too, and take the domain of each sample as well.
 
     Args:
         backbone: The network with conditional norms.
@@ -30,22 +44,8 @@ class DomainModel(ConditionedModel, TimmInterface):
     The attribute ``unconditional`` tells whether its norms were made with ``dropout``: in training
     samples lose their domain at random, and in evaluation the model may be called without it.
 
-    Samples of **unseen** domains, those of an unknown name, labelled −1, or in a call without
-    ``domain``, are errors in training; in evaluation ``unseen`` decides, with known ones beside
-    them in a batch or not:
-
-    - ``error``: refused.
-    - ``mean``: the mixture of all domains in equal parts, moments of the mixture distribution and
-      the mean of scales and shifts (the learned row for unknown domains, where there is one).
-    - ``nearest``: the domain whose moments are nearest, see `nearest_domains`.
-    - ``batch``: scale and shift as in ``mean``; layers with running moments use those of the unseen
-      samples of this very batch. No state changes.
-    - ``estimate``: the domain that the attached encoder holds most probable.
-    - ``mixture``: all domains that the encoder knows, by its soft weights: scales and shifts are
-      weighted sums, moments those of the mixture distribution.
-
-    Of samples whose domain is estimated, ``far`` says what becomes of those that the encoder finds
-    near no known domain: ``mean`` and ``batch`` as above, or None, the same as of the others.
+    What becomes of samples of **unseen** domains, and of those that an encoder finds **far** from
+    all known ones, its attributes of these names say; `domainnorm.condition` has the policies.
 
     Example:
         >>> logits = model(images, domain=torch.tensor([0, 1, 1]))
@@ -61,11 +61,28 @@ class DomainModel(ConditionedModel, TimmInterface):
         conversion: Sequence[ConvertedLayer],
     ) -> None:
         super().__init__()
+        self._unseen: Unseen = "error"
+        self._far: Far | None = None
+        self.encoder: DomainEncoder | None = None
+        self.end_to_end = False
         self.backbone = backbone
         self.domain_names = tuple(domain_names)
         self.slot = slot
         self.conversion = Conversion(conversion)
         self.unconditional = any(norm.modulation.unconditional is not None for norm in self.norms())
+
+    def norms(self) -> Iterator[ConditionalNorm]:
+        """All conditional norms, in definition order."""
+        return (module for module in self.modules() if isinstance(module, ConditionalNorm))
+
+    @property
+    def num_domains(self) -> int:
+        """D."""
+        return len(self.domain_names)
+
+    def domain_rows(self) -> Iterator[OwnedRows]:
+        """The tensors with a row per domain: all that domains own, in definition order."""
+        return owned_rows(self)
 
     @property
     def bytes_per_domain(self) -> int:
@@ -76,7 +93,7 @@ class DomainModel(ConditionedModel, TimmInterface):
     def forward(
         self,
         image: Tensor,
-        domain: Tensor | Sequence[str] | str | int | None = None,
+        domain: Domain = None,
         *,
         weights: Tensor | None = None,
         embedding: Tensor | None = None,
@@ -105,21 +122,16 @@ class DomainModel(ConditionedModel, TimmInterface):
             What the backbone returns; (N, K) logits for a classifier.
 
         Raises:
-            ConditionError: See `domainnorm.labels.as_condition`.
+            ConditionError: See `domainnorm.condition.as_condition`.
         """
-        given: dict[str, Any] = {
-            "embedding": embedding,
-            "map": map,
-            "style": style,
-            "thumbnail": thumbnail,
-        }
-        condition = self._condition(image, domain, weights, attributes=attributes, **given)
+        given: dict[str, Any] = {"map": map, "style": style, "thumbnail": thumbnail}
+        condition = self._condition(
+            image, domain, weights, attributes=attributes, embedding=embedding, **given
+        )
         return self._under(condition, self.backbone, image)
 
     @contextmanager
-    def condition(
-        self, image: Tensor, domain: Tensor | Sequence[str] | str | int | None = None
-    ) -> Iterator[nn.Module]:
+    def condition(self, image: Tensor, domain: Domain = None) -> Iterator[nn.Module]:
         """The backbone under a condition, for what neither `forward` nor timm's methods here do.
 
         Gradient checkpointing works only inside the block; `forward` and they have no such limit.
@@ -136,26 +148,354 @@ class DomainModel(ConditionedModel, TimmInterface):
     def record_moments(
         self,
         image: Tensor,
-        domain: Tensor | Sequence[str] | str | int | None = None,
+        domain: Domain = None,
         *,
         weights: Tensor | None = None,
         embedding: Tensor | None = None,
     ) -> RecordedMoments:
         """Moments of the input of every norm, for ``style=`` or ``thumbnail=`` of `forward`.
 
-        Args:
-            image: Style images or thumbnails, (N, C, H, W), or one for all, (1, C, H, W).
-            domain: See `forward`.
-            weights: See `forward`.
-            embedding: See `forward`.
-
-        Returns:
-            Module path -> mean and variance, (N, C) each.
+        ``image``: style images or thumbnails, (N, C, H, W), or one for all, (1, C, H, W). Returns
+        module path -> mean and variance, (N, C) each.
         """
         with self.slot.recording() as recorded:
             self(image, domain, weights=weights, embedding=embedding)
         return recorded
 
-    def domain_rows(self) -> Iterator[OwnedRows]:
-        """The tensors with a row per domain: all that domains own, in definition order."""
-        return owned_rows(self)
+    @property
+    def unseen(self) -> Unseen:
+        """What is done about samples of unseen domains; only what these norms can carry out."""
+        return self._unseen
+
+    @unseen.setter
+    def unseen(self, policy: Unseen) -> None:
+        self.check_policy("unseen", policy)
+        self._unseen = policy
+
+    @property
+    def far(self) -> Far | None:
+        """What is done about estimated samples that the encoder finds near no known domain."""
+        return self._far
+
+    @far.setter
+    def far(self, policy: Far | None) -> None:
+        if policy is not None:
+            self.check_policy("far", policy)
+        self._far = policy
+
+    def check_policy(self, key: str, policy: str) -> None:
+        """Refuse a policy for ``unseen`` or ``far`` samples that it cannot carry out."""
+        tracked = [m for norm in self.norms() if isinstance(m := norm.statistics, RunningMoments)]
+        check_policy(
+            key,
+            policy,
+            running=bool(tracked),
+            by_domain=any(moments.tracks_domains for moments in tracked),
+            has_encoder=self.encoder is not None,
+        )
+
+    def attach_encoder(
+        self,
+        encoder: DomainEncoder,
+        unseen: Unseen = "mixture",
+        *,
+        end_to_end: bool = False,
+        far: Far | None = None,
+    ) -> None:
+        """Let an encoder estimate domains that are not given: ``model(images)`` then works.
+
+        Args:
+            encoder: For the domains of this model, in their order; becomes a part of it.
+            unseen: What is done about samples without a domain from now on.
+            end_to_end: Norms that take an embedding (``film``, or ``hyper`` in any other) get that
+                of the image in every call, whatever its domain; the encoder is one of the
+                network's layers then and learns through the loss of the task.
+            far: What is done about those of them that the encoder finds near no known domain.
+
+        Raises:
+            ConditionError: It is for another number of domains; or, end to end, one that reads the
+                backbone, or norms that take no embedding of its size.
+        """
+        if encoder.num_domains != self.num_domains:
+            raise ConditionError(
+                f"encoder: made for {encoder.num_domains} domains, this model has "
+                f"{self.num_domains}: {', '.join(self.domain_names)}"
+            )
+        if end_to_end:
+            encoder.check_end_to_end(norm.modulation.embedding_size for norm in self.norms())
+        self.end_to_end = end_to_end
+        # Else `fit_encoder` trains it; methods and ranks must not wait for gradients of its own.
+        self.encoder = encoder.requires_grad_(end_to_end)
+        self.unseen = unseen
+        self.far = far
+
+    @property
+    def reads_attributes(self) -> bool:
+        """Whether the attached encoder estimates the domain from attributes, not from pixels."""
+        return self.encoder is not None and self.encoder.reads_attributes
+
+    def estimate(self, image: Tensor, attributes: Attributes | None = None) -> Estimate:
+        """What the attached encoder says of images (N, C, H, W), or of their attributes.
+
+        Raises:
+            ConditionError: There is no encoder, it was not fitted, or attributes are missing, do
+                not fit, or are not what it reads.
+        """
+        if self.encoder is None:
+            raise ConditionError(
+                "encoder: this model has none; model.attach_encoder(create_encoder('style', ...))"
+            )
+        estimate: Estimate = self.encoder(self.encoder.inputs(image, attributes))
+        return estimate
+
+    def embed(self, image: Tensor, attributes: Attributes | None = None) -> Tensor:
+        """Embeddings (N, E) of images by an encoder end to end; see `estimate`."""
+        if self.encoder is None or not self.end_to_end:
+            raise ConditionError(
+                "embedding: this model has no encoder that computes it for the norms; "
+                "model.attach_encoder(encoder, end_to_end=True)"
+            )
+        return self.encoder.embedded(self.encoder.look(image, attributes, varied=self.training))
+
+    def estimate_of(self, batch: Mapping[str, Any]) -> Estimate:
+        """`estimate` of a batch of a data module, of whatever the encoder reads of it."""
+        return self.estimate(batch["image"], batch["attributes"] if self.reads_attributes else None)
+
+    def embedding_of(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """`embed` of a batch, where the encoder reads what the model is not called with.
+
+        None of other models: they have no such encoder, or call it with the images themselves.
+        """
+        if not (self.end_to_end and self.reads_attributes):
+            return None
+        return self.embed(batch["image"], batch["attributes"])
+
+    def conditioned(
+        self, domain: Tensor, estimate: Estimate, condition: Conditioned
+    ) -> dict[str, Tensor]:
+        """What norms get to know in a test, see `domainnorm.condition.conditioned`."""
+        assert self.encoder is not None
+        known = self.encoder.gaussians.known
+        return conditioned(domain, estimate, condition, known, self.far)
+
+    def resolve_domain(
+        self, image: Tensor, domain: Domain = None, attributes: Attributes | None = None
+    ) -> dict[str, Tensor]:
+        """What `forward` makes of ``domain`` for these images, to pass on for parts of them.
+
+        Returns:
+            ``{"domain": labels (N,)}`` or, for mixtures and where ``far`` is set, ``{"weights":
+            (N, D)}``; zeros for images near no known domain.
+        """
+        condition = self._condition(image, domain, within_pass=False, attributes=attributes)
+        weights = condition.weights
+        if weights is not None and condition.far is not None:
+            weights = weights.masked_fill(condition.unknown, 0)
+        given = {"domain": condition.domain, "weights": weights}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def nearest_domains(self, image: Tensor, domain: Domain = None) -> Tensor:
+        """Labels of the known domains that images look most like, whatever ``unseen`` is.
+
+        The moments of each image at the first norm with running moments of domains are compared
+        with these, see `domainnorm.slot.find_nearest`. A batch gives the same labels (N,) as its
+        images one by one; samples with a known ``domain`` keep it.
+
+        Raises:
+            ConditionError: No norm with moments of domains is reached, or the model is training.
+        """
+        if self.training:
+            raise ConditionError("nearest_domains: running moments still change; model.eval()")
+        embedding = self.embed(image) if self.end_to_end else None
+        condition = as_condition(
+            domain, None, self.domain_names, image, unseen="nearest", embedding=embedding
+        )
+        if not condition.unseen:  # nothing to find, as in a model of one domain
+            assert condition.domain is not None
+            return condition.domain
+        return find_nearest(self.backbone, self.slot, image, condition)
+
+    def _condition(
+        self,
+        image: Tensor,
+        domain: Domain,
+        weights: Tensor | None = None,
+        *,
+        features: bool = False,
+        within_pass: bool = True,
+        attributes: Attributes | None = None,
+        **given: Any,
+    ) -> Condition:
+        """What norms know of a batch, completed by the policies and by the encoder.
+
+        ``features``: of the images, is what ``image`` is. ``within_pass``: the encoder may look
+        at them in the coming pass. ``given``: further fields of the condition.
+        """
+        if attributes is not None and self.encoder is None:
+            how = "model.attach_encoder(create_encoder('metadata', ...))"
+            raise ConditionError(f"attributes: this model has no encoder that reads them; {how}")
+        seen = None
+        if self.end_to_end and given.get("embedding") is None:
+            if features:
+                raise ConditionError(
+                    "embedding: the norms take that of the image, which its features do not tell; "
+                    "call the model with images"
+                )
+            assert self.encoder is not None
+            seen = self.encoder.look(image, attributes, varied=self.training)
+            given["embedding"] = self.encoder.embedded(seen)
+        evaluates = not self.training
+        condition = as_condition(
+            domain,
+            weights,
+            self.domain_names,
+            image,
+            unconditional=self.unconditional and evaluates,
+            unseen=self.unseen if evaluates and self.unseen != "error" else "",
+            far=self.far if evaluates else None,
+            **given,
+        )
+        if features and condition.unseen in ("nearest", *ESTIMATED):
+            raise ConditionError(
+                f"unseen: features do not tell the domain that '{condition.unseen}' asks for; pass "
+                "to forward_head what model.nearest_domains(image) or model.estimate(image) gives"
+            )
+        if condition.unseen:
+            # Looked at here and not in `as_condition` alone: a compiler may have taken that for a
+            # graph of its own, in which no label is read.
+            compiled = torch.compiler.is_compiling() and not self.reads_attributes
+            looks = domain is not None and attributes is None and not compiled
+            condition = self._resolved(image, condition, looks, within_pass, attributes, seen)
+        if self.unconditional and self.training:
+            condition = replace(condition, chance=torch.rand(image.shape[0], device=image.device))
+        return condition
+
+    def _resolved(
+        self,
+        image: Tensor,
+        condition: Condition,
+        looks: bool,
+        within_pass: bool,
+        attributes: Attributes | None,
+        seen: Tensor | None,
+    ) -> Condition:
+        """The condition with what the policy for unseen samples says, or will say on the way."""
+        if condition.unseen == "nearest":
+            if torch.compiler.is_compiling():
+                raise ConditionError(
+                    "unseen: 'nearest' leaves a forward pass half-way, which cannot be compiled; "
+                    "set model.unseen = 'error' and pass domain=model.nearest_domains(image)"
+                )
+            nearest = find_nearest(self.backbone, self.slot, image, condition)
+            return replace(condition, domain=nearest, unseen="")
+        # Norms that take statistics of the batch have to know each label.
+        learns = any(norm.statistics.training for norm in self.norms())
+        if looks and (learns or condition.unseen in ESTIMATED):
+            condition = condition.all_known()
+        if condition.unseen not in ESTIMATED:
+            return condition
+        encoder, number = self.encoder, len(image)
+        if encoder is not None and seen is not None:
+            encoder.check_fitted()
+            return condition.estimated(encoder.judge(seen), self.far)
+        if encoder is None or not encoder.reads_backbone or not within_pass:
+            return condition.estimated(self.estimate(image, attributes), self.far)
+        encoder.check_fitted()
+        return condition.estimated_within(
+            lambda maps: encoder.judge(encoder.reached(maps, number)), self.far
+        )
+
+    def _under(self, condition: Condition, method: Any, *arguments: Any, **options: Any) -> Any:
+        """Call ``method`` under a condition, which a recompute during backward sees again."""
+        with self.slot.holding(condition):
+            output = method(*arguments, **options)
+            if condition.settle is not None:
+                condition = self.slot.current or condition
+        self.slot.arm_backward(output, condition)
+        return output
+
+    def _own(self, name: str) -> Any:
+        method = getattr(self.backbone, name, None)
+        if method is None:
+            raise ConversionError(
+                f"{name}: {type(self.backbone).__name__} has no such method; it belongs to timm's "
+                "networks, and not to those made with features_only=True"
+            )
+        return method
+
+    def forward_features(self, image: Tensor, domain: Domain = None) -> Any:
+        """The features before pooling and head, (N, F, H, W) or (N, L, F); ``domain`` as ever."""
+        condition = self._condition(image, domain)
+        return self._under(condition, self._own("forward_features"), image)
+
+    def forward_head(
+        self, features: Tensor, domain: Domain = None, *, pre_logits: bool = False
+    ) -> Any:
+        """Logits of what `forward_features` gave; the head of many networks holds a norm too.
+
+        Args:
+            features: (N, F, H, W) or (N, L, F).
+            domain: See `forward`.
+            pre_logits: Stop before the classifier, (N, F).
+        """
+        condition = self._condition(features, domain, features=True)
+        return self._under(condition, self._own("forward_head"), features, pre_logits=pre_logits)
+
+    def forward_intermediates(self, image: Tensor, domain: Domain = None, **options: Any) -> Any:
+        """Final features and a list of feature maps; ``options`` are timm's own."""
+        condition = self._condition(image, domain)
+        return self._under(condition, self._own("forward_intermediates"), image, **options)
+
+    def get_classifier(self) -> Any:
+        """The last layer; a pair of layers in networks that learned by distillation."""
+        return self._own("get_classifier")()
+
+    def reset_classifier(self, num_classes: int, **options: Any) -> None:
+        """Replace the last layer by a new one of ``num_classes``, 0 for none, as timm does.
+
+        Where that brings a new norm with it, as in LeViT, the conditional one in its place stays:
+        what it normalizes is the same. A norm in a place that had none is shared by all domains,
+        with a warning.
+        """
+        reset = self._own("reset_classifier")
+        former = dict(self.backbone.named_modules())
+        reset(num_classes, **options)
+        for path, layer in list(self.backbone.named_modules()):
+            if kind_of(layer) is None:
+                continue
+            if path not in former:
+                warnings.warn(
+                    f"{path} ({type(layer).__name__}): a norm that came with the new classifier "
+                    "and that all domains share; convert a network with it to give each its own",
+                    stacklevel=2,
+                )
+            elif isinstance(former[path], ConditionalNorm):
+                self.backbone.set_submodule(path, former[path])
+        paths = {path for path, norm in self.named_modules() if isinstance(norm, ConditionalNorm)}
+        # A head may lose its norm together with its classifier.
+        kept = (layer for layer in self.conversion if f"backbone.{layer.path}" in paths)
+        self.conversion = Conversion(kept)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks during backward instead of keeping what they computed."""
+        self._own("set_grad_checkpointing")(enable)
+
+    @property
+    def num_features(self) -> int:
+        """F, channels of `forward_features`."""
+        return int(self.backbone.num_features)  # type: ignore[arg-type]
+
+    @property
+    def num_classes(self) -> int:
+        """K, 0 without a classifier."""
+        return int(self.backbone.num_classes)  # type: ignore[arg-type]
+
+    @property
+    def feature_info(self) -> Any:
+        """Channels and reductions of the feature maps, as timm declares them."""
+        return self.backbone.feature_info
+
+    @property
+    def pretrained_cfg(self) -> Any:
+        """What the pretrained weights expect, for `timm.data.resolve_model_data_config`."""
+        return self.backbone.pretrained_cfg

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,13 +14,11 @@ from torch import Tensor
 
 from domainnorm.backbones.model import DomainModel
 from domainnorm.backbones.probe import evaluating
-from domainnorm.backbones.unseen import ESTIMATED
-from domainnorm.condition import RecordedMoments
+from domainnorm.condition import Domain, RecordedMoments
 from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.norms.kernels.per_sample import accumulate_dtype
 from domainnorm.norms.statistics.thumbnail import ThumbnailStatistics
-
-Domain = Tensor | Sequence[str] | str | int | None
+from domainnorm.ranges import ESTIMATED
 
 
 def tiled_inference(

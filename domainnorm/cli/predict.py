@@ -11,7 +11,7 @@ from domainnorm import serve
 from domainnorm.cli.parser import Parser
 from domainnorm.cli.training import INTERRUPTED, TERMINATED, Terminated, ended_like_ctrl_c
 from domainnorm.errors import counted
-from domainnorm.recipe.schema import Far, Unseen
+from domainnorm.ranges import Far, Unseen
 
 _ROWS = 20
 _BY = {

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from domainnorm.condition import Estimate as Estimate  # noqa: PLC0414 - encoders offer it
 from domainnorm.encoders.gaussians import DomainGaussians
 from domainnorm.errors import ConditionError, DomainNormError, unknown
+from domainnorm.ranges import problem_of_embedding
 from domainnorm.registry import ENCODERS
 
 # Column -> a value for each image of a batch: text, a number, or None where it is missing.
 Attributes: TypeAlias = Mapping[str, Sequence[str | float | None]]
-
-
-class Estimate(NamedTuple):
-    """What an encoder says of a batch.
-
-    Args:
-        embedding: (N, E).
-        weights: Soft weights over the known domains, (N, D); rows sum to one.
-        distance: Squared Mahalanobis distance to each domain, (N, D); infinite for domains that
-            the encoder has seen no image of.
-        is_known: Whether the nearest domain is near enough for an image of a known one, (N,).
-    """
-
-    embedding: Tensor
-    weights: Tensor
-    distance: Tensor
-    is_known: Tensor
-
-    @property
-    def domain(self) -> Tensor:
-        """Labels (N,) of the most probable domains."""
-        return self.weights.argmax(1)
 
 
 class Batches(Protocol):
@@ -153,6 +134,53 @@ class DomainEncoder(nn.Module, abc.ABC):
         embedding: Tensor = self.mlp((features - self.location) / self.spread)
         return embedding
 
+    def check_end_to_end(self, sizes: Iterable[int | None]) -> None:
+        """Whether norms can follow it when it learns with them.
+
+        Args:
+            sizes: Of the embedding that each norm takes, None where it takes none.
+
+        Raises:
+            ConditionError: It reads what they normalize, or they take no embedding of its size.
+        """
+        if self.reads_backbone:
+            raise ConditionError(
+                "encoder: this one reads what the first norm gets, which itself wants an "
+                "embedding; use 'style', 'cnn', 'metadata' or 'text'"
+            )
+        problem = problem_of_embedding(
+            self.embedding_size, [size for size in sizes if size is not None]
+        )
+        if problem:
+            raise ConditionError(f"encoder: {problem}")
+
+    def look(self, image: Tensor, attributes: Attributes | None, *, varied: bool) -> Tensor:
+        """Features (N, F) of a batch, learned with the network or without any weights.
+
+        Args:
+            image: (N, C, H, W); where it reads attributes only N counts.
+            attributes: Column -> a value for each image, None where it is missing.
+            varied: As in training, where attributes are lost at random.
+
+        Raises:
+            ConditionError: Attributes are missing, do not fit, or are not what it reads.
+        """
+        if self.reads_attributes and attributes is None:
+            raise ConditionError(
+                "attributes: missing; the norms of this model follow them: pass attributes="
+                "{column: [value or None of each image]}, {} where nothing is known, or embedding="
+            )
+        given = self.inputs(image, attributes)
+        fixed = torch.is_grad_enabled() and not self.learns_features
+        with _full_precision(image), torch.no_grad() if fixed else nullcontext():
+            seen = self.features(given if self.reads_attributes else self.wide(given))
+            return self.varied(seen, None) if varied else seen
+
+    def embedded(self, features: Tensor) -> Tensor:
+        """Features (N, F) -> embeddings (N, E), whatever autocast does."""
+        with _full_precision(features):
+            return self.embed(features)
+
     def forward(self, image: Any) -> Estimate:
         """Estimate the domain of each image (N, C, H, W).
 
@@ -244,3 +272,9 @@ def create_encoder(
             raise DomainNormError(f"encoder '{name}': {listing}")
     made: DomainEncoder = entry.load()(num_domains, network, in_chans, **options)
     return made
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Moments and distances of narrow types are worth nothing; exports take no such context."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

@@ -6,8 +6,8 @@ import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainnorm.architectures import check_architecture
 from domainnorm.encoders.base import DomainEncoder, check_sizes
+from domainnorm.errors import UnknownNameError, similar
 from domainnorm.registry import register
 
 # What is offered where no name of timm is like the one asked for.
@@ -50,7 +50,9 @@ class CNNEncoder(DomainEncoder):
         embedding: int = 16,
     ) -> None:
         check_sizes(size=size)
-        check_architecture(backbone, _SMALL)
+        if not timm.is_model(backbone):
+            known = similar(backbone, timm.list_models(), _SMALL)
+            raise UnknownNameError("timm architecture", backbone, known)
         cnn = timm.create_model(backbone, pretrained=pretrained, num_classes=0, in_chans=in_chans)
         super().__init__(num_domains, cnn.num_features, hidden=hidden, embedding=embedding)
         self.cnn = cnn

@@ -15,6 +15,7 @@ from .single_label import CalibrationBins as CalibrationBins
 from .single_label import MetricSums as MetricSums
 from .single_label import Predictions as Predictions
 from .single_label import calibration_bins as calibration_bins
+from .store import DomainsTold as DomainsTold
 from .store import EvaluatedStore as EvaluatedStore
 from .store import MultiLabelStore as MultiLabelStore
 from .store import PredictionStore as PredictionStore

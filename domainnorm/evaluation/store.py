@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 import os
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
@@ -12,6 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from domainnorm.condition import Estimate
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation.evaluated import Evaluated, EvaluationError, read_kind
 from domainnorm.evaluation.findings import MultiLabelPredictions
@@ -217,3 +219,37 @@ def load_evaluated(path: str | os.PathLike[str]) -> Evaluated:
             "newer version may have written them"
         )
     return _KINDS[kind].load(path)
+
+
+class DomainsTold(Metric):
+    """How often the encoder is right about the domain of an image, and how often at home with it.
+
+    ``compute`` gives ``domain_accuracy``, the share of images whose most probable domain is
+    theirs, among those of domains that the encoder has seen (nan where there are none), and
+    ``domain_known``, the share of all that is near enough to a known domain.
+    """
+
+    right: Tensor
+    asked: Tensor
+    known: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("right", "asked", "known", "total"):
+            self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, estimate: Estimate, domain: Tensor) -> None:
+        """Count one batch with labels (N,)."""
+        seen = estimate.distance.gather(1, domain[:, None]).isfinite()
+        self.right += (seen[:, 0] & (estimate.domain == domain)).sum()
+        self.asked += seen.sum()
+        self.known += estimate.is_known.sum()
+        self.total += domain.numel()
+
+    def compute(self) -> dict[str, float]:
+        """Shares of the images so far."""
+        return {
+            "domain_accuracy": float(self.right / self.asked) if self.asked else math.nan,
+            "domain_known": float(self.known / self.total),
+        }

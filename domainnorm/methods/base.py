@@ -21,18 +21,12 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, distributed, nn
 
 from domainnorm.backbones import DomainModel
-from domainnorm.encoders import Estimate
+from domainnorm.condition import Estimate
 from domainnorm.errors import DomainNormError
-from domainnorm.evaluation import Evaluated
-from domainnorm.methods.conditions import (
-    Conditioned,
-    DomainsTold,
-    conditioned,
-    embedding_of,
-    estimate_of,
-)
+from domainnorm.evaluation import DomainsTold, Evaluated
 from domainnorm.methods.heads import head_of
 from domainnorm.norms.kernels.collectives import several_ranks
+from domainnorm.ranges import Conditioned
 from domainnorm.tasks import Task
 
 # Tensors by name, see `DomainView`: image, target, domain, index, labelled, and strong where a
@@ -178,7 +172,7 @@ class Method(LightningModule):
         """
         model = self.model if model is None else model
         domain = batch["domain"] if domain is None else domain
-        embedding = embedding_of(model, {**batch, "image": batch[view]})
+        embedding = model.embedding_of({**batch, "image": batch[view]})
         logits: Tensor = model(batch[view], domain, embedding=embedding)
         return logits
 
@@ -378,7 +372,7 @@ class Method(LightningModule):
         estimate = None
         if self._told:
             told: Any = self._told[dataloader_idx]
-            estimate = estimate_of(self.deployed, batch)
+            estimate = self.deployed.estimate_of(batch)
             told.update(estimate, batch["domain"])
         if self._is_followed(dataloader_idx):
             self._keep(self._followed(batch, dataloader_idx), batch, dataloader_idx)
@@ -424,8 +418,8 @@ class Method(LightningModule):
             domain = torch.full_like(domain, row)
         given = {"domain": domain}
         if estimate is not None:
-            given = conditioned(model, domain, estimate, self.condition)
-        embedding = embedding_of(model, batch)
+            given = model.conditioned(domain, estimate, self.condition)
+        embedding = model.embedding_of(batch)
         if embedding is not None:
             given["embedding"] = embedding
         self._keep(self.task.predict(model, batch["image"], **given), batch, position)

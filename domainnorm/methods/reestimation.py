@@ -11,7 +11,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel, MomentEstimator
 from domainnorm.methods.base import Batch
-from domainnorm.methods.conditions import embedding_of
 from domainnorm.norms.kernels.collectives import rows_of_ranks, several_ranks
 
 
@@ -37,7 +36,7 @@ class MomentPass:
         """
         # Whether or not any is fresh: layers may wait for those of other ranks.
         with self._estimator.observing(self._fresh(batch["index"])):
-            embedding = embedding_of(self._model, batch)
+            embedding = self._model.embedding_of(batch)
             self._model(batch["image"], batch["domain"], embedding=embedding)
 
     def _fresh(self, index: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domainnorm.errors import RecipeError, unknown
+from domainnorm.ranges import Conditioned, Far, Unseen
 from domainnorm.recipe.norm import read_norm
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.rules import (
@@ -30,15 +31,12 @@ from domainnorm.recipe.rules import (
 )
 from domainnorm.recipe.schema import (
     BackboneConfig,
-    Conditioned,
     DataConfig,
     EvaluationConfig,
-    Far,
     Named,
     Recipe,
     TrainerConfig,
     Transfer,
-    Unseen,
 )
 from domainnorm.recipe.sections import fixed_parameters, read_fixed, read_named, read_section
 from domainnorm.recipe.tree import find_recipe, merged_tree, recipe_name, resolved_tree

@@ -11,11 +11,9 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
+from domainnorm.ranges import Conditioned, Far, Unseen
 from domainnorm.registry import DATASETS
 
-Far: TypeAlias = Literal["mean", "batch"]
-Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
-Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
 Precision: TypeAlias = Literal[
     "16-mixed",
     "16-true",

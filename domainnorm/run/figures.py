@@ -12,7 +12,6 @@ import torch
 from domainnorm.backbones import DomainModel, layer_differences
 from domainnorm.data.dataset import VOID, attributes_of
 from domainnorm.evaluation import Evaluated, load_evaluated
-from domainnorm.methods.conditions import embedding_of, estimate_of
 from domainnorm.report import (
     Overlay,
     Result,
@@ -153,7 +152,7 @@ def _overlay(benches: dict[str, Bench], index: int) -> Overlay:
         label = torch.tensor([model.domain_names.index(domain)])
         with torch.no_grad():
             given = {"image": image[None], "attributes": attributes_of([record], asked)}
-            embedding = embedding_of(model, given)
+            embedding = model.embedding_of(given)
             logits = bench.method.task.predict(model, image[None], label, embedding=embedding)
         predictions[name] = logits[0].argmax(0).numpy()
     fitted = preprocessing.fitted
@@ -204,7 +203,7 @@ def _save_embeddings(bench: Bench, path: Path, title: str) -> None:
         found: list[torch.Tensor] = []
         for batch in loader:
             # White, so that distances in the figure are those that decide.
-            embedding = estimate_of(model, batch).embedding
+            embedding = model.estimate_of(batch).embedding
             found.append(embedding @ model.encoder.gaussians.whitening.T)
             if sum(map(len, found)) >= _POINTS:
                 break
@@ -224,8 +223,7 @@ def _save_nearest(bench: Bench, path: Path, title: str) -> None:
         pixels = [data.dataset.image(index) for index in chosen]
         if not pixels:
             continue
-        estimate = estimate_of(
-            model,
+        estimate = model.estimate_of(
             {
                 "image": torch.stack([pipeline(one, 0) for one in pixels]),
                 "attributes": attributes_of([records[index] for index in chosen], data.attributes),

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.backbones.unseen import ESTIMATED, Far, Unseen, check_policy
 from domainnorm.errors import ConditionError, counted
-from domainnorm.methods.conditions import conditioned, embedding_of, estimate_of
+from domainnorm.ranges import ESTIMATED, Far, Unseen
 from domainnorm.recipe import Recipe
 
 TOLD, ONLY = "told", "only"
@@ -56,11 +55,7 @@ def policy_of(recipe: Recipe, model: DomainModel, asked: Unseen | None = None) -
     policy = asked or by_estimate.get(recipe.condition, recipe.unseen)
     if policy == "error" and (is_indifferent(model) or (model.unconditional and asked is None)):
         return "mean"
-    check_policy(
-        policy,
-        [norm.statistics for norm in model.norms()],
-        has_encoder=model.encoder is not None,
-    )
+    model.check_policy("unseen", policy)
     return policy
 
 
@@ -84,8 +79,7 @@ def check_told(model: DomainModel, policy: Unseen, domains: Sequence[str], where
     untold = sum(not name for name in domains)
     if not untold or policy != "error":
         return
-    statistics = [norm.statistics for norm in model.norms()]
-    possible = [one for one in _CHEAP if _is_possible(one, statistics)]
+    possible = [one for one in _CHEAP if _is_possible(model, one)]
     if model.encoder is not None:
         possible += ESTIMATED
     raise ConditionError(
@@ -143,7 +137,7 @@ class DomainGiver:
         else:
             by = "" if is_indifferent(self.model) else self.policy
             given, said = {"domain": domain}, [GivenDomain(by=by)] * len(domain)
-        embedding = embedding_of(self.model, batch)
+        embedding = self.model.embedding_of(batch)
         return given if embedding is None else {**given, "embedding": embedding}, said
 
     def _all(self, domain: Tensor, by: str) -> list[GivenDomain]:
@@ -153,7 +147,7 @@ class DomainGiver:
         self, batch: Mapping[str, Any], domain: Tensor
     ) -> tuple[dict[str, Tensor], list[GivenDomain]]:
         assert self.policy in ("estimate", "mixture")
-        estimate, far = estimate_of(self.model, batch), self.model.far
+        estimate, far = self.model.estimate_of(batch), self.model.far
         weights = estimate.weights.gather(1, estimate.domain[:, None])[:, 0]
         said = [
             GivenDomain(self.model.domain_names[label], self.policy, weight, known)
@@ -166,12 +160,12 @@ class DomainGiver:
                 strict=True,
             )
         ]
-        return conditioned(self.model, domain, estimate, self.policy), said
+        return self.model.conditioned(domain, estimate, self.policy), said
 
 
-def _is_possible(policy: Unseen, statistics: Sequence[Any]) -> bool:
+def _is_possible(model: DomainModel, policy: Unseen) -> bool:
     try:
-        check_policy(policy, statistics)
+        model.check_policy("unseen", policy)
     except ConditionError:
         return False
     return True

@@ -18,10 +18,10 @@ from rich.progress import Progress
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.backbones.unseen import ESTIMATED, Unseen
 from domainnorm.data.images import read_all
 from domainnorm.errors import CheckpointError, ConditionError, DataError, unknown
 from domainnorm.evaluation import write_json
+from domainnorm.ranges import ESTIMATED, Unseen
 from domainnorm.run.machine import quiet_lightning, readable_refusals
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.given_domains import DomainGiver, GivenDomain, check_told, policy_of

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from domainnorm import data
 from domainnorm.errors import DomainNormError
-from domainnorm.recipe.schema import Far, Unseen
+from domainnorm.ranges import Far, Unseen
 
 _WHITE = "value of 16-bit files that is shown as white; as in training if left out"
 

@@ -201,7 +201,7 @@ def test_tiles_get_the_condition_of_their_whole_image(unseen):
 
 
 def test_labels_of_all_images_ask_no_encoder_where_looking_at_them_is_put_off(monkeypatch):
-    monkeypatch.setattr("domainnorm.labels._has_unseen", lambda domain: True)  # as on a GPU
+    monkeypatch.setattr("domainnorm.condition._has_unseen", lambda domain: True)  # as on a GPU
     model = create_model("resnet10t", num_classes=3, norm="dsbn", domains=DOMAINS).eval()
     model.attach_encoder(create_encoder("style", len(DOMAINS), model.backbone))  # not fitted
     x, domain = batch()

@@ -16,9 +16,9 @@ from domainnorm.backbones import (
     interpolate_domains,
     tiled_inference,
 )
-from domainnorm.backbones.unseen import divergence
 from domainnorm.errors import ConditionError
 from domainnorm.norms.kernels.mixing import Moments
+from domainnorm.slot import divergence
 from tests.backbones.networks import DOMAINS, NORMS, converted, make
 from tests.reference.domains import symmetric_divergence
 

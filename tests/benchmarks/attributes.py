@@ -26,7 +26,7 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.data import DomainDataset
 from domainnorm.encoders import create_encoder
-from domainnorm.methods.conditions import DomainsTold, estimate_of
+from domainnorm.evaluation import DomainsTold
 from domainnorm.run.encoding import teach_encoder
 from domainnorm.run.stage import Bench
 from tests.benchmarks.conditions import benches, cell
@@ -85,7 +85,7 @@ def tested(bench: Bench, way: str) -> Values:
             output = task.predict(model, batch["image"], **given)
             store.update(output, batch["target"], batch["index"])
             if way == "mixture":
-                told.update(estimate_of(model, batch), batch["domain"])
+                told.update(model.estimate_of(batch), batch["domain"])
         values[name] = store.compute().metrics(**task.metric_options())[task.metric]
         if way == "mixture":
             shares.append(told.compute()["domain_accuracy"])
@@ -98,7 +98,7 @@ def conditioned(model: DomainModel, way: str, batch: Mapping[str, Tensor]) -> di
     if way == "none":
         count, size = len(batch["domain"]), model.num_domains
         return {"weights": torch.full((count, size), 1 / size)}
-    return {"weights": estimate_of(model, batch).weights}
+    return {"weights": model.estimate_of(batch).weights}
 
 
 def measure(bench: Bench) -> Iterator[tuple[tuple[str, ...], Values]]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.methods.conditions import DomainsTold, conditioned
+from domainnorm.evaluation import DomainsTold
 from domainnorm.recipe import Named, Recipe
 from domainnorm.registry import ENCODERS
 from domainnorm.run.encoding import teach_encoder
@@ -61,7 +61,7 @@ def taught(parts: Parts, stage: Stage, run: Path) -> Bench:
 def predicted(bench: Bench, way: str, image: Tensor, domain: Tensor) -> Tensor:
     model, task = bench.method.model, bench.method.task
     if way in ("estimate", "mixture"):
-        given = conditioned(model, domain, model.estimate(image), way)  # type: ignore[arg-type]
+        given = model.conditioned(domain, model.estimate(image), way)  # type: ignore[arg-type]
         return task.predict(model, image, **given)
     if way == "none":
         former, model.unseen = model.unseen, "mean"

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel, MomentEstimator, create_model
-from domainnorm.backbones.unseen import divergence
 from domainnorm.data.datasets import Folder
 from domainnorm.evaluation import seed_spread
 from domainnorm.norms.kernels.mixing import Moments
+from domainnorm.slot import divergence
 from tests.benchmarks.images import draw, preprocessing_of
 from tests.benchmarks.table import render
 from tests.benchmarks.timer import prepare

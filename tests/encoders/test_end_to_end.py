@@ -14,10 +14,10 @@ from domainnorm.backbones import (
     save_model,
     tiled_inference,
 )
-from domainnorm.backbones.unseen import find_nearest
+from domainnorm.condition import as_condition
 from domainnorm.encoders import create_encoder, fit_domains, start_encoder
 from domainnorm.errors import CheckpointError, ConditionError, ConversionError
-from domainnorm.labels import as_condition
+from domainnorm.slot import find_nearest
 from domainnorm.tasks import create_segmentation_model
 
 

@@ -7,10 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from domainnorm.condition import Condition
-from domainnorm.norms.kernels.mixing import Moments, sample_moments
+from domainnorm.norms.kernels.mixing import sample_moments
 from domainnorm.norms.kernels.partition import by_domain, whole_batch
 from domainnorm.norms.statistics.base import RunningMoments
-from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register
 
 
@@ -53,8 +52,8 @@ class BatchStatistics(RunningMoments):
                 return self.evaluate_rows(x, scale, shift, pairs)
             mean, var = self.running_mean, self.running_var
             if condition.unseen == "batch":
-                given, size = Moments(mean, var), x.shape[2:].numel()
-                mean, var = with_batch_moments(given, sample_moments(x), size, condition)
+                given, size = (mean, var), x.shape[2:].numel()
+                mean, var = condition.with_batch_moments(given, sample_moments(x), size)
             return self.normalize_tracked(x, scale, shift, mean, var)
         groups = whole_batch(condition, x.shape[0], x.device)
         # The pair of a single sample looks like that of all. Ranks with several would not know, and

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from domainnorm.condition import Condition, MomentsReached
+from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
-from domainnorm.norms.kernels.mixing import Moments, sample_moments
+from domainnorm.norms.kernels.mixing import sample_moments
 from domainnorm.norms.kernels.partition import by_domain
 from domainnorm.norms.statistics.base import RunningMoments
-from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register
+from domainnorm.slot import MomentsReached
 
 
 @register
@@ -71,13 +71,14 @@ class DomainStatistics(RunningMoments):
             return self.evaluate_rows(x, scale, shift, groups)
         mean, var = self._moments(x, condition)
         if condition.unseen == "batch":
-            given, size = Moments(mean, var), x.shape[2:].numel()
-            mean, var = with_batch_moments(given, sample_moments(x), size, condition)
+            given, size = (mean, var), x.shape[2:].numel()
+            mean, var = condition.with_batch_moments(given, sample_moments(x), size)
         return self.normalize_tracked(x, scale, shift, mean, var)
 
     def _moments(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         if condition.unseen == "nearest":
-            raise MomentsReached(x, self.running_mean, self.running_var, self.eps)
+            running = self.running_mean, self.running_var
+            raise MomentsReached(sample_moments(x), x.shape, running, self.eps)
         mean = condition.select(self.running_mean)
         if condition.domain is not None:
             var = condition.select(self.running_var)

@@ -19,7 +19,6 @@ from domainnorm.norms.kernels.mixing import (
 from domainnorm.norms.kernels.partition import counts
 from domainnorm.norms.kernels.pooled import Pooled
 from domainnorm.norms.statistics.domain import DomainStatistics
-from domainnorm.norms.unseen import with_batch_moments
 from domainnorm.registry import register
 
 _PARTS = ("instance", "batch", "domain", "layer", "group")
@@ -158,7 +157,7 @@ class MixedStatistics(DomainStatistics):
             mean, var = mean.to(dtype), var.to(dtype)
             if condition.unseen == "batch":
                 size = x.shape[2:].numel()
-                mean, var = with_batch_moments(Moments(mean, var), own, size, condition)
+                mean, var = condition.with_batch_moments((mean, var), own, size)
             if self.gate == "fixed" and self._group(condition, x) is not None:
                 batch = self._pooled(own, x, condition)[0]
                 mean = torch.lerp(batch.mean, mean.expand_as(own.mean), self.alpha)

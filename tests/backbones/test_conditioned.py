@@ -1,11 +1,8 @@
-import math
-
 import pytest
 import torch
 
 from domainnorm.backbones import create_model
 from domainnorm.encoders import Estimate, create_encoder, fit_encoder
-from domainnorm.methods.conditions import DomainsTold, conditioned
 from tests.encoders.pairs import pairs
 
 LABELS = torch.tensor([0, 2, 1, 0])
@@ -36,12 +33,12 @@ def estimate():
     ],
 )
 def test_condition_says_whose_domain_is_estimated(model, estimate, condition, wanted):
-    given = conditioned(model, LABELS, estimate, condition)
+    given = model.conditioned(LABELS, estimate, condition)
     assert {name: labels.tolist() for name, labels in given.items()} == {"domain": wanted}
 
 
 def test_mixture_is_the_weights(model, estimate):
-    given = conditioned(model, LABELS, estimate, "mixture")
+    given = model.conditioned(LABELS, estimate, "mixture")
     assert given == {"weights": estimate.weights}
 
 
@@ -59,28 +56,7 @@ def test_images_near_no_domain_get_no_weights_where_a_policy_says_more(
     far = estimate._replace(is_known=torch.tensor([True, False, True, False]))
     policy, model.far = model.far, "mean"
     try:
-        given = conditioned(model, LABELS, far, condition)
+        given = model.conditioned(LABELS, far, condition)
     finally:
         model.far = policy
     assert {name: weights.tolist() for name, weights in given.items()} == {"weights": wanted}
-
-
-def test_shares_are_of_all_images_over_batches():
-    told = DomainsTold()
-    weights = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    known = torch.tensor([True, False, True])
-    estimate = Estimate(torch.zeros(3, 2), weights, torch.zeros(3, 2), known)
-    told.update(estimate, torch.tensor([0, 1, 1]))
-    told.update(Estimate(*(tensor[:1] for tensor in estimate)), torch.tensor([1]))
-    assert told.compute() == {"domain_accuracy": 0.5, "domain_known": 0.75}
-
-
-def test_domains_that_the_encoder_has_not_seen_are_no_mistakes():
-    told, weights = DomainsTold(), torch.tensor([[1.0, 0.0]] * 3)
-    distance = torch.tensor([[1.0, torch.inf]] * 3)
-    estimate = Estimate(torch.zeros(3, 2), weights, distance, torch.tensor([True] * 3))
-    told.update(estimate, torch.tensor([0, 1, 0]))
-    assert told.compute() == {"domain_accuracy": 1.0, "domain_known": 1.0}
-    told.reset()
-    told.update(estimate, torch.tensor([1, 1, 1]))
-    assert math.isnan(told.compute()["domain_accuracy"])
