@@ -43,6 +43,7 @@ from domainnorm.recipe.tree import find_recipe, merged_tree, recipe_name, resolv
 from domainnorm.registry import DATASETS, ENCODERS, METHODS, PERTURBATIONS, TASKS, Parameter
 
 _PREFIX = {"prefix": Parameter("prefix", str, "")}
+_AS = {"as": Parameter("as", str | None, None)}
 _PLACE = {"where": Parameter("where", str | list[str] | None, None)}
 DEFAULT_COMPARE = ("source_only", "oracle")
 KEYS = (
@@ -105,7 +106,7 @@ def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     for key in ("image_size", "crop_size"):
         check_size(f"data.{key}", data[key], problems)
     check_crop(data["image_size"], data["crop_size"], problems)
-    method = read_named(tree.get("method"), METHODS, "method", problems)
+    method = _read_method(tree.get("method"), "method", problems)
     compare = _read_compare(tree, method, transfers, problems)
     check_methods(method, compare, transfers, problems)
     task = read_named(tree.get("task"), TASKS, "task", problems)
@@ -187,6 +188,15 @@ def _read_data(section: Any, problems: Problems) -> tuple[dict[str, Any], Named 
     return data, Named(name, read_section(options, own, "data", problems))
 
 
+def _read_method(value: Any, key: str, problems: Problems) -> Named | None:
+    named = read_named(value, METHODS, key, problems, more=_AS)
+    if named is None:
+        return None
+    options = dict(named.options)
+    label = options.pop("as") or named.name
+    return Named(named.name, options, "" if label == named.name else label)
+
+
 def _read_compare(
     tree: Mapping[str, Any],
     method: Named | None,
@@ -200,10 +210,9 @@ def _read_compare(
             problems.add("compare", f"got {spelled(stated)}, expected a list of methods")
             return []
         return [
-            read_named(value, METHODS, f"compare[{index}]", problems)
-            for index, value in enumerate(stated)
+            _read_method(value, f"compare[{index}]", problems) for index, value in enumerate(stated)
         ]
-    own = method.name if method else None
+    own = method.label if method else None
     usual = [name for name in DEFAULT_COMPARE if name != own]
     if not all(transfer.target for transfer in transfers):
         usual = [name for name in usual if name != "oracle"]

@@ -18,6 +18,7 @@ from domainnorm.registry import ENCODERS, METHODS, TASKS
 
 _ARCHITECTURE = re.compile(r"\w+(\.[\w-]+)?")
 _DOMAIN = re.compile(r"[^/\\.\s][^/\\]*")
+_LABEL = re.compile(r"[A-Za-z0-9_]([\w.+-]{0,62}\w)?", re.ASCII)
 _WEIGHTS = (".safetensors", ".pth", ".pt")
 # create_model is called with these by the run itself, or they would load files it does not check.
 _TAKEN = (
@@ -185,16 +186,23 @@ def check_methods(
     transfers: Sequence[Transfer],
     problems: Problems,
 ) -> None:
-    """No method twice, and none that needs a target where a transfer has none."""
+    """No label twice, and no method that needs a target where a transfer has none."""
     seen: set[str] = set()
     for index, named in enumerate((method, *compare)):
         key = "method" if index == 0 else f"compare[{index - 1}]"
         if named is None:
             continue
-        if named.name in seen:
-            text = f"'{named.name}' is already a method of this recipe; leave it out"
-            problems.add(key, text)
-        seen.add(named.name)
+        if named.label.casefold() in seen:
+            text = f"'{named.label}' is already a method of this recipe; leave it out, or give it a"
+            other = f"{{name: {named.name}, as: {named.name}_2}}"
+            problems.add(key, f"{text} name of its own: {other}")
+        elif named.alias in METHODS.names():
+            text = f"got '{named.alias}', the name of another method; take a new name"
+            problems.add(f"{key}.as", text)
+        elif not _LABEL.fullmatch(named.label):
+            expected = "letters, digits and _ . + - in between, at most 64"
+            problems.add(f"{key}.as", f"got {spelled(named.label)}, expected {expected}")
+        seen.add(named.label.casefold())
         constants = METHODS.entry(named.name).constants
         needs_target = "target" in (constants.get("labelled"), constants.get("unlabelled"))
         without = [transfer for transfer in transfers if not transfer.target]

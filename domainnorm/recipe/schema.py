@@ -28,10 +28,22 @@ Precision: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class Named:
-    """A registered name with its options, defaults spelled out."""
+    """A registered name with its options, defaults spelled out.
+
+    Args:
+        name: What is looked up.
+        options: Keys of the signature.
+        alias: What a recipe calls it by ``as``, where it calls it otherwise.
+    """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+    alias: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called in folders and tables."""
+        return self.alias or self.name
 
 
 @dataclass(frozen=True)
@@ -234,7 +246,7 @@ def _one_or_all(items: list[Any]) -> Any:
 
 
 def _mapping(named: Named) -> dict[str, Any]:
-    return {"name": named.name, **named.options}
+    return {"name": named.name, **({"as": named.alias} if named.alias else {}), **named.options}
 
 
 def parts_of(dataset: Named) -> list[Named]:

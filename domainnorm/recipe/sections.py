@@ -72,14 +72,15 @@ def read_section(
     for name in section:
         if closed and name not in parameters:
             problems.add(f"{key}.{name}", unknown("key", name, parameters))
-    hints = [(name, parameter.annotation) for name, parameter in parameters.items()]
+    # Fields of a class cannot be called `as`, keys can.
+    hints = [(f"{name}_", parameter.annotation) for name, parameter in parameters.items()]
     schema = OmegaConf.structured(make_dataclass("Section", hints))
     values: dict[str, Any] = {}
     for name, parameter in parameters.items():
         where = f"{key}.{name}"
         if name in section:
             try:
-                values[name] = _converted(schema, name, section[name])
+                values[name] = _converted(schema, f"{name}_", section[name])
                 if problem := problem_of(parameter, values[name]):
                     problems.add(where, problem)
                 continue

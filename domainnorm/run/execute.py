@@ -211,13 +211,13 @@ def _write(results: list[Result], folder: Path, metric: str) -> None:
 def _count(stages: list[Stage]) -> str:
     transfers = len({stage.transfer for stage in stages})
     seeds = len({stage.seed for stage in stages})
-    methods = len({stage.method.name for stage in stages})
+    methods = len({stage.label for stage in stages})
     counts = ((transfers, "transfer"), (seeds, "seed"), (methods, "method"))
     return " × ".join(counted(count, word) for count, word in counts)
 
 
 def _title(stage: Stage) -> str:
-    return f"{stage.transfer}  seed {stage.seed}  {stage.method.name}"
+    return f"{stage.transfer}  seed {stage.seed}  {stage.label}"
 
 
 def _outcome(results: list[Result], metric: str) -> str:

@@ -58,7 +58,7 @@ def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
             continue
         if (place / "log.csv").exists():
             save_curves(place / "log.csv", figures / f"curves_{name}.png")
-        if stage.method.name == parts.recipe.method.name:
+        if stage.label == parts.recipe.method.label:
             _save_predictions(parts, stage, folder, name)
             _save_explanations(parts, stage, folder, name)
 
@@ -113,11 +113,11 @@ def _save_overlays(parts: Parts, stages: list[Stage], folder: Path, path: Path) 
         folder: Run folder.
         path: File to write.
     """
-    shown = dict.fromkeys((SOURCE_ONLY, parts.recipe.method.name))
+    shown = dict.fromkeys((SOURCE_ONLY, parts.recipe.method.label))
     finished = {
-        stage.method.name: set_up(parts, stage, folder, finished=True)
+        stage.label: set_up(parts, stage, folder, finished=True)
         for stage in stages
-        if stage.method.name in shown and (folder / stage.key / WEIGHTS).exists()
+        if stage.label in shown and (folder / stage.key / WEIGHTS).exists()
     }
     benches = {name: finished[name] for name in shown if name in finished}
     if not benches:

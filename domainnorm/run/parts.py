@@ -124,7 +124,7 @@ class Parts:
                 check_labelled(self.dataset, labelled)
                 check_batch_size(self.recipe.data.batch_size, len({*labelled, *unlabelled}))
             except DataError as error:
-                raise DataError(f"method '{stage.method.name}': {error}") from None
+                raise DataError(f"method '{stage.label}': {error}") from None
 
     def task(self) -> Task:
         """The task for the classes of the dataset.

@@ -26,6 +26,11 @@ class Stage:
     method: Named
 
     @property
+    def label(self) -> str:
+        """What the method is called in this recipe."""
+        return self.method.label
+
+    @property
     def transfer(self) -> str:
         """``source → target``, for tables."""
         source = " + ".join(self.roles.source)
@@ -34,7 +39,7 @@ class Stage:
     @property
     def key(self) -> str:
         """Folder of the stage below the run folder; names are safe on every file system."""
-        return f"stages/{self._transfer_folder}/seed{self.seed}/{self.method.name}"
+        return f"stages/{self._transfer_folder}/seed{self.seed}/{self.label}"
 
     @property
     def source_key(self) -> str:
@@ -63,8 +68,8 @@ def plan_stages(recipe: Recipe) -> list[Stage]:
 
 def _methods(recipe: Recipe) -> list[Named]:
     asked = [*recipe.compare, recipe.method]
-    methods = {method.name: method for method in asked}
-    if not all(_needs_no_source_model(name) for name in methods):
+    methods = {method.label: method for method in asked}
+    if not all(_needs_no_source_model(method.name) for method in asked):
         methods.setdefault(SOURCE_ONLY, supervised_method(recipe, SOURCE_ONLY))
     rank = {SOURCE_ONLY: 0, "oracle": 2}
     return sorted(methods.values(), key=lambda method: rank.get(method.name, 1))
@@ -82,15 +87,19 @@ def supervised_method(recipe: Recipe, name: str) -> Named:
 
     Options that neither sets have the defaults of the signature.
     """
-    asked = {method.name: method for method in (*recipe.compare, recipe.method)}
-    if name in asked:
-        return asked[name]
+    if own := _asked(recipe, name):
+        return Named(name, own.options)
     parameters = METHODS.entry(name).parameters
     options = {key: parameter.default for key, parameter in parameters.items()}
-    if SOURCE_ONLY in asked:
-        shared = asked[SOURCE_ONLY].options
-        options |= {key: value for key, value in shared.items() if key in options}
+    if shared := _asked(recipe, SOURCE_ONLY):
+        options |= {key: value for key, value in shared.options.items() if key in options}
     return Named(name, options)
+
+
+def _asked(recipe: Recipe, name: str) -> Named | None:
+    """The method of a recipe, under its own name before others."""
+    found = [method for method in (recipe.method, *recipe.compare) if method.name == name]
+    return min(found, key=lambda method: bool(method.alias), default=None)
 
 
 def _roles(transfer: Transfer) -> Roles:

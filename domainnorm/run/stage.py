@@ -166,7 +166,7 @@ def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> li
     return [
         Result(
             transfer=stage.transfer,
-            method=stage.method.name,
+            method=stage.label,
             domain=domain,
             role="source" if domain in stage.roles.source else "target",
             seed=stage.seed,
@@ -206,7 +206,7 @@ def groups_of(parts: Parts, predictions: Evaluated) -> list[str] | None:
 
 
 def _is_given(parts: Parts, stage: Stage) -> bool:
-    return parts.recipe.checkpoint is not None and stage.method.name == SOURCE_ONLY
+    return parts.recipe.checkpoint is not None and stage.label == SOURCE_ONLY
 
 
 def _start(parts: Parts, stage: Stage, folder: Path) -> Path | None:

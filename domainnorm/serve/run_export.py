@@ -140,7 +140,7 @@ def _chosen(recipe: Recipe, folder: Path, asked: str | None) -> str:
         if key not in keys:
             raise CheckpointError(f"{folder}: {unknown('finished stage', asked, keys)}")
         return key
-    likely = [key for key in keys if key.rpartition("/")[2] == recipe.method.name] or keys
+    likely = [key for key in keys if key.rpartition("/")[2] == recipe.method.label] or keys
     if len(likely) > 1:
         problem = f"{len(likely)} stages could be meant; add --stage, {_one_of(likely)}"
         raise RecipeError([problem], "domainnorm export")

@@ -90,7 +90,7 @@ def _only_stage(folder: Path) -> Path:
         )
     recipe, _ = read_folder(folder)
     finished = sorted(file.parent for file in folder.glob(f"stages/*/*/*/{WEIGHTS}"))
-    own = [place for place in finished if place.name == recipe.method.name]
+    own = [place for place in finished if place.name == recipe.method.label]
     if len(own) == 1:
         return own[0]
     if not finished:

@@ -45,6 +45,29 @@ def test_usual_comparison_leaves_out_the_method_itself(write):
     assert [method.name for method in recipe.compare] == ["oracle"]
 
 
+def test_a_method_may_stand_twice_under_two_names(write):
+    recipe = load_recipe(
+        write(
+            method="tent", compare="[{name: tent, as: tent_low, lr: 1e-5}, {name: adabn, as: bn}]"
+        )
+    )
+    methods = [recipe.method, *recipe.compare]
+    assert [one.label for one in methods] == ["tent", "tent_low", "bn"]
+    assert [one.name for one in methods] == ["tent", "tent", "adabn"]
+    assert "as" not in recipe.compare[0].options
+
+
+def test_resolved_recipe_keeps_the_names_of_methods(write, tmp_path):
+    recipe = load_recipe(write(method="{name: tent, as: mine}", compare="[tent]"))
+    file = tmp_path / "resolved.yaml"
+    file.write_text(recipe.to_yaml())
+    assert load_recipe(str(file)) == recipe
+
+
+def test_method_called_by_its_own_name_has_no_other(write):
+    assert load_recipe(write(method="{name: tent, as: tent}")).method.alias == ""
+
+
 def test_usual_comparison_without_target_has_no_oracle(write):
     data = "{name: scans, source: [clean]}"
     assert load_recipe(write(compare=None, data=data)).compare == []

@@ -122,6 +122,16 @@ CASES = [
     ({"compare": "[source_only]"}, "compare[0]: 'source_only' is already a method of this recipe"),
     ({"compare": "[adabn, adabn]"}, "compare[1]: 'adabn' is already a method of this recipe"),
     (
+        {"compare": "[adabn, {name: adabn, as: adabn}]"},
+        "compare[1]: 'adabn' is already a method of this recipe; leave it out, or give it a name "
+        "of its own: {name: adabn, as: adabn_2}",
+    ),
+    ({"compare": "[{name: adabn, as: B}, {name: tent, as: b}]"}, "compare[1]: 'b' is already a "),
+    ({"method": "{name: tent, as: oracle}"}, "method.as: got 'oracle', the name of another method"),
+    ({"method": "{name: tent, as: a/b}"}, "method.as: got 'a/b', expected letters, digits and _ ."),
+    ({"method": "{name: tent, as: [a]}"}, "method.as: got ['a'], expected a text or null"),
+    ({"method": "{name: tent, sa: b}"}, "method.sa: unknown key 'sa': did you mean 'as'?"),
+    (
         {"method": "adabn", "data": f"{{{DATA}}}"},
         "method: 'adabn' needs images of a target domain, but data.target is empty",
     ),

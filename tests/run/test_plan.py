@@ -56,6 +56,20 @@ def test_folder_and_title_name_the_transfer(roles, folder, title):
     assert stage.transfer == title
 
 
+def test_method_under_two_names_is_two_stages():
+    stages = plan_stages(recipe("method={name: adabn, as: again}", "compare=[adabn]"))
+    assert [stage.label for stage in stages] == ["source_only", "adabn", "again"]
+    assert stages[-1].key.endswith("/seed0/again")
+    assert {stage.source_key for stage in stages} == {stages[0].key}
+
+
+def test_source_model_of_another_name_lends_its_options():
+    words = ("method=adabn", "compare=[{name: source_only, as: long, lr: 0.25}]")
+    stages = plan_stages(recipe(*words))
+    assert [stage.label for stage in stages] == ["long", "source_only", "adabn"]
+    assert [stage.method.options.get("lr") for stage in stages[:2]] == [0.25, 0.25]
+
+
 def test_supervised_options_come_from_the_method_itself():
     method = supervised_method(recipe("compare=[{name: oracle, lr: 0.5}]"), "oracle")
     assert method.options["lr"] == 0.5
