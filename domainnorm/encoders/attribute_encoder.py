@@ -237,7 +237,13 @@ class AttributeEncoder(DomainEncoder):
     vocabulary: Tensor
 
     def __init__(
-        self, num_domains: int, known: Vocabulary, *, dropout: float, hidden: int, embedding: int
+        self,
+        num_domains: int,
+        known: Vocabulary,
+        *,
+        dropout: float = 0.2,
+        hidden: int = 64,
+        embedding: int = 16,
     ) -> None:
         if not 0 <= dropout < 1:
             raise DomainNormError(f"encoder.dropout: got {dropout}, expected a number in [0, 1)")

@@ -34,8 +34,7 @@ class BackboneEncoder(DomainEncoder):
         num_domains: D.
         network: The backbone with conditional norms; it is shared, not copied.
         in_chans: Not used.
-        hidden: Width of the MLP.
-        embedding: Size of the embedding, E.
+        **options: See `DomainEncoder`.
 
     Raises:
         ConditionError: No network, or one without conditional norms.
@@ -53,12 +52,10 @@ class BackboneEncoder(DomainEncoder):
         num_domains: int,
         network: nn.Module | None = None,
         in_chans: int = 3,
-        *,
-        hidden: int = 64,
-        embedding: int = 16,
+        **options: Any,
     ) -> None:
         norm = _first_norm(network)
-        super().__init__(num_domains, 2 * norm.num_features, hidden=hidden, embedding=embedding)
+        super().__init__(num_domains, 2 * norm.num_features, **options)
         # In a tuple: a child would put the backbone's weights into the state a second time.
         self._network: tuple[Any, ConditionSlot] = (network, norm.slot)
 

@@ -39,7 +39,7 @@ def fit_encoder(
         seed: Of batches and of the classifier.
         epochs: Passes over the images where features are learned.
         lr: Peak rate of AdamW.
-        false_alarms: See `DomainGaussians.calibrate`.
+        false_alarms: See `DomainGaussians.fit_thresholds`.
 
     Raises:
         ConditionError: No images, or features to learn from batches that come domain after domain.
@@ -104,7 +104,7 @@ def fit_domains(
         training: As for `fit_encoder`.
         held_out: Other images.
         seed: Of examples.
-        false_alarms: See `DomainGaussians.calibrate`.
+        false_alarms: See `DomainGaussians.fit_thresholds`.
 
     Raises:
         ConditionError: No images.
@@ -128,7 +128,7 @@ def _fit_domains(
     encoder.gaussians.count.copy_(torch.bincount(domain, minlength=encoder.num_domains))
     other, labels = _all_features(encoder, held_out)
     other = encoder.varied(other, generator)
-    encoder.gaussians.calibrate(encoder.embed(other), labels, false_alarms)
+    encoder.gaussians.fit_thresholds(encoder.embed(other), labels, false_alarms)
 
 
 @torch.no_grad()

@@ -121,7 +121,7 @@ class DomainGaussians(nn.Module):
         self._set_threshold(domain, distance, false_alarms)
 
     @torch.no_grad()
-    def calibrate(self, embedding: Tensor, domain: Tensor, false_alarms: float = 0.01) -> None:
+    def fit_thresholds(self, embedding: Tensor, domain: Tensor, false_alarms: float = 0.01) -> None:
         """Temperature and thresholds from images that the means were not made of.
 
         The temperature minimizes the negative log-likelihood of the labels. The threshold of a

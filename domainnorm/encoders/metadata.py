@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from domainnorm.encoders.attribute_encoder import AttributeEncoder, Vocabulary
@@ -20,9 +22,7 @@ class MetadataEncoder(AttributeEncoder):
         num_domains: D.
         network: Not used.
         in_chans: Not used.
-        dropout: Probability with which an example loses a value, in [0, 1).
-        hidden: Width of the MLP.
-        embedding: Size of the embedding, E; at least D for equal weights where nothing is known.
+        **options: See `AttributeEncoder`.
 
     Raises:
         DomainNormError: A dropout out of range.
@@ -37,11 +37,6 @@ class MetadataEncoder(AttributeEncoder):
         num_domains: int,
         network: nn.Module | None = None,
         in_chans: int = 3,
-        *,
-        dropout: float = 0.2,
-        hidden: int = 64,
-        embedding: int = 16,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            num_domains, Vocabulary(), dropout=dropout, hidden=hidden, embedding=embedding
-        )
+        super().__init__(num_domains, Vocabulary(), **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -181,8 +182,7 @@ class StyleEncoder(DomainEncoder):
         network: The backbone; its first convolution is shared, not copied. None, or a network
             without one, leaves its moments out.
         in_chans: Channels of the images.
-        hidden: Width of the MLP.
-        embedding: Size of the embedding, E.
+        **options: See `DomainEncoder`.
 
     Reference:
         Huang and Belongie, Arbitrary Style Transfer in Real-time with Adaptive Instance
@@ -194,14 +194,12 @@ class StyleEncoder(DomainEncoder):
         num_domains: int,
         network: nn.Module | None = None,
         in_chans: int = 3,
-        *,
-        hidden: int = 64,
-        embedding: int = 16,
+        **options: Any,
     ) -> None:
         stem = _first_convolution(network, in_chans)
         size = 3 * in_chans + in_chans * (in_chans - 1) // 2 + 10
         size += 0 if stem is None else 2 * stem.out_channels
-        super().__init__(num_domains, size, hidden=hidden, embedding=embedding)
+        super().__init__(num_domains, size, **options)
         # In a tuple: a child would put the backbone's weights into the state a second time.
         self._stem = (stem,)
 

@@ -23,6 +23,16 @@ _UNDER = {
     "mixture": "the mixture of all norms that an encoder estimated for each",
     "embedding": "norms that follow each image",
 }
+_KINDS = {
+    "classification": "An image classifier",
+    "segmentation": "A segmentation network",
+    "multilabel": "A classifier of findings",
+}
+_LICENCE = (
+    "## Licence\n\n"
+    "*To be filled in by whoever publishes this file. The licences of the training images and of "
+    "the pretrained weights may limit it.*"
+)
 _LOADING = {
     "onnx": """\
 import json, onnxruntime
@@ -56,7 +66,7 @@ def model_card(
         counts: Domain → number of test images.
     """
     sections = (_head(about), _domains(about, results, counts), _input(about), _loading(about))
-    return "\n\n".join((*sections, _origin(about), _licence())) + "\n"
+    return "\n\n".join((*sections, _origin(about), _LICENCE)) + "\n"
 
 
 def _head(about: Mapping[str, Any]) -> str:
@@ -70,13 +80,6 @@ def _head(about: Mapping[str, Any]) -> str:
         + (" (which saw labels of the target)" if about["supervised"] else "")
         + f".\n\nClasses, in the order of the logits: {_listed(about['class_names'])}."
     )
-
-
-_KINDS = {
-    "classification": "An image classifier",
-    "segmentation": "A segmentation network",
-    "multilabel": "A classifier of findings",
-}
 
 
 def _domains(about: Mapping[str, Any], results: Sequence[Result], counts: Mapping[str, int]) -> str:
@@ -95,14 +98,15 @@ def _domains(about: Mapping[str, Any], results: Sequence[Result], counts: Mappin
             f"| {cells} |"
         )
     seed = f"one seed ({results[0].seed})" if results else "no seed"
-    under = _UNDER[about["condition"]]
-    lines += ["", f"Each domain's test images under {under}; {seed}; in brackets bootstrap"]
-    lines[-1] += " intervals over the test images."
+    notes = [
+        f"Each domain's test images under {_UNDER[about['condition']]}; {seed}; in brackets "
+        "bootstrap intervals over the test images."
+    ]
     if about["condition"] not in ("id", "embedding"):
-        lines[-1] += " The file does not estimate domains, its numbers under the true ones differ."
+        notes.append("The file does not estimate domains, its numbers under the true ones differ.")
     if about["domain"]:
-        lines[-1] += f" The file holds the norms of `{about['domain']}` alone."
-    return "\n".join(lines)
+        notes.append(f"The file holds the norms of `{about['domain']}` alone.")
+    return "\n".join([*lines, "", " ".join(notes)])
 
 
 def _cell(result: Result, metric: str) -> str:
@@ -120,23 +124,20 @@ def _of_16_bits(white: int | None) -> list[str]:
     return [] if white == WHITE else [f"- Files of 16 bits: {white} and more is shown as white."]
 
 
-def _windows(height: int, width: int) -> str:
-    return (
-        f"- It is a window of the image, which is {height} × {width} pixels after resizing; blend "
-        "the logits where windows overlap."
-    )
-
-
 def _input(about: Mapping[str, Any]) -> str:
     image = about["preprocessing"]
     whole = (image["height"], image["width"])
     height, width = image["crop"] or whole
+    window = (
+        f"- It is a window of the image, which is {whole[0]} × {whole[1]} pixels after resizing; "
+        "blend the logits where windows overlap."
+    )
     lines = [
         "## Input",
         "",
         f"- `image`: (N, {len(image['mean'])}, {height}, {width}), float32, "
         + ("RGB." if len(image["mean"]) == 3 else "the brightness of the colours."),
-        *([] if (height, width) == whole else [_windows(*whole)]),
+        *([] if (height, width) == whole else [window]),
         f"- Resizing: {image['resize']}",
         *_of_16_bits(image.get("white")),
         f"- Normalization: (x / 255 - mean) / std, mean {image['mean']}, std {image['std']}.",
@@ -176,14 +177,6 @@ def _origin(about: Mapping[str, Any]) -> str:
             f"- Exported with {packages}; outputs differ from those of the model by "
             f"{about['largest_difference']:.1e} of the largest logit at most.",
         )
-    )
-
-
-def _licence() -> str:
-    return (
-        "## Licence\n\n"
-        "*To be filled in by whoever publishes this file. The licences of the training images and "
-        "of the pretrained weights may limit it.*"
     )
 
 

@@ -26,19 +26,10 @@ _WIDTH_OF_A_FILE = 120
 
 
 @dataclass(frozen=True)
-class _Row:
-    method: str
-    cells: list[tuple[str, bool]]  # text, and whether it is the best without target labels
-    gain: str
-    trained: str
-    time: str
-
-
-@dataclass(frozen=True)
 class _Block:
     transfer: str
     head: list[str]
-    rows: list[_Row]
+    rows: list[list[tuple[str, bool]]]  # text of each cell, and whether it is bold
     told: list[str]  # what an encoder made of the domains, a line per method
 
 
@@ -61,8 +52,7 @@ def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") 
             heading = escape(name).replace(" (", "\n(")
             inner.add_column(heading, justify="right", overflow="fold")
         for row in block.rows:
-            cells = [Text(text, style="bold" if best else "") for text, best in row.cells]
-            inner.add_row(Text(row.method), *cells, row.gain, row.trained, row.time)
+            inner.add_row(*(Text(text, style="bold" if best else "") for text, best in row))
         outer.add_row(inner)
         if block.told:
             outer.add_row(Text("\n".join(block.told)))
@@ -78,15 +68,17 @@ def results_markdown(results: Sequence[Result], metric: str = "balanced_accuracy
     """
     lines = []
     for block in _blocks(results, metric):
-        head = ["method", *block.head]
-        lines += [f"**{block.transfer}** · {metric}", ""]
-        lines += [markdown_line(head), markdown_line(["---", *(["---:"] * len(block.head))])]
+        lines += [f"**{block.transfer}** · {metric}", "", *markdown_head(["method", *block.head])]
         for row in block.rows:
-            cells = [f"**{text}**" if best else text for text, best in row.cells]
-            lines.append(markdown_line([row.method, *cells, row.gain, row.trained, row.time]))
+            lines.append(markdown_line([f"**{text}**" if best else text for text, best in row]))
         lines.append("")
         lines += [f"{line}  " for line in block.told] + [""] * bool(block.told)
     return "\n".join([*lines, *(f"{note}  " for note in _footnotes(results, metric))]) + "\n"
+
+
+def markdown_head(names: Sequence[str]) -> list[str]:
+    """The head of a table in Markdown, whose first column is names and the others numbers."""
+    return [markdown_line(names), markdown_line(["---", *["---:"] * (len(names) - 1)])]
 
 
 def markdown_line(cells: Sequence[str]) -> str:
@@ -107,47 +99,29 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
     methods = method_order(results)
     supervised = {result.method for result in results if result.supervised}
     cells = {
-        (method, domain): collect_cell(results, metric, method, domain)
+        method: {domain: collect_cell(results, metric, method, domain) for domain in domains}
         for method in methods
-        for domain in domains
     }
-    best = {
-        domain: _best(
-            [cells[method, domain].spread.mean for method in methods if method not in supervised],
-            metric,
-        )
-        for domain in targets
-    }
+    rivals = [cells[method] for method in methods if method not in supervised]
+    best = {name: _best([line[name].spread.mean for line in rivals], metric) for name in targets}
+    base = cells.get("source_only", {})
     rows = []
-    for method in methods:
+    for method, line in cells.items():
         own = [result for result in results if result.method == method]
-        shown = [cells[method, domain] for domain in domains]
-        rows.append(
-            _Row(
-                method=f"{method} †" if method in supervised else method,
-                cells=[
-                    (_format(cell), method not in supervised and cell.spread.mean == best.get(name))
-                    for name, cell in zip(domains, shown, strict=True)
-                ],
-                gain=_gain(
-                    method,
-                    [
-                        (cells[method, domain], cells.get(("source_only", domain)))
-                        for domain in targets
-                        if domain in scored
-                    ],
-                ),
-                trained=_trained(own),
-                time=_duration(seed_spread([result.seconds for result in own]).mean),
-            )
-        )
-    head = [f"{domain} ({roles[domain]})" for domain in domains]
-    told = [_told(results, method, domains) for method in methods if _has_encoder(results, method)]
-    return _Block(transfer, [*head, "Δ target", "trained", "time"], rows, told)
-
-
-def _has_encoder(results: Sequence[Result], method: str) -> bool:
-    return any(_TOLD in result.metrics for result in results if result.method == method)
+        is_rival = method not in supervised
+        shown = [
+            (_format(cell), is_rival and cell.spread.mean == best.get(domain))
+            for domain, cell in line.items()
+        ]
+        pairs = [(line[domain], base.get(domain)) for domain in targets if domain in scored]
+        gain = "–" if method == "source_only" else _gain(pairs)
+        time = _duration(seed_spread([result.seconds for result in own]).mean)
+        facts = [(text, False) for text in (gain, _trained(own), time)]
+        rows.append([(method if is_rival else f"{method} †", False), *shown, *facts])
+    head = [*(f"{domain} ({roles[domain]})" for domain in domains), "Δ target", "trained", "time"]
+    encoding = {result.method for result in results if _TOLD in result.metrics}
+    told = [_told(results, method, domains) for method in methods if method in encoding]
+    return _Block(transfer, head, rows, told)
 
 
 def _told(results: Sequence[Result], method: str, domains: Sequence[str]) -> str:
@@ -185,19 +159,16 @@ def _format(cell: Cell) -> str:
     return f"{spread.mean:.3f}"
 
 
-def _gain(method: str, pairs: Sequence[tuple[Cell, Cell | None]]) -> str:
+def _gain(pairs: Sequence[tuple[Cell, Cell | None]]) -> str:
     """Mean over targets of the difference to source_only, over the seeds that both have."""
     differences = []
     for cell, base in pairs:
-        common = set(cell.by_seed) & set(base.by_seed if base else ())
+        common = sorted(cell.by_seed.keys() & base.by_seed.keys()) if base else []
         if base is None or not common:
             return "–"
-        differences.append(
-            seed_spread([cell.by_seed[seed] - base.by_seed[seed] for seed in sorted(common)]).mean
-        )
-    if method == "source_only" or not differences:
-        return "–"
-    return f"{sum(differences) / len(differences):+.3f}"
+        apart = [cell.by_seed[seed] - base.by_seed[seed] for seed in common]
+        differences.append(seed_spread(apart).mean)
+    return f"{sum(differences) / len(differences):+.3f}" if differences else "–"
 
 
 def _count(number: int) -> str:
@@ -240,10 +211,7 @@ def matrix_markdown(matrix: CrossDomainMatrix, metric: str, row_label: str = "mo
     """
     matrix.values(metric)  # refuses an unknown one
     summary = matrix.summary()[metric]
-    lines = [
-        markdown_line([f"{row_label} ↓, test domain →", *matrix.columns]),
-        markdown_line(["---", *["---:"] * len(matrix.columns)]),
-    ]
+    lines = markdown_head([f"{row_label} ↓, test domain →", *matrix.columns])
     for row, name in enumerate(matrix.rows):
         cells = [
             _cell(float(summary.mean[row, column]), float(summary.std[row, column]), name == domain)

@@ -85,7 +85,7 @@ def test_threshold_holds_its_rate_of_false_alarms():
     for seed in range(40):
         torch.manual_seed(seed)
         gaussians = fitted(2)
-        gaussians.calibrate(embeddings(), LABELS, false_alarms=0.1)
+        gaussians.fit_thresholds(embeddings(), LABELS, false_alarms=0.1)
         distance = gaussians(embeddings())
         own = distance[torch.arange(60), LABELS] <= gaussians.threshold[LABELS]
         alarms.append(1 - own.float().mean())
@@ -95,25 +95,25 @@ def test_threshold_holds_its_rate_of_false_alarms():
 
 def test_far_images_are_not_known():
     gaussians = fitted(2)
-    gaussians.calibrate(embeddings(), LABELS)
+    gaussians.fit_thresholds(embeddings(), LABELS)
     assert not gaussians.is_known(gaussians(embeddings() + 30)).any()
 
 
 def test_temperature_grows_where_held_out_images_are_confused():
     sure, unsure = fitted(2), fitted(2)
-    sure.calibrate(embeddings(), LABELS)
-    unsure.calibrate(embeddings(), LABELS.roll(1) * (torch.rand(60) < 0.5))
+    sure.fit_thresholds(embeddings(), LABELS)
+    unsure.fit_thresholds(embeddings(), LABELS.roll(1) * (torch.rand(60) < 0.5))
     assert float(sure.temperature) < 2 < float(unsure.temperature)
 
 
 def test_temperature_never_sharpens():
     gaussians = fitted(2, apart=100.0)
-    gaussians.calibrate(embeddings(apart=100.0), LABELS)
+    gaussians.fit_thresholds(embeddings(apart=100.0), LABELS)
     assert float(gaussians.temperature) == pytest.approx(1.0)
 
 
 def test_domain_without_held_out_images_gets_the_threshold_of_all():
     gaussians = fitted(2)
-    gaussians.calibrate(embeddings()[LABELS == 0], LABELS[LABELS == 0])
+    gaussians.fit_thresholds(embeddings()[LABELS == 0], LABELS[LABELS == 0])
     assert math.isfinite(gaussians.threshold[1])
     assert gaussians.threshold[1] == gaussians.threshold[0]
