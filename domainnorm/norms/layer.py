@@ -79,46 +79,46 @@ class ConditionalNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize one batch under the condition in the slot."""
-        condition = self.slot.read(self.path, x.shape[0], self.folded)
+        slot, statistics = self.slot, self.statistics
+        condition = slot.read(self.path, x.shape[0], self.folded)
         if condition.settle is not None:
-            settled = condition.settle(x.movedim(-1, 1) if self.statistics.tokens else x)
-            self.slot.settle(settled)
-            condition = self.slot.read(self.path, x.shape[0], self.folded)
-        if (recorded := self.slot.recorded) is not None:
+            slot.settle(condition.settle(x.movedim(-1, 1) if statistics.tokens else x))
+            condition = slot.read(self.path, x.shape[0], self.folded)
+        if (recorded := slot.recorded) is not None:
             with torch.no_grad():
-                recorded[self.path] = moments(x.movedim(-1, 1) if self.statistics.tokens else x)
+                recorded[self.path] = moments(x.movedim(-1, 1) if statistics.tokens else x)
         try:
-            x = self._normalize(x, condition)
+            x = self._normalize(x, statistics, condition)
         except ConditionError as error:
             raise ConditionError(f"{self.path}: {error}") from error
         output: Tensor = self.act(self.drop(x))
         return output
 
-    def _check_features(self, x: Tensor) -> None:
-        axis = x.ndim - 1 if self.statistics.tokens else 1
-        if self.num_features is None or (x.ndim > 1 and x.shape[axis] == self.num_features):
-            return
+    def _normalize(self, x: Tensor, statistics: Statistics, condition: Condition) -> Tensor:
+        axis = x.ndim - 1 if statistics.tokens else 1
+        if self.num_features is not None and (x.ndim < 2 or x.shape[axis] != self.num_features):
+            raise self._wrong_features(x, axis)
+        if self.to_channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        modulation = self.modulation
+        if statistics.takes_rows and condition.domain is not None and not condition.unseen:
+            table = modulation.table()
+            if table is not None:
+                by_rows: Tensor = statistics(x, *table, condition, rows=True)
+                return by_rows
+        scale, shift = modulation(condition, x)
+        if scale.ndim == 2:
+            normalized: Tensor = statistics(x, scale, shift, condition)
+            return normalized
+        one = torch.ones(1, x.shape[1], dtype=accumulate_dtype(x), device=x.device)
+        normalized = statistics(x, one, torch.zeros_like(one), condition)
+        return torch.addcmul(shift.to(x.dtype), normalized, scale.to(x.dtype))
+
+    def _wrong_features(self, x: Tensor, axis: int) -> ConditionError:
         hint = ", or with tokens=True where channels are the last axis"
         if self.statistics.tokens:
             hint = ", or without tokens=True where channels are axis 1"
-        raise ConditionError(
+        return ConditionError(
             f"got features {tuple(x.shape)}, expected {self.num_features} channels in axis {axis}; "
             f"make the norm with the num_features of its input{hint}"
         )
-
-    def _normalize(self, x: Tensor, condition: Condition) -> Tensor:
-        self._check_features(x)
-        if self.to_channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        if self.statistics.takes_rows and condition.domain is not None and not condition.unseen:
-            table = self.modulation.table()
-            if table is not None:
-                by_rows: Tensor = self.statistics(x, *table, condition, rows=True)
-                return by_rows
-        scale, shift = self.modulation(condition, x)
-        if scale.ndim == 2:
-            normalized: Tensor = self.statistics(x, scale, shift, condition)
-            return normalized
-        one = torch.ones(1, x.shape[1], dtype=accumulate_dtype(x), device=x.device)
-        normalized = self.statistics(x, one, torch.zeros_like(one), condition)
-        return torch.addcmul(shift.to(x.dtype), normalized, scale.to(x.dtype))

@@ -12,44 +12,28 @@ from domainnorm.condition import Condition, out_of_range
 from domainnorm.errors import ConditionError
 
 
-class Runs(NamedTuple):
-    """Groups that are present, each a run of consecutive samples once the batch is sorted.
+class Blocks(NamedTuple):
+    """Samples of one group that stand side by side, in the order of the batch; B of them.
 
     Args:
-        lengths: Samples of each run.
-        labels: Group of each run.
-        rows: The same as a tensor, int64.
-        sizes: ``lengths``, one below the other, float64.
-        run: Which run each sample of the sorted batch is in, (N,) int64.
-        shortest: Samples of the shortest run.
+        lengths: Samples of each.
+        labels: Group of each.
+        group: The same as a tensor, (B,) int64.
+        size: ``lengths``, one below the other, (B, 1) float64.
+        block: Which block each sample is in, (N,) int64.
+        whole: Whether every group is one block, as in a sorted batch.
+        fewest: Samples of the smallest group that is present.
         seen: 1 for groups that are present, (K,) int64.
-        order: Samples in the order of the runs, (N,) int64; None where they are in it.
-        inverse: The way back, likewise.
     """
 
     lengths: list[int]
     labels: list[int]
-    rows: Tensor
-    sizes: Tensor
-    run: Tensor
-    shortest: int
-    seen: Tensor
-    order: Tensor | None = None
-    inverse: Tensor | None = None
-
-
-class Stretches(NamedTuple):
-    """Samples of one group that stand side by side, in the order of the batch; S of them.
-
-    Args:
-        lengths: Samples of each.
-        group: Group of each, (S,) int64.
-        size: ``lengths``, one below the other, (S, 1) float64.
-    """
-
-    lengths: list[int]
     group: Tensor
     size: Tensor
+    block: Tensor
+    whole: bool
+    fewest: int
+    seen: Tensor
 
 
 class Turns(NamedTuple):
@@ -98,16 +82,14 @@ class Partition:
         group: Group of each sample, (N,) int64, in ``0..num_groups-1``; None: each is its own.
         num_groups: K.
         size: Samples of each group, (K, 1) float.
-        runs: Where labels may be read without a synchronization; None elsewhere.
-        stretches: Likewise.
-        turns: Where the parts are equal and labels may be read, as for ``runs``; else None.
+        blocks: Where labels may be read without a synchronization; None elsewhere.
+        turns: Where the parts are equal and labels may be read, as for ``blocks``; else None.
     """
 
     group: Tensor | None
     num_groups: int
     size: Tensor
-    runs: Runs | None = None
-    stretches: Stretches | None = None
+    blocks: Blocks | None = None
     turns: Turns | None = None
     _counts: dict[int, Counts] = field(default_factory=dict, repr=False, compare=False)
 
@@ -125,10 +107,10 @@ class Partition:
         """
         return per_sample if self.group is None else self._total(per_sample, self.group)
 
-    def total_of_stretches(self, per_stretch: Tensor) -> Tensor:
-        """(…, S, C) -> (…, K, C): sums over the stretches of each group."""
-        assert self.stretches is not None
-        return self._total(per_stretch, self.stretches.group)
+    def total_of_blocks(self, per_block: Tensor) -> Tensor:
+        """(…, B, C) -> (…, K, C): sums over the blocks of each group."""
+        assert self.blocks is not None
+        return self._total(per_block, self.blocks.group)
 
     def _total(self, parts: Tensor, group: Tensor) -> Tensor:
         *axes, _, num_features = parts.shape
@@ -157,10 +139,8 @@ def partition(group: Tensor, num_groups: int) -> Partition:
     size = member.sum(1, keepdim=True).float()
     if torch.compiler.is_compiling() or group.device.type != "cpu" or len(group) == 0:
         return Partition(group, num_groups, size)
-    stretches = _find_stretches(group, num_groups)
-    runs = _find_runs(group, num_groups, stretches)
-    turns = _find_turns(group, num_groups, runs)
-    return Partition(group, num_groups, size, runs, stretches, turns)
+    blocks = _find_blocks(group, size[:, 0].long())
+    return Partition(group, num_groups, size, blocks, _find_turns(group, num_groups, blocks))
 
 
 def by_domain(condition: Condition, domain: Tensor, num_domains: int) -> Partition:
@@ -181,32 +161,31 @@ def whole_batch(condition: Condition, num_samples: int, device: torch.device) ->
     return condition.once(("whole batch", num_samples, device), derive)
 
 
-def _find_stretches(group: Tensor, num_groups: int) -> Stretches:
+def _find_blocks(group: Tensor, samples: Tensor) -> Blocks:
+    """Blocks of labels (N,), of which each group has ``samples`` (K,)."""
     labels, lengths = torch.unique_consecutive(group, return_counts=True)
     for label in (int(labels.min()), int(labels.max())):
-        if not 0 <= label < num_groups:
-            raise ConditionError(out_of_range(label, num_groups))
-    return Stretches(lengths.tolist(), labels, lengths[:, None].double())
+        if not 0 <= label < len(samples):
+            raise ConditionError(out_of_range(label, len(samples)))
+    present = samples > 0
+    return Blocks(
+        lengths=lengths.tolist(),
+        labels=labels.tolist(),
+        group=labels,
+        size=lengths[:, None].double(),
+        block=torch.arange(len(lengths)).repeat_interleave(lengths),
+        whole=len(labels) == int(present.sum()),
+        fewest=int(samples[present].min()),
+        seen=present.long(),
+    )
 
 
-def _find_runs(group: Tensor, num_groups: int, stretches: Stretches) -> Runs:
-    labels, lengths = stretches.group, stretches.size[:, 0].long()
-    order = inverse = None
-    if len(set(labels.tolist())) < len(labels):
-        order = group.argsort(stable=True)
-        inverse = order.argsort()
-        labels, lengths = torch.unique_consecutive(group[order], return_counts=True)
-    seen = torch.zeros(num_groups, dtype=torch.long).index_fill_(0, labels, 1)
-    found, run = lengths.tolist(), torch.arange(len(lengths)).repeat_interleave(lengths)
-    sizes = lengths[:, None].double()
-    return Runs(found, labels.tolist(), labels, sizes, run, min(found), seen, order, inverse)
-
-
-def _find_turns(group: Tensor, num_groups: int, runs: Runs) -> Turns | None:
-    if num_groups < 2 or runs.lengths != [runs.shortest] * num_groups:
+def _find_turns(group: Tensor, num_groups: int, blocks: Blocks) -> Turns | None:
+    equal = blocks.fewest * num_groups == len(group) and bool(blocks.seen.all())
+    if num_groups < 2 or not equal:
         return None
-    turn = torch.arange(num_groups, device=group.device)
-    if torch.equal(group.view(-1, num_groups), turn.expand(runs.shortest, -1)):
+    turn = torch.arange(num_groups)
+    if torch.equal(group.view(-1, num_groups), turn.expand(blocks.fewest, -1)):
         return Turns(num_groups)
     order = group.argsort(stable=True).view(num_groups, -1).T.reshape(-1)
     return Turns(num_groups, order, order.argsort())

@@ -7,6 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from domainnorm.condition import Condition
+from domainnorm.norms.kernels.batch_norm import (
+    evaluate_rows,
+    evaluate_samples,
+    normalize_batch,
+)
 from domainnorm.norms.kernels.mixing import sample_moments
 from domainnorm.norms.kernels.partition import by_domain, whole_batch
 from domainnorm.norms.statistics.base import RunningMoments
@@ -49,15 +54,15 @@ class BatchStatistics(RunningMoments):
             pairs = by_domain(condition, domain, len(scale))
         if self.frozen or not self.training:
             if pairs is not None:
-                return self.evaluate_rows(x, scale, shift, pairs)
+                return evaluate_rows(x, scale, shift, pairs, self.running)
             mean, var = self.running_mean, self.running_var
             if condition.unseen == "batch":
                 given, size = (mean, var), x.shape[2:].numel()
                 mean, var = condition.with_batch_moments(given, sample_moments(x), size)
-            return self.normalize_tracked(x, scale, shift, mean, var)
+            return evaluate_samples(x, scale, shift, (mean, var), self.eps)
         groups = whole_batch(condition, x.shape[0], x.device)
         # The pair of a single sample looks like that of all. Ranks with several would not know, and
         # wait for sums of another shape.
         if pairs is None and scale.shape[0] == 1 and (rows or not self.synchronizes):
             pairs = groups
-        return self.normalize_batch(x, scale, shift, groups, pairs)
+        return normalize_batch(x, scale, shift, groups, pairs, self.running)

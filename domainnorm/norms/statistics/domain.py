@@ -7,6 +7,11 @@ from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
+from domainnorm.norms.kernels.batch_norm import (
+    evaluate_rows,
+    evaluate_samples,
+    normalize_batch,
+)
 from domainnorm.norms.kernels.mixing import sample_moments
 from domainnorm.norms.kernels.partition import by_domain
 from domainnorm.norms.statistics.base import RunningMoments
@@ -65,15 +70,15 @@ class DomainStatistics(RunningMoments):
             groups = by_domain(condition, domain, running.shape[0])
             if rows and scale.shape[0] < running.shape[0]:
                 scale, shift = (table.expand_as(running) for table in (scale, shift))
-            return self.normalize_batch(x, scale, shift, groups, groups if rows else None)
+            return normalize_batch(x, scale, shift, groups, groups if rows else None, self.running)
         if rows and domain is not None:
             groups = by_domain(condition, domain, len(self.running_mean))
-            return self.evaluate_rows(x, scale, shift, groups)
+            return evaluate_rows(x, scale, shift, groups, self.running)
         mean, var = self._moments(x, condition)
         if condition.unseen == "batch":
             given, size = (mean, var), x.shape[2:].numel()
             mean, var = condition.with_batch_moments(given, sample_moments(x), size)
-        return self.normalize_tracked(x, scale, shift, mean, var)
+        return evaluate_samples(x, scale, shift, (mean, var), self.eps)
 
     def _moments(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         if condition.unseen == "nearest":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError, unknown
+from domainnorm.norms.kernels.batch_norm import track
 from domainnorm.norms.kernels.mixing import (
     Moments,
     affine_map,
@@ -164,7 +165,7 @@ class MixedStatistics(DomainStatistics):
                 var = torch.lerp(batch.var, var.expand_as(own.var), self.alpha)
             return mean, var
         batch, pooled = self._pooled(own, x, condition)
-        self._track(pooled.mean, pooled.var, counts(pooled.values))
+        track(self.running, pooled.mean, pooled.var, counts(pooled.values))
         return batch
 
     def _running(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:

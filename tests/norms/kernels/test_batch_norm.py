@@ -1,4 +1,4 @@
-"""Batches with equal parts of all groups, which one call of torch's batch norm serves."""
+"""Batches that torch's own batch norm serves, all groups in one call or each in its own."""
 
 import copy
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from domainnorm.condition import Condition
+from domainnorm.norms import create_norm
+from domainnorm.norms.kernels import batch_norm
 from domainnorm.norms.kernels.partition import partition
-from domainnorm.norms.statistics import base as running
 from tests.norms.conditions import apply, condition_for, make
 from tests.reference.norms import reference_norm
 
@@ -23,11 +25,11 @@ every_order = pytest.mark.parametrize("domain", ORDERS.values(), ids=list(ORDERS
 
 @pytest.fixture
 def called(monkeypatch):
-    """How often the way was taken."""
+    """How often one call served all groups."""
     calls = []
-    original = running.normalize_turns
+    original = batch_norm._TurnsNorm.apply
     monkeypatch.setattr(
-        running, "normalize_turns", lambda *given: calls.append(1) or original(*given)
+        batch_norm._TurnsNorm, "apply", lambda *given: calls.append(1) or original(*given)
     )
     return calls
 
@@ -129,9 +131,9 @@ def test_narrow_input_gives_narrow_output_with_wide_moments(called, domain):
 def test_evaluation_of_groups_in_turn_is_that_of_each_sample(monkeypatch, name, dtype):
     norm = make(name, 4).eval()
     x = (torch.randn(8, 4, 6, 5) * 3).to(dtype)
-    calls, original = [], running.normalize_rows
+    calls, original = [], batch_norm.normalize_rows
     monkeypatch.setattr(
-        running, "normalize_rows", lambda *_: calls.append(_[1].shape) or original(*_)
+        batch_norm, "normalize_rows", lambda *_: calls.append(_[1].shape) or original(*_)
     )
     with torch.no_grad():
         found = apply(norm, name, x, TURN)
@@ -139,3 +141,47 @@ def test_evaluation_of_groups_in_turn_is_that_of_each_sample(monkeypatch, name, 
     assert (len(calls), found.dtype, found.is_contiguous()) == (1, dtype, True)
     assert calls == [(4, 4)]  # rows of domains, not of samples
     assert_close(found, torch.cat(alone))
+
+
+BLOCKS = batch_norm._BlocksNorm
+# Who takes several groups, and from how many values on blocks share the last pass.
+WAYS = {"rows": (None, 0), "blocks": (BLOCKS, 10**9), "blocks, one pass": (BLOCKS, 0)}
+
+
+@pytest.mark.parametrize("name", ["dsbn", "domain*lowrank", "domain*shared"])
+@pytest.mark.parametrize("labels", [[0, 0, 2, 2, 2], [2, 2, 0, 0, 1], [1, 1, 1, 1, 1]])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_every_way_gives_the_same_step(monkeypatch, name, labels, channels_last):
+    norm, x = create_norm(name, 4, 3).double(), torch.randn(5, 4, 6, 5, dtype=torch.float64)
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    weight, results = torch.randn_like(x), []
+    for way, joint_from in WAYS.values():
+        monkeypatch.setattr(batch_norm, "_prefers", lambda *_, way=way: way)
+        monkeypatch.setattr(batch_norm, "_JOINT_FROM", joint_from)
+        layer, leaf = copy.deepcopy(norm), x.detach().requires_grad_()
+        with layer.slot.holding(Condition(domain=torch.tensor(labels))):
+            output = layer(leaf)
+        output.backward(weight)
+        gradients = [parameter.grad for parameter in layer.parameters()]
+        results.append([output.detach(), leaf.grad, *gradients, *layer.buffers()])
+    for one, *others in zip(*results, strict=True):
+        for other in others:
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+def test_one_pass_over_blocks_stays_exact_in_float32(monkeypatch, mean):
+    norm, results = create_norm("dsbn", 16, 3), []
+    x = (torch.randn(5, 16, 12, 12) + mean).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn_like(x)
+    for dtype, joint_from in ((torch.float64, 10**9), (torch.float32, 0)):
+        monkeypatch.setattr(batch_norm, "_JOINT_FROM", joint_from)
+        layer, leaf = copy.deepcopy(norm).to(dtype), x.detach().to(dtype).requires_grad_()
+        with layer.slot.holding(Condition(domain=torch.tensor([0, 0, 2, 2, 2]))):
+            layer(leaf).backward(weight.to(dtype))
+        results.append(leaf.grad)
+    exact, found = results
+    # float32 holds 1000 + 1 to 6e-5, the mean likewise.
+    torch.testing.assert_close(found, exact.float(), rtol=0, atol=3e-4 if mean else 1e-5)

@@ -9,26 +9,19 @@ from domainnorm.norms.kernels.partition import by_domain, own_groups, partition
     ("labels", "lengths"),
     [([0, 0, 2], [2, 1]), ([2, 0, 0], [1, 2]), ([1, 1, 1], [3]), ([0, 2, 1], [1, 1, 1])],
 )
-def test_runs_of_a_sorted_batch_are_consecutive_samples_of_equal_label(labels, lengths):
-    runs = partition(torch.tensor(labels), 3).runs
-    assert runs.lengths == lengths
-    assert runs.order is None
+def test_every_group_of_a_sorted_batch_is_one_block(labels, lengths):
+    blocks = partition(torch.tensor(labels), 3).blocks
+    assert blocks.lengths == lengths
+    assert blocks.whole
 
 
-def test_order_of_a_shuffled_batch_sorts_it_and_inverse_undoes_that():
-    group = torch.tensor([1, 0, 2, 1, 0])
-    runs = partition(group, 4).runs
-    assert (runs.lengths, runs.labels, runs.shortest) == ([2, 2, 1], [0, 1, 2], 1)
-    assert group[runs.order].tolist() == [0, 0, 1, 1, 2]
-    assert torch.equal(group[runs.order][runs.inverse], group)
-    assert runs.seen.tolist() == [1, 1, 1, 0]
-
-
-def test_stretches_are_neighbours_of_one_group_in_the_order_of_the_batch():
-    found = partition(torch.tensor([1, 1, 0, 1, 2, 2]), 4).stretches
-    assert found.lengths == [2, 1, 1, 2]
-    assert found.group.tolist() == [1, 0, 1, 2]
+def test_blocks_are_neighbours_of_one_group_in_the_order_of_the_batch():
+    found = partition(torch.tensor([1, 1, 0, 1, 2, 2]), 4).blocks
+    assert (found.lengths, found.labels, found.whole) == ([2, 1, 1, 2], [1, 0, 1, 2], False)
+    assert found.group.tolist() == found.labels
     assert found.size[:, 0].tolist() == [2, 1, 1, 2]
+    assert found.block.tolist() == [0, 0, 1, 2, 3, 3]
+    assert (found.fewest, found.seen.tolist()) == (1, [1, 1, 1, 0])
 
 
 def test_counts_tell_groups_whose_variance_is_known():

@@ -1,15 +1,8 @@
-import copy
-
 import pytest
 import torch
 
-from domainnorm.condition import Condition
-from domainnorm.norms import create_norm
-from domainnorm.norms.kernels import runs
-from domainnorm.norms.kernels.grouped import Grouping, grouped_norm
 from domainnorm.norms.kernels.partition import partition
-from domainnorm.norms.kernels.pooled import Pool, plain_pooled_norm
-from domainnorm.norms.statistics import base as running
+from domainnorm.norms.kernels.pooled import Grouping, Pool, grouped_norm, plain_pooled_norm
 from tests.norms.gradients import assert_same_gradients
 
 LABELS = {"mixed": [0, 2, 0, 2, 2], "sorted": [0, 0, 2, 2, 2], "one": [1, 1, 1, 1, 1]}
@@ -113,47 +106,3 @@ def test_autocast_and_fast_matrix_products_leave_the_moments_as_they_are():
         torch.set_float32_matmul_precision(former)
     assert torch.equal(found[0], wanted[0])
     assert torch.equal(found[1], wanted[1])
-
-
-# Whether torch's kernel takes each run, and from how many values on they share the last pass.
-WAYS = {"rows": (False, 0), "runs": (True, 10**9), "runs, one pass": (True, 0)}
-
-
-@pytest.mark.parametrize("name", ["dsbn", "domain*lowrank", "domain*shared"])
-@every_batch
-@layouts
-def test_every_way_gives_the_same_step(monkeypatch, name, labels, channels_last):
-    norm, x = create_norm(name, 4, 3).double(), inputs((5, 4, 6, 5), channels_last)[0]
-    for parameter in norm.parameters():
-        torch.nn.init.normal_(parameter)
-    weight, results = torch.randn_like(x), []
-    for prefers, joint_from in WAYS.values():
-        monkeypatch.setattr(
-            running.RunningMoments, "_prefers_runs", lambda *_, is_so=prefers: is_so
-        )
-        monkeypatch.setattr(runs, "_JOINT_FROM", joint_from)
-        layer, leaf = copy.deepcopy(norm), x.detach().requires_grad_()
-        with layer.slot.holding(Condition(domain=torch.tensor(labels))):
-            output = layer(leaf)
-        output.backward(weight)
-        gradients = [parameter.grad for parameter in layer.parameters()]
-        results.append([output.detach(), leaf.grad, *gradients, *layer.buffers()])
-    for one, *others in zip(*results, strict=True):
-        for other in others:
-            torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("mean", [0.0, 1000.0])
-def test_one_pass_over_runs_stays_exact_in_float32(monkeypatch, mean):
-    norm, results = create_norm("dsbn", 16, 3), []
-    x = (torch.randn(5, 16, 12, 12) + mean).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn_like(x)
-    for dtype, joint_from in ((torch.float64, 10**9), (torch.float32, 0)):
-        monkeypatch.setattr(runs, "_JOINT_FROM", joint_from)
-        layer, leaf = copy.deepcopy(norm).to(dtype), x.detach().to(dtype).requires_grad_()
-        with layer.slot.holding(Condition(domain=torch.tensor(LABELS["sorted"]))):
-            layer(leaf).backward(weight.to(dtype))
-        results.append(leaf.grad)
-    exact, found = results
-    # float32 holds 1000 + 1 to 6e-5, the mean likewise.
-    torch.testing.assert_close(found, exact.float(), rtol=0, atol=3e-4 if mean else 1e-5)
