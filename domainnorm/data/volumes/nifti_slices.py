@@ -24,6 +24,7 @@ from domainnorm.data.volumes.grey_values import (
     window_range,
 )
 from domainnorm.errors import DataError
+from domainnorm.storage import whole_file
 
 _ROUNDING = 0.1  # of a voxel, at the corners; headers hold rotations in single precision
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -165,6 +166,30 @@ def load_values(file: Path) -> NDArray[np.float32]:
         return np.asarray(open_volume(file).dataobj, dtype=np.float32)
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{file}: truncated or damaged ({error}); replace it") from error
+
+
+def write_classes(classes: NDArray[np.uint8], source: Path, file: Path) -> None:
+    """Write classes, which are in canonical orientation, on the grid of the volume ``source``.
+
+    Raises:
+        DataError: They cannot be written.
+    """
+    nibabel = import_medical("nibabel")
+    own, canonical = nibabel.load(source), open_volume(source)
+    turned = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(canonical.affine), nibabel.io_orientation(own.affine)
+    )
+    header = own.header.copy()
+    header.set_data_dtype(np.uint8)
+    header["cal_min"] = header["cal_max"] = 0  # a window of grey values
+    image = type(own)(nibabel.apply_orientation(classes, turned), own.affine, header)
+    try:
+        with whole_file(file) as partial:
+            nibabel.save(image, partial)
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be written ({error}); free some space, or choose another --output"
+        ) from error
 
 
 class VolumeCache:

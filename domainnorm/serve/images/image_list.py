@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from domainnorm.data.folders import find_images
@@ -19,6 +19,16 @@ _NAMES = ("image", "path", "file")
 _OF_DATASETS = ("target", "class", "split", "group")
 # What tells bytes from text stands in the first ones.
 _BLOCK = 4096
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file is an image by its suffix."""
+    return file.suffix.lower() in SUFFIXES
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Images below a folder; where there are folders ``images`` and ``masks``, of the first."""
+    return [folder / name for name in without_masks(find_images(folder))]
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,24 @@ class ImageList:
     def __len__(self) -> int:
         """Number of images."""
         return len(self.files)
+
+    def parts(self, parts: Sequence[tuple[int, Path]]) -> ImageList:
+        """The list of what its files hold, such as slices; what is said of a file goes for each.
+
+        Args:
+            parts: Position of the file, and name of the part.
+        """
+        positions = [position for position, _ in parts]
+
+        def of_each(values: Sequence[str]) -> list[str]:
+            return [values[position] for position in positions]
+
+        return replace(
+            self,
+            files=[(name, self.files[position][1]) for position, name in parts],
+            domains=of_each(self.domains),
+            columns=self.columns and {name: of_each(self.columns[name]) for name in self.columns},
+        )
 
     def check_domains(self, known: Sequence[str]) -> None:
         """Refuse names in a table that are no domains of the model.
@@ -82,7 +110,12 @@ class ImageList:
         return {name: self.columns[name] for name in names}
 
 
-def list_images(place: Path, written: Path) -> ImageList:
+def list_images(
+    place: Path,
+    written: Path | None = None,
+    search: Callable[[Path], Iterable[Path]] = images_below,
+    is_one: Callable[[Path], bool] = is_image,
+) -> ImageList:
     """The images of a folder, a list, a table, or a file that is one.
 
     Args:
@@ -90,44 +123,24 @@ def list_images(place: Path, written: Path) -> ImageList:
             TSV or Parquet) with the column ``image`` (or ``path``, ``file``) and others if wanted,
             ``domain`` and attributes; or an image. Paths are relative to the folder of the list.
         written: Where the predictions go, of which none is an image.
+        search: What lies below a folder, where images are files of another kind.
+        is_one: Whether a file is an image of that kind, and no list.
 
     Raises:
-        DataError: No such place, no images in it, or a table that lacks a column or a path, or
-            names an image twice.
-    """
-    ending = place.suffix.lower()
-    if place.is_file() and ending in _TABLES:
-        return _tabled(place)
-    if place.is_file() and ending in SUFFIXES:
-        files = [(Path(place.name), place)]
-    else:
-        files = image_files(place, written)
-    return ImageList(place, files, [""] * len(files))
-
-
-def list_files(
-    place: Path,
-    written: Path,
-    search: Callable[[Path], Iterable[Path]],
-    is_one: Callable[[Path], bool],
-) -> ImageList:
-    """`list_images` of files of another kind.
-
-    Args:
-        place: See there.
-        written: See there.
-        search: What lies below a folder.
-        is_one: Whether a file is of that kind, and no list.
-
-    Raises:
-        DataError: See there; an empty folder is none.
+        DataError: No such place, a name that is not UTF-8, or a list or table that lacks a column
+            or a path, or names an image twice.
     """
     if place.is_dir():
-        files = below(place, search(place), written)
-    elif place.is_file() and is_one(place):
+        files = _below(place, search(place), written)
+    elif not place.is_file():
+        raise DataError(f"{place}: no such folder or list of files; check the path")
+    elif place.suffix.lower() in _TABLES:
+        return _tabled(place)
+    elif is_one(place):
         files = [(Path(place.name), place)]
     else:
-        return list_images(place, written)
+        lines = [line.strip() for line in _text_of(place).splitlines()]
+        files = _each_once(place, "line", lines)
     return ImageList(place, files, [""] * len(files))
 
 
@@ -140,68 +153,38 @@ def _tabled(table: Path) -> ImageList:
             f"{table}: {unknown('column', 'image', columns)}; a table names its images in a column "
             "image, path or file, and a list of files without a header ends with .txt"
         )
-    names = [Path(line[named]) for line in lines]
-    _check_each_once(table, [line[named] for line in lines], names)
+    cells = [line[named] for line in lines]
+    if "" in cells:
+        row = cells.index("") + 1
+        raise DataError(f"{table}, row {row}: no image; name its file, or remove the row")
     further = [name for name in columns if name not in (named, "domain", *_OF_DATASETS)]
     return ImageList(
         table,
-        [(name, table.parent / name) for name in names],
+        _each_once(table, "row", cells),
         [line.get("domain", "") for line in lines],
         {name: [line[name] for line in lines] for name in further},
         further,
     )
 
 
-def _check_each_once(table: Path, cells: Sequence[str], names: Sequence[Path]) -> None:
-    rows: dict[Path, int] = {}
-    for number, (cell, name) in enumerate(zip(cells, names, strict=True), 1):
-        if not cell:
-            raise DataError(f"{table}, row {number}: no image; name its file, or remove the row")
-        if name in rows:
+def _each_once(place: Path, what: str, entries: Iterable[str]) -> list[tuple[Path, Path]]:
+    """Names and files that the lines or rows of a list give; empty ones are left out."""
+    found: dict[Path, int] = {}
+    for number, entry in enumerate(entries, 1):
+        name = Path(entry)
+        if entry and name in found:
             raise DataError(
-                f"{table}, row {number}: '{name}' is listed in row {rows[name]} already, expected "
-                "each image once; remove the row"
+                f"{place}, {what} {number}: '{name}' is listed in {what} {found[name]} already, "
+                f"expected each image once, since results go by their names; remove the {what}, or "
+                "list a link to the file"
             )
-        rows[name] = number
+        if entry:
+            found[name] = number
+    return [(name, place.parent / name) for name in found]
 
 
-def image_files(place: Path, written: Path | None = None) -> list[tuple[Path, Path]]:
-    """Images of a folder or list in order: name below it, and file.
-
-    Args:
-        place: A folder, searched below as well, or a text file with a path per line. Where there
-            are folders ``images`` and ``masks``, what lies in the first.
-        written: A folder of what is predicted, whose files are none of the images.
-
-    Raises:
-        DataError: Neither a folder nor a list, no images, a name that is not UTF-8, or a list that
-            names an image twice.
-    """
-    if place.is_dir():
-        found = without_masks(find_images(place))
-        names = below(place, [place / name for name in found], written)
-    elif place.is_file():
-        names = [(name, place.parent / name) for name in _listed(place)]
-    else:
-        raise DataError(f"{place}: no such folder or list of files; check the path")
-    if not names:
-        raise DataError(f"{place}: no images in it (known: {', '.join(sorted(SUFFIXES))})")
-    return names
-
-
-def below(
-    place: Path, files: Iterable[Path], written: Path | None = None
-) -> list[tuple[Path, Path]]:
-    """Names and files below a folder in order; numbers in names count as such.
-
-    Args:
-        place: The folder.
-        files: Below it.
-        written: A folder whose files are left out.
-
-    Raises:
-        DataError: A name that is not UTF-8.
-    """
+def _below(place: Path, files: Iterable[Path], written: Path | None) -> list[tuple[Path, Path]]:
+    """Names and files below a folder in order; numbers in names count as such."""
     names = sorted((file.relative_to(place) for file in files), key=_natural)
     if written is not None:
         root, own = place.resolve(), written.resolve()
@@ -245,22 +228,6 @@ def check_masks(
             )
 
 
-def _listed(place: Path) -> list[Path]:
-    found: dict[Path, int] = {}
-    for number, line in enumerate(_text_of(place).splitlines(), 1):
-        if not line.strip():
-            continue
-        name = Path(line.strip())
-        if name in found:
-            raise DataError(
-                f"{place}, line {number}: '{name}' is listed in line {found[name]} already, "
-                "expected each file once, since results go by their names; remove the line, or "
-                "list a link to the file"
-            )
-        found[name] = number
-    return list(found)
-
-
 def _text_of(place: Path) -> str:
     """What a list says.
 
@@ -269,7 +236,7 @@ def _text_of(place: Path) -> str:
     """
     with place.open("rb") as file:
         block = file.read(_BLOCK)
-        if place.suffix.lower() not in SUFFIXES and b"\0" not in block:
+        if b"\0" not in block:
             try:
                 # Some editors begin a text with a mark of its bytes, no part of the first name.
                 return (block + file.read()).decode("utf-8-sig")

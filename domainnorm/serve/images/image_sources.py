@@ -5,16 +5,16 @@ from __future__ import annotations
 import abc
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import VOID, Record, white_of
-from domainnorm.data.images import read_all, read_image
+from domainnorm.data.images import SUFFIXES, read_all, read_image
 from domainnorm.data.volumes.dicom_files import (
     ATTRIBUTES,
     Header,
@@ -23,8 +23,7 @@ from domainnorm.data.volumes.dicom_files import (
     read_header,
     read_pixels,
 )
-from domainnorm.data.volumes.grey_values import import_medical
-from domainnorm.data.volumes.nifti_slices import NiftiSlices, open_volume
+from domainnorm.data.volumes.nifti_slices import NiftiSlices, open_volume, write_classes
 from domainnorm.errors import ConditionError, DataError
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.schema import parts_of
@@ -32,7 +31,6 @@ from domainnorm.registry import DATASETS
 from domainnorm.serve.images.image_list import (
     ImageList,
     check_masks,
-    list_files,
     list_images,
     mask_file,
 )
@@ -41,7 +39,7 @@ from domainnorm.storage import whole_file
 MASKS = "masks"
 # What pixels of DICOM files and volumes depend on.
 _SHOWN = ("axis", "spacing", "window")
-_SUFFIXES = (".nii.gz", ".nii")
+_VOLUMES = (".nii.gz", ".nii")
 _READING = ("axis", "spacing", "window", "cache_mb")  # options of the dataset
 
 
@@ -72,7 +70,7 @@ def find_source(
     kinds = {DATASETS.load(part.name).reads for part in parts}
     ways = [{key: part.options.get(key) for key in _SHOWN} for part in parts]
     if kinds == {"images"}:
-        return FileImages(list_images(place, written), white or _white_of_training(recipe))
+        return FileImages(place, written, white or _white_of_training(recipe))
     if len(kinds) > 1 or any(way != ways[0] for way in ways):
         names = ", ".join(part.name for part in parts)
         raise DataError(
@@ -169,11 +167,18 @@ class FileImages(ImageSource):
     """PNG, JPEG and other image files.
 
     Args:
-        listed: Which they are.
+        place: See `list_images`.
+        written: Where the predictions go.
         white: Value of 16-bit files that is shown as white.
+
+    Raises:
+        DataError: No images, or a wrong list, see `list_images`.
     """
 
-    def __init__(self, listed: ImageList, white: int) -> None:
+    def __init__(self, place: Path, written: Path, white: int) -> None:
+        listed = list_images(place, written)
+        if not len(listed):
+            raise DataError(f"{place}: no images in it (known: {', '.join(sorted(SUFFIXES))})")
         super().__init__(listed)
         self._white = white
 
@@ -199,25 +204,20 @@ def write_mask(mask: NDArray[np.uint8], file: Path) -> None:
             )
 
 
-@dataclass(frozen=True)
-class _Frame:
+class _Frame(NamedTuple):
     """One frame, or a file that is listed and has none.
 
     Args:
         number: Of its file in the list.
         name: What it is called.
-        file: Where it is.
-        frame: Position in the file.
-        header: None where there is none.
-        problem: Why there is none.
+        position: In the file.
+        header: That of the file, or why it has none.
     """
 
     number: int
     name: Path
-    file: Path
-    frame: int = 0
-    header: Header | None = None
-    problem: str = ""
+    position: int
+    header: Header | str
 
 
 class DicomImages(ImageSource):
@@ -243,27 +243,33 @@ class DicomImages(ImageSource):
         attributes: Sequence[str] = (),
     ) -> None:
         self._shown = options.get("window"), options.get("spacing")
-        listed = list_files(place, written, dicom_files, _is_dicom)
-        self._frames = images = list(_frames(listed))
-        if not images:
+        files = list_images(place, written, dicom_files, _is_dicom)
+        self._frames = frames = list(_frames(files))
+        if not frames:
             raise DataError(f"{place}: no DICOM images in it, as the run was trained on")
+        listed = files.parts([(one.number, one.name) for one in frames])
+        headers = [one.header if isinstance(one.header, Header) else None for one in frames]
         key = options.get("domain_by", "model")
-        scanners = ["" if one.header is None else one.header.scanner(key) for one in images]
+        scanners = [header.scanner(key) if header else "" for header in headers]
+        columns: dict[str, Sequence[str]] = {
+            name: [header.tags[ATTRIBUTES[name]] if header else "" for header in headers]
+            for name in attributes
+            if name in ATTRIBUTES
+        }
+        columns |= listed.columns or {}
         domains = [
-            listed.domains[one.number] or (scanner if scanner in known else "")
-            for one, scanner in zip(images, scanners, strict=True)
+            domain or (scanner if scanner in known else "")
+            for domain, scanner in zip(listed.domains, scanners, strict=True)
         ]
-        columns = {name: _tags(images, name) for name in attributes if name in ATTRIBUTES}
-        for name, cells in (listed.columns or {}).items():
-            columns[name] = [cells[one.number] for one in images]
-        files = [(one.name, one.file) for one in images]
-        problems = {number: one.problem for number, one in enumerate(images) if one.problem}
-        super().__init__(ImageList(place, files, domains, columns or None, listed.given), problems)
+        super().__init__(
+            replace(listed, domains=domains, columns=columns or None),
+            {n: one.header for n, one in enumerate(frames) if isinstance(one.header, str)},
+        )
 
     def pixels(self, number: int) -> NDArray[np.uint8]:
         """See `ImageSource`."""
-        image = self._frames[number]
-        return read_pixels(image.file, image.frame, *self._shown)
+        file = self.listed.files[number][1]
+        return read_pixels(file, self._frames[number].position, *self._shown)
 
 
 def _is_dicom(file: Path) -> bool:
@@ -274,12 +280,10 @@ def _frames(listed: ImageList) -> Iterator[_Frame]:
     headers = read_all(_header, [file for _, file in listed.files])
     for number, ((name, file), header) in enumerate(zip(listed.files, headers, strict=True)):
         if isinstance(header, Header):
-            for frame, shown in enumerate(frame_names(str(name), header.frames)):
-                yield _Frame(number, Path(shown), file, frame, header)
-        elif header:
-            yield _Frame(number, name, file, problem=header)
-        elif not listed.place.is_dir():  # in a folder, reports and other files are passed over
-            yield _Frame(number, name, file, problem=f"{file}: missing, or no image of DICOM")
+            for position, shown in enumerate(frame_names(str(name), header.frames)):
+                yield _Frame(number, Path(shown), position, header)
+        elif header or not listed.place.is_dir():  # in a folder other files are passed over
+            yield _Frame(number, name, 0, header or f"{file}: missing, or no image of DICOM")
 
 
 def _header(file: Path) -> Header | str | None:
@@ -290,12 +294,7 @@ def _header(file: Path) -> Header | str | None:
         return str(error)
 
 
-def _tags(images: Sequence[_Frame], name: str) -> Sequence[str]:
-    return ["" if one.header is None else one.header.tags[ATTRIBUTES[name]] for one in images]
-
-
-@dataclass(frozen=True)
-class _Slice:
+class _Slice(NamedTuple):
     """One slice, or a volume that cannot be read.
 
     Args:
@@ -324,7 +323,7 @@ class VolumeImages(ImageSource):
         options: Of the run's dataset: ``axis``, ``spacing``, ``window``, ``mask_suffix``.
 
     Raises:
-        DataError: No volumes, or a wrong table, see `list_files`.
+        DataError: No volumes, or a wrong table, see `list_images`.
     """
 
     def __init__(self, place: Path, written: Path, options: Mapping[str, Any]) -> None:
@@ -338,19 +337,8 @@ class VolumeImages(ImageSource):
         self._lock = threading.Lock()
         self._damaged: dict[int, str] = {}  # number of a volume -> why its values cannot be read
         self._open: tuple[_Slice, NDArray[np.uint8]] | None = None  # the mask that is being filled
-        volumes = self._volumes
         super().__init__(
-            ImageList(
-                place,
-                [(self._name(one), self._file(one)) for one in self._slices],
-                [volumes.domains[one.number] for one in self._slices],
-                {
-                    name: [cells[one.number] for one in self._slices]
-                    for name, cells in (volumes.columns or {}).items()
-                }
-                or None,
-                volumes.given,
-            ),
+            self._volumes.parts([(one.number, self._name(one)) for one in self._slices]),
             {number: one.problem for number, one in enumerate(self._slices) if one.problem},
         )
 
@@ -412,27 +400,7 @@ class VolumeImages(ImageSource):
             return
         one, volume = self._open
         self._open = None
-        _save(volume, self._file(one), made / self._mask_of(one))
-
-
-def _save(volume: NDArray[np.uint8], source: Path, file: Path) -> None:
-    """Write classes, which are in canonical orientation, on the grid of the volume ``source``."""
-    nibabel = import_medical("nibabel")
-    own, canonical = nibabel.load(source), open_volume(source)
-    turned = nibabel.orientations.ornt_transform(
-        nibabel.io_orientation(canonical.affine), nibabel.io_orientation(own.affine)
-    )
-    header = own.header.copy()
-    header.set_data_dtype(np.uint8)
-    header["cal_min"] = header["cal_max"] = 0  # a window of grey values
-    file.parent.mkdir(parents=True, exist_ok=True)
-    image = type(own)(nibabel.apply_orientation(volume, turned), own.affine, header)
-    try:
-        nibabel.save(image, file)
-    except OSError as error:
-        raise DataError(
-            f"{file}: cannot be written ({error}); free some space, or choose another --output"
-        ) from error
+        write_classes(volume, self._file(one), made / self._mask_of(one))
 
 
 def _volumes(place: Path, written: Path, mask_suffix: str) -> ImageList:
@@ -444,16 +412,16 @@ def _volumes(place: Path, written: Path, mask_suffix: str) -> ImageList:
             if _is_volume(file) and not is_mask and file.name[0] != "." and file.is_file():
                 yield file
 
-    found = list_files(place, written, search, _is_volume)
+    found = list_images(place, written, search, _is_volume)
     if not len(found):
         raise DataError(
-            f"{place}: no volumes in it ({', '.join(_SUFFIXES)}), as the run was trained on"
+            f"{place}: no volumes in it ({', '.join(_VOLUMES)}), as the run was trained on"
         )
     return found
 
 
 def _is_volume(file: Path) -> bool:
-    return file.name.lower().endswith(_SUFFIXES)
+    return file.name.lower().endswith(_VOLUMES)
 
 
 def _mask_file(name: Path) -> Path:
@@ -464,5 +432,5 @@ def _mask_file(name: Path) -> Path:
 
 def _stem(file: Path) -> str:
     """Name without ``.nii.gz`` or ``.nii``."""
-    ending = next((end for end in _SUFFIXES if file.name.lower().endswith(end)), "")
+    ending = next((end for end in _VOLUMES if file.name.lower().endswith(end)), "")
     return file.name[: len(file.name) - len(ending)]
