@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import colorsys
 import copy
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,12 +13,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.images import WHITE, read_image, read_mask
+from domainnorm.data.images import WHITE, read_image, read_size
+from domainnorm.data.masks import VOID, Classes, Colour, distinct_colours, read_mask
 from domainnorm.errors import DataError, unknown
 
 Split = Literal["train", "val", "test"]
 UNLABELLED = -1
-VOID = 255  # of a mask: a pixel that has no class
 DATA_VARIABLE = "DOMAINNORM_DATA"
 Dataset = TypeVar("Dataset", bound="DomainDataset")
 
@@ -91,7 +90,7 @@ class DomainDataset(abc.ABC):
     table: Path | None = None
 
     @property
-    def class_colours(self) -> list[tuple[int, int, int]]:
+    def class_colours(self) -> list[Colour]:
         """An RGB colour for each class, 0 to 255, for figures."""
         return distinct_colours(len(self.class_names))
 
@@ -210,14 +209,47 @@ class FileDataset(DomainDataset):
         return read_mask(file)
 
 
-def distinct_colours(count: int) -> list[tuple[int, int, int]]:
-    """``count`` RGB colours of different hue, 0 to 255; the first is a dark grey."""
-    colours = [(64, 64, 64)]
-    for position in range(count - 1):
-        # The golden ratio keeps neighbours in the list far apart on the circle of hues.
-        red, green, blue = colorsys.hsv_to_rgb(0.618034 * position % 1, 0.75, 0.95)
-        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return colours[:count]
+class MaskFiles(FileDataset):
+    """Images with files of class numbers or colours, the classes of which the user names."""
+
+    _classes: Classes
+
+    @property
+    def class_colours(self) -> list[Colour]:
+        """An RGB colour for each class: that of ``classes.txt``, or one of its own hue."""
+        return self._classes.colours
+
+    def read_values(self, file: Path) -> NDArray[np.uint8]:
+        """Classes of a mask file's pixels, from their numbers or colours: (H, W).
+
+        Raises:
+            DataError: It cannot be read, or a colour is that of no class; the message names it.
+        """
+        return self._classes.read(file)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
+
+        Raises:
+            DataError: The record has no mask, its file cannot be read, is of another size than
+                the image, or holds a number that is no class; the message names the file.
+        """
+        mask = super().mask(index)
+        self._check_size(str(self.records[index].mask), mask, self.records[index].file)
+        return mask
+
+    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
+        """The file of the image; or that of the mask, and what names its classes."""
+        own = super().sources(index, is_mask=is_mask)
+        return [*own, self._classes.file] if is_mask else own
+
+    def _check_size(self, name: str, values: NDArray[np.uint8], image: str) -> None:
+        height, width = read_size(self.root / image)
+        if values.shape != (height, width):
+            raise DataError(
+                f"{self.root / name}: {values.shape[1]} × {values.shape[0]} pixels, but its image "
+                f"{self.root / image} has {width} × {height}; make them of one size"
+            )
 
 
 # A run fills the dataset's `domains` from the other two, so any of them can hold a wrong name.

@@ -1,4 +1,4 @@
-"""Image files: their pixels as 8-bit RGB, their size, their labels; damage; many at once."""
+"""Image files: their pixels as 8-bit RGB, and their size; damage is told; many at once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -91,18 +92,34 @@ def is_figure(file: Path) -> bool:
         return False  # who reads it as an image says why it cannot be
 
 
+@contextmanager
+def opened(file: Path, what: str = "image") -> Iterator[Image.Image]:
+    """A file as Pillow reads it, pixels as they are stored.
+
+    Args:
+        file: Path of the file.
+        what: What the message calls it.
+
+    Raises:
+        DataError: The file is missing, truncated or no image.
+    """
+    try:
+        with Image.open(file) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{file}: not a readable {what} ({reason}); replace the file") from error
+
+
 def read_size(file: Path) -> tuple[int, int]:
     """Height and width of what `read_image` gives, from the header of the file alone.
 
     Raises:
         DataError: The file is missing or no image.
     """
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: not a readable image ({error}); replace the file") from error
+    with opened(file) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return (width, height) if turned else (height, width)
 
 
@@ -119,84 +136,6 @@ def read_all(
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         readings = threads.map(read, items)
         yield from progress(readings, len(items)) if progress else readings
-
-
-def read_mask(file: Path) -> NDArray[np.uint8]:
-    """Decode a file of labels to (H, W), 0 to 255: indices of a palette, or grey values as stored.
-
-    Colours that are all grey are grey values; transparency does not count.
-
-    Raises:
-        DataError: The file is missing, truncated, no image, in colour, or holds larger numbers.
-    """
-    return mask_numbers(read_labels(file).values, file)
-
-
-class Labels(NamedTuple):
-    """A file of labels as it is stored.
-
-    Args:
-        values: (H, W) of numbers, or (H, W, channels) of any depth.
-        palette: RGB colour of each number (256, 3), where the file has one.
-    """
-
-    values: NDArray[Any]
-    palette: NDArray[np.uint8] | None = None
-
-
-def read_labels(file: Path) -> Labels:
-    """Read a file of labels.
-
-    Raises:
-        DataError: The file is missing, truncated or no image.
-    """
-    try:
-        with Image.open(file) as image:
-            image.load()
-            values, palette = np.asarray(image), None
-            if image.mode == "P":
-                colours = image.getpalette("RGB") or []
-                palette = np.zeros((256, 3), np.uint8)
-                palette.reshape(-1)[: len(colours)] = colours
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{file}: not a readable mask ({reason}); replace the file") from error
-    if values.ndim == 3:
-        # Pillow cuts colours of 16 bits down to 8, which would make every number 0.
-        stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        if stored is not None and stored.dtype == np.uint16 and stored.ndim == 3:
-            values = stored[..., [2, 1, 0, *range(3, stored.shape[2])]]
-    return Labels(values, palette)
-
-
-def mask_numbers(values: NDArray[Any], file: Path) -> NDArray[np.uint8]:
-    """The numbers (H, W) of what `read_labels` read from a file.
-
-    Raises:
-        DataError: They are colours, or not within 0 to 255.
-    """
-    if values.ndim == 3:
-        grey = values[..., :1]
-        if (values[..., : 3 if values.shape[2] > 2 else 1] != grey).any():
-            raise DataError(
-                f"{file}: colours, expected one channel with the number of the class; convert "
-                "colours to numbers, or give each class in classes.txt, where there is one, its own"
-            )
-        values = grey[..., 0]
-    if values.size and (values.min() < 0 or values.max() > 255):
-        raise DataError(f"{file}: values up to {values.max()}, expected 0 to 255")
-    return values.astype(np.uint8)
-
-
-def places_of_colours(
-    pixels: NDArray[np.uint8], colours: Sequence[Sequence[int]]
-) -> NDArray[np.int64]:
-    """Position in ``colours``, (R, G, B) each, of every pixel of (H, W, 3); -1 where in none."""
-    base = np.array([1 << 16, 1 << 8, 1])
-    codes, known = pixels.astype(np.int64) @ base, np.array(colours) @ base
-    order = np.argsort(known)
-    places = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
-    return np.where(known[places] == codes, places, -1)
 
 
 def _decoded(data: bytes) -> NDArray[Any] | None:

@@ -1,18 +1,96 @@
-"""Masks of users: numbers or colours of classes, and ``classes.txt`` that names them."""
+"""Masks: numbers or colours of classes in files, and ``classes.txt`` of a user that names them."""
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import VOID, FileDataset, distinct_colours
-from domainnorm.data.images import mask_numbers, places_of_colours, read_labels, read_size
+from domainnorm.data.images import opened
 from domainnorm.errors import DataError, counted
 
 Colour = tuple[int, int, int]
+VOID = 255  # a pixel that has no class
+
+
+def read_mask(file: Path) -> NDArray[np.uint8]:
+    """Decode a file of labels to (H, W), 0 to 255: indices of a palette, or grey values as stored.
+
+    Colours that are all grey are grey values; transparency does not count.
+
+    Raises:
+        DataError: The file is missing, truncated, no image, in colour, or holds larger numbers.
+    """
+    return mask_numbers(read_labels(file).values, file)
+
+
+class Labels(NamedTuple):
+    """A file of labels as it is stored.
+
+    Args:
+        values: (H, W) of numbers, or (H, W, channels) of any depth.
+        palette: RGB colour of each number (256, 3), where the file has one.
+    """
+
+    values: NDArray[Any]
+    palette: NDArray[np.uint8] | None = None
+
+
+def read_labels(file: Path) -> Labels:
+    """Read a file of labels.
+
+    Raises:
+        DataError: The file is missing, truncated or no image.
+    """
+    with opened(file, "mask") as image:
+        image.load()
+        values, palette = np.asarray(image), None
+        if image.mode == "P":
+            colours = image.getpalette("RGB") or []
+            palette = np.zeros((256, 3), np.uint8)
+            palette.reshape(-1)[: len(colours)] = colours
+    if values.ndim == 3:
+        # Pillow cuts colours of 16 bits down to 8, which would make every number 0.
+        stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        if stored is not None and stored.dtype == np.uint16 and stored.ndim == 3:
+            values = stored[..., [2, 1, 0, *range(3, stored.shape[2])]]
+    return Labels(values, palette)
+
+
+def mask_numbers(values: NDArray[Any], file: Path) -> NDArray[np.uint8]:
+    """The numbers (H, W) of what `read_labels` read from a file.
+
+    Raises:
+        DataError: They are colours, or not within 0 to 255.
+    """
+    if values.ndim == 3:
+        grey = values[..., :1]
+        if (values[..., : 3 if values.shape[2] > 2 else 1] != grey).any():
+            raise DataError(
+                f"{file}: colours, expected one channel with the number of the class; convert "
+                "colours to numbers, or give each class in classes.txt, where there is one, its own"
+            )
+        values = grey[..., 0]
+    if values.size and (values.min() < 0 or values.max() > 255):
+        raise DataError(f"{file}: values up to {values.max()}, expected 0 to 255")
+    return values.astype(np.uint8)
+
+
+def places_of_colours(
+    pixels: NDArray[np.uint8], colours: Sequence[Sequence[int]]
+) -> NDArray[np.int64]:
+    """Position in ``colours``, (R, G, B) each, of every pixel of (H, W, 3); -1 where in none."""
+    base = np.array([1 << 16, 1 << 8, 1])
+    codes, known = pixels.astype(np.int64) @ base, np.array(colours) @ base
+    order = np.argsort(known)
+    places = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
+    return np.where(known[places] == codes, places, -1)
 
 
 @dataclass(frozen=True)
@@ -34,11 +112,29 @@ class Classes:
     coloured: bool
 
     @property
-    def grey(self) -> bool:
+    def _grey(self) -> bool:
         """Whether all listed colours are grey, so that a mask of one channel holds colours, too."""
         return self.coloured and all(len({*rgb}) == 1 for rgb in [*self.colours, *self.void])
 
-    def numbers(self, pixels: NDArray[np.uint8], mask: Path) -> NDArray[np.uint8]:
+    def read(self, file: Path) -> NDArray[np.uint8]:
+        """Classes of a mask file's pixels, from their numbers or colours: (H, W).
+
+        Raises:
+            DataError: It cannot be read, or a colour is that of no class; the message names it.
+        """
+        values, palette = read_labels(file)
+        if not self.coloured:
+            return mask_numbers(values, file)
+        if palette is not None:
+            return self._of_palette(values, palette, file)
+        if values.ndim == 3 and values.shape[2] > 2:
+            return self._numbers(values, file)
+        numbers = mask_numbers(values, file)
+        if self._grey:
+            return self._numbers(numbers[..., None].repeat(3, 2), file)
+        return numbers
+
+    def _numbers(self, pixels: NDArray[np.uint8], mask: Path) -> NDArray[np.uint8]:
         """Classes (H, W) of colours (H, W, 3 or 4), 255 for void ones.
 
         Raises:
@@ -57,7 +153,7 @@ class Classes:
             )
         return np.where(places < len(self.names), places, VOID).astype(np.uint8)
 
-    def of_palette(
+    def _of_palette(
         self, values: NDArray[np.uint8], palette: NDArray[np.uint8], mask: Path
     ) -> NDArray[np.uint8]:
         """Classes (H, W) of positions in a palette: by their colours, if all are listed.
@@ -70,7 +166,7 @@ class Classes:
         used = np.unique(values)
         places = places_of_colours(palette[used][None], [*self.colours, *self.void])[0]
         if (places >= 0).all():
-            return self.numbers(palette[values], mask)
+            return self._numbers(palette[values], mask)
         wrong = (places >= 0) & (places < len(self.names)) & (places != used)
         if wrong.any():
             number = int(used[wrong][0])
@@ -81,59 +177,6 @@ class Classes:
                 "or write masks without a palette"
             )
         return values
-
-
-class MaskFiles(FileDataset):
-    """Images with files of class numbers or colours, the classes of which the user names."""
-
-    _classes: Classes
-
-    @property
-    def class_colours(self) -> list[Colour]:
-        """An RGB colour for each class: that of ``classes.txt``, or one of its own hue."""
-        return self._classes.colours
-
-    def read_values(self, file: Path) -> NDArray[np.uint8]:
-        """Classes of a mask file's pixels, from their numbers or colours: (H, W).
-
-        Raises:
-            DataError: It cannot be read, or a colour is that of no class; the message names it.
-        """
-        values, palette = read_labels(file)
-        known = self._classes
-        if not known.coloured:
-            return mask_numbers(values, file)
-        if palette is not None:
-            return known.of_palette(values, palette, file)
-        if values.ndim == 3 and values.shape[2] > 2:
-            return known.numbers(values, file)
-        if known.grey:
-            return known.numbers(mask_numbers(values, file)[..., None].repeat(3, 2), file)
-        return mask_numbers(values, file)
-
-    def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
-
-        Raises:
-            DataError: The record has no mask, its file cannot be read, is of another size than
-                the image, or holds a number that is no class; the message names the file.
-        """
-        mask = super().mask(index)
-        self._check_size(str(self.records[index].mask), mask, self.records[index].file)
-        return mask
-
-    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
-        """The file of the image; or that of the mask, and what names its classes."""
-        own = super().sources(index, is_mask=is_mask)
-        return [*own, self._classes.file] if is_mask else own
-
-    def _check_size(self, name: str, values: NDArray[np.uint8], image: str) -> None:
-        height, width = read_size(self.root / image)
-        if values.shape != (height, width):
-            raise DataError(
-                f"{self.root / name}: {values.shape[1]} × {values.shape[0]} pixels, but its image "
-                f"{self.root / image} has {width} × {height}; make them of one size"
-            )
 
 
 def read_classes(file: Path) -> Classes:
@@ -184,3 +227,13 @@ def _entry(where: str, line: str) -> tuple[str, Colour | None]:
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def distinct_colours(count: int) -> list[tuple[int, int, int]]:
+    """``count`` RGB colours of different hue, 0 to 255; the first is a dark grey."""
+    colours = [(64, 64, 64)]
+    for position in range(count - 1):
+        # The golden ratio keeps neighbours in the list far apart on the circle of hues.
+        red, green, blue = colorsys.hsv_to_rgb(0.618034 * position % 1, 0.75, 0.95)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return colours[:count]

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domainnorm.data.dataset import UNLABELLED, VOID
+from domainnorm.data.dataset import UNLABELLED
+from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 
 Fit = Literal["cover", "pad", "stretch"]

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset, FileDataset, Record
+from domainnorm.data.dataset import UNLABELLED, DomainDataset, FileDataset, Record
 from domainnorm.data.images import Progress, read_all
+from domainnorm.data.masks import VOID
 from domainnorm.data.problems import collecting
 from domainnorm.errors import DataError, counted
 

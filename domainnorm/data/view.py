@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from domainnorm.data.augmentation.pipeline import Pipeline
-from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset, Record, attributes_of
+from domainnorm.data.dataset import UNLABELLED, DomainDataset, Record, attributes_of
+from domainnorm.data.masks import VOID
 from domainnorm.data.sampler import Draw
 from domainnorm.errors import DataError
 

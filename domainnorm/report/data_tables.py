@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from domainnorm.data import Discovery, DomainDataset, Survey
-from domainnorm.data.dataset import VOID
 from domainnorm.data.discovery import reduced_to
+from domainnorm.data.masks import VOID
 from domainnorm.errors import counted
 from domainnorm.report.image_sheets import save_contact_sheet
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from domainnorm.backbones import DomainModel, layer_differences
-from domainnorm.data.dataset import VOID, attributes_of
+from domainnorm.data.dataset import attributes_of
+from domainnorm.data.masks import VOID
 from domainnorm.evaluation import Evaluated, load_evaluated
 from domainnorm.report import (
     Overlay,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domainnorm.data.dataset import distinct_colours
+from domainnorm.data.masks import distinct_colours
 from domainnorm.report import Overlay, save_contact_sheet, save_overlays
 from domainnorm.serve.given_domains import GivenDomain
 from domainnorm.serve.images.image_sources import ImageSource

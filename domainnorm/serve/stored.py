@@ -13,7 +13,7 @@ from torch import Tensor
 
 from domainnorm.backbones import DomainModel, ModelHeader, load_model, read_header
 from domainnorm.data import Preprocessing
-from domainnorm.data.dataset import VOID
+from domainnorm.data.masks import VOID
 from domainnorm.errors import CheckpointError, DataError, counted
 from domainnorm.recipe import Recipe
 from domainnorm.registry import TASKS

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from domainnorm.data.dataset import VOID, DomainDataset, Record
+from domainnorm.data.dataset import DomainDataset, Record
+from domainnorm.data.masks import VOID
 from domainnorm.data.survey import class_frequency
 from domainnorm.tasks import Segmentation
 from tests.reference.losses import cross_entropy, focal, median_frequency_weights

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from domainnorm.data.datasets import FolderMasks
-from domainnorm.data.images import read_mask
+from domainnorm.data.masks import read_mask
 from domainnorm.errors import DataError
 from domainnorm.evaluation import confusion_counts, load_evaluated
 from domainnorm.recipe import load_recipe

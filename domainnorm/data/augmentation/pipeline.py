@@ -18,7 +18,7 @@ from domainnorm.data.augmentation.steps import (
     check_augmentation,
     own_transforms,
 )
-from domainnorm.data.dataset import VOID
+from domainnorm.data.masks import VOID
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.errors import DataError
 from domainnorm.registry import TRANSFORMS

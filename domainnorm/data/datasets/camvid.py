@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
+from domainnorm.data.dataset import UNLABELLED, Record, Split
 from domainnorm.data.datasets.driving import PAGE, DrivingDataset, found
 from domainnorm.data.datasets.label_sets import (
     CITYSCAPES19,
@@ -22,7 +22,8 @@ from domainnorm.data.datasets.label_sets import (
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.street_files import streets
 from domainnorm.data.drawings.weather import photograph
-from domainnorm.data.images import places_of_colours, read_image, read_mask
+from domainnorm.data.images import read_image
+from domainnorm.data.masks import VOID, places_of_colours, read_mask
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import (
     DOMAIN_KEYS,
     UNLABELLED,
-    VOID,
+    MaskFiles,
     Record,
     checked_white,
     resolved_root,
@@ -31,8 +31,8 @@ from domainnorm.data.folders import (
     list_folders,
     list_images,
 )
-from domainnorm.data.images import SUFFIXES, read_mask
-from domainnorm.data.masks import MaskFiles, read_classes
+from domainnorm.data.images import SUFFIXES
+from domainnorm.data.masks import VOID, read_classes, read_mask
 from domainnorm.data.problems import refuse
 from domainnorm.data.table import Row, write_table
 from domainnorm.errors import DataError

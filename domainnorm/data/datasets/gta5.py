@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import UNLABELLED, VOID, Record
+from domainnorm.data.dataset import UNLABELLED, Record
 from domainnorm.data.datasets.driving import RenderedDataset, found
 from domainnorm.data.datasets.label_sets import CITYSCAPES_IDS
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.street_files import inverted, streets
 from domainnorm.data.drawings.weather import photograph
 from domainnorm.data.images import read_size
+from domainnorm.data.masks import VOID
 from domainnorm.registry import register
 
 DOMAIN = "gta5"

@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import UNLABELLED, VOID, Record, Split
+from domainnorm.data.dataset import UNLABELLED, Record, Split
 from domainnorm.data.datasets.driving import DrivingDataset, found
 from domainnorm.data.datasets.label_sets import CITYSCAPES19, TRAIN_IDS
 from domainnorm.data.drawings.canvas import Scene
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.street_files import streets
 from domainnorm.data.drawings.weather import photograph
+from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import VOID
+from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError, unknown
 
 Colour = tuple[int, int, int]

@@ -8,6 +8,7 @@ from pathlib import Path
 from domainnorm.data.dataset import (
     DOMAIN_KEYS,
     UNLABELLED,
+    MaskFiles,
     Record,
     checked_white,
     resolved_root,
@@ -17,7 +18,7 @@ from domainnorm.data.drawings.folders import write_scenes
 from domainnorm.data.drawings.subjects import subject_of
 from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.data.manifest import Manifest, write_manifest
-from domainnorm.data.masks import MaskFiles, read_classes
+from domainnorm.data.masks import read_classes
 from domainnorm.registry import register
 
 

@@ -10,14 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import (
-    DOMAIN_KEYS,
-    VOID,
-    FileDataset,
-    Record,
-    resolved_root,
-    select_domains,
-)
+from domainnorm.data.dataset import DOMAIN_KEYS, FileDataset, Record, resolved_root, select_domains
+from domainnorm.data.masks import VOID
 from domainnorm.data.official import draw_validation, read_grey
 from domainnorm.errors import DataError
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from domainnorm.data.dataset import VOID
 from domainnorm.data.datasets.label_sets import Lookup
 from domainnorm.data.drawings.canvas import Scene
 from domainnorm.data.drawings.street import draw_street
+from domainnorm.data.masks import VOID
 
 
 def streets(seed: int, stream: str, count: int) -> Iterator[Scene]:

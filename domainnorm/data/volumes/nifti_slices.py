@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import VOID, FileDataset
+from domainnorm.data.dataset import FileDataset
+from domainnorm.data.masks import VOID
 from domainnorm.data.problems import refuse
 from domainnorm.data.volumes.grey_values import (
     check_spacing,

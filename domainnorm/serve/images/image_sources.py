@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import VOID, Record, white_of
+from domainnorm.data.dataset import Record, white_of
 from domainnorm.data.images import SUFFIXES, read_all, read_image
+from domainnorm.data.masks import VOID
 from domainnorm.data.volumes.dicom_files import (
     ATTRIBUTES,
     Header,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from domainnorm.data.dataset import UNLABELLED, VOID, DomainDataset
+from domainnorm.data.dataset import UNLABELLED, DomainDataset
+from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 from domainnorm.registry import DATASETS
 from tests.data.datasets import records
