@@ -70,25 +70,17 @@ class CachedDataset(DomainDataset):
         return masked
 
     def image(self, index: int) -> Pixels:
-        """Pixels of one record at the size of the input: (H, W, 3).
-
-        Raises:
-            DataError: See the dataset; or the cache cannot be written.
-        """
+        """See `DomainDataset`, at the size of the input; refuses a cache that cannot be written."""
         return self._kept(index, False, lambda: self.dataset.image(index))
 
     def mask(self, index: int) -> Pixels:
-        """Classes of one record's pixels at the size of the input: (H, W).
-
-        Raises:
-            DataError: See the dataset; or the cache cannot be written.
-        """
+        """See `image`."""
         if self.records[index].mask is None:
             return self.dataset.mask(index)  # says that there is none
         return self._kept(index, True, lambda: self.dataset.mask(index))
 
     def original_mask(self, index: int) -> Pixels:
-        """Classes of one record's pixels at its own size, from its file: (h, w)."""
+        """Classes at the size of the image, from its file: (h, w)."""
         return self.dataset.original_mask(index)
 
     def sources(self, index: int, *, is_mask: bool) -> list[Path]:

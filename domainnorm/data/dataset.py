@@ -161,20 +161,11 @@ class FileDataset(DomainDataset):
     mask_lookup: NDArray[np.uint8] | None = None
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Pixels of one record: (H, W, 3), RGB, 0 to 255.
-
-        Raises:
-            DataError: The file cannot be read or decoded; the message names it.
-        """
+        """See `DomainDataset`."""
         return read_image(self.root / self.records[index].file, self.white)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
-
-        Raises:
-            DataError: The record has no mask, its file cannot be read, or it holds a number that
-                is no class; the message names the file.
-        """
+        """See `DomainDataset`; a number that is no class is refused, too."""
         record = self.records[index]
         if record.mask is None:
             raise DataError(f"{record.file}: no mask is known for this image")
@@ -191,7 +182,7 @@ class FileDataset(DomainDataset):
         return values
 
     def sources(self, index: int, *, is_mask: bool) -> list[Path]:
-        """The file of the image, or of the mask."""
+        """See `DomainDataset`."""
         record = self.records[index]
         name = record.mask if is_mask else record.file
         if name is None:
@@ -220,36 +211,24 @@ class MaskFiles(FileDataset):
         return self._classes.colours
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
-        """Classes of a mask file's pixels, from their numbers or colours: (H, W).
-
-        Raises:
-            DataError: It cannot be read, or a colour is that of no class; the message names it.
-        """
+        """Classes of a mask file's pixels, see `Classes.read`."""
         return self._classes.read(file)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
-
-        Raises:
-            DataError: The record has no mask, its file cannot be read, is of another size than
-                the image, or holds a number that is no class; the message names the file.
-        """
-        mask = super().mask(index)
-        self._check_size(str(self.records[index].mask), mask, self.records[index].file)
+        """See `FileDataset`; a mask of another size than its image is refused, too."""
+        mask, record = super().mask(index), self.records[index]
+        height, width = read_size(self.root / record.file)
+        if mask.shape != (height, width):
+            raise DataError(
+                f"{self.root / str(record.mask)}: {mask.shape[1]} × {mask.shape[0]} pixels, but "
+                f"its image {self.root / record.file} has {width} × {height}; make them of one size"
+            )
         return mask
 
     def sources(self, index: int, *, is_mask: bool) -> list[Path]:
-        """The file of the image; or that of the mask, and what names its classes."""
+        """See `DomainDataset`; what names the classes of masks is among them."""
         own = super().sources(index, is_mask=is_mask)
         return [*own, self._classes.file] if is_mask else own
-
-    def _check_size(self, name: str, values: NDArray[np.uint8], image: str) -> None:
-        height, width = read_size(self.root / image)
-        if values.shape != (height, width):
-            raise DataError(
-                f"{self.root / name}: {values.shape[1]} × {values.shape[0]} pixels, but its image "
-                f"{self.root / image} has {width} × {height}; make them of one size"
-            )
 
 
 # A run fills the dataset's `domains` from the other two, so any of them can hold a wrong name.

@@ -65,20 +65,12 @@ class NiftiSlices(FileDataset):
         self.zooms: dict[str, tuple[float, ...]] = {}
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """One slice: (H, W, 3), three equal channels, 0 to 255.
-
-        Raises:
-            DataError: The volume cannot be read; the message names it.
-        """
+        """See `DomainDataset`; three equal channels."""
         plane = self._plane(self.records[index].file, classes=False)
         return np.repeat(plane[..., None], 3, axis=-1)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one slice: (H, W).
-
-        Raises:
-            DataError: The segmentation cannot be read, or has a value without a name.
-        """
+        """See `DomainDataset`; a value without a name is refused, too."""
         record = self.records[index]
         if record.mask is None:
             raise DataError(f"{record.file}: no mask is known for this image")
