@@ -217,13 +217,21 @@ class MaskFiles(FileDataset):
     def mask(self, index: int) -> NDArray[np.uint8]:
         """See `FileDataset`; a mask of another size than its image is refused, too."""
         mask, record = super().mask(index), self.records[index]
-        height, width = read_size(self.root / record.file)
+        self.check_size(str(record.mask), mask, record.file)
+        return mask
+
+    def check_size(self, name: str, mask: NDArray[np.uint8], image: str) -> None:
+        """Refuse a mask of another size than its image, both files below the root.
+
+        Raises:
+            DataError: Names both files.
+        """
+        height, width = read_size(self.root / image)
         if mask.shape != (height, width):
             raise DataError(
-                f"{self.root / str(record.mask)}: {mask.shape[1]} × {mask.shape[0]} pixels, but "
-                f"its image {self.root / record.file} has {width} × {height}; make them of one size"
+                f"{self.root / name}: {mask.shape[1]} × {mask.shape[0]} pixels, but its image "
+                f"{self.root / image} has {width} × {height}; make them of one size"
             )
-        return mask
 
     def sources(self, index: int, *, is_mask: bool) -> list[Path]:
         """See `DomainDataset`; what names the classes of masks is among them."""

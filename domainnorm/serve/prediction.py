@@ -25,8 +25,8 @@ from domainnorm.ranges import ESTIMATED, Unseen
 from domainnorm.run.machine import quiet_lightning, readable_refusals
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.given_domains import DomainGiver, GivenDomain, check_told, policy_of
-from domainnorm.serve.images.image_list import ImageList, name_of
-from domainnorm.serve.images.image_sources import MASKS, ImageSource, find_source
+from domainnorm.serve.image_list import ImageList, name_of
+from domainnorm.serve.image_sources import MASKS, ImageSource, find_source
 from domainnorm.serve.prediction_table import Predicted, PredictionFigures, PredictionTable
 from domainnorm.serve.serving_options import PredictOptions
 from domainnorm.serve.stored import FileModel, StoredModel, load_stored, none_readable

@@ -16,7 +16,7 @@ from torch import Tensor
 from domainnorm.data.masks import distinct_colours
 from domainnorm.report import Overlay, save_contact_sheet, save_overlays
 from domainnorm.serve.given_domains import GivenDomain
-from domainnorm.serve.images.image_sources import ImageSource
+from domainnorm.serve.image_sources import ImageSource
 from domainnorm.serve.stored import FileModel, Said
 
 _ROWS, _IMAGES = 12, 8  # of the sheet

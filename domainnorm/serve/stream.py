@@ -19,8 +19,8 @@ from domainnorm.backbones import save_domains
 from domainnorm.errors import CheckpointError, DataError
 from domainnorm.evaluation import write_json
 from domainnorm.run.stage import WEIGHTS
-from domainnorm.serve.images.image_list import name_of
-from domainnorm.serve.images.image_sources import MASKS, ImageSource, VolumeImages, find_source
+from domainnorm.serve.image_list import name_of
+from domainnorm.serve.image_sources import MASKS, ImageSource, VolumeImages, find_source
 from domainnorm.serve.serving_options import StreamOptions
 from domainnorm.serve.stored import FileModel, StoredModel, load_stored, none_readable
 from domainnorm.serve.stream_log import (

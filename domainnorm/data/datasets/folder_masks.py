@@ -119,7 +119,7 @@ class FolderMasks(MaskFiles):
         if self.void_outside is not None:
             view = self._view(record.file, self.void_outside)
             inside = read_mask(self.root / view)
-            self._check_size(view, inside, record.file)
+            self.check_size(view, inside, record.file)
             mask = np.where(inside == 0, np.uint8(VOID), mask)
         return mask
 

@@ -6,7 +6,7 @@ import pytest
 
 from domainnorm.data.datasets import Dicom
 from domainnorm.errors import DataError
-from domainnorm.serve.images.image_sources import DicomImages
+from domainnorm.serve.image_sources import DicomImages
 
 SKYRA, SIGNA = "siemens_skyra", "ge_medical_systems_signa_hdxt"
 

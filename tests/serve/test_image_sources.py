@@ -9,7 +9,7 @@ import pytest
 from domainnorm.data.datasets import Dicom
 from domainnorm.errors import ConditionError, DataError
 from domainnorm.recipe import Named
-from domainnorm.serve.images.image_sources import DicomImages, find_source, write_mask
+from domainnorm.serve.image_sources import DicomImages, find_source, write_mask
 from tests.run.tiny import recipe
 
 

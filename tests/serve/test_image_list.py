@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from domainnorm.errors import ConditionError, DataError
-from domainnorm.serve.images.image_list import check_masks, list_images, mask_file, name_of
+from domainnorm.serve.image_list import check_masks, list_images, mask_file, name_of
 
 NOWHERE = Path("/nowhere")
 

@@ -7,7 +7,7 @@ import pytest
 from domainnorm.data.datasets import Nifti
 from domainnorm.data.volumes.grey_values import percentile_range, to_grey
 from domainnorm.errors import DataError
-from domainnorm.serve.images.image_sources import VolumeImages
+from domainnorm.serve.image_sources import VolumeImages
 
 SHAPE = (20, 14, 6)
 

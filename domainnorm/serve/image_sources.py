@@ -29,7 +29,7 @@ from domainnorm.errors import ConditionError, DataError
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.schema import parts_of
 from domainnorm.registry import DATASETS
-from domainnorm.serve.images.image_list import (
+from domainnorm.serve.image_list import (
     ImageList,
     check_masks,
     list_images,
