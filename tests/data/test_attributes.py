@@ -41,7 +41,13 @@ def test_batches_hold_none_where_none_are_named(shops, preprocessing):
     data = DomainDataModule(
         shops, domain_names=SHOPS, labelled=SHOPS, unlabelled=[], preprocessing=preprocessing
     )
-    assert set(next(iter(data.train_dataloader()))) == {"image", "target", "domain", "index"}
+    assert set(next(iter(data.train_dataloader()))) == {
+        "image",
+        "target",
+        "domain",
+        "index",
+        "labelled",
+    }
 
 
 def test_attributes_of_a_split_are_those_of_its_batches(shops, preprocessing):

@@ -33,6 +33,7 @@ def test_sample_has_image_target_domain_and_index(view):
         "target": ((), torch.int64),
         "domain": ((), torch.int64),
         "index": ((), torch.int64),
+        "labelled": ((), torch.bool),
     }
 
 
