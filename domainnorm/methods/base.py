@@ -217,7 +217,13 @@ class Method(LightningModule):
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         for batch in data.domain_dataloader("train", domains=domains_of(role, self.roles)):
-            yield self.transfer_batch_to_device(batch, self.device, 0)
+            yield self.ready(batch)
+
+    def ready(self, batch: Batch) -> Batch:
+        """A batch of a loader of one's own, on the device and in the precision of this method."""
+        converted = self.trainer.precision_plugin.convert_input(batch)
+        moved: Batch = self.transfer_batch_to_device(converted, self.device, 0)
+        return moved
 
     def follow(self, decay: float) -> None:
         """Make `teacher`, which follows parameters and running moments of `model`.

@@ -93,6 +93,9 @@ class SupervisedMethod(Method):
         else:
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=0.9, nesterov=True)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
+        if not self.automatic_optimization:  # Lightning counts the batches
+            epochs = max(1, self.trainer.max_epochs or 1)
+            steps = math.ceil(steps / epochs / self.accumulate) * epochs
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 

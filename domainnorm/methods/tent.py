@@ -82,7 +82,7 @@ class TENT(Method):
         moments = MomentPass(self.model)
         loader: Any = self.trainer.train_dataloader
         for batch in loader:
-            moments.observe(self.transfer_batch_to_device(batch, self.device, 0))
+            moments.observe(self.ready(batch))
         moments.write()
 
     def configure_optimizers(self) -> Any:

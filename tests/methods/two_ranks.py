@@ -1,0 +1,55 @@
+"""Fits of methods in float64 on one or two processes; the first writes their states."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from lightning import Trainer
+
+from domainnorm.run.machine import quiet_lightning
+from tests.methods.bench import ONE, make, make_data, make_model
+from tests.methods.test_base import OwnStep, TwoHeads
+
+CASES = {
+    "supervised": ("source_only", {}),
+    "own step": (OwnStep, {}),
+    "two optimizers": (TwoHeads, {}),
+    "dann": ("dann", {"hidden": 8}),
+    "mean_teacher": ("mean_teacher", {"threshold": 0.0, "decay": 0.5}),
+}
+
+
+def state(case: str, devices: int) -> tuple[dict[str, torch.Tensor], int]:
+    kind, options = CASES[case]
+    torch.manual_seed(0)
+    method = make(kind, make_model(), ONE, **options)
+    method.clip = 1.0
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision="64-true",
+        gradient_clip_val=method.clip if method.automatic_optimization else None,
+        max_epochs=2,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(method, datamodule=make_data(kind, method.model, ONE, 16 // devices))
+    return method.state_dict(), trainer.global_rank
+
+
+if __name__ == "__main__":
+    quiet_lightning()
+    states, rank = {}, 0
+    for case in CASES:
+        states[case], rank = state(case, int(sys.argv[2]))
+    if rank == 0:
+        torch.save(states, sys.argv[1])
+    if torch.distributed.is_initialized():
+        # Gloo's threads must hold no tensor when the interpreter ends: it would abort.
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,90 @@
+"""Adaptation algorithms written from their papers, in plain steps on a plain network."""
+
+import math
+
+import torch
+
+from tests.reference.losses import probabilities
+
+
+def averaged(states, decay):
+    """Teacher after each of several states of a network: ``a = min(decay, 1 - 1/t)``."""
+    teacher = dict(states[0])
+    for t, state in enumerate(states[1:], start=1):
+        a = min(decay, 1 - 1 / t)
+        teacher = {name: a * teacher[name] + (1 - a) * state[name] for name in teacher}
+    return teacher
+
+
+def dann_ramp(share, gamma=10.0):
+    """λ of Ganin et al. 2016, sec. 5.2.2."""
+    return 2.0 / (1.0 + math.exp(-gamma * share)) - 1.0
+
+
+def binary_cross_entropy(logit, label):
+    p = 1 / (1 + math.exp(-logit))
+    return -math.log(p) if label else -math.log(1 - p)
+
+
+def eata(network, batches, parameters, *, lr, margin, redundancy, fisher, fisher_weight):
+    """Niu et al. 2022, alg. 1: logits of each batch, while ``parameters`` move by SGD (0.9).
+
+    ``network`` normalizes by the statistics of the batch. Written one sample after another.
+    """
+    start = [p.detach().clone() for p in parameters]
+    velocity = [torch.zeros_like(p) for p in parameters]
+    mean_probability, outputs, kept_counts = None, [], []
+    for batch in batches:
+        logits = network(batch)
+        outputs.append(logits.detach().clone())
+        limit = margin * math.log(logits.shape[1])
+        kept, losses, vectors = 0, [], []
+        for row in logits:
+            p = row.softmax(0)
+            entropy = -(p * p.log()).sum()
+            if float(entropy.detach()) >= limit:
+                continue
+            if mean_probability is not None:
+                q = p.detach()
+                cosine = float(q @ mean_probability / (q.norm() * mean_probability.norm()))
+                if abs(cosine) >= redundancy:
+                    continue
+            kept += 1
+            vectors.append(p.detach())
+            losses.append(math.exp(limit - float(entropy.detach())) * entropy)
+        kept_counts.append(kept)
+        if not kept:
+            continue
+        new = torch.stack(vectors).mean(0)
+        mean_probability = new if mean_probability is None else 0.9 * mean_probability + 0.1 * new
+        loss = sum(losses) / kept
+        for p, origin, importance in zip(parameters, start, fisher, strict=True):
+            loss = loss + fisher_weight * (importance * (p - origin) ** 2).sum()
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for p, v, g in zip(parameters, velocity, gradients, strict=True):
+                v.mul_(0.9).add_(g)
+                p.sub_(lr * v)
+    return outputs, kept_counts
+
+
+def fisher(network, batches, parameters):
+    """Mean over batches of the squared gradient of cross-entropy to the network's own labels."""
+    totals = [torch.zeros_like(p) for p in parameters]
+    for batch in batches:
+        logits = network(batch)
+        picked = [row.log_softmax(0)[int(row.argmax())] for row in logits]
+        loss = -sum(picked) / len(picked)
+        gradients = torch.autograd.grad(loss, parameters)
+        totals = [total + gradient**2 for total, gradient in zip(totals, gradients, strict=True)]
+    return [total / len(batches) for total in totals]
+
+
+def pseudo_labels(rows, threshold):
+    """Most probable class of each row of logits, −1 where it is less probable than asked."""
+    labels = []
+    for row in rows:
+        p = probabilities(row)
+        best = max(range(len(p)), key=p.__getitem__)
+        labels.append(best if p[best] >= threshold else -1)
+    return labels
