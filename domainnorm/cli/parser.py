@@ -1,14 +1,32 @@
-"""Argument parser of one subcommand: options anywhere, unknown ones answered with the nearest."""
+"""Commands and their parsers: options anywhere, unknown ones answered with the nearest."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from domainnorm.errors import unknown
 from domainnorm.recipe.tree import OVERRIDE
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Args:
+        summary: What it does, in one line.
+        configure: Adds its arguments to a parser.
+        execute: Carries it out and returns the exit code.
+    """
+
+    summary: str
+    configure: Callable[[Parser], None]
+    execute: Callable[[argparse.Namespace], int]
 
 
 @dataclass(frozen=True)
@@ -89,6 +107,19 @@ class Parser(argparse.ArgumentParser):
             metavar="key=value",
             help="keys to change, such as seed=1 norm=dsbn method.lr=1e-3",
         )
+
+    def add_fields(self, options: Any) -> None:
+        """Add an option for each field of a dataclass, by its default and metadata."""
+        for one in fields(options):
+            self.add_argument(
+                f"--{one.name.replace('_', '-')}", default=one.default, **one.metadata
+            )
+
+
+def given(options: type[Options], arguments: argparse.Namespace) -> Options:
+    """A dataclass of which `Parser.add_fields` has added the fields, as they were given."""
+    names = [one.name for one in fields(options)]  # type: ignore[arg-type]
+    return options(**{name: getattr(arguments, name) for name in names})
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,36 +1,40 @@
-"""Picks the subcommand and turns errors into exit codes."""
+"""The console program: picks the subcommand, turns errors, Ctrl-C and SIGTERM into exit codes."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from textwrap import dedent
+from typing import Any
 
-from domainnorm.cli.parser import Parser
+from domainnorm.cli.parser import Command, Parser
 from domainnorm.errors import DomainNormError, RecipeError, unknown
 
-COMMANDS = (
-    "list",
-    "show",
-    "check",
-    "copy",
-    "run",
-    "test",
-    "matrix",
-    "predict",
-    "data",
-    "pack",
-    "adapt",
-    "export",
-    "report",
-)
+# Where each is, so that one does not import what the others need.
+COMMANDS = {
+    "list": "recipe_commands",
+    "show": "recipe_commands",
+    "check": "recipe_commands",
+    "copy": "recipe_commands",
+    "run": "run_commands",
+    "test": "run_commands",
+    "matrix": "run_commands",
+    "predict": "serving_commands",
+    "data": "data_commands",
+    "pack": "serving_commands",
+    "adapt": "serving_commands",
+    "export": "serving_commands",
+    "report": "run_commands",
+}
 OPTIONS = ("-h", "--help", "--version")
-DONE, FAILED, MISUSED = 0, 1, 2
+DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 # What a file system answers that a user can mend; any other OSError is a defect of ours.
 _STORAGE = {
     errno.ENOSPC: "free some space",
@@ -43,26 +47,11 @@ _STORAGE = {
 }
 
 
-@dataclass(frozen=True)
-class Command:
-    """A subcommand, found as a file of this folder.
-
-    Args:
-        summary: What it does, in one line.
-        configure: Adds its arguments to a parser.
-        execute: Carries it out and returns the exit code.
-    """
-
-    summary: str
-    configure: Callable[[Parser], None]
-    execute: Callable[..., int]
-
-
 def find_command(name: str) -> Command:
-    """Import the file of a subcommand."""
-    module = import_module(f"domainnorm.cli.{name}")
-    summary = (module.__doc__ or "").partition("\n")[0]
-    return Command(summary, module.configure, module.execute)
+    """Import a subcommand."""
+    module = import_module(f"domainnorm.cli.{COMMANDS[name]}")
+    command: Command = module.COMMANDS[name]
+    return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,6 +109,28 @@ def _storage_message(error: OSError, command: str) -> str:
         f"{place}cannot be written ({os.strerror(error.errno or 0)}); {_STORAGE[error.errno or 0]}"
         f"{resumed if is_late and command in ('run', 'matrix') else ''}"
     )
+
+
+class Terminated(KeyboardInterrupt):
+    """A scheduler, `timeout` or `kill` ends the process."""
+
+
+@contextmanager
+def ended_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM is an exception here: Lightning notes it, and goes on or exits with 0."""
+    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _help() -> str:

@@ -1,4 +1,4 @@
-"""A model that follows a stream of images through known and new domains."""
+"""A model that follows a stream of images: which domain it is in, whether that is a new one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,144 @@ from torch import Tensor
 
 from domainnorm.backbones import DomainModel, add_domain, mix_rows
 from domainnorm.errors import CheckpointError, ConditionError, DataError, DomainNormError
-from domainnorm.streams.alarm import NoveltyAlarm
-from domainnorm.streams.belief import DomainBelief
-from domainnorm.streams.rows import StreamRow
+from domainnorm.streams.stream_row import StreamRow
 from domainnorm.tasks import Task
 
 # Images that are kept of what may be a new domain, and embeddings of each that was found.
 _BUFFER, _EMBEDDINGS = 32, 200
+# Switches and images that a stream is taken to have shown before it begins, and how many images
+# back the rate of switches is remembered.
+_SWITCHES, _IMAGES, _MEMORY = 1.0, 50.0, 500.0
+# Share of the evidence that is bet on each image.
+_STAKE = 0.3
+
+
+class DomainBelief:
+    """The domain of each image of a stream as a hidden Markov chain, filtered forwards.
+
+    ``prior[t] = (1 - h) belief[t-1] + h / D``, ``belief[t] ∝ prior[t] · weights[t]``, where the
+    weights of image t are its posterior under equal priors, which is its likelihood up to a factor.
+    The rate ``h`` at which the domain is drawn anew is learned from the stream: the mean posterior
+    probability that it was, of 500 images at most. In a drive it stays near its start of 1 in 50,
+    in shuffled images it rises until each is judged on its own.
+
+    Args:
+        num_domains: D.
+
+    Reference:
+        Rabiner, A tutorial on hidden Markov models, Proc. IEEE 1989, eq. 20 (forward procedure).
+    """
+
+    def __init__(self, num_domains: int) -> None:
+        self.belief = torch.full((num_domains,), 1 / num_domains, dtype=torch.float64)
+        self._switches, self._images = _SWITCHES, _IMAGES
+
+    @property
+    def hazard(self) -> float:
+        """h, the probability that the next image draws its domain anew."""
+        return self._switches / self._images
+
+    def update(self, weights: Tensor) -> Tensor:
+        """Take in images in order.
+
+        Args:
+            weights: Soft domain weights (N, D) of each image on its own.
+
+        Returns:
+            The belief at each image, (N, D), of the dtype and on the device of the weights.
+        """
+        found = torch.stack([self._step(row) for row in weights.double().cpu()])
+        return found.to(weights)
+
+    def _step(self, weights: Tensor) -> Tensor:
+        drawn = self.hazard / len(self.belief)
+        prior = (1 - self.hazard) * self.belief + drawn
+        joint = prior * weights
+        total = joint.sum()  # at least drawn, since weights sum to one
+        switched = float(drawn * weights.sum() / total)
+        keep = 1 - 1 / _MEMORY if self._images >= _MEMORY else 1.0
+        self._switches = keep * self._switches + switched
+        self._images = keep * self._images + 1
+        self.belief = joint / total
+        return self.belief
+
+    def open(self, share: float = 0.5) -> None:
+        """One more domain, the last, in which the stream is with this probability."""
+        self.belief = torch.cat([(1 - share) * self.belief, self.belief.new_tensor([share])])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs."""
+        return {"belief": self.belief, "switches": self._switches, "images": self._images}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another one stopped."""
+        self.belief = state["belief"]
+        self._switches, self._images = float(state["switches"]), float(state["images"])
+
+
+class NoveltyAlarm:
+    """Sequential test of whether images are unlike known domains more often than they may be.
+
+    An image of a known domain is *unlike* it with a probability of at most ``rate``. On each image
+    a part of the evidence is bet at fair odds, ``b = 0.7 + 0.3 · unlike / rate``, whose
+    expectation is at most 1 as long as that holds; ``evidence ← max(1, evidence) · b``, and an
+    alarm is raised where it reaches ``run_length``. Then at least ``run_length`` images lie, in
+    expectation, between false alarms: images that are drawn independently, as the held-out ones
+    were. Frames of a video are not; take every k-th.
+
+    Args:
+        run_length: Images between false alarms, more than 1.
+
+    Raises:
+        DomainNormError: A run length of 1 or less, or an infinite one.
+
+    Reference:
+        Vovk et al., Testing randomness online, Statistical Science 2021, arXiv:1906.09256, sec. 4
+        (CUSUM of conformal bets); Lorden, Procedures for reacting to a change in distribution,
+        Annals of Mathematical Statistics 1971, theorem 2 (run length).
+        Differs: bets on one event, beyond a threshold, with a bound on its probability given the
+        held-out images, so that what follows a change never enters what it is compared with.
+    """
+
+    def __init__(self, run_length: float = 10_000) -> None:
+        if not run_length > 1:
+            raise DomainNormError(f"run_length: got {run_length}, expected more than 1 image")
+        if math.isinf(run_length):
+            raise DomainNormError(
+                f"run_length: got {run_length}, expected a finite number of images; to open no "
+                "domain, set max_domains (`--max-domains`) to 0"
+            )
+        self.run_length = run_length
+        self.evidence = 1.0
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing speaks for a new domain."""
+        return self.evidence <= 1
+
+    def update(self, unlike: bool, rate: float) -> bool:
+        """Take in one image.
+
+        Args:
+            unlike: Whether it is unlike all known domains.
+            rate: Bound on the probability of that, in (0, 1]; at 1 nothing is bet.
+
+        Returns:
+            Whether this is an alarm; the evidence then starts anew.
+        """
+        self.evidence = max(1.0, self.evidence) * (1 - _STAKE + _STAKE * unlike / rate)
+        raised = self.evidence >= self.run_length
+        if raised:
+            self.evidence = 1.0
+        return raised
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs."""
+        return {"evidence": self.evidence}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another one stopped."""
+        self.evidence = float(state["evidence"])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from domainnorm.cli.data import ACTIONS
+from domainnorm.cli.data_commands import ACTIONS
 from domainnorm.data.dataset import resolved_root
 from domainnorm.errors import DataError
 from domainnorm.registry import DATASETS

@@ -7,7 +7,7 @@ import cv2
 import pytest
 import yaml
 
-from domainnorm.cli.domains import _of_one_class
+from domainnorm.cli.data_commands import _of_one_class
 from domainnorm.data.table import read_lines
 from tests.cli.test_data import words
 from tests.encoders.slides import slides

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from domainnorm.backbones import load_domain, read_pack_header, save_domain
-from domainnorm.cli.pack import ACTIONS
+from domainnorm.cli.serving_commands import ACTIONS
 from domainnorm.serve import load_stored
 from tests.backbones.networks import make
 from tests.cli.test_program import PROBE

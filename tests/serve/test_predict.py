@@ -10,7 +10,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from domainnorm.backbones import DomainModel
-from domainnorm.cli.training import Terminated
+from domainnorm.cli.program import Terminated
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import load_evaluated
 from domainnorm.run.parts import Parts

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domainnorm.cli.parser import Parser
-from domainnorm.cli.training import add_training, carry_out
+from domainnorm.cli.run_commands import add_training, carry_out
 
 
 def _read(*words: str) -> Namespace:

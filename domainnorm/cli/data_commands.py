@@ -1,0 +1,396 @@
+"""The command about data: datasets listed, checked and drawn, domains found without labels."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from domainnorm import data, recipe, report
+from domainnorm.cli.parser import Action, Command, Parser, split_overrides
+from domainnorm.data.problems import collecting
+from domainnorm.errors import DataError, RecipeError, counted, unknown
+from domainnorm.recipe.problems import Problems
+from domainnorm.recipe.sections import read_named
+from domainnorm.recipe.tree import OVERRIDE
+from domainnorm.registry import DATASETS, REQUIRED, Entry
+from domainnorm.storage import make_folders
+
+TASKS = ("classification", "segmentation", "multilabel")
+_PLACE = "DATASET is a name of `domainnorm data list`"
+_ALLOWED = {"allow_missing_classes": True}
+_MOST = 0.9  # of the images of a domain, from which on it is a class
+_WHITE = 65535
+
+
+def _configure(parser: Parser) -> None:
+    parser.add_actions(ACTIONS)
+
+
+def _execute(arguments: Namespace) -> int:
+    """Carry out one of the actions; 1 when a check finds problems."""
+    if arguments.action == "domains":
+        return _domains(arguments)
+    carry_out = {"list": _list, "check": _check, "sample": _sample}
+    return carry_out[arguments.action](arguments.words)
+
+
+def _list(words: list[str]) -> int:
+    # Deferred: loading rich takes longer than everything else `domainnorm --help` does.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    if len(words) > 1:
+        raise _misused("list", words)
+    if words and words[0] not in TASKS:
+        raise RecipeError([unknown("task", words[0], TASKS)], "domainnorm data list")
+    console = Console(highlight=False)
+    entries = [DATASETS.entry(name) for name in DATASETS.names()]
+    for task in words or TASKS:
+        table = Table(title=task, title_justify="left", show_header=False, show_lines=True)
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(overflow="fold")
+        for entry in entries:
+            # One without a task has that of what it is made of, so it may be of any.
+            if entry.constants.get("task") in (task, ""):
+                table.add_row(entry.name, escape(_described(entry)))
+        console.print(table)
+        console.print()
+    return 0
+
+
+def _described(entry: Entry) -> str:
+    """Summary, layout, keys, page and licence of a dataset, one line each."""
+    keys = (
+        name if parameter.default is REQUIRED else f"{name}={_yaml(parameter.default)}"
+        for name, parameter in entry.parameters.items()
+    )
+    facts = {
+        "layout": entry.constants.get("layout"),
+        "keys": ", ".join(keys),
+        "page": entry.constants.get("homepage"),
+        "licence": entry.constants.get("licence"),
+    }
+    return "\n".join([entry.summary, *(f"{name}: {text}" for name, text in facts.items() if text)])
+
+
+def _yaml(value: Any) -> str:
+    text = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, width=sys.maxsize, allow_unicode=True
+    )
+    return text.removesuffix("\n").removesuffix("...").strip() or "''"
+
+
+def _check(words: list[str]) -> int:
+    names, overrides = split_overrides(words)
+    if not names:
+        raise _misused("check", words)
+    known = [*DATASETS.names(), *recipe.list_shipped("recipes")]
+    is_path = "/" in names[0] or Path(names[0]).suffix != ""
+    if names[0] in DATASETS.names():
+        named = _named(names, overrides)
+    elif len(names) == 1 and (is_path or names[0] in known):
+        named = _of_recipe(recipe.load_recipe(names[0], overrides))
+    else:
+        text = unknown("dataset or recipe", names[0], known)
+        raise RecipeError([text], "domainnorm data check")
+    entry, options = DATASETS.entry(named.name), named.options
+    console = report.create_console()
+    survey = data.survey_dataset(lambda: entry.load()(**options), progress=_reading_bar(console))
+    for table in report.survey_tables(survey):
+        console.print(table)
+    place = options.get("root", "")
+    if survey.problems:
+        number = len(survey.problems)
+        print(f"{counted(number, 'problem')}  {named.name} {place}", file=sys.stderr)
+        return 1
+    print(f"ok  {named.name} {place}".rstrip())
+    return 0
+
+
+def _named(names: Sequence[str], overrides: Sequence[str]) -> recipe.Named:
+    """A dataset with its keys, from the words of the command line."""
+    section: dict[str, Any] = {"name": names[0]}
+    if len(names) > 2:
+        raise _misused("check", names)
+    if len(names) == 2:
+        here = Path(names[1]).is_dir() and not (data.data_folder() / names[1]).is_dir()
+        # Whoever types a path means what the shell completes.
+        section["root"] = str(Path(names[1]).absolute()) if here else names[1]
+    problems = Problems()
+    for word in overrides:
+        match = OVERRIDE.fullmatch(word)
+        key, text = match.groups() if match else (word, "")
+        try:
+            section[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            problems.add(f"data.{key}", f"got '{text}', which is no YAML value")
+    named = read_named(section, DATASETS, "data", problems)
+    if problems or named is None:
+        raise RecipeError(problems.lines, "domainnorm data check")
+    return named
+
+
+def _of_recipe(loaded: recipe.Recipe) -> recipe.Named:
+    """The dataset of a recipe, with the domains of its transfers."""
+    name, options = loaded.dataset.name, dict(loaded.dataset.options)
+    if "domains" in DATASETS.entry(name).parameters and options.get("domains") is None:
+        used = [name for pair in loaded.transfers for name in (*pair.source, *pair.target)]
+        options["domains"] = list(dict.fromkeys(used))
+    return recipe.Named(name, options)
+
+
+def _sample(words: list[str]) -> int:
+    names, overrides = split_overrides(words)
+    seed = next((word.removeprefix("seed=") for word in overrides), "0")
+    known = all(word.startswith("seed=") for word in overrides)
+    if len(names) != 2 or not known or not seed.isdecimal():
+        raise _misused("sample", words)
+    name, folder = names[0], Path(names[1])
+    if name not in DATASETS.names():
+        raise RecipeError([unknown("dataset", name, DATASETS.names())], "domainnorm data sample")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise DataError(f"{folder}: not empty; name a new folder")
+    kind = DATASETS.load(name)
+    if "root" not in DATASETS.entry(name).parameters:
+        raise DataError(f"{name}: nothing to write; it has no folder of its own")
+    make_folders(folder)
+    kind.write_sample(folder, seed=int(seed))
+    domains = kind(root=str(folder.resolve())).domain_names
+    print(f"{folder}: a sample of {name}, drawn; domains {', '.join(domains)}")
+    print(f"data: {_yaml({'name': name, 'root': str(folder.resolve())})}")
+    return 0
+
+
+def _misused(action: str, words: Sequence[str]) -> RecipeError:
+    got = " ".join(words) or "nothing"
+    return RecipeError([f"got {got}, expected {ACTIONS[action].form}"], f"domainnorm data {action}")
+
+
+def _reading_bar(console: Any) -> Callable[[Iterable[Any], int], Iterable[Any]]:
+    """Wraps readings in a bar that vanishes at their end; none where nobody looks."""
+    # Deferred: loading rich takes longer than everything else `domainnorm --help` does.
+    from rich.progress import track  # noqa: PLC0415
+
+    def wrapped(readings: Iterable[Any], count: int) -> Iterable[Any]:
+        disabled = not console.is_terminal
+        return track(readings, "reading", count, console=console, transient=True, disable=disabled)
+
+    return wrapped
+
+
+def _add_domain_options(parser: Parser) -> None:
+    text = "manifest to write (%(default)s)"
+    manifest = Path("manifest.csv")
+    parser.add_argument("--output", type=Path, default=manifest, metavar="CSV", help=text)
+    text = "how many to find; auto (default): as many as there are stable splits for, maybe one"
+    parser.add_argument("--domains", type=_auto, metavar="K|auto", help=text)
+    text = "most that auto finds (%(default)s)"
+    parser.add_argument("--max-domains", type=_positive, default=8, metavar="K", help=text)
+    text = "pixels of the shorter side that images are reduced to (%(default)s)"
+    parser.add_argument("--size", type=_positive, default=96, metavar="PIXELS", help=text)
+    text = "value of 16-bit files that is shown as white (%(default)s); 4095 for 12 bits"
+    parser.add_argument("--white", type=_positive, default=_WHITE, metavar="VALUE", help=text)
+    text = "of splits that are drawn, and of what is fitted (%(default)s)"
+    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help=text)
+    text = "of a folder: the folder that an image lies in is its class"
+    parser.add_argument("--classes", action="store_true", help=text)
+    parser.add_argument("--force", action="store_true", help="overwrite the output")
+
+
+def _domains(arguments: Namespace) -> int:
+    """Find domains, write the manifest and a sheet of typical images, say what was found.
+
+    Raises:
+        RecipeError: The words are wrong.
+        DataError: There is no such source, or the output exists.
+    """
+    source, columns = _read_words(arguments.words)
+    table: Path = arguments.output.absolute()
+    sheet = table.with_suffix(".png")
+    _check_output(table, sheet, Path(source), force=arguments.force)
+    pile = data.open_pile(
+        source, classes=arguments.classes, columns=columns, seed=arguments.seed, ignored=sheet
+    )
+    console = report.create_console()
+    discovery = data.discover_domains(
+        pile,
+        arguments.domains,
+        max_domains=arguments.max_domains,
+        size=arguments.size,
+        white=data.checked_white(arguments.white),
+        seed=arguments.seed,
+        progress=_reading_bar(console),
+    )
+    make_folders(table.parent)
+    report.save_found_domains(discovery, sheet)
+    discovery.write(table)
+    for found in report.found_tables(discovery):
+        console.print(found)
+    for line in _summary(discovery):
+        print(line)
+    print(f"{arguments.output}: written; look at {arguments.output.with_suffix('.png')} first")
+    _print_usage(discovery, table, columns)
+    return 0
+
+
+def _read_words(words: Sequence[str]) -> tuple[str, dict[str, str]]:
+    names, overrides = split_overrides(words)
+    texts = [word.removeprefix("columns=") for word in overrides]
+    known = all(word.startswith("columns=") for word in overrides)
+    if len(names) != 1 or len(overrides) > 1 or not known:
+        raise _misused("domains", words)
+    try:
+        columns: Any = yaml.safe_load(texts[0]) if texts else {}
+    except yaml.YAMLError:
+        columns = None
+    if not isinstance(columns, dict) or not all(isinstance(v, str) for v in columns.values()):
+        text = f"columns: got '{texts[0]}', expected names of columns, such as {{path: file}}"
+        raise RecipeError([text], "domainnorm data domains")
+    return names[0], columns
+
+
+def _check_output(table: Path, sheet: Path, source: Path, *, force: bool) -> None:
+    if table.suffix != ".csv":
+        raise DataError(f"--output: '{table.name}', expected a name that ends with .csv")
+    if table == source.absolute():
+        raise DataError(f"--output: {table} is the table that is read; name another file")
+    for file in (table, sheet):
+        if file.exists() and not force:
+            raise DataError(f"{file} exists; use --force to overwrite it")
+
+
+def _summary(discovery: data.Discovery) -> list[str]:
+    found = discovery.found
+    lines = []
+    if found.num_domains == 1:
+        lines.append(
+            f"one domain: the best split of the images has stability {found.stability[0]:.2f}, "
+            "0.80 would be a domain of its own; there is nothing to condition on"
+        )
+    leak = "0 is chance, so the domains follow what the images show, not only how they look"
+    for column, meaning in (("domain", "1 is the same partition"), ("target", leak)):
+        index = discovery.agreement(column)
+        if index is not None and (column == "domain" or index > 0.1):
+            lines.append(f"adjusted Rand index with the column {column}: {index:.2f}; {meaning}")
+    alone = _of_one_class(discovery)
+    if alone:
+        content = "that is what they show, not how they look"
+        lines.append(f"nine in ten images of one class: {', '.join(alone)}; {content}")
+    return lines
+
+
+def _of_one_class(discovery: data.Discovery) -> list[str]:
+    """Domains that are a class, where there are classes that are none."""
+    classes: dict[str, Counter[str]] = defaultdict(Counter)
+    for domain, target in zip(discovery.domains, discovery.column("target"), strict=True):
+        if target:
+            classes[domain][target] += 1
+    found = [
+        f"{domain} ({top})"
+        for domain, counts in sorted(classes.items())
+        for top, number in counts.most_common(1)
+        if number > _MOST * counts.total()
+    ]
+    return found if len(found) < len(classes) else []
+
+
+def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]) -> None:
+    """Say how a recipe reads the table, and what it would refuse."""
+    pile, targets = discovery.pile, [text for text in discovery.column("target") if text]
+    if not targets:
+        print("no image has a target; the dataset manifest needs classes: fill the column")
+        return
+    name = "manifest_masks" if (pile.root / targets[0]).is_file() else "manifest"
+    inside = table.is_relative_to(pile.root)
+    place = str(table.relative_to(pile.root) if inside else table)
+    options: dict[str, Any] = {"root": str(pile.root), "table": place}
+    if columns:
+        options["columns"] = columns
+    if discovery.white != _WHITE:
+        options["white"] = discovery.white
+    _, problems = _made(name, options)
+    if problems and name == "manifest":
+        # Domains were not drawn by class, so that one may well lack some.
+        allowing, others = _made(name, options | _ALLOWED)
+        if allowing is not None and not others:
+            print(_lacking(allowing))
+            options, problems = options | _ALLOWED, []
+    section = {"name": name, **options, "source": discovery.domain_names}
+    print(f"data: {_yaml(section)}")
+    for problem in problems:
+        print(f"a run will refuse it: {problem}", file=sys.stderr)
+
+
+def _made(name: str, options: dict[str, Any]) -> tuple[data.DomainDataset | None, list[str]]:
+    """A dataset, as far as it can be made, and what is wrong with it."""
+    with collecting() as problems:
+        try:
+            return DATASETS.load(name)(**options), problems
+        except DataError as error:
+            problems.append(str(error))
+    return None, problems
+
+
+def _lacking(dataset: data.DomainDataset) -> str:
+    """How many classes have no training images in which domains."""
+    trained: dict[str, set[int]] = {r.domain: set() for r in dataset.records if r.is_labelled}
+    for record in dataset.records:
+        if record.is_labelled and record.split == "train":
+            trained[record.domain].add(record.target)
+    total = len(dataset.class_names)
+    counts = {name: total - len(trained[name]) for name in dataset.domain_names if name in trained}
+    parts = [f"{name} {count}" for name, count in counts.items() if count]
+    return f"of {total} classes without training images: {', '.join(parts)}"
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"got '{text}', expected a positive whole number")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"got '{text}', expected a whole number, 0 or more")
+    return int(text)
+
+
+def _auto(text: str) -> int | None:
+    return None if text == "auto" else _positive(text)
+
+
+ACTIONS = {
+    "list": Action(
+        f"List the datasets with their layouts, keys and pages; TASK is one of {', '.join(TASKS)}.",
+        "[TASK]",
+    ),
+    "check": Action(
+        f"Read a dataset and list all problems. {_PLACE}, ROOT its folder below DOMAINNORM_DATA or "
+        "absolute, key=value one of its keys.",
+        "DATASET [ROOT] [key=value], or RECIPE [key=value]",
+    ),
+    "sample": Action(
+        f"Draw a small dataset in the layout of a dataset. {_PLACE}, FOLDER a new folder.",
+        "DATASET FOLDER [seed=N]",
+    ),
+    "domains": Action(
+        "Find domains of images that nobody wrote down, by their style, and write them as a "
+        "manifest. SOURCE is a folder with images or a table of them, whose columns may be named.",
+        "SOURCE [columns={path: ...}], a folder or a table",
+        _add_domain_options,
+    ),
+}
+COMMANDS = {
+    "data": Command(
+        "List the datasets, check one that is on disk, draw a sample, find domains without labels.",
+        _configure,
+        _execute,
+    )
+}

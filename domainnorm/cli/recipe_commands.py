@@ -1,0 +1,178 @@
+"""Commands about recipes: what there is, one shown, checked, copied."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from domainnorm import recipe, run
+from domainnorm.cli.parser import Command, Parser, split_overrides
+from domainnorm.errors import DataError, DomainNormError, RecipeError, unknown
+from domainnorm.norms.catalogue import CATALOGUE
+from domainnorm.registry import (
+    DATASETS,
+    ENCODERS,
+    METHODS,
+    MODULATIONS,
+    PERTURBATIONS,
+    STATISTICS,
+    TASKS,
+)
+
+_REGISTRIES = {
+    "methods": METHODS,
+    "statistics": STATISTICS,
+    "modulations": MODULATIONS,
+    "perturbations": PERTURBATIONS,
+    "encoders": ENCODERS,
+    "datasets": DATASETS,
+    "tasks": TASKS,
+}
+_KINDS = ("recipes", "configs", "methods", "norms", *tuple(_REGISTRIES)[1:])
+
+
+def _configure_list(parser: Parser) -> None:
+    text = f"one of {', '.join(_KINDS)}; everything when left out"
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=text)
+
+
+def _list(arguments: Namespace) -> int:
+    """Print a table of names and one-line summaries for each kind."""
+    # Deferred: loading rich takes longer than everything else `domainnorm --help` does.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    kind = arguments.kind
+    if kind is not None and kind not in _KINDS:
+        raise RecipeError([unknown("kind", kind, _KINDS)], where="domainnorm list")
+    console = Console(highlight=False)
+    for name in [kind] if kind else _KINDS:
+        table = Table(title=name, title_justify="left", box=None, show_header=False)
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(overflow="fold")
+        for entry, summary in _rows(name).items():
+            table.add_row(entry, summary)
+        console.print(table)
+        console.print()
+    return 0
+
+
+def _rows(kind: str) -> dict[str, str]:
+    """Names of one kind, with what each is in a line."""
+    if kind == "norms":
+        specs = CATALOGUE.items()
+        return {name: f"{one.statistics} × {one.modulation}: {one.use}" for name, one in specs}
+    if kind not in _REGISTRIES:
+        return recipe.list_shipped(kind)
+    registry = _REGISTRIES[kind]
+    return {name: registry.entry(name).summary for name in registry.names()}
+
+
+def _show(arguments: Namespace) -> int:
+    """Print the resolved YAML, highlighted on a terminal and plain in a pipe."""
+    text = recipe.load_recipe(arguments.recipe, arguments.overrides).to_yaml()
+    if sys.stdout.isatty():
+        # Deferred: loading rich takes longer than all the rest, and a pipe needs none of it.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.syntax import Syntax  # noqa: PLC0415
+
+        Console().print(Syntax(text, "yaml", background_color="default"))
+    else:
+        print(text, end="")
+    return 0
+
+
+def _configure_check(parser: Parser) -> None:
+    text = "shipped names or paths of YAML files, and key=value overrides for all of them"
+    parser.add_argument("words", nargs="+", metavar="RECIPE [key=value]", help=text)
+    text = (
+        "also make every network and pass noise of the size of a training batch through it, as is "
+        "done unasked for norms that some networks refuse; needs the data, reads no image"
+    )
+    parser.add_argument("--build", action="store_true", help=text)
+
+
+def _check(arguments: Namespace) -> int:
+    """Print ``ok`` for a good recipe and the problems of a bad one."""
+    references, overrides = split_overrides(arguments.words)
+    if not references:
+        raise RecipeError(["no recipe given, only overrides"], where="domainnorm check")
+    code = 0
+    for reference in references:
+        try:
+            loaded = recipe.load_recipe(reference, overrides)
+            if arguments.build:
+                run.rehearse(loaded)
+            elif recipe.needs_network(loaded):
+                _build(loaded, reference)
+        except RecipeError as error:
+            print(RecipeError(error.problems, reference), file=sys.stderr)
+            code = 2
+        else:
+            print(f"ok  {reference}")
+    return code
+
+
+def _build(loaded: recipe.Recipe, reference: str) -> None:
+    """Ask the network, if there are data to make it for."""
+    try:
+        run.rehearse(loaded)
+    except RecipeError as error:
+        if not isinstance(error.__cause__, DataError):
+            raise
+        print(f"{reference}: the norms were not tried: {error.__cause__}", file=sys.stderr)
+
+
+def _configure_copy(parser: Parser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="shipped name")
+    text = "file or folder; the recipe's own file name in this folder when left out"
+    parser.add_argument("destination", nargs="?", default=".", metavar="DEST", help=text)
+    parser.add_argument("--force", action="store_true", help="overwrite the destination")
+
+
+def _copy(arguments: Namespace) -> int:
+    """Copy the file as it is, comments included; its parts stay where they ship.
+
+    Raises:
+        DomainNormError: The destination exists and ``--force`` was not given, or cannot be
+            written.
+    """
+    source = recipe.find_recipe(arguments.recipe)
+    destination = Path(arguments.destination)
+    if destination.is_dir() or arguments.destination.endswith("/"):
+        destination = destination / source.name
+    elif destination.suffix not in (".yaml", ".yml"):
+        destination = destination.with_name(f"{destination.name}.yaml")
+    if destination.exists() and not arguments.force:
+        raise DomainNormError(f"{destination} exists; use --force to overwrite it")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, destination)
+    except (OSError, shutil.SameFileError) as error:
+        raise DomainNormError(f"{destination}: cannot be written ({error})") from error
+    print(f"copied to {destination}; edit it, then: domainnorm run {destination}")
+    return 0
+
+
+COMMANDS = {
+    "list": Command(
+        "List what is there: recipes, parts, methods, norms and their halves, datasets, tasks.",
+        _configure_list,
+        _list,
+    ),
+    "show": Command(
+        "Show a recipe with its parts merged and every default spelled out.",
+        Parser.add_recipe,
+        _show,
+    ),
+    "check": Command(
+        "Check recipes without running them; all problems of a recipe are reported at once.",
+        _configure_check,
+        _check,
+    ),
+    "copy": Command(
+        "Copy a shipped recipe into a file of your own, to edit it.", _configure_copy, _copy
+    ),
+}

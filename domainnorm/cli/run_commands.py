@@ -1,0 +1,169 @@
+"""Commands that carry out a recipe, test a run again and write its page."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from domainnorm import recipe, run
+from domainnorm.cli.parser import Command, Parser
+from domainnorm.cli.program import INTERRUPTED, TERMINATED, Terminated, ended_like_ctrl_c
+from domainnorm.errors import RecipeError
+
+KINDS = {
+    "models": "one fine-tuned model per domain, every model on every domain",
+    "norms": "one multi-domain model, every domain's data under every domain's norms",
+    "both": "the two of them",
+}
+
+
+def add_training(parser: Parser) -> None:
+    """Add ``[RECIPE] [key=value ...] [--output DIR] [--resume RUN_FOLDER]``."""
+    text = "shipped name or path of a YAML file, then key=value for keys to change"
+    parser.add_argument("words", nargs="*", metavar="RECIPE [key=value]", help=text)
+    text = "where run folders are made (default: %(default)s)"
+    parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help=text)
+    text = "go on with an interrupted run; takes no recipe, the folder holds it"
+    parser.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help=text)
+
+
+def carry_out(
+    command: str, arguments: Namespace, start: Callable[[recipe.Recipe, Path], Path]
+) -> int:
+    """Start a new run or go on with one, and say where its folder is.
+
+    Args:
+        command: The subcommand, for the line that says how to resume.
+        arguments: What `add_training` defined.
+        start: Takes the recipe and the output folder, returns the run folder.
+
+    Returns:
+        0, 130 when the user interrupts, or 143 when the process is told to end (SIGTERM).
+
+    Raises:
+        RecipeError: Neither or both of a recipe and ``--resume``, or a bad recipe.
+    """
+    words, folder = arguments.words, arguments.resume
+    where = f"domainnorm {command}"
+    if folder is not None and words:
+        raise RecipeError([f"got '{words[0]}' beside --resume, expected one of them"], where)
+    if folder is None and not words:
+        raise RecipeError(["expected a recipe, or --resume RUN_FOLDER"], where)
+    started = time.time()
+    root = arguments.output
+    try:
+        with ended_like_ctrl_c():
+            if folder is not None:
+                done = run.resume_run(folder)
+            else:
+                loaded = recipe.load_recipe(words[0], words[1:])
+                root = arguments.output / loaded.name
+                done = start(loaded, arguments.output)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning turns Ctrl-C into SystemExit(1) once training has begun.
+        cause = error.__context__ if isinstance(error, SystemExit) else error
+        if not isinstance(cause, KeyboardInterrupt):
+            raise
+        if run.is_first():
+            print(_advice(command, folder or _newest(root, started)), file=sys.stderr)
+        return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
+    if run.is_first():
+        print(f"run folder: {done}")
+    return 0
+
+
+def _newest(root: Path, started: float) -> Path | None:
+    """The run folder below ``root`` that was made since ``started``."""
+    made = [(file.stat().st_mtime, file.parent) for file in root.glob("*/recipe.yaml")]
+    recent = [(when, folder) for when, folder in made if when >= started - 1]
+    return max(recent)[1] if recent else None
+
+
+def _advice(command: str, folder: Path | None) -> str:
+    if folder is None:
+        return "interrupted before anything was stored"
+    return f"interrupted; go on with: domainnorm {command} --resume {folder}"
+
+
+def _configure_run(parser: Parser) -> None:
+    add_training(parser)
+    text = "try the recipe, made small, on drawn data in the layout that it reads; no download"
+    parser.add_argument("--sample", action="store_true", help=text)
+
+
+def _run(arguments: Namespace) -> int:
+    """Train and test every stage of the recipe."""
+
+    def start(loaded: recipe.Recipe, output: Path) -> Path:
+        # Looked up here: a bad recipe is answered before torch is imported.
+        if arguments.sample:
+            # Those of a recipe take long; those of the command line are meant.
+            asked = any(word.startswith("seed=") for word in arguments.words)
+            folder = output / "samples" / loaded.name
+            loaded = run.sample_recipe(loaded, folder, all_seeds=asked)
+        return run.run_recipe(loaded, output)
+
+    if arguments.sample and arguments.resume:
+        raise RecipeError(["got --sample beside --resume, expected one of them"], "domainnorm run")
+    return carry_out("run", arguments, start)
+
+
+def _configure_matrix(parser: Parser) -> None:
+    add_training(parser)
+    text = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
+    parser.add_argument("--kind", choices=KINDS, default="both", help=f"{text} (default)")
+
+
+def _matrix(arguments: Namespace) -> int:
+    """Train the models of the matrix and test them."""
+
+    def start(loaded: recipe.Recipe, output: Path) -> Path:
+        # Looked up here: a bad recipe is answered before torch is imported.
+        return run.run_matrix(loaded, output, arguments.kind)
+
+    return carry_out("matrix", arguments, start)
+
+
+def _configure_test(parser: Parser) -> None:
+    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder a run has left")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="how it is tested, such as condition=mixture or evaluation.mask_size=original",
+    )
+
+
+def _test(arguments: Namespace) -> int:
+    """Test every checkpoint of the run folder."""
+    run.test_run(arguments.folder, arguments.overrides)
+    return 0
+
+
+def _configure_report(parser: Parser) -> None:
+    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder a run has left")
+    text = "where the page goes (default: RUN_FOLDER/report.html)"
+    parser.add_argument("--out", "--output", type=Path, metavar="FILE", help=text)
+
+
+def _report(arguments: Namespace) -> int:
+    """Write the page and say where it is."""
+    print(run.write_page(arguments.folder, arguments.out))
+    return 0
+
+
+COMMANDS = {
+    "run": Command("Run a recipe, or go on with a run that was interrupted.", _configure_run, _run),
+    "test": Command(
+        "Evaluate the checkpoints of a run again and print its table.", _configure_test, _test
+    ),
+    "matrix": Command(
+        "Measure every domain under every domain's model or norms.", _configure_matrix, _matrix
+    ),
+    "report": Command(
+        "Write the tables and figures of a run into one HTML file.", _configure_report, _report
+    ),
+}

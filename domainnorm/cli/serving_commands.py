@@ -1,0 +1,241 @@
+"""Commands on a finished run: predictions, streams, exported files, domain packs."""
+
+from __future__ import annotations
+
+import math
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from domainnorm import backbones, serve
+from domainnorm.cli.parser import Action, Command, Parser, given
+from domainnorm.cli.program import INTERRUPTED, TERMINATED, Terminated, ended_like_ctrl_c
+from domainnorm.errors import RecipeError, counted
+
+_ROWS = 20
+_BY = {
+    "told": "told",
+    "only": "the only one",
+    "estimate": "estimated",
+    "mixture": "estimated, mixed by weight",
+    "nearest": "nearest by its moments",
+    "mean": "the mean of all domains",
+    "batch": "statistics of the batch",
+}
+FORMATS = {
+    "onnx": "a file for onnxruntime and others, with the domain as an input",
+    "torch_export": "an archive for torch.export.load, likewise",
+    "timm": "weights of one domain for timm.create_model",
+}
+_RUN = "RUN is the folder of a run or of one of its stages"
+ACTIONS = {
+    "save": Action(
+        f"Save all that a domain owns. {_RUN}, FILE the pack, DOMAIN.safetensors if left out.",
+        "RUN DOMAIN [FILE]",
+    ),
+    "show": Action("Show whose domain a pack holds, and what it fits.", "FILE"),
+    "check": Action(f"Check that a pack fits the model of a run. {_RUN}.", "RUN FILE"),
+}
+
+
+def _configure_predict(parser: Parser) -> None:
+    text = "folder of a run, or of one of its stages"
+    parser.add_argument("folder", type=Path, metavar="RUN", help=text)
+    text = (
+        "folder of images, searched below as well; text file with a path per line; table with the "
+        "column image, and if wanted domain and attributes; or an image (DICOM files and NIfTI "
+        "volumes for runs of such data)"
+    )
+    parser.add_argument("images", type=Path, metavar="IMAGES", help=text)
+    text = (
+        "where table, masks and figure go (default: STAGE/predictions/IMAGES); an earlier "
+        "prediction of the same images is replaced when the new one is complete, anything else "
+        "that is there is refused"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help=text)
+    parser.add_fields(serve.PredictOptions)
+
+
+def _predict(arguments: Namespace) -> int:
+    """Predict the images and say what was predicted."""
+    options = given(serve.PredictOptions, arguments)
+    try:
+        with ended_like_ctrl_c():
+            done = serve.predict_run(arguments.folder, arguments.images, arguments.output, options)
+    except KeyboardInterrupt as error:
+        print("interrupted; nothing was written, earlier predictions stay", file=sys.stderr)
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+    _say(done)
+    return 0
+
+
+def _say(done: serve.Predicted) -> None:
+    failed = len(done.unreadable)
+    skipped = f", {failed} of them unreadable and passed over" if failed else ""
+    print(f"{counted(done.images, 'image')}{skipped}")
+    if done.unused:
+        print(f"columns that nothing reads: {', '.join(done.unused)}")
+    print("mean share of pixels:" if done.masks else "predicted:")
+    found = {name: value for name, value in done.classes.items() if value}
+    for name in sorted(found, key=lambda name: -found[name])[:_ROWS]:
+        print(f"  {name}  {found[name]:.3f}" if done.masks else f"  {name}  {found[name]:.0f}")
+    if len(found) > _ROWS:
+        print(f"  and {len(found) - _ROWS} further classes")
+    ways = ", ".join(f"{_BY[way]} ({number})" for way, number in done.by.items())
+    if ways:
+        print(f"domain: {ways}")
+    for name, number in done.domains.items():
+        print(f"  {name}  {number}")
+    if done.unlike is not None:
+        print(f"  of no known domain, by the encoder: {counted(done.unlike, 'image')}")
+    print(f"predictions: {done.folder}")
+
+
+def _configure_adapt(parser: Parser) -> None:
+    text = "folder of a run with an encoder, or of one of its stages"
+    parser.add_argument("folder", type=Path, metavar="RUN", help=text)
+    text = (
+        "folder of images (DICOM files for runs of such data), taken in the order of their names, "
+        "a text file with a path per line, or a table with the column image"
+    )
+    parser.add_argument("--stream", type=Path, required=True, metavar="FOLDER", help=text)
+    text = (
+        "where log, masks, timeline and packs go (default: STAGE/adapt/FOLDER); the same command "
+    )
+    text += "again goes on where it stopped"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=text)
+    parser.add_fields(serve.StreamOptions)
+
+
+def _adapt(arguments: Namespace) -> int:
+    """Follow the stream and say what it showed."""
+    options = given(serve.StreamOptions, arguments)
+    try:
+        done = serve.adapt_run(arguments.folder, arguments.stream, arguments.output, options)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on")
+        return INTERRUPTED
+    skipped = f", {done.passed_over} of them passed over" if done.passed_over else ""
+    print(f"{counted(done.images, 'image')}{skipped}")
+    for name, number in done.domains.items():
+        opened = f"  (opened at image {done.opened[name]})" if name in done.opened else ""
+        print(f"  {name}  {number}{opened}")
+    packs = ", packs" if done.opened else ""
+    print(f"log, timeline{packs}: {done.folder}")
+    return 0
+
+
+def _configure_export(parser: Parser) -> None:
+    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder a run has left")
+    text = "; ".join(f"{name}: {meaning}" for name, meaning in FORMATS.items())
+    parser.add_argument("--format", choices=FORMATS, required=True, help=text)
+    text = "fold this domain's norms into the network; its program takes images alone"
+    parser.add_argument("--domain", metavar="NAME", help=text)
+    text = "stages/<transfer>/seed<n>/<method>, needed when several could be meant"
+    parser.add_argument("--stage", metavar="STAGE", help=text)
+    text = "where the files go (default: RUN_FOLDER/STAGE/export/FORMAT[-DOMAIN])"
+    parser.add_argument("--out", "--output", type=Path, metavar="DIR", help=text)
+    text = "largest difference from the model, as a fraction of the largest logit (%(default)s)"
+    parser.add_argument("--tolerance", type=_positive, default=1e-4, metavar="X", help=text)
+
+
+def _export(arguments: Namespace) -> int:
+    """Write the files and say how far the outputs are from those of the model."""
+    done = serve.export_run(
+        arguments.folder,
+        arguments.format,
+        domain=arguments.domain,
+        stage=arguments.stage,
+        output=arguments.out,
+        tolerance=arguments.tolerance,
+    )
+    print(f"{done.stage}: largest difference {done.difference:.1e} of the largest logit")
+    print(f"exported to {done.folder}")
+    return 0
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"got '{text}', expected a positive number")
+    return value
+
+
+def _configure_pack(parser: Parser) -> None:
+    parser.add_actions(ACTIONS)
+
+
+def _pack(arguments: Namespace) -> int:
+    """Carry out one of the actions."""
+    action, words = arguments.action, arguments.words
+    form = ACTIONS[action].form
+    expected = form.split()
+    optional = expected[-1].startswith("[")
+    if not len(expected) - optional <= len(words) <= len(expected):
+        got = " ".join(words) or "nothing"
+        raise RecipeError([f"got {got}, expected {form}"], f"domainnorm pack {action}")
+    carry_out: dict[str, Callable[..., None]] = {"save": _save, "show": _show, "check": _check}
+    carry_out[action](*words)
+    return 0
+
+
+def _save(folder: str, domain: str, file: str | None = None) -> None:
+    path = Path(file or f"{domain}.safetensors")
+    stored = serve.load_stored(Path(folder))
+    backbones.save_domain(stored.model, domain, path)
+    print(f"{path}: {_size(path.stat().st_size)}, of {stored.place}")
+
+
+def _show(file: str) -> None:
+    header, tensors = backbones.read_pack_header(file)
+    norms = Counter(norm.partition(" ")[0] for norm in header.layers.values())
+    weights = ", ".join(f"{part} {digest[:12]}" for part, digest in header.shared.items())
+    lines = {
+        "domain": header.domain,
+        "backbone": header.backbone or "not timm's",
+        "norms": ", ".join(f"{number} {norm}" for norm, number in norms.items()),
+        "tensors": f"{len(tensors)}, {_size(Path(file).stat().st_size)}",
+        "shared weights": weights,
+        "made with": f"domainnorm {header.made_with}",
+    }
+    for name, value in lines.items():
+        print(f"{name:<15} {value}")
+
+
+def _check(folder: str, file: str) -> None:
+    model = serve.load_stored(Path(folder)).model
+    header, _ = backbones.read_pack(model, file)
+    print(f"ok  {file}: domain '{header.domain}' fits {folder}")
+
+
+def _size(number: int) -> str:
+    return f"{number / 1000:.1f} kB"
+
+
+COMMANDS = {
+    "predict": Command(
+        "Predict images with the model of a run: a table, masks and a figure.",
+        _configure_predict,
+        _predict,
+    ),
+    "adapt": Command(
+        "Follow a stream of images with the model of a run, and open domains it does not know.",
+        _configure_adapt,
+        _adapt,
+    ),
+    "export": Command(
+        "Export the model of a run as ONNX, torch.export or timm weights, and check the file.",
+        _configure_export,
+        _export,
+    ),
+    "pack": Command(
+        "Save a domain of a run as a pack, show a pack, check that it fits a run.",
+        _configure_pack,
+        _pack,
+    ),
+}
