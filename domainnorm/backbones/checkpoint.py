@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from domainnorm.backbones.domains.domain_rows import set_rows
 from domainnorm.backbones.model import DomainModel
-from domainnorm.backbones.rows import set_rows
 from domainnorm.encoders import DomainGaussians
 from domainnorm.errors import CheckpointError
 from domainnorm.norms import ConditionalNorm

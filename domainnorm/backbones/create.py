@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,10 @@ import timm
 import torch
 from torch import nn
 
-from domainnorm.backbones.convert import convert_norms
+from domainnorm.backbones.conversion.convert import convert_norms
+from domainnorm.backbones.conversion.norm_layers import evaluating
+from domainnorm.backbones.conversion.norm_rules import NormRule
 from domainnorm.backbones.model import DomainModel
-from domainnorm.backbones.probe import evaluating
-from domainnorm.backbones.rules import NormRule
-from domainnorm.backbones.unloaded import missing_weights
 from domainnorm.errors import (
     CheckpointError,
     ConversionError,
@@ -250,3 +252,42 @@ def _first(network: nn.Module, default: int) -> int:
     """Input channels of the first convolution."""
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return next((m.in_channels for m in network.modules() if isinstance(m, kinds)), default)
+
+
+_LOADER = logging.getLogger("timm.models._builder")
+_MISSING = re.compile(r"Missing keys \((.*)\) discovered while loading")
+
+
+@contextmanager
+def missing_weights(architecture: str) -> Iterator[list[str]]:
+    """Collect weights and biases that timm finds missing, besides the head, in creating a network.
+
+    Where the number of classes differs, timm loads what fits and tells the rest in its log alone,
+    below the level that is shown: weights of another network would leave all of it untrained. The
+    names that such a file has instead, which follow, are not shown.
+
+    Args:
+        architecture: Name of the network, by which timm knows the head; an encoder has none, but
+            its weights are loaded before it is cut off.
+    """
+    heads = timm.models.get_pretrained_cfg_value(architecture, "classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    missing: list[str] = []
+    own, shown = _LOADER.level, _LOADER.getEffectiveLevel()
+
+    def look(record: logging.LogRecord) -> bool:
+        if match := _MISSING.match(record.getMessage()):
+            missing.extend(
+                name
+                for name in match[1].split(", ")
+                if name.endswith((".weight", ".bias")) and name.rpartition(".")[0] not in heads
+            )
+        return record.levelno >= shown and not missing
+
+    _LOADER.addFilter(look)
+    _LOADER.setLevel(min(shown, logging.INFO))
+    try:
+        yield missing
+    finally:
+        _LOADER.setLevel(own)
+        _LOADER.removeFilter(look)

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from domainnorm.backbones.conversion.norm_rules import feature_maps
 from domainnorm.backbones.model import DomainModel
-from domainnorm.backbones.where import feature_maps
 from domainnorm.errors import ConversionError, DomainNormError
 from domainnorm.perturbations import Perturbation, create_perturbation
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainnorm.backbones.conversion import Conversion, ConvertedLayer
-from domainnorm.backbones.kinds import kind_of
-from domainnorm.backbones.owned import OwnedRows, owned_rows
+from domainnorm.backbones.conversion.converted import Conversion, ConvertedLayer
+from domainnorm.backbones.conversion.kinds import kind_of
+from domainnorm.backbones.domains.owned_rows import OwnedRows, owned_rows
 from domainnorm.condition import (
     Condition,
     Domain,

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from domainnorm.backbones.conversion.norm_layers import evaluating
 from domainnorm.backbones.model import DomainModel
-from domainnorm.backbones.probe import evaluating
 from domainnorm.condition import Domain, RecordedMoments
 from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.norms.kernels.per_sample import accumulate_dtype

@@ -14,8 +14,8 @@ import timm
 import torch
 
 from domainnorm.backbones import DomainModel
-from domainnorm.backbones.find import find_norms
-from domainnorm.backbones.kinds import kind_of
+from domainnorm.backbones.conversion.kinds import kind_of
+from domainnorm.backbones.conversion.norm_layers import find_norms
 from domainnorm.data import DomainDataModule
 from domainnorm.data.table import read_lines, write_lines
 from domainnorm.errors import DomainNormError, RecipeError

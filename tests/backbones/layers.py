@@ -8,7 +8,7 @@ from timm.layers import BatchNormAct2d, SyncBatchNormAct, convert_sync_batchnorm
 from torch import nn
 
 import domainnorm.tasks.decoders  # noqa: F401 - adds the norm of a decoder to the kinds
-from domainnorm.backbones.kinds import KINDS
+from domainnorm.backbones.conversion.kinds import KINDS
 
 SIZE = 4
 

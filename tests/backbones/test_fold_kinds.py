@@ -8,8 +8,9 @@ import torch
 from timm.layers import LayerNorm2d, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from torch import nn
 
-from domainnorm.backbones import convert_norms, fold_domain, kinds, register_norm_class
-from domainnorm.backbones.kinds import KINDS
+from domainnorm.backbones import convert_norms, fold_domain, register_norm_class
+from domainnorm.backbones.conversion import kinds
+from domainnorm.backbones.conversion.kinds import KINDS
 from domainnorm.errors import ConversionError
 from tests.backbones.layers import SIZE, can_be_affine_free, input_of, layer_of, randomized
 from tests.backbones.networks import DOMAINS

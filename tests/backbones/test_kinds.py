@@ -12,7 +12,7 @@ from timm.models import metaformer
 from torch import nn
 
 from domainnorm.backbones import convert_norms
-from domainnorm.backbones.kinds import KINDS
+from domainnorm.backbones.conversion.kinds import KINDS
 from domainnorm.errors import ConversionError
 from tests.backbones.layers import SIZE, can_be_affine_free, input_of, layer_of
 from tests.backbones.networks import DOMAINS

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from domainnorm.backbones import convert_norms, fold_domain, kinds, register_norm_class
+from domainnorm.backbones import convert_norms, fold_domain, register_norm_class
+from domainnorm.backbones.conversion import kinds
 from domainnorm.errors import ConversionError
 from tests.backbones.networks import DOMAINS
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from domainnorm.backbones.checkpoint import save_whole
-from domainnorm.backbones.domains import add_domain, check_name
+from domainnorm.backbones.domains.domain_rows import add_domain, check_name
+from domainnorm.backbones.domains.pack_header import KEY, PackHeader, read_pack_header
 from domainnorm.backbones.model import DomainModel
-from domainnorm.backbones.pack_header import KEY, PackHeader, read_pack_header
 from domainnorm.errors import CheckpointError, ConditionError, unknown
 from domainnorm.norms import ConditionalNorm
 

@@ -8,13 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainnorm.backbones.conversion import ConvertedLayer
-from domainnorm.backbones.find import check_kinds, find_norms
-from domainnorm.backbones.kinds import NormKind
+from domainnorm.backbones.conversion.converted import ConvertedLayer
+from domainnorm.backbones.conversion.kinds import NormKind
+from domainnorm.backbones.conversion.norm_layers import (
+    LayerInput,
+    check_kinds,
+    find_norms,
+    probe_inputs,
+)
+from domainnorm.backbones.conversion.norm_rules import (
+    Fit,
+    NormRule,
+    Regions,
+    fit_choices,
+    resolve_rules,
+    statistics_of,
+)
 from domainnorm.backbones.model import DomainModel
-from domainnorm.backbones.probe import LayerInput, probe_inputs
-from domainnorm.backbones.rules import Fit, NormRule, fit_choices, resolve_rules, statistics_of
-from domainnorm.backbones.where import Regions
 from domainnorm.errors import ConversionError, DomainNormError, UnknownNameError
 from domainnorm.norms import ConditionalNorm, create_norm
 from domainnorm.norms.catalogue import norm_options

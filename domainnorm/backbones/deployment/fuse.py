@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from domainnorm.backbones.probe import evaluating
+from domainnorm.backbones.conversion.norm_layers import evaluating
 from domainnorm.errors import ConversionError
 from domainnorm.slot import tensors_in
 

@@ -1,0 +1,1 @@
+"""Norm layers of any network found, and replaced by conditional ones."""
