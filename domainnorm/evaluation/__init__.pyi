@@ -1,5 +1,5 @@
-from .domain_matrix import CrossDomainMatrix as CrossDomainMatrix
-from .domain_matrix import MetricSummary as MetricSummary
+from .cross_domain import CrossDomainMatrix as CrossDomainMatrix
+from .cross_domain import MetricSummary as MetricSummary
 from .evaluated import Evaluated as Evaluated
 from .evaluated import EvaluationError as EvaluationError
 from .evaluated import WeightedMetrics as WeightedMetrics

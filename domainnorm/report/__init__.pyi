@@ -1,6 +1,6 @@
 from .card import model_card as model_card
+from .data_tables import create_console as create_console
 from .data_tables import found_tables as found_tables
-from .data_tables import save_found_domains as save_found_domains
 from .data_tables import survey_tables as survey_tables
 from .domain_charts import save_embeddings as save_embeddings
 from .domain_charts import save_layer_differences as save_layer_differences
@@ -11,10 +11,10 @@ from .heatmap import save_heatmaps as save_heatmaps
 from .html_page import run_page as run_page
 from .image_sheets import Overlay as Overlay
 from .image_sheets import save_contact_sheet as save_contact_sheet
+from .image_sheets import save_found_domains as save_found_domains
 from .image_sheets import save_overlays as save_overlays
 from .result_charts import save_curves as save_curves
 from .result_charts import save_results_bars as save_results_bars
-from .result_tables import create_console as create_console
 from .result_tables import matrix_markdown as matrix_markdown
 from .result_tables import results_markdown as results_markdown
 from .result_tables import results_table as results_table

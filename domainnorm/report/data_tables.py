@@ -1,22 +1,30 @@
-"""Tables of what a dataset holds and of what was found in a pile of images, for the terminal."""
+"""Tables of data for the terminal: what a dataset holds, what was found in a pile of images."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from os import PathLike
+from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from domainnorm.data import Discovery, DomainDataset, Survey
-from domainnorm.data.discovery import reduced_to
+from domainnorm.data import DomainDataset, Survey
 from domainnorm.data.masks import VOID
 from domainnorm.errors import counted
-from domainnorm.report.image_sheets import save_contact_sheet
+
+if TYPE_CHECKING:
+    from domainnorm.data import Discovery  # needs torch and scikit-learn
 
 _SPLITS = ("train", "val", "test")
-_TYPICAL, _SIDE = 8, 256  # images of a domain; pixels of the shorter side
+_WIDTH_OF_A_FILE = 120
+
+
+def create_console() -> Console:
+    """A console as wide as the terminal; a file or pipe gets lines of 120 characters."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_OF_A_FILE)
 
 
 def survey_tables(survey: Survey) -> Iterator[Table]:
@@ -128,18 +136,6 @@ def found_tables(discovery: Discovery) -> Iterator[Table]:
         for problem in discovery.problems:
             table.add_row(escape(problem))
         yield table
-
-
-def save_found_domains(discovery: Discovery, path: str | PathLike[str]) -> None:
-    """Draw the most typical training images of each domain in a row of its own."""
-    sizes = discovery.found.size.tolist()
-    rows = {
-        f"{name} ({sizes[label]})": [
-            reduced_to(image, _SIDE) for image in discovery.typical(label, _TYPICAL)
-        ]
-        for label, name in enumerate(discovery.domain_names)
-    }
-    save_contact_sheet(rows, path, "Typical images of the domains found")
 
 
 def _domains(discovery: Discovery) -> Table:

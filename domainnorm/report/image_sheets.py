@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,10 +25,14 @@ from domainnorm.report.figure import (
     save_figure,
 )
 
+if TYPE_CHECKING:
+    from domainnorm.data import Discovery
+
 _VOID = 255
 _OPACITY = 0.45
 _WIDTH, _TILE = 10.0, 2.6  # inches: of the page, and of a tile at most
 _SMALL_TILE, _LINE = 1.05, 0.12  # inches: of a contact sheet
+_TYPICAL, _SIDE = 8, 256  # images of a domain that was found; pixels of the shorter side
 _UNPAINTED = "background"
 
 
@@ -236,6 +241,16 @@ def save_contact_sheet(
         for axes, text in zip(line, texts.get(domain, ()), strict=False):
             axes.set_xlabel(literal(text), fontsize=SMALL - 2, labelpad=2)
     save_figure(figure, path, title)
+
+
+def save_found_domains(discovery: Discovery, path: str | PathLike[str]) -> None:
+    """Draw the most typical training images of each domain in a row of its own."""
+    sizes = discovery.found.size.tolist()
+    rows = {
+        f"{name} ({sizes[label]})": discovery.typical(label, _TYPICAL, _SIDE)
+        for label, name in enumerate(discovery.domain_names)
+    }
+    save_contact_sheet(rows, path, "Typical images of the domains found")
 
 
 def _checked(image: NDArray[np.uint8], domain: str) -> NDArray[np.uint8]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +21,6 @@ from domainnorm.report.results import (
 )
 
 _TOLD = "domain_accuracy"
-_WIDTH_OF_A_FILE = 120
 
 
 @dataclass(frozen=True)
@@ -231,9 +229,3 @@ def _cell(mean: float, std: float, own: bool) -> str:
 
 def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def create_console() -> Console:
-    """A console as wide as the terminal; a file or pipe gets lines of 120 characters."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_OF_A_FILE)
