@@ -13,7 +13,7 @@ import yaml
 
 from domainnorm import data, recipe, report
 from domainnorm.cli.parser import Action, Command, Parser, split_overrides
-from domainnorm.data.problems import collecting
+from domainnorm.data.refusals import collecting
 from domainnorm.errors import DataError, RecipeError, counted, unknown
 from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.sections import read_named

@@ -8,7 +8,7 @@ from pathlib import Path
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, FileDataset, Record, select_domains
 from domainnorm.data.folders import list_folders, list_images, missing_files
 from domainnorm.data.images import SUFFIXES
-from domainnorm.data.problems import is_collecting, refuse
+from domainnorm.data.refusals import is_collecting, refuse
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
 

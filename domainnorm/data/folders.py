@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from domainnorm.data.images import SUFFIXES, is_figure
-from domainnorm.data.problems import is_collecting
+from domainnorm.data.refusals import is_collecting
 from domainnorm.data.splits import check_fraction, check_groups, cut, cut_ends
 from domainnorm.data.table import Row, read_table
 from domainnorm.errors import DataError

@@ -11,7 +11,7 @@ from typing import get_args
 
 from domainnorm.data.dataset import Split
 from domainnorm.data.folders import Cuts
-from domainnorm.data.problems import refuse
+from domainnorm.data.refusals import refuse
 from domainnorm.data.splits import check_groups, cut
 from domainnorm.data.table import Row, normal_path, read_lines
 from domainnorm.errors import DataError, nearest, unknown

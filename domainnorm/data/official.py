@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from domainnorm.data.dataset import Record
-from domainnorm.data.problems import is_collecting
+from domainnorm.data.refusals import is_collecting
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError

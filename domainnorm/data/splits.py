@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from domainnorm.data.dataset import Record, Split
-from domainnorm.data.problems import refuse
+from domainnorm.data.refusals import refuse
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from domainnorm.data.dataset import UNLABELLED, DomainDataset, FileDataset, Record
 from domainnorm.data.images import Progress, read_all
 from domainnorm.data.masks import VOID
-from domainnorm.data.problems import collecting
+from domainnorm.data.refusals import collecting
 from domainnorm.errors import DataError, counted
 
 _DARK = 64  # of 255; values of 14 bits in files of 16

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from domainnorm.data.dataset import Split
-from domainnorm.data.problems import refuse
+from domainnorm.data.refusals import refuse
 from domainnorm.errors import DataError, counted, nearest
 from domainnorm.storage import whole_file
 

@@ -10,7 +10,7 @@ import pytest
 
 from domainnorm.data import survey_dataset
 from domainnorm.data.datasets import Folder, FolderMasks, ManifestFindings
-from domainnorm.data.problems import collecting, refuse
+from domainnorm.data.refusals import collecting, refuse
 from domainnorm.data.survey import Problem
 from domainnorm.errors import DataError
 from tests.data.datasets.drawn import write

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from domainnorm.data.datasets import Dicom
-from domainnorm.data.problems import collecting
+from domainnorm.data.refusals import collecting
 from domainnorm.data.table import Row, read_delimited, read_lines, read_table
 from domainnorm.errors import DataError
 from tests.data.datasets.drawn import write

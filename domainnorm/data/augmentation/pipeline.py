@@ -68,12 +68,16 @@ class Pipeline:
         strong: Sequence[Any] | None = None,
         references: References | None = None,
     ) -> None:
-        self.compose = _compose(transforms, references)
-        self.strong = None if strong is None else _compose(strong, references)
-        self.has_strong = strong is not None
+        self.weak = _RandomSteps(transforms, references, where)
+        self.strong = None if strong is None else _RandomSteps(strong, references, where)
         self.preprocessing = preprocessing
         self.where = where
         self.references = references
+
+    @property
+    def has_strong(self) -> bool:
+        """Whether there is a second view."""
+        return self.strong is not None
 
     def __call__(self, image: Pixels, seed: int) -> Tensor:
         """Augment and preprocess one image: (h, w, 3) to (3, H, W). See `views`."""
@@ -96,30 +100,47 @@ class Pipeline:
                 f"{self.where}: a mask of {mask.shape[1]} × {mask.shape[0]} pixels for an image of "
                 f"{image.shape[1]} × {image.shape[0]}; they must have the same size"
             )
-        image, mask = self._augmented(self.compose, image, mask, seed)
+        image, mask = self.weak(image, mask, seed)
         weak, classes = self.preprocessing.pair(image, mask, seed)
-        if not (strong and self.has_strong):
+        if not strong or self.strong is None:
             return Views(weak, classes, None)
         # The same seed cuts the same crop; the draws of the steps are others.
-        changed, _ = self._augmented(self.strong, image, None, seed + 1)
+        changed, _ = self.strong(image, None, seed + 1)
         return Views(weak, classes, self.preprocessing.pair(changed, None, seed)[0])
 
-    def _augmented(
-        self, compose: Any, image: Pixels, mask: Pixels | None, seed: int
+
+class _RandomSteps:
+    """The random steps of one view; those that need images of other domains if there are some."""
+
+    def __init__(
+        self, transforms: Sequence[Any], references: References | None, where: str
+    ) -> None:
+        def needs_reference(transform: Any) -> bool:
+            return "references" in transform.targets_as_params
+
+        used = [one for one in transforms if references or not needs_reference(one)]
+        self.references = references if any(map(needs_reference, used)) else None
+        # Compose would otherwise seed itself from the system; every call seeds it anew.
+        self.compose = albumentations.Compose(used, seed=0) if used else None
+        self.where = where
+
+    def __call__(
+        self, image: Pixels, mask: Pixels | None, seed: int
     ) -> tuple[Pixels, Pixels | None]:
-        if compose is None:
+        """Image and mask after all steps; see `Pipeline.views`."""
+        if self.compose is None:
             return image, mask
         # Compose.set_random_seed gives every step a generator of its own with the same seed, so
         # two flips would always agree; one shared generator keeps steps independent.
         generator = np.random.Generator(np.random.PCG64(seed))
-        compose.set_random_state(generator, random.Random(seed))
+        self.compose.set_random_state(generator, random.Random(seed))
         given: dict[str, Any] = {"image": image}
         if mask is not None:
             given["mask"] = mask
-        if self.references is not None and any(map(_needs_reference, compose.transforms)):
+        if self.references is not None:
             given["references"] = [self.references(seed)]
         try:
-            done = compose(**given)
+            done = self.compose(**given)
         except Exception as error:  # each transform raises kinds of its own, cv2.error among them
             raise DataError(
                 f"{self.where}: a step failed on an image of {image.shape[1]} × {image.shape[0]} "
@@ -168,17 +189,6 @@ def build_pipeline(
 
 def _created(steps: Sequence[Step], where: str) -> list[Any]:
     return [_create(step, f"{where}[{position}]") for position, step in enumerate(steps)]
-
-
-def _compose(transforms: Sequence[Any], references: References | None) -> Any:
-    """One transform of several; None for none."""
-    used = [one for one in transforms if references is not None or not _needs_reference(one)]
-    # Compose would otherwise seed itself from the system; every call seeds it anew.
-    return albumentations.Compose(used, seed=0) if used else None
-
-
-def _needs_reference(transform: Any) -> bool:
-    return "references" in transform.targets_as_params
 
 
 def _create(step: Step, where: str) -> Any:

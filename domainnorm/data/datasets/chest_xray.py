@@ -33,7 +33,7 @@ from domainnorm.data.drawings.files import write_image
 from domainnorm.data.drawings.xray import DEVICES, draw_chest
 from domainnorm.data.images import SUFFIXES
 from domainnorm.data.official import draw_test, draw_validation
-from domainnorm.data.problems import refuse
+from domainnorm.data.refusals import refuse
 from domainnorm.errors import DataError, counted
 from domainnorm.registry import register
 

@@ -20,7 +20,7 @@ from domainnorm.data.dataset import (
 )
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.official import draw_test, draw_validation
-from domainnorm.data.problems import refuse
+from domainnorm.data.refusals import refuse
 from domainnorm.data.splits import check_groups
 from domainnorm.data.table import normal_path, read_delimited
 from domainnorm.data.volumes.dicom_files import (

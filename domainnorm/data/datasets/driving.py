@@ -11,7 +11,7 @@ from typing import Any, Literal
 from domainnorm.data.dataset import DOMAIN_KEYS, FileDataset, Record, resolved_root, select_domains
 from domainnorm.data.datasets.label_sets import Colour, Lookup, label_set, mapping
 from domainnorm.data.official import draw_test, draw_validation
-from domainnorm.data.problems import is_collecting
+from domainnorm.data.refusals import is_collecting
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError

@@ -33,7 +33,7 @@ from domainnorm.data.folders import (
 )
 from domainnorm.data.images import SUFFIXES
 from domainnorm.data.masks import VOID, read_classes, read_mask
-from domainnorm.data.problems import refuse
+from domainnorm.data.refusals import refuse
 from domainnorm.data.table import Row, write_table
 from domainnorm.errors import DataError
 from domainnorm.registry import register

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import DOMAIN_KEYS, DomainDataset, select_domains
-from domainnorm.data.problems import refuse
+from domainnorm.data.refusals import refuse
 from domainnorm.errors import DataError, unknown
 from domainnorm.registry import DATASETS, REQUIRED, register
 

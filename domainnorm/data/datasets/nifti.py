@@ -11,7 +11,7 @@ import numpy as np
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, resolved_root, select_domains
 from domainnorm.data.drawings.volume import SCANNERS, draw_volume
 from domainnorm.data.official import draw_test, draw_validation
-from domainnorm.data.problems import refuse, refusing
+from domainnorm.data.refusals import refuse, refusing
 from domainnorm.data.volumes.grey_values import import_medical
 from domainnorm.data.volumes.nifti_slices import (
     NiftiSlices,

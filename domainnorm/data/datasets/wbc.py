@@ -12,7 +12,7 @@ from domainnorm.data.dataset import DOMAIN_KEYS, FileDataset, Record, resolved_r
 from domainnorm.data.drawings.cells import STAINS, draw_blood_cell
 from domainnorm.data.drawings.files import write_image
 from domainnorm.data.official import draw_test, draw_validation, list_files, read_grey, require_file
-from domainnorm.data.problems import refuse
+from domainnorm.data.refusals import refuse
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.problems import refusing
+from domainnorm.data.refusals import refusing
 from domainnorm.data.volumes.grey_values import (
     import_medical,
     percentile_range,

@@ -54,14 +54,12 @@ def window_range(window: list[float]) -> tuple[float, float]:
     return centre - width / 2, centre + width / 2
 
 
-def percentile_range(
-    values: NDArray[Any], lower: float = 0.5, upper: float = 99.5
-) -> tuple[float, float]:
-    """Values below which ``lower`` and ``upper`` percent of the finite values lie."""
+def percentile_range(values: NDArray[Any]) -> tuple[float, float]:
+    """Values below which 0.5 and 99.5 percent of the finite values lie."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return 0.0, 1.0
-    low, high = np.percentile(finite, (lower, upper))
+    low, high = np.percentile(finite, (0.5, 99.5))
     return float(low), float(high)
 
 

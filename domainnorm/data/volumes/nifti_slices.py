@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import FileDataset
 from domainnorm.data.masks import VOID
-from domainnorm.data.problems import refuse
+from domainnorm.data.refusals import refuse
 from domainnorm.data.volumes.grey_values import (
     check_spacing,
     check_window,

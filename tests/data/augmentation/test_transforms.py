@@ -47,10 +47,11 @@ def test_hed_jitter_without_jitter_changes_nothing():
 @pytest.mark.parametrize("name", own_transforms())
 def test_own_transform_is_seeded_and_keeps_size_and_mask(name):
     pipeline = build_pipeline(
-        [{"name": name, "p": 1.0}], PRE, references=lambda seed: picture(9, 9)
+        [{"name": name, "p": 1.0}],
+        PRE,
+        references=lambda seed: np.full((9, 9, 3), seed, np.uint8),
     )
     image, mask = picture(20, 24), np.ones((20, 24), np.uint8)
-    pipeline.references = lambda seed: np.full((9, 9, 3), seed, np.uint8)
     first, second = (pipeline.views(image, mask, 7) for _ in range(2))
     assert (first.image == second.image).all()
     assert (first.mask == 1).all()

@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 from domainnorm.data.dataset import white_of
 from domainnorm.data.datasets import ACDC, Cityscapes, Join, NighttimeDriving
-from domainnorm.data.problems import collecting
+from domainnorm.data.refusals import collecting
 from domainnorm.errors import DataError
 
 

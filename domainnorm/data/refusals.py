@@ -1,4 +1,4 @@
-"""What is wrong with data: an error at once, or a list of everything for the command that asks."""
+"""Refusals of data: an error at once, or a list of everything for the command that asks."""
 
 from __future__ import annotations
 
