@@ -168,6 +168,13 @@ class Registry:
             raise UnknownNameError(self.kind, name, self._entries)
         return self._entries[name]
 
+    def name_of(self, target: type) -> str:
+        """The name of a registered class; of any other class, that of its module."""
+        for entry in self._entries.values():
+            if entry.attribute == target.__name__ and entry.load() is target:
+                return entry.name
+        return target.__module__.rpartition(".")[2]
+
     def load(self, name: str) -> Any:
         """Import and return the object called ``name``."""
         return self.entry(name).load()

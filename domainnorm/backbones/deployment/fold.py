@@ -26,6 +26,7 @@ from domainnorm.norms.statistics.group import GroupStatistics
 from domainnorm.norms.statistics.instance import InstanceStatistics
 from domainnorm.norms.statistics.layer import LayerStatistics
 from domainnorm.norms.statistics.rms import RMSStatistics
+from domainnorm.registry import STATISTICS
 
 _log = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ def plain_kin(
         return _OF_TOKENS[type(statistics)](num_features, eps=eps)
     if kind.axes == 2 and type(statistics) in _OF_MAPS:
         return _OF_MAPS[type(statistics)](num_features, eps=eps)
-    name = type(statistics).__module__.rpartition(".")[2]
+    name = STATISTICS.name_of(type(statistics))
     raise ConversionError(
         f"no plain layer of torch or timm has {name} statistics in place of a "
         f"{type(layer).__name__}; keep the DomainModel, or leave this layer out with `where`"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from domainnorm.backbones.domains.pack_header import KEY, PackHeader, read_pack_
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import CheckpointError, ConditionError, unknown
 from domainnorm.norms import ConditionalNorm
+from domainnorm.registry import MODULATIONS, STATISTICS, Registry
 
 _ENCODER = "encoder.gaussians."
 
@@ -155,7 +156,11 @@ def _first_problem(
     shapes: dict[str, tuple[int, ...]],
     rows: Mapping[str, Tensor],
 ) -> str:
-    layers, found = _layers(model), header.layers
+    layers, former = _layers(model), _layers(model, spelled=_module_name)
+    found = {
+        path: layers[path] if norm == former.get(path) else norm
+        for path, norm in header.layers.items()
+    }
     for path in _differing(layers, found):
         ours, theirs = layers.get(path, "absent"), found.get(path, "absent")
         return f"layer '{path}' is {ours} here, {theirs} in the pack"
@@ -186,18 +191,23 @@ def _differing(first: Mapping[str, object], second: Mapping[str, object]) -> Ite
     return (key for key in {**first, **second} if first.get(key) != second.get(key))
 
 
-def _layers(model: DomainModel) -> dict[str, str]:
+def _layers(
+    model: DomainModel, spelled: Callable[[Registry, type], str] = Registry.name_of
+) -> dict[str, str]:
     """Module path -> norm, as files of a pack spell it."""
     return {
-        path: f"{_kind(norm.statistics)}*{_kind(norm.modulation)}"
+        path: f"{spelled(STATISTICS, type(norm.statistics))}*"
+        f"{spelled(MODULATIONS, type(norm.modulation))}"
         f" eps={getattr(norm.statistics, 'eps', 0.0):g}"
         for path, norm in model.backbone.named_modules()
         if isinstance(norm, ConditionalNorm)
     }
 
 
-def _kind(half: object) -> str:
-    return type(half).__module__.rpartition(".")[2]
+def _module_name(registry: Registry, half: type) -> str:
+    """How packs of version 0.1.0 and before spell a half of a norm that a user has registered."""
+    own = half.__module__.startswith(f"{registry.package}.")
+    return registry.name_of(half) if own else half.__module__.rpartition(".")[2]
 
 
 def _encoder_rows(model: DomainModel, row: int) -> dict[str, Tensor]:

@@ -8,8 +8,7 @@ from torch import nn
 
 from domainnorm.backbones import calibrate, convert_norms
 from domainnorm.errors import ConditionError, ConversionError, DataError
-from tests.backbones.networks import DOMAINS, randomize
-from tests.backbones.test_calibration import (
+from tests.backbones.conversion.test_affine_fit import (
     ALL,
     IMAGE,
     LABELS,
@@ -17,6 +16,7 @@ from tests.backbones.test_calibration import (
     converted,
     small,
 )
+from tests.backbones.networks import DOMAINS, randomize
 
 
 def test_model_without_inexact_layers_is_refused():

@@ -2,6 +2,7 @@
 
 import copy
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ from domainnorm.backbones import (
     save_domain,
 )
 from domainnorm.errors import CheckpointError, ConditionError
+from domainnorm.norms.statistics.domain import DomainStatistics
+from domainnorm.registry import STATISTICS, Entry
+from tests.backbones.domains.test_pack_files import fields, rewrite
 from tests.backbones.networks import DOMAINS, NORMS, make
 
 IMAGE = torch.rand(4, 3, 64, 64)
@@ -130,3 +134,37 @@ def test_tied_norms_are_stored_once(tmp_path):
     save_domain(model, "a", tmp_path / "a.safetensors")
     assert len(load_file(tmp_path / "a.safetensors")) == 5
     assert load_domain(model, tmp_path / "a.safetensors", "d") == "d"
+
+
+def test_pack_of_the_first_release_is_read():
+    conv = nn.Conv2d(3, 4, 1, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.arange(12.0).view_as(conv.weight))
+    norms = {"1": "dsbn", "2": {"statistics": "mixed", "modulation": "table"}}
+    network = nn.Sequential(conv, nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    model = convert_norms(network, norms, DOMAINS)
+    load_domain(model, Path(__file__).with_name("pack_of_0.1.0.safetensors"), "d")
+    for rank, owned in enumerate(model.domain_rows()):
+        row = owned.tensor[-1]
+        wanted = torch.arange(4.0) + rank + 1 if row.is_floating_point() else torch.tensor(7)
+        torch.testing.assert_close(row, wanted, rtol=0, atol=0)
+
+
+class OwnStatistics(DomainStatistics):
+    """Statistics of a user, registered under a name that is not that of their module."""
+
+
+def test_pack_names_norms_of_users_as_recipes_do_and_by_their_module_before(tmp_path, monkeypatch):
+    entry = Entry("statistics", "own", OwnStatistics.__module__, "OwnStatistics")
+    entries = {name: STATISTICS.entry(name) for name in STATISTICS.names()}
+    monkeypatch.setitem(STATISTICS.__dict__, "_entries", {**entries, "own": entry})
+    norm = {"statistics": "own", "modulation": "table"}
+    model = convert_norms(nn.Sequential(nn.BatchNorm2d(3)), norm, DOMAINS).eval()
+    file = tmp_path / "b.safetensors"
+    save_domain(model, "b", file)
+    assert fields(file)["layers"] == {"0": "own*table eps=1e-05"}
+    rewrite(file, layers={"0": "test_packs*table eps=1e-05"})
+    assert load_domain(model, file, "again") == "again"
+    rewrite(file, layers={"0": "domain*table eps=1e-05"})
+    with pytest.raises(CheckpointError, match=r"layer '0' is own\*table .* here, domain\*table"):
+        load_domain(model, file, "other")
