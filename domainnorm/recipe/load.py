@@ -1,34 +1,19 @@
-"""Reads a recipe: file, parts and overrides in, a checked `Recipe` or every problem at once out."""
+"""Loading of a recipe: file, parts and overrides in, a checked `Recipe` or all problems out.
+
+Each section is read on its own here; what they have to satisfy together stands in `rules`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from domainnorm.errors import RecipeError, unknown
 from domainnorm.ranges import Conditioned, Far, Unseen
 from domainnorm.recipe.norm import read_norm
 from domainnorm.recipe.problems import Problems, spelled
-from domainnorm.recipe.rules import (
-    check_attributes,
-    check_augment,
-    check_backbone,
-    check_conditioned,
-    check_crop,
-    check_crop_task,
-    check_decoder,
-    check_domains,
-    check_end_to_end,
-    check_estimates,
-    check_far,
-    check_mask_size,
-    check_methods,
-    check_precision,
-    check_size,
-    check_task,
-    read_seeds,
-    read_transfers,
-)
+from domainnorm.recipe.rules import check_together
 from domainnorm.recipe.schema import (
     BackboneConfig,
     DataConfig,
@@ -42,29 +27,12 @@ from domainnorm.recipe.sections import fixed_parameters, read_fixed, read_named,
 from domainnorm.recipe.tree import find_recipe, merged_tree, recipe_name, resolved_tree
 from domainnorm.registry import DATASETS, ENCODERS, METHODS, PERTURBATIONS, TASKS, Parameter
 
-_PREFIX = {"prefix": Parameter("prefix", str, "")}
-_AS = {"as": Parameter("as", str | None, None)}
+_NO_KEYS = ("name", "dataset", "seeds")  # of a `Recipe`; all its other fields are keys
+KEYS = ("configs", *(one.name for one in fields(Recipe) if one.name not in _NO_KEYS), "seed")
+# What named sections take beside the options of what they name.
+_ALIAS = {"as": Parameter("as", str | None, None)}
 _PLACE = {"where": Parameter("where", str | list[str] | None, None)}
-DEFAULT_COMPARE = ("source_only", "oracle")
-KEYS = (
-    "configs",
-    "task",
-    "backbone",
-    "norm",
-    "perturb",
-    "encoder",
-    "condition",
-    "data",
-    "augment",
-    "method",
-    "compare",
-    "trainer",
-    "evaluation",
-    "unseen",
-    "far",
-    "checkpoint",
-    "seed",
-)
+_PREFIX = {"prefix": Parameter("prefix", str, "")}
 
 
 def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -86,171 +54,139 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
         if not problems:
             raise
         raise RecipeError([*problems.lines, *error.problems], reference) from error
-    values = _read(tree, problems)
+    recipe = _read(tree, recipe_name(file), problems)
+    check_together(recipe, problems)
     if problems:
         raise RecipeError(problems.lines, reference)
-    return Recipe(name=recipe_name(file), **values)
+    return recipe
 
 
-def _read(tree: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
+def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
+    """The recipe with every section as far as it can be read; named ones are None otherwise."""
     for key in tree:
         if key not in KEYS:
             problems.add(key, unknown("key", key, KEYS))
-    backbone = read_fixed(tree.get("backbone"), BackboneConfig, "backbone", problems)
-    given = tree.get("backbone") or {}
-    backbone = check_backbone(backbone, given, problems)
     data, dataset = _read_data(tree.get("data"), problems)
-    dataset = read_parts(dataset, problems)
-    transfers = read_transfers(data, problems)
-    check_domains(transfers, problems, listed=bool(data["transfers"]))
-    for key in ("image_size", "crop_size"):
-        check_size(f"data.{key}", data[key], problems)
-    check_crop(data["image_size"], data["crop_size"], problems)
     method = _read_method(tree.get("method"), "method", problems)
-    compare = _read_compare(tree, method, transfers, problems)
-    check_methods(method, compare, transfers, problems)
-    task = read_named(tree.get("task"), TASKS, "task", problems)
-    encoder = None
-    if tree.get("encoder") is not None:
-        encoder = read_named(tree["encoder"], ENCODERS, "encoder", problems)
-    usual: Unseen = "error" if encoder is None else "mixture"
-    condition = _read_value(tree, Parameter("condition", Conditioned, "id"), problems)
-    unseen = _read_value(tree, Parameter("unseen", Unseen, usual), problems)
-    far = _read_value(tree, Parameter("far", Far | None, None), problems)
-    has_encoder = tree.get("encoder") is not None
-    if not has_encoder:
-        check_estimates(condition, unseen, problems)
-    check_far(far, condition, unseen, problems, has_encoder=has_encoder)
-    check_conditioned(condition, tree.get("norm"), problems)
-    check_end_to_end(condition, encoder, tree.get("norm"), problems)
-    check_attributes(encoder, data["attributes"], problems)
-    check_task(task, dataset, problems)
-    check_decoder(task, problems)
-    check_crop_task(data["crop_size"], task, problems)
-    evaluation = EvaluationConfig(**_fixed(tree, "evaluation", EvaluationConfig, problems))
-    trainer = TrainerConfig(**_fixed(tree, "trainer", TrainerConfig, problems))
-    check_precision(trainer.precision, encoder, problems)
-    check_mask_size(evaluation.mask_size, task, problems)
-    return {
-        "task": task,
-        "backbone": None if problems.among("backbone") else BackboneConfig(**backbone),
+    encoder = tree.get("encoder")
+    if encoder is not None:
+        encoder = read_named(encoder, ENCODERS, "encoder", problems)
+    seeds = tree.get("seed", 0)
+    values: dict[str, Any] = {
+        **_read_values(tree, "error" if encoder is None else "mixture", problems),
+        "task": read_named(tree.get("task"), TASKS, "task", problems),
+        "backbone": _read_backbone(tree.get("backbone"), problems),
         "norm": read_norm(tree.get("norm"), problems),
-        "perturb": read_perturb(tree.get("perturb"), problems),
+        "perturb": _read_perturb(tree.get("perturb"), problems),
         "encoder": encoder,
-        "condition": condition,
-        "data": DataConfig(**data),
+        "data": data,
         "dataset": dataset,
-        "augment": check_augment(tree.get("augment"), transfers, problems),
+        "augment": {} if tree.get("augment") is None else tree["augment"],
         "method": method,
-        "compare": compare,
-        "trainer": trainer,
-        "evaluation": evaluation,
-        "unseen": unseen,
-        "far": far,
-        "checkpoint": _read_value(tree, Parameter("checkpoint", str | None, None), problems),
-        "seeds": read_seeds(tree.get("seed", 0), problems),
+        "compare": _read_compare(tree, method, data, problems),
+        "seeds": seeds if isinstance(seeds, list) else [seeds],
     }
+    for key, schema in (("trainer", TrainerConfig), ("evaluation", EvaluationConfig)):
+        values[key] = schema(**read_fixed(tree.get(key), schema, key, problems))
+    return Recipe(name=name, **values)
 
 
-def _fixed(tree: Mapping[str, Any], key: str, schema: type, problems: Problems) -> dict[str, Any]:
-    return read_fixed(tree.get(key), schema, key, problems)
+def _read_values(tree: Mapping[str, Any], unseen: Unseen, problems: Problems) -> dict[str, Any]:
+    """The keys that are no sections; ``unseen`` has a default of its own."""
+    parameters = {
+        "condition": Parameter("condition", Conditioned, "id"),
+        "unseen": Parameter("unseen", Unseen, unseen),
+        "far": Parameter("far", Far | None, None),
+        "checkpoint": Parameter("checkpoint", str | None, None),
+    }
+    given = {key: tree[key] for key in parameters if key in tree}
+    return read_section(given, parameters, "", problems)
 
 
-def _read_value(tree: Mapping[str, Any], parameter: Parameter, problems: Problems) -> Any:
-    """A key of the recipe that is no section."""
-    name, inner = parameter.name, Problems()
-    section = {name: tree[name]} if name in tree else {}
-    value = read_section(section, {name: parameter}, "", inner)[name]
-    problems.add_lines(line.removeprefix(".") for line in inner.lines)
-    return value
+def _read_backbone(section: Any, problems: Problems) -> BackboneConfig:
+    """The backbone; a file of weights implies ``pretrained`` unless that is denied."""
+    values = read_fixed(section, BackboneConfig, "backbone", problems)
+    if values["weights"] is not None and "pretrained" not in section:
+        values["pretrained"] = True
+    return BackboneConfig(**{"name": "", **values})
 
 
-def _read_data(section: Any, problems: Problems) -> tuple[dict[str, Any], Named | None]:
+def _read_data(section: Any, problems: Problems) -> tuple[DataConfig, Named | None]:
     """The section's fixed keys, and the dataset with the keys of its own signature."""
     if not isinstance(section, Mapping):
         expected = "a mapping with 'name', 'source', 'target' and the keys of the dataset"
         problems.add("data", f"got {spelled(section)}, expected {expected}")
-        return read_fixed(None, DataConfig, "data", Problems()), None
-    fixed = fixed_parameters(DataConfig)
-    name = section.get("name")
+        section = {}
+    values = read_fixed(section, DataConfig, "data", problems, closed=False)
+    for index, transfer in enumerate(values["transfers"]):
+        key = f"data.transfers[{index}]"
+        read = read_section(transfer, fixed_parameters(Transfer), key, problems)
+        values["transfers"][index] = {"source": [], **read}
+    data, name = DataConfig(**values), section.get("name")
     if not isinstance(name, str) or name not in DATASETS.names():
         text = unknown("dataset", name, DATASETS.names())
         if "name" not in section:
             text = f"missing, expected one of {', '.join(DATASETS.names())}"
         problems.add("data.name", text)
-        return read_fixed(section, DataConfig, "data", problems, closed=False), None
+        return data, None
     own = DATASETS.entry(name).parameters
-    data = read_fixed(section, DataConfig, "data", problems, closed=False)
-    options = {key: section[key] for key in section if key != "name" and key not in fixed}
+    options = {key: section[key] for key in section if key != "name" and key not in values}
     for key in options:
         if key not in own:
-            problems.add(f"data.{key}", unknown("key", key, ["name", *fixed, *own]))
-    return data, Named(name, read_section(options, own, "data", problems))
+            problems.add(f"data.{key}", unknown("key", key, ["name", *values, *own]))
+    options = read_section(options, own, "data", problems)
+    if name == "join" and isinstance(options.get("parts"), list):
+        options["parts"] = _read_parts(options["parts"], problems)
+    return data, Named(name, options)
+
+
+def _read_parts(parts: Sequence[Any], problems: Problems) -> list[dict[str, Any]]:
+    """The parts of the dataset ``join``, which are datasets, with their defaults spelled out."""
+    read = [
+        read_named(part, DATASETS, f"data.parts[{number}]", problems, more=_PREFIX)
+        for number, part in enumerate(parts)
+    ]
+    return [{"name": part.name, **part.options} for part in read if part is not None]
+
+
+def _read_perturb(value: Any, problems: Problems) -> list[Named | None]:
+    """The perturbations: of a name, ``{name, where, ...}`` or a list, in the order of it."""
+    if value is None:
+        return []
+    stated = {"perturb": value}
+    if isinstance(value, list):
+        stated = {f"perturb[{index}]": item for index, item in enumerate(value)}
+    read = {
+        key: read_named(item, PERTURBATIONS, key, problems, more=_PLACE)
+        for key, item in stated.items()
+    }
+    for key, named in read.items():
+        if named is not None and named.options["where"] == []:
+            text = "got an empty list, expected stem, stage1, … or module paths"
+            problems.add(f"{key}.where", text)
+    return list(read.values())
 
 
 def _read_method(value: Any, key: str, problems: Problems) -> Named | None:
-    named = read_named(value, METHODS, key, problems, more=_AS)
+    named = read_named(value, METHODS, key, problems, more=_ALIAS)
     if named is None:
         return None
-    options = dict(named.options)
-    label = options.pop("as") or named.name
-    return Named(named.name, options, "" if label == named.name else label)
+    label = named.options.pop("as")
+    return named if label in (None, named.name) else Named(named.name, named.options, label)
 
 
 def _read_compare(
-    tree: Mapping[str, Any],
-    method: Named | None,
-    transfers: Sequence[Transfer],
-    problems: Problems,
+    tree: Mapping[str, Any], method: Named | None, data: DataConfig, problems: Problems
 ) -> list[Named | None]:
     """The further methods; when none are stated, the usual two as far as they apply."""
-    if "compare" in tree:
-        stated = tree["compare"]
-        if not isinstance(stated, list):
-            problems.add("compare", f"got {spelled(stated)}, expected a list of methods")
-            return []
-        return [
-            _read_method(value, f"compare[{index}]", problems) for index, value in enumerate(stated)
-        ]
-    own = method.label if method else None
-    usual = [name for name in DEFAULT_COMPARE if name != own]
-    if not all(transfer.target for transfer in transfers):
-        usual = [name for name in usual if name != "oracle"]
-    return [read_named(name, METHODS, "compare", problems) for name in usual]
-
-
-def read_parts(dataset: Named | None, problems: Problems) -> Named | None:
-    """The dataset with every part checked and its defaults spelled out; others as they are."""
-    if (
-        dataset is None
-        or dataset.name != "join"
-        or not isinstance(dataset.options.get("parts"), list)
-    ):
-        return dataset
-    read = [
-        read_named(part, DATASETS, f"data.parts[{number}]", problems, more=_PREFIX)
-        for number, part in enumerate(dataset.options["parts"])
-    ]
-    parts = [{"name": part.name, **part.options} for part in read if part is not None]
-    return Named(dataset.name, {**dataset.options, "parts": parts})
-
-
-def read_perturb(value: Any, problems: Problems) -> list[Named | None]:
-    """The perturbations of a recipe, in the order they are written.
-
-    Args:
-        value: None, a name, ``{name, where, ...}`` or a list of these.
-        problems: Takes what is wrong.
-    """
-    if not isinstance(value, list):
-        return [] if value is None else [_read_perturbation(value, "perturb", problems)]
+    stated = tree.get("compare")
+    if "compare" not in tree:
+        targets = [transfer["target"] for transfer in data.transfers] or [data.target]
+        usual = ["source_only", "oracle"] if all(targets) else ["source_only"]
+        stated = [name for name in usual if method is None or name != method.label]
+    if not isinstance(stated, list):
+        problems.add("compare", f"got {spelled(stated)}, expected a list of methods")
+        return []
     return [
-        _read_perturbation(item, f"perturb[{index}]", problems) for index, item in enumerate(value)
+        _read_method(value, f"compare[{index}]", problems) for index, value in enumerate(stated)
     ]
-
-
-def _read_perturbation(value: Any, key: str, problems: Problems) -> Named | None:
-    named = read_named(value, PERTURBATIONS, key, problems, more=_PLACE)
-    if named is not None and named.options["where"] == []:
-        problems.add(f"{key}.where", "got an empty list, expected stem, stage1, … or module paths")
-    return named

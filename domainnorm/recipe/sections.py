@@ -58,7 +58,7 @@ def read_section(
     Args:
         section: What the recipe holds at ``key``; None counts as an empty mapping.
         parameters: The schema.
-        key: Dotted key of the section, for messages.
+        key: Dotted key of the section, for messages; empty for the recipe itself.
         problems: Takes what is wrong.
         closed: Whether keys outside ``parameters`` are problems.
     """
@@ -77,7 +77,7 @@ def read_section(
     schema = OmegaConf.structured(make_dataclass("Section", hints))
     values: dict[str, Any] = {}
     for name, parameter in parameters.items():
-        where = f"{key}.{name}"
+        where = f"{key}.{name}" if key else name
         if name in section:
             try:
                 values[name] = _converted(schema, f"{name}_", section[name])
