@@ -1,4 +1,4 @@
-"""Datasets of image files that have one class each, and the official forms of their lists."""
+"""Datasets of image files that have one class each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, FileDataset, Record, select_domains
-from domainnorm.data.folders import list_folders, list_images, missing_files
+from domainnorm.data.folders import list_folders, list_images
 from domainnorm.data.images import SUFFIXES
-from domainnorm.data.refusals import is_collecting, refuse
+from domainnorm.data.refusals import refuse
 from domainnorm.data.table import Row
-from domainnorm.errors import DataError
 
 ALLOW_HINT = ", or let domains lack classes with data.allow_missing_classes=true"
 
@@ -99,60 +98,3 @@ def scan_classes(root: Path, domains: Iterable[str]) -> list[Row]:
         for name in list_images(root / domain / label)
     ]
     return [Row(file, domain, label, file, "train") for file, domain, label in sorted(found)]
-
-
-def read_image_list(file: Path) -> list[tuple[str, str]]:
-    """Lines ``<path> <label>`` as pairs; the label is empty where a line has none.
-
-    Raises:
-        DataError: The list cannot be read, is empty, or a label is no number.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(
-            f"{file}: cannot be read ({reason}); put the official list there (docs/data.md)"
-        ) from error
-    pairs = []
-    for number, line in enumerate(lines, 1):
-        path, _, label = line.strip().partition(" ")
-        if label and not label.strip().isdecimal():
-            raise DataError(f"{file}, line {number}: '{line}', expected '<path> <number>'")
-        if path:
-            pairs.append((path, label.strip()))
-    if not pairs:
-        raise DataError(f"{file}: no images are listed; get the official list again")
-    return pairs
-
-
-def check_unpacked(root: Path, files: Sequence[str], source: str) -> None:
-    """Refuse a list that names a file which does not exist.
-
-    Args:
-        root: What the files are relative to.
-        files: Paths below it.
-        source: The list they are from, for messages.
-
-    Raises:
-        DataError: Names the first such file, and how many there are.
-    """
-    missing = [] if is_collecting() else missing_files(root, files)
-    if missing:
-        raise DataError(
-            f"{root / missing[0]}: does not exist, but {source} lists it ({len(missing)} of "
-            f"{len(files)} files are missing); unpack the images again"
-        )
-
-
-def class_of(names: Sequence[str], label: str, where: Path) -> str:
-    """The name of a class by its number in a list; empty for none.
-
-    Raises:
-        DataError: There is no such number; the message names the list.
-    """
-    if not label:
-        return ""
-    if int(label) >= len(names):
-        raise DataError(f"{where}: label {label}, expected 0 to {len(names) - 1}")
-    return names[int(label)]

@@ -41,7 +41,8 @@ def test_list_of_a_task_names_its_datasets_and_those_of_any_task(domainnorm, tas
 
 def test_list_gives_keys_with_their_defaults(domainnorm):
     text = words(domainnorm("data", "list", "multilabel").stdout)
-    assert "root, table=manifest.csv, findings=null" in text
+    assert "root, table=manifest.csv, columns=null, domains=null, val_fraction=0.2" in text
+    assert "white=65535, findings=null" in text
 
 
 def test_sample_can_be_used_as_it_says(domainnorm, tmp_path):

@@ -1,4 +1,4 @@
-"""Datasets that a recipe can name: one file, one dataset."""
+"""Datasets that a recipe can name, a family to a file."""
 
 import lazy_loader
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from domainnorm.data.dataset import UNLABELLED, Record, Split
-from domainnorm.data.datasets.driving import DrivingDataset, found
+from domainnorm.data.dataset import Record
+from domainnorm.data.datasets.driving import OFFICIAL, DrivingDataset
 from domainnorm.data.datasets.label_sets import TRAIN_IDS
-from domainnorm.data.drawings.files import write_image
-from domainnorm.data.drawings.street_files import streets
-from domainnorm.data.drawings.weather import photograph
+from domainnorm.data.layout import Layout
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
-OFFICIAL: dict[str, Split] = {"train": "train", "val": "test"}
 # Files that give attributes of frames: the detection labels of 2020, those of 2018, and the
 # polygons of the segmentation labels, should a release have attributes there.
 ATTRIBUTES = (
@@ -28,11 +26,11 @@ DOMAINS = {
     "timeofday": ["daytime", "dawn_dusk", "night", "undefined"],
     "weather": ["clear", "partly_cloudy", "overcast", "rainy", "snowy", "foggy", "undefined"],
 }
-_SAMPLE = {  # time of day, weather, and how it is drawn
-    "daytime": [("clear", "day"), ("rainy", "rain"), ("snowy", "snow"), ("foggy", "fog")],
-    "dawn/dusk": [("overcast", "dusk"), ("partly cloudy", "dusk")],
-    "night": [("clear", "night")],
-    "undefined": [("undefined", "day")],
+_SAMPLE = {  # weathers by the time of day
+    "daytime": ["clear", "rainy", "snowy", "foggy"],
+    "dawn/dusk": ["overcast", "partly cloudy"],
+    "night": ["clear"],
+    "undefined": ["undefined"],
 }
 
 
@@ -67,7 +65,15 @@ class BDD100K(DrivingDataset):
     licence = "own terms: BSD 3-clause for education, research and not-for-profit; registration"
     layout = "images/10k/<split>/*.jpg, labels/sem_seg/masks/<split>/*.png, labels/det_20/*.json"
     values = TRAIN_IDS
-    mask_files = "labels/sem_seg/masks/*/*.png"
+    files = (
+        Layout(
+            "images/10k/{split:train,val}/{name}.jpg",
+            mask="labels/sem_seg/masks/{split}/{name}.png",
+            domain="undefined",
+            group="{name}",
+            splits=OFFICIAL,
+        ),
+    )
 
     def __init__(
         self, *, by: Literal["timeofday", "weather"] = "timeofday", **options: Any
@@ -82,11 +88,12 @@ class BDD100K(DrivingDataset):
             DataError: A folder, its images or the attributes are missing.
         """
         attributes = _attributes(self.root)
-        return [
-            _record(file, split, attributes.get(Path(file).name, {}), self.by)
-            for official, split in OFFICIAL.items()
-            for file in found(self.root, f"images/10k/{official}/*.jpg")
-        ]
+        return [self._told(record, attributes) for record in super().scan()]
+
+    def _told(self, record: Record, attributes: dict[str, dict[str, str]]) -> Record:
+        known = attributes.get(Path(record.file).name, {})
+        domain = known.get(self.by, "undefined").replace("/", "_").replace(" ", "_")
+        return replace(record, domain=domain, metadata=known)
 
     def keep(self, records: Sequence[Record], domains: Sequence[str] | None) -> None:
         """Keep the records of the chosen domains, of those that have images when None.
@@ -100,28 +107,21 @@ class BDD100K(DrivingDataset):
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
-        """Write drawn streets at all hours in the official layout."""
+        """Write drawn images at all hours in the official layout."""
         for split, count in (("train", 8), ("val", 3)):
             frames: list[dict[str, Any]] = []
-            for hour, kinds in _SAMPLE.items():
-                for number, scene in enumerate(streets(seed, f"bdd100k {hour} {split}", count)):
-                    weather, condition = kinds[number % len(kinds)]
-                    name = f"{len(frames):08x}-{scene.seed % 16**8:08x}"
-                    pixels = photograph(scene, condition, "dashcam")
-                    write_image(root / f"images/10k/{split}/{name}.jpg", pixels)
-                    write_image(root / f"labels/sem_seg/masks/{split}/{name}.png", scene.mask)
+            for hour, weathers in _SAMPLE.items():
+                stream = int.from_bytes(f"bdd100k {hour} {split}".encode(), "big") % 1_000_003
+                for number in range(count):
+                    unique = ((seed * 1_000_003 + stream) * 1_000 + number) % 16**8
+                    name = f"{len(frames):08x}-{unique:08x}"
+                    cls.write_example(root, f"images/10k/{split}/{name}.jpg", seed, hour)
+                    weather = weathers[number % len(weathers)]
                     known = {"weather": weather, "timeofday": hour, "scene": "city street"}
                     frames.append({"name": f"{name}.jpg", "attributes": known, "labels": []})
             file = root / f"labels/det_20/det_{split}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(frames), encoding="utf-8")
-
-
-def _record(file: str, split: Split, attributes: dict[str, str], by: str) -> Record:
-    path = Path(file)
-    mask = f"labels/sem_seg/masks/{path.parent.name}/{path.stem}.png"
-    domain = attributes.get(by, "undefined").replace("/", "_").replace(" ", "_")
-    return Record(file, domain, UNLABELLED, path.stem, split, mask, metadata=attributes)
 
 
 def _attributes(root: Path) -> dict[str, dict[str, str]]:

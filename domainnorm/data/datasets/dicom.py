@@ -18,8 +18,8 @@ from domainnorm.data.dataset import (
     resolved_root,
     select_domains,
 )
-from domainnorm.data.drawings.volume import SCANNERS, draw_volume
-from domainnorm.data.official import draw_test, draw_validation
+from domainnorm.data.drawing import draw_volume
+from domainnorm.data.layout import draw_split
 from domainnorm.data.refusals import refuse
 from domainnorm.data.splits import check_groups
 from domainnorm.data.table import normal_path, read_delimited
@@ -118,8 +118,8 @@ class Dicom(FileDataset):
                 f"{', '.join(self.domain_names)}; check the column {table.key}"
             )
         table.check_used(headers, self.root)
-        records = draw_test(records, test_fraction, split_seed)
-        self.records = draw_validation(records, val_fraction, split_seed)
+        records = draw_split(records, "test", test_fraction, split_seed)
+        self.records = draw_split(records, "val", val_fraction, split_seed)
 
     def _group(self, header: Header) -> str:
         file = header.file.relative_to(self.root).as_posix()
@@ -164,7 +164,7 @@ class Dicom(FileDataset):
         for number in range(20):
             scanner, present = number % 2, (number // 2) % 2
             generator = np.random.default_rng([seed, number])
-            volume, organ = draw_volume(generator, SCANNERS[scanner], (64, 64, 9))
+            volume, organ = draw_volume(generator, scanners[scanner][0], (64, 64, 9))
             # A class that can be seen: a dark lesion in the organ.
             volume[(organ > 0) & bool(present)] //= 3
             patient = f"patient_{number:02d}"

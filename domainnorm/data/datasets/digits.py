@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import bz2
+import gzip
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
+from scipy.io.matlab import MatReadError
 
-from domainnorm.data.class_files import read_image_list
 from domainnorm.data.dataset import (
     DOMAIN_KEYS,
     DomainDataset,
@@ -18,25 +21,123 @@ from domainnorm.data.dataset import (
     resolved_root,
     select_domains,
 )
-from domainnorm.data.datasets import digit_files
-from domainnorm.data.drawings.digits import draw_blended, draw_grey, draw_street
-from domainnorm.data.drawings.files import write_image
-from domainnorm.data.drawings.folders import generator_of
+from domainnorm.data.datasets.objects import read_image_list
+from domainnorm.data.drawing import draw_boxes, draw_grey, generator_of, write_image
 from domainnorm.data.images import read_image
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
+from domainnorm.errors import DataError
 from domainnorm.registry import register
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # (N, H, W) or (N, H, W, 3), and (N,)
+
+
+def read_idx(images: Path, labels: Path) -> Arrays:
+    """MNIST's format, unpacked or as ``.gz``.
+
+    Raises:
+        DataError: A file is missing, truncated, or the two do not belong together.
+    """
+    pixels, digits = _idx(images, 3), _idx(labels, 1).astype(np.int64)
+    return _checked(images, pixels, digits)
+
+
+def read_libsvm(file: Path) -> Arrays:
+    """USPS as LIBSVM's ``usps.bz2``: labels 1 to 10, then 256 values from -1 to 1.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        lines = bz2.decompress(_bytes(file)).decode().splitlines()
+        rows = np.array([[word.partition(":")[2] for word in line.split()[1:]] for line in lines])
+        digits = np.array([int(float(line.split()[0])) - 1 for line in lines])
+        grey = rows.astype(np.float64).reshape(-1, 16, 16)
+    except (OSError, ValueError, IndexError) as error:
+        raise _damaged(file, error) from error
+    return _checked(file, np.round(127.5 * (grey + 1)).astype(np.uint8), digits)
+
+
+def read_mat(file: Path) -> Arrays:
+    """SVHN's format: ``X`` (32, 32, 3, N) and ``y`` (N, 1), where 10 may mean the digit 0.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    _bytes(file, 1)
+    try:
+        content: dict[str, Any] = loadmat(file, variable_names=["X", "y"])
+        pixels = np.ascontiguousarray(np.moveaxis(content["X"], -1, 0), dtype=np.uint8)
+        digits = content["y"].reshape(-1).astype(np.int64) % 10
+    except (OSError, ValueError, KeyError, TypeError, MatReadError) as error:
+        raise _damaged(file, error) from error
+    return _checked(file, pixels, digits)
+
+
+def write_idx(file: Path, values: NDArray[np.uint8]) -> None:
+    """Write an array in MNIST's format, as ``.gz`` where the name says so."""
+    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
+    data = header + values.tobytes()
+    # Without a time in its header, the same digits give the same file.
+    file.write_bytes(gzip.compress(data, mtime=0) if file.suffix == ".gz" else data)
+
+
+def write_libsvm(file: Path, pixels: NDArray[np.uint8], digits: Iterable[int]) -> None:
+    """Write (N, 16, 16) in the format of LIBSVM's ``usps.bz2``."""
+    lines = (
+        f"{digit + 1} "
+        + " ".join(f"{at}:{value / 127.5 - 1:.4f}" for at, value in enumerate(image.flat, 1))
+        for image, digit in zip(pixels, digits, strict=True)
+    )
+    file.write_bytes(bz2.compress("\n".join(lines).encode()))
+
+
+def _idx(file: Path, axes: int) -> NDArray[np.uint8]:
+    packed = file.with_name(f"{file.name}.gz")
+    source = packed if packed.is_file() and not file.is_file() else file
+    try:
+        data = _bytes(source)
+        data = gzip.decompress(data) if source == packed else data
+        if tuple(data[:4]) != (0, 0, 8, axes):
+            raise ValueError(f"starts with {data[:4].hex()}, expected 0000080{axes}")
+        shape = np.frombuffer(data, ">i4", axes, 4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    except (OSError, EOFError, ValueError) as error:
+        raise _damaged(source, error) from error
+
+
+def _bytes(file: Path, count: int = -1) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(count)
+    except OSError as error:
+        raise DataError(
+            f"{file}: {error.strerror}; put the official file there (docs/data.md)"
+        ) from error
+
+
+def _checked(file: Path, pixels: NDArray[np.uint8], digits: NDArray[np.int64]) -> Arrays:
+    if len(pixels) != len(digits):
+        raise DataError(f"{file}: {len(pixels)} images and {len(digits)} labels; get both again")
+    if digits.size and not 0 <= digits.min() <= digits.max() <= 9:
+        raise DataError(f"{file}: labels {digits.min()} to {digits.max()}, expected 0 to 9")
+    return pixels, digits
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file}: not in the format its name says ({error}); get the file again")
+
 
 _PARTS: tuple[Split, Split] = ("train", "test")
 _MNIST = {"train": "train", "test": "t10k"}
 _USPS = {"train": "usps.bz2", "test": "usps.t.bz2"}
-_ARRAYS: dict[str, Callable[[Path, str], digit_files.Digits]] = {
-    "mnist": lambda folder, part: digit_files.read_idx(
+_ARRAYS: dict[str, Callable[[Path, str], Arrays]] = {
+    "mnist": lambda folder, part: read_idx(
         folder / f"{_MNIST[part]}-images-idx3-ubyte", folder / f"{_MNIST[part]}-labels-idx1-ubyte"
     ),
-    "usps": lambda folder, part: digit_files.read_libsvm(folder / _USPS[part]),
-    "svhn": lambda folder, part: digit_files.read_mat(folder / f"{part}_32x32.mat"),
-    "synth": lambda folder, part: digit_files.read_mat(folder / f"synth_{part}_32x32.mat"),
+    "usps": lambda folder, part: read_libsvm(folder / _USPS[part]),
+    "svhn": lambda folder, part: read_mat(folder / f"{part}_32x32.mat"),
+    "synth": lambda folder, part: read_mat(folder / f"synth_{part}_32x32.mat"),
 }
 DOMAINS = ("mnist", "mnist_m", "usps", "svhn", "synth")
 
@@ -123,32 +224,29 @@ class Digits(DomainDataset):
             (root / domain).mkdir(parents=True, exist_ok=True)
             for part in _PARTS:
                 digits = [digit for digit in range(10) for _ in range(8 if part == "train" else 4)]
-                generators = (
-                    generator_of(seed, f"{domain}{part}{at}") for at in range(len(digits))
-                )
-                draw, size = _DRAWN[domain]
-                pairs = zip(digits, generators, strict=True)
-                pixels = np.stack([draw(digit, generator, size) for digit, generator in pairs])
-                _write(root / domain, part, pixels, digits)
+                names = (f"{domain}{part}{at}" for at in range(len(digits)))
+                drawn = [
+                    _drawn(domain, digit, generator_of(seed, name))
+                    for digit, name in zip(digits, names, strict=True)
+                ]
+                _write(root / domain, part, np.stack(drawn), digits)
 
 
-_DRAWN: dict[str, tuple[Callable[[int, np.random.Generator, int], NDArray[np.uint8]], int]] = {
-    "mnist": (draw_grey, 28),
-    "mnist_m": (draw_blended, 32),
-    "usps": (draw_grey, 16),
-    "svhn": (draw_street, 32),
-    "synth": (draw_street, 32),
-}
+def _drawn(domain: str, digit: int, generator: np.random.Generator) -> NDArray[np.uint8]:
+    """A box for each digit, grey or in colours as the files of the domain."""
+    if domain in ("mnist", "usps"):
+        return draw_grey(generator, [digit + 1], domain, {"mnist": 28, "usps": 16}[domain])
+    return draw_boxes(generator, [digit + 1], domain, (32, 32))[0]
 
 
 def _write(folder: Path, part: str, pixels: NDArray[np.uint8], digits: list[int]) -> None:
     """Write one part of one domain in its official files."""
     name, labels = folder.name, np.array(digits, np.uint8)
     if name == "mnist":
-        digit_files.write_idx(folder / f"{_MNIST[part]}-images-idx3-ubyte.gz", pixels)
-        digit_files.write_idx(folder / f"{_MNIST[part]}-labels-idx1-ubyte.gz", labels)
+        write_idx(folder / f"{_MNIST[part]}-images-idx3-ubyte.gz", pixels)
+        write_idx(folder / f"{_MNIST[part]}-labels-idx1-ubyte.gz", labels)
     elif name == "usps":
-        digit_files.write_libsvm(folder / _USPS[part], pixels, digits)
+        write_libsvm(folder / _USPS[part], pixels, digits)
     elif name == "mnist_m":
         lines = []
         for number, (image, digit) in enumerate(zip(pixels, digits, strict=True)):

@@ -1,27 +1,119 @@
-"""Image files in folders."""
+"""Image files in folders of one domain each: with folders of classes, or masks beside them."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from domainnorm.data.class_files import ALLOW_HINT, ClassFiles, scan_classes
-from domainnorm.data.dataset import checked_white, resolved_root
-from domainnorm.data.drawings.folders import styles_of, write_objects
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    UNLABELLED,
+    FileDataset,
+    MaskFiles,
+    Record,
+    checked_white,
+    resolved_root,
+    select_domains,
+)
+from domainnorm.data.datasets.label_sets import CAMVID11
+from domainnorm.data.drawing import SCENE_SIZE, write_image, write_objects, write_scenes
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
     Cuts,
     check_listed,
     find_table,
     list_folders,
+    list_images,
 )
+from domainnorm.data.images import SUFFIXES
+from domainnorm.data.masks import VOID, read_classes, read_mask
+from domainnorm.data.refusals import refuse
 from domainnorm.data.table import Row, write_table
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
+_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # formats that keep numbers as they are
+_LIGHTS = ("day", "dusk", "night", "fog", "rain", "snow")
 
-@register
-class Folder(ClassFiles):
+
+class FolderDataset(FileDataset, abc.ABC):
+    """Images in a folder for each domain, with an optional table of splits.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        splits: Name of the table inside ``root``; the default one may be absent.
+        domains: Domains to use, in this order; all of them when None.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        test_fraction: Share of all images to test on when there is no table, in (0, 1).
+        split_seed: Seed of drawn splits.
+        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
+
+    Attributes:
+        groups: What the groups of the table are, see `Cuts`.
+        expected: What should be below the root.
+    """
+
+    groups: Literal["whole", "sequences"] = "whole"
+    expected: str
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        splits: str = "splits.csv",
+        domains: list[str] | None = None,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.3,
+        split_seed: int = 0,
+        white: int = 65535,
+    ) -> None:
+        cuts = Cuts(val_fraction, test_fraction, split_seed, self.groups)
+        self.root = resolved_root(root)
+        self.white = checked_white(white)
+        self.prepare()
+        table = find_table(self.root, splits)
+        rows = cuts.tabled(table) if table else cuts.drawn(self._scanned())
+        known = {row.domain for row in rows} | set(() if table else list_folders(self.root))
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted(known))
+        self.take(rows, table)
+        check_listed(self.root, [record.file for record in self.records], table)
+
+    def prepare(self) -> None:
+        """Read what the root has beside the images."""
+
+    @abc.abstractmethod
+    def take(self, rows: Sequence[Row], table: Path | None) -> None:
+        """Set classes, and the records of the chosen domains.
+
+        Args:
+            rows: Images of all domains, with their splits.
+            table: Where they are from; None for folders.
+        """
+
+    @abc.abstractmethod
+    def scan(self) -> list[Row]:
+        """Images of all folders, sorted by file, all in the training split."""
+
+    def _scanned(self) -> list[Row]:
+        rows = self.scan()
+        if not rows:
+            raise DataError(
+                f"data.root: no images below {self.root}; expected {self.expected} (docs/data.md)"
+            )
+        return rows
+
+
+@register("folder")
+class Folder(FolderDataset, ClassFiles):
     """Image files laid out as <domain>/<class>/<image>, with an optional table of splits.
 
     With a table, its splits are used; where it has no ``val`` row at all, a validation split is
@@ -51,46 +143,212 @@ class Folder(ClassFiles):
 
     layout = "<domain>/<class>/<image>, splits.csv or none"
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        splits: str = "splits.csv",
-        domains: list[str] | None = None,
-        val_fraction: float = 0.2,
-        test_fraction: float = 0.3,
-        split_seed: int = 0,
-        allow_missing_classes: bool = False,
-        white: int = 65535,
-    ) -> None:
-        cuts = Cuts(val_fraction, test_fraction, split_seed)
-        self.root = resolved_root(root)
-        self.white = checked_white(white)
-        table = find_table(self.root, splits)
-        rows = cuts.tabled(table) if table else cuts.drawn(_scanned(self.root))
-        known = {row.domain for row in rows} | set(() if table else list_folders(self.root))
-        self._fill(rows, domains, sorted(known))
-        self._check_classes(allow_missing_classes, ALLOW_HINT)
+    expected = "<domain>/<class>/<image>"
+
+    def __init__(self, *, allow_missing_classes: bool = False, **options: Any) -> None:
+        self._allow_missing = allow_missing_classes
+        super().__init__(**options)
+
+    def scan(self) -> list[Row]:
+        """Images of ``<domain>/<class>/``."""
+        return scan_classes(self.root, list_folders(self.root))
+
+    def take(self, rows: Sequence[Row], table: Path | None) -> None:
+        """Classes are those of the chosen domains.
+
+        Raises:
+            DataError: There are none, or a domain lacks one.
+        """
+        self._fill(rows, self.domain_names, self.domain_names)
+        self._check_classes(self._allow_missing, ALLOW_HINT)
         if not self.class_names:
             raise DataError(f"{table}: no image of {', '.join(self.domain_names)} has a class")
-        check_listed(self.root, [record.file for record in self.records], table)
 
     @classmethod
     def write_sample(
         cls, root: Path, *, seed: int = 0, domains: Sequence[str] = ("photo", "painting")
     ) -> None:
         """Four kinds of objects, each domain in another style, with a table of splits."""
-        rows = []
-        for domain, style in styles_of(domains).items():
-            rows += write_objects(root, domain, style, ["car", "dog", "house", "person"], seed)
+        kinds = ["car", "dog", "house", "person"]
+        rows = [row for domain in domains for row in write_objects(root, domain, kinds, seed)]
         write_table(root / DEFAULT_TABLE, rows)
 
 
-def _scanned(root: Path) -> list[Row]:
-    """Every image of ``<domain>/<class>/``, sorted by file, all in the training split."""
-    rows = scan_classes(root, list_folders(root))
-    if not rows:
-        raise DataError(
-            f"data.root: no images below {root}; expected <domain>/<class>/<image> (docs/data.md)"
-        )
-    return rows
+@register("folder_masks")
+class FolderMasks(FolderDataset, MaskFiles):
+    """Image files laid out as <domain>/images/<image>, with <domain>/masks/<stem>.png beside them.
+
+    Names of masks may be in upper or lower case, and end with .tif, .tiff or .bmp instead.
+    Masks hold the number of the class of each pixel, 255 where there is none, or its colour;
+    ``classes.txt`` names the classes, one per line, and their colours. An image without a mask has
+    no label. The table of splits, and splits that are drawn, are those of the dataset ``folder``.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        splits: Name of the table inside ``root``: CSV with columns file, domain, class, group,
+            split; classes are not read. The default one may be absent; an empty name ignores any.
+        domains: Domains to use, in this order; all of them when None.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        test_fraction: Share of all images to test on when there is no table, in (0, 1).
+        split_seed: Seed of drawn splits.
+        groups: What the groups of the table are: ``whole`` ones stay in one split; ``sequences``
+            may be cut in time, and validate on the end of their training part.
+        void_outside: Folder beside ``images`` with a field of view for each image with a mask:
+            pixels that are 0 there have no class.
+        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
+
+    Raises:
+        DataError: The root, a domain, a file or ``classes.txt`` is missing, or the table is wrong;
+            the message names the key, folder or file.
+    """
+
+    task = "segmentation"
+    layout = "<domain>/images/<image>, <domain>/masks/<stem>.png, classes.txt, splits.csv or none"
+
+    expected = "<domain>/images/<image> and <domain>/masks/<stem>.png"
+
+    def __init__(
+        self,
+        *,
+        groups: Literal["whole", "sequences"] = "whole",
+        void_outside: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.groups = groups
+        self.void_outside = void_outside
+        self._listings: dict[PurePosixPath, dict[str, str]] = {}
+        super().__init__(**options)
+
+    def prepare(self) -> None:
+        """Read ``classes.txt``.
+
+        Raises:
+            DataError: It is missing or wrong.
+        """
+        self._classes = read_classes(self.root / "classes.txt")
+        self.class_names = self._classes.names
+
+    def scan(self) -> list[Row]:
+        """Images of ``<domain>/images/``."""
+        return [
+            Row(file, domain, "", file, "train")
+            for domain in list_folders(self.root)
+            for name in list_images(self.root / domain / "images")
+            for file in [f"{domain}/images/{name}"]
+        ]
+
+    def take(self, rows: Sequence[Row], table: Path | None) -> None:
+        """Masks lie beside the images.
+
+        Raises:
+            DataError: A domain is empty, or a mask is not one image's own.
+        """
+        used = [row for row in rows if row.domain in self.domain_names]
+        self.records = [
+            Record(row.file, row.domain, UNLABELLED, row.group, row.split, self._found(row.file))
+            for row in used
+        ]
+        self.mask_folders = [self.root / domain / "masks" for domain in self.domain_names]
+        self._check_domains()
+        check_listed(self.root, [record.mask for record in self.records if record.mask], None)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
+
+        Raises:
+            DataError: The record has no mask, a file cannot be read or is of another size than
+                its image, or the mask holds a number that is no class; the message names the file.
+        """
+        mask = super().mask(index)
+        record = self.records[index]
+        if self.void_outside is not None:
+            view = self._view(record.file, self.void_outside)
+            inside = read_mask(self.root / view)
+            self.check_size(view, inside, record.file)
+            mask = np.where(inside == 0, np.uint8(VOID), mask)
+        return mask
+
+    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
+        """What an image or mask is made of, the field of view included."""
+        own = super().sources(index, is_mask=is_mask)
+        if is_mask and self.void_outside is not None:
+            own.append(self.root / self._view(self.records[index].file, self.void_outside))
+        return own
+
+    def _found(self, file: str, folder: str = "masks") -> str | None:
+        """The file of an image in a folder beside its own, if there is one."""
+        path = PurePosixPath(file)
+        place = path.parent.parent / folder
+        if place not in self._listings:
+            self._listings[place] = _by_stem(self.root / place)
+        names = self._listings[place]
+        name = names.get(path.stem) or names.get(path.stem.lower())
+        return name and (place / name).as_posix()
+
+    def _view(self, file: str, folder: str) -> str:
+        return self._found(file, folder) or _beside(file, folder)
+
+    def _check_domains(self) -> None:
+        if self.records and all(record.mask is None for record in self.records):
+            refuse(
+                f"{self.root / self.records[0].domain / 'masks'}: no image has a mask; expected "
+                f"{_beside(self.records[0].file, 'masks')} for {self.records[0].file}, and so on"
+            )
+        for domain in self.domain_names:
+            own = [record for record in self.records if record.domain == domain]
+            if not own:
+                refuse(
+                    f"{self.root / domain / 'images'}: no images; expected files with one of the "
+                    f"suffixes {' '.join(sorted(SUFFIXES))}"
+                )
+            masks: dict[str, str] = {}
+            for record in own:
+                if record.mask and masks.setdefault(record.mask, record.file) != record.file:
+                    refuse(
+                        f"{self.root / record.mask}: the mask of {masks[record.mask]} and of "
+                        f"{record.file}; rename one of the images"
+                    )
+
+    @classmethod
+    def write_sample(
+        cls,
+        root: Path,
+        *,
+        seed: int = 0,
+        domains: Sequence[str] = ("day", "dusk"),
+        among: Sequence[str] = (),
+    ) -> None:
+        """Short films with masks and round fields of view (``fov``), see `classes_of_sample`."""
+        rows, classes = [], classes_of_sample([*domains, *among])
+        view = np.zeros(SCENE_SIZE, np.uint8)
+        cv2.circle(view, (SCENE_SIZE[1] // 2, SCENE_SIZE[0] // 2), SCENE_SIZE[0] // 2 - 2, 255, -1)
+        for domain in domains:
+            scenes = write_scenes(root, domain, len(classes), seed)
+            for row in scenes:
+                write_image(root / _beside(row.file, "fov"), view)
+            rows += [replace(row, label="") for row in scenes]
+        (root / "classes.txt").write_text("".join(classes))
+        write_table(root / DEFAULT_TABLE, rows)
+
+
+def classes_of_sample(domains: Sequence[str]) -> list[str]:
+    """Lines of ``classes.txt``: those of CamVid where all domains are a light or a weather."""
+    if all(domain in _LIGHTS for domain in domains):
+        return [f"{name},{r},{g},{b}\n" for name, (r, g, b) in CAMVID11.colours.items()]
+    return ["ground\n", "vehicle,0,0,142\n", "person,220,20,60\n"]
+
+
+def _beside(file: str, folder: str) -> str:
+    """``day/masks/1.png`` for ``day/images/1.jpg``."""
+    path = PurePosixPath(file)
+    return (path.parent.parent / folder / f"{path.stem}.png").as_posix()
+
+
+def _by_stem(folder: Path) -> dict[str, str]:
+    """Names of masks by their stems, as written and in lower case; those in ``.png`` come first."""
+    # A link that leads nowhere is no image without a label, but a mask that is missing.
+    names = [name for name in list_images(folder) if name.lower().endswith(_SUFFIXES)]
+    names.sort(key=lambda name: name.endswith(".png"))
+    exact = {PurePosixPath(name).stem: name for name in names}
+    return {stem.lower(): name for stem, name in exact.items()} | exact

@@ -13,8 +13,7 @@ from PIL import Image
 
 from domainnorm.data.class_files import class_records
 from domainnorm.data.dataset import DATA_VARIABLE, DOMAIN_KEYS, DomainDataset, Split, select_domains
-from domainnorm.data.drawings.folders import COUNTS, generator_of, styles_of
-from domainnorm.data.drawings.objects import draw_object
+from domainnorm.data.drawing import COUNTS, draw_boxes, generator_of
 from domainnorm.data.folders import Cuts
 from domainnorm.data.images import decode_image, read_image
 from domainnorm.data.splits import check_groups, cut
@@ -119,10 +118,10 @@ class HuggingFace(DomainDataset):
         parts = {}
         for split, count in COUNTS.items():
             lines: list[dict[str, Any]] = []
-            for domain, style in styles_of(domains).items():
+            for domain in domains:
                 for label in classes * count:
                     generator = generator_of(seed, f"{domain}/{split}/{len(lines)}")
-                    image, _ = draw_object(label, style, generator)
+                    image, _ = draw_boxes(generator, [1 + classes.index(label)], domain)
                     lines.append(
                         {"image": Image.fromarray(image), "label": label, "domain": domain}
                     )

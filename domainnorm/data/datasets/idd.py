@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import UNLABELLED, Record, Split
-from domainnorm.data.datasets.driving import DrivingDataset, found
+from domainnorm.data.dataset import Record
+from domainnorm.data.datasets.driving import OFFICIAL, DrivingDataset
 from domainnorm.data.datasets.label_sets import CITYSCAPES19, TRAIN_IDS
-from domainnorm.data.drawings.canvas import Scene
-from domainnorm.data.drawings.files import write_image
-from domainnorm.data.drawings.street_files import streets
-from domainnorm.data.drawings.weather import photograph
+from domainnorm.data.layout import Layout
 from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
-DOMAIN = "idd"
-OFFICIAL: dict[str, Split] = {"train": "train", "val": "test"}
 # `csTrainId` of the official anue_labels.py: equal names, and one more.
 NUMBERS = {name: number for number, name in enumerate(CITYSCAPES19.names)} | {
     "non-drivable fallback": CITYSCAPES19.names.index("terrain")
@@ -80,16 +75,21 @@ class IDD(DrivingDataset):
     licence = "own terms: non-commercial research, registration"
     layout = "leftImg8bit/<split>/<drive>/*_leftImg8bit.*, gtFine/<split>/<drive>/*_polygons.json"
     values = TRAIN_IDS
-    known = (DOMAIN,)
-    mask_files = "gtFine/*/*/*_gtFine_polygons.json"
-
-    def scan(self) -> list[Record]:
-        """Records of the images of all drives."""
-        return [
-            _record(file, split)
-            for official, split in OFFICIAL.items()
-            for file in found(self.root, f"leftImg8bit/{official}/*/*_leftImg8bit.*")
-        ]
+    known = ("idd",)
+    files = (
+        Layout(
+            "leftImg8bit/{split:train,val}/{sequence}/{frame}_leftImg8bit.{suffix}",
+            mask="gtFine/{split}/{sequence}/{frame}_gtFine_polygons.json",
+            domain="idd",
+            group="{split}/{sequence}",  # drives are numbered anew in each official split
+            splits=OFFICIAL,
+            metadata=("sequence",),
+        ),
+    )
+    examples = (
+        ("leftImg8bit/train/{0}/{0:06d}_leftImg8bit.png", range(8)),
+        ("leftImg8bit/val/{0}/{0:06d}_leftImg8bit.png", range(3)),
+    )
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """Classes of ``cityscapes19``, painted polygon by polygon, (H, W).
@@ -107,26 +107,11 @@ class IDD(DrivingDataset):
         return values
 
     @classmethod
-    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
-        """Write drawn streets and outlines of their classes in the official layout."""
-        for split, drives in (("train", 8), ("val", 3)):
-            for drive, scene in enumerate(streets(seed, f"idd {split}", drives)):
-                name = f"{split}/{drive}/{drive:06d}"
-                image = photograph(scene, "day", "dashcam")
-                write_image(root / f"leftImg8bit/{name}_leftImg8bit.png", image)
-                file = root / f"gtFine/{name}_gtFine_polygons.json"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(_polygons(scene)), encoding="utf-8")
-
-
-def _record(file: str, split: Split) -> Record:
-    path = PurePosixPath(file)
-    official, drive = path.parent.parent.name, path.parent.name
-    stem = path.stem.removesuffix("_leftImg8bit")
-    mask = f"gtFine/{official}/{drive}/{stem}_gtFine_polygons.json"
-    # Drives are numbered anew in each official split.
-    group = f"{official}/{drive}"
-    return Record(file, DOMAIN, UNLABELLED, group, split, mask, metadata={"sequence": drive})
+    def write_mask(cls, root: Path, record: Record, classes: NDArray[np.uint8]) -> None:
+        """Write the outlines of a drawn mask."""
+        file = root / str(record.mask)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(_polygons(classes)), encoding="utf-8")
 
 
 def _outlines(file: Path, things: list[dict[str, Any]]) -> Iterator[tuple[int, NDArray[np.int32]]]:
@@ -146,16 +131,14 @@ def _outlines(file: Path, things: list[dict[str, Any]]) -> Iterator[tuple[int, N
         yield NUMBERS.get(name, VOID), corners.round().astype(np.int32).reshape(-1, 2)
 
 
-def _polygons(scene: Scene) -> dict[str, Any]:
+def _polygons(classes: NDArray[np.uint8]) -> dict[str, Any]:
     """Outlines of the connected parts of each class, large ones first."""
-    things: list[tuple[int, dict[str, Any]]] = []
-    for name, number in list(NUMBERS.items())[:19]:
-        part = (scene.mask == number).astype(np.uint8)
-        contours, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        for contour in contours:
-            corners = contour.reshape(-1, 2).tolist()
-            thing = {"label": name, "polygon": corners, "deleted": 0}
-            things.append((-int(cv2.contourArea(contour)), thing))
+    things: list[tuple[float, dict[str, Any]]] = []
+    for number in np.unique(classes):
+        part = (classes == number).astype(np.uint8)
+        for contour in cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
+            thing = {"label": CITYSCAPES19.names[number], "polygon": contour[:, 0].tolist()}
+            things.append((-cv2.contourArea(contour), thing))
     things.sort(key=lambda thing: thing[0])
-    height, width = scene.mask.shape
+    height, width = classes.shape
     return {"imgHeight": height, "imgWidth": width, "objects": [thing for _, thing in things]}

@@ -121,6 +121,15 @@ CITYSCAPES_IDS = lookup({old: new for new, old in enumerate(_TRAINED_IDS)})
 TRAIN_IDS = lookup({number: number for number in range(19)})
 
 
+def inverted(values: Lookup) -> Lookup:
+    """The first value of a mask file for each class, (256,); 255 for classes it cannot hold."""
+    stored = np.full(256, VOID, dtype=np.uint8)
+    for value in reversed(range(256)):
+        if values[value] != VOID:
+            stored[values[value]] = value
+    return stored
+
+
 def label_set(name: str) -> LabelSet:
     """The label set called ``name``.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +16,8 @@ from domainnorm.data.dataset import (
     resolved_root,
     select_domains,
 )
-from domainnorm.data.drawings.volume import SCANNERS, draw_volume
-from domainnorm.data.volumes.grey_values import import_medical, to_grey
+from domainnorm.data.drawing import draw_grey, generator_of
+from domainnorm.data.volumes.grey_values import import_medical
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -108,23 +107,15 @@ class MedMnist(DomainDataset):
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
         """Write three files of 28 × 28 pixels with 66 drawn slices each, 6 of every class."""
         root.mkdir(parents=True, exist_ok=True)
-        for direction, name in enumerate(SUBSETS.values()):
+        for name in SUBSETS.values():
             arrays: dict[str, Any] = {}
-            for stream, split in enumerate(get_args(Split)):
-                generator = np.random.default_rng([seed, direction, stream])
-                patients = [_slices(generator, direction) for _ in range(2)]
-                arrays[f"{split}_images"] = np.concatenate(patients)
-                arrays[f"{split}_labels"] = np.tile(np.arange(11, dtype=np.uint8), 2)[:, None]
+            labels = np.tile(np.arange(11, dtype=np.uint8), 2)
+            for split in get_args(Split):
+                generators = (generator_of(seed, f"{name}{split}{at}") for at in range(len(labels)))
+                drawn = [
+                    draw_grey(generator, [1 + label], name, 28)
+                    for label, generator in zip(labels.tolist(), generators, strict=True)
+                ]
+                arrays[f"{split}_images"] = np.stack(drawn)
+                arrays[f"{split}_labels"] = labels[:, None]
             np.savez_compressed(root / f"{name.lower()}.npz", **arrays)
-
-
-def _slices(generator: np.random.Generator, direction: int) -> NDArray[np.uint8]:
-    """One patient in 11 slices around places that depend on the class: (11, 28, 28)."""
-    volume, _ = draw_volume(generator, SCANNERS[0], (48, 48, 48))
-    grey = to_grey(volume, 0, 900)
-    slices = []
-    for target in range(11):
-        plane = np.rot90(np.take(grey, 19 + target, axis=2 - direction))
-        top, left = 2 * (target % 4) + 4, 3 * (target % 5) + 2
-        slices.append(cv2.resize(plane[top : top + 32, left : left + 32], (28, 28)))
-    return np.stack(slices)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, resolved_root, select_domains
-from domainnorm.data.drawings.volume import SCANNERS, draw_volume
-from domainnorm.data.official import draw_test, draw_validation
+from domainnorm.data.drawing import draw_volume
+from domainnorm.data.layout import draw_split
 from domainnorm.data.refusals import refuse, refusing
 from domainnorm.data.volumes.grey_values import import_medical
 from domainnorm.data.volumes.nifti_slices import (
@@ -95,8 +95,8 @@ class Nifti(NiftiSlices):
             for volume, mask in sites[site]:
                 with refusing():
                     records += self._slices(site, volume, mask, slices)
-        records = draw_test(records, test_fraction, split_seed)
-        self.records = draw_validation(records, val_fraction, split_seed)
+        records = draw_split(records, "test", test_fraction, split_seed)
+        self.records = draw_split(records, "val", val_fraction, split_seed)
 
     def _slices(self, site: str, volume: Path, mask: Path, kept: str) -> list[Record]:
         head, truth = open_volume(volume), open_volume(mask)
@@ -136,7 +136,7 @@ class Nifti(NiftiSlices):
             folder.mkdir(parents=True, exist_ok=True)
             for case in range(12):
                 generator = np.random.default_rng([seed, site, case])
-                volume, organ = draw_volume(generator, SCANNERS[site % len(SCANNERS)], (64, 64, 8))
+                volume, organ = draw_volume(generator, name, (64, 64, 8))
                 affine = np.diag([3.0, 3.0, 9.0, 1.0])
                 stem = folder / f"Case{case:02d}"
                 nibabel.save(nibabel.Nifti1Image(volume, affine), f"{stem}.nii.gz")

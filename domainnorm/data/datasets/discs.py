@@ -1,0 +1,437 @@
+"""Optic disc and cup in photographs of the retina: REFUGE, Drishti-GS and RIM-ONE DL."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import DOMAIN_KEYS, Record, resolved_root, select_domains
+from domainnorm.data.drawing import write_image
+from domainnorm.data.layout import Layout, LayoutDataset, draw_split, read_grey
+from domainnorm.data.masks import VOID
+from domainnorm.errors import DataError
+from domainnorm.registry import register
+
+REGION_IN_DISCS = 2.5  # side of the cut-out around the optic disc, in diameters of the disc
+
+
+class DiscCupDataset(LayoutDataset, abc.ABC):
+    """Optic disc and cup; a subclass decodes their masks.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        domains: Domains to use, in this order; all when None.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        split_seed: Seed of the drawn validation split.
+        region: ``image`` is the whole photograph; ``disc`` is a square around the disc.
+
+    Attributes:
+        known: Names of the domains there are.
+        stratum: Name of the metadata whose values are drawn from evenly, if any.
+
+    Raises:
+        DataError: The root, a folder or a file is missing; the message names it.
+    """
+
+    task = "segmentation"
+    class_names = ["background", "disc", "cup"]  # noqa: RUF012 - a literal, as the registry needs
+    drawn_classes = 3
+    nested = True
+    known: Sequence[str]
+    stratum: str = ""
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        domains: list[str] | None = None,
+        val_fraction: float = 0.2,
+        split_seed: int = 0,
+        region: Literal["image", "disc"] = "image",
+    ) -> None:
+        self.root = resolved_root(root)
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, list(self.known))
+        self.records = self.draw(self.scan(), val_fraction, split_seed)
+        self._region = region
+        # Where the disc is, is all that a domain whose labels are hidden still tells of its masks.
+        self._annotated = {record.file: record.mask for record in self.records}
+        self._boxes: dict[str, tuple[int, int, int]] = {}
+
+    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+        """Draw the splits that are not official: here validation.
+
+        Raises:
+            DataError: The fraction is out of range.
+        """
+        return draw_split(records, "val", fraction, seed, stratum=self.stratum)
+
+    @property
+    def class_colours(self) -> list[tuple[int, int, int]]:
+        """Black, yellow and light blue."""
+        return [(0, 0, 0), (240, 200, 40), (80, 160, 250)]
+
+    @abc.abstractmethod
+    def _decoded(self, file: str) -> NDArray[np.uint8]:
+        """Classes of a whole photograph from its mask file: (H, W), 0, 1 or 2."""
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Pixels of one record, or of the square around its disc: (H, W, 3), RGB, 0 to 255.
+
+        Raises:
+            DataError: A file cannot be read, or no disc is marked; the message names it.
+        """
+        pixels = super().image(index)
+        return _cut(pixels, self._box(index), 0) if self._region == "disc" else pixels
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Classes of one record's pixels: (H, W), 0 background, 1 disc, 2 cup, 255 outside.
+
+        Raises:
+            DataError: The mask is missing or cannot be read; the message names it.
+        """
+        record = self.records[index]
+        if record.mask is None:
+            raise DataError(f"{record.file}: no mask is known for this image")
+        classes = self._decoded(record.mask)
+        return _cut(classes, self._box(index), VOID) if self._region == "disc" else classes
+
+    def _box(self, index: int) -> tuple[int, int, int]:
+        """Row and column of the first pixel of the region, and its side."""
+        file = self.records[index].file
+        if file not in self._boxes:
+            mask = self._annotated[file]
+            if mask is None:
+                raise DataError(
+                    f"{file}: region 'disc' needs a mask to find the disc; set region to 'image'"
+                )
+            self._boxes[file] = _square(self._decoded(mask), mask)
+        return self._boxes[file]
+
+
+def _square(classes: NDArray[np.uint8], name: str) -> tuple[int, int, int]:
+    rows, columns = np.flatnonzero(classes.any(1)), np.flatnonzero(classes.any(0))
+    if not rows.size:
+        raise DataError(f"{name}: no disc is marked; set region to 'image' or remove the image")
+    extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    side = round(REGION_IN_DISCS * int(extent))
+    top, left = (
+        int(rows[0] + rows[-1] + 1 - side) // 2,
+        int(columns[0] + columns[-1] + 1 - side) // 2,
+    )
+    return top, left, side
+
+
+def _cut(pixels: NDArray[np.uint8], box: tuple[int, int, int], fill: int) -> NDArray[np.uint8]:
+    """The square of a box, filled where it reaches over the edge."""
+    top, left, side = box
+    height, width = pixels.shape[:2]
+    inside = pixels[max(top, 0) : top + side, max(left, 0) : left + side]
+    above, before = max(-top, 0), max(-left, 0)
+    below, after = max(top + side - height, 0), max(left + side - width, 0)
+    filled = cv2.copyMakeBorder(
+        inside, above, below, before, after, cv2.BORDER_CONSTANT, value=[fill] * 3
+    )
+    return np.asarray(filled, dtype=np.uint8)
+
+
+@register("refuge")
+class Refuge(DiscCupDataset):
+    """Optic disc and cup in 400 photographs of ``refuge_zeiss`` and 800 of ``refuge_canon``.
+
+    The challenge's training images come from a Zeiss Visucam 500, its validation and test images
+    from a Canon CR-2; here the cameras are the domains. ``refuge_zeiss``: Training400, test and
+    validation splits drawn, as much of either diagnosis in each. ``refuge_canon``:
+    Validation400 trains (its masks are public), Test400 tests, a validation split is drawn. Every
+    image is its own group, since the patients are not told.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        domains: Domains to use, in this order; both when None.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        test_fraction: Share of Training400 to test ``refuge_zeiss`` on, in (0, 1).
+        split_seed: Seed of drawn splits.
+        region: ``image`` is the whole photograph; ``disc`` is a square around the disc, 2.5
+            diameters wide, which data that are cut out already (RIM-ONE DL) need beside them. Its
+            place comes from the mask, on target domains too, as in the public multi-site benchmark.
+
+    Raises:
+        DataError: The root, a folder or a file is missing; the message names it.
+
+    Reference:
+        Orlando et al., "REFUGE Challenge", Medical Image Analysis 59, 2020, arXiv:1910.03667.
+        Cut-outs: Wang et al., "DoFE", IEEE TMI 39(12), 2020, arXiv:2010.06208.
+    """
+
+    homepage = "https://refuge.grand-challenge.org"
+    licence = "research use; registration"
+    layout = (
+        "Training400, Annotation-Training400, REFUGE-Validation400{,-GT}, Test400, REFUGE-Test-GT"
+    )
+
+    known = ("refuge_zeiss", "refuge_canon")
+    stratum = "diagnosis"
+
+    def __init__(self, *, test_fraction: float = 0.3, **options: Any) -> None:
+        self.test_fraction = test_fraction
+        super().__init__(**options)
+
+    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+        """Draw the splits that are not official: tests of one camera, validation of both.
+
+        Raises:
+            DataError: A fraction is out of range.
+        """
+        tested = draw_split(records, "test", self.test_fraction, seed, stratum=self.stratum)
+        return super().draw(tested, fraction, seed)
+
+    def scan(self) -> list[Record]:
+        """Records of the chosen cameras.
+
+        Raises:
+            DataError: A folder or a file is missing.
+        """
+        self.files = [
+            layout for layout in _layouts(self.root) if layout.domain in self.domain_names
+        ]
+        return super().scan()
+
+    def _decoded(self, file: str) -> NDArray[np.uint8]:
+        grey = read_grey(self.root / file)
+        # Masks are lossless, but some copies were resampled: the nearest code counts.
+        return np.where(grey < 64, 2, np.where(grey < 192, 1, 0)).astype(np.uint8)
+
+    drawn = (96, 100)
+    examples = (
+        ("Training400/Glaucoma/g{:04d}.jpg", range(1, 7)),
+        ("Training400/Non-Glaucoma/n{:04d}.jpg", range(1, 19)),
+        ("REFUGE-Validation400/V{:04d}.jpg", range(1, 13)),
+        ("Test400/T{:04d}.jpg", range(1, 9)),
+    )
+
+    @classmethod
+    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
+        """Write drawn photographs in the official layout, those that test in both folders."""
+        for number in range(1, 9):
+            mask = root / f"REFUGE-Test-GT/Disc_Cup_Masks/{'GN'[number % 2]}/T{number:04d}.bmp"
+            write_image(mask, np.zeros(cls.drawn, np.uint8))
+        cls.files = _layouts(root)
+        super().write_sample(root, seed=seed)
+
+    @classmethod
+    def stored(cls, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """White, grey and black for background, disc and cup."""
+        return np.array([255, 128, 0], np.uint8)[classes]
+
+
+def _layouts(root: Path) -> list[Layout]:
+    """The archives of REFUGE, as they are unpacked below a folder."""
+    truth = _unpacked(root, "REFUGE-Test-GT") + "/Disc_Cup_Masks"
+    # Test masks are sorted into G(laucoma) and N(o glaucoma), in some copies they are not.
+    held = {file.stem: kind for kind in "GN" for file in (root / truth / kind).glob("*.bmp")}
+    zeiss = Layout(
+        _unpacked(root, "Training400") + "/{kind:Glaucoma,Non-Glaucoma}/{name}.jpg",
+        mask=_unpacked(root, "Annotation-Training400") + "/Disc_Cup_Masks/{kind}/{name}.bmp",
+        domain="refuge_zeiss",
+        group="refuge/{name}",
+        metadata=("diagnosis",),
+        derived=lambda parts: {"diagnosis": parts["kind"].lower()},
+    )
+    trains = Layout(
+        _unpacked(root, "REFUGE-Validation400") + "/{name}.jpg",
+        mask=_unpacked(root, "REFUGE-Validation400-GT") + "/Disc_Cup_Masks/{name}.bmp",
+        domain="refuge_canon",
+        group="refuge/{name}",
+        metadata=("diagnosis",),
+        derived=lambda parts: {"diagnosis": "unknown"},
+    )
+    names = {"G": "glaucoma", "N": "non-glaucoma"}
+    tests = replace(
+        trains,
+        images=_unpacked(root, "Test400") + "/{name}.jpg",
+        mask=truth + "{folder}/{name}.bmp",
+        derived=lambda parts: {
+            "split": "test",
+            "folder": f"/{held[parts['name']]}" if parts["name"] in held else "",
+            "diagnosis": names.get(held.get(parts["name"], ""), "unknown"),
+        },
+    )
+    return [zeiss, trains, tests]
+
+
+def _unpacked(root: Path, name: str) -> str:
+    """The folder of an archive: unpackers differ in whether they make one of its name above it."""
+    archive = f"REFUGE-{name}" if name in ("Training400", "Test400") else name
+    return f"{archive}/{name}" if (root / archive / name).is_dir() else name
+
+
+class _TwoFiles(DiscCupDataset):
+    """Disc and cup in a file each.
+
+    Attributes:
+        disc: How the name of the file of the disc ends.
+        cup: How that of the cup ends, in the same folder.
+    """
+
+    disc: str
+    cup: str
+
+    def _decoded(self, file: str) -> NDArray[np.uint8]:
+        disc = read_grey(self.root / file) > 127
+        inner = file.removesuffix(self.disc) + self.cup
+        cup = read_grey(self.root / inner) > 127
+        if cup.shape != disc.shape:
+            raise DataError(f"{self.root / inner}: another size than {file}; restore both files")
+        return np.where(cup, 2, np.where(disc, 1, 0)).astype(np.uint8)
+
+    @classmethod
+    def write_mask(cls, root: Path, record: Record, classes: NDArray[np.uint8]) -> None:
+        """Write both files."""
+        file = str(record.mask)
+        write_image(root / file, np.uint8(255) * (classes > 0))
+        write_image(root / (file.removesuffix(cls.disc) + cls.cup), np.uint8(255) * (classes > 1))
+
+
+@register("drishti_gs")
+class DrishtiGs(_TwoFiles):
+    """Optic disc and cup in 101 photographs of about 2047 × 1760 pixels (Aravind eye hospital).
+
+    Soft maps hold the share of four experts that marked a pixel, as a grey value; a pixel is disc
+    or cup when more than half of them say so. The official 50 training and 51 test images are
+    used; a validation split is drawn from the former. Every image is its own group.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        domains: Domains to use; there is one, ``drishti_gs``.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        split_seed: Seed of the drawn validation split.
+        region: As for ``refuge``: ``image``, or the square around the ``disc``.
+
+    Raises:
+        DataError: The root, a folder or a file is missing; the message names it.
+
+    Reference:
+        Sivaswamy et al., "Drishti-GS: retinal image dataset for optic nerve head segmentation",
+        ISBI 2014.
+    """
+
+    homepage = "https://cvit.iiit.ac.in/projects/mip/drishti-gs/mip-dataset2/Home.php"
+    licence = "not stated; research use"
+    layout = "Drishti-GS1_files/{Training,Test}/Images/*.png, Training/GT and Test/Test_GT"
+
+    known = ("drishti_gs",)
+    disc = "_ODsegSoftmap.png"
+    cup = "_cupsegSoftmap.png"
+    files: Sequence[Layout] = (
+        Layout(
+            # Later downloads sort the images into GLAUCOMA and NORMAL.
+            "Drishti-GS1_files/{split:Training,Test}/Images/**/{name}.png",
+            mask="Drishti-GS1_files/{split}/{truth}/{name}/SoftMap/{name}_ODsegSoftmap.png",
+            beside=("Drishti-GS1_files/{split}/{truth}/{name}/SoftMap/{name}_cupsegSoftmap.png",),
+            domain="drishti_gs",
+            group="drishti_gs/{name}",
+            splits={"Training": "train", "Test": "test"},
+            derived=lambda parts: {"truth": "Test_GT" if parts["split"] == "Test" else "GT"},
+        ),
+    )
+    drawn = (96, 112)
+    examples = (
+        ("Drishti-GS1_files/Training/Images/drishtiGS_{:03d}.png", range(1, 11)),
+        ("Drishti-GS1_files/Test/Images/drishtiGS_{:03d}.png", range(11, 17)),
+    )
+
+    def scan(self) -> list[Record]:
+        """Records of both halves.
+
+        Raises:
+            DataError: A folder or a file is missing.
+        """
+        if not (self.root / "Drishti-GS1_files").is_dir():
+            self.files = [layout.without("Drishti-GS1_files/") for layout in self.files]
+        return super().scan()
+
+
+def _partition(folder: str) -> Layout:
+    masks = "RIM-ONE_DL_reference_segmentations/{diagnosis}/{stem}"
+    return Layout(
+        f"RIM-ONE_DL_images/{folder}/{{split:training_set,test_set}}"
+        "/{diagnosis:glaucoma,normal}/{release}_{name}.png",
+        mask=f"{masks}-1-Disc-T.png",
+        beside=(f"{masks}-1-Cup-T.png",),
+        domain="rim_one",
+        group="rim_one/{stem}",
+        splits={"training_set": "train", "test_set": "test"},
+        metadata=("diagnosis", "release"),
+    )
+
+
+@register("rim_one")
+class RimOne(_TwoFiles):
+    """Optic disc and cup in the 485 images of RIM-ONE DL (not r3): 313 normal, 172 with glaucoma.
+
+    The images of releases r1, r2 and r3, of three Spanish hospitals, cut out around the optic
+    disc; so the other datasets of discs need ``region: disc`` beside it. Official partitions are
+    used; a validation split is drawn from the training set. Every image is its own group, since
+    the patients are not told.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        domains: Domains to use; there is one, ``rim_one``.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        split_seed: Seed of the drawn validation split.
+        partition: Which official one: ``hospital`` trains on one hospital (311 images) and tests
+            on the two others (174); ``random`` mixes them (339 and 146).
+
+    Raises:
+        DataError: The root, a folder or a file is missing; the message names it.
+
+    Reference:
+        Fumero et al., "RIM-ONE DL: a unified retinal image database for assessing glaucoma using
+        deep learning", Image Analysis & Stereology 39(3), 2020.
+    """
+
+    homepage = "https://github.com/miag-ull/rim-one-dl"
+    licence = "research and education; not commercial"
+    layout = "RIM-ONE_DL_images/partitioned_by_hospital/..., RIM-ONE_DL_reference_segmentations/"
+
+    known = ("rim_one",)
+    stratum = "diagnosis"
+    disc = "-1-Disc-T.png"
+    cup = "-1-Cup-T.png"
+    files = (_partition("partitioned_by_hospital"),)
+    examples = tuple(
+        (
+            f"RIM-ONE_DL_images/partitioned_by_hospital/{part}_set/{kind}/{release}_Im{{:03d}}.png",
+            numbers,
+        )
+        for part, release, first, last in (("training", "r2", 1, 15), ("test", "r3", 15, 21))
+        for kind, numbers in (
+            ("glaucoma", range(first, last, 2)),
+            ("normal", range(first + 1, last, 2)),
+        )
+    )
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        domains: list[str] | None = None,
+        val_fraction: float = 0.2,
+        split_seed: int = 0,
+        partition: Literal["hospital", "random"] = "hospital",
+    ) -> None:
+        if partition == "random":
+            self.files = (_partition("partitioned_randomly"),)
+        super().__init__(
+            root=root, domains=domains, val_fraction=val_fraction, split_seed=split_seed
+        )

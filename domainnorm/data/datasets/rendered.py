@@ -1,0 +1,179 @@
+"""Rendered driving scenes, GTA5 and SYNTHIA: no official splits, so test images are drawn, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainnorm.data.dataset import Record
+from domainnorm.data.datasets.driving import DrivingDataset
+from domainnorm.data.datasets.label_sets import CITYSCAPES19, CITYSCAPES_IDS, lookup
+from domainnorm.data.images import read_size
+from domainnorm.data.layout import Layout, draw_split
+from domainnorm.data.masks import VOID
+from domainnorm.errors import DataError
+from domainnorm.registry import register
+
+
+class RenderedDataset(DrivingDataset):
+    """Rendered street scenes without official splits: test images are drawn as well.
+
+    Args:
+        root: Folder of the data: absolute, or relative to DOMAINNORM_DATA.
+        domains: Domains to use; all of them when None.
+        classes: Label set of the masks.
+        test_fraction: Share of all images to test on, in (0, 1).
+        val_fraction: Share of the other images to validate on, in (0, 1).
+        split_seed: Seed of these draws.
+
+    Raises:
+        DataError: A folder, an image or a mask is missing, or a key is wrong.
+    """
+
+    def __init__(
+        self, *, test_fraction: float = 0.05, val_fraction: float = 0.05, **options: Any
+    ) -> None:
+        self.test_fraction = test_fraction
+        super().__init__(val_fraction=val_fraction, **options)
+
+    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+        """Draw test images, and images for validation from the others, whole groups at a time.
+
+        Raises:
+            DataError: A fraction is out of range.
+        """
+        tested = draw_split(records, "test", self.test_fraction, seed)
+        return draw_split(tested, "val", fraction, seed)
+
+
+@register("gta5")
+class GTA5(RenderedDataset):
+    """GTA5, also called "Playing for Data": 24,966 labelled images of a game, 1914 × 1052.
+
+    All official images train in published work on adaptation, so splits are drawn here: test and
+    validation images are runs of a hundred frames, since neighbours show the same drive. Of
+    images whose label file has another size than they have (there are some), all pixels are void.
+
+    See `RenderedDataset` for the keys. ``root`` holds images and labels; there is one domain,
+    ``gta5``.
+
+    Reference:
+        Richter, Vineet, Roth, Koltun, "Playing for data: ground truth from computer games",
+        ECCV 2016, arXiv 1608.02192.
+    """
+
+    homepage = "https://download.visinf.tu-darmstadt.de/data/from_games/"
+    licence = "research and education; the images are of a commercial game"
+    layout = "images/<number>.png, labels/<number>.png"
+    values = CITYSCAPES_IDS
+    known = ("gta5",)
+    files = (
+        Layout(
+            "images/{number}.png",
+            mask="labels/{number}.png",
+            domain="gta5",
+            group="{drive}",
+            derived=lambda parts: {"drive": _hundred(parts["number"])},
+        ),
+    )
+    # One frame in each run of a hundred, so that all splits get some.
+    examples = (("images/{:05d}.png", range(1, 4000, 100)),)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
+
+        Raises:
+            DataError: The record has no mask or a file cannot be read.
+        """
+        mask = super().mask(index)
+        size = read_size(self.root / self.records[index].file)
+        return mask if mask.shape == size else np.full(size, VOID, np.uint8)
+
+
+def _hundred(number: str) -> str:
+    return f"{int(number) // 100:03d}" if number.isdecimal() else number
+
+
+# Numbers of its README; 13, 14 and 22 (parking slot, road work, lane marking) have no counterpart.
+_SYNTHIA = {
+    "sky": 1,
+    "building": 2,
+    "road": 3,
+    "sidewalk": 4,
+    "fence": 5,
+    "vegetation": 6,
+    "pole": 7,
+    "car": 8,
+    "traffic sign": 9,
+    "person": 10,
+    "bicycle": 11,
+    "motorcycle": 12,
+    "traffic light": 15,
+    "terrain": 16,
+    "rider": 17,
+    "truck": 18,
+    "bus": 19,
+    "train": 20,
+    "wall": 21,
+}
+
+
+@register("synthia")
+class Synthia(RenderedDataset):
+    """SYNTHIA-RAND-CITYSCAPES: 9,400 rendered, labelled images, 1280 × 760.
+
+    Views, light and traffic are random, so images are independent and splits are drawn from them.
+    Results are usually given for the 16 or 13 classes that it has in common with Cityscapes
+    (``classes: cityscapes16`` or ``cityscapes13``). A label file has three channels of 16 bits: the
+    class, the number of the instance, and nothing.
+
+    See `RenderedDataset` for the keys. ``root`` holds RGB and GT; there is one domain, ``synthia``.
+
+    Reference:
+        Ros et al., "The SYNTHIA dataset: a large collection of synthetic images for semantic
+        segmentation of urban scenes", CVPR 2016.
+    """
+
+    homepage = "https://synthia-dataset.net"
+    licence = "CC BY-NC-SA 3.0"
+    layout = "RGB/<number>.png, GT/LABELS/<number>.png"
+    values = lookup({old: CITYSCAPES19.names.index(name) for name, old in _SYNTHIA.items()})
+    known = ("synthia",)
+    files = (
+        Layout(
+            "RGB/{number}.png",
+            mask="GT/LABELS/{number}.png",
+            domain="synthia",
+            group="RGB/{number}.png",
+        ),
+    )
+    examples = (("RGB/{:07d}.png", range(40)),)
+
+    def read_values(self, file: Path) -> NDArray[np.uint8]:
+        """The first channel of a label file, (H, W).
+
+        Raises:
+            DataError: The file is missing, no image, or has another number of channels.
+        """
+        # Pillow cuts 16-bit colours down to 8 bits, which would make every class 0.
+        data = np.fromfile(file, np.uint8) if file.is_file() else np.empty(0, np.uint8)
+        channels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+        if channels is None or channels.ndim != 3 or channels.shape[2] != 3:
+            raise DataError(
+                f"{file}: not a label file of SYNTHIA, a PNG whose three channels are the class, "
+                "the instance and nothing; GT/COLOR is something else"
+            )
+        red: NDArray[np.uint8] = np.minimum(channels[..., 2], 255).astype(np.uint8)
+        return red
+
+    @classmethod
+    def stored(cls, classes: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        """The classes in the first of three channels."""
+        label = np.zeros((*classes.shape, 3), np.uint16)
+        label[..., 0] = super().stored(classes)
+        return label

@@ -1,1 +1,0 @@
-"""Procedural pictures that small samples of datasets are made of."""
