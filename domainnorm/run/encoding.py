@@ -56,13 +56,7 @@ def attach_encoder(recipe: Recipe, model: DomainModel) -> None:
 
 
 def ready_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None:
-    """Before a stage that trains the encoder with the network: standardize what it looks at.
-
-    Args:
-        model: Changed in place, where its encoder is end to end.
-        data: Of the stage.
-        seed: Of the stage.
-    """
+    """Before a stage that trains the encoder with the network: standardize what it looks at."""
     if model.encoder is None or not model.end_to_end:
         return
     generator = torch.Generator().manual_seed(seed)

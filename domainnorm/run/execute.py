@@ -17,8 +17,8 @@ from domainnorm.report import (
     results_markdown,
     results_table,
 )
-from domainnorm.run.domain_matrix import carry_out_matrix
 from domainnorm.run.machine import describe_environment, is_first, of_first, on_all_ranks, prepare
+from domainnorm.run.matrix import carry_out_matrix
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.run_folder import make_folder, read_folder, write_page, write_results

@@ -38,11 +38,6 @@ def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
     """Draw images of each domain, results, curves, confusions, masks, layers and embeddings.
 
     All but the results are those of the first seed.
-
-    Args:
-        parts: The run's recipe and dataset.
-        results: Results of all stages.
-        folder: Run folder.
     """
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
@@ -105,15 +100,7 @@ def _predictions(stage: Stage, place: Path) -> dict[str, Evaluated]:
 
 
 def _save_overlays(parts: Parts, stages: list[Stage], folder: Path, path: Path) -> None:
-    """Draw image, truth and predictions of some test images of each domain.
-
-    Args:
-        parts: The run's recipe and dataset.
-        stages: Stages of one transfer and one seed; the source model and the recipe's method are
-            shown.
-        folder: Run folder.
-        path: File to write.
-    """
+    """Draw some test images of each domain with their true masks, and those of before and after."""
     shown = dict.fromkeys((SOURCE_ONLY, parts.recipe.method.label))
     finished = {
         stage.label: set_up(parts, stage, folder, finished=True)
@@ -164,12 +151,6 @@ def _save_explanations(parts: Parts, stage: Stage, folder: Path, name: str) -> N
     """Draw ``layers_<name>.png``, with an encoder ``embeddings_`` and ``nearest_<name>.png`` too.
 
     The first is left out where no layer has moments, scale or shift that are a domain's own.
-
-    Args:
-        parts: The run's recipe and dataset.
-        stage: A finished one.
-        folder: Run folder.
-        name: End of the files' names.
     """
     bench = set_up(parts, stage, folder, finished=True)
     model, title = bench.method.deployed.eval(), f"{parts.recipe.name}: {stage.transfer}"

@@ -46,10 +46,6 @@ def make_folder(recipe: Recipe, output: Path, purpose: str, environment: Mapping
 def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:
     """The recipe of a run folder and the purpose it was made for.
 
-    Args:
-        folder: A run has made it.
-        overrides: See `load_recipe`; the file stays as it is.
-
     Raises:
         CheckpointError: Not a run folder.
         RecipeError: Its recipe was edited into something wrong, or the overrides are.

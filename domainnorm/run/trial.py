@@ -63,10 +63,6 @@ def rehearse(recipe: Recipe) -> None:
 def rehearse_stages(parts: Parts, stages: Sequence[Stage]) -> None:
     """`rehearse`, with the parts of the run at hand.
 
-    Args:
-        parts: Of the run.
-        stages: All of it.
-
     Raises:
         RecipeError: See `rehearse`.
     """

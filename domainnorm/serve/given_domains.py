@@ -37,12 +37,9 @@ class GivenDomain:
 
 
 def policy_of(recipe: Recipe, model: DomainModel, asked: Unseen | None = None) -> Unseen:
-    """What becomes of images whose domain is not told.
+    """What becomes of images whose domain is not told, if nothing else is asked.
 
-    Args:
-        recipe: That of the run: its ``condition`` where that is an estimate, else its ``unseen``.
-        model: Its model.
-        asked: A policy instead.
+    By the recipe's ``condition`` where that is an estimate, else its ``unseen``.
 
     Raises:
         ConditionError: The model cannot carry it out.
@@ -66,12 +63,6 @@ def is_indifferent(model: DomainModel) -> bool:
 
 def check_told(model: DomainModel, policy: Unseen, domains: Sequence[str], where: str) -> None:
     """Refuse images whose domain is not told, where nothing stands for it.
-
-    Args:
-        model: What predicts.
-        policy: See `policy_of`.
-        domains: What is told of each image, empty for nothing.
-        where: The images, for the message.
 
     Raises:
         ConditionError: Names the domains and the ways out.

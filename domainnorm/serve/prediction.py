@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from domainnorm.serve.image_list import ImageList, name_of
 from domainnorm.serve.image_sources import MASKS, ImageSource, find_source
 from domainnorm.serve.prediction_table import Predicted, PredictionFigures, PredictionTable
 from domainnorm.serve.serving_options import PredictOptions
-from domainnorm.serve.stored import FileModel, StoredModel, load_stored, none_readable
+from domainnorm.serve.stored import FileModel, Reading, StoredModel, load_stored, none_readable
 from domainnorm.storage import digest_of, make_folders
 
 ASKED, PREDICTIONS = "prediction.json", "predictions.csv"
@@ -91,15 +90,6 @@ def predict_run(
         }
         write_json(asked, made / ASKED)
         return predictor.write(made, place, f"{stored.recipe.name}: {images.name}")
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """An image as the network takes it and its height and width, or why there is none."""
-
-    image: Tensor | None = None
-    size: tuple[int, int] = (0, 0)
-    problem: str = ""
 
 
 class _Predictor:
@@ -180,15 +170,15 @@ class _Predictor:
         mask = self.files.mask(output, size)
         return self.source.write_mask(made, number, mask), mask
 
-    def _read(self, number: int) -> _Reading:
+    def _read(self, number: int) -> Reading:
         try:
             pixels = self.source.read(number)
         except DataError as error:
-            return _Reading(problem=str(error))
-        return _Reading(self.files.tensor(pixels), pixels.shape[:2])
+            return Reading(problem=str(error))
+        return Reading(self.files.tensor(pixels), pixels.shape[:2])
 
     @torch.inference_mode()
-    def _outputs(self, readings: dict[int, _Reading]) -> dict[int, tuple[Tensor, GivenDomain]]:
+    def _outputs(self, readings: dict[int, Reading]) -> dict[int, tuple[Tensor, GivenDomain]]:
         """Number of an image -> its output, and what it was predicted under."""
         found: dict[int, tuple[Tensor, GivenDomain]] = {}
         images = {number: one.image for number, one in readings.items() if one.image is not None}
@@ -254,10 +244,6 @@ def _attributes(
 
 def check_free(place: Path, images: Path) -> None:
     """Refuse a folder that holds anything but an earlier prediction of the same images.
-
-    Args:
-        place: The folder, which need not exist.
-        images: What is predicted now.
 
     Raises:
         CheckpointError: Names what it holds.

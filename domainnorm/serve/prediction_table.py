@@ -93,14 +93,7 @@ class PredictionTable:
         given: GivenDomain,
         mask: tuple[str, NDArray[np.uint8]] | None = None,
     ) -> None:
-        """A line for an image.
-
-        Args:
-            name: Of the image.
-            said: What the model says.
-            given: What it was predicted under.
-            mask: File of the mask and its classes (h, w), where there is one.
-        """
+        """A line for an image; a mask comes with its file and its classes (h, w)."""
         prediction, shares = "|".join(said.classes), said.shares
         if mask is not None:
             prediction, shares = mask[0], _shares(mask[1], len(self.class_names))
@@ -199,14 +192,7 @@ class PredictionFigures:
         given: GivenDomain,
         output: Tensor,
     ) -> None:
-        """Keep an image if it will be shown.
-
-        Args:
-            number: Its place in the list.
-            said: What the model says of it.
-            given: What it was predicted under.
-            output: (K,) or (K, H, W).
-        """
+        """Keep an image if it will be shown."""
         lines = [given.domain] if given.domain else []
         lines += ["unlike all"] if given.is_known is False else []
         if not self._files.makes_masks:

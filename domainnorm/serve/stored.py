@@ -63,10 +63,6 @@ def load_stored(folder: Path) -> StoredModel:
 def stored_model(recipe: Recipe, place: Path) -> tuple[DomainModel, ModelHeader]:
     """The model of a stage in evaluation mode, and what its weights say about it.
 
-    Args:
-        recipe: That of the run.
-        place: Folder of the stage.
-
     Raises:
         CheckpointError: Weights that are truncated or do not fit the recipe.
     """
@@ -112,6 +108,15 @@ class Said:
     classes: tuple[str, ...]
     confidence: float
     shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An image as the network takes it, (C, H, W), and its own height and width, or why not."""
+
+    image: Tensor | None = None
+    size: tuple[int, int] = (0, 0)
+    problem: str = ""
 
 
 class FileModel:
@@ -163,12 +168,7 @@ class FileModel:
 
 
 def none_readable(place: Path, problems: Sequence[str]) -> DataError:
-    """The error about images of which none can be read.
-
-    Args:
-        place: Folder or list.
-        problems: What is wrong with each.
-    """
+    """The error about images of which none can be read."""
     return DataError(
         f"{place}: {counted(len(problems), 'file')} and none that can be read, expected a folder "
         f"of images, or a text file with a path per line; the first is {problems[0]}"

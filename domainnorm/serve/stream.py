@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.image_list import name_of
 from domainnorm.serve.image_sources import MASKS, ImageSource, VolumeImages, find_source
 from domainnorm.serve.serving_options import StreamOptions
-from domainnorm.serve.stored import FileModel, StoredModel, load_stored, none_readable
+from domainnorm.serve.stored import FileModel, Reading, StoredModel, load_stored, none_readable
 from domainnorm.serve.stream_log import (
     Adapted,
     StreamLine,
@@ -93,13 +93,9 @@ def adapt_run(
         follower.save()
     finally:
         lines = follower.draw(f"{stored.recipe.name}: {stream.name}")
-    _check_any_readable(stream, lines)
-    return summarize(place, lines)
-
-
-def _check_any_readable(stream: Path, lines: Sequence[StreamLine]) -> None:
     if all(line.event.startswith(_UNREADABLE) for line in lines):
         raise none_readable(stream, [line.event.removeprefix(_UNREADABLE) for line in lines])
+    return summarize(place, lines)
 
 
 class _Follower:
@@ -111,16 +107,9 @@ class _Follower:
         self.source, self.place, self.options = source, place, options
         self.files = FileModel(stored)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.adapter = StreamAdapter(
-            self.files.model.to(self.device),
-            self.files.task,
-            run_length=options.run_length,
-            max_domains=options.max_domains,
-            share=options.share,
-            prior=options.prior,
-            depth=options.depth,
-            lr=options.lr,
-        )
+        learning = {k: v for k, v in asdict(options).items() if k not in ("batch_size", "white")}
+        model = self.files.model.to(self.device)
+        self.adapter = StreamAdapter(model, self.files.task, **learning)
         self.logged = 0  # lines of the log, which stay on the disk
 
     def go_on(self, asked: dict[str, Any]) -> set[str]:
@@ -147,8 +136,8 @@ class _Follower:
         console = Console(stderr=True)
         with Progress(console=console, disable=not console.is_terminal) as bar:
             progress = bar.add_task("images", total=len(numbers))
-            rest = iter(numbers)
-            for number, batch in enumerate(iter(lambda: list(islice(rest, self._size)), []), 1):
+            rest, size = iter(numbers), self.options.batch_size
+            for number, batch in enumerate(iter(lambda: list(islice(rest, size)), []), 1):
                 lines = list(self._batch(batch))
                 for line in lines:
                     if line.event:
@@ -160,37 +149,29 @@ class _Follower:
                 if number % _SAVED_EVERY == 0:
                     self.save()
 
-    @property
-    def _size(self) -> int:
-        return self.options.batch_size
-
     def _batch(self, numbers: Sequence[int]) -> Iterator[StreamLine]:
-        images: dict[int, Tensor] = {}
-        sizes: dict[int, tuple[int, int]] = {}
-        problems: dict[int, str] = {}
-        for number in numbers:
-            try:
-                pixels = self.source.read(number)
-                # The standard deviation of all values; pixels.std() takes thirty times as long.
-                if cv2.meanStdDev(pixels.reshape(-1, 1))[1] < _BLANK:
-                    problems[number] = "blank: all pixels alike, as behind a lens cap"
-                    continue
-                images[number] = self.files.tensor(pixels)
-                sizes[number] = pixels.shape[0], pixels.shape[1]
-            except DataError as error:
-                problems[number] = f"{_UNREADABLE}{error}"
-        step = None
-        if images:
-            step = self.adapter(torch.stack(list(images.values())).to(self.device))
-        position = 0
-        for number in numbers:
-            if number in problems:
-                name = str(self.source.listed.files[number][0])
-                yield StreamLine(name, event=problems[number])
+        readings = [self._read(number) for number in numbers]
+        images = [one.image for one in readings if one.image is not None]
+        step = self.adapter(torch.stack(images).to(self.device)) if images else None
+        position = count()
+        for number, one in zip(numbers, readings, strict=True):
+            if step is None or one.problem:
+                yield StreamLine(self._name(number), event=one.problem)
             else:
-                assert step is not None
-                yield self._line(number, sizes[number], step, position)
-                position += 1
+                yield self._line(number, one.size, step, next(position))
+
+    def _read(self, number: int) -> Reading:
+        try:
+            pixels = self.source.read(number)
+            # The standard deviation of all values; pixels.std() takes thirty times as long.
+            if cv2.meanStdDev(pixels.reshape(-1, 1))[1] < _BLANK:
+                return Reading(problem="blank: all pixels alike, as behind a lens cap")
+            return Reading(self.files.tensor(pixels), pixels.shape[:2])
+        except DataError as error:
+            return Reading(problem=f"{_UNREADABLE}{error}")
+
+    def _name(self, number: int) -> str:
+        return str(self.source.listed.files[number][0])
 
     def _line(self, number: int, size: tuple[int, int], step: StreamStep, n: int) -> StreamLine:
         weights = step.weights[n].tolist()
@@ -200,7 +181,7 @@ class _Follower:
         if step.alarm == n:
             event = f"new domain '{step.opened}'" if step.opened else "alarm, no room for a domain"
         return StreamLine(
-            str(self.source.listed.files[number][0]),
+            self._name(number),
             prediction,
             f"{confidence:.4f}",
             max(named, key=lambda pair: pair[1])[0],
@@ -238,10 +219,6 @@ class _Follower:
 
 def _claim_folder(place: Path, asked: dict[str, Any]) -> None:
     """Make a folder for a stream, or find that of an earlier call that asked for the same.
-
-    Args:
-        place: The folder.
-        asked: Model, stream and options.
 
     Raises:
         CheckpointError: It is another stream's, or holds files that would be overwritten.

@@ -7,12 +7,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from domainnorm.errors import CheckpointError
 from domainnorm.report import save_timeline
-from domainnorm.storage import replace_text
+from domainnorm.storage import whole_file
 
 # A name may hold "|" and "=" itself: it ends where a number and the end of a pair follow.
 _WEIGHT = re.compile(r"(.*?)=(\d+(?:\.\d+)?)(?:\||$)", re.DOTALL)
@@ -71,23 +71,16 @@ def read_log(path: Path) -> list[StreamLine]:
 
 def write_log(path: Path, lines: Iterable[StreamLine]) -> None:
     """Replace a log by these lines."""
-    rows = [",".join(_COLUMNS), *(_text(line) for line in lines)]
-    replace_text(path, "\n".join(rows) + "\n")
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *map(astuple, lines)])
 
 
 def append_log(path: Path, lines: Iterable[StreamLine]) -> None:
     """Add lines; they are on the disk when this returns."""
     with path.open("a", encoding="utf-8", newline="") as file:
-        file.writelines(_text(line) + "\n" for line in lines)
+        csv.writer(file, lineterminator="\n").writerows(map(astuple, lines))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _text(line: StreamLine) -> str:
-    values = asdict(line).values()
-    return ",".join(
-        f'"{v.replace(chr(34), chr(34) * 2)}"' if set(v) & set(',"\n') else v for v in values
-    )
 
 
 @dataclass(frozen=True)
@@ -127,15 +120,7 @@ def draw_timeline(
     file: Path,
     title: str,
 ) -> None:
-    """Draw domain weights, evidence and confidence; nothing where no image could be read.
-
-    Args:
-        lines: The log.
-        domain_names: Domains in the order of their colours.
-        run_length: Where evidence raises an alarm.
-        file: The figure.
-        title: Its title.
-    """
+    """Draw domain weights, evidence and confidence; nothing where no image could be read."""
     shown = [line for line in lines if line.domain]
     if not shown:
         return

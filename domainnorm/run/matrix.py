@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
+from domainnorm import report
 from domainnorm.errors import DataError
 from domainnorm.evaluation import CrossDomainMatrix, Evaluated, load_evaluated
 from domainnorm.methods import Roles
 from domainnorm.recipe import Recipe
-from domainnorm.report import create_console, matrix_markdown, save_heatmaps
 from domainnorm.run.machine import is_first, prepare
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, supervised_method
@@ -28,33 +29,33 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
     parts = Parts(replace(recipe, checkpoint=None))
     parts.check_images(stage for one in KINDS[kind] for stage in _stages(parts, one))
     prepare(recipe)
-    console = create_console()
+    console = report.create_console()
     for domain in _unscored(parts):
         text = f"{domain}: no test image has a label; its column stays empty"
         console.print(text, markup=False, highlight=False)
+    figures = folder / "figures"
     if is_first():
         # Deferred, as in a run: what draws is read when there is something to draw.
         from domainnorm.run.figures import save_domains  # noqa: PLC0415
 
-        save_domains(parts, _figures(folder) / "domains.png")
+        figures.mkdir(exist_ok=True)
+        save_domains(parts, figures / "domains.png")
     tables = []
     for one in KINDS[kind]:
-        matrix = (
-            _models(parts, folder, console) if one == "models" else (_norms(parts, folder, console))
-        )
-        target = _figures(folder) / f"matrix_{one}"
+        matrix = _filled(parts, folder, one, console)
+        target = figures / f"matrix_{one}"
         if is_first():
             matrix.to_csv(folder / f"matrix_{one}.csv")
             matrix.to_json(folder / f"matrix_{one}.json")
             target.mkdir(exist_ok=True)
-            save_heatmaps(matrix, target, row_label=_ROW_LABELS[one])
+            report.save_heatmaps(matrix, target, row_label=_ROW_LABELS[one])
         summary = matrix.summary()[parts.metric]
         console.print(
             f"{one}: {parts.metric} own domain {summary.diagonal:.3f}, other domains "
             f"{summary.off_diagonal:.3f}  → {target}",
             soft_wrap=True,
         )
-        shown = matrix_markdown(matrix, parts.metric, _ROW_LABELS[one])
+        shown = report.matrix_markdown(matrix, parts.metric, _ROW_LABELS[one])
         tables.append(f"**{one}** · {parts.metric}\n\n{shown}")
     if is_first():
         write_results(folder, "\n".join(tables))
@@ -75,50 +76,42 @@ def _stages(parts: Parts, kind: str) -> list[Stage]:
     ]
 
 
-def _models(parts: Parts, folder: Path, console: Console) -> CrossDomainMatrix:
-    matrix = _empty(parts)
-    for stage in _stages(parts, "models"):
-        (row,) = stage.roles.source
-        console.print(f"model of {row}  seed {stage.seed}")
-        run_stage(parts, stage, folder)
-        for column in parts.domains():
-            file = folder / stage.key / f"predictions-{column}.safetensors"
-            _add(matrix, parts, stage.seed, (row, column), load_evaluated(file))
-    return matrix
-
-
-def _norms(parts: Parts, folder: Path, console: Console) -> CrossDomainMatrix:
-    domains, matrix = parts.domains(), _empty(parts)
-    for stage in _stages(parts, "norms"):
-        console.print(f"one model for {len(domains)} domains  seed {stage.seed}")
-        run_stage(parts, stage, folder)
-        bench = set_up(parts, stage, folder, finished=True)
-        for row in domains:
-            for column, predictions in predict(bench, norm_domain=row).items():
-                _add(matrix, parts, stage.seed, (row, column), predictions)
-    return matrix
-
-
-def _add(
-    matrix: CrossDomainMatrix,
-    parts: Parts,
-    seed: int,
-    cell: tuple[str, str],
-    predictions: Evaluated,
-) -> None:
-    if predictions.is_labelled:
-        matrix.add(seed, *cell, predictions, groups_of(parts, predictions))
-
-
-def _empty(parts: Parts) -> CrossDomainMatrix:
+def _filled(parts: Parts, folder: Path, kind: str, console: Console) -> CrossDomainMatrix:
+    """A matrix of all stages of its kind, which are carried out."""
     evaluation, domains = parts.recipe.evaluation, parts.domains()
-    return CrossDomainMatrix(
+    matrix = CrossDomainMatrix(
         domains,
         domains,
         confidence=evaluation.confidence,
         resamples=evaluation.resamples,
         options=parts.task().metric_options(evaluation.bins),
     )
+    for stage in _stages(parts, kind):
+        several = f"one model for {len(domains)} domains"
+        name = several if kind == "norms" else f"model of {stage.roles.source[0]}"
+        console.print(f"{name}  seed {stage.seed}")
+        run_stage(parts, stage, folder)
+        for row, column, predictions in _cells(parts, stage, folder, kind):
+            if predictions.is_labelled:
+                groups = groups_of(parts, predictions)
+                matrix.add(stage.seed, row, column, predictions, groups)
+    return matrix
+
+
+def _cells(
+    parts: Parts, stage: Stage, folder: Path, kind: str
+) -> Iterator[tuple[str, str, Evaluated]]:
+    """Row, column and predictions of each cell that a finished stage fills."""
+    if kind == "models":
+        (row,) = stage.roles.source
+        for column in parts.domains():
+            file = folder / stage.key / f"predictions-{column}.safetensors"
+            yield row, column, load_evaluated(file)
+        return
+    bench = set_up(parts, stage, folder, finished=True)
+    for row in parts.domains():
+        for column, predictions in predict(bench, norm_domain=row).items():
+            yield row, column, predictions
 
 
 def _unscored(parts: Parts) -> list[str]:
@@ -132,9 +125,3 @@ def _unscored(parts: Parts) -> list[str]:
     if len(found) == len(parts.domains()):
         raise DataError("matrix: no test image of any domain has a label; there is nothing to show")
     return found
-
-
-def _figures(folder: Path) -> Path:
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    return figures
