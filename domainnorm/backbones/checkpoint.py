@@ -17,7 +17,7 @@ from domainnorm.backbones.model import DomainModel
 from domainnorm.encoders import DomainGaussians
 from domainnorm.errors import CheckpointError
 from domainnorm.norms import ConditionalNorm
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.storage import whole_file
 
 VERSION = 1

@@ -25,7 +25,7 @@ from domainnorm.condition import (
 from domainnorm.encoders import Attributes, DomainEncoder, Estimate
 from domainnorm.errors import ConditionError, ConversionError
 from domainnorm.norms import ConditionalNorm
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.ranges import ESTIMATED, Conditioned, Far, Unseen
 from domainnorm.slot import ConditionSlot, find_nearest
 

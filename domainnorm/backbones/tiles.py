@@ -17,7 +17,7 @@ from domainnorm.backbones.model import DomainModel
 from domainnorm.condition import Domain, RecordedMoments
 from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.norms.kernels.per_sample import accumulate_dtype
-from domainnorm.norms.statistics.thumbnail import ThumbnailStatistics
+from domainnorm.norms.statistics.instance import ThumbnailStatistics
 from domainnorm.ranges import ESTIMATED
 
 

@@ -11,7 +11,7 @@ from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Batch, Method, Roles
 from domainnorm.methods.reestimation import MomentPass
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 

@@ -25,7 +25,7 @@ from domainnorm.condition import Estimate
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import DomainsTold, Evaluated
 from domainnorm.methods.heads import head_of
-from domainnorm.norms.kernels.collectives import several_ranks
+from domainnorm.norms.kernels.partition import several_ranks
 from domainnorm.ranges import Conditioned
 from domainnorm.tasks import Task
 

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel, MomentEstimator
 from domainnorm.methods.base import Batch
-from domainnorm.norms.kernels.collectives import rows_of_ranks, several_ranks
+from domainnorm.norms.kernels.partition import rows_of_ranks, several_ranks
 
 
 class MomentPass:

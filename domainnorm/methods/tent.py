@@ -12,7 +12,7 @@ from domainnorm.errors import ConversionError
 from domainnorm.losses import entropy_loss
 from domainnorm.methods.base import Batch, Method, Roles
 from domainnorm.methods.reestimation import MomentPass
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 

@@ -25,7 +25,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
 from domainnorm.errors import DomainNormError
-from domainnorm.norms.kernels.collectives import several_ranks
+from domainnorm.norms.kernels.partition import several_ranks
 from domainnorm.recipe import Recipe
 
 _PATIENCE = 10.0  # seconds

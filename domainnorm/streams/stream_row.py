@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
 from domainnorm.norms.kernels.per_sample import moments
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 
 # Images that a row remembers: what a stream shows may change slowly.
 _MEMORY = 500.0

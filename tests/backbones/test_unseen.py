@@ -17,7 +17,7 @@ from domainnorm.backbones import (
     tiled_inference,
 )
 from domainnorm.errors import ConditionError
-from domainnorm.norms.kernels.mixing import Moments
+from domainnorm.norms.kernels.sample_moments import Moments
 from domainnorm.slot import divergence
 from tests.backbones.networks import DOMAINS, NORMS, converted, make
 from tests.reference.domains import symmetric_divergence

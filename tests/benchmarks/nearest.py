@@ -16,7 +16,7 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel, MomentEstimator, create_model
 from domainnorm.data.datasets import Folder
 from domainnorm.evaluation import seed_spread
-from domainnorm.norms.kernels.mixing import Moments
+from domainnorm.norms.kernels.sample_moments import Moments
 from domainnorm.slot import divergence
 from tests.benchmarks.images import draw, preprocessing_of
 from tests.benchmarks.table import render

@@ -5,7 +5,7 @@ import torch
 
 from domainnorm.errors import ConversionError
 from domainnorm.methods.reestimation import MomentPass
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 from tests.methods.bench import (
     ONE,
     changed,

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from domainnorm.backbones import create_model
 from domainnorm.errors import CheckpointError, ConditionError, DataError, DomainNormError
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.streams import StreamAdapter, StreamRow, reliable_entropy
 from domainnorm.tasks import MultiLabel
 from tests.encoders.pairs import images

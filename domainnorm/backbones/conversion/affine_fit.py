@@ -21,7 +21,7 @@ from domainnorm.condition import Condition, as_condition
 from domainnorm.errors import ConversionError, DataError
 from domainnorm.norms import ConditionalNorm
 from domainnorm.norms.kernels.per_sample import accumulate_dtype
-from domainnorm.norms.modulations.table import TableModulation
+from domainnorm.norms.modulations.by_domain import TableModulation
 
 
 def calibrate(

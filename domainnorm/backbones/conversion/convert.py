@@ -28,7 +28,7 @@ from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import ConversionError, DomainNormError, UnknownNameError
 from domainnorm.norms import ConditionalNorm, create_norm
 from domainnorm.norms.catalogue import norm_options
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.ranges import Unseen
 from domainnorm.slot import ConditionSlot
 

@@ -18,14 +18,15 @@ from domainnorm.backbones.model import DomainModel
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, ConversionError, unknown
 from domainnorm.norms import ConditionalNorm
-from domainnorm.norms.statistics.base import RunningMoments, Statistics
-from domainnorm.norms.statistics.batch import BatchStatistics
-from domainnorm.norms.statistics.deviation import DeviationStatistics
-from domainnorm.norms.statistics.domain import DomainStatistics
-from domainnorm.norms.statistics.group import GroupStatistics
+from domainnorm.norms.layer import Statistics
+from domainnorm.norms.statistics.channels import (
+    DeviationStatistics,
+    GroupStatistics,
+    LayerStatistics,
+    RMSStatistics,
+)
 from domainnorm.norms.statistics.instance import InstanceStatistics
-from domainnorm.norms.statistics.layer import LayerStatistics
-from domainnorm.norms.statistics.rms import RMSStatistics
+from domainnorm.norms.statistics.running import BatchStatistics, DomainStatistics, RunningMoments
 from domainnorm.registry import STATISTICS
 
 _log = logging.getLogger(__name__)

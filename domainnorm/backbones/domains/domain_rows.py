@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from domainnorm.backbones.domains.owned_rows import OwnedRows
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import ConditionError, unknown
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.slot import divergence
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones.model import DomainModel
-from domainnorm.norms.kernels.collectives import several_ranks, sum_over_ranks
+from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
 from domainnorm.norms.kernels.per_sample import moments
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 
 
 class MomentEstimator:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from domainnorm.norms import ConditionalNorm
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics.running import RunningMoments
 
 
 class OwnedRows(NamedTuple):

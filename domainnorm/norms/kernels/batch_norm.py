@@ -41,8 +41,12 @@ from domainnorm.norms.kernels.pooled import (
     pooled_norm,
 )
 
-# What torch's batch norm kernel takes beside float32 or float64 scales on the CPU.
-_NATIVE = (torch.float32, torch.float64, torch.bfloat16)
+# What torch's batch norm kernel takes on the CPU, and beside scales and moments of which type.
+_NATIVE = {
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.bfloat16: torch.float32,
+}
 # Below so many values of a contiguous map, calling torch's kernel once for all groups that take
 # turns is faster than other ways; and the same where they have to be made to.
 _TURNS_BELOW, _TURNS_BELOW_ARRANGED = 300_000, 150_000
@@ -63,7 +67,7 @@ class Running(NamedTuple):
         momentum: Weight of the batch; None for the cumulative average.
         eps: Added to variances.
         stride: Moments of a batch are those of every ``stride``-th pixel along each axis.
-        sync: Whether groups go on over the ranks of the default process group.
+        sync: Whether groups go on over the ranks that train together.
     """
 
     mean: Tensor
@@ -93,25 +97,25 @@ def normalize_batch(
         rows: Samples that share scale and shift; every group is a union of rows.
         running: Moved in place for the groups that are present.
     """
-    if rows is not None and rows.blocks is not None and groups.blocks is not None:
-        wide = accumulate_dtype(x)
-        if _native_serves(x, groups.blocks, running) and running.mean.dtype == wide:
-            if len(rows.blocks.labels) == 1:
-                row = rows.blocks.labels[0]
-                return _normalize_single(x, scale[row], shift[row], groups.blocks, running)
-            norm = _prefers(x, groups) if rows is groups else None
-            if norm is not None:
-                running.batches.add_(groups.blocks.seen)
-                output: Tensor = norm.apply(x, scale.to(wide), shift.to(wide), groups, running)
-                return output
+    sync = running.sync and groups.on_ranks
+    if rows is not None and not sync and _native_serves(x, rows, groups, running):
+        assert rows.blocks is not None
+        if len(rows.blocks.labels) == 1:
+            row = rows.blocks.labels[0]
+            return _normalize_single(x, scale[row], shift[row], groups, running)
+        norm, wide = _prefers(x, groups) if rows is groups else None, running.mean.dtype
+        if norm is not None:
+            running.batches.add_(rows.blocks.seen)
+            output: Tensor = norm.apply(x, scale.to(wide), shift.to(wide), groups, running)
+            return output
     if rows is not None and _by_rows(x, rows, running):
-        grouping = Grouping(rows, groups, running.sync)
+        grouping = Grouping(rows, groups, sync)
         return grouped_norm(x, scale, shift, grouping, running.eps, partial(track, running))
     if rows is not None:
         assert rows.group is not None
         scale, shift = (table.index_select(0, rows.group) for table in (scale, shift))
     shape = x.shape[:2]
-    pool = Pool(groups, running.mean, running.var, running.stride, running.sync)
+    pool = Pool(groups, running.mean, running.var, running.stride, sync)
     pooled = pooled_norm(x, scale.expand(shape), shift.expand(shape), pool, running.eps)
     track(running, pooled.mean, pooled.var, counts(pooled.values))
     return pooled.output
@@ -176,11 +180,15 @@ def evaluate_samples(
     return scaled(x, per_sample, torch.addcmul(shift, mean, per_sample, value=-1))
 
 
-def _native_serves(x: Tensor, blocks: Blocks, running: Running) -> bool:
+def _native_serves(x: Tensor, rows: Partition, groups: Partition, running: Running) -> bool:
     """Whether torch's batch norm can take each group, and moves its moments as wanted."""
-    if running.stride > 1 or running.momentum is None or running.sync or x.dtype not in _NATIVE:
+    if rows.blocks is None or groups.blocks is None:
         return False
-    return blocks.fewest * x.shape[2:].numel() > 1  # a group of one value has no variance
+    if running.stride > 1 or running.momentum is None:
+        return False
+    if _NATIVE.get(x.dtype) != running.mean.dtype:
+        return False
+    return groups.blocks.fewest * x.shape[2:].numel() > 1  # a group of one value has no variance
 
 
 def _prefers(x: Tensor, groups: Partition) -> type[_TurnsNorm] | type[_BlocksNorm] | None:
@@ -209,9 +217,11 @@ def _is_traced() -> bool:
 
 
 def _normalize_single(
-    x: Tensor, scale: Tensor, shift: Tensor, blocks: Blocks, running: Running
+    x: Tensor, scale: Tensor, shift: Tensor, groups: Partition, running: Running
 ) -> Tensor:
-    """All samples share moments, those of the one block, and one pair; (C,) each."""
+    """All samples share moments, those of the one group, and one pair; (C,) each."""
+    blocks = groups.blocks
+    assert blocks is not None
     running.batches.add_(blocks.seen)
     row = blocks.labels[0]
     mean, var, momentum = running.mean[row], running.var[row], running.momentum

@@ -1,12 +1,16 @@
-"""Which samples of a batch share moments."""
+"""Partition of a batch: which samples share moments, and sums over those of all ranks.
+
+Gradients over ranks are those of the sum of all ranks' losses, as in SyncBatchNorm: every rank adds
+what its samples say of the moments, and the average over ranks is left to DDP.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from domainnorm.condition import Condition, out_of_range
 from domainnorm.errors import ConditionError
@@ -84,6 +88,7 @@ class Partition:
         size: Samples of each group, (K, 1) float.
         blocks: Where labels may be read without a synchronization; None elsewhere.
         turns: Where the parts are equal and labels may be read, as for ``blocks``; else None.
+        on_ranks: Whether other ranks may hold samples of the groups.
     """
 
     group: Tensor | None
@@ -91,6 +96,7 @@ class Partition:
     size: Tensor
     blocks: Blocks | None = None
     turns: Turns | None = None
+    on_ranks: bool = False
     _counts: dict[int, Counts] = field(default_factory=dict, repr=False, compare=False)
 
     def gather(self, *per_group: Tensor) -> tuple[Tensor, ...]:
@@ -137,10 +143,11 @@ def partition(group: Tensor, num_groups: int) -> Partition:
     labels = torch.arange(num_groups, device=group.device)
     member = group == labels[:, None]  # (K, N)
     size = member.sum(1, keepdim=True).float()
-    if torch.compiler.is_compiling() or group.device.type != "cpu" or len(group) == 0:
-        return Partition(group, num_groups, size)
-    blocks = _find_blocks(group, size[:, 0].long())
-    return Partition(group, num_groups, size, blocks, _find_turns(group, num_groups, blocks))
+    blocks = turns = None
+    if not torch.compiler.is_compiling() and group.device.type == "cpu" and len(group):
+        blocks = _find_blocks(group, size[:, 0].long())
+        turns = _find_turns(group, num_groups, blocks)
+    return Partition(group, num_groups, size, blocks, turns, several_ranks())
 
 
 def by_domain(condition: Condition, domain: Tensor, num_domains: int) -> Partition:
@@ -189,3 +196,47 @@ def _find_turns(group: Tensor, num_groups: int, blocks: Blocks) -> Turns | None:
         return Turns(num_groups)
     order = group.argsort(stable=True).view(num_groups, -1).T.reshape(-1)
     return Turns(num_groups, order, order.argsort())
+
+
+def several_ranks() -> bool:
+    """Whether this process is one of several that train together."""
+    return (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return sum_over_ranks(gradients[0])
+
+
+def sum_over_ranks(local: Tensor) -> Tensor:
+    """The sum of every rank's tensor, differentiable any number of times.
+
+    All ranks must call it, in the same order, forward and backward.
+    """
+    total: Tensor = _SumOverRanks.apply(local)
+    return total
+
+
+def sums_over_ranks(*local: Tensor) -> tuple[Tensor, ...]:
+    """`sum_over_ranks` of several tensors (K, *) in one call, side by side."""
+    widths = [part.shape[1] for part in local]
+    total = sum_over_ranks(torch.cat(local, dim=1))
+    return torch.split(total, widths, dim=1)
+
+
+def rows_of_ranks(local: Tensor) -> Tensor:
+    """A row (1, *) of every rank, in their order, (ranks, *); no gradient flows."""
+    rows = [torch.empty_like(local) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(rows, local.contiguous())
+    return torch.cat(rows)

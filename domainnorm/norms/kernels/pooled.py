@@ -38,8 +38,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from domainnorm.norms.kernels.collectives import sum_over_ranks, sums_over_ranks
-from domainnorm.norms.kernels.partition import Blocks, Counts, Partition, counts
+from domainnorm.norms.kernels.partition import (
+    Blocks,
+    Counts,
+    Partition,
+    counts,
+    sum_over_ranks,
+    sums_over_ranks,
+)
 from domainnorm.norms.kernels.per_sample import (
     accumulate_dtype,
     affine,

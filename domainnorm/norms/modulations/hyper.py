@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.condition import Condition
-from domainnorm.errors import ConditionError, DomainNormError
-from domainnorm.norms.modulations.base import Modulation
+from domainnorm.errors import ConditionError
+from domainnorm.norms.layer import Modulation
 from domainnorm.registry import register
 
 
@@ -29,9 +29,6 @@ class HyperModulation(Modulation):
         ``scale``, ``shift``: (1, C), starting at 1 and 0; the last layer starts at zero, so every
         sample starts with this pair. ``domain_embedding``: (D, E), drawn from N(0, 1).
 
-    Raises:
-        DomainNormError: A size below 1.
-
     Reference:
         Perez et al., FiLM, AAAI 2018, arXiv:1709.07871, eq. 1 and 2.
         Differs: the MLP gives the difference to a shared pair, which a pretrained layer can set.
@@ -48,9 +45,6 @@ class HyperModulation(Modulation):
         hidden: int = 64,
     ) -> None:
         super().__init__()
-        for name, size in (("embedding_size", embedding_size), ("hidden", hidden)):
-            if size < 1:
-                raise DomainNormError(f"{name}: got {size}, expected 1 or more")
         self.embedding_size = embedding_size
         self.scale = nn.Parameter(torch.ones(1, num_features))
         self.shift = nn.Parameter(torch.zeros(1, num_features))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.norms.kernels.per_sample import is_channels_last
-from domainnorm.norms.modulations.base import Modulation
+from domainnorm.norms.layer import Modulation
 from domainnorm.registry import register
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -35,7 +35,7 @@ class SpatialModulation(Modulation):
         every pixel starts with this pair.
 
     Raises:
-        DomainNormError: A size below 1, or another number of axes.
+        DomainNormError: Another number of axes.
 
     Reference:
         Park et al., Semantic Image Synthesis with Spatially-Adaptive Normalization, CVPR 2019,
@@ -55,9 +55,6 @@ class SpatialModulation(Modulation):
         spatial_axes: int = 2,
     ) -> None:
         super().__init__()
-        for name, size in (("map_channels", map_channels), ("hidden", hidden)):
-            if size < 1:
-                raise DomainNormError(f"{name}: got {size}, expected 1 or more")
         if spatial_axes not in _CONVOLUTIONS:
             raise DomainNormError(f"spatial_axes: got {spatial_axes}, expected 1, 2 or 3")
         convolution = _CONVOLUTIONS[spatial_axes]

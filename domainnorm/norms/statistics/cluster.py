@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from domainnorm.condition import Condition, weighted_rows
-from domainnorm.errors import DomainNormError
-from domainnorm.norms.kernels.collectives import rows_of_ranks, sums_over_ranks
-from domainnorm.norms.kernels.mixing import Moments, normalize, pool_samples, sample_moments
-from domainnorm.norms.statistics.base import Statistics
-from domainnorm.norms.statistics.domain import DomainStatistics
+from domainnorm.norms.kernels.partition import rows_of_ranks, sums_over_ranks
+from domainnorm.norms.kernels.sample_moments import Moments, normalize, pool_samples, sample_moments
+from domainnorm.norms.layer import Statistics
+from domainnorm.norms.statistics.running import DomainStatistics
 from domainnorm.registry import register
 from domainnorm.slot import in_backward
 
@@ -67,9 +66,6 @@ class ClusterStatistics(Statistics):
         momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
         eps: Added to variances.
 
-    Raises:
-        DomainNormError: ``num_clusters`` or ``temperature`` that is not positive.
-
     Reference:
         Deecke et al., Mode Normalization, ICLR 2019, arXiv:1810.05466, sec. 3 (weighted moments of
         modes); Matsuura and Harada, Domain Generalization Using a Mixture of Multiple Latent
@@ -94,9 +90,6 @@ class ClusterStatistics(Statistics):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        for name, value in (("num_clusters", num_clusters), ("temperature", temperature)):
-            if value <= 0:
-                raise DomainNormError(f"{name}: got {value}, expected a positive number")
         self.clusters = DomainStatistics(num_features, num_clusters, momentum=momentum, eps=eps)
         self.assignment = assignment
         self.temperature = temperature

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError, unknown
 from domainnorm.norms.kernels.batch_norm import track
-from domainnorm.norms.kernels.mixing import (
+from domainnorm.norms.kernels.partition import counts
+from domainnorm.norms.kernels.pooled import Pooled
+from domainnorm.norms.kernels.sample_moments import (
     Moments,
     affine_map,
     pool_channels,
     pool_samples,
     sample_moments,
 )
-from domainnorm.norms.kernels.partition import counts
-from domainnorm.norms.kernels.pooled import Pooled
-from domainnorm.norms.statistics.domain import DomainStatistics
+from domainnorm.norms.statistics.running import DomainStatistics
 from domainnorm.registry import register
 
 _PARTS = ("instance", "batch", "domain", "layer", "group")

@@ -17,7 +17,7 @@ from domainnorm.backbones import (
     save_domain,
 )
 from domainnorm.errors import CheckpointError, ConditionError
-from domainnorm.norms.statistics.domain import DomainStatistics
+from domainnorm.norms.statistics.running import DomainStatistics
 from domainnorm.registry import STATISTICS, Entry
 from tests.backbones.domains.test_pack_files import fields, rewrite
 from tests.backbones.networks import DOMAINS, NORMS, make

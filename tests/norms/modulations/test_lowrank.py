@@ -3,8 +3,7 @@ import torch
 
 from domainnorm.errors import DomainNormError
 from domainnorm.norms import create_norm
-from domainnorm.norms.modulations.lowrank import LowRankModulation
-from domainnorm.norms.modulations.table import TableModulation
+from domainnorm.norms.modulations.by_domain import LowRankModulation, TableModulation
 
 
 def count(modulation):

@@ -4,7 +4,7 @@ import torch
 
 from domainnorm.backbones import convert_norms
 from domainnorm.errors import ConversionError
-from domainnorm.norms.modulations.none import NoModulation
+from domainnorm.norms.modulations.shared import NoModulation
 from tests.backbones.networks import randomize
 
 NONE = {"statistics": "batch", "modulation": "none"}

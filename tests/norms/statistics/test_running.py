@@ -6,8 +6,8 @@ import torch
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.norms import create_norm
-from domainnorm.norms.statistics import batch
-from domainnorm.norms.statistics.base import RunningMoments
+from domainnorm.norms.statistics import running
+from domainnorm.norms.statistics.running import RunningMoments
 
 MIXED = Condition(domain=torch.tensor([0, 1, 0, 1]))
 
@@ -110,7 +110,7 @@ def test_frozen_moments_normalize_in_training_and_stay(name):
 def test_ranks_of_one_sample_take_the_way_of_the_others(monkeypatch, name, shared):
     ways = []
     monkeypatch.setattr(RunningMoments, "synchronizes", True)
-    monkeypatch.setattr(batch, "normalize_batch", lambda *given: ways.append(given[-2]))
+    monkeypatch.setattr(running, "normalize_batch", lambda *given: ways.append(given[-2]))
     for labels in ([1], [0, 1, 1]):
         norm = create_norm(name, 4, 2)
         x = torch.randn(len(labels), 4, 5, 5)

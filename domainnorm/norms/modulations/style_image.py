@@ -7,13 +7,13 @@ from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError
-from domainnorm.norms.kernels.mixing import sample_moments
 from domainnorm.norms.kernels.per_sample import accumulate_dtype
-from domainnorm.norms.modulations.base import Modulation
+from domainnorm.norms.kernels.sample_moments import sample_moments
+from domainnorm.norms.layer import Modulation
 from domainnorm.registry import register
 
 
-@register
+@register("style")
 class StyleModulation(Modulation):
     """Scale is the standard deviation and shift the mean of the style's features at this layer.
 

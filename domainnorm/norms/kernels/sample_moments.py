@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from domainnorm.norms.kernels.collectives import sum_over_ranks, sums_over_ranks
+from domainnorm.norms.kernels.partition import sum_over_ranks, sums_over_ranks
 from domainnorm.norms.kernels.per_sample import accumulate_dtype, affine, dots, moments, spread
 
 

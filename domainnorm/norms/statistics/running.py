@@ -1,0 +1,228 @@
+"""Statistics with running moments: those of each domain, and those of the whole batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from domainnorm.condition import Condition
+from domainnorm.errors import ConditionError
+from domainnorm.norms.kernels.batch_norm import (
+    Running,
+    evaluate_rows,
+    evaluate_samples,
+    normalize_batch,
+)
+from domainnorm.norms.kernels.partition import by_domain, several_ranks, whole_batch
+from domainnorm.norms.kernels.sample_moments import sample_moments
+from domainnorm.norms.layer import Statistics
+from domainnorm.registry import register
+from domainnorm.slot import MomentsReached
+
+
+class RunningMoments(Statistics):
+    """Normalizes with the moments of groups of samples, and keeps running ones for evaluation.
+
+    Training: moments of the group in this batch; ``running += momentum · (batch - running)`` for
+    the groups that are present, with the unbiased variance, as in PyTorch. A group that holds a
+    single value per channel has no variance: its running moments normalize it and stay as they
+    are. When several ranks train together, a group's moments are those of its samples on all of
+    them. Evaluation: running moments.
+
+    Args:
+        num_features: C.
+        num_rows: Rows of running moments, R.
+        momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
+        eps: Added to the variance.
+        stride: Moments of a batch are those of every ``stride``-th pixel along each axis, ≥ 1.
+        sync: Whether moments go on over ranks; every rank must then run every layer equally often.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
+
+    Shape:
+        ``running_mean``, ``running_var``: (R, C). ``num_batches_tracked``: (R,), batches each row
+        has seen.
+    """
+
+    takes_rows = True
+    row_names = ("running_mean", "running_var", "num_batches_tracked")
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_rows: int,
+        *,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+        stride: int = 1,
+        sync: bool = True,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.eps = eps
+        self.stride = stride
+        self.sync = sync
+        self.frozen = frozen
+        self.register_buffer("running_mean", torch.zeros(num_rows, num_features))
+        self.register_buffer("running_var", torch.ones(num_rows, num_features))
+        self.register_buffer("num_batches_tracked", torch.zeros(num_rows, dtype=torch.long))
+
+    @property
+    def keeps_function(self) -> bool:
+        """Evaluation with the moments of the replaced layer is that layer."""
+        return True
+
+    @torch.no_grad()
+    def start(self, mean: Tensor, var: Tensor, batches: Tensor | None) -> None:
+        """Every row becomes ``mean`` and ``var`` (C,), having seen ``batches`` of them."""
+        self.running_mean.copy_(mean.expand_as(self.running_mean))
+        self.running_var.copy_(var.expand_as(self.running_var))
+        if batches is not None:
+            self.num_batches_tracked.copy_(batches.expand_as(self.num_batches_tracked))
+
+    @property
+    def synchronizes(self) -> bool:
+        """Whether moments of this step go on over several ranks."""
+        return self.sync and several_ranks()
+
+    @property
+    def running(self) -> Running:
+        """The moments, as the kernels take and move them."""
+        moments = self.running_mean, self.running_var, self.num_batches_tracked
+        return Running(*moments, self.momentum, self.eps, self.stride, self.sync)
+
+    def extra_repr(self) -> str:
+        """Shapes and constants, for ``print(model)``."""
+        rows, features = self.running_mean.shape
+        return f"{features}, rows={rows}, momentum={self.momentum}, eps={self.eps}"
+
+
+@register("domain")
+class DomainStatistics(RunningMoments):
+    """Each sample is normalized with the moments of its own domain.
+
+    Training: ``mean[d] = avg over samples n with domain d, and pixels, of x[n]``. Domains may be
+    mixed in a batch; absent ones keep their running moments bit for bit. Evaluation: running
+    moments of the sample's domain; soft weights mix them as a mixture distribution,
+    ``mean = Σ w[d] mean[d]``, ``var = Σ w[d] (var[d] + mean[d]²) - mean²``; samples of an unseen
+    domain get the mixture of all in equal parts, or the moments of the unseen samples in the batch.
+
+    Args:
+        num_features: C.
+        num_domains: D.
+        momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
+        eps: Added to the variance.
+        stride: In training, moments are those of every ``stride``-th pixel along each axis.
+        sync: Whether moments go on over ranks when several train together.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
+
+    Reference:
+        Chang et al., Domain-Specific Batch Normalization, CVPR 2019, arXiv:1906.03950, eq. 2.
+        Differs: one tensor with the domain axis first instead of D layers.
+    """
+
+    @property
+    def tracks_domains(self) -> bool:
+        """Rows are domains."""
+        return True
+
+    def forward(
+        self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition, rows: bool = False
+    ) -> Tensor:
+        """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
+
+        ``rows``: they are those of the domains instead, (D or 1, C).
+
+        Raises:
+            ConditionError: Soft weights in training, where a sample must belong to one domain.
+        """
+        domain = condition.domain
+        if self.training and not self.frozen:
+            if domain is None or condition.unseen:
+                got = "soft weights" if domain is None else "samples of unseen domains"
+                raise ConditionError(
+                    f"domain statistics in training need one label per sample, got {got}; pass "
+                    "domain=, or call model.eval()"
+                )
+            running = self.running_mean
+            groups = by_domain(condition, domain, running.shape[0])
+            if rows and scale.shape[0] < running.shape[0]:
+                scale, shift = (table.expand_as(running) for table in (scale, shift))
+            return normalize_batch(x, scale, shift, groups, groups if rows else None, self.running)
+        if rows and domain is not None:
+            groups = by_domain(condition, domain, len(self.running_mean))
+            return evaluate_rows(x, scale, shift, groups, self.running)
+        mean, var = self._moments(x, condition)
+        if condition.unseen == "batch":
+            given, size = (mean, var), x.shape[2:].numel()
+            mean, var = condition.with_batch_moments(given, sample_moments(x), size)
+        return evaluate_samples(x, scale, shift, (mean, var), self.eps)
+
+    def _moments(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        if condition.unseen == "nearest":
+            running = self.running_mean, self.running_var
+            raise MomentsReached(sample_moments(x), x.shape, running, self.eps)
+        mean = condition.select(self.running_mean)
+        if condition.domain is not None:
+            var = condition.select(self.running_var)
+            if not condition.unseen:
+                return mean, var
+            spread = self.running_mean.var(0, unbiased=False)
+            return mean, torch.where(condition.unknown, var + spread, var)
+        second = condition.select(self.running_var + self.running_mean.square())
+        return mean, (second - mean.square()).clamp(min=0)
+
+
+@register("batch")
+class BatchStatistics(RunningMoments):
+    """All samples are normalized with the moments of the whole batch, whatever their domain.
+
+    Training: ``mean = avg over samples and pixels of x``, tracked in one row of running moments.
+    Evaluation: running moments; samples of unseen domains on request their own batch's.
+
+    Args:
+        num_features: C.
+        num_domains: D; the moments do not depend on it.
+        momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
+        eps: Added to the variance.
+        stride: In training, moments are those of every ``stride``-th pixel along each axis.
+        sync: Whether moments go on over ranks when several train together.
+        frozen: Whether the running moments normalize in training too, and stay as they are.
+
+    Reference:
+        Ioffe and Szegedy, Batch Normalization, ICML 2015, arXiv:1502.03167, alg. 1 and 2.
+    """
+
+    def __init__(self, num_features: int, num_domains: int, **options: Any) -> None:
+        super().__init__(num_features, 1, **options)
+
+    def forward(
+        self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition, rows: bool = False
+    ) -> Tensor:
+        """Normalize ``x`` (N, C, *) and modulate it with ``scale``, ``shift`` (N or 1, C).
+
+        ``rows``: they are those of the domains instead, (D or 1, C).
+        """
+        domain = condition.domain
+        pairs = None
+        if rows and domain is not None and len(scale) > 1:
+            pairs = by_domain(condition, domain, len(scale))
+        if self.frozen or not self.training:
+            if pairs is not None:
+                return evaluate_rows(x, scale, shift, pairs, self.running)
+            mean, var = self.running_mean, self.running_var
+            if condition.unseen == "batch":
+                given, size = (mean, var), x.shape[2:].numel()
+                mean, var = condition.with_batch_moments(given, sample_moments(x), size)
+            return evaluate_samples(x, scale, shift, (mean, var), self.eps)
+        groups = whole_batch(condition, x.shape[0], x.device)
+        # The pair of a single sample looks like that of all. Ranks with several would not know, and
+        # wait for sums of another shape.
+        if pairs is None and scale.shape[0] == 1 and (rows or not self.synchronizes):
+            pairs = groups
+        return normalize_batch(x, scale, shift, groups, pairs, self.running)
