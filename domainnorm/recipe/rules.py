@@ -51,6 +51,7 @@ def check_together(recipe: Recipe, problems: Problems) -> None:
     if recipe.encoder is not None:
         _check_encoder(recipe.encoder, recipe, problems)
     _check_augment(recipe, problems)
+    _check_protocols(recipe, problems)
     _check_seeds(recipe.seeds, problems)
 
 
@@ -175,6 +176,30 @@ def _check_methods(recipe: Recipe, problems: Problems) -> None:
         if needs_target and not has_target and not problems.among("data"):
             text = f"'{named.name}' needs images of a target domain, but data.target is empty"
             problems.add(key, text)
+
+
+def _check_protocols(recipe: Recipe, problems: Problems) -> None:
+    """Two views of target images where a method compares them, one device for a stream of them."""
+    for named in (recipe.method, *recipe.compare):
+        constants = METHODS.entry(named.name).constants if named else {}
+        if constants.get("views") == "two":
+            _check_views(named.name, recipe, problems)
+        if constants.get("protocol") == "online":
+            for key in ("devices", "num_nodes"):
+                if (given := getattr(recipe.trainer, key)) not in (1, "auto"):
+                    text = f"got {given}, but '{named.name}' follows one stream of images, which"
+                    problems.add(f"trainer.{key}", f"{text} devices cannot share; set it to 1")
+
+
+def _check_views(method: str, recipe: Recipe, problems: Problems) -> None:
+    for domain in dict.fromkeys(name for one in recipe.transfers for name in one.target):
+        given = recipe.augment if isinstance(recipe.augment, Mapping) else {}
+        keys = (key for key in (domain, "target", "default") if key in given)
+        if not isinstance(given.get(next(keys, "")), Mapping):
+            text = f"method '{method}' compares a weak and a strong view of the images of"
+            way = "take the part augment/two_views, or {weak: [...], strong: [...]}"
+            problems.add("augment.target", f"{text} '{domain}', and there is one; {way}")
+            return
 
 
 def _check_condition(recipe: Recipe, problems: Problems) -> None:

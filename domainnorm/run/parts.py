@@ -150,7 +150,7 @@ class Parts:
         if loading.cache is not None:
             folder, options = Path(loading.cache).expanduser(), self.recipe.dataset.options
             dataset = CachedDataset(dataset, folder, preprocessing, options)
-        made = DomainDataModule(
+        return DomainDataModule(
             dataset,
             domain_names=stage.roles.all,
             labelled=domains_of(method.labelled, stage.roles),
@@ -171,9 +171,6 @@ class Parts:
             ),
             attributes=loading.attributes,
         )
-        if method.views == "two":
-            _check_views(made, stage.method.name)
-        return made
 
     def preprocessing(self, model: DomainModel) -> Preprocessing:
         """What fits images to the model, by the recipe's sizes.
@@ -216,21 +213,6 @@ class Parts:
             name: next((given[key] for key in (name, role, "default") if key in given), [])
             for name, role in keys
         }
-
-
-def _check_views(data: DomainDataModule, method: str) -> None:
-    """Refuse one view of an image where a method compares two.
-
-    Raises:
-        DataError: Names the keys that give them.
-    """
-    for domain in data.unlabelled:
-        if not data.training_pipelines[domain].has_strong:
-            raise DataError(
-                f"augment: method '{method}' compares a weak and a strong view of the images of "
-                f"'{domain}', and there is one; set augment.target to {{weak: [...], strong: "
-                "[...]}, or take the part augment/two_views"
-            )
 
 
 def _check_patches(model: DomainModel, size: tuple[int, int]) -> None:

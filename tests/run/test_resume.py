@@ -29,6 +29,7 @@ from tests.run.tiny import (
     wait_for,
 )
 
+VIEWS = "augment.target={weak: [], strong: [RandomBrightnessContrast]}"
 LONG = ("method={name: tent, epochs: 12}", "compare=[]", "trainer.max_epochs=12")
 
 
@@ -78,6 +79,8 @@ def weights_of(tmp_path, name, cut, *words):
         ("source_only", ("trainer.max_epochs=4", "evaluation.selection=validation")),
         ("source_only", ("trainer.max_epochs=4", "perturb={name: mixstyle, p: 0.5}")),
         ("tent", ("method.epochs=3",)),
+        ("dann", ("trainer.max_epochs=4", "method.hidden=8")),
+        ("mean_teacher", ("trainer.max_epochs=4", VIEWS)),
     ],
 )
 def test_stage_cut_anywhere_ends_with_the_same_weights(tmp_path, name, words, hook):

@@ -1,0 +1,86 @@
+"""Methods of every protocol through the real command line."""
+
+import pytest
+from safetensors.torch import load_file
+
+from domainnorm.evaluation import load_evaluated
+from tests.run.tiny import TRANSFER, call, run
+
+STREAM = ("method={name: eata, lr: 0.05, margin: 1.0, redundancy: 1.0}", "compare=[source_only]")
+
+
+def stage(folder, name):
+    return folder / TRANSFER / "seed0" / name
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("run"), *STREAM, "data.stream_batch_size=4")
+
+
+def test_stream_moves_the_rows_of_the_target_alone(streamed):
+    before, after = (
+        load_file(stage(streamed, name) / "model.safetensors") for name in ("source_only", "eata")
+    )
+    assert before["backbone.fc.weight"].equal(after["backbone.fc.weight"])
+    tables = [name for name in before if name.endswith("modulation.scale")]
+    assert tables
+    for name in tables:
+        assert before[name][0].equal(after[name][0])
+        assert not before[name][1].equal(after[name][1])
+
+
+def test_every_test_image_of_a_stream_is_predicted_once(streamed):
+    for domain in ("clean", "colour_cast"):
+        one, other = (
+            load_evaluated(stage(streamed, name) / f"predictions-{domain}.safetensors")
+            for name in ("source_only", "eata")
+        )
+        assert sorted(one.index.tolist()) == sorted(other.index.tolist())
+
+
+def test_testing_a_stream_again_follows_it_again(streamed, capsys):
+    def rows():
+        return [line for line in capsys.readouterr().out.splitlines() if "eata" in line]
+
+    assert call("report", str(streamed)) == 0
+    capsys.readouterr()
+    assert call("test", str(streamed)) == 0
+    first = rows()
+    assert call("test", str(streamed)) == 0
+    assert first == rows() != []
+    shown = (streamed / "results.md").read_text().splitlines()
+    score = (
+        next(line for line in shown if line.startswith("| eata"))
+        .split("|")[3]
+        .split()[0]
+        .strip("*")
+    )
+    assert score in first[0]
+
+
+@pytest.mark.parametrize("order", ["by_class", "stored"])
+def test_order_of_a_stream_is_that_of_the_recipe(tmp_path, streamed, order):
+    other = run(tmp_path, *STREAM, "data.stream_batch_size=4", f"data.stream_order={order}")
+    found = [
+        load_evaluated(stage(folder, "eata") / "predictions-colour_cast.safetensors")
+        for folder in (streamed, other)
+    ]
+    assert not found[0].probabilities.equal(found[1].probabilities)
+
+
+def test_stream_is_not_shared_by_devices(tmp_path, capsys):
+    words = ("quickstart", *STREAM, "trainer.devices=2", "--output", str(tmp_path))
+    assert call("run", *words) == 2
+    assert "trainer.devices: got 2, but 'eata' follows one stream" in capsys.readouterr().err
+
+
+def test_method_of_two_views_says_how_to_give_them(tmp_path, capsys):
+    words = ("quickstart", "method=mean_teacher", "compare=[]", "--output", str(tmp_path))
+    assert call("run", *words) == 2
+    assert "augment/two_views" in capsys.readouterr().err
+
+
+def test_gradients_accumulate(tmp_path):
+    folder = run(tmp_path, "method=source_only", "compare=[]", "trainer.accumulate=2")
+    assert (stage(folder, "source_only") / "results.json").exists()
