@@ -9,9 +9,9 @@ from .dataset import Record as Record
 from .dataset import checked_white as checked_white
 from .dataset import data_folder as data_folder
 from .discovery import Discovery as Discovery
+from .discovery import Pile as Pile
 from .discovery import discover_domains as discover_domains
-from .piles import Pile as Pile
-from .piles import open_pile as open_pile
+from .discovery import open_pile as open_pile
 from .preprocessing import Preprocessing as Preprocessing
 from .sampler import DomainBalancedBatchSampler as DomainBalancedBatchSampler
 from .sampler import Draw as Draw

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from domainnorm.data.images import SUFFIXES, is_figure
+from domainnorm.data.images import SUFFIXES
 from domainnorm.data.refusals import is_collecting
 from domainnorm.data.splits import check_fraction, check_groups, cut, cut_ends
 from domainnorm.data.table import Row, read_table
@@ -109,35 +109,6 @@ def list_images(folder: Path) -> list[str]:
         and entry.name[0] != "."
         and (entry.is_file() or not entry.exists())
     )
-
-
-def find_images(root: Path) -> list[Path]:
-    """Image files anywhere below a folder, relative to it and sorted.
-
-    Hidden files are none, nor are figures of this program. Links are followed, but for those that
-    lead back to a folder above them.
-    """
-    return sorted(file.relative_to(root) for file in _below(root, ()) if not is_figure(file))
-
-
-def _below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    place = folder.resolve()
-    if place in above:
-        return
-    for entry in _entries(folder):
-        if entry.name[0] == ".":
-            continue
-        if entry.suffix.lower() in SUFFIXES and entry.is_file():
-            yield entry
-        elif entry.is_dir():
-            yield from _below(entry, (*above, place))
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except PermissionError:  # such as lost+found at the top of a disk
-        return []
 
 
 def missing_files(root: Path, files: Iterable[str]) -> list[str]:

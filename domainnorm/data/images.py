@@ -1,4 +1,4 @@
-"""Image files: their pixels as 8-bit RGB, and their size; damage is told; many at once."""
+"""Image files: where they are, their pixels as 8-bit RGB, and their size; damage is told."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"},
 )
 WHITE = 65535  # the largest value of 16 bits
+IMAGES, MASKS = "images", "masks"  # folders beside each other
 DRAWN_BY = "domainnorm"  # the software that PNG files of our figures name in their header
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0")  # little and big endian; the last has wide offsets
@@ -36,6 +37,69 @@ _STRIPS, _TILES = (273, 279), (324, 325)  # tags of their offsets and lengths
 _DEFLATE, _LZW, _PACKBITS = (8, 32946), 5, 32773
 # Errors here name the file, which the lines that OpenCV prints do not.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def find_images(root: Path) -> list[Path]:
+    """Image files anywhere below a folder, relative to it and sorted.
+
+    Hidden files are none, nor are figures of this program. Links are followed, but for those that
+    lead back to a folder above them.
+    """
+    return sorted(file.relative_to(root) for file in _images_in(root, ()) if not _is_figure(file))
+
+
+def _is_figure(file: Path) -> bool:
+    """Whether a file is a figure of this program, such as a sheet of images, by its header."""
+    if file.suffix.lower() != ".png":
+        return False
+    try:
+        with file.open("rb") as stream:
+            return f"tEXtSoftware\0{DRAWN_BY}".encode() in stream.read(256)
+    except OSError:
+        return False  # who reads it as an image says why it cannot be
+
+
+def _images_in(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    place = folder.resolve()
+    if place in above:
+        return
+    for entry in _entries(folder):
+        if entry.name[0] == ".":
+            continue
+        if entry.suffix.lower() in SUFFIXES and entry.is_file():
+            yield entry
+        elif entry.is_dir():
+            yield from _images_in(entry, (*above, place))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except PermissionError:  # such as lost+found at the top of a disk
+        return []
+
+
+def without_masks(files: Sequence[Path]) -> Sequence[Path]:
+    """The files in folders ``images`` alone, where others lie in folders ``masks``."""
+    inside = [file for file in files if IMAGES in file.parts]
+    return inside if inside and any(MASKS in file.parts for file in files) else files
+
+
+def check_names(files: Iterable[Path]) -> None:
+    """Refuse files that no table or log could name.
+
+    Raises:
+        DataError: A name that is not UTF-8.
+    """
+    for file in files:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(file).decode(errors="backslashreplace")
+            raise DataError(
+                f"{shown}: not a name in UTF-8, which tables and logs are written in; rename it, "
+                "as with `convmv -f latin1 -t utf8 --notest`"
+            ) from None
 
 
 def read_image(file: Path, white: int = WHITE) -> NDArray[np.uint8]:
@@ -79,17 +143,6 @@ def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8
             "convert the file"
         )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-
-
-def is_figure(file: Path) -> bool:
-    """Whether a file is a figure of this program, such as a sheet of images, by its header."""
-    if file.suffix.lower() != ".png":
-        return False
-    try:
-        with file.open("rb") as stream:
-            return f"tEXtSoftware\0{DRAWN_BY}".encode() in stream.read(256)
-    except OSError:
-        return False  # who reads it as an image says why it cannot be
 
 
 @contextmanager

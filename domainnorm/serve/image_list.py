@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from domainnorm.data.folders import find_images
-from domainnorm.data.images import SUFFIXES
-from domainnorm.data.piles import check_names, without_masks
+from domainnorm.data.images import SUFFIXES, check_names, find_images, without_masks
 from domainnorm.data.table import read_lines
 from domainnorm.errors import ConditionError, DataError, unknown
 
