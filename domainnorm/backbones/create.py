@@ -32,6 +32,9 @@ _PROBE_SIZE = 64
 # What is offered where no architecture is like the one asked for.
 _USUAL = ("resnet18", "resnet50", "tf_efficientnet_lite0", "mobilenetv3_small_050")
 
+_LOADER = logging.getLogger("timm.models._builder")
+_MISSING = re.compile(r"Missing keys \((.*)\) discovered while loading")
+
 
 def create_model(
     name: str,
@@ -252,10 +255,6 @@ def _first(network: nn.Module, default: int) -> int:
     """Input channels of the first convolution."""
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return next((m.in_channels for m in network.modules() if isinstance(m, kinds)), default)
-
-
-_LOADER = logging.getLogger("timm.models._builder")
-_MISSING = re.compile(r"Missing keys \((.*)\) discovered while loading")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from domainnorm.backbones.conversion.converted import Conversion, ConvertedLayer
 from domainnorm.backbones.conversion.kinds import kind_of
+from domainnorm.backbones.conversion.norm_layers import replace_modules
 from domainnorm.backbones.domains.owned_rows import OwnedRows, owned_rows
 from domainnorm.condition import (
     Condition,
@@ -262,10 +263,7 @@ class DomainModel(nn.Module):
         return self.estimate(batch["image"], batch["attributes"] if self.reads_attributes else None)
 
     def embedding_of(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """`embed` of a batch, where the encoder reads what the model is not called with.
-
-        None of other models: they have no such encoder, or call it with the images themselves.
-        """
+        """`embed` of a batch by an encoder end to end of attributes; None of all other models."""
         if not (self.end_to_end and self.reads_attributes):
             return None
         return self.embed(batch["image"], batch["attributes"])
@@ -275,8 +273,7 @@ class DomainModel(nn.Module):
     ) -> dict[str, Tensor]:
         """What norms get to know in a test, see `domainnorm.condition.conditioned`."""
         assert self.encoder is not None
-        known = self.encoder.gaussians.known
-        return conditioned(domain, estimate, condition, known, self.far)
+        return conditioned(domain, estimate, condition, self.encoder.gaussians.known, self.far)
 
     def resolve_domain(
         self, image: Tensor, domain: Domain = None, attributes: Attributes | None = None
@@ -425,8 +422,7 @@ class DomainModel(nn.Module):
 
     def forward_features(self, image: Tensor, domain: Domain = None) -> Any:
         """The features before pooling and head, (N, F, H, W) or (N, L, F); ``domain`` as ever."""
-        condition = self._condition(image, domain)
-        return self._under(condition, self._own("forward_features"), image)
+        return self._under(self._condition(image, domain), self._own("forward_features"), image)
 
     def forward_head(
         self, features: Tensor, domain: Domain = None, *, pre_logits: bool = False
@@ -470,11 +466,12 @@ class DomainModel(nn.Module):
                     stacklevel=2,
                 )
             elif isinstance(former[path], ConditionalNorm):
-                self.backbone.set_submodule(path, former[path])
-        paths = {path for path, norm in self.named_modules() if isinstance(norm, ConditionalNorm)}
+                replace_modules(self.backbone, {layer: former[path]})
         # A head may lose its norm together with its classifier.
-        kept = (layer for layer in self.conversion if f"backbone.{layer.path}" in paths)
-        self.conversion = Conversion(kept)
+        paths = {path for path, norm in self.named_modules() if isinstance(norm, ConditionalNorm)}
+        self.conversion = Conversion(
+            layer for layer in self.conversion if f"backbone.{layer.path}" in paths
+        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks during backward instead of keeping what they computed."""

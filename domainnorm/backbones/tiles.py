@@ -80,24 +80,14 @@ def tiled_inference(
     with evaluating(model), bar:
         task = bar.add_task("tiles", total=total)
         for n in range(len(image)):
-            recorded = None
-            small = image[n : n + 1]
-            if reduced:
-                small = _thumbnail(small, thumbnail_size or max(sides))
-            own = _of_sample(domain, n)
-            given: dict[str, Any] = {"domain": own}
-            if isinstance(own, Tensor) and own.ndim == 2:
-                given = {"weights": own}
-            elif model.unseen == "nearest":  # one domain for all tiles of an image
-                given["domain"] = model.nearest_domains(small, own)
-            elif model.unseen in ESTIMATED:
-                given = model.resolve_domain(image[n : n + 1], own)
+            one = image[n : n + 1]
+            small = _thumbnail(one, thumbnail_size or max(sides)) if reduced else one
+            given = _of_image(model, one, small, _of_sample(domain, n))
             if embedding is not None:
                 given["embedding"] = embedding[n : n + 1]
             elif model.end_to_end:  # of the whole image, not of each tile
-                given["embedding"] = model.embed(image[n : n + 1])
-            if recording:
-                recorded = model.record_moments(small, **given)
+                given["embedding"] = model.embed(one)
+            recorded = model.record_moments(small, **given) if recording else None
             for places in _batches(rows, columns, batch_size):
                 predicted = _predict(model, image[n], places, given, recorded)
                 if output is None:
@@ -166,6 +156,17 @@ def _predict(
             "outputs of the size of the input; use a segmentation network, upsampled to its input"
         )
     return predicted
+
+
+def _of_image(model: DomainModel, image: Tensor, small: Tensor, domain: Domain) -> dict[str, Any]:
+    """What all tiles of one image (1, C, H, W) are told of its domain."""
+    if isinstance(domain, Tensor) and domain.ndim == 2:
+        return {"weights": domain}
+    if model.unseen == "nearest":
+        return {"domain": model.nearest_domains(small, domain)}
+    if model.unseen in ESTIMATED:
+        return dict(model.resolve_domain(image, domain))
+    return {"domain": domain}
 
 
 def _of_sample(domain: Domain, n: int) -> Domain:

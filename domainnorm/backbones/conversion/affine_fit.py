@@ -23,6 +23,12 @@ from domainnorm.norms import ConditionalNorm
 from domainnorm.norms.kernels.per_sample import accumulate_dtype
 from domainnorm.norms.modulations.by_domain import TableModulation
 
+# Scale and shift, of a shape that broadcasts to (G, C) each.
+Pair: TypeAlias = tuple[Tensor, Tensor]
+
+_SAMPLES = 16  # widened to float64 at a time
+_CONSTANT = 1e-12  # of the mean square: what rounding leaves of the variance of a constant
+
 
 def calibrate(
     model: DomainModel, loader: Iterable[Any], *, max_batches: int = 8, progress: bool = True
@@ -243,13 +249,6 @@ def _without_activation(origin: nn.Module | None) -> nn.Module:
     if kind is not None and kind.activation:
         layer.drop = layer.act = nn.Identity()
     return layer
-
-
-# Scale and shift, of a shape that broadcasts to (G, C) each.
-Pair: TypeAlias = tuple[Tensor, Tensor]
-
-_SAMPLES = 16  # widened to float64 at a time
-_CONSTANT = 1e-12  # of the mean square: what rounding leaves of the variance of a constant
 
 
 class LeastSquares:

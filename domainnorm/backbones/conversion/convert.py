@@ -15,6 +15,7 @@ from domainnorm.backbones.conversion.norm_layers import (
     check_kinds,
     find_norms,
     probe_inputs,
+    replace_modules,
 )
 from domainnorm.backbones.conversion.norm_rules import (
     Fit,
@@ -95,7 +96,7 @@ def convert_norms(
         new[path].remember(layers[path], values=not report[-1].exact)
     # Only now, so that a refused network is left as it was.
     replaced = {layers[path]: converted for path, converted in new.items()}
-    model = DomainModel(_replace(network, replaced), domain_names, slot, report)
+    model = DomainModel(replace_modules(network, replaced), domain_names, slot, report)
     model.unseen = unseen
     return model
 
@@ -188,17 +189,6 @@ def _start_modulation(new: ConditionalNorm, scale: Tensor | None, shift: Tensor 
         if name in parameters:
             flag = one.requires_grad if value is None else value.requires_grad
             parameters[name].requires_grad_(flag)
-
-
-def _replace(network: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    if network in new:
-        return new[network]
-    # A layer that is used in several places has several paths.
-    for alias, module in list(network.named_modules(remove_duplicate=False)):
-        if module in new:
-            parent, _, name = alias.rpartition(".")
-            setattr(network.get_submodule(parent), name, new[module])
-    return network
 
 
 def _describe(old: nn.Module, kind: NormKind, fit: Fit, new: ConditionalNorm) -> ConvertedLayer:

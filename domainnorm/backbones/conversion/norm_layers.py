@@ -179,6 +179,19 @@ def probe_inputs(
     return found
 
 
+def replace_modules(network: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Put modules in the places of others, old -> new, under each of their names.
+
+    Returns:
+        ``network``, or what takes its own place.
+    """
+    for alias, module in list(network.named_modules(remove_duplicate=False)):
+        if alias and module in new:
+            parent, _, name = alias.rpartition(".")
+            setattr(network.get_submodule(parent), name, new[module])
+    return new.get(network, network)
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients inside the block; training flags come back after it."""

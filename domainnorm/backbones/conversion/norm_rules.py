@@ -21,6 +21,16 @@ PARTS = ("encoder", "decoder")  # children of segmentation networks
 # the first three stages of an EfficientNet, where instance statistics help and do not hurt.
 _EARLY_REDUCTION = 8
 
+NormRule = str | Mapping[str, Any] | None
+_SPEC_KEYS = {"name", "statistics", "modulation"}
+# Statistics -> families of layers that a name with these statistics is meant for; the others
+# (cluster, mixed, ...) are meant for batch norms.
+_HOMES = {
+    "instance": {"batch", "instance"},
+    "thumbnail": {"batch", "instance"},
+    **{name: {name} for name in ("layer", "group", "rms", "deviation")},
+}
+
 
 class Regions:
     """The norm layers of a network by region.
@@ -118,17 +128,6 @@ def _declared(module: nn.Module, prefix: str) -> list[tuple[str, int]]:
         if path in known:
             found.append((f"{prefix}{path}", int(item["reduction"])))
     return sorted(found, key=lambda pair: pair[1])
-
-
-NormRule = str | Mapping[str, Any] | None
-_SPEC_KEYS = {"name", "statistics", "modulation"}
-# Statistics -> families of layers that a name with these statistics is meant for; the others
-# (cluster, mixed, ...) are meant for batch norms.
-_HOMES = {
-    "instance": {"batch", "instance"},
-    "thumbnail": {"batch", "instance"},
-    **{name: {name} for name in ("layer", "group", "rms", "deviation")},
-}
 
 
 @dataclass(frozen=True)

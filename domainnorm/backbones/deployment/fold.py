@@ -11,6 +11,7 @@ from timm.layers import LayerNorm2d, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from torch import Tensor, nn
 
 from domainnorm.backbones.conversion.kinds import KINDS, Family, NormKind, kind_of
+from domainnorm.backbones.conversion.norm_layers import replace_modules
 from domainnorm.backbones.create import example_image
 from domainnorm.backbones.deployment.fuse import fuse_norms
 from domainnorm.backbones.insert import remove_perturbations
@@ -30,6 +31,27 @@ from domainnorm.norms.statistics.running import BatchStatistics, DomainStatistic
 from domainnorm.registry import STATISTICS
 
 _log = logging.getLogger(__name__)
+
+# By exact type: mixed statistics inherit from domain statistics and compute something else.
+_MOMENTS: dict[Family, tuple[type[Statistics], ...]] = {
+    "batch": (DomainStatistics, BatchStatistics),
+    "instance": (InstanceStatistics,),
+    "layer": (LayerStatistics,),
+    "group": (GroupStatistics,),
+    "rms": (RMSStatistics,),
+    "deviation": (DeviationStatistics,),
+}
+_OF_MAPS: dict[type[Statistics], type[nn.Module]] = {
+    LayerStatistics: LayerNorm2d,
+    RMSStatistics: RmsNorm2d,
+    DeviationStatistics: SimpleNorm2d,
+}
+_OF_TOKENS: dict[type[Statistics], type[nn.Module]] = {
+    LayerStatistics: nn.LayerNorm,
+    RMSStatistics: nn.RMSNorm,
+    DeviationStatistics: SimpleNorm,
+}
+_INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 def fold_domain(
@@ -68,18 +90,13 @@ def fold_domain(
     row = model.domain_names.index(domain)
     network = copy.deepcopy(model.backbone)
     remove_perturbations(network)
-    places = [
-        (path, norm)
-        for path, norm in network.named_modules(remove_duplicate=False)
-        if isinstance(norm, ConditionalNorm)
-    ]
-    plain = {norm: _fold(path, norm, row) for path, norm in reversed(places)}
-    for path, norm in places:
-        if not path:
-            network = plain[norm]
-            continue
-        parent, _, name = path.rpartition(".")
-        setattr(network.get_submodule(parent), name, plain[norm])
+    norms = {
+        norm: path for path, norm in network.named_modules() if isinstance(norm, ConditionalNorm)
+    }
+    plain: dict[nn.Module, nn.Module] = {
+        norm: _fold(path, norm, row) for norm, path in norms.items()
+    }
+    network = replace_modules(network, plain)
     if fuse:
         _fuse(network, example)
     return network
@@ -157,28 +174,6 @@ def _pair(norm: ConditionalNorm, row: int) -> tuple[Tensor, Tensor]:
     label = torch.tensor([row], device=some.device)
     scale, shift = modulation(Condition(domain=label), label)
     return scale[0], shift[0]
-
-
-# By exact type: mixed statistics inherit from domain statistics and compute something else.
-_MOMENTS: dict[Family, tuple[type[Statistics], ...]] = {
-    "batch": (DomainStatistics, BatchStatistics),
-    "instance": (InstanceStatistics,),
-    "layer": (LayerStatistics,),
-    "group": (GroupStatistics,),
-    "rms": (RMSStatistics,),
-    "deviation": (DeviationStatistics,),
-}
-_OF_MAPS: dict[type[Statistics], type[nn.Module]] = {
-    LayerStatistics: LayerNorm2d,
-    RMSStatistics: RmsNorm2d,
-    DeviationStatistics: SimpleNorm2d,
-}
-_OF_TOKENS: dict[type[Statistics], type[nn.Module]] = {
-    LayerStatistics: nn.LayerNorm,
-    RMSStatistics: nn.RMSNorm,
-    DeviationStatistics: SimpleNorm,
-}
-_INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 def is_kin(layer: nn.Module, kind: NormKind, statistics: Statistics) -> bool:

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from domainnorm.backbones.conversion.norm_layers import evaluating
+from domainnorm.backbones.conversion.norm_layers import evaluating, replace_modules
 from domainnorm.errors import ConversionError
 from domainnorm.slot import tensors_in
 
@@ -174,20 +174,11 @@ def _fold(network: nn.Module, pairs: Mapping[str, str]) -> None:
         norm, source = network.get_submodule(norm_path), network.get_submodule(source_path)
         assert isinstance(norm, _BatchNorm)
         if isinstance(source, nn.Linear):
-            _put(network, source_path, fuse_linear_bn_eval(source, norm))
+            fused: nn.Module = fuse_linear_bn_eval(source, norm)
         else:
             assert isinstance(source, _ConvNd)
-            transposed = isinstance(source, _ConvTransposeNd)
-            _put(network, source_path, fuse_conv_bn_eval(source, norm, transposed))
+            fused = fuse_conv_bn_eval(source, norm, isinstance(source, _ConvTransposeNd))
         carried = [getattr(norm, name, nn.Identity()) for name in ("drop", "act")]
         carried = [part for part in carried if type(part) is not nn.Identity]
-        _put(network, norm_path, nn.Sequential(*carried) if carried else nn.Identity())
-
-
-def _put(network: nn.Module, path: str, module: nn.Module) -> None:
-    """Put a module in the place of another, under each of its names."""
-    old = network.get_submodule(path)
-    for alias, found in list(network.named_modules(remove_duplicate=False)):
-        if found is old:
-            parent, _, name = alias.rpartition(".")
-            setattr(network.get_submodule(parent), name, module)
+        rest = nn.Sequential(*carried) if carried else nn.Identity()
+        replace_modules(network, {source: fused, norm: rest})
