@@ -1,4 +1,4 @@
-"""The console command ``domainnorm``; one file per subcommand."""
+"""The console command ``domainnorm``; one file for subcommands that belong together."""
 
 import lazy_loader
 

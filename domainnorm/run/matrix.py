@@ -1,4 +1,4 @@
-"""Every domain's images under every domain's model, or under every domain's norms."""
+"""The matrix of domains: every domain's images under every domain's model or norms."""
 
 from __future__ import annotations
 

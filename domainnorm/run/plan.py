@@ -1,4 +1,4 @@
-"""Which stages a recipe means, in which order."""
+"""Stages that a recipe means, in their order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the norms get of images that are predicted: the domain told, or what stands for it."""
+"""Domains under which images are predicted: those told, or what the norms get in their place."""
 
 from __future__ import annotations
 

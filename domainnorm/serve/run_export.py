@@ -1,4 +1,4 @@
-"""A finished stage of a run as a file for deployment, checked against the model it comes from."""
+"""The export of a finished stage for deployment, checked against the model it comes from."""
 
 from __future__ import annotations
 

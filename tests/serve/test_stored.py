@@ -1,4 +1,4 @@
-"""The model that a stage has left, without its data."""
+"""The model that a stage has left, without its data, and what its outputs say."""
 
 import shutil
 from pathlib import Path
@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from domainnorm.backbones import load_domain, read_pack_header
 from domainnorm.errors import CheckpointError
 from domainnorm.serve import load_stored
+from domainnorm.serve.stored import FileModel
+from domainnorm.tasks.multilabel import MultiLabel
 from tests.run.tiny import METHODS, TRANSFER
 
 IMAGE = torch.rand(2, 3, 32, 32)
@@ -74,3 +76,24 @@ def test_run_without_a_finished_stage_says_how_to_go_on(finished, tmp_path):
         CheckpointError, match=f"no finished stage; go on with `run --resume {folder}"
     ):
         load_stored(folder)
+
+
+@pytest.fixture
+def files(finished):
+    return FileModel(load_stored(finished))
+
+
+def test_most_probable_class_is_said(files):
+    output = torch.zeros(10)
+    output[3] = 2
+    said = files.said(output)
+    assert said.classes == ("3",)
+    assert said.confidence == pytest.approx(float(output.softmax(0)[3]))
+    assert said.shares == pytest.approx(output.softmax(0).tolist())
+
+
+def test_findings_above_one_half_are_said(files):
+    files.task = MultiLabel(["a", "b", "c"])
+    said = files.said(torch.tensor([1.0, -1.0, 3.0]))
+    assert said.classes == ("a", "c")
+    assert said.confidence == pytest.approx(float(torch.tensor([1.0, 1.0, 3.0]).sigmoid().mean()))
