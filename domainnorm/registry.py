@@ -21,7 +21,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
-from domainnorm.errors import DomainNormError, UnknownNameError
+from domainnorm.errors import DomainNormError, UnknownNameError, unknown
 
 Registered = TypeVar("Registered")
 _TYPES: dict[str, Any] = {
@@ -178,6 +178,25 @@ class Registry:
     def load(self, name: str) -> Any:
         """Import and return the object called ``name``."""
         return self.entry(name).load()
+
+    def create(self, name: str, /, *arguments: Any, **options: Any) -> Any:
+        """Call the object called ``name``.
+
+        Args:
+            name: A name of `names`.
+            *arguments: Its positional arguments.
+            **options: Its recipe keys.
+
+        Raises:
+            UnknownNameError: No such name; the message gives the nearest one and the list.
+            DomainNormError: An option that it does not have.
+        """
+        entry = self.entry(name)
+        for option in options:
+            if option not in entry.parameters:
+                problem = unknown("option", option, entry.parameters)
+                raise DomainNormError(f"{self.kind} '{name}': {problem}")
+        return entry.load()(*arguments, **options)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from domainnorm.condition import Estimate as Estimate  # noqa: PLC0414 - encoders offer it
 from domainnorm.encoders.gaussians import DomainGaussians
-from domainnorm.errors import ConditionError, DomainNormError, unknown
+from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.ranges import problem_of_embedding
 from domainnorm.registry import ENCODERS
 
@@ -265,12 +265,7 @@ def create_encoder(
         UnknownNameError: No such encoder; the message gives the nearest.
         DomainNormError: An option it does not have.
     """
-    entry = ENCODERS.entry(name)
-    for option in options:
-        if option not in entry.parameters:
-            listing = unknown("option", option, entry.parameters)
-            raise DomainNormError(f"encoder '{name}': {listing}")
-    made: DomainEncoder = entry.load()(num_domains, network, in_chans, **options)
+    made: DomainEncoder = ENCODERS.create(name, num_domains, network, in_chans, **options)
     return made
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainnorm.errors import ConditionError, DomainNormError, unknown
+from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.registry import PERTURBATIONS
 from domainnorm.slot import ConditionSlot
 
@@ -146,11 +146,5 @@ def create_perturbation(name: str, **options: Any) -> Perturbation:
         UnknownNameError: No such perturbation; the message gives the nearest.
         DomainNormError: An option it does not have, or a value out of range.
     """
-    entry = PERTURBATIONS.entry(name)
-    for option in options:
-        if option not in entry.parameters:
-            raise DomainNormError(
-                f"perturbation '{name}': " + unknown("option", option, entry.parameters)
-            )
-    made: Perturbation = entry.load()(**options)
+    made: Perturbation = PERTURBATIONS.create(name, **options)
     return made
