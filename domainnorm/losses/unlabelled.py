@@ -53,6 +53,39 @@ def entropy_loss(logits: Tensor) -> Tensor:
     return entropies(logits).mean()
 
 
+def confusion_loss(logits: Tensor, temperature: float = 2.5) -> Tensor:
+    """Minimum class confusion: how often two classes are predicted together.
+
+    With ``p = softmax(logits / temperature)``, ``w[n] ∝ 1 + exp(-H(p[n]))`` (of mean 1, constant)
+    and ``C = Σ_n w[n] p[n] p[n]ᵀ``, whose rows are divided by their sums: the mean over classes of
+    what is off the diagonal of C. Half precision is computed in float32.
+
+    Args:
+        logits: (N, K) or (N, K, H, W); pixels are samples.
+        temperature: > 0.
+
+    Returns:
+        A scalar in [0, 1 - 1/K].
+
+    Raises:
+        DomainNormError: No classes in the second axis, no floats, or a temperature of 0 or less.
+
+    Reference:
+        Jin et al., Minimum Class Confusion, ECCV 2020, arXiv:1912.03699, eq. 2 to 6.
+    """
+    check_logits("confusion_loss", logits)
+    if temperature <= 0:
+        raise DomainNormError(f"confusion_loss: temperature {temperature}, expected more than 0")
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).movedim(1, -1)
+    scaled = wide.flatten(0, -2) / temperature
+    probability = scaled.softmax(1)
+    weight = 1 + torch.exp(-entropies(scaled.detach()))
+    weighted = probability * (weight / weight.mean())[:, None]
+    confusion = weighted.T @ probability
+    confusion = confusion / confusion.sum(1, keepdim=True)
+    return 1 - confusion.diagonal().mean()
+
+
 def reversed_gradient(x: Tensor, weight: float) -> Tensor:
     """``x``, whose gradient is ``-weight`` times that of what follows.
 

@@ -88,3 +88,43 @@ def pseudo_labels(rows, threshold):
         best = max(range(len(p)), key=p.__getitem__)
         labels.append(best if p[best] >= threshold else -1)
     return labels
+
+
+def class_confusion(rows, temperature):
+    """Jin et al. 2020, eq. 2 to 6, one pair of classes after another."""
+    p = [probabilities([value / temperature for value in row]) for row in rows]
+    entropy = [-sum(x * math.log(x) for x in row) for row in p]
+    raw = [1 + math.exp(-h) for h in entropy]
+    weight = [len(rows) * value / sum(raw) for value in raw]
+    classes = range(len(rows[0]))
+    total = 0.0
+    for i in classes:
+        line = [sum(w * row[i] * row[j] for w, row in zip(weight, p, strict=True)) for j in classes]
+        total += sum(value for j, value in enumerate(line) if j != i) / sum(line)
+    return total / len(classes)
+
+
+def centroid_labels(features, rows):
+    """Liang et al. 2020, eq. 5 and 6: two rounds of centroids and cosines, in plain Python."""
+
+    def cosine(a, b):
+        dot = sum(x * y for x, y in zip(a, b, strict=True))
+        return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+
+    p = [probabilities(row) for row in rows]
+    count = len(rows[0])
+    lengths = [math.sqrt(sum(x * x for x in row) + 1) for row in features]
+    points = [[x / n for x in [*row, 1.0]] for row, n in zip(features, lengths, strict=True)]
+    present = {max(range(count), key=row.__getitem__) for row in p}
+    weights = p
+    for _ in range(2):
+        centroids = {
+            k: [
+                sum(w[k] * point[axis] for w, point in zip(weights, points, strict=True))
+                for axis in range(len(points[0]))
+            ]
+            for k in present
+        }
+        labels = [max(sorted(present), key=lambda k: cosine(x, centroids[k])) for x in points]
+        weights = [[float(k == label) for k in range(count)] for label in labels]
+    return labels
