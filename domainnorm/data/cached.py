@@ -1,4 +1,4 @@
-"""Decoded and resized images on disk, for data that is slow to decode."""
+"""Cache of decoded and resized images on disk, for data that is slow to decode."""
 
 from __future__ import annotations
 

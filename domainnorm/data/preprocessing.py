@@ -1,4 +1,4 @@
-"""From an image of any size to what a backbone was trained on."""
+"""Preprocessing of an image of any size to what a backbone was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeded splits that are stratified by domain and class and never tear a group apart."""
+"""Splits, drawn by seed, stratified by domain and class; they never tear a group apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything a dataset holds, read once: numbers for a person, and every problem there is."""
+"""Survey of a dataset, all of it read once: numbers for a person, and every problem there is."""
 
 from __future__ import annotations
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from domainnorm.storage import replace_text
+
 
 def write_json(content: Any, path: str | PathLike[str]) -> None:
-    """Write dicts, sequences, arrays and numbers as indented JSON."""
+    """Write dicts, sequences, arrays and numbers as indented JSON, see `replace_text`."""
     text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    replace_text(path, text + "\n")
 
 
 def number_of(value: float | None) -> float:

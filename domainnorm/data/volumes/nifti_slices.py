@@ -1,4 +1,4 @@
-"""Reading of slices of NIfTI volumes: orientation, grey values, spacing, memory."""
+"""Slices of NIfTI volumes: orientation, grey values, spacing, memory, and masks that go back."""
 
 from __future__ import annotations
 
