@@ -106,7 +106,7 @@ def _read_values(tree: Mapping[str, Any], unseen: Unseen, problems: Problems) ->
 def _read_backbone(section: Any, problems: Problems) -> BackboneConfig:
     """The backbone; a file of weights implies ``pretrained`` unless that is denied."""
     values = read_fixed(section, BackboneConfig, "backbone", problems)
-    if values["weights"] is not None and "pretrained" not in section:
+    if values["weights"] is not None and section.get("pretrained") is not False:
         values["pretrained"] = True
     return BackboneConfig(**{"name": "", **values})
 
