@@ -1,4 +1,4 @@
-"""Every error a user can cause, and how an unknown name is answered."""
+"""Errors that a user can cause, and how an unknown name is answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which values an option may have, by its name; for recipes, without torch, and `create_norm`."""
+"""Ranges of options by their names, and words of policies; for recipes and calls, without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks the ``norm:`` section: which normalization replaces which layers."""
+"""Section ``norm`` of a recipe: which normalization replaces which layers, and what it takes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _PATTERN = re.compile(r"[\w.*?\[\]!-]+")
 _OWN_KEYS = ("name", "statistics", "modulation")
 _NEEDED = {"map": "a map with every image", "style": "the moments of a style image"}
 _EARLY = ("early", "stem")
+_CIN = ("cin", {"name": "cin"})  # without a place: of early layers, where the others keep their kin
 _OF_PIXELS = ("instance", "thumbnail", "mixed")
 _EXPECTED = "a norm name, {statistics, modulation, where}, rules such as {early: cin}, or null"
 
@@ -51,19 +52,18 @@ def read_norm(value: Any, problems: Problems) -> Any:
 
 def takes_embedding(value: Any) -> bool:
     """Whether a norm of a ``norm:`` value, checked or not, takes the embedding of an image."""
-    return any(map(_one_takes_embedding, value.values() if _is_rules(value) else [value]))
+    return any(map(_one_takes_embedding, _stated(value)))
 
 
 def reads_domains(value: Any) -> bool:
     """Whether a norm of a ``norm:`` value, checked or not, may differ between domains."""
-    return any(map(_one_reads_domains, value.values() if _is_rules(value) else [value]))
+    return any(map(_one_reads_domains, _stated(value)))
 
 
 def embedding_sizes(value: Any) -> set[int]:
     """Sizes of the embeddings that norms of a ``norm:`` value, checked or not, take."""
-    norms = value.values() if _is_rules(value) else [value]
     found = set()
-    for norm in filter(_one_takes_embedding, norms):
+    for norm in filter(_one_takes_embedding, _stated(value)):
         usual = MODULATIONS.entry(_halves(norm)["modulation"]).parameters["embedding_size"].default
         found.add(norm.get("embedding_size", usual) if isinstance(norm, Mapping) else usual)
     return found
@@ -76,7 +76,8 @@ def lacking(value: Any) -> set[str]:
         Of ``moments`` (running ones), ``rows`` (of domains) and ``weights``; nothing where layers
         are said to keep their kin.
     """
-    halves = [_halves(norm) for norm in _norms(value)]
+    norms = [None] if value in _CIN else _stated(value)
+    halves = [_halves(norm) for norm in norms]
     if not all(halves):
         return set()
     statistics = [STATISTICS.entry(names["statistics"]).constants for names in halves]
@@ -95,14 +96,12 @@ def takes_pixels(value: Any) -> bool:
         late = [norm for pattern, norm in value.items() if pattern not in _EARLY]
     else:
         limited = isinstance(value, Mapping) and value.get("where") in _EARLY
-        late = [] if limited else _norms(value)
+        late = [] if limited or value in _CIN else [value]
     return any(_halves(norm).get("statistics") in _OF_PIXELS for norm in late)
 
 
-def _norms(value: Any) -> list[Any]:
+def _stated(value: Any) -> list[Any]:
     """The norms that a ``norm:`` value names, None for layers that keep their kin."""
-    if value in ("cin", {"name": "cin"}):
-        return [None]  # of early layers alone, the others keep their kin
     return list(value.values()) if _is_rules(value) else [value]
 
 

@@ -1,4 +1,4 @@
-"""Collects what is wrong with a recipe, so that everything is reported at once."""
+"""Problems of a recipe, collected so that everything is reported at once."""
 
 from __future__ import annotations
 

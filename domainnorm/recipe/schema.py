@@ -1,4 +1,4 @@
-"""The fixed sections of a recipe and the recipe itself.
+"""Schema of a recipe: its fixed sections and the recipe itself.
 
 Named sections (``task``, ``perturb``, ``encoder``, ``method``, ``compare[i]``, the dataset's part
 of ``data``) have no class here: their schema is the signature of the registered object.

@@ -1,4 +1,4 @@
-"""Checks one section of a recipe against a schema: dataclass fields or a registered signature."""
+"""Sections of a recipe, read by a schema: fields of a dataclass or a registered signature."""
 
 from __future__ import annotations
 

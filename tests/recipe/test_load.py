@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
+from domainnorm.errors import RecipeError
 from domainnorm.recipe import DataConfig, Named, TrainerConfig, Transfer, load_recipe
+from domainnorm.registry import PERTURBATIONS
 
 
 def test_fixed_sections_left_out_take_their_defaults(write):
@@ -130,3 +133,63 @@ def test_named_section_as_mapping_equals_the_name_alone(write):
     recipe = load_recipe(write(method="{name: source_only}"))
     assert recipe.method == load_recipe(write(method="source_only")).method
     assert isinstance(recipe.method, Named)
+
+
+PERTURBED = [
+    (None, []),
+    ("[]", []),
+    ("mixstyle", ["mixstyle"]),
+    ("{name: dsu, where: stage2, p: 0.2}", ["dsu"]),
+    ("[{name: dsu, where: stem}, {name: mixstyle, where: [stage1, 'layer?.0']}]", ["dsu", "mixst"]),
+]
+
+
+@pytest.mark.parametrize(("text", "names"), PERTURBED)
+def test_resolved_recipe_repeats_the_perturbations(write, tmp_path, text, names):
+    recipe = load_recipe(write(perturb=text))
+    assert [named.name[:5] for named in recipe.perturb] == [name[:5] for name in names]
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.to_yaml())
+    assert load_recipe(str(again)) == recipe
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS.names())
+def test_name_alone_stands_for_all_defaults_and_the_place_of_the_paper(write, name):
+    shown = yaml.safe_load(load_recipe(write(perturb=name)).to_yaml())["perturb"]
+    defaults = {key: item.default for key, item in PERTURBATIONS.entry(name).parameters.items()}
+    assert shown == {"name": name, "where": None, **defaults}
+
+
+def test_override_changes_one_key_of_a_perturbation_and_another_name_replaces_the_section(write):
+    path = write(perturb="{name: mixstyle, alpha: 0.3}")
+    assert load_recipe(path, ["perturb.p=0.2"]).perturb[0].options["alpha"] == 0.3
+    assert load_recipe(path, ["perturb.p=0.2"]).perturb[0].options["p"] == 0.2
+    assert load_recipe(path, ["perturb=dsu"]).perturb[0].name == "dsu"
+    assert load_recipe(path, ["perturb=null"]).perturb == []
+
+
+def test_unseen_domains_are_errors_unless_the_recipe_says_otherwise():
+    assert load_recipe("quickstart").unseen == "error"
+    assert load_recipe("quickstart", ["unseen=nearest"]).unseen == "nearest"
+
+
+def test_policy_survives_the_resolved_recipe(tmp_path):
+    recipe = load_recipe("quickstart", ["unseen=batch"])
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(str(tmp_path / "recipe.yaml")).unseen == "batch"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (
+            "unseen=maen",
+            "unseen: got 'maen', expected 'error' or 'mean' or 'nearest' or 'batch'",
+        ),
+        ("unseen=[mean]", r"unseen: got \['mean'\], expected 'error' or"),
+        ("unsen=mean", "unsen: unknown key 'unsen': did you mean 'unseen'"),
+    ],
+)
+def test_unknown_policy_is_answered_with_the_choices(word, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("quickstart", [word])
