@@ -26,24 +26,13 @@ from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
 from domainnorm.run.trial import rehearse_stages
 
 # What a test may change of a run: how its models are tested, not which they are.
+_TRAINER = ("threads", "accelerator", "devices", "num_nodes", "strategy", "precision")
+_DATA = ("root", "image_size", "fit", "eval_batch_size", "num_workers")
 _OF_TESTS = (
-    "evaluation",
-    "condition",
-    "unseen",
-    "far",
-    "data.root",
-    "data.image_size",
-    "data.fit",
-    "data.eval_batch_size",
-    "data.num_workers",
-    "task.flips",
-    "task.overlap",
-    "trainer.threads",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.precision",
+    *("evaluation", "condition", "unseen", "far"),
+    *(f"data.{key}" for key in _DATA),
+    *("task.flips", "task.overlap"),
+    *(f"trainer.{key}" for key in _TRAINER),
 )
 
 
@@ -166,11 +155,12 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
 
 
 def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:
-    wrong = []
-    for word in overrides:
-        key = word.partition("=")[0]
-        if not any(key == known or key.startswith(f"{known}.") for known in _OF_TESTS):
-            wrong.append(f"{key}: a finished run is what it was; test takes {', '.join(_OF_TESTS)}")
+    keys = [word.partition("=")[0] for word in overrides]
+    wrong = [
+        f"{key}: a finished run is what it was; test takes {', '.join(_OF_TESTS)}"
+        for key in keys
+        if not any(f"{key}.".startswith(f"{known}.") for known in _OF_TESTS)
+    ]
     if wrong:
         raise RecipeError(wrong, str(folder))
 
@@ -183,15 +173,15 @@ def _carry_out(parts: Parts, folder: Path) -> None:
     console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)
     results: list[Result] = []
     for number, stage in enumerate(stages, start=1):
-        console.print(f"[{number}/{len(stages)}] {_title(stage)}", markup=False)
+        title = f"{stage.transfer}  seed {stage.seed}  {stage.label}"
+        console.print(f"[{number}/{len(stages)}] {title}", markup=False)
         started = time.perf_counter()
         done = run_stage(parts, stage, folder)
         results += done
         if is_first():
             _write(results, folder, parts.metric)
-        console.print(
-            f"      {_outcome(done, parts.metric)}  ({time.perf_counter() - started:.0f} s)"
-        )
+        seconds = time.perf_counter() - started
+        console.print(f"      {_outcome(done, parts.metric)}  ({seconds:.0f} s)")
     if is_first():
         # Deferred: what draws is read when there is something to draw.
         from domainnorm.run.figures import save_run_figures  # noqa: PLC0415
@@ -214,10 +204,6 @@ def _count(stages: list[Stage]) -> str:
     methods = len({stage.label for stage in stages})
     counts = ((transfers, "transfer"), (seeds, "seed"), (methods, "method"))
     return " × ".join(counted(count, word) for count, word in counts)
-
-
-def _title(stage: Stage) -> str:
-    return f"{stage.transfer}  seed {stage.seed}  {stage.label}"
 
 
 def _outcome(results: list[Result], metric: str) -> str:

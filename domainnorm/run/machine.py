@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
@@ -93,15 +93,10 @@ def on_all_ranks(recipe: Recipe) -> Iterator[None]:
     Raises:
         DomainNormError: What Lightning refuses, such as a GPU that is not there.
     """
-    options = recipe.trainer
+    keys = ("accelerator", "devices", "num_nodes", "strategy")
     quiet_lightning()
     with readable_refusals():
-        fabric = Fabric(
-            accelerator=options.accelerator,
-            devices=options.devices,
-            num_nodes=options.num_nodes,
-            strategy=options.strategy,
-        )
+        fabric = Fabric(**{key: getattr(recipe.trainer, key) for key in keys})
     fabric.launch()
     # Threads of gloo that still hold tensors when the interpreter ends abort the process.
     atexit.register(_leave)
@@ -109,12 +104,10 @@ def on_all_ranks(recipe: Recipe) -> Iterator[None]:
         yield
         return
     try:
-        if is_first():
-            yield
-        else:
+        if not is_first():
             warnings.simplefilter("ignore")
-            with redirect_stdout(StringIO()):
-                yield
+        with nullcontext() if is_first() else redirect_stdout(StringIO()):
+            yield
     except BaseException as error:
         # Without this one the others would wait for it.
         others = getattr(fabric.strategy.launcher, "procs", ())
@@ -166,7 +159,7 @@ def quiet_lightning() -> None:
 
 
 def prepare(recipe: Recipe) -> None:
-    """Threads and memory of a process that trains."""
+    """Set threads and memory of a process that trains."""
     keep_freed_memory()
     if recipe.trainer.threads is not None:
         torch.set_num_threads(recipe.trainer.threads)
