@@ -10,8 +10,9 @@
 - *blocks*: channels_last maps, and other small ones, whose samples are sorted by group; one call
   for each.
 
-All other batches, and all on a GPU, go to `domainnorm.norms.kernels.pooled`: arithmetic on rows
-where scale and shift are functions of the domain, on samples elsewhere and under a compiler.
+All other batches go to `domainnorm.norms.kernels.pooled`: arithmetic on rows where scale and shift
+are functions of the domain, on samples elsewhere and under a compiler. On a GPU that is every
+batch: labels are not read there, which would cost a synchronization.
 """
 
 from __future__ import annotations
