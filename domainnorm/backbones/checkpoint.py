@@ -189,10 +189,8 @@ def _rows_by_name(
     """The stored tensor of a norm, its domain rows reordered to the model's domains."""
     if stored.shape == current.shape and names == model.domain_names:
         return stored
-    has_rows = stored.ndim in (1, 2) and stored.shape[0] == len(names)
-    if not has_rows or current.shape[:1] != (model.num_domains,):
-        return stored
-    if stored.shape[1:] != current.shape[1:]:
+    rest = current.shape[1:]
+    if (stored.shape, current.shape) != ((len(names), *rest), (model.num_domains, *rest)):
         return stored
     rows = current.clone()
     for row, name in enumerate(model.domain_names):

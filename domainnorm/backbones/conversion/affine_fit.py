@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -80,18 +80,13 @@ def calibrate(
     with evaluating(model), _restoring(layers.values()), bar:
         task = bar.add_task("layers", total=len(layers))
         fits = {path: _Fit(norm, domain, model.num_domains) for path, norm in layers.items()}
-        hooks = [
-            fit.norm.register_forward_hook(fit.hook(lambda: bar.advance(task)))
-            for fit in fits.values()
-        ]
-        try:
-            # Both networks in one pass: the one before the conversion in the first half of the
-            # rows, the calibrated one in the second.
-            with model.slot.holding(Condition(domain=domain.repeat(2))):
-                model.backbone(torch.cat([image, image]))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        # Both networks in one pass: the one before the conversion in the first half of the rows,
+        # the calibrated one in the second.
+        with ExitStack() as hooks, model.slot.holding(Condition(domain=domain.repeat(2))):
+            for fit in fits.values():
+                hook = fit.hook(lambda: bar.advance(task))
+                hooks.enter_context(fit.norm.register_forward_hook(hook))
+            model.backbone(torch.cat([image, image]))
     counts = domain.bincount(minlength=model.num_domains).tolist()
     return Calibration(
         tuple(CalibratedLayer(path, *fit.missed()) for path, fit in fits.items() if fit.reached),

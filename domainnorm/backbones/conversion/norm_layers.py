@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -219,13 +219,10 @@ def _record(
 
         return record
 
-    hooks = [layer.register_forward_pre_hook(recorder(path)) for path, layer in layers.items()]
-    try:
-        with evaluating(network):
-            network(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with evaluating(network), ExitStack() as hooks:
+        for path, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(recorder(path)))
+        network(image)
     return seen
 
 

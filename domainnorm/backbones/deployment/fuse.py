@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, TypeAlias
 
 import torch
@@ -122,7 +123,6 @@ def _find_pairs(network: nn.Module, example: Tensor) -> tuple[Pairs, Pairs]:
     made: dict[int, tuple[str, Tensor]] = {}  # the tensors are kept, so that no id is used twice
     fed: dict[str, list[str | None]] = {}
     runs: dict[str, int] = {}
-    hooks = []
 
     def returns(path: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -138,18 +138,14 @@ def _find_pairs(network: nn.Module, example: Tensor) -> tuple[Pairs, Pairs]:
 
         return hook
 
-    for path, module in network.named_modules():
-        if _may_hold_norm(module):
-            hooks.append(module.register_forward_hook(returns(path)))
-        elif _is_norm(module):
-            hooks.append(module.register_forward_pre_hook(receives(path)))
-            fed[path] = []
-    try:
-        with evaluating(network):
-            network(example)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    with evaluating(network), ExitStack() as hooks:
+        for path, module in network.named_modules():
+            if _may_hold_norm(module):
+                hooks.enter_context(module.register_forward_hook(returns(path)))
+            elif _is_norm(module):
+                hooks.enter_context(module.register_forward_pre_hook(receives(path)))
+                fed[path] = []
+        network(example)
     pairs = {
         path: sources[0]
         for path, sources in fed.items()

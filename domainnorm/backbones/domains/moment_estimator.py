@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from domainnorm.backbones.conversion.norm_layers import evaluating
 from domainnorm.backbones.model import DomainModel
 from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
 from domainnorm.norms.kernels.per_sample import moments
@@ -41,21 +42,13 @@ class MomentEstimator:
         Args:
             counted: Which samples of the batch enter the sums, (N,) bool; all when None.
         """
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        hooks = []
-        for norm in self.model.norms():
-            if isinstance(norm.statistics, RunningMoments):
-                norm.statistics.train()
-                hooks.append(norm.statistics.register_forward_pre_hook(self._observer(counted)))
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-            for module, training in modes.items():
-                module.training = training
+        observe = self._observer(counted)
+        with evaluating(self.model), ExitStack() as hooks:
+            for norm in self.model.norms():
+                if isinstance(norm.statistics, RunningMoments):
+                    norm.statistics.train()
+                    hooks.enter_context(norm.statistics.register_forward_pre_hook(observe))
+            yield
 
     def _observer(self, counted: Tensor | None) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def observe(statistics: nn.Module, inputs: tuple[Any, ...]) -> None:
