@@ -1,6 +1,7 @@
 """What the base of methods gives to them: steps, teachers, features, streams."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -308,3 +309,12 @@ def test_task_says_what_a_method_of_masks_needs():
     with pytest.raises(DomainNormError, match=r"method\.mix: 'class' mixes masks"):
         make("mean_teacher", make_model(), mix="class")
     assert isinstance(make("mean_teacher", make_model(), mix="cut").task, Classification)
+
+
+def test_method_of_the_documentation_can_be_fitted():
+    page = Path(__file__).parents[2] / "docs/methods.md"
+    code = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    names = {"__name__": "diverse"}
+    exec(code, names)
+    done = fit(names["Diverse"], make_model(), ONE, entropy_weight=0.5)
+    assert float(done.trainer.callback_metrics["train/entropy"]) > 0
