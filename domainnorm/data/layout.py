@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from domainnorm.data.dataset import UNLABELLED, FileDataset, Record, Split
+from domainnorm.data.dataset import (
+    DOMAIN_KEYS,
+    UNLABELLED,
+    FileDataset,
+    Record,
+    Split,
+    resolved_root,
+    select_domains,
+)
 from domainnorm.data.drawing import draw_boxes, draw_scene, generator_of, write_image
 from domainnorm.data.folders import missing_files
 from domainnorm.data.refusals import is_collecting
@@ -163,7 +172,74 @@ def found(root: Path, pattern: str, advice: str, *, alone: bool = True) -> list[
     return files
 
 
-class LayoutDataset(FileDataset):
+class OfficialDataset(FileDataset, abc.ABC):
+    """Files in an official layout; the splits that it lacks are drawn.
+
+    Args:
+        root: Folder of the data: absolute, or relative to the folder that the environment
+            variable DOMAINNORM_DATA names (``data`` when it is not set).
+        domains: Domains to use, in this order; all that there are when None.
+        val_fraction: Share of the training images to validate on, in (0, 1).
+        split_seed: Seed of drawn splits.
+
+    Attributes:
+        known: Names of the domains.
+        stratum: Name of the metadata whose values are drawn from evenly; the class when empty.
+
+    Raises:
+        DataError: The root, a folder or a file is missing or wrong, or a key is; the message
+            names it.
+    """
+
+    known: Sequence[str]
+    stratum: str = ""
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        domains: list[str] | None = None,
+        val_fraction: float = 0.2,
+        split_seed: int = 0,
+    ) -> None:
+        self.root = resolved_root(root)
+        known = self.find_domains(domains or ())
+        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
+        records = self.draw(self.scan(), val_fraction, split_seed)
+        self.records = [record for record in records if record.domain in self.domain_names]
+
+    def find_domains(self, asked: Sequence[str]) -> Sequence[str]:
+        """Names of the domains there are."""
+        return self.known
+
+    @abc.abstractmethod
+    def scan(self) -> list[Record]:
+        """Records in the official splits, at least those of the chosen domains."""
+
+    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+        """Draw the splits that are not official: here validation, in each domain."""
+        return draw_split(records, "val", fraction, seed, stratum=self.stratum)
+
+
+class TestedDataset(OfficialDataset):
+    """Files in an official layout that does not say what to test all domains on.
+
+    Args:
+        test_fraction: Share of all images to test on where there is no official split, in (0, 1).
+        options: Keys of `OfficialDataset`.
+    """
+
+    def __init__(self, *, test_fraction: float = 0.3, **options: Any) -> None:
+        self.test_fraction = test_fraction
+        super().__init__(**options)
+
+    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+        """Draw test images, and images for validation from the others."""
+        tested = draw_split(records, "test", self.test_fraction, seed, stratum=self.stratum)
+        return super().draw(tested, fraction, seed)
+
+
+class LayoutDataset(OfficialDataset):
     """Images that layouts find; a subclass states them, and how its masks are stored.
 
     Attributes:
@@ -187,11 +263,7 @@ class LayoutDataset(FileDataset):
     nested: bool = False
 
     def scan(self) -> list[Record]:
-        """Records of all images, in the official splits.
-
-        Raises:
-            DataError: A folder or its images are missing, or what belongs to one of them.
-        """
+        """Records of all images, in the official splits."""
         records = []
         for layout in self.files:
             own = list(layout.scan(self.root, self.advice))

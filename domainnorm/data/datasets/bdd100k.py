@@ -43,18 +43,13 @@ class BDD100K(DrivingDataset):
     ``val`` images are the test split, since the labels of ``test`` are withheld; every image is of
     another drive, and a validation split is cut out of ``train``.
 
-    Args:
-        root: Folder that holds images and labels: absolute, or relative to DOMAINNORM_DATA.
-        by: What a domain is.
-        domains: By ``timeofday``: some of ``daytime``, ``dawn_dusk``, ``night``, ``undefined``. By
-            ``weather``: some of ``clear``, ``partly_cloudy``, ``overcast``, ``rainy``, ``snowy``,
-            ``foggy``, ``undefined``. Those that have images when None.
-        classes: Label set of the masks.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of that draw.
+    See `DrivingDataset` for the other keys. ``root`` holds images and labels.
 
-    Raises:
-        DataError: A folder, an image, a mask or the attributes are missing, or a key is wrong.
+    Args:
+        by: What a domain is: ``timeofday`` (``daytime``, ``dawn_dusk``, ``night``, ``undefined``)
+            or ``weather`` (``clear``, ``partly_cloudy``, ``overcast``, ``rainy``, ``snowy``,
+            ``foggy``, ``undefined``); those that have images when no domains are chosen.
+        options: Keys of `DrivingDataset`.
 
     Reference:
         Yu et al., "BDD100K: a diverse driving dataset for heterogeneous multitask learning", CVPR
@@ -81,29 +76,21 @@ class BDD100K(DrivingDataset):
         self.by = by
         super().__init__(**options)
 
-    def scan(self) -> list[Record]:
-        """Records of all images, with what is known of their time and weather.
-
-        Raises:
-            DataError: A folder, its images or the attributes are missing.
-        """
+    def find_domains(self, asked: Sequence[str]) -> list[str]:
+        """Those that have images, and those that were asked for."""
         attributes = _attributes(self.root)
-        return [self._told(record, attributes) for record in super().scan()]
+        self._scanned = [self._told(record, attributes) for record in super().scan()]
+        wanted = {record.domain for record in self._scanned} | set(asked)
+        return [name for name in DOMAINS[self.by] if name in wanted]
+
+    def scan(self) -> list[Record]:
+        """Records of all images, with what is known of their time and weather."""
+        return self._scanned
 
     def _told(self, record: Record, attributes: dict[str, dict[str, str]]) -> Record:
         known = attributes.get(Path(record.file).name, {})
         domain = known.get(self.by, "undefined").replace("/", "_").replace(" ", "_")
         return replace(record, domain=domain, metadata=known)
-
-    def keep(self, records: Sequence[Record], domains: Sequence[str] | None) -> None:
-        """Keep the records of the chosen domains, of those that have images when None.
-
-        Raises:
-            DataError: An unknown domain, or one without any image.
-        """
-        wanted = {record.domain for record in records} | set(domains or ())
-        self.known = [name for name in DOMAINS[self.by] if name in wanted]
-        super().keep(records, domains)
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

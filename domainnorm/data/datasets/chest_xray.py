@@ -5,26 +5,24 @@ from __future__ import annotations
 import ast
 import csv
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from domainnorm.data.dataset import (
-    DOMAIN_KEYS,
-    FileDataset,
     Record,
     Split,
     checked_white,
-    resolved_root,
-    select_domains,
 )
 from domainnorm.data.drawing import draw_grey, generator_of, write_image
 from domainnorm.data.images import SUFFIXES
-from domainnorm.data.layout import draw_split
+from domainnorm.data.layout import TestedDataset
 from domainnorm.data.refusals import refuse
+from domainnorm.data.table import write_lines
 from domainnorm.errors import DataError, counted
 from domainnorm.registry import register
 
@@ -143,7 +141,7 @@ _STYLES: dict[tuple[str, ...], Callable[[dict[str, str]], Study]] = {
 
 
 @register
-class ChestXray(FileDataset):
+class ChestXray(TestedDataset):
     """Seven findings in chest X-rays, each folder of the root a site and a domain.
 
     A site has the table of CheXpert, NIH ChestX-ray14 or PadChest, or one of its own in the
@@ -154,22 +152,17 @@ class ChestXray(FileDataset):
     image that tables list several times is read once, and has to be the same in all. A group is a
     patient of a site.
 
+    See `TestedDataset` for the other keys.
+
     Args:
-        root: Folder of the data: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Domains to use, in this order; every folder with a known table when None.
-        val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of a site's images to test on where it has no test set, in (0, 1).
-        split_seed: Seed of drawn splits.
         uncertain: What a finding is that CheXpert holds uncertain (-1): ``unknown`` takes it out
             of loss and metrics.
         unmentioned: What a finding is that CheXpert leaves empty.
         missing: ``error`` refuses tables that list absent images, ``skip`` reads those present,
             for downloads in parts.
         white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
-
-    Raises:
-        DataError: A table, image or site is missing, or a table is wrong; the message names it.
+        options: Keys of `OfficialDataset`.
 
     Reference:
         Irvin et al., "CheXpert", AAAI 2019, arXiv:1901.07031; Wang et al., "ChestX-ray8", CVPR
@@ -185,46 +178,50 @@ class ChestXray(FileDataset):
     licence = "research use, registration; each site's own terms"
     layout = "<site>/ with Data_Entry_2017*.csv, CheXpert-*/train.csv or PADCHEST_*.csv, and images"
 
+    class_names = list(FINDINGS)  # noqa: RUF012 - of all instances
+
     def __init__(
         self,
         *,
-        root: str,
-        domains: list[str] | None = None,
-        val_fraction: float = 0.2,
         test_fraction: float = 0.2,
-        split_seed: int = 0,
         uncertain: Literal["unknown", "positive", "negative"] = "unknown",
         unmentioned: Literal["unknown", "negative"] = "negative",
         missing: Literal["error", "skip"] = "error",
         white: int = 65535,
+        **options: Any,
     ) -> None:
-        self.root = resolved_root(root)
         self.white = checked_white(white)
-        self.class_names = list(FINDINGS)
         meaning = {"unknown": UNKNOWN, "positive": PRESENT, "negative": ABSENT}
         self._meaning = {UNCERTAIN: meaning[uncertain], UNMENTIONED: meaning[unmentioned]}
         self._missing = missing
-        sites = {
-            entry.name: _tables(entry) for entry in sorted(self.root.iterdir()) if entry.is_dir()
-        }
-        known = [name for name, tables in sites.items() if tables]
-        if not known:
+        super().__init__(test_fraction=test_fraction, **options)
+
+    def find_domains(self, asked: Sequence[str]) -> list[str]:
+        """Folders with tables.
+
+        Raises:
+            DataError: There is none.
+        """
+        folders = [entry for entry in sorted(self.root.iterdir()) if entry.is_dir()]
+        self._sites = {entry.name: tables for entry in folders if (tables := _tables(entry))}
+        if not self._sites:
             raise DataError(
                 f"{self.root}: no folder has a table in known columns; expected {self.layout} "
                 "(docs/data_medical.md)"
             )
-        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
-        records = [record for name in self.domain_names for record in self._site(name, sites[name])]
-        records = draw_split(records, "test", test_fraction, split_seed)
-        self.records = draw_split(records, "val", val_fraction, split_seed)
+        return list(self._sites)
 
-    def _site(self, site: str, tables: list[Path]) -> list[Record]:
+    def scan(self) -> list[Record]:
+        """Records of the chosen sites."""
+        return [record for name in self.domain_names for record in self._site(name)]
+
+    def _site(self, site: str) -> list[Record]:
         folder = self.root / site
         images = _images(folder)
         tested = _tested(folder)
         absent, differing = [], []
         read: dict[str, tuple[Record, Path]] = {}
-        for table in tables:
+        for table in self._sites[site]:
             for study in read_manifest(table) or ():
                 if not study.frontal:
                     continue
@@ -263,28 +260,23 @@ class ChestXray(FileDataset):
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
         """Write 72 drawn images with boxes of their findings, 24 in each official layout."""
-        tables: list[list[tuple[str, ...]]] = [[], [], []]
-        for site in range(3):
+        tables: dict[str, list[dict[str, str]]] = defaultdict(list)
+        for site, example in enumerate((_nih_example, _chexpert_example, _padchest_example)):
             for number in range(1, 25):
                 generator = np.random.default_rng([seed, site, number])
                 # One finding in turn, so that each is in every split, and some by chance.
                 drawn = generator.random(len(FINDINGS)) < 0.2
                 drawn[number % len(FINDINGS)] = True
                 found = [name for name, is_in in zip(FINDINGS, drawn, strict=True) if is_in]
-                path, row = _LINES[site](number, found)
+                table, file, row = example(number, found)
                 things = (1 + np.flatnonzero(drawn)).tolist()
-                grey = draw_grey(generator_of(seed, path), things, path.partition("/")[0])
-                write_image(root / path, grey)
-                tables[site].append(row)
-        nih, chexpert, padchest = tables
-        _write(root / "nih/Data_Entry_2017.csv", [_NIH_COLUMNS, *nih])
-        listed = "\n".join(row[0] for row in nih[18:]) + "\n"
-        (root / "nih/test_list.txt").write_text(listed, encoding="utf-8")
-        folder = root / "chexpert/CheXpert-v1.0-small"
-        _write(folder / "train.csv", [_CHEXPERT_COLUMNS, *chexpert[:18]])
-        _write(folder / "valid.csv", [_CHEXPERT_COLUMNS, *chexpert[18:]])
-        name = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
-        _write(root / "padchest" / name, [_PADCHEST_COLUMNS, *padchest])
+                grey = draw_grey(generator_of(seed, file), things, file.partition("/")[0])
+                write_image(root / file, grey)
+                tables[table].append(row)
+        for name, rows in tables.items():
+            write_lines(root / name, rows)
+        listed = [row["Image Index"] for row in tables["nih/Data_Entry_2017.csv"][18:]]
+        (root / "nih/test_list.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")
 
 
 def _tables(site: Path) -> list[Path]:
@@ -321,52 +313,34 @@ def _tested(site: Path) -> set[str]:
     return set(file.read_text(encoding="utf-8").split()) if file.is_file() else set()
 
 
-_NIH_COLUMNS = (
-    "Image Index",
-    "Finding Labels",
-    "Patient ID",
-    "Patient Age",
-    "Patient Gender",
-    "View Position",
-)
-_CHEXPERT_COLUMNS = (
-    "Path",
-    "Sex",
-    "Age",
-    "Frontal/Lateral",
-    "AP/PA",
-    *("Pleural Effusion" if name == "effusion" else name.capitalize() for name in FINDINGS),
-)
-_PADCHEST_COLUMNS = ("ImageID", "ImageDir", "PatientID", "PatientSex_DICOM", "Projection", "Labels")
+def _nih_example(number: int, found: list[str]) -> tuple[str, str, dict[str, str]]:
+    """A table, an image and its row there."""
+    row = {
+        "Image Index": f"{number:08d}_000.png",
+        "Finding Labels": "|".join(label.capitalize() for label in found),
+        "Patient ID": str(number),
+        **{"Patient Age": "050", "Patient Gender": "F", "View Position": "PA"},
+    }
+    return "nih/Data_Entry_2017.csv", f"nih/images_001/images/{row['Image Index']}", row
 
 
-def _nih_line(number: int, found: list[str]) -> tuple[str, tuple[str, ...]]:
-    name = f"{number:08d}_000.png"
-    labels = "|".join(label.capitalize() for label in found)
-    return f"nih/images_001/images/{name}", (name, labels, str(number), "050", "F", "PA")
-
-
-def _chexpert_line(number: int, found: list[str]) -> tuple[str, tuple[str, ...]]:
+def _chexpert_example(number: int, found: list[str]) -> tuple[str, str, dict[str, str]]:
     split = "train" if number <= 18 else "valid"
     path = f"CheXpert-v1.0-small/{split}/patient{number:05d}/study1/view1_frontal.jpg"
-    # Of the absent ones some are uncertain and some not mentioned, as in the real table.
-    absent = [
-        "-1.0" if (number + k) % 5 == 0 else "" if (number + k) % 3 == 0 else "0.0"
-        for k in range(7)
-    ]
-    values = ["1.0" if name in found else absent[k] for k, name in enumerate(FINDINGS)]
-    return f"chexpert/{path}", (path, "Male", "60", "Frontal", "AP", *values)
+    row = {"Path": path, "Sex": "Male", "Age": "60", "Frontal/Lateral": "Frontal", "AP/PA": "AP"}
+    for k, (name, column) in enumerate(_CHEXPERT.items()):
+        # Of the absent ones some are uncertain and some not mentioned, as in the real table.
+        absent = "-1.0" if (number + k) % 5 == 0 else "" if (number + k) % 3 == 0 else "0.0"
+        row[column] = "1.0" if name in found else absent
+    return f"chexpert/CheXpert-v1.0-small/{split}.csv", f"chexpert/{path}", row
 
 
-def _padchest_line(number: int, found: list[str]) -> tuple[str, tuple[str, ...]]:
-    name = f"{number:039d}_00-000-001.png"
-    labels = ["pleural effusion" if label == "effusion" else label for label in found]
-    return f"padchest/0/{name}", (name, "0", f"p{number}", "F", "PA", repr(labels))
-
-
-_LINES = (_nih_line, _chexpert_line, _padchest_line)
-
-
-def _write(file: Path, rows: list[tuple[str, ...]]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(rows)
+def _padchest_example(number: int, found: list[str]) -> tuple[str, str, dict[str, str]]:
+    row = {
+        "ImageID": f"{number:039d}_00-000-001.png",
+        **{"ImageDir": "0", "PatientID": f"p{number}", "PatientSex_DICOM": "F"},
+        "Projection": "PA",
+        "Labels": repr([_PADCHEST[label] for label in found]),
+    }
+    table = "padchest/PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+    return table, f"padchest/0/{row['ImageID']}", row

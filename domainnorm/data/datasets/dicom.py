@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import (
-    DOMAIN_KEYS,
     UNLABELLED,
-    FileDataset,
     Record,
     Split,
-    resolved_root,
-    select_domains,
 )
 from domainnorm.data.drawing import draw_volume
-from domainnorm.data.layout import draw_split
+from domainnorm.data.layout import TestedDataset
 from domainnorm.data.refusals import refuse
 from domainnorm.data.splits import check_groups
 from domainnorm.data.table import normal_path, read_delimited
@@ -40,7 +36,7 @@ KEYS = ("file", "SOPInstanceUID", "SeriesInstanceUID", "PatientID")
 
 
 @register
-class Dicom(FileDataset):
+class Dicom(TestedDataset):
     """DICOM images below a folder, in any arrangement of folders, with ``labels.csv`` for classes.
 
     The table has one of the columns file (path below ``root``), SOPInstanceUID,
@@ -52,16 +48,12 @@ class Dicom(FileDataset):
     to that of their patient. Without a ``split`` column test and validation splits are drawn by
     patient.
 
+    See `TestedDataset` for the other keys.
+
     Args:
-        root: Folder of the data: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
         labels: Name of the table inside ``root``.
-        domains: Domains to use, in this order; all that the headers name when None.
         domain_by: What the domain is: manufacturer and ``model`` (siemens_skyra), the
             ``manufacturer`` alone, or the ``institution``.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        test_fraction: Share of all images to test on where the table has no splits, in (0, 1).
-        split_seed: Seed of drawn splits.
         window: Centre and width of the values shown, such as [40, 400] for soft tissue in CT;
             None takes the header's window, or the 0.5 to 99.5 percentiles where it has none.
         spacing: Distance between pixels after resampling, in mm; None keeps the files' own.
@@ -78,26 +70,37 @@ class Dicom(FileDataset):
     def __init__(
         self,
         *,
-        root: str,
         labels: str = "labels.csv",
-        domains: list[str] | None = None,
         domain_by: Literal["model", "manufacturer", "institution"] = "model",
-        val_fraction: float = 0.2,
-        test_fraction: float = 0.3,
-        split_seed: int = 0,
         window: list[float] | None = None,
         spacing: float | None = None,
+        **options: Any,
     ) -> None:
         check_window("data.window", window)
         check_spacing("data.spacing", spacing)
-        self.root = resolved_root(root)
+        self._labels, self._domain_by = labels, domain_by
         self._window, self._spacing = window, spacing
-        headers = list(read_headers(self.root))
-        if not headers:
+        super().__init__(**options)
+
+    def find_domains(self, asked: Sequence[str]) -> list[str]:
+        """What the headers name.
+
+        Raises:
+            DataError: There are no images.
+        """
+        self._headers = list(read_headers(self.root))
+        if not self._headers:
             raise DataError(f"{self.root}: no DICOM images; expected {self.layout}")
-        known = sorted({header.scanner(domain_by) for header in headers})
-        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
-        table = _Table(self.root / labels)
+        return sorted({header.scanner(self._domain_by) for header in self._headers})
+
+    def scan(self) -> list[Record]:
+        """Records of the chosen domains, in the splits of the table.
+
+        Raises:
+            DataError: The table is wrong, or tears a patient apart.
+        """
+        headers = self._headers
+        table = _Table(self.root / self._labels)
         self.class_names = table.classes
         rows = [table.rows.get(table.value(header, self.root), {}) for header in headers]
         given = {
@@ -108,7 +111,7 @@ class Dicom(FileDataset):
         records = [
             record
             for header, row in zip(headers, rows, strict=True)
-            for record in self._records(header, header.scanner(domain_by), table, row, given)
+            for record in self._records(header, table, row, given)
         ]
         check_groups(records, str(table.file))
         records = [record for record in records if record.domain in self.domain_names]
@@ -118,8 +121,7 @@ class Dicom(FileDataset):
                 f"{', '.join(self.domain_names)}; check the column {table.key}"
             )
         table.check_used(headers, self.root)
-        records = draw_split(records, "test", test_fraction, split_seed)
-        self.records = draw_split(records, "val", val_fraction, split_seed)
+        return records
 
     def _group(self, header: Header) -> str:
         file = header.file.relative_to(self.root).as_posix()
@@ -128,7 +130,6 @@ class Dicom(FileDataset):
     def _records(
         self,
         header: Header,
-        domain: str,
         table: _Table,
         row: Mapping[str, str],
         given: Mapping[str, Split],
@@ -138,7 +139,7 @@ class Dicom(FileDataset):
         return [
             Record(
                 shown,
-                domain,
+                header.scanner(self._domain_by),
                 table.classes.index(name) if name else UNLABELLED,
                 group,
                 table.split(row) or given.get(group, "train"),

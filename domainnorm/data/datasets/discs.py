@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DOMAIN_KEYS, Record, resolved_root, select_domains
+from domainnorm.data.dataset import Record
 from domainnorm.data.drawing import write_image
-from domainnorm.data.layout import Layout, LayoutDataset, draw_split, read_grey
+from domainnorm.data.layout import Layout, LayoutDataset, TestedDataset, read_grey
 from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 from domainnorm.registry import register
@@ -23,55 +23,29 @@ REGION_IN_DISCS = 2.5  # side of the cut-out around the optic disc, in diameters
 
 
 class DiscCupDataset(LayoutDataset, abc.ABC):
-    """Optic disc and cup; a subclass decodes their masks.
+    """Optic disc and cup; a subclass decodes their masks. See `OfficialDataset` for other keys.
 
     Args:
-        root: Folder of the data: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Domains to use, in this order; all when None.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of the drawn validation split.
-        region: ``image`` is the whole photograph; ``disc`` is a square around the disc.
+        region: ``image`` is the whole photograph; ``disc`` is a square around the disc, 2.5
+            diameters wide, which data that are cut out already (RIM-ONE DL) need beside them. Its
+            place comes from the mask, on target domains too, as in the public multi-site benchmark.
+        options: Keys of `OfficialDataset`.
 
-    Attributes:
-        known: Names of the domains there are.
-        stratum: Name of the metadata whose values are drawn from evenly, if any.
-
-    Raises:
-        DataError: The root, a folder or a file is missing; the message names it.
+    Reference:
+        Cut-outs: Wang et al., "DoFE", IEEE TMI 39(12), 2020, arXiv:2010.06208.
     """
 
     task = "segmentation"
     class_names = ["background", "disc", "cup"]  # noqa: RUF012 - a literal, as the registry needs
     drawn_classes = 3
     nested = True
-    known: Sequence[str]
-    stratum: str = ""
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
-        region: Literal["image", "disc"] = "image",
-    ) -> None:
-        self.root = resolved_root(root)
-        self.domain_names = select_domains(DOMAIN_KEYS, domains, list(self.known))
-        self.records = self.draw(self.scan(), val_fraction, split_seed)
+    def __init__(self, *, region: Literal["image", "disc"] = "image", **options: Any) -> None:
+        super().__init__(**options)
         self._region = region
         # Where the disc is, is all that a domain whose labels are hidden still tells of its masks.
         self._annotated = {record.file: record.mask for record in self.records}
         self._boxes: dict[str, tuple[int, int, int]] = {}
-
-    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
-        """Draw the splits that are not official: here validation.
-
-        Raises:
-            DataError: The fraction is out of range.
-        """
-        return draw_split(records, "val", fraction, seed, stratum=self.stratum)
 
     @property
     def class_colours(self) -> list[tuple[int, int, int]]:
@@ -143,7 +117,7 @@ def _cut(pixels: NDArray[np.uint8], box: tuple[int, int, int], fill: int) -> NDA
 
 
 @register("refuge")
-class Refuge(DiscCupDataset):
+class Refuge(TestedDataset, DiscCupDataset):
     """Optic disc and cup in 400 photographs of ``refuge_zeiss`` and 800 of ``refuge_canon``.
 
     The challenge's training images come from a Zeiss Visucam 500, its validation and test images
@@ -152,23 +126,10 @@ class Refuge(DiscCupDataset):
     Validation400 trains (its masks are public), Test400 tests, a validation split is drawn. Every
     image is its own group, since the patients are not told.
 
-    Args:
-        root: Folder of the data: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Domains to use, in this order; both when None.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        test_fraction: Share of Training400 to test ``refuge_zeiss`` on, in (0, 1).
-        split_seed: Seed of drawn splits.
-        region: ``image`` is the whole photograph; ``disc`` is a square around the disc, 2.5
-            diameters wide, which data that are cut out already (RIM-ONE DL) need beside them. Its
-            place comes from the mask, on target domains too, as in the public multi-site benchmark.
-
-    Raises:
-        DataError: The root, a folder or a file is missing; the message names it.
+    See `TestedDataset` and `DiscCupDataset` for the keys.
 
     Reference:
         Orlando et al., "REFUGE Challenge", Medical Image Analysis 59, 2020, arXiv:1910.03667.
-        Cut-outs: Wang et al., "DoFE", IEEE TMI 39(12), 2020, arXiv:2010.06208.
     """
 
     homepage = "https://refuge.grand-challenge.org"
@@ -180,25 +141,8 @@ class Refuge(DiscCupDataset):
     known = ("refuge_zeiss", "refuge_canon")
     stratum = "diagnosis"
 
-    def __init__(self, *, test_fraction: float = 0.3, **options: Any) -> None:
-        self.test_fraction = test_fraction
-        super().__init__(**options)
-
-    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
-        """Draw the splits that are not official: tests of one camera, validation of both.
-
-        Raises:
-            DataError: A fraction is out of range.
-        """
-        tested = draw_split(records, "test", self.test_fraction, seed, stratum=self.stratum)
-        return super().draw(tested, fraction, seed)
-
     def scan(self) -> list[Record]:
-        """Records of the chosen cameras.
-
-        Raises:
-            DataError: A folder or a file is missing.
-        """
+        """Records of the chosen cameras."""
         self.files = [
             layout for layout in _layouts(self.root) if layout.domain in self.domain_names
         ]
@@ -308,16 +252,7 @@ class DrishtiGs(_TwoFiles):
     or cup when more than half of them say so. The official 50 training and 51 test images are
     used; a validation split is drawn from the former. Every image is its own group.
 
-    Args:
-        root: Folder of the data: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Domains to use; there is one, ``drishti_gs``.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of the drawn validation split.
-        region: As for ``refuge``: ``image``, or the square around the ``disc``.
-
-    Raises:
-        DataError: The root, a folder or a file is missing; the message names it.
+    See `DiscCupDataset` for the keys.
 
     Reference:
         Sivaswamy et al., "Drishti-GS: retinal image dataset for optic nerve head segmentation",
@@ -350,11 +285,7 @@ class DrishtiGs(_TwoFiles):
     )
 
     def scan(self) -> list[Record]:
-        """Records of both halves.
-
-        Raises:
-            DataError: A folder or a file is missing.
-        """
+        """Records of both halves."""
         if not (self.root / "Drishti-GS1_files").is_dir():
             self.files = [layout.without("Drishti-GS1_files/") for layout in self.files]
         return super().scan()
@@ -383,17 +314,11 @@ class RimOne(_TwoFiles):
     used; a validation split is drawn from the training set. Every image is its own group, since
     the patients are not told.
 
+    See `OfficialDataset` for the other keys.
+
     Args:
-        root: Folder of the data: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Domains to use; there is one, ``rim_one``.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of the drawn validation split.
         partition: Which official one: ``hospital`` trains on one hospital (311 images) and tests
             on the two others (174); ``random`` mixes them (339 and 146).
-
-    Raises:
-        DataError: The root, a folder or a file is missing; the message names it.
 
     Reference:
         Fumero et al., "RIM-ONE DL: a unified retinal image database for assessing glaucoma using

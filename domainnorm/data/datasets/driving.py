@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DOMAIN_KEYS, Record, Split, resolved_root, select_domains
+from domainnorm.data.dataset import Record, Split
 from domainnorm.data.datasets.label_sets import (
     CITYSCAPES19,
     CITYSCAPES_IDS,
@@ -20,7 +20,7 @@ from domainnorm.data.datasets.label_sets import (
     label_set,
     mapping,
 )
-from domainnorm.data.layout import Layout, LayoutDataset, draw_split
+from domainnorm.data.layout import Layout, LayoutDataset
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
@@ -34,16 +34,12 @@ class DrivingDataset(LayoutDataset):
     """Street scenes whose masks are given in the label set that was chosen.
 
     Args:
-        root: Folder of the data: absolute, or relative to DOMAINNORM_DATA.
-        domains: Domains to use; all of them when None.
         classes: Label set of the masks.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of that draw.
+        options: Keys of `OfficialDataset`.
 
     Attributes:
         own: Name of the dataset's own label set.
         values: Numbers of the dataset's own label set by the values of its mask files, (256,).
-        known: Names of the domains there are.
 
     Raises:
         DataError: A folder, an image or a mask is missing, or a key is wrong.
@@ -59,57 +55,35 @@ class DrivingDataset(LayoutDataset):
     drawn_classes = len(CITYSCAPES19.names)
     own: str = "cityscapes19"
     values: Lookup
-    known: Sequence[str]
     mask_lookup: Lookup
 
     def __init__(
         self,
         *,
-        root: str,
-        domains: list[str] | None = None,
         classes: Literal[
             "cityscapes19", "cityscapes16", "cityscapes13", "camvid11"
         ] = "cityscapes19",
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
+        **options: Any,
     ) -> None:
-        self.root = resolved_root(root)
         self._colours = list(label_set(classes).colours.values())
         self.class_names = label_set(classes).names
+        super().__init__(**options)
         self.mask_lookup = self.class_lookup(classes)
-        self.keep(self.draw(self.scan(), val_fraction, split_seed), domains)
-
-    def class_lookup(self, classes: str) -> Lookup:
-        """Numbers of the label set ``classes`` by the values of mask files, (256,)."""
-        return mapping(self.own, classes)[self.values]
-
-    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
-        """Draw the splits that are not official: here validation, whole groups of each domain.
-
-        Raises:
-            DataError: The fraction is out of range.
-        """
-        return draw_split(records, "val", fraction, seed)
-
-    @property
-    def class_colours(self) -> list[Colour]:
-        """The official RGB colour of each class."""
-        return self._colours
-
-    def keep(self, records: Sequence[Record], domains: Sequence[str] | None) -> None:
-        """Keep the records of the chosen domains.
-
-        Raises:
-            DataError: An unknown domain, or one without any image.
-        """
-        self.domain_names = select_domains(DOMAIN_KEYS, domains, self.known)
-        self.records = [record for record in records if record.domain in self.domain_names]
         for domain in self.domain_names:
             if not any(record.domain == domain for record in self.records):
                 raise DataError(
                     f"{self.root}: no images of domain '{domain}'; expected {self.layout} "
                     f"({self.page})"
                 )
+
+    def class_lookup(self, classes: str) -> Lookup:
+        """Numbers of the label set ``classes`` by the values of mask files, (256,)."""
+        return mapping(self.own, classes)[self.values]
+
+    @property
+    def class_colours(self) -> list[Colour]:
+        """The official RGB colour of each class."""
+        return self._colours
 
     @classmethod
     def stored(cls, classes: NDArray[np.uint8]) -> NDArray[Any]:

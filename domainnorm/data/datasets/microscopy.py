@@ -6,21 +6,17 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import (
-    DOMAIN_KEYS,
-    FileDataset,
     Record,
     Split,
-    resolved_root,
-    select_domains,
 )
 from domainnorm.data.drawing import draw_boxes, generator_of, write_image
-from domainnorm.data.layout import Layout, LayoutDataset, draw_split, read_grey
+from domainnorm.data.layout import Layout, LayoutDataset, TestedDataset, read_grey
 from domainnorm.data.refusals import refuse
 from domainnorm.errors import DataError
 from domainnorm.registry import register
@@ -29,7 +25,7 @@ _KINDS = {"1": "neutrophil", "2": "lymphocyte", "3": "monocyte", "4": "eosinophi
 
 
 @register("wbc")
-class WhiteBloodCells(LayoutDataset):
+class WhiteBloodCells(TestedDataset, LayoutDataset):
     """Cytoplasm and nucleus of white blood cells: ``tecom_rapid`` (300) and ``cellavision`` (100).
 
     ``Dataset 1`` (Jiangxi Tecom, rapid stain, 120 × 120 pixels) and ``Dataset 2`` (CellaVision
@@ -37,16 +33,7 @@ class WhiteBloodCells(LayoutDataset):
     much of every kind of cell in each; the kind is metadata ``cell``, which the authors did not
     have checked by experts. Every image is its own group.
 
-    Args:
-        root: Folder of the repository: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Domains to use, in this order; both when None.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        test_fraction: Share of all images to test on, in (0, 1).
-        split_seed: Seed of drawn splits.
-
-    Raises:
-        DataError: A folder, a file or a label is missing; the message names it.
+    See `TestedDataset` for the keys.
 
     Reference:
         Zheng et al., "Fast and robust segmentation of white blood cell images by self-supervised
@@ -67,27 +54,17 @@ class WhiteBloodCells(LayoutDataset):
         )
         for number, domain in ((1, "tecom_rapid"), (2, "cellavision"))
     )
+    known = ("tecom_rapid", "cellavision")
+    class_names = ["background", "cytoplasm", "nucleus"]  # noqa: RUF012 - as the registry needs
+    stratum = "cell"
     drawn_classes = 3
     nested = True
     examples = (("Dataset 1/{:03d}.bmp", range(1, 21)), ("Dataset 2/{:03d}.bmp", range(1, 21)))
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        val_fraction: float = 0.2,
-        test_fraction: float = 0.3,
-        split_seed: int = 0,
-    ) -> None:
-        self.root = resolved_root(root)
-        self.class_names = ["background", "cytoplasm", "nucleus"]
-        known = [layout.domain for layout in self.files]
-        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
+    def scan(self) -> list[Record]:
+        """Records of the chosen folders, with the kind of their cell."""
         self.files = [layout for layout in self.files if layout.domain in self.domain_names]
-        records = self._told(self.scan())
-        records = draw_split(records, "test", test_fraction, split_seed, stratum="cell")
-        self.records = draw_split(records, "val", val_fraction, split_seed, stratum="cell")
+        return self._told(super().scan())
 
     @property
     def class_colours(self) -> list[tuple[int, int, int]]:
@@ -156,7 +133,7 @@ TRAINING_HOSPITALS = ("0", "3", "4")  # WILDS validates on hospital 1 and tests 
 
 
 @register("camelyon17")
-class Camelyon17(FileDataset):
+class Camelyon17(TestedDataset):
     """Tumour in the middle of 455,954 patches of 96 × 96 pixels; five hospitals are the domains.
 
     WILDS trains on hospitals 0, 3 and 4 (column ``split``: 0 training, 1 in-distribution
@@ -168,17 +145,11 @@ class Camelyon17(FileDataset):
     them (WILDS has other, unlabelled patches for that, a separate download). WILDS forbids batch
     statistics of the test hospital; results that use them are off-protocol.
 
-    Args:
-        root: Folder of the data: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Domains to use, in this order, ``hospital_0`` to ``hospital_4``; all when None.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        test_fraction: Share of a hospital's images to test on, in (0, 1).
-        split_seed: Seed of drawn splits.
-        split: ``patients`` or ``wilds``.
+    See `TestedDataset` for the other keys.
 
-    Raises:
-        DataError: The table is missing or lacks a column or a hospital; the message names it.
+    Args:
+        split: ``patients`` or ``wilds``.
+        options: Keys of `TestedDataset`.
 
     Reference:
         Bándi et al., IEEE TMI 38(2), 2019; Koh et al., "WILDS", ICML 2021, arXiv:2012.07421.
@@ -189,31 +160,25 @@ class Camelyon17(FileDataset):
     licence = "CC0"
     layout = "metadata.csv, patches/patient_004_node_4/patch_patient_004_node_4_x_3328_y_21792.png"
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        val_fraction: float = 0.2,
-        test_fraction: float = 0.3,
-        split_seed: int = 0,
-        split: Literal["patients", "wilds"] = "patients",
-    ) -> None:
-        self.root = resolved_root(root)
-        self.class_names = ["normal", "tumour"]
-        known = [f"hospital_{number}" for number in range(5)]
-        self.domain_names = select_domains(DOMAIN_KEYS, domains, known)
+    known = tuple(f"hospital_{number}" for number in range(5))
+    class_names = ["normal", "tumour"]  # noqa: RUF012 - a literal, as the registry needs
+
+    def __init__(self, *, split: Literal["patients", "wilds"] = "patients", **options: Any) -> None:
+        self._split = split
+        super().__init__(**options)
+        self._check()
+
+    def scan(self) -> list[Record]:
+        """Records of the chosen hospitals, all for training, or in the official splits."""
         chosen = {name[-1] for name in self.domain_names}
         rows = [row for row in _read(self.root / "metadata.csv") if row["center"] in chosen]
-        splits: list[Split] = ["train"] * len(rows)
-        if split == "wilds":
-            splits = _official(rows)
-        records = [_record(row, part) for row, part in zip(rows, splits, strict=True)]
-        if split == "patients":
-            records = draw_split(records, "test", test_fraction, split_seed)
-            records = draw_split(records, "val", val_fraction, split_seed)
-        self.records = records
-        self._check()
+        official = self._split == "wilds"
+        splits: list[Split] = _official(rows) if official else ["train"] * len(rows)
+        return [_record(row, split) for row, split in zip(rows, splits, strict=True)]
+
+    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+        """Draw test and validation images where the official splits are not used."""
+        return list(records) if self._split == "wilds" else super().draw(records, fraction, seed)
 
     def _check(self) -> None:
         for domain in self.domain_names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,45 +9,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import Record
 from domainnorm.data.datasets.driving import DrivingDataset
 from domainnorm.data.datasets.label_sets import CITYSCAPES19, CITYSCAPES_IDS, lookup
 from domainnorm.data.images import read_size
-from domainnorm.data.layout import Layout, draw_split
+from domainnorm.data.layout import Layout, TestedDataset
 from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
 
-class RenderedDataset(DrivingDataset):
-    """Rendered street scenes without official splits: test images are drawn as well.
+class RenderedDataset(TestedDataset, DrivingDataset):
+    """Rendered street scenes without official splits.
 
     Args:
-        root: Folder of the data: absolute, or relative to DOMAINNORM_DATA.
-        domains: Domains to use; all of them when None.
-        classes: Label set of the masks.
         test_fraction: Share of all images to test on, in (0, 1).
         val_fraction: Share of the other images to validate on, in (0, 1).
-        split_seed: Seed of these draws.
-
-    Raises:
-        DataError: A folder, an image or a mask is missing, or a key is wrong.
+        options: Other keys of `OfficialDataset`, and ``classes`` of `DrivingDataset`.
     """
 
     def __init__(
         self, *, test_fraction: float = 0.05, val_fraction: float = 0.05, **options: Any
     ) -> None:
-        self.test_fraction = test_fraction
-        super().__init__(val_fraction=val_fraction, **options)
-
-    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
-        """Draw test images, and images for validation from the others, whole groups at a time.
-
-        Raises:
-            DataError: A fraction is out of range.
-        """
-        tested = draw_split(records, "test", self.test_fraction, seed)
-        return draw_split(tested, "val", fraction, seed)
+        super().__init__(test_fraction=test_fraction, val_fraction=val_fraction, **options)
 
 
 @register("gta5")

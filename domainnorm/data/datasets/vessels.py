@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DOMAIN_KEYS, Record, resolved_root, select_domains
+from domainnorm.data.dataset import Record
 from domainnorm.data.drawing import write_image
 from domainnorm.data.layout import Layout, LayoutDataset, draw_split, read_grey
 from domainnorm.data.masks import VOID
@@ -19,42 +20,28 @@ from domainnorm.registry import register
 
 
 class VesselDataset(LayoutDataset):
-    """Vessels of the retina in one domain, that of its layouts.
+    """Vessels of the retina in one domain; see `OfficialDataset` for the other keys.
 
     Args:
-        root: Folder of the data: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Domains to use; there is one.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        split_seed: Seed of the drawn validation split.
         fov: What pixels outside the circle that the camera sees are, where the data has such a
             mask: ``void`` has no class, ``keep`` is background.
+        options: Keys of `OfficialDataset`.
 
     Attributes:
         view: Template of the file that is white where the camera sees the retina; or empty.
-
-    Raises:
-        DataError: The root, a folder or a file is missing; the message names it.
     """
 
     task = "segmentation"
+    class_names = ["background", "vessel"]  # noqa: RUF012 - a literal, as the registry needs
     view: str = ""
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        domains: list[str] | None = None,
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
-        fov: Literal["void", "keep"] = "void",
-    ) -> None:
-        self.root = resolved_root(root)
-        self.class_names = ["background", "vessel"]
-        self.domain_names = select_domains(DOMAIN_KEYS, domains, [self.files[0].domain])
+    def __init__(self, *, fov: Literal["void", "keep"] = "void", **options: Any) -> None:
         self.fov = fov
-        self.split_seed = split_seed
-        self.records = draw_split(self.scan(), "val", val_fraction, split_seed)
+        super().__init__(**options)
+
+    def find_domains(self, asked: Sequence[str]) -> list[str]:
+        """That of all layouts."""
+        return [self.files[0].domain]
 
     @property
     def class_colours(self) -> list[tuple[int, int, int]]:
@@ -110,11 +97,7 @@ class Drive(VesselDataset):
     Args:
         split: ``official`` needs ``test/1st_manual``, which the present download withholds;
             ``training`` takes the 20 training images alone and draws 30 % of them for testing.
-        kwargs: ``root``, ``domains``, ``val_fraction``, ``split_seed`` and ``fov`` of all
-            datasets of vessels.
-
-    Raises:
-        DataError: A folder or a file is missing; the message names it.
+        options: Keys of `VesselDataset`.
 
     Reference:
         Staal et al., "Ridge-based vessel segmentation in color images of the retina", IEEE TMI
@@ -143,21 +126,22 @@ class Drive(VesselDataset):
     )
 
     def __init__(
-        self, *, split: Literal["official", "training"] = "official", **kwargs: Any
+        self, *, split: Literal["official", "training"] = "official", **options: Any
     ) -> None:
         self._split = split
-        super().__init__(**kwargs)
+        super().__init__(**options)
+
+    def draw(self, records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+        """Draw validation images, and test images where the official ones are not used."""
+        if self._split == "training":
+            records = draw_split(records, "test", 0.3, seed)
+        return super().draw(records, fraction, seed)
 
     def scan(self) -> list[Record]:
-        """Records of both halves, or of the training half with drawn test images.
-
-        Raises:
-            DataError: A folder or a file is missing.
-        """
+        """Records of both halves, or of the training half alone."""
         if self._split == "training":
             self.files = self.files[:1]
-            return draw_split(super().scan(), "test", 0.3, self.split_seed)
-        if not (self.root / "test/1st_manual").is_dir():
+        elif not (self.root / "test/1st_manual").is_dir():
             raise DataError(
                 f"{self.root / 'test/1st_manual'}: no such folder; the present download withholds "
                 "the test labels: set data.split to 'training', or add them from an older one"
@@ -172,9 +156,6 @@ class Stare(VesselDataset):
     Labels are those of Adam Hoover (``labels-ah``). There is no official split: as elsewhere, the
     first ten images in the order of their names train and the last ten test; a validation split
     is drawn from the former. No field of view is shipped, so ``fov`` changes nothing.
-
-    Raises:
-        DataError: A folder or a file is missing; the message names it.
 
     Reference:
         Hoover, Kouznetsova & Goldbaum, "Locating blood vessels in retinal images by piecewise
@@ -196,11 +177,7 @@ class Stare(VesselDataset):
     examples = (("stare-images/im{:04d}.ppm", range(1, 14)),)
 
     def scan(self) -> list[Record]:
-        """Records of all images, the first ten of which train.
-
-        Raises:
-            DataError: A folder or a file is missing.
-        """
+        """Records of all images, the first ten of which train."""
         records = super().scan()
         return records[:10] + [replace(record, split="test") for record in records[10:]]
 
@@ -212,9 +189,6 @@ class ChaseDb1(VesselDataset):
     Labels are the first observer's (``_1stHO``); a group is a child. There is no official split:
     as elsewhere, children 1 to 10 (20 images) train and 11 to 14 (8 images) test; a validation
     split is drawn from the former. No field of view is shipped, so ``fov`` changes nothing.
-
-    Raises:
-        DataError: The folder or a file is missing or has another name; the message names it.
 
     Reference:
         Fraz et al., "An ensemble classification-based approach applied to retinal blood vessel
@@ -249,9 +223,6 @@ class Hrf(VesselDataset):
     is no official split: as in Orlando et al. (IEEE TBME 64(1), 2017) images 1 to 5 of each
     diagnosis train and 6 to 15 test; a validation split is drawn from the former. Fields of view
     are shipped.
-
-    Raises:
-        DataError: A folder or a file is missing or has another name; the message names it.
 
     Reference:
         Budai et al., "Robust vessel segmentation in fundus images", Int. J. Biomedical Imaging,
