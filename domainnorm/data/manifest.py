@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import csv
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
-from domainnorm.data.dataset import Split
 from domainnorm.data.folders import Cuts
-from domainnorm.data.refusals import refuse
 from domainnorm.data.splits import check_groups, cut
-from domainnorm.data.table import Row, normal_path, read_lines
-from domainnorm.errors import DataError, nearest, unknown
+from domainnorm.data.table import Row, checked_row, read_lines, sorted_once
+from domainnorm.errors import DataError, unknown
 
 NAMES = ("path", "target", "domain", "split", "group")
 _OPTIONAL = ("target", "split", "group")
+_SPLITS = {"validation": "val", "valid": "val"}  # what other tools call the second split
 
 
 @dataclass(frozen=True)
@@ -61,10 +59,7 @@ class Manifest:
         """
         self._check_columns(lines[0])
         read = (self._row(number, line) for number, line in enumerate(lines, 1))
-        rows = sorted((row for row in read if row is not None), key=lambda row: row.file)
-        for first, second in itertools.pairwise(rows):
-            if first.file == second.file:
-                refuse(f"{self.table}: '{first.file}' is listed more than once")
+        rows = sorted_once((row for row in read if row is not None), self.table)
         return self._drawn(rows, given=self.names["split"] in lines[0])
 
     def _drawn(self, rows: Sequence[Row], *, given: bool) -> list[Row]:
@@ -89,28 +84,12 @@ class Manifest:
 
     def _row(self, number: int, line: Mapping[str, str]) -> Row | None:
         file, target, domain, split, group = (line.get(self.names[name], "") for name in NAMES)
-        if not file or not domain:
-            refuse(
-                f"{self.table}, row {number}: path '{file}' and domain '{domain}'; neither may be "
-                "empty"
-            )
-            return None
-        file = normal_path(file)
+        given = self.names["split"] in line
         known = set(self.names.values())
         metadata = {key: value for key, value in line.items() if key not in known}
-        chosen = self._split(number, split) if self.names["split"] in line else "train"
-        return chosen and Row(file, domain, target, group or file, chosen, metadata)
-
-    def _split(self, number: int, value: str) -> Split | None:
-        # What other tools call the second split.
-        wanted = {"validation": "val", "valid": "val"}.get(value, value)
-        for split in get_args(Split):
-            if wanted == split:
-                return split  # type: ignore[no-any-return]
-        match = nearest(value, get_args(Split))
-        hint = f"; did you mean '{match}'?" if match else ""
-        refuse(f"{self.table}, row {number}: split '{value}', expected train, val or test{hint}")
-        return None
+        chosen: Any = _SPLITS.get(split, split) if given else "train"
+        row = Row(file, domain, target, group, chosen, metadata)
+        return checked_row(f"{self.table}, row {number}", row, "path")
 
 
 def write_manifest(table: Path, rows: Sequence[Row]) -> None:

@@ -10,7 +10,7 @@ import itertools
 import math
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -56,17 +56,48 @@ def read_table(file: Path) -> list[Row]:
     """
     columns, lines = read_delimited(file)
     _check_columns(file, columns)
-    read = [_row(f"{file}, line {number}", entry) for number, entry in lines]
+    read = [
+        checked_row(
+            f"{file}, line {number}",
+            Row(*(line[name].strip() for name in COLUMNS)),  # type: ignore[arg-type]
+        )
+        for number, line in lines
+    ]
     rows = [row for row in read if row is not None]
     if not rows:
         raise DataError(
             f"{file}: no rows; list the images, or delete the file to get seeded splits"
         )
-    rows.sort(key=lambda row: row.file)
-    for first, second in itertools.pairwise(rows):
+    return sorted_once(rows, file)
+
+
+def checked_row(where: str, row: Row, name: str = "file") -> Row | None:
+    """A row as a table has it, with one spelling of its path and a group; refused if it is wrong.
+
+    Args:
+        where: The table and line, for messages.
+        row: What it says.
+        name: What the file is called there.
+    """
+    if not row.file or not row.domain:
+        refuse(f"{where}: {name} '{row.file}' and domain '{row.domain}'; neither may be empty")
+        return None
+    if row.split not in get_args(Split):
+        match = nearest(row.split, get_args(Split))
+        hint = f"; did you mean '{match}'?" if match else ""
+        refuse(f"{where}: split '{row.split}', expected train, val or test{hint}")
+        return None
+    file = normal_path(row.file)
+    return replace(row, file=file, group=row.group or file)
+
+
+def sorted_once(rows: Iterable[Row], table: Path) -> list[Row]:
+    """Rows sorted by file; a file that is there twice is refused."""
+    found = sorted(rows, key=lambda row: row.file)
+    for first, second in itertools.pairwise(found):
         if first.file == second.file:
-            refuse(f"{file}: '{first.file}' is listed more than once; keep one row")
-    return rows
+            refuse(f"{table}: '{first.file}' is listed more than once; keep one row")
+    return found
 
 
 def normal_path(file: str) -> str:
@@ -81,21 +112,6 @@ def _check_columns(file: Path, names: Sequence[str]) -> None:
             f"{file}: column {', '.join(missing)} missing; the first line must be "
             f"{','.join(COLUMNS)}, got {','.join(names) or 'nothing'}"
         )
-
-
-def _row(where: str, entry: dict[str, str]) -> Row | None:
-    file, domain, label, group, split = (entry[name].strip() for name in COLUMNS)
-    if not file or not domain:
-        refuse(f"{where}: file '{file}' and domain '{domain}'; neither may be empty")
-        return None
-    file = normal_path(file)
-    for known in get_args(Split):
-        if split == known:
-            return Row(file, domain, label, group or file, known)
-    match = nearest(split, get_args(Split))
-    hint = f"; did you mean '{match}'?" if match else ""
-    refuse(f"{where}: split '{split}', expected train, val or test{hint}")
-    return None
 
 
 def write_table(file: Path, rows: Iterable[Row]) -> None:

@@ -141,11 +141,7 @@ class CamVid(DrivingDataset):
         return _palette_lookup(classes) if self.coloured else super().class_lookup(classes)
 
     def scan(self) -> list[Record]:
-        """Records of all frames, in the usual splits.
-
-        Raises:
-            DataError: Neither layout is there, or a file is not named like a frame.
-        """
+        """Records of all frames, in the usual splits."""
         if not self.coloured and not (self.root / "train").is_dir():
             raise DataError(
                 f"{self.root}: neither 701_StillsRaw_full nor train is here; expected one of the "
@@ -155,11 +151,7 @@ class CamVid(DrivingDataset):
         return super().scan()
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
-        """Classes of a prepared mask, or places in the palette of a coloured one, (H, W).
-
-        Raises:
-            DataError: The file cannot be read; the message names it.
-        """
+        """Classes of a prepared mask, or places in the palette of a coloured one, (H, W)."""
         if not self.coloured:
             return read_mask(file)
         places = places_of_colours(read_image(file), [entry[0] for entry in PALETTE])

@@ -177,7 +177,6 @@ class ChestXray(TestedDataset):
     )
     licence = "research use, registration; each site's own terms"
     layout = "<site>/ with Data_Entry_2017*.csv, CheXpert-*/train.csv or PADCHEST_*.csv, and images"
-
     class_names = list(FINDINGS)  # noqa: RUF012 - of all instances
 
     def __init__(
@@ -197,11 +196,7 @@ class ChestXray(TestedDataset):
         super().__init__(test_fraction=test_fraction, **options)
 
     def find_domains(self, asked: Sequence[str]) -> list[str]:
-        """Folders with tables.
-
-        Raises:
-            DataError: There is none.
-        """
+        """Folders with tables."""
         folders = [entry for entry in sorted(self.root.iterdir()) if entry.is_dir()]
         self._sites = {entry.name: tables for entry in folders if (tables := _tables(entry))}
         if not self._sites:

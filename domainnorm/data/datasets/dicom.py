@@ -83,22 +83,14 @@ class Dicom(TestedDataset):
         super().__init__(**options)
 
     def find_domains(self, asked: Sequence[str]) -> list[str]:
-        """What the headers name.
-
-        Raises:
-            DataError: There are no images.
-        """
+        """What the headers name."""
         self._headers = list(read_headers(self.root))
         if not self._headers:
             raise DataError(f"{self.root}: no DICOM images; expected {self.layout}")
         return sorted({header.scanner(self._domain_by) for header in self._headers})
 
     def scan(self) -> list[Record]:
-        """Records of the chosen domains, in the splits of the table.
-
-        Raises:
-            DataError: The table is wrong, or tears a patient apart.
-        """
+        """Records of the chosen domains, in the splits of the table."""
         headers = self._headers
         table = _Table(self.root / self._labels)
         self.class_names = table.classes
@@ -149,11 +141,7 @@ class Dicom(TestedDataset):
         ]
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Pixels of one record: (H, W, 3), 0 to 255; only its own frame is decoded.
-
-        Raises:
-            DataError: The file cannot be read or decoded; the message names it.
-        """
+        """Pixels of one record: (H, W, 3), 0 to 255; only its own frame is decoded."""
         file, frame = file_and_frame(self.root / self.records[index].file)
         return read_pixels(file, frame, self._window, self._spacing)
 

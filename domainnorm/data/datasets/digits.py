@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,15 @@ def read_libsvm(file: Path) -> Arrays:
     Raises:
         DataError: The file is missing or damaged.
     """
+    from sklearn.datasets import load_svmlight_file  # noqa: PLC0415  (takes most of a second)
+
+    _bytes(file, 1)
     try:
-        lines = bz2.decompress(_bytes(file)).decode().splitlines()
-        rows = np.array([[word.partition(":")[2] for word in line.split()[1:]] for line in lines])
-        digits = np.array([int(float(line.split()[0])) - 1 for line in lines])
-        grey = rows.astype(np.float64).reshape(-1, 16, 16)
-    except (OSError, ValueError, IndexError) as error:
+        values, labels = load_svmlight_file(str(file), n_features=256)
+    except (OSError, ValueError, EOFError) as error:
         raise _damaged(file, error) from error
-    return _checked(file, np.round(127.5 * (grey + 1)).astype(np.uint8), digits)
+    grey = np.round(127.5 * (values.toarray().reshape(-1, 16, 16) + 1)).astype(np.uint8)
+    return _checked(file, grey, labels.astype(np.int64) - 1)
 
 
 def read_mat(file: Path) -> Arrays:
@@ -80,16 +81,6 @@ def write_idx(file: Path, values: NDArray[np.uint8]) -> None:
     data = header + values.tobytes()
     # Without a time in its header, the same digits give the same file.
     file.write_bytes(gzip.compress(data, mtime=0) if file.suffix == ".gz" else data)
-
-
-def write_libsvm(file: Path, pixels: NDArray[np.uint8], digits: Iterable[int]) -> None:
-    """Write (N, 16, 16) in the format of LIBSVM's ``usps.bz2``."""
-    lines = (
-        f"{digit + 1} "
-        + " ".join(f"{at}:{value / 127.5 - 1:.4f}" for at, value in enumerate(image.flat, 1))
-        for image, digit in zip(pixels, digits, strict=True)
-    )
-    file.write_bytes(bz2.compress("\n".join(lines).encode()))
 
 
 def _idx(file: Path, axes: int) -> NDArray[np.uint8]:
@@ -246,7 +237,11 @@ def _write(folder: Path, part: str, pixels: NDArray[np.uint8], digits: list[int]
         write_idx(folder / f"{_MNIST[part]}-images-idx3-ubyte.gz", pixels)
         write_idx(folder / f"{_MNIST[part]}-labels-idx1-ubyte.gz", labels)
     elif name == "usps":
-        write_libsvm(folder / _USPS[part], pixels, digits)
+        written = (
+            f"{digit + 1} " + " ".join(f"{k}:{v / 127.5 - 1:.4f}" for k, v in enumerate(grey, 1))
+            for grey, digit in zip(pixels.reshape(-1, 256), digits, strict=True)
+        )
+        (folder / _USPS[part]).write_bytes(bz2.compress("\n".join(written).encode()))
     elif name == "mnist_m":
         lines = []
         for number, (image, digit) in enumerate(zip(pixels, digits, strict=True)):

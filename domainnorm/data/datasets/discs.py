@@ -57,20 +57,12 @@ class DiscCupDataset(LayoutDataset, abc.ABC):
         """Classes of a whole photograph from its mask file: (H, W), 0, 1 or 2."""
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Pixels of one record, or of the square around its disc: (H, W, 3), RGB, 0 to 255.
-
-        Raises:
-            DataError: A file cannot be read, or no disc is marked; the message names it.
-        """
+        """Pixels of one record, or of the square around its disc: (H, W, 3), RGB, 0 to 255."""
         pixels = super().image(index)
         return _cut(pixels, self._box(index), 0) if self._region == "disc" else pixels
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), 0 background, 1 disc, 2 cup, 255 outside.
-
-        Raises:
-            DataError: The mask is missing or cannot be read; the message names it.
-        """
+        """Classes of one record's pixels: (H, W), 0 background, 1 disc, 2 cup, 255 outside."""
         record = self.records[index]
         if record.mask is None:
             raise DataError(f"{record.file}: no mask is known for this image")
@@ -137,7 +129,6 @@ class Refuge(TestedDataset, DiscCupDataset):
     layout = (
         "Training400, Annotation-Training400, REFUGE-Validation400{,-GT}, Test400, REFUGE-Test-GT"
     )
-
     known = ("refuge_zeiss", "refuge_canon")
     stratum = "diagnosis"
 
@@ -262,7 +253,6 @@ class DrishtiGs(_TwoFiles):
     homepage = "https://cvit.iiit.ac.in/projects/mip/drishti-gs/mip-dataset2/Home.php"
     licence = "not stated; research use"
     layout = "Drishti-GS1_files/{Training,Test}/Images/*.png, Training/GT and Test/Test_GT"
-
     known = ("drishti_gs",)
     disc = "_ODsegSoftmap.png"
     cup = "_cupsegSoftmap.png"
@@ -328,7 +318,6 @@ class RimOne(_TwoFiles):
     homepage = "https://github.com/miag-ull/rim-one-dl"
     licence = "research and education; not commercial"
     layout = "RIM-ONE_DL_images/partitioned_by_hospital/..., RIM-ONE_DL_reference_segmentations/"
-
     known = ("rim_one",)
     stratum = "diagnosis"
     disc = "-1-Disc-T.png"

@@ -40,9 +40,6 @@ class DrivingDataset(LayoutDataset):
     Attributes:
         own: Name of the dataset's own label set.
         values: Numbers of the dataset's own label set by the values of its mask files, (256,).
-
-    Raises:
-        DataError: A folder, an image or a mask is missing, or a key is wrong.
     """
 
     task: Literal["segmentation"] = "segmentation"
@@ -287,9 +284,6 @@ class NighttimeDriving(DrivingDataset):
         root: The unpacked folder NighttimeDrivingTest: absolute, or relative to DOMAINNORM_DATA.
         domains: Domains to use; there is one, ``night``.
         classes: Label set of the masks.
-
-    Raises:
-        DataError: A folder, an image or a mask is missing, or a key is wrong.
 
     Reference:
         Dai, Van Gool, "Dark model adaptation: semantic image segmentation from daytime to

@@ -47,15 +47,26 @@ _LIGHTS = ("day", "dusk", "night", "fog", "rain", "snow")
 class FolderDataset(FileDataset, abc.ABC):
     """Images in a folder for each domain, with an optional table of splits.
 
+    With a table, its splits are used; where it has no ``val`` row at all, a validation split is
+    cut out of its training rows. Without one, test and validation splits are drawn from all
+    images. Drawn splits are stratified by domain and class, keep groups whole, and depend on the
+    names of the files and on ``split_seed`` alone, not on the chosen ``domains``.
+
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment
             variable DOMAINNORM_DATA names (``data`` when it is not set).
-        splits: Name of the table inside ``root``; the default one may be absent.
+        splits: Name of the table inside ``root``: CSV with columns file, domain, class, group,
+            split. An empty group means the file itself, an empty class an image without a label.
+            The default one may be absent; an empty name ignores any table.
         domains: Domains to use, in this order; all of them when None.
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on when there is no table, in (0, 1).
         split_seed: Seed of drawn splits.
         white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
+
+    Raises:
+        DataError: The root, a domain, a file or a class is missing, or the table is wrong; the
+            message names the key, folder or file.
 
     Attributes:
         groups: What the groups of the table are, see `Cuts`.
@@ -116,33 +127,16 @@ class FolderDataset(FileDataset, abc.ABC):
 class Folder(FolderDataset, ClassFiles):
     """Image files laid out as <domain>/<class>/<image>, with an optional table of splits.
 
-    With a table, its splits are used; where it has no ``val`` row at all, a validation split is
-    cut out of its training rows. Without one, test and validation splits are drawn from all
-    images. Drawn splits are stratified by domain and class, keep groups whole, and depend on the
-    names of the files and on ``split_seed`` alone, not on the chosen ``domains``.
+    See `FolderDataset` for the other keys.
 
     Args:
-        root: Folder of the data: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
-        splits: Name of the table inside ``root``: CSV with columns file, domain, class, group,
-            split. An empty group means the file itself, an empty class an image without a label.
-            The default one may be absent; an empty name ignores any table.
-        domains: Domains to use, in this order; all of them when None.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        test_fraction: Share of all images to test on when there is no table, in (0, 1).
-        split_seed: Seed of drawn splits.
         allow_missing_classes: Whether a domain may lack training images of a class that another
             one has: for rare classes, and domains that were found. A misspelled class would not be
             noticed.
-        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
-
-    Raises:
-        DataError: The root, a domain, a file or a class is missing, or the table is wrong; the
-            message names the key, folder or file.
+        options: Keys of `FolderDataset`.
     """
 
     layout = "<domain>/<class>/<image>, splits.csv or none"
-
     expected = "<domain>/<class>/<image>"
 
     def __init__(self, *, allow_missing_classes: bool = False, **options: Any) -> None:
@@ -154,11 +148,7 @@ class Folder(FolderDataset, ClassFiles):
         return scan_classes(self.root, list_folders(self.root))
 
     def take(self, rows: Sequence[Row], table: Path | None) -> None:
-        """Classes are those of the chosen domains.
-
-        Raises:
-            DataError: There are none, or a domain lacks one.
-        """
+        """Classes are those of the chosen domains."""
         self._fill(rows, self.domain_names, self.domain_names)
         self._check_classes(self._allow_missing, ALLOW_HINT)
         if not self.class_names:
@@ -183,29 +173,18 @@ class FolderMasks(FolderDataset, MaskFiles):
     ``classes.txt`` names the classes, one per line, and their colours. An image without a mask has
     no label. The table of splits, and splits that are drawn, are those of the dataset ``folder``.
 
+    See `FolderDataset` for the other keys.
+
     Args:
-        root: Folder of the data: absolute, or relative to the folder that the environment
-            variable DOMAINNORM_DATA names (``data`` when it is not set).
-        splits: Name of the table inside ``root``: CSV with columns file, domain, class, group,
-            split; classes are not read. The default one may be absent; an empty name ignores any.
-        domains: Domains to use, in this order; all of them when None.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        test_fraction: Share of all images to test on when there is no table, in (0, 1).
-        split_seed: Seed of drawn splits.
         groups: What the groups of the table are: ``whole`` ones stay in one split; ``sequences``
             may be cut in time, and validate on the end of their training part.
         void_outside: Folder beside ``images`` with a field of view for each image with a mask:
             pixels that are 0 there have no class.
-        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
-
-    Raises:
-        DataError: The root, a domain, a file or ``classes.txt`` is missing, or the table is wrong;
-            the message names the key, folder or file.
+        options: Keys of `FolderDataset`.
     """
 
     task = "segmentation"
     layout = "<domain>/images/<image>, <domain>/masks/<stem>.png, classes.txt, splits.csv or none"
-
     expected = "<domain>/images/<image> and <domain>/masks/<stem>.png"
 
     def __init__(
@@ -221,11 +200,7 @@ class FolderMasks(FolderDataset, MaskFiles):
         super().__init__(**options)
 
     def prepare(self) -> None:
-        """Read ``classes.txt``.
-
-        Raises:
-            DataError: It is missing or wrong.
-        """
+        """Read ``classes.txt``."""
         self._classes = read_classes(self.root / "classes.txt")
         self.class_names = self._classes.names
 
@@ -239,11 +214,7 @@ class FolderMasks(FolderDataset, MaskFiles):
         ]
 
     def take(self, rows: Sequence[Row], table: Path | None) -> None:
-        """Masks lie beside the images.
-
-        Raises:
-            DataError: A domain is empty, or a mask is not one image's own.
-        """
+        """Masks lie beside the images."""
         used = [row for row in rows if row.domain in self.domain_names]
         self.records = [
             Record(row.file, row.domain, UNLABELLED, row.group, row.split, self._found(row.file))
@@ -254,12 +225,7 @@ class FolderMasks(FolderDataset, MaskFiles):
         check_listed(self.root, [record.mask for record in self.records if record.mask], None)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
-
-        Raises:
-            DataError: The record has no mask, a file cannot be read or is of another size than
-                its image, or the mask holds a number that is no class; the message names the file.
-        """
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none."""
         mask = super().mask(index)
         record = self.records[index]
         if self.void_outside is not None:

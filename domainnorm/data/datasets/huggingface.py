@@ -92,11 +92,7 @@ class HuggingFace(DomainDataset):
         self.records = class_records(used, self.class_names)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Pixels of one record: (H, W, 3), RGB, 0 to 255.
-
-        Raises:
-            DataError: It cannot be read or decoded; the message names it.
-        """
+        """Pixels of one record: (H, W, 3), RGB, 0 to 255."""
         part, _, number = self.records[index].file.partition("/")
         stored = self._parts[part][int(number)][self._image_column]
         if stored["bytes"] is None:

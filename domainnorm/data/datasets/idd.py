@@ -63,9 +63,6 @@ class IDD(DrivingDataset):
     See `DrivingDataset` for the keys. ``root`` holds leftImg8bit and gtFine (IDD_Segmentation, or
     idd20kII of the second part); there is one domain, ``idd``.
 
-    Raises:
-        DataError: A folder, an image or a file of polygons is missing, or a key is wrong.
-
     Reference:
         Varma et al., "IDD: a dataset for exploring problems of autonomous navigation in
         unconstrained environments", WACV 2019, arXiv 1811.10200.
@@ -92,11 +89,7 @@ class IDD(DrivingDataset):
     )
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
-        """Classes of ``cityscapes19``, painted polygon by polygon, (H, W).
-
-        Raises:
-            DataError: The file is no file of polygons, or has a label that IDD does not know.
-        """
+        """Classes of ``cityscapes19``, painted polygon by polygon, (H, W)."""
         try:
             content = json.loads(file.read_bytes())
             values = np.full((content["imgHeight"], content["imgWidth"]), VOID, np.uint8)

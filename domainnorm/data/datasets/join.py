@@ -97,11 +97,7 @@ class Join(DomainDataset):
         return self.parts[0].class_colours
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Pixels of one record: (H, W, 3), RGB, 0 to 255.
-
-        Raises:
-            DataError: The file cannot be read or decoded; the message names it.
-        """
+        """Pixels of one record: (H, W, 3), RGB, 0 to 255."""
         number, position = self._places[index]
         return self.parts[number].image(position)
 
@@ -111,11 +107,7 @@ class Join(DomainDataset):
         return self.parts[number].sources(position, is_mask=is_mask)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
-
-        Raises:
-            DataError: The record has no mask, or its file cannot be read; the message names it.
-        """
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none."""
         # A part still knows the labels that `without_labels` took from the records here.
         if self.records[index].mask is None:
             raise DataError(f"{self.records[index].file}: no mask is known for this image")

@@ -44,7 +44,6 @@ class WhiteBloodCells(TestedDataset, LayoutDataset):
     homepage = "https://github.com/zxaoyou/segmentation_WBC"
     licence = "GPL-3.0"
     layout = "Dataset {1,2}/001.bmp and 001.png, Class Labels of Dataset {1,2}.csv"
-
     files: Sequence[Layout] = tuple(
         Layout(
             f"{{folder:Dataset {number}}}/{{name}}.bmp",
@@ -89,11 +88,7 @@ class WhiteBloodCells(TestedDataset, LayoutDataset):
         return told
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), 0 background, 1 cytoplasm, 2 nucleus.
-
-        Raises:
-            DataError: The record has no mask, or its file cannot be read; the message names it.
-        """
+        """Classes of one record's pixels: (H, W), 0 background, 1 cytoplasm, 2 nucleus."""
         record = self.records[index]
         if record.mask is None:
             raise DataError(f"{record.file}: no mask is known for this image")
@@ -159,7 +154,6 @@ class Camelyon17(TestedDataset):
     homepage = "https://wilds.stanford.edu/datasets/#camelyon17"
     licence = "CC0"
     layout = "metadata.csv, patches/patient_004_node_4/patch_patient_004_node_4_x_3328_y_21792.png"
-
     known = tuple(f"hospital_{number}" for number in range(5))
     class_names = ["normal", "tumour"]  # noqa: RUF012 - a literal, as the registry needs
 

@@ -67,11 +67,7 @@ class GTA5(RenderedDataset):
     examples = (("images/{:05d}.png", range(1, 4000, 100)),)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none.
-
-        Raises:
-            DataError: The record has no mask or a file cannot be read.
-        """
+        """Classes of one record's pixels: (H, W), ``0 .. K - 1`` or 255 where there is none."""
         mask = super().mask(index)
         size = read_size(self.root / self.records[index].file)
         return mask if mask.shape == size else np.full(size, VOID, np.uint8)
@@ -137,11 +133,7 @@ class Synthia(RenderedDataset):
     examples = (("RGB/{:07d}.png", range(40)),)
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
-        """The first channel of a label file, (H, W).
-
-        Raises:
-            DataError: The file is missing, no image, or has another number of channels.
-        """
+        """The first channel of a label file, (H, W)."""
         # Pillow cuts 16-bit colours down to 8 bits, which would make every class 0.
         data = np.fromfile(file, np.uint8) if file.is_file() else np.empty(0, np.uint8)
         channels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None

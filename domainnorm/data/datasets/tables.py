@@ -42,6 +42,10 @@ class TabledDataset(FileDataset, abc.ABC):
         test_fraction: Share of all images to test on when there is no split column, in (0, 1).
         split_seed: Seed of drawn splits.
         white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
+
+    Raises:
+        DataError: The table, a column, a file or a class is missing, or a line is wrong; the
+            message names it.
     """
 
     table: Path
@@ -91,22 +95,13 @@ class Manifest(TabledDataset, ClassFiles):
     group; split and group may be absent. Further columns become metadata of the images. Where
     there is no split column, or no ``val`` row, splits are drawn as by the dataset ``folder``.
 
+    See `TabledDataset` for the other keys.
+
     Args:
-        root: Folder of the data, which paths in the table are relative to.
-        table: Name of the table inside ``root``; ``.csv``, ``.tsv`` or ``.parquet``.
-        columns: Names of columns that are called otherwise: ``{target: diagnosis}``.
-        domains: Domains to use, in this order; all of them when None.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        test_fraction: Share of all images to test on when there is no split column, in (0, 1).
-        split_seed: Seed of drawn splits.
         allow_missing_classes: Whether a domain may lack training images of a class that another
             one has: for rare classes, and domains that were found. A misspelled class would not be
             noticed.
-        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
-
-    Raises:
-        DataError: The table, a column, a file or a class is missing, or a line is wrong; the
-            message names it.
+        options: Keys of `TabledDataset`.
     """
 
     layout = "<table> with the columns path,target,domain,split,group, and the images it lists"
@@ -116,11 +111,7 @@ class Manifest(TabledDataset, ClassFiles):
         super().__init__(**options)
 
     def take(self, rows: Sequence[Row]) -> None:
-        """Classes are the targets of the chosen domains.
-
-        Raises:
-            DataError: There are none, or a domain lacks one.
-        """
+        """Classes are the targets of the chosen domains."""
         self._fill(rows, self.domain_names, self.domain_names)
         if not self.class_names:
             raise DataError(
@@ -149,34 +140,15 @@ class ManifestMasks(TabledDataset, MaskFiles):
     The column target holds the path of the mask (empty for none): a PNG with the number of the
     class of each pixel, 255 where there is none, or its colour. ``classes.txt`` beside the table
     names the classes, one per line, and their colours. Other columns are those of the dataset
-    ``manifest``.
-
-    Args:
-        root: Folder of the data, which paths in the table are relative to.
-        table: Name of the table inside ``root``; ``.csv``, ``.tsv`` or ``.parquet``.
-        columns: Names of columns that are called otherwise: ``{target: label_file}``.
-        domains: Domains to use, in this order; all of them when None.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        test_fraction: Share of all images to test on when there is no split column, in (0, 1).
-        split_seed: Seed of drawn splits.
-        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
-
-    Raises:
-        DataError: The table, a column, a file or ``classes.txt`` is missing, or a line is wrong;
-            the message names it.
+    ``manifest``. See `TabledDataset` for the keys.
     """
 
     task = "segmentation"
     layout = "<table> with the columns path,target,domain,split,group; classes.txt; the files"
-
     targets_are_classes = False
 
     def prepare(self) -> None:
-        """Read ``classes.txt``.
-
-        Raises:
-            DataError: It is missing or wrong.
-        """
+        """Read ``classes.txt``."""
         self._classes = read_classes(self.root / "classes.txt")
         self.class_names = self._classes.names
 
@@ -214,21 +186,12 @@ class ManifestFindings(TabledDataset):
     Each finding has a column: 1 present, 0 absent, -1 or empty unknown. Other columns are those
     of the dataset ``manifest``, without target.
 
+    See `TabledDataset` for the other keys.
+
     Args:
-        root: Folder of the data, which paths in the table are relative to.
-        table: Name of the table inside ``root``; ``.csv``, ``.tsv`` or ``.parquet``.
         findings: Columns of the findings, in the order of their numbers; when None, every
             further column that holds nothing but 1, 0, -1 and gaps.
-        columns: Names of columns that are called otherwise: ``{group: patient_id}``.
-        domains: Domains to use, in this order; all of them when None.
-        val_fraction: Share of the training images to validate on, in (0, 1).
-        test_fraction: Share of all images to test on when there is no split column, in (0, 1).
-        split_seed: Seed of drawn splits.
-        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
-
-    Raises:
-        DataError: The table, a column or a file is missing, or a line is wrong; the message
-            names it.
+        options: Keys of `TabledDataset`.
     """
 
     task = "multilabel"
@@ -239,11 +202,7 @@ class ManifestFindings(TabledDataset):
         super().__init__(**options)
 
     def take(self, rows: Sequence[Row]) -> None:
-        """Findings are columns of the table.
-
-        Raises:
-            DataError: There are none, one is not there, or a value is none.
-        """
+        """Findings are columns of the table."""
         self.class_names = _chosen(self._findings, rows, self.table)
         self.records = [
             replace(

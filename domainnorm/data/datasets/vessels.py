@@ -49,12 +49,7 @@ class VesselDataset(LayoutDataset):
         return [(0, 0, 0), (220, 30, 30)]
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), 1 on vessels, 0 beside them, 255 where none.
-
-        Raises:
-            DataError: A file of labels is missing, cannot be read or has another size than the
-                vessels; the message names it.
-        """
+        """Classes of one record's pixels: (H, W), 1 on vessels, 0 beside them, 255 where none."""
         record = self.records[index]
         if record.mask is None:
             raise DataError(f"{record.file}: no mask is known for this image")
