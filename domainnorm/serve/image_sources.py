@@ -24,7 +24,14 @@ from domainnorm.data.volumes.dicom_files import (
     read_header,
     read_pixels,
 )
-from domainnorm.data.volumes.nifti_slices import NiftiSlices, open_volume, write_classes
+from domainnorm.data.volumes.nifti_slices import (
+    VOLUMES,
+    NiftiSlices,
+    is_volume,
+    open_volume,
+    stem_of,
+    write_classes,
+)
 from domainnorm.errors import ConditionError, DataError
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.schema import parts_of
@@ -40,7 +47,6 @@ from domainnorm.storage import whole_file
 MASKS = "masks"
 # What pixels of DICOM files and volumes depend on.
 _SHOWN = ("axis", "spacing", "window")
-_VOLUMES = (".nii.gz", ".nii")
 _READING = ("axis", "spacing", "window", "cache_mb")  # options of the dataset
 
 
@@ -409,29 +415,19 @@ def _volumes(place: Path, written: Path, mask_suffix: str) -> ImageList:
 
     def search(folder: Path) -> Iterator[Path]:
         for file in folder.rglob("*"):
-            is_mask = _stem(file).lower().endswith(ending)
-            if _is_volume(file) and not is_mask and file.name[0] != "." and file.is_file():
+            is_mask = stem_of(file).lower().endswith(ending)
+            if is_volume(file) and not is_mask and file.name[0] != "." and file.is_file():
                 yield file
 
-    found = list_images(place, written, search, _is_volume)
+    found = list_images(place, written, search, is_volume)
     if not len(found):
         raise DataError(
-            f"{place}: no volumes in it ({', '.join(_VOLUMES)}), as the run was trained on"
+            f"{place}: no volumes in it ({', '.join(VOLUMES)}), as the run was trained on"
         )
     return found
-
-
-def _is_volume(file: Path) -> bool:
-    return file.name.lower().endswith(_VOLUMES)
 
 
 def _mask_file(name: Path) -> Path:
     """Where the mask of a volume is written, below the folder of masks."""
     plain = mask_file(name)  # without its last suffix
-    return plain.with_name(f"{_stem(name)}.nii.gz")
-
-
-def _stem(file: Path) -> str:
-    """Name without ``.nii.gz`` or ``.nii``."""
-    ending = next((end for end in _VOLUMES if file.name.lower().endswith(end)), "")
-    return file.name[: len(file.name) - len(ending)]
+    return plain.with_name(f"{stem_of(name)}.nii.gz")

@@ -16,13 +16,13 @@ from domainnorm.data.volumes.grey_values import import_medical
 from domainnorm.data.volumes.nifti_slices import (
     NiftiSlices,
     check_affines,
+    is_volume,
     load_values,
     open_volume,
+    stem_of,
 )
 from domainnorm.errors import DataError
 from domainnorm.registry import register
-
-_SUFFIXES = (".nii.gz", ".nii")
 
 
 @register
@@ -117,7 +117,7 @@ class Nifti(NiftiSlices):
                 f"{names[0]}#{position}",
                 site,
                 -1,
-                f"{site}/{_stem(volume)}",
+                f"{site}/{stem_of(volume)}",
                 "train",
                 mask=f"{names[1]}#{position}",
                 metadata={"slice": str(position), "spacing": millimetres},
@@ -143,15 +143,11 @@ class Nifti(NiftiSlices):
                 nibabel.save(nibabel.Nifti1Image(organ, affine), f"{stem}_segmentation.nii.gz")
 
 
-def _stem(file: Path) -> str:
-    return file.name.removesuffix(".gz").removesuffix(".nii")
-
-
 def _cases(site: Path, mask_suffix: str) -> list[tuple[Path, Path]]:
     """Volumes of a site with their segmentations, sorted."""
-    files = [file for file in site.iterdir() if file.name.lower().endswith(_SUFFIXES)]
+    files = [file for file in site.iterdir() if is_volume(file)]
     # Sites write the suffix differently: Case00_segmentation, Case05_Segmentation.
-    by_stem = {_stem(file).lower(): file for file in files if file.name[0] != "."}
+    by_stem = {stem_of(file).lower(): file for file in files if file.name[0] != "."}
     suffix = mask_suffix.lower()
     cases = []
     for stem, file in sorted(by_stem.items()):
@@ -159,7 +155,7 @@ def _cases(site: Path, mask_suffix: str) -> list[tuple[Path, Path]]:
             continue
         if stem + suffix not in by_stem:
             refuse(
-                f"{file}: no segmentation {_stem(file)}{mask_suffix}.nii.gz beside it; add it, "
+                f"{file}: no segmentation {stem_of(file)}{mask_suffix}.nii.gz beside it; add it, "
                 "remove the volume, or set data.mask_suffix"
             )
             continue

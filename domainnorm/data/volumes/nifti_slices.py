@@ -28,6 +28,7 @@ from domainnorm.errors import DataError
 from domainnorm.storage import whole_file
 
 _ROUNDING = 0.1  # of a voxel, at the corners; headers hold rotations in single precision
+VOLUMES = (".nii.gz", ".nii")
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
@@ -103,6 +104,17 @@ class NiftiSlices(FileDataset):
                 f"{len(self.class_names) - 1} as named by data.classes"
             )
         return values.astype(np.uint8)
+
+
+def is_volume(file: Path) -> bool:
+    """Whether a file is a NIfTI volume by its suffix."""
+    return file.name.lower().endswith(VOLUMES)
+
+
+def stem_of(file: Path) -> str:
+    """Name of a file without ``.nii.gz`` or ``.nii``."""
+    ending = next((end for end in VOLUMES if file.name.lower().endswith(end)), "")
+    return file.name[: len(file.name) - len(ending)]
 
 
 def open_volume(file: Path) -> Any:
