@@ -38,4 +38,5 @@ from .domains.packs import save_domain as save_domain
 from .domains.packs import save_domains as save_domains
 from .insert import insert_after as insert_after
 from .model import DomainModel as DomainModel
+from .model import told_weights as told_weights
 from .tiles import tiled_inference as tiled_inference

@@ -23,6 +23,7 @@ from domainnorm.condition import (
     check_policy,
     conditioned,
 )
+from domainnorm.condition import told_weights as told_weights  # noqa: PLC0414 - offered here too
 from domainnorm.encoders import Attributes, DomainEncoder, Estimate
 from domainnorm.errors import ConditionError, ConversionError
 from domainnorm.norms import ConditionalNorm
