@@ -24,9 +24,9 @@ from domainnorm.data.dataset import (
     check_splits,
     select_domains,
 )
+from domainnorm.data.inspection.survey import class_frequency
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
-from domainnorm.data.survey import class_frequency
 from domainnorm.data.view import DomainImages, DomainView, join
 from domainnorm.errors import DataError, counted, unknown
 

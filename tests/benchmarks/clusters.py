@@ -21,7 +21,7 @@ from torch import Tensor
 
 from domainnorm.data import DomainDataset
 from domainnorm.data.datasets import Folder, FolderMasks
-from domainnorm.data.discovery import style_of
+from domainnorm.data.inspection.discovery import style_of
 from domainnorm.encoders import find_domains
 from domainnorm.evaluation import seed_spread
 from tests.benchmarks.table import render

@@ -12,9 +12,9 @@ import torch
 from domainnorm.data import survey_dataset
 from domainnorm.data.dataset import DomainDataset, Record
 from domainnorm.data.datasets import Folder, FolderMasks, ManifestFindings
+from domainnorm.data.inspection.survey import Problem, class_frequency
 from domainnorm.data.masks import VOID
 from domainnorm.data.refusals import collecting, refuse
-from domainnorm.data.survey import Problem, class_frequency
 from domainnorm.errors import DataError
 from domainnorm.tasks import Segmentation
 from tests.data.datasets.drawn import write

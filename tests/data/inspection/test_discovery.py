@@ -6,7 +6,7 @@ import pytest
 
 from domainnorm.data import discover_domains, open_pile
 from domainnorm.data.datasets import FolderMasks, Manifest, ManifestMasks
-from domainnorm.data.discovery import reduced_to
+from domainnorm.data.inspection.discovery import reduced_to
 from domainnorm.data.table import read_lines
 from domainnorm.errors import DataError
 from tests.encoders.slides import slides

@@ -1,0 +1,1 @@
+"""Inspection of data before anything learns from it: a survey of it, and domains that are found."""
