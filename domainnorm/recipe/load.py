@@ -66,6 +66,7 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
     for key in tree:
         if key not in KEYS:
             problems.add(key, unknown("key", key, KEYS))
+    backbone = _read_backbone(tree.get("backbone"), problems)
     data, dataset = _read_data(tree.get("data"), problems)
     method = _read_method(tree.get("method"), "method", problems)
     encoder = tree.get("encoder")
@@ -75,7 +76,7 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
     values: dict[str, Any] = {
         **_read_values(tree, "error" if encoder is None else "mixture", problems),
         "task": read_named(tree.get("task"), TASKS, "task", problems),
-        "backbone": _read_backbone(tree.get("backbone"), problems),
+        "backbone": backbone,
         "norm": read_norm(tree.get("norm"), problems),
         "perturb": _read_perturb(tree.get("perturb"), problems),
         "encoder": encoder,
