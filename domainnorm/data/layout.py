@@ -265,12 +265,16 @@ class LayoutDataset(OfficialDataset):
     def scan(self) -> list[Record]:
         """Records of all images, in the official splits."""
         records = []
-        for layout in self.files:
+        for layout in self.layouts():
             own = list(layout.scan(self.root, self.advice))
             for template in (layout.mask, *layout.beside):
                 self._require([(layout.fill(template, r.file), r) for r in own if template])
             records += own
         return records
+
+    def layouts(self) -> Sequence[Layout]:
+        """Those that are read below this root, with these keys."""
+        return self.files
 
     @property
     def advice(self) -> str:

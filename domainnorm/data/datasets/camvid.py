@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import Record, Split
+from domainnorm.data.dataset import Split
 from domainnorm.data.datasets.driving import DrivingDataset
 from domainnorm.data.datasets.label_sets import (
     CITYSCAPES19,
@@ -140,15 +141,18 @@ class CamVid(DrivingDataset):
         """Numbers of ``classes`` by what `read_values` gives, (256,)."""
         return _palette_lookup(classes) if self.coloured else super().class_lookup(classes)
 
-    def scan(self) -> list[Record]:
-        """Records of all frames, in the usual splits."""
+    def layouts(self) -> Sequence[Layout]:
+        """The one of the two that is there.
+
+        Raises:
+            DataError: Neither is.
+        """
         if not self.coloured and not (self.root / "train").is_dir():
             raise DataError(
                 f"{self.root}: neither 701_StillsRaw_full nor train is here; expected one of the "
                 f"two layouts of CamVid ({self.page})"
             )
-        self.files = (STILLS if self.coloured else PREPARED,)
-        return super().scan()
+        return (STILLS if self.coloured else PREPARED,)
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """Classes of a prepared mask, or places in the palette of a coloured one, (H, W)."""

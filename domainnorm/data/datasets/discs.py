@@ -108,70 +108,12 @@ def _cut(pixels: NDArray[np.uint8], box: tuple[int, int, int], fill: int) -> NDA
     return np.asarray(filled, dtype=np.uint8)
 
 
-@register("refuge")
-class Refuge(TestedDataset, DiscCupDataset):
-    """Optic disc and cup in 400 photographs of ``refuge_zeiss`` and 800 of ``refuge_canon``.
-
-    The challenge's training images come from a Zeiss Visucam 500, its validation and test images
-    from a Canon CR-2; here the cameras are the domains. ``refuge_zeiss``: Training400, test and
-    validation splits drawn, as much of either diagnosis in each. ``refuge_canon``:
-    Validation400 trains (its masks are public), Test400 tests, a validation split is drawn. Every
-    image is its own group, since the patients are not told.
-
-    See `TestedDataset` and `DiscCupDataset` for the keys.
-
-    Reference:
-        Orlando et al., "REFUGE Challenge", Medical Image Analysis 59, 2020, arXiv:1910.03667.
-    """
-
-    homepage = "https://refuge.grand-challenge.org"
-    licence = "research use; registration"
-    layout = (
-        "Training400, Annotation-Training400, REFUGE-Validation400{,-GT}, Test400, REFUGE-Test-GT"
-    )
-    known = ("refuge_zeiss", "refuge_canon")
-    stratum = "diagnosis"
-
-    def scan(self) -> list[Record]:
-        """Records of the chosen cameras."""
-        self.files = [
-            layout for layout in _layouts(self.root) if layout.domain in self.domain_names
-        ]
-        return super().scan()
-
-    def _decoded(self, file: str) -> NDArray[np.uint8]:
-        grey = read_grey(self.root / file)
-        # Masks are lossless, but some copies were resampled: the nearest code counts.
-        return np.where(grey < 64, 2, np.where(grey < 192, 1, 0)).astype(np.uint8)
-
-    drawn = (96, 100)
-    examples = (
-        ("Training400/Glaucoma/g{:04d}.jpg", range(1, 7)),
-        ("Training400/Non-Glaucoma/n{:04d}.jpg", range(1, 19)),
-        ("REFUGE-Validation400/V{:04d}.jpg", range(1, 13)),
-        ("Test400/T{:04d}.jpg", range(1, 9)),
-    )
-
-    @classmethod
-    def write_sample(cls, root: Path, *, seed: int = 0) -> None:
-        """Write drawn photographs in the official layout, those that test in both folders."""
-        for number in range(1, 9):
-            mask = root / f"REFUGE-Test-GT/Disc_Cup_Masks/{'GN'[number % 2]}/T{number:04d}.bmp"
-            write_image(mask, np.zeros(cls.drawn, np.uint8))
-        cls.files = _layouts(root)
-        super().write_sample(root, seed=seed)
-
-    @classmethod
-    def stored(cls, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """White, grey and black for background, disc and cup."""
-        return np.array([255, 128, 0], np.uint8)[classes]
-
-
-def _layouts(root: Path) -> list[Layout]:
-    """The archives of REFUGE, as they are unpacked below a folder."""
+def _refuge(root: Path | None = None) -> list[Layout]:
+    """The archives of REFUGE, as they are unpacked below a folder, or as they are packed."""
     truth = _unpacked(root, "REFUGE-Test-GT") + "/Disc_Cup_Masks"
     # Test masks are sorted into G(laucoma) and N(o glaucoma), in some copies they are not.
-    held = {file.stem: kind for kind in "GN" for file in (root / truth / kind).glob("*.bmp")}
+    sorted_masks = root.glob(f"{truth}/[GN]/*.bmp") if root else ()
+    held = {file.stem: file.parent.name for file in sorted_masks}
     zeiss = Layout(
         _unpacked(root, "Training400") + "/{kind:Glaucoma,Non-Glaucoma}/{name}.jpg",
         mask=_unpacked(root, "Annotation-Training400") + "/Disc_Cup_Masks/{kind}/{name}.bmp",
@@ -202,10 +144,66 @@ def _layouts(root: Path) -> list[Layout]:
     return [zeiss, trains, tests]
 
 
-def _unpacked(root: Path, name: str) -> str:
+def _unpacked(root: Path | None, name: str) -> str:
     """The folder of an archive: unpackers differ in whether they make one of its name above it."""
     archive = f"REFUGE-{name}" if name in ("Training400", "Test400") else name
-    return f"{archive}/{name}" if (root / archive / name).is_dir() else name
+    return f"{archive}/{name}" if root and (root / archive / name).is_dir() else name
+
+
+@register("refuge")
+class Refuge(TestedDataset, DiscCupDataset):
+    """Optic disc and cup in 400 photographs of ``refuge_zeiss`` and 800 of ``refuge_canon``.
+
+    The challenge's training images come from a Zeiss Visucam 500, its validation and test images
+    from a Canon CR-2; here the cameras are the domains. ``refuge_zeiss``: Training400, test and
+    validation splits drawn, as much of either diagnosis in each. ``refuge_canon``:
+    Validation400 trains (its masks are public), Test400 tests, a validation split is drawn. Every
+    image is its own group, since the patients are not told.
+
+    See `TestedDataset` and `DiscCupDataset` for the keys.
+
+    Reference:
+        Orlando et al., "REFUGE Challenge", Medical Image Analysis 59, 2020, arXiv:1910.03667.
+    """
+
+    homepage = "https://refuge.grand-challenge.org"
+    licence = "research use; registration"
+    layout = (
+        "Training400, Annotation-Training400, REFUGE-Validation400{,-GT}, Test400, REFUGE-Test-GT"
+    )
+    known = ("refuge_zeiss", "refuge_canon")
+    stratum = "diagnosis"
+    files = _refuge()
+
+    def layouts(self) -> Sequence[Layout]:
+        """Those of the chosen cameras, as they are unpacked."""
+        return [layout for layout in _refuge(self.root) if layout.domain in self.domain_names]
+
+    def _decoded(self, file: str) -> NDArray[np.uint8]:
+        grey = read_grey(self.root / file)
+        # Masks are lossless, but some copies were resampled: the nearest code counts.
+        return np.where(grey < 64, 2, np.where(grey < 192, 1, 0)).astype(np.uint8)
+
+    drawn = (96, 100)
+    examples = (
+        ("Training400/Glaucoma/g{:04d}.jpg", range(1, 7)),
+        ("Training400/Non-Glaucoma/n{:04d}.jpg", range(1, 19)),
+        ("REFUGE-Validation400/V{:04d}.jpg", range(1, 13)),
+        ("Test400/T{:04d}.jpg", range(1, 9)),
+    )
+
+    @classmethod
+    def write_mask(cls, root: Path, record: Record, classes: NDArray[np.uint8]) -> None:
+        """Write a mask; those of test images are sorted."""
+        file = root / str(record.mask)
+        if record.split == "test":
+            file = file.parent / "GN"[int(file.stem[1:]) % 2] / file.name
+        write_image(file, cls.stored(classes))
+
+    @classmethod
+    def stored(cls, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """White, grey and black for background, disc and cup."""
+        return np.array([255, 128, 0], np.uint8)[classes]
 
 
 class _TwoFiles(DiscCupDataset):
@@ -256,7 +254,7 @@ class DrishtiGs(_TwoFiles):
     known = ("drishti_gs",)
     disc = "_ODsegSoftmap.png"
     cup = "_cupsegSoftmap.png"
-    files: Sequence[Layout] = (
+    files = (
         Layout(
             # Later downloads sort the images into GLAUCOMA and NORMAL.
             "Drishti-GS1_files/{split:Training,Test}/Images/**/{name}.png",
@@ -274,11 +272,11 @@ class DrishtiGs(_TwoFiles):
         ("Drishti-GS1_files/Test/Images/drishtiGS_{:03d}.png", range(11, 17)),
     )
 
-    def scan(self) -> list[Record]:
-        """Records of both halves."""
-        if not (self.root / "Drishti-GS1_files").is_dir():
-            self.files = [layout.without("Drishti-GS1_files/") for layout in self.files]
-        return super().scan()
+    def layouts(self) -> Sequence[Layout]:
+        """The archive with its folder, or its content alone."""
+        if (self.root / "Drishti-GS1_files").is_dir():
+            return self.files
+        return [layout.without("Drishti-GS1_files/") for layout in self.files]
 
 
 def _partition(folder: str) -> Layout:
@@ -344,8 +342,13 @@ class RimOne(_TwoFiles):
         split_seed: int = 0,
         partition: Literal["hospital", "random"] = "hospital",
     ) -> None:
-        if partition == "random":
-            self.files = (_partition("partitioned_randomly"),)
+        self._folder = {"hospital": "partitioned_by_hospital", "random": "partitioned_randomly"}[
+            partition
+        ]
         super().__init__(
             root=root, domains=domains, val_fraction=val_fraction, split_seed=split_seed
         )
+
+    def layouts(self) -> Sequence[Layout]:
+        """That of the partition."""
+        return (_partition(self._folder),)

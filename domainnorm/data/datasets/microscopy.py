@@ -44,7 +44,7 @@ class WhiteBloodCells(TestedDataset, LayoutDataset):
     homepage = "https://github.com/zxaoyou/segmentation_WBC"
     licence = "GPL-3.0"
     layout = "Dataset {1,2}/001.bmp and 001.png, Class Labels of Dataset {1,2}.csv"
-    files: Sequence[Layout] = tuple(
+    files = tuple(
         Layout(
             f"{{folder:Dataset {number}}}/{{name}}.bmp",
             mask="{folder}/{name}.png",
@@ -60,9 +60,12 @@ class WhiteBloodCells(TestedDataset, LayoutDataset):
     nested = True
     examples = (("Dataset 1/{:03d}.bmp", range(1, 21)), ("Dataset 2/{:03d}.bmp", range(1, 21)))
 
+    def layouts(self) -> Sequence[Layout]:
+        """Those of the chosen domains."""
+        return [layout for layout in self.files if layout.domain in self.domain_names]
+
     def scan(self) -> list[Record]:
         """Records of the chosen folders, with the kind of their cell."""
-        self.files = [layout for layout in self.files if layout.domain in self.domain_names]
         return self._told(super().scan())
 
     @property

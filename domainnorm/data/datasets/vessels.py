@@ -132,16 +132,20 @@ class Drive(VesselDataset):
             records = draw_split(records, "test", 0.3, seed)
         return super().draw(records, fraction, seed)
 
-    def scan(self) -> list[Record]:
-        """Records of both halves, or of the training half alone."""
+    def layouts(self) -> Sequence[Layout]:
+        """Both halves, or the training half alone.
+
+        Raises:
+            DataError: The labels of the other half are missing.
+        """
         if self._split == "training":
-            self.files = self.files[:1]
-        elif not (self.root / "test/1st_manual").is_dir():
+            return self.files[:1]
+        if not (self.root / "test/1st_manual").is_dir():
             raise DataError(
                 f"{self.root / 'test/1st_manual'}: no such folder; the present download withholds "
                 "the test labels: set data.split to 'training', or add them from an older one"
             )
-        return super().scan()
+        return self.files
 
 
 @register("stare")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import defaultdict
 from pathlib import Path
 
@@ -149,6 +150,13 @@ def test_domains_can_be_chosen_and_keep_their_images(sample, folder):
     assert sorted((r.file, r.split) for r in one.records) == sorted(
         (r.file, r.split) for r in sample.records if r.domain == chosen[0]
     )
+
+
+@every
+def test_dataset_can_be_sent_to_another_process(sample):
+    copy = pickle.loads(pickle.dumps(sample))
+    assert copy.records == sample.records
+    assert_array_equal(copy.image(0), sample.image(0))
 
 
 @every
