@@ -343,6 +343,33 @@ class LayoutDataset(OfficialDataset):
         return classes
 
 
+class GreyMasks(LayoutDataset):
+    """Masks that are drawings in greys, such as black, grey and white.
+
+    Attributes:
+        codes: Grey value of each class; ``mask_lookup`` is to be `nearest` of them.
+    """
+
+    codes: Sequence[int]
+
+    def read_values(self, file: Path) -> NDArray[np.uint8]:
+        """Grey values, (H, W)."""
+        return read_grey(file)
+
+    @classmethod
+    def stored(cls, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The greys of classes."""
+        return np.array(cls.codes, np.uint8)[classes]
+
+
+def nearest(codes: Sequence[int]) -> NDArray[np.uint8]:
+    """The class whose code is nearest to each grey value, (256,): some copies were resampled."""
+    order = np.argsort(codes)
+    greys = np.array(codes)[order]
+    between = (greys[1:] + greys[:-1]) / 2
+    return order[np.searchsorted(between, np.arange(256), side="right")].astype(np.uint8)
+
+
 def read_grey(file: Path) -> NDArray[np.uint8]:
     """Grey values of a file of labels in any number of channels or bits: (H, W), 0 to 255.
 

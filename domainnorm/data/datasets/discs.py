@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import Record
 from domainnorm.data.drawing import write_image
-from domainnorm.data.layout import Layout, LayoutDataset, TestedDataset, read_grey
+from domainnorm.data.layout import (
+    GreyMasks,
+    Layout,
+    LayoutDataset,
+    TestedDataset,
+    nearest,
+    read_grey,
+)
 from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 from domainnorm.registry import register
@@ -151,7 +158,7 @@ def _unpacked(root: Path | None, name: str) -> str:
 
 
 @register("refuge")
-class Refuge(TestedDataset, DiscCupDataset):
+class Refuge(TestedDataset, DiscCupDataset, GreyMasks):
     """Optic disc and cup in 400 photographs of ``refuge_zeiss`` and 800 of ``refuge_canon``.
 
     The challenge's training images come from a Zeiss Visucam 500, its validation and test images
@@ -174,15 +181,15 @@ class Refuge(TestedDataset, DiscCupDataset):
     known = ("refuge_zeiss", "refuge_canon")
     stratum = "diagnosis"
     files = _refuge()
+    codes = (255, 128, 0)
+    mask_lookup = nearest(codes)
 
     def layouts(self) -> Sequence[Layout]:
         """Those of the chosen cameras, as they are unpacked."""
         return [layout for layout in _refuge(self.root) if layout.domain in self.domain_names]
 
     def _decoded(self, file: str) -> NDArray[np.uint8]:
-        grey = read_grey(self.root / file)
-        # Masks are lossless, but some copies were resampled: the nearest code counts.
-        return np.where(grey < 64, 2, np.where(grey < 192, 1, 0)).astype(np.uint8)
+        return self.mask_lookup[read_grey(self.root / file)]
 
     drawn = (96, 100)
     examples = (
@@ -199,11 +206,6 @@ class Refuge(TestedDataset, DiscCupDataset):
         if record.split == "test":
             file = file.parent / "GN"[int(file.stem[1:]) % 2] / file.name
         write_image(file, cls.stored(classes))
-
-    @classmethod
-    def stored(cls, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """White, grey and black for background, disc and cup."""
-        return np.array([255, 128, 0], np.uint8)[classes]
 
 
 class _TwoFiles(DiscCupDataset):

@@ -8,15 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from domainnorm.data.dataset import (
     Record,
     Split,
 )
 from domainnorm.data.drawing import draw_boxes, generator_of, write_image
-from domainnorm.data.layout import Layout, LayoutDataset, TestedDataset, read_grey
+from domainnorm.data.layout import GreyMasks, Layout, TestedDataset, nearest
 from domainnorm.data.refusals import refuse
 from domainnorm.errors import DataError
 from domainnorm.registry import register
@@ -25,7 +22,7 @@ _KINDS = {"1": "neutrophil", "2": "lymphocyte", "3": "monocyte", "4": "eosinophi
 
 
 @register("wbc")
-class WhiteBloodCells(TestedDataset, LayoutDataset):
+class WhiteBloodCells(TestedDataset, GreyMasks):
     """Cytoplasm and nucleus of white blood cells: ``tecom_rapid`` (300) and ``cellavision`` (100).
 
     ``Dataset 1`` (Jiangxi Tecom, rapid stain, 120 × 120 pixels) and ``Dataset 2`` (CellaVision
@@ -56,6 +53,8 @@ class WhiteBloodCells(TestedDataset, LayoutDataset):
     known = ("tecom_rapid", "cellavision")
     class_names = ["background", "cytoplasm", "nucleus"]  # noqa: RUF012 - as the registry needs
     stratum = "cell"
+    codes = (0, 128, 255)
+    mask_lookup = nearest(codes)
     drawn_classes = 3
     nested = True
     examples = (("Dataset 1/{:03d}.bmp", range(1, 21)), ("Dataset 2/{:03d}.bmp", range(1, 21)))
@@ -90,14 +89,6 @@ class WhiteBloodCells(TestedDataset, LayoutDataset):
             told.append(replace(record, metadata={"cell": kinds[table][image.stem]}))
         return told
 
-    def mask(self, index: int) -> NDArray[np.uint8]:
-        """Classes of one record's pixels: (H, W), 0 background, 1 cytoplasm, 2 nucleus."""
-        record = self.records[index]
-        if record.mask is None:
-            raise DataError(f"{record.file}: no mask is known for this image")
-        grey = read_grey(self.root / record.mask)
-        return np.where(grey < 64, 0, np.where(grey < 192, 1, 2)).astype(np.uint8)
-
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:
         """Write drawn cells in the official layout, and what kind they are."""
@@ -105,11 +96,6 @@ class WhiteBloodCells(TestedDataset, LayoutDataset):
         rows = ["image ID,class label", *(f"{n},{n % 2 + 1}" for n in range(1, 21))]
         for number in (1, 2):
             (root / f"Class Labels of Dataset {number}.csv").write_text("\n".join(rows) + "\n")
-
-    @classmethod
-    def stored(cls, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Black, grey and white."""
-        return np.array([0, 128, 255], np.uint8)[classes]
 
 
 def _read_kinds(table: Path) -> dict[str, str]:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import Record
 from domainnorm.data.drawing import write_image
-from domainnorm.data.layout import Layout, LayoutDataset, draw_split, read_grey
+from domainnorm.data.layout import GreyMasks, Layout, draw_split, nearest, read_grey
 from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
 
-class VesselDataset(LayoutDataset):
+class VesselDataset(GreyMasks):
     """Vessels of the retina in one domain; see `OfficialDataset` for the other keys.
 
     Args:
@@ -33,6 +33,8 @@ class VesselDataset(LayoutDataset):
 
     task = "segmentation"
     class_names = ["background", "vessel"]  # noqa: RUF012 - a literal, as the registry needs
+    codes = (0, 255)
+    mask_lookup = nearest(codes)
     view: str = ""
 
     def __init__(self, *, fov: Literal["void", "keep"] = "void", **options: Any) -> None:
@@ -50,10 +52,7 @@ class VesselDataset(LayoutDataset):
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Classes of one record's pixels: (H, W), 1 on vessels, 0 beside them, 255 where none."""
-        record = self.records[index]
-        if record.mask is None:
-            raise DataError(f"{record.file}: no mask is known for this image")
-        vessels = (read_grey(self.root / record.mask) > 127).astype(np.uint8)
+        vessels, record = super().mask(index), self.records[index]
         if self.view and self.fov == "void":
             view = self.beside(self.view, record.file)
             seen = read_grey(view)
@@ -64,11 +63,6 @@ class VesselDataset(LayoutDataset):
                 )
             vessels[seen <= 127] = VOID
         return vessels
-
-    @classmethod
-    def stored(cls, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """White vessels on black."""
-        return np.where(classes > 0, 255, 0).astype(np.uint8)
 
     @classmethod
     def write_mask(cls, root: Path, record: Record, classes: NDArray[np.uint8]) -> None:
