@@ -11,7 +11,7 @@ from typing import Any, Literal
 from domainnorm.data.dataset import Record
 from domainnorm.data.datasets.driving import OFFICIAL, DrivingDataset
 from domainnorm.data.datasets.label_sets import TRAIN_IDS
-from domainnorm.data.layout import Layout
+from domainnorm.data.datasets.layout import Layout
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 

@@ -18,8 +18,8 @@ from domainnorm.data.datasets.label_sets import (
     lookup,
     mapping,
 )
+from domainnorm.data.datasets.layout import Layout, Parts
 from domainnorm.data.images import read_image
-from domainnorm.data.layout import Layout, Parts
 from domainnorm.data.masks import VOID, places_of_colours, read_mask
 from domainnorm.errors import DataError
 from domainnorm.registry import register

@@ -18,9 +18,9 @@ from domainnorm.data.dataset import (
     Split,
     checked_white,
 )
-from domainnorm.data.drawing import draw_grey, generator_of, write_image
+from domainnorm.data.datasets.drawing import draw_grey, generator_of, write_image
+from domainnorm.data.datasets.layout import TestedDataset
 from domainnorm.data.images import SUFFIXES
-from domainnorm.data.layout import TestedDataset
 from domainnorm.data.refusals import refuse
 from domainnorm.data.table import write_lines
 from domainnorm.errors import DataError, counted

@@ -14,8 +14,8 @@ from domainnorm.data.dataset import (
     Record,
     Split,
 )
-from domainnorm.data.drawing import draw_volume
-from domainnorm.data.layout import TestedDataset
+from domainnorm.data.datasets.drawing import draw_volume
+from domainnorm.data.datasets.layout import TestedDataset
 from domainnorm.data.refusals import refuse
 from domainnorm.data.splits import check_groups
 from domainnorm.data.table import normal_path, read_delimited

@@ -21,8 +21,8 @@ from domainnorm.data.dataset import (
     resolved_root,
     select_domains,
 )
+from domainnorm.data.datasets.drawing import draw_boxes, draw_grey, generator_of, write_image
 from domainnorm.data.datasets.objects import read_image_list
-from domainnorm.data.drawing import draw_boxes, draw_grey, generator_of, write_image
 from domainnorm.data.images import read_image
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import Record
-from domainnorm.data.drawing import write_image
-from domainnorm.data.layout import (
+from domainnorm.data.datasets.drawing import write_image
+from domainnorm.data.datasets.layout import (
     GreyMasks,
     Layout,
     LayoutDataset,

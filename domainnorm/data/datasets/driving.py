@@ -20,7 +20,7 @@ from domainnorm.data.datasets.label_sets import (
     label_set,
     mapping,
 )
-from domainnorm.data.layout import Layout, LayoutDataset
+from domainnorm.data.datasets.layout import Layout, LayoutDataset
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError

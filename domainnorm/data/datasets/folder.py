@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.class_files import ALLOW_HINT, ClassFiles, scan_classes
 from domainnorm.data.dataset import (
     DOMAIN_KEYS,
     UNLABELLED,
@@ -23,8 +22,9 @@ from domainnorm.data.dataset import (
     resolved_root,
     select_domains,
 )
+from domainnorm.data.datasets.class_files import ALLOW_HINT, ClassFiles, scan_classes
+from domainnorm.data.datasets.drawing import SCENE_SIZE, write_image, write_objects, write_scenes
 from domainnorm.data.datasets.label_sets import CAMVID11
-from domainnorm.data.drawing import SCENE_SIZE, write_image, write_objects, write_scenes
 from domainnorm.data.folders import (
     DEFAULT_TABLE,
     Cuts,

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from domainnorm.data.class_files import class_records
 from domainnorm.data.dataset import DATA_VARIABLE, DOMAIN_KEYS, DomainDataset, Split, select_domains
-from domainnorm.data.drawing import COUNTS, draw_boxes, generator_of
+from domainnorm.data.datasets.class_files import class_records
+from domainnorm.data.datasets.drawing import COUNTS, draw_boxes, generator_of
 from domainnorm.data.folders import Cuts
 from domainnorm.data.images import decode_image, read_image
 from domainnorm.data.splits import check_groups, cut

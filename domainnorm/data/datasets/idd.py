@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import Record
 from domainnorm.data.datasets.driving import OFFICIAL, DrivingDataset
 from domainnorm.data.datasets.label_sets import CITYSCAPES19, TRAIN_IDS
-from domainnorm.data.layout import Layout
+from domainnorm.data.datasets.layout import Layout
 from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 from domainnorm.registry import register

@@ -16,7 +16,7 @@ from domainnorm.data.dataset import (
     resolved_root,
     select_domains,
 )
-from domainnorm.data.drawing import draw_grey, generator_of
+from domainnorm.data.datasets.drawing import draw_grey, generator_of
 from domainnorm.data.volumes.grey_values import import_medical
 from domainnorm.errors import DataError
 from domainnorm.registry import register

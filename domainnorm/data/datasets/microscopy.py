@@ -12,8 +12,8 @@ from domainnorm.data.dataset import (
     Record,
     Split,
 )
-from domainnorm.data.drawing import draw_boxes, generator_of, write_image
-from domainnorm.data.layout import GreyMasks, Layout, TestedDataset, nearest
+from domainnorm.data.datasets.drawing import draw_boxes, generator_of, write_image
+from domainnorm.data.datasets.layout import GreyMasks, Layout, TestedDataset, nearest
 from domainnorm.data.refusals import refuse
 from domainnorm.errors import DataError
 from domainnorm.registry import register

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, resolved_root, select_domains
-from domainnorm.data.drawing import draw_volume
-from domainnorm.data.layout import draw_split
+from domainnorm.data.datasets.drawing import draw_volume
+from domainnorm.data.datasets.layout import draw_split
 from domainnorm.data.refusals import refuse, refusing
 from domainnorm.data.volumes.grey_values import import_medical
 from domainnorm.data.volumes.nifti_slices import (

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from domainnorm.data.class_files import ClassFiles, scan_classes
 from domainnorm.data.dataset import Split, resolved_root
-from domainnorm.data.drawing import draw_boxes, generator_of, write_image, write_objects
+from domainnorm.data.datasets.class_files import ClassFiles, scan_classes
+from domainnorm.data.datasets.drawing import draw_boxes, generator_of, write_image, write_objects
 from domainnorm.data.folders import Cuts, check_listed, missing_files
 from domainnorm.data.refusals import is_collecting
 from domainnorm.data.splits import check_fraction, cut

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from domainnorm.data.datasets.driving import DrivingDataset
 from domainnorm.data.datasets.label_sets import CITYSCAPES19, CITYSCAPES_IDS, lookup
+from domainnorm.data.datasets.layout import Layout, TestedDataset
 from domainnorm.data.images import read_size
-from domainnorm.data.layout import Layout, TestedDataset
 from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 from domainnorm.registry import register

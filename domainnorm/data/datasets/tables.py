@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from domainnorm.data.class_files import ALLOW_HINT, ClassFiles
 from domainnorm.data.dataset import (
     DOMAIN_KEYS,
     UNLABELLED,
@@ -19,8 +18,9 @@ from domainnorm.data.dataset import (
     resolved_root,
     select_domains,
 )
+from domainnorm.data.datasets.class_files import ALLOW_HINT, ClassFiles
+from domainnorm.data.datasets.drawing import write_objects, write_scenes
 from domainnorm.data.datasets.folder import classes_of_sample
-from domainnorm.data.drawing import write_objects, write_scenes
 from domainnorm.data.folders import Cuts, check_listed
 from domainnorm.data.manifest import Manifest as Table
 from domainnorm.data.manifest import write_manifest

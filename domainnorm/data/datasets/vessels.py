@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import Record
-from domainnorm.data.drawing import write_image
-from domainnorm.data.layout import GreyMasks, Layout, draw_split, nearest, read_grey
+from domainnorm.data.datasets.drawing import write_image
+from domainnorm.data.datasets.layout import GreyMasks, Layout, draw_split, nearest, read_grey
 from domainnorm.data.masks import VOID
 from domainnorm.errors import DataError
 from domainnorm.registry import register

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from domainnorm.data.datasets import IDD
-from domainnorm.data.drawing import draw_scene, generator_of
+from domainnorm.data.datasets.drawing import draw_scene, generator_of
 from domainnorm.errors import DataError
 
 

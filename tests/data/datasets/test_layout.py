@@ -1,7 +1,7 @@
 import pytest
 
 from domainnorm.data.dataset import Record
-from domainnorm.data.layout import Layout, LayoutDataset, found
+from domainnorm.data.datasets.layout import Layout, LayoutDataset, found
 from domainnorm.errors import DataError
 
 CITY = Layout(

@@ -24,7 +24,7 @@ from domainnorm.data.dataset import (
     resolved_root,
     select_domains,
 )
-from domainnorm.data.drawing import draw_boxes, draw_scene, generator_of, write_image
+from domainnorm.data.datasets.drawing import draw_boxes, draw_scene, generator_of, write_image
 from domainnorm.data.folders import missing_files
 from domainnorm.data.refusals import is_collecting
 from domainnorm.data.splits import check_fraction, cut
