@@ -7,6 +7,7 @@ from tests.run.tiny import call
 
 SHOPS = ("shop_a", "shop_b")
 RECIPE = """
+configs: [augment/two_views]
 task: classification
 backbone: {{name: test_resnet}}
 norm: dsbn
