@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from domainnorm.errors import ConditionError
 from domainnorm.norms import create_norm, list_norms
+from tests.combinations import covering
 from tests.norms.conditions import DOMAIN, apply, condition_for, halves, make
 from tests.reference.norms import reference_norm
 
@@ -26,10 +27,7 @@ def norms_with(*modulations):
     return [name for name in list_norms() if halves(name)[1] in modulations]
 
 
-@every_norm
-@pytest.mark.parametrize("shape", SHAPES[:3])
-@pytest.mark.parametrize("mean", [0.0, 1000.0])
-@pytest.mark.parametrize("channels_last", [False, True])
+@covering(name=list_norms(), shape=SHAPES[:3], mean=[0.0, 1000.0], channels_last=[False, True])
 def test_values_and_gradients_equal_the_reference(name, shape, mean, channels_last):
     norm = make(name, shape[1], dtype=torch.float64, axes=len(shape) - 2)
     x = torch.randn(shape, dtype=torch.float64) + mean
@@ -69,11 +67,10 @@ VIEWS = {
 }
 
 
-@every_norm
-@pytest.mark.parametrize("domain", [DOMAIN, DOMAIN.sort().values], ids=["shuffled", "sorted"])
-@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_views_are_normalized_as_their_copies_are(name, domain, view):
-    found = []
+@covering(name=list_norms(), order=["shuffled", "sorted"], view=VIEWS)
+def test_views_are_normalized_as_their_copies_are(name, order, view):
+    domain = DOMAIN.sort().values if order == "sorted" else DOMAIN
+    view, found = VIEWS[view], []
     x = torch.randn(7, 6, 10, 8)
     norm = make(name, view(x).shape[1], axes=view(x).ndim - 2)
     for prepare in (lambda x: x, torch.Tensor.contiguous):
@@ -85,8 +82,7 @@ def test_views_are_normalized_as_their_copies_are(name, domain, view):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-@every_norm
-@pytest.mark.parametrize("channels_last", [False, True])
+@covering(1, name=list_norms(), channels_last=[False, True])
 def test_first_and_second_derivatives_are_right(name, channels_last):
     norm = make(name, 2, num_domains=2, dtype=torch.float64)
     x = torch.randn(3, 2, 2, 2, dtype=torch.float64)
@@ -156,9 +152,7 @@ def test_samples_of_another_domain_do_not_change_a_domain(name):
     torch.testing.assert_close(after[DOMAIN == 0], before[DOMAIN == 0], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*ALONE, "dsbn"])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels_last", [False, True])
+@covering(name=[*ALONE, "dsbn"], shape=SHAPES, channels_last=[False, True])
 def test_values_that_are_not_finite_stay_in_their_domain(name, shape, channels_last):
     norm, x = make(name, shape[1]), torch.randn(shape)
     x[DOMAIN == 2] = torch.inf
@@ -200,10 +194,12 @@ def test_batch_of_one_works(name, training):
     assert output.isfinite().all()
 
 
-@every_norm
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("shape", [(0, 4, 6, 5), (0, 4, 40), (0, 4, 3, 4, 5)])
+@covering(
+    name=list_norms(),
+    training=[True, False],
+    channels_last=[False, True],
+    shape=[(0, 4, 6, 5), (0, 4, 40), (0, 4, 3, 4, 5)],
+)
 def test_batch_of_no_sample_is_empty_and_changes_nothing_as_in_torch(
     name, training, channels_last, shape
 ):
@@ -223,11 +219,11 @@ def test_batch_of_no_sample_is_empty_and_changes_nothing_as_in_torch(
         assert not parameter.grad.any(), key
 
 
-@every_norm
-@pytest.mark.parametrize("size", [6, 28, 56])
-@pytest.mark.parametrize("labels", [([0] * 8, [0, 1] * 4), ([0, 1] * 4, [0] * 8)])
-def test_two_batches_can_come_before_one_backward(name, size, labels):
-    norm = make(name, 16)
+@covering(name=list_norms(), size=[6, 28, 56], mixed_last=[True, False])
+def test_two_batches_can_come_before_one_backward(name, size, mixed_last):
+    norm, labels = make(name, 16), ([0] * 8, [0, 1] * 4)
+    if not mixed_last:
+        labels = labels[::-1]
     once = copy.deepcopy(norm)
     batches = [torch.randn(8, 16, size, size, requires_grad=True) for _ in labels]
     pairs = [

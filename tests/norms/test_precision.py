@@ -7,6 +7,7 @@ import torch
 
 from domainnorm.condition import Condition
 from domainnorm.norms import list_norms
+from tests.combinations import covering
 from tests.norms.conditions import apply, condition_for, halves, make
 from tests.reference.modulations import reference_scale_shift
 from tests.reference.norms import reference_norm
@@ -15,9 +16,7 @@ SHAPE, LARGE = (7, 4, 6, 5), (7, 64, 21, 23)
 every_norm = pytest.mark.parametrize("name", list_norms())
 
 
-@every_norm
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("mean", [0.0, 1000.0])
+@covering(name=list_norms(), channels_last=[False, True], mean=[0.0, 1000.0])
 def test_float32_stays_close_to_float64_on_large_maps(name, channels_last, mean):
     norm = make(name, 64)
     x = torch.randn(LARGE) + mean
@@ -28,9 +27,7 @@ def test_float32_stays_close_to_float64_on_large_maps(name, channels_last, mean)
     torch.testing.assert_close(apply(norm, name, x), exact, rtol=tolerance, atol=tolerance)
 
 
-@every_norm
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("training", [True, False])
+@covering(name=list_norms(), dtype=[torch.bfloat16, torch.float16], training=[True, False])
 def test_narrow_input_gives_narrow_output_close_to_float32(name, dtype, training):
     norm = make(name, 4).train(training)
     x = torch.randn(SHAPE).to(dtype)
@@ -40,10 +37,12 @@ def test_narrow_input_gives_narrow_output_close_to_float32(name, dtype, training
     torch.testing.assert_close(output.float(), wide, rtol=0.02, atol=0.05)
 
 
-@pytest.mark.parametrize("name", ["bn", "cbn", "dsbn", "in", "cin", "gn", "cgn", "ibn_a"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("channels_last", [False, True])
+@covering(
+    name=["bn", "cbn", "dsbn", "in", "cin", "gn", "cgn", "ibn_a"],
+    dtype=[torch.bfloat16, torch.float16],
+    training=[True, False],
+    channels_last=[False, True],
+)
 def test_narrow_input_far_from_zero_gives_no_offset(name, dtype, training, channels_last):
     norm = make(name, 16)
     x = (torch.randn(7, 16, 14, 14) + 20).to(dtype)
@@ -132,9 +131,7 @@ def test_constant_input_gives_the_shift(name):
     torch.testing.assert_close(output, shift.expand_as(output), rtol=0, atol=2e-3)
 
 
-@every_norm
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("value", [0.0, 7.0, 1000.0])
+@covering(name=list_norms(), channels_last=[False, True], value=[0.0, 7.0, 1000.0])
 def test_constant_input_has_the_values_and_gradients_of_the_reference(name, channels_last, value):
     norm = make(name, 3, dtype=torch.float64)
     x = torch.full((7, 3, 4, 4), value, dtype=torch.float64)

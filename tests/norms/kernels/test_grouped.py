@@ -3,6 +3,7 @@ import torch
 
 from domainnorm.norms.kernels.partition import partition
 from domainnorm.norms.kernels.pooled import Grouping, Pool, grouped_norm, plain_pooled_norm
+from tests.combinations import covering
 from tests.norms.gradients import assert_same_gradients
 
 LABELS = {"mixed": [0, 2, 0, 2, 2], "sorted": [0, 0, 2, 2, 2], "one": [1, 1, 1, 1, 1]}
@@ -72,10 +73,9 @@ def test_neighbours_of_one_row_share_a_call_of_the_kernel(labels, calls, whole, 
     assert sum(made) == 5 * 34 * 33
 
 
-@every_batch
-@whole
+@covering(1, labels=LABELS, whole=[False, True])
 def test_first_and_second_derivatives_are_right(labels, whole):
-    groups, given = grouping(labels, whole), inputs((5, 2, 3, 2), False)
+    groups, given = grouping(LABELS[labels], whole), inputs((5, 2, 3, 2), False)
 
     def function(*tensors):
         return grouped_norm(*tensors, groups, 1e-5, ignored)

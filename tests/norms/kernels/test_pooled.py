@@ -6,6 +6,7 @@ from domainnorm.norms import create_norm
 from domainnorm.norms.kernels.partition import own_groups, partition
 from domainnorm.norms.kernels.pooled import Pool, plain_pooled_norm, pooled_norm
 from tests.benchmarks.timer import saved_bytes
+from tests.combinations import covering
 from tests.norms.gradients import assert_same_gradients
 
 EPS = 1e-5
@@ -14,7 +15,6 @@ GROUPS = {
     "sorted": partition(torch.tensor([0, 0, 2, 2]), 3),
     "own": own_groups(4, torch.device("cpu")),
 }
-every_group = pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
 layouts = pytest.mark.parametrize("channels_last", [False, True])
 
 
@@ -38,12 +38,15 @@ def strided_reference(x, scale, shift, groups, stride):
     return torch.stack(output)
 
 
-@every_group
-@layouts
-@pytest.mark.parametrize("shape", [(4, 3, 5, 6), (4, 64, 34, 33)])
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("norm", [pooled_norm, plain_pooled_norm])
+@covering(
+    groups=GROUPS,
+    channels_last=[False, True],
+    shape=[(4, 3, 5, 6), (4, 64, 34, 33)],
+    stride=[1, 2, 3],
+    norm=[pooled_norm, plain_pooled_norm],
+)
 def test_values_and_gradients_equal_the_reference(groups, channels_last, shape, stride, norm):
+    groups = GROUPS[groups]
     given = inputs(shape, channels_last)
     found = norm(*given, Pool(groups, stride=stride), EPS).output
     wanted = strided_reference(*given, groups, stride)
@@ -51,11 +54,9 @@ def test_values_and_gradients_equal_the_reference(groups, channels_last, shape, 
     assert_same_gradients(found, wanted, given)
 
 
-@every_group
-@layouts
-@pytest.mark.parametrize("stride", [1, 2])
+@covering(groups=GROUPS, channels_last=[False, True], stride=[1, 2])
 def test_first_and_second_derivatives_are_right(groups, channels_last, stride):
-    pool = Pool(groups, stride=stride)
+    pool = Pool(GROUPS[groups], stride=stride)
     given = inputs((4, 2, 3, 2), channels_last)
 
     def function(*tensors):
