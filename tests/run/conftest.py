@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.run.tiny import run
+from tests.run.tiny import figures, run
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +16,14 @@ def _algorithms_as_before():
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _blank_figures() -> Iterator[None]:
+    with figures(drawn=False):
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run that was never interrupted; tests only read it."""
-    return run(tmp_path_factory.mktemp("finished"))
+    with figures(drawn=True):
+        return run(tmp_path_factory.mktemp("finished"))

@@ -9,7 +9,7 @@ from domainnorm.errors import RecipeError
 from domainnorm.recipe import load_recipe
 from domainnorm.run.encoding import attach_encoder
 from domainnorm.serve.stored import load_stored
-from tests.run.tiny import TRANSFER, assert_tested_again, call, metrics, recipe, run
+from tests.run.tiny import TRANSFER, assert_tested_again, call, figures, metrics, recipe, run
 from tests.run.tiny import WORDS as WORDS_OF_RUN
 
 
@@ -58,7 +58,9 @@ def test_stored_model_works_on_images_alone(estimated):
 
 
 def test_run_with_an_encoder_that_reads_the_backbone(tmp_path):
-    folder = run(tmp_path, "encoder=backbone", "condition=estimate", "compare=[]", *WORDS[1:])
+    words = ("encoder=backbone", "condition=estimate", "compare=[]", *WORDS[1:])
+    with figures(drawn=True):
+        folder = run(tmp_path, *words)
     found = metrics(folder)
     assert found["tent", "clean"]["domain_accuracy"] > 0.9
     for kind in ("nearest", "embeddings", "layers"):

@@ -14,7 +14,7 @@ from domainnorm.run import run_matrix, run_recipe
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.serve import adapt_run, export_run
-from tests.run.tiny import call
+from tests.run.tiny import call, figures
 
 TEXT = """\
 task: {name: segmentation, width: 32, dice_weight: 1.0, flips: horizontal}
@@ -47,7 +47,8 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(file, tmp_path_factory):
-    return run_recipe(load_recipe(str(file)), tmp_path_factory.mktemp("runs"))
+    with figures(drawn=True):
+        return run_recipe(load_recipe(str(file)), tmp_path_factory.mktemp("runs"))
 
 
 def stage(finished, method):
@@ -87,8 +88,8 @@ def test_balanced_classes_are_weighed_by_the_masks_that_a_stage_may_see(file, mo
 def test_table_shows_the_metric_of_the_task(finished):
     assert "day → dusk** · miou" in (finished / "results.md").read_text()
     page = (finished / "report.html").read_text()
-    figures = list((finished / "figures").rglob("*.png"))
-    assert page.count('src="data:image/png;base64,') == len(figures) > 0
+    pictures = list((finished / "figures").rglob("*.png"))
+    assert page.count('src="data:image/png;base64,') == len(pictures) > 0
     assert '<img src="figures' not in page
     results = json.loads((finished / "metrics.json").read_text())
     assert {"miou", "dice", "pixel_accuracy", "boundary_iou"} <= set(results[0]["metrics"])

@@ -9,7 +9,7 @@ import pytest
 from domainnorm.errors import CheckpointError, RecipeError
 from domainnorm.run import run_matrix
 from domainnorm.run import test_run as evaluate_again
-from tests.run.tiny import recipe, run
+from tests.run.tiny import figures, recipe, run
 
 DOMAINS = ("clean", "colour_cast")
 WORDS = ("seed=[0, 1]", "trainer.max_epochs=1", "method=tent", "compare=[]")
@@ -17,7 +17,8 @@ WORDS = ("seed=[0, 1]", "trainer.max_epochs=1", "method=tent", "compare=[]")
 
 @pytest.fixture(scope="module")
 def matrix(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("matrix"), *WORDS, command="matrix")
+    with figures(drawn=True):
+        return run(tmp_path_factory.mktemp("matrix"), *WORDS, command="matrix")
 
 
 def rows(folder, kind):
@@ -44,8 +45,8 @@ def test_results_and_page_show_both_tables_and_all_figures(matrix):
             f"| clean | **{statistics.mean(means[kind]):.3f} ± {statistics.stdev(means[kind]):.3f}"
         )
         assert first in results
-    figures = list((matrix / "figures").rglob("*.png"))
-    assert page.count("data:image/png;base64,") == len(figures) > 2
+    pictures = list((matrix / "figures").rglob("*.png"))
+    assert page.count("data:image/png;base64,") == len(pictures) > 2
     assert page.count("<table>") == 2
 
 

@@ -1,6 +1,7 @@
 """A run that was interrupted ends with the same weights as one that was not."""
 
 import csv
+import functools
 import signal
 
 import pytest
@@ -16,6 +17,7 @@ from domainnorm.run.plan import plan_stages
 from domainnorm.run.run_folder import make_folder
 from domainnorm.run.stage import run_stage, set_up
 from domainnorm.run.training import fit
+from tests.combinations import covering
 from tests.run.tiny import (
     TRANSFER,
     WORDS,
@@ -71,21 +73,33 @@ def weights_of(tmp_path, name, cut, *words):
     return load_file(folder / stages[-1].key / "model.safetensors")
 
 
-@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_epoch_end", "on_train_end"])
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("source_only", ("trainer.max_epochs=4",)),
-        ("source_only", ("trainer.max_epochs=4", "evaluation.selection=validation")),
-        ("source_only", ("trainer.max_epochs=4", "perturb={name: mixstyle, p: 0.5}")),
-        ("tent", ("method.epochs=3",)),
-        ("dann", ("trainer.max_epochs=4", "method.hidden=8")),
-        ("mean_teacher", ("trainer.max_epochs=4", VIEWS)),
-    ],
-)
-def test_stage_cut_anywhere_ends_with_the_same_weights(tmp_path, name, words, hook):
-    expected = weights_of(tmp_path, name, None, *words)
-    found = weights_of(tmp_path, name, (hook, 2), *words)
+EPOCHS = "trainer.max_epochs=4"
+CASES = {
+    "plain": ("source_only", EPOCHS),
+    "selection": ("source_only", EPOCHS, "evaluation.selection=validation"),
+    "perturbed": ("source_only", EPOCHS, "perturb={name: mixstyle, p: 0.5}"),
+    "tent": ("tent", "method.epochs=3"),
+    "dann": ("dann", EPOCHS, "method.hidden=8"),
+    "mean_teacher": ("mean_teacher", EPOCHS, VIEWS),
+}
+
+
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory):
+    """Weights of a case that was never cut off."""
+
+    @functools.cache
+    def weights(case):
+        name, *words = CASES[case]
+        return weights_of(tmp_path_factory.mktemp("uncut"), name, None, *words)
+
+    return weights
+
+
+@covering(1, case=CASES, hook=["on_train_epoch_start", "on_train_epoch_end", "on_train_end"])
+def test_stage_cut_anywhere_ends_with_the_same_weights(uncut, tmp_path, case, hook):
+    name, *words = CASES[case]
+    expected, found = uncut(case), weights_of(tmp_path, name, (hook, 2), *words)
     for key, tensor in expected.items():
         assert torch.equal(found[key], tensor), key
 

@@ -11,7 +11,7 @@ from domainnorm.data.table import read_lines, write_lines
 from domainnorm.evaluation import load_evaluated
 from domainnorm.recipe import load_recipe
 from domainnorm.run import run_matrix, run_recipe
-from tests.run.tiny import call
+from tests.run.tiny import call, figures
 
 TEXT = """\
 task: {task}
@@ -57,7 +57,8 @@ def finished(request, tmp_path_factory):
         FolderMasks.write_sample(folder / "data", domains=["a", "b", "c"])
         shutil.rmtree(folder / "data" / "c" / "masks")
         file = written(folder, request.param, "folder_masks")
-    return run_recipe(load_recipe(str(file)), folder / "runs")
+    with figures(drawn=True):
+        return run_recipe(load_recipe(str(file)), folder / "runs")
 
 
 def results_of(folder):

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
 from domainnorm.cli import main
@@ -30,10 +32,19 @@ WORDS = (
 TRANSFER = "stages/clean-to-colour_cast"
 METHODS = ("source_only", "adabn", "tent", "oracle")
 PATIENCE = 60.0  # seconds a process may take to reach a state
+_DRAW = Figure.draw
 
 
 def recipe(*words: str) -> Recipe:
     return load_recipe("quickstart", [*WORDS, *words])
+
+
+@contextmanager
+def figures(*, drawn: bool) -> Iterator[None]:
+    """Figures are drawn here, or written blank: drawing takes more than half of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "draw", _DRAW if drawn else lambda figure, renderer: None)
+        yield
 
 
 def call(*words: str) -> int:
