@@ -297,7 +297,7 @@ class Method(LightningModule):
     def on_fit_start(self) -> None:
         """The teacher starts as the model: weights are loaded after both have been made."""
         if self.teacher is not None and int(self.teacher_steps) == 0:
-            self.teacher.set(self.model)
+            self.teacher.module.load_state_dict(self.model.state_dict())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The sum of `losses` of one batch; None where there are none to step on."""

@@ -35,11 +35,11 @@ def write_shops(root, column, said):
         writer.writerows(lines)
 
 
-def write_recipe(root, attributes, encoder, methods=""):
-    """A recipe beside the pictures; its path."""
+def write_recipe(root, attributes, encoder, methods="", more=""):
+    """A recipe beside the pictures, ``more`` its last lines; its path."""
     file = root / "shops.yaml"
     asked = {"attributes": attributes, "encoder": encoder, "methods": methods}
-    file.write_text(RECIPE.format(root=root, **asked))
+    file.write_text(RECIPE.format(root=root, **asked) + more)
     return str(file)
 
 

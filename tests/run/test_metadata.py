@@ -31,7 +31,8 @@ def shops(tmp_path_factory):
 def asked(shops):
     # Every method gets batches with text in them.
     others = ", ".join(name for name in METHODS.names() if name != "joint")
-    return write_recipe(shops, "camera, hour", "metadata", others)
+    views = "augment: {target: {weak: [], strong: [RandomBrightnessContrast]}}\n"
+    return write_recipe(shops, "camera, hour", "metadata", others, views)
 
 
 @pytest.fixture(scope="module")
