@@ -165,14 +165,15 @@ class FoggyCityscapes(DrivingDataset):
     layout = "leftImg8bit_foggy/<split>/<city>/*_leftImg8bit_foggy_beta_<beta>.png, gtFine/"
     values = CITYSCAPES_IDS
     known = ("beta_0.005", "beta_0.01", "beta_0.02")
-    files = (
+    files = tuple(
         replace(
             Cityscapes.files[0],
             images="leftImg8bit_foggy/{split:train,val}/{city}/"
-            "{city}_{sequence}_{frame}_leftImg8bit_foggy_beta_{beta:0.005,0.01,0.02}.png",
+            "{city}_{sequence}_{frame}_leftImg8bit_foggy_beta_{beta:" + beta + "}.png",
             domain="beta_{beta}",
             metadata=("city", "sequence", "beta"),
-        ),
+        )
+        for beta in ("0.005", "0.01", "0.02")
     )
     draw = staticmethod(draw_scenes)
     examples = tuple(
