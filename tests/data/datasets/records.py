@@ -15,12 +15,12 @@ FILE = Path(__file__).with_suffix(".json")
 
 
 def digest(dataset: DomainDataset) -> str:
-    """SHA-256 of the records in any order, and of the names of domains and classes."""
-    records = sorted(
+    """SHA-256 of the records in their order, by which batches go, and of the names there are."""
+    records = [
         [r.file, r.domain, r.target, r.mask or "", list(r.labels or ()), r.group, r.split]
         for r in dataset.records
-    )
-    known = sorted([r.file, sorted(r.metadata.items())] for r in dataset.records)
+    ]
+    known = [[r.file, sorted(r.metadata.items())] for r in dataset.records]
     text = json.dumps([records, known, dataset.domain_names, dataset.class_names])
     return hashlib.sha256(text.encode()).hexdigest()
 
