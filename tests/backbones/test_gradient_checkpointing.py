@@ -9,9 +9,18 @@ from timm.layers import set_reentrant_ckpt, use_reentrant_ckpt
 
 from domainnorm.backbones import convert_norms
 from tests.backbones.networks import DOMAINS, converted, plain
+from tests.combinations import covering
 
 FIRST, SECOND = torch.tensor([0, 2, 0, 2]), torch.tensor([1, 1, 2, 0])
 ORDERS = ["A", "A, then B", "B, then A", "A + B"]
+
+
+NETWORKS = {
+    "dsbn": ("test_efficientnet", "dsbn"),
+    "cin": ("test_efficientnet", {"all": "cin"}),
+    "bottlenecks": ("resnet10t", "dsbn"),
+    "tokens": ("test_convnext", "cln"),
+}
 
 
 @pytest.fixture(params=[False, True], ids=["non-reentrant", "reentrant"])
@@ -38,19 +47,9 @@ def gradients(model, order):
 
 
 @pytest.mark.usefixtures("_reentrant")
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(
-    ("name", "norm"),
-    [
-        ("test_efficientnet", "dsbn"),
-        ("test_efficientnet", {"all": "cin"}),
-        ("resnet10t", "dsbn"),
-        ("test_convnext", "cln"),
-    ],
-    ids=str,
-)
-def test_gradients_equal_those_without_checkpointing(name, norm, order):
-    stored = converted(name, norm, dtype=torch.float64, num_classes=3)
+@covering(1, network=NETWORKS, order=ORDERS)
+def test_gradients_equal_those_without_checkpointing(network, order):
+    stored = converted(*NETWORKS[network], dtype=torch.float64, num_classes=3)
     recomputed = copy.deepcopy(stored)
     recomputed.backbone.set_grad_checkpointing(True)
     wanted, found = gradients(stored, order), gradients(recomputed, order)

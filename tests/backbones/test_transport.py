@@ -121,10 +121,10 @@ def test_stored_module_and_stored_state_give_the_same_outputs():
     ("name", "norm"),
     [
         ("test_resnet", "dsbn"),
-        ("test_efficientnet", "cbn"),
+        pytest.param("test_efficientnet", "cbn", marks=pytest.mark.slow),
         ("test_resnet", {"all": "cin"}),
-        ("test_resnet", "sn"),
-        ("test_resnet", "domain*lowrank"),
+        pytest.param("test_resnet", "sn", marks=pytest.mark.slow),
+        pytest.param("test_resnet", "domain*lowrank", marks=pytest.mark.slow),
         ("test_resnet", {"statistics": "group", "modulation": "table", "num_groups": 4}),
     ],
     ids=str,

@@ -3,11 +3,11 @@
 import copy
 import functools
 
-import pytest
 import torch
 
 from domainnorm.backbones import convert_norms
 from tests.backbones.networks import DOMAINS, copy_row, plain, randomize
+from tests.combinations import covering
 
 ARCHITECTURES = {
     "test_efficientnet": 64,
@@ -33,18 +33,8 @@ ARCHITECTURES = {
     "levit_128s": 224,  # folds tokens into the batch axis
     "efficientvit_m0": 224,  # folds windows into the batch axis
 }
-# Both norms share the conversion; to be quick, the default run has all under one of them.
-FAST = {(name, "dsbn") for name in ARCHITECTURES} | {
-    (name, "cbn") for name in [*ARCHITECTURES][::4]
-}
-every_architecture = pytest.mark.parametrize(
-    ("name", "norm"),
-    [
-        pytest.param(name, norm, marks=[] if (name, norm) in FAST else pytest.mark.slow)
-        for name in ARCHITECTURES
-        for norm in ("dsbn", "cbn")
-    ],
-)
+# Both norms share the conversion.
+every_architecture = covering(1, name=ARCHITECTURES, norm=["dsbn", "cbn"])
 
 
 def exact(found, wanted):
@@ -87,8 +77,7 @@ def test_conversion_is_exact_in_training_and_tracks_the_same_moments(name, norm)
             exact(new.statistics.get_buffer(key)[row], old.get_buffer(key))
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0", "ghostnet_050"])
-@pytest.mark.parametrize("training", [False, True])
+@covering(1, name=["resnet10t", "tf_efficientnet_lite0", "ghostnet_050"], training=[False, True])
 def test_mixed_batch_equals_a_plain_network_per_domain(name, training):
     size = ARCHITECTURES[name]
     image = torch.randn(6, 3, size, size, dtype=torch.float64)

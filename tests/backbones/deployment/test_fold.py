@@ -15,6 +15,7 @@ from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, ConversionError
 from domainnorm.norms import create_norm
 from tests.backbones.networks import DOMAINS, converted, randomize_rows
+from tests.combinations import covering
 
 IMAGE = torch.rand(3, 3, 64, 64)
 ARCHITECTURES = [
@@ -33,8 +34,7 @@ def exact(found, wanted):
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("norm", ["dsbn", "cbn", "bn"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@covering(1, norm=["dsbn", "cbn", "bn"], name=ARCHITECTURES)
 def test_folded_state_loads_strictly_into_the_plain_network_with_the_same_outputs(name, norm):
     model = converted(name, norm).eval()
     fresh = timm.create_model(name, num_classes=5).eval()
