@@ -32,10 +32,12 @@ _COUNTS = {
             "width",
             "size",
             "buckets",
+            "fisher_images",
         ],
         "1 or more",
     ),
 }
+_FROM_ZERO: tuple[Callable[[float], bool], str] = (lambda number: number >= 0, "0 or more")
 _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     "momentum": (
         lambda number: 0 <= number <= 1,
@@ -43,8 +45,10 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     ),
     "temperature": (lambda number: number > 0, "a positive number"),
     "dropout": (lambda number: 0 <= number < 1, "a probability in [0, 1)"),
+    "threshold": (lambda number: 0 <= number <= 1, "a probability in [0, 1]"),
+    "margin": (lambda number: 0 < number <= 1, "a share above 0, at most 1"),
     **dict.fromkeys(
-        ("overlap", "warmup", "label_smoothing"),
+        ("overlap", "warmup", "label_smoothing", "decay"),
         (lambda number: 0 <= number < 1, "a share in [0, 1)"),
     ),
     **dict.fromkeys(
@@ -52,17 +56,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         (lambda number: 0 < number < 1, "a number between 0 and 1, both excluded"),
     ),
     **dict.fromkeys(
-        [
-            "eps",
-            "lr",
-            "weight_decay",
-            "rows_weight",
-            "ce_weight",
-            "dice_weight",
-            "focal_weight",
-            "focal_gamma",
-        ],
-        (lambda number: number >= 0, "0 or more"),
+        ("eps", "lr", "weight_decay", "focal_gamma", "gamma", "redundancy"), _FROM_ZERO
     ),
 }
 
@@ -79,6 +73,10 @@ def problem_of_embedding(size: int, taken: Iterable[int]) -> str:
     )
 
 
+def _range_of(name: str) -> tuple[Callable[[float], bool], str] | None:
+    return _FROM_ZERO if name.endswith("_weight") else _NUMBERS.get(name)
+
+
 def problem_of(parameter: Parameter, value: Any) -> str:
     """What is wrong with the value of an option: ``got 5, expected …``; empty where nothing is."""
     words = get_args(parameter.annotation)
@@ -90,7 +88,7 @@ def problem_of(parameter: Parameter, value: Any) -> str:
     if parameter.name in _COUNTS and isinstance(value, (int, float)):
         whole = isinstance(value, int)
         expected = ("" if value >= 1 else _COUNTS[parameter.name]) if whole else "a whole number"
-    elif parameter.name in _NUMBERS and isinstance(value, (int, float)):
-        fits, range_in_words = _NUMBERS[parameter.name]
+    elif isinstance(value, (int, float)) and (known := _range_of(parameter.name)):
+        fits, range_in_words = known
         expected = "" if math.isfinite(value) and fits(value) else range_in_words
     return f"got {value!r}, expected {expected}" if expected else ""

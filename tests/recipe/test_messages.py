@@ -131,6 +131,16 @@ CASES = [
     ({"method": "{name: tent, as: a/b}"}, "method.as: got 'a/b', expected letters, digits and _ ."),
     ({"method": "{name: tent, as: [a]}"}, "method.as: got ['a'], expected a text or null"),
     ({"method": "{name: tent, sa: b}"}, "method.sa: unknown key 'sa': did you mean 'as'?"),
+    ({"method": "{name: dann, domain_weight: -1}"}, "method.domain_weight: got -1.0, expected 0 "),
+    ({"method": "{name: eata, margin: 0}"}, "method.margin: got 0.0, expected a share above 0"),
+    (
+        {"method": "mean_teacher"},
+        "augment.target: method 'mean_teacher' compares a weak and a strong view of the images of",
+    ),
+    (
+        {"method": "eata", "trainer": "{devices: 2}"},
+        "trainer.devices: got 2, but 'eata' follows one stream of images, which devices cannot",
+    ),
     (
         {"method": "adabn", "data": f"{{{DATA}}}"},
         "method: 'adabn' needs images of a target domain, but data.target is empty",
