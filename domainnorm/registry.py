@@ -38,6 +38,7 @@ class _Required:
 
 
 REQUIRED: Any = _Required()
+_HIDDEN = object()
 Definition = ast.ClassDef | ast.FunctionDef
 
 
@@ -230,15 +231,10 @@ class _Source:
         return found
 
     def constants(self, name: str) -> dict[str, Any]:
-        node = self.definition(name)
         found: dict[str, Any] = {}
-        for source, base in self._bases(node):
-            found.update(source.constants(base))
-        for item in node.body:
-            for target, value in _assignments(item):
-                with suppress(ValueError):  # not a literal: no recipe rule reads it
-                    found[target] = ast.literal_eval(value)
-        return found
+        for outline in reversed(_outline(self.module, name).__mro__[:-1]):
+            found.update(vars(outline)["own"])
+        return {key: value for key, value in found.items() if value is not _HIDDEN}
 
     def _bases(self, node: Definition) -> Iterator[tuple[_Source, str]]:
         """Base classes defined in this module or imported by name from the same distribution."""
@@ -271,6 +267,22 @@ class _Source:
                 "builtin types, Literal and literal defaults"
             ) from error
         return Parameter(argument.arg, hint, value)
+
+
+@cache  # a base that two others share must be one class
+def _outline(module: str, name: str) -> type:
+    """A class of literal constants on outlines of its bases; Python puts them in order."""
+    source = _Source.read(module)
+    node = source.definition(name)
+    # What is not a literal no recipe rule reads; it hides what a base says under that name.
+    own: dict[str, Any] = {item.name: _HIDDEN for item in node.body if isinstance(item, Definition)}
+    for item in node.body:
+        for target, value in _assignments(item):
+            own[target] = _HIDDEN
+            with suppress(ValueError):
+                own[target] = ast.literal_eval(value)
+    bases = tuple(_outline(base.module, base_name) for base, base_name in source._bases(node))
+    return type(name, bases, {"own": own})
 
 
 def _assignments(item: ast.stmt) -> Iterator[tuple[str, ast.expr]]:

@@ -1,3 +1,4 @@
+import inspect
 import sys
 from importlib import invalidate_caches
 from textwrap import dedent
@@ -5,6 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
+from domainnorm import registry
 from domainnorm.errors import DomainNormError, UnknownNameError
 from domainnorm.registry import REQUIRED, Registry
 
@@ -179,3 +181,20 @@ def test_name_that_is_not_in_quotes_is_refused(package):
     text = 'NAME = "x"\n@register(NAME)\nclass Other: ...\n'
     with pytest.raises(DomainNormError, match=r"made:Other: @register takes a name in quotes"):
         package("made", text).names()
+
+
+KINDS = [kind for kind in vars(registry).values() if isinstance(kind, registry.Registry)]
+ENTRIES = [pytest.param(k, n, id=f"{k.kind}-{n}") for k in KINDS for n in k.names()]
+
+
+@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+def test_what_is_read_from_the_source_is_what_the_class_has(kind, name):
+    entry, loaded = kind.entry(name), kind.load(name)
+    if isinstance(loaded, type):
+        assert {key: getattr(loaded, key) for key in entry.constants} == entry.constants
+    given = inspect.signature(loaded).parameters.values()
+    own = {p.name: p.default for p in given if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    told = {key: one.default for key, one in entry.parameters.items()}
+    empty = inspect.Parameter.empty
+    for key, default in own.items():
+        assert told[key] == default or (told[key] is registry.REQUIRED and default is empty), key
