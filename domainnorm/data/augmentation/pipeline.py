@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import os
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import albumentations
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,11 +22,6 @@ from domainnorm.data.masks import VOID
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.errors import DataError
 from domainnorm.registry import TRANSFORMS
-
-# albumentations asks a server for its newest version when it is imported.
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-
-import albumentations
 
 Step = str | Mapping[str, Any]
 Steps = Sequence[Step] | Mapping[str, Sequence[Step]]
