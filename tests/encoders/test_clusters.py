@@ -8,6 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 from domainnorm.encoders import find_domains
 from domainnorm.encoders.clusters import Form, prediction_strength, stability
 from domainnorm.errors import ConditionError
+from tests.combinations import covering
 from tests.encoders.slides import features
 from tests.reference.clusters import prediction_strength_of
 
@@ -44,8 +45,7 @@ def test_one_style_is_one_domain(kind):
     assert found.silhouette.isnan().all()
 
 
-@pytest.mark.parametrize("count", [40, 200])
-@pytest.mark.parametrize("kind", ["blob", "cigar", "skewed"])
+@covering(1, count=[40, 200], kind=["blob", "cigar", "skewed"])
 def test_one_blob_is_one_domain_whatever_its_shape(kind, count):
     blob = torch.randn(count, 12)
     blob = {

@@ -8,6 +8,7 @@ import torch
 
 from domainnorm.methods import domains_of
 from domainnorm.registry import METHODS
+from tests.combinations import covering
 from tests.methods.bench import ONE, TWO, fit, make_model, scans, source_model
 
 every_method = pytest.mark.parametrize("name", METHODS.names())
@@ -53,8 +54,7 @@ def test_every_parameter_that_learns_is_in_one_optimizer(name):
     assert set(held) == {id(parameter) for parameter, _ in done.method._trained()}
 
 
-@every_method
-@pytest.mark.parametrize("norm", ["dsbn", "cin"])
+@covering(1, name=METHODS.names(), norm=["dsbn", "cin"])
 def test_bfloat16_keeps_everything_finite(name, norm):
     done = fit(name, make_model(norm), ONE, precision="bf16-mixed", **SMALL.get(name, {}))
     assert all(bool(tensor.isfinite().all()) for tensor in done.method.state_dict().values())
@@ -126,8 +126,7 @@ def test_constants_read_from_the_source_are_those_of_the_class(name):
         assert getattr(method, key) == value
 
 
-@every_method
-@pytest.mark.parametrize("norm", ["cin", "bn"])
+@covering(1, name=METHODS.names(), norm=["cin", "bn"])
 def test_every_norm_with_running_moments_can_be_fitted(name, norm):
     model = make_model(norm)
     done = fit(name, model, ONE, **SMALL.get(name, {}))

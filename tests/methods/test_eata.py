@@ -11,6 +11,7 @@ from domainnorm.data.datasets import Scans
 from domainnorm.methods.eata import EATA
 from domainnorm.methods.heads import head_of
 from domainnorm.tasks.classification import Classification
+from tests.combinations import covering
 from tests.methods.bench import ONE, Trainer, changed, fit, make_model, rows_changed, source_model
 from tests.reference import adaptation
 
@@ -54,8 +55,7 @@ def reference(model):
     return lambda image: network(image.double(), "colour_cast"), parameters
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("fisher_weight", [0.0, 50.0])
+@covering(1, name=NETWORKS, fisher_weight=[50.0, 0.0])
 def test_stream_equals_the_published_rule(name, fisher_weight):
     model = network_of(name)
     run, parameters = reference(model)

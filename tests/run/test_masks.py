@@ -17,7 +17,7 @@ from domainnorm.serve import adapt_run, export_run
 from tests.run.tiny import call, figures
 
 TEXT = """\
-task: {name: segmentation, width: 32, dice_weight: 1.0, flips: horizontal}
+task: {name: segmentation, width: 32, dice_weight: 1.0, flips: horizontal, overlap: 0.0}
 backbone: {name: test_resnet}
 norm: {encoder: cbn, decoder: dsbn}
 data:
