@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal --durations 10
 
 .PHONY: help env demo test slow lint clean
 
@@ -17,11 +18,11 @@ $(VENV)/installed: pyproject.toml
 demo: env  ## train, adapt and test on data that needs no download
 	$(BIN)/domainnorm run quickstart
 
-test: env  ## the default tests
-	$(BIN)/python -m pytest -n auto --dist worksteal
+test: env  ## each property, on a covering set of combinations
+	$(PYTEST)
 
-slow: env  ## the tests that take longest: whole runs, compilers, exports
-	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
+slow: env  ## the rest of each product, and what takes longest: whole runs, compilers, exports
+	$(PYTEST) -m slow
 
 lint: env  ## style and types
 	$(BIN)/ruff check .
