@@ -21,173 +21,161 @@ class NormSpec:
 
     Args:
         name: What a recipe writes.
-        statistics: Which moments normalize a sample.
-        modulation: Where its scale and shift come from.
+        halves: ``"statistics*modulation"``: which moments normalize a sample, and where its scale
+            and shift come from.
         paper: Authors, venue, arXiv id, and the place in it as closely as it was looked up.
         use: When to take it, in one line.
         options: Options of the halves that make it this norm; a caller's own come before them.
     """
 
     name: str
-    statistics: str
-    modulation: str
+    halves: str
     paper: str
     use: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def statistics(self) -> str:
+        """Which moments normalize a sample."""
+        return self.halves.partition("*")[0]
+
+    @property
+    def modulation(self) -> str:
+        """Where its scale and shift come from."""
+        return self.halves.partition("*")[2]
 
 
 _ROWS = (
     NormSpec(
         "in",
-        "instance",
-        "shared",
+        "instance*shared",
         "Ulyanov et al. 2016, arXiv:1607.08022, eq. 2",
         "removes each image's own contrast and colour; one scale and shift for all domains",
     ),
     NormSpec(
         "cin",
-        "instance",
-        "table",
+        "instance*table",
         "Dumoulin et al., ICLR 2017, arXiv:1610.07629, eq. 5",
         "style removed per image, restored per domain; on BN networks early layers only",
     ),
     NormSpec(
         "bn",
-        "batch",
-        "shared",
+        "batch*shared",
         "Ioffe and Szegedy, ICML 2015, arXiv:1502.03167, alg. 1",
         "the unconditioned layer, for comparison",
     ),
     NormSpec(
         "cbn",
-        "batch",
-        "table",
+        "batch*table",
         "de Vries et al., NeurIPS 2017, arXiv:1707.00683, eq. 3",
         "domains with alike statistics and few images each: only scale and shift differ",
     ),
     NormSpec(
         "dsbn",
-        "domain",
-        "table",
+        "domain*table",
         "Chang et al., CVPR 2019, arXiv:1906.03950, eq. 2",
         "every domain has its own batch norm; exact at conversion, the safe default on BN networks",
     ),
     NormSpec(
         "ibn_a",
-        "mixed",
-        "shared",
+        "mixed*shared",
         "Pan et al. (IBN-Net), ECCV 2018, arXiv:1807.09441, sec. 3 (IBN-a)",
         "half the channels lose style, half keep it: generalization without domain labels",
         {"parts": ["instance", "batch"], "gate": "split"},
     ),
     NormSpec(
         "ibn_b",
-        "instance",
-        "shared",
+        "instance*shared",
         "Pan et al. (IBN-Net), ECCV 2018, arXiv:1807.09441, sec. 3 (IBN-b)",
         "the same layer as 'in'; the paper puts it after the residual add of the first blocks",
     ),
     NormSpec(
         "bin",
-        "mixed",
-        "shared",
+        "mixed*shared",
         "Nam and Kim, NeurIPS 2018, arXiv:1805.07925, sec. 3",
         "each channel learns how much style to drop; exact at conversion of BN networks",
         {"parts": ["instance", "batch"], "gate": "learned"},
     ),
     NormSpec(
         "sn",
-        "mixed",
-        "shared",
+        "mixed*shared",
         "Luo et al., ICLR 2019, arXiv:1806.10779, sec. 2",
         "each layer learns which moments it needs; for training from scratch",
         {"parts": ["instance", "layer", "batch"], "gate": "softmax"},
     ),
     NormSpec(
         "alpha_bn",
-        "mixed",
-        "shared",
+        "mixed*shared",
         "You et al., 2021, arXiv:2110.04065, eq. 2 (α-BN)",
         "source and target moments interpolated at test time; for small batches of a new domain",
         {"parts": ["batch"], "gate": "fixed"},
     ),
     NormSpec(
         "cluster_in",
-        "cluster",
-        "shared",
+        "cluster*shared",
         "Deecke et al., ICLR 2019, arXiv:1810.05466, sec. 3; Matsuura and Harada, AAAI 2020, "
         "arXiv:1911.07661, sec. 3",
         "domains exist but are not labelled: samples of similar style share moments",
     ),
     NormSpec(
         "tin",
-        "thumbnail",
-        "table",
+        "thumbnail*table",
         "Chen et al., AAAI 2022, arXiv:2103.11784, section Thumbnail Instance Normalization (TIN)",
         "cin for images that are processed in tiles: the thumbnail's moments, so no seams",
     ),
     NormSpec(
         "ln",
-        "layer",
-        "shared",
+        "layer*shared",
         "Ba et al., 2016, arXiv:1607.06450, eq. 4",
         "the unconditioned layer of transformers and ConvNeXt, for comparison",
     ),
     NormSpec(
         "cln",
-        "layer",
-        "table",
+        "layer*table",
         "Ba et al., 2016, arXiv:1607.06450, eq. 4; rows as in Dumoulin et al., arXiv:1610.07629",
         "networks with layer norm: scale and shift per domain, exact at conversion",
     ),
     NormSpec(
         "gn",
-        "group",
-        "shared",
+        "group*shared",
         "Wu and He, ECCV 2018, arXiv:1803.08494, eq. 7",
         "the unconditioned layer, for comparison; does not depend on the batch",
     ),
     NormSpec(
         "cgn",
-        "group",
-        "table",
+        "group*table",
         "Wu and He, ECCV 2018, arXiv:1803.08494, eq. 7; rows as in Dumoulin et al., "
         "arXiv:1610.07629",
         "networks with group norm, or batches of one: scale and shift per domain",
     ),
     NormSpec(
         "rms",
-        "rms",
-        "shared",
+        "rms*shared",
         "Zhang and Sennrich, NeurIPS 2019, arXiv:1910.07467, eq. 4",
         "the unconditioned layer, for comparison",
     ),
     NormSpec(
         "crms",
-        "rms",
-        "table",
+        "rms*table",
         "Zhang and Sennrich, NeurIPS 2019, arXiv:1910.07467, eq. 4; rows as in Dumoulin et al., "
         "arXiv:1610.07629",
         "networks with RMS norm: scale and shift per domain, exact at conversion",
     ),
     NormSpec(
         "adain",
-        "instance",
-        "style",
+        "instance*style",
         "Huang and Belongie, ICCV 2017, arXiv:1703.06868, eq. 8",
         "features get the moments of a style image: restyle one domain as another, nothing learned",
     ),
     NormSpec(
         "spade",
-        "batch",
-        "spatial",
+        "batch*spatial",
         "Park et al., CVPR 2019, arXiv:1903.07291, eq. 1",
         "what differs has a place in the image: masks, layouts, sensor maps given with each image",
     ),
     NormSpec(
         "film",
-        "batch",
-        "hyper",
+        "batch*hyper",
         "Perez et al., AAAI 2018, arXiv:1709.07871, eq. 1 and 2",
         "conditions that are vectors (metadata, text, an encoder's output), unseen ones included",
     ),
@@ -275,10 +263,8 @@ def _check_pair(name: str, statistics: Entry, modulation: Entry, options: dict[s
 
 
 def _halves(name: str) -> tuple[Entry, Entry]:
-    if name in CATALOGUE:
-        spec = CATALOGUE[name]
-        return STATISTICS.entry(spec.statistics), MODULATIONS.entry(spec.modulation)
-    statistics, star, modulation = name.partition("*")
+    spelled = CATALOGUE[name].halves if name in CATALOGUE else name
+    statistics, star, modulation = spelled.partition("*")
     if not star:
         raise UnknownNameError("norm", name, CATALOGUE)
     return STATISTICS.entry(statistics.strip()), MODULATIONS.entry(modulation.strip())
