@@ -39,9 +39,11 @@ def accumulate_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def spread(per_sample: Tensor, x: Tensor) -> Tensor:
-    """(N, C) -> (N, C, 1, ...), as many axes as ``x``."""
-    return per_sample.reshape(*per_sample.shape, *(1,) * (x.ndim - 2))
+def spread(per_sample: Tensor, x: Tensor, axis: int = 1) -> Tensor:
+    """(N, C) -> as many axes as ``x``, channels at ``axis``: (N, C, 1, ...) or (N, 1, ..., C)."""
+    shape = [1] * x.ndim
+    shape[0], shape[axis] = per_sample.shape
+    return per_sample.reshape(shape)
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -69,6 +71,24 @@ def group_norm_serves(x: Tensor) -> bool:
     if x.shape[0] == 0 or torch.compiler.is_compiling() or is_channels_last(x):
         return False
     return x.device.type == "cpu" or x.dtype in (torch.float32, torch.float64)
+
+
+def group_norm_of_samples(
+    x: Tensor, num_groups: int, scale: Tensor, shift: Tensor, eps: float
+) -> Tensor:
+    """Group norm with scale and shift (N, C) of each sample, where `group_norm_serves`."""
+    num_samples, num_features = x.shape[:2]
+    # One sample of N·C channels: each with a weight of its own, so one pass does.
+    output = F.group_norm(
+        x.reshape(1, num_samples * num_features, *x.shape[2:]),
+        num_samples * num_groups,
+        scale.reshape(-1),
+        shift.reshape(-1),
+        eps,
+    )
+    # A plain view would send the in-place activations of timm through a copy.
+    result: Tensor = torch.ops.aten._unsafe_view(output, list(x.shape))
+    return result
 
 
 def _rows(x: Tensor) -> Tensor:

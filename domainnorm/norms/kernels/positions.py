@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from domainnorm.norms.kernels.per_sample import accumulate_dtype
+from domainnorm.norms.kernels.per_sample import accumulate_dtype, spread
 from domainnorm.norms.kernels.pooled import graph_gradients
 
 # Below this many values per sample, backward of the batch beats a loop over its samples.
@@ -50,11 +50,7 @@ def plain_position_norm(
     if centred:
         wide = wide - wide.mean(axis, keepdim=True)
     rstd = torch.rsqrt(wide.square().mean(axis, keepdim=True) + eps)
-    shape = [1] * (x.ndim - 2)
-    at = len(shape) + 1 if axis == -1 else 1
-    shape.insert(at - 1, x.shape[axis])
-    scale, shift = (rows.reshape(rows.shape[0], *shape) for rows in (scale, shift))
-    return (wide * rstd * scale + shift).to(x.dtype)
+    return (wide * rstd * spread(scale, x, axis) + spread(shift, x, axis)).to(x.dtype)
 
 
 class _PositionNorm(torch.autograd.Function):
@@ -126,13 +122,6 @@ def _as(x: Tensor, y: Tensor, axis: int) -> Tensor:
     return output
 
 
-def _over(rows: Tensor, x: Tensor, axis: int) -> Tensor:
-    """(N or 1, C) -> as many axes as ``x``, channels at ``axis``."""
-    shape = [1] * x.ndim
-    shape[0], shape[axis] = rows.shape
-    return rows.reshape(shape)
-
-
 def _plain_forward(
     x: Tensor, scale: Tensor, shift: Tensor, eps: float, axis: int, centred: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +134,7 @@ def _plain_forward(
         square = apart.square().sum(axis, keepdim=True)
     rstd = square.div_(x.shape[axis]).add_(eps).rsqrt_()
     normed = apart.mul_(rstd) if centred else wide * rstd
-    scale, shift = _over(scale, x, axis).to(wide.dtype), _over(shift, x, axis).to(wide.dtype)
+    scale, shift = (spread(rows, x, axis).to(wide.dtype) for rows in (scale, shift))
     return torch.addcmul(shift, normed, scale, out=normed), mean, rstd
 
 
@@ -163,7 +152,7 @@ def _batch_forward(
     # On a CPU the kernel takes half the time with scale and shift of the time without.
     one = torch.ones(size, dtype=wide.dtype, device=x.device)
     y, mean, rstd = torch.native_layer_norm(wide, size, one, torch.zeros_like(one), eps)
-    scale, shift = _over(scale, x, -1).to(wide.dtype), _over(shift, x, -1).to(wide.dtype)
+    scale, shift = (spread(rows, x, -1).to(wide.dtype) for rows in (scale, shift))
     return torch.addcmul(shift, y, scale, out=y), mean, rstd
 
 
@@ -200,7 +189,7 @@ def _plain_backward(
     pixels = [at for at in range(0 if len(scale) == 1 else 1, x.ndim) if at != channels]
     grad = grad.to(rstd.dtype)
     dscale, dshift = (grad * normed).sum(pixels), grad.sum(pixels)
-    scaled = grad * _over(scale, x, axis)
+    scaled = grad * spread(scale, x, axis)
     slope = (scaled * normed).mean(axis, keepdim=True)
     dx = scaled.addcmul_(normed, slope, value=-1)
     if mean is not None:

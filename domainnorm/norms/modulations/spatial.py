@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError
-from domainnorm.norms.kernels.per_sample import is_channels_last
+from domainnorm.norms.kernels.per_sample import like
 from domainnorm.norms.layer import Modulation
 from domainnorm.registry import register
 
@@ -79,11 +79,7 @@ class SpatialModulation(Modulation):
             base.reshape(1, -1, *axes) + half
             for base, half in zip((self.scale, self.shift), difference.chunk(2, dim=1), strict=True)
         )
-        if is_channels_last(x):
-            layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        else:
-            layout = torch.contiguous_format
-        return scale.contiguous(memory_format=layout), shift.contiguous(memory_format=layout)
+        return like(scale, x), like(shift, x)
 
     def _map(self, condition: Condition, x: Tensor) -> Tensor:
         channels = self.first.in_channels

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError
-from domainnorm.norms.kernels.per_sample import accumulate_dtype, group_norm_serves, spread
+from domainnorm.norms.kernels.per_sample import (
+    accumulate_dtype,
+    group_norm_of_samples,
+    group_norm_serves,
+    spread,
+)
 from domainnorm.norms.kernels.positions import position_norm
 from domainnorm.norms.kernels.sample_moments import normalize, pool_channels, sample_moments
 from domainnorm.norms.layer import Statistics
@@ -80,7 +85,7 @@ class RMSStatistics(LayerStatistics):
 
 
 @register("deviation")
-class DeviationStatistics(Statistics):
+class DeviationStatistics(LayerStatistics):
     """Each position of each sample is divided by the standard deviation of its channels.
 
     ``y = scale · x / sqrt(var + eps) + shift`` with the unbiased variance over the channels; the
@@ -101,28 +106,20 @@ class DeviationStatistics(Statistics):
     """
 
     def __init__(
-        self, num_features: int, num_domains: int, *, tokens: bool = False, eps: float = 1e-6
+        self, num_features: int, num_domains: int, *, eps: float = 1e-6, **options: Any
     ) -> None:
-        super().__init__()
         if num_features < 2:
             raise DomainNormError(
                 f"num_features: {num_features} channel has no standard deviation over channels"
             )
-        self.tokens = tokens
-        self.eps = eps
+        super().__init__(num_features, num_domains, eps=eps, **options)
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` and modulate it with ``scale``, ``shift`` (N or 1, C)."""
         axis = -1 if self.tokens else 1
         wide = x.to(accumulate_dtype(x))
         rstd = torch.rsqrt(wide.var(axis, keepdim=True) + self.eps)
-        shape = [1] * x.ndim
-        shape[0], shape[axis] = -1, x.shape[axis]
-        return (wide * rstd * scale.reshape(shape) + shift.reshape(shape)).to(x.dtype)
-
-    def extra_repr(self) -> str:
-        """Constants, for ``print(model)``."""
-        return f"tokens={self.tokens}, eps={self.eps}"
+        return (wide * rstd * spread(scale, x, axis) + spread(shift, x, axis)).to(x.dtype)
 
 
 @register("group")
@@ -149,11 +146,7 @@ class GroupStatistics(Statistics):
         self, num_features: int, num_domains: int, *, num_groups: int = 32, eps: float = 1e-5
     ) -> None:
         super().__init__()
-        if num_groups < 1 or num_features % num_groups:
-            raise DomainNormError(
-                f"num_groups: {num_groups} groups of {num_features} channels are not of equal "
-                "size; choose a divisor"
-            )
+        check_groups(num_groups, num_features)
         self.num_groups = num_groups
         self.eps = eps
 
@@ -163,7 +156,6 @@ class GroupStatistics(Statistics):
         Raises:
             ConditionError: A group of one value per sample: it would be normalized to zero.
         """
-        num_samples, num_features = x.shape[:2]
         if x.shape[1:].numel() == self.num_groups:
             raise ConditionError(
                 f"group statistics of one value, {self.num_groups} groups of {tuple(x.shape)}: "
@@ -177,18 +169,17 @@ class GroupStatistics(Statistics):
             return normalize(x, pooled, scale, shift, self.eps)
         if scale.shape[0] == 1:
             return F.group_norm(x, self.num_groups, scale[0], shift[0], self.eps)
-        # One sample of N·C channels: each with a weight of its own, so one pass does.
-        output = F.group_norm(
-            x.reshape(1, num_samples * num_features, *x.shape[2:]),
-            num_samples * self.num_groups,
-            scale.reshape(-1),
-            shift.reshape(-1),
-            self.eps,
-        )
-        # A plain view would send the in-place activations of timm through a copy.
-        result: Tensor = torch.ops.aten._unsafe_view(output, list(x.shape))
-        return result
+        return group_norm_of_samples(x, self.num_groups, scale, shift, self.eps)
 
     def extra_repr(self) -> str:
         """Constants, for ``print(model)``."""
         return f"num_groups={self.num_groups}, eps={self.eps}"
+
+
+def check_groups(num_groups: int, num_features: int) -> None:
+    """Refuse a number of groups that does not divide the channels."""
+    if num_groups < 1 or num_features % num_groups:
+        raise DomainNormError(
+            f"num_groups: {num_groups} groups of {num_features} channels are not of equal "
+            "size; choose a divisor"
+        )

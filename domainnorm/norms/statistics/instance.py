@@ -9,7 +9,13 @@ from torch import Tensor
 from domainnorm.condition import Condition, RecordedMoments
 from domainnorm.errors import ConditionError
 from domainnorm.norms.kernels.partition import own_groups
-from domainnorm.norms.kernels.per_sample import accumulate_dtype, group_norm_serves, spread, strided
+from domainnorm.norms.kernels.per_sample import (
+    accumulate_dtype,
+    group_norm_of_samples,
+    group_norm_serves,
+    spread,
+    strided,
+)
 from domainnorm.norms.kernels.pooled import Pool, pooled_norm
 from domainnorm.norms.kernels.sample_moments import Moments, normalize
 from domainnorm.norms.layer import Statistics
@@ -61,13 +67,7 @@ class InstanceStatistics(Statistics):
             ).to(x.dtype)
         if not group_norm_serves(x):
             return self._pooled(x, scale, shift)
-        rows = num_samples * num_features
-        output = F.group_norm(
-            x.reshape(1, rows, *x.shape[2:]), rows, scale.reshape(-1), shift.reshape(-1), self.eps
-        )
-        # A plain view would send the in-place activations of timm through a copy.
-        result: Tensor = torch.ops.aten._unsafe_view(output, list(x.shape))
-        return result
+        return group_norm_of_samples(x, num_features, scale, shift, self.eps)
 
     def _pooled(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         pool = Pool(own_groups(x.shape[0], x.device), stride=self.stride)

@@ -19,6 +19,7 @@ from domainnorm.norms.kernels.sample_moments import (
     pool_samples,
     sample_moments,
 )
+from domainnorm.norms.statistics.channels import check_groups
 from domainnorm.norms.statistics.running import DomainStatistics
 from domainnorm.registry import register
 
@@ -90,11 +91,8 @@ class MixedStatistics(DomainStatistics):
         if parts is None:
             parts = ["batch"] if gate == "fixed" else ["instance", "batch"]
         _check(parts, gate, alpha)
-        if "group" in parts and (num_groups < 1 or num_features % num_groups):
-            raise DomainNormError(
-                f"num_groups: {num_groups} groups of {num_features} channels are not of equal "
-                "size; choose a divisor"
-            )
+        if "group" in parts:
+            check_groups(num_groups, num_features)
         rows = num_domains if "domain" in parts else 1
         super().__init__(num_features, rows, momentum=momentum, eps=eps)
         self.parts = tuple(parts)
@@ -154,7 +152,9 @@ class MixedStatistics(DomainStatistics):
         """Moments of the batch or domain part, (N or 1, C)."""
         dtype = own.mean.dtype
         if not self.training:
-            mean, var = self._running(x, condition)
+            mean, var = self.running_mean, self.running_var
+            if self.tracks_domains:
+                mean, var = self._moments(x, condition)
             mean, var = mean.to(dtype), var.to(dtype)
             if condition.unseen == "batch":
                 size = x.shape[2:].numel()
@@ -167,11 +167,6 @@ class MixedStatistics(DomainStatistics):
         batch, pooled = self._pooled(own, x, condition)
         track(self.running, pooled.mean, pooled.var, counts(pooled.values))
         return batch
-
-    def _running(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        if "batch" in self.parts:
-            return self.running_mean, self.running_var
-        return self._moments(x, condition)
 
     def _group(self, condition: Condition, x: Tensor) -> Tensor | None:
         """The row of each sample, (N,), or None where weights are soft."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from domainnorm.condition import Condition
+from domainnorm.condition import Condition, Pair
 from domainnorm.errors import ConditionError
 from domainnorm.norms.kernels.batch_norm import (
     Running,
@@ -96,6 +96,15 @@ class RunningMoments(Statistics):
         moments = self.running_mean, self.running_var, self.num_batches_tracked
         return Running(*moments, self.momentum, self.eps, self.stride, self.sync)
 
+    def _evaluate(
+        self, x: Tensor, scale: Tensor, shift: Tensor, moments: Pair, condition: Condition
+    ) -> Tensor:
+        """With given moments, (N or 1, C), or where it is asked for those of unseen samples."""
+        if condition.unseen == "batch":
+            size = x.shape[2:].numel()
+            moments = condition.with_batch_moments(moments, sample_moments(x), size)
+        return evaluate_samples(x, scale, shift, moments, self.eps)
+
     def extra_repr(self) -> str:
         """Shapes and constants, for ``print(model)``."""
         rows, features = self.running_mean.shape
@@ -157,13 +166,9 @@ class DomainStatistics(RunningMoments):
         if rows and domain is not None:
             groups = by_domain(condition, domain, len(self.running_mean))
             return evaluate_rows(x, scale, shift, groups, self.running)
-        mean, var = self._moments(x, condition)
-        if condition.unseen == "batch":
-            given, size = (mean, var), x.shape[2:].numel()
-            mean, var = condition.with_batch_moments(given, sample_moments(x), size)
-        return evaluate_samples(x, scale, shift, (mean, var), self.eps)
+        return self._evaluate(x, scale, shift, self._moments(x, condition), condition)
 
-    def _moments(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+    def _moments(self, x: Tensor, condition: Condition) -> Pair:
         if condition.unseen == "nearest":
             running = self.running_mean, self.running_var
             raise MomentsReached(sample_moments(x), x.shape, running, self.eps)
@@ -215,11 +220,8 @@ class BatchStatistics(RunningMoments):
         if self.frozen or not self.training:
             if pairs is not None:
                 return evaluate_rows(x, scale, shift, pairs, self.running)
-            mean, var = self.running_mean, self.running_var
-            if condition.unseen == "batch":
-                given, size = (mean, var), x.shape[2:].numel()
-                mean, var = condition.with_batch_moments(given, sample_moments(x), size)
-            return evaluate_samples(x, scale, shift, (mean, var), self.eps)
+            moments = self.running_mean, self.running_var
+            return self._evaluate(x, scale, shift, moments, condition)
         groups = whole_batch(condition, x.shape[0], x.device)
         # The pair of a single sample looks like that of all. Ranks with several would not know, and
         # wait for sums of another shape.
