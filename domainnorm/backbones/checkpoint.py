@@ -7,17 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from domainnorm.backbones.domains.domain_rows import set_rows
+from domainnorm.backbones.domains.owned_rows import encoder_rows, owned_rows
 from domainnorm.backbones.model import DomainModel
-from domainnorm.encoders import DomainGaussians
 from domainnorm.errors import CheckpointError
-from domainnorm.norms import ConditionalNorm
-from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.storage import whole_file
 
 VERSION = 1
@@ -124,11 +121,8 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
             f"{path}: its domains ({', '.join(header.domain_names)}) share none with the model's "
             f"({', '.join(model.domain_names)})"
         )
-    tables = {
-        name
-        for path, module in model.named_modules(remove_duplicate=False)
-        for name in _tables(path, module)
-    }
+    owned = (*owned_rows(model, aliases=True), *encoder_rows(model.encoder))
+    tables = {rows.key for rows in owned}
     if not any(name.startswith(_ENCODER) for name in stored):  # it was made without an encoder
         own = model.state_dict()
         stored |= {name: own[name] for name in own if name.startswith(_ENCODER)}
@@ -140,7 +134,7 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
         for name, tensor in model.state_dict().items()
     }
     wrong = [
-        f"{name} {_shape(stored.get(name))}, expected {shape}"
+        f"{name} {tuple(stored[name].shape) if name in stored else 'missing'}, expected {shape}"
         for name, shape in shapes.items()
         if (found := state[name]) is None or found.shape != shape
     ]
@@ -171,18 +165,6 @@ def _shapes(model: DomainModel, stored: Mapping[str, Tensor]) -> dict[str, tuple
     return shapes
 
 
-def _tables(path: str, module: nn.Module) -> list[str]:
-    """Names of what may have a row per domain, in the state of the model."""
-    names: list[str] = []
-    if isinstance(module, DomainGaussians):
-        names += module.row_names
-    if isinstance(module, ConditionalNorm):
-        names += [f"modulation.{name}" for name in module.modulation.row_names]
-        if isinstance(module.statistics, RunningMoments):
-            names += [f"statistics.{name}" for name in RunningMoments.row_names]
-    return [f"{path}.{name}" for name in names]
-
-
 def _rows_by_name(
     current: Tensor, stored: Tensor, names: Sequence[str], model: DomainModel
 ) -> Tensor:
@@ -197,7 +179,3 @@ def _rows_by_name(
         if name in names:
             rows[row] = stored[list(names).index(name)]
     return rows
-
-
-def _shape(tensor: torch.Tensor | None) -> str:
-    return "missing" if tensor is None else str(tuple(tensor.shape))

@@ -108,7 +108,8 @@ def _resolve(backbone: nn.Module, where: str | Sequence[str], skip_absent: bool)
     paths = [path for path, _ in backbone.named_modules() if path]
     chosen: dict[str, None] = {}
     for entry in [where] if isinstance(where, str) else where:
-        matched = [stages[entry]] if entry in stages else _globbed(entry, paths)
+        matched = [path for path in paths if fnmatchcase(path, entry)]
+        matched = [stages[entry]] if entry in stages else matched
         if not matched and not skip_absent:
             raise ConversionError(_absent(entry, stages, paths))
         chosen.update(dict.fromkeys(_last_part(backbone, path) for path in matched))
@@ -118,10 +119,6 @@ def _resolve(backbone: nn.Module, where: str | Sequence[str], skip_absent: bool)
             f"e.g. where='{paths[0] if paths else ''}'"
         )
     return list(chosen)
-
-
-def _globbed(pattern: str, paths: Sequence[str]) -> list[str]:
-    return [path for path in paths if fnmatchcase(path, pattern)]
 
 
 def _stages(backbone: nn.Module) -> dict[str, str]:

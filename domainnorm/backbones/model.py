@@ -89,8 +89,7 @@ class DomainModel(nn.Module):
     @property
     def bytes_per_domain(self) -> int:
         """What one more domain costs, in bytes of parameters and running moments."""
-        rows = (owned.tensor for owned in self.domain_rows())
-        return sum(row[0].numel() * row.element_size() for row in rows if row.is_floating_point())
+        return sum(rows.bytes for rows in self.domain_rows())
 
     def forward(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -74,11 +74,12 @@ def tiled_inference(
     recording = ThumbnailStatistics in {type(norm.statistics) for norm in model.norms()}
     reduced = recording or model.unseen == "nearest"
     output: Tensor | None = None
-    total = len(image) * math.ceil(len(rows) * len(columns) / batch_size)
+    places = [(row, column) for row in rows for column in columns]
+    batches = [places[first : first + batch_size] for first in range(0, len(places), batch_size)]
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not (progress and console.is_terminal))
     with evaluating(model), bar:
-        task = bar.add_task("tiles", total=total)
+        task = bar.add_task("tiles", total=len(image) * len(batches))
         for n in range(len(image)):
             one = image[n : n + 1]
             small = _thumbnail(one, thumbnail_size or max(sides)) if reduced else one
@@ -88,11 +89,11 @@ def tiled_inference(
             elif model.end_to_end:  # of the whole image, not of each tile
                 given["embedding"] = model.embed(one)
             recorded = model.record_moments(small, **given) if recording else None
-            for places in _batches(rows, columns, batch_size):
-                predicted = _predict(model, image[n], places, given, recorded)
+            for batch in batches:
+                predicted = _predict(model, image[n], batch, given, recorded)
                 if output is None:
                     output = predicted.new_zeros(len(image), predicted.shape[1], height, width)
-                _add(output[n], places, predicted)
+                _add(output[n], batch, predicted)
                 bar.advance(task)
     assert output is not None  # there is at least one image, and one tile
     return output.to(image.device)
@@ -121,14 +122,6 @@ def _windows(size: int, tile: int, overlap: int, image: Tensor) -> list[Window]:
     for start in starts:
         covered[start : start + tile] += ramp
     return [(start, (ramp / covered[start : start + tile]).to(image.device)) for start in starts]
-
-
-def _batches(
-    rows: list[Window], columns: list[Window], batch_size: int
-) -> Iterator[list[tuple[Window, Window]]]:
-    places = [(row, column) for row in rows for column in columns]
-    for first in range(0, len(places), batch_size):
-        yield places[first : first + batch_size]
 
 
 def _predict(
@@ -211,11 +204,7 @@ def _check(
 
 
 def _check_rows(given: Mapping[str, Any], num_images: int) -> None:
-    """Whether what is given per image is given for each.
-
-    Raises:
-        ConditionError: It is not.
-    """
+    """Refuse what is given per image and not for each."""
     for name, rows in given.items():
         if rows is None or isinstance(rows, (str, int)):
             continue

@@ -25,11 +25,11 @@ from domainnorm.backbones.conversion.norm_rules import (
     resolve_rules,
     statistics_of,
 )
+from domainnorm.backbones.domains.owned_rows import owned_rows
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import ConversionError, DomainNormError, UnknownNameError
 from domainnorm.norms import ConditionalNorm, create_norm
 from domainnorm.norms.catalogue import norm_options
-from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.ranges import Unseen
 from domainnorm.slot import ConditionSlot
 
@@ -192,14 +192,7 @@ def _start_modulation(new: ConditionalNorm, scale: Tensor | None, shift: Tensor 
 
 
 def _describe(old: nn.Module, kind: NormKind, fit: Fit, new: ConditionalNorm) -> ConvertedLayer:
-    tracked = isinstance(new.statistics, RunningMoments)  # rows of others are not domains
-    buffers = new.statistics.buffers() if tracked else ()
-    moments = [tensor for tensor in buffers if tensor.ndim == 2]
-    per_domain = sum(
-        tensor.shape[1] * tensor.element_size()
-        for tensor in (*new.modulation.rows(), *moments)
-        if len(tensor) > 1
-    )
+    per_domain = sum(rows.bytes for rows in owned_rows(new) if len(rows.tensor) > 1)
     return ConvertedLayer(
         new.path, type(old).__name__, fit.name, _is_exact(old, kind, fit, new), per_domain, fit.note
     )

@@ -51,16 +51,16 @@ class Regions:
         early = [path for path, reduction in maps if reduction <= _EARLY_REDUCTION]
         if early:
             order = [path for path, _ in network.named_modules()]
-            self.early = self._up_to(order, early[-1])
-            self.stem = self._up_to(order, early[0])
+            of_early, of_stem = (self._up_to(order, last) for last in (early[-1], early[0]))
         else:
-            self.early = set(self.paths[: (len(self.paths) + 1) // 2])
-            self.stem = set(self.paths[:1])
+            of_early, of_stem = set(paths[: (len(paths) + 1) // 2]), set(paths[:1])
+        everything = set(paths)
+        regions = (everything, of_stem, of_early, everything - of_early)
+        self._regions = dict(zip(REGIONS, regions, strict=True))
 
     def _up_to(self, order: list[str], last: str) -> set[str]:
-        inside = [i for i, path in enumerate(order) if path == last or path.startswith(f"{last}.")]
-        place = {path: i for i, path in enumerate(order)}
-        return {path for path in self.paths if place[path] <= inside[-1]}
+        end = max(i for i, path in enumerate(order) if f"{path}.".startswith(f"{last}."))
+        return set(order[: end + 1]) & set(self.paths)
 
     def select(self, where: str | Sequence[str]) -> set[str]:
         """Paths of the norm layers that ``where`` means.
@@ -87,14 +87,8 @@ class Regions:
         return chosen
 
     def _match(self, pattern: str) -> set[str]:
-        if pattern == "all":
-            return set(self.paths)
-        if pattern == "stem":
-            return self.stem
-        if pattern == "early":
-            return self.early
-        if pattern == "late":
-            return set(self.paths) - self.early
+        if pattern in REGIONS:
+            return self._regions[pattern]
         if pattern in PARTS:
             return {path for path in self.paths if path.startswith(f"{pattern}.")}
         return {path for path in self.paths if fnmatchcase(path, pattern)}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from domainnorm.backbones.domains.owned_rows import OwnedRows
+from domainnorm.backbones.domains.owned_rows import encoder_rows
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import ConditionError, unknown
 from domainnorm.norms.statistics.running import RunningMoments
@@ -113,10 +113,7 @@ def _check_new(model: DomainModel, name: str) -> None:
 @torch.no_grad()
 def _rebuild(model: DomainModel, change: Callable[[Tensor], Tensor]) -> None:
     """Replace every tensor with a row per domain; all are made before the first is put in."""
-    owned = list(model.domain_rows())
-    if model.encoder is not None:  # a new domain has no images there yet
-        gaussians = model.encoder.gaussians
-        owned += [OwnedRows(name, gaussians, name) for name in gaussians.row_names]
+    owned = [*model.domain_rows(), *encoder_rows(model.encoder)]
     for rows, changed in zip(owned, [change(rows.tensor) for rows in owned], strict=True):
         old = rows.tensor
         is_parameter = isinstance(old, nn.Parameter)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from domainnorm.encoders import DomainEncoder
 from domainnorm.norms import ConditionalNorm
 from domainnorm.norms.statistics.running import RunningMoments
 
@@ -30,10 +31,19 @@ class OwnedRows(NamedTuple):
         tensor: Tensor = getattr(self.owner, self.name)
         return tensor
 
+    @property
+    def bytes(self) -> int:
+        """What a row of parameters or running moments takes; 0 of a counter."""
+        row = self.tensor[0]
+        return row.numel() * row.element_size() if row.is_floating_point() else 0
 
-def owned_rows(network: nn.Module) -> Iterator[OwnedRows]:
-    """The tensors of conditional norms with a row per domain, in definition order."""
-    for path, norm in network.named_modules():
+
+def owned_rows(network: nn.Module, *, aliases: bool = False) -> Iterator[OwnedRows]:
+    """The tensors of conditional norms with a row per domain, in definition order.
+
+    ``aliases``: those of a norm in several places under each of their names.
+    """
+    for path, norm in network.named_modules(remove_duplicate=not aliases):
         if not isinstance(norm, ConditionalNorm):
             continue
         for name in norm.modulation.row_names:
@@ -41,3 +51,11 @@ def owned_rows(network: nn.Module) -> Iterator[OwnedRows]:
         if isinstance(norm.statistics, RunningMoments) and norm.statistics.tracks_domains:
             for name in norm.statistics.row_names:
                 yield OwnedRows(f"{path}.statistics.{name}", norm.statistics, name)
+
+
+def encoder_rows(encoder: DomainEncoder | None) -> list[OwnedRows]:
+    """The tensors in which a model's encoder has a row per domain; none without an encoder."""
+    if encoder is None:
+        return []
+    gaussians = encoder.gaussians
+    return [OwnedRows(f"encoder.gaussians.{name}", gaussians, name) for name in gaussians.row_names]

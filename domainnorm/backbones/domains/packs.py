@@ -14,6 +14,7 @@ from torch import Tensor
 
 from domainnorm.backbones.checkpoint import save_whole
 from domainnorm.backbones.domains.domain_rows import add_domain, check_name
+from domainnorm.backbones.domains.owned_rows import OwnedRows, encoder_rows
 from domainnorm.backbones.domains.pack_header import KEY, PackHeader, read_pack_header
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import CheckpointError, ConditionError, unknown
@@ -62,10 +63,11 @@ def save_domains(model: DomainModel, files: dict[str, Path]) -> None:
                 f"{file / domain}.safetensors"
             )
         row = model.domain_names.index(domain)
-        known = _encoder_rows(model, row)
+        known = model.encoder is not None and bool(model.encoder.gaussians.known[row])
         digest = _encoder_digest(model) if known else ""
         header = PackHeader(domain, backbone, layers, shared, version("domainnorm"), digest)
-        tensors = {rows.key: rows.tensor[row].detach().clone() for rows in owned} | known
+        told = encoder_rows(model.encoder) if known else []
+        tensors = {rows.key: rows.tensor[row].detach().clone() for rows in (*owned, *told)}
         try:
             save_whole(tensors, file, {KEY: header.to_json()})
         except SafetensorError as error:
@@ -109,13 +111,10 @@ def load_domain(
         add_domain(model, name)
     row = model.domain_names.index(name)
     with torch.no_grad():
-        for rows in model.domain_rows():
-            rows.tensor[row] = tensors[rows.key].to(rows.tensor.device)
         if model.encoder is not None:
-            gaussians, told = model.encoder.gaussians, header.encoder == _encoder_digest(model)
-            gaussians.count[row] = 0
-            for key in gaussians.row_names if told else ():
-                getattr(gaussians, key)[row] = tensors[_ENCODER + key]
+            model.encoder.gaussians.count[row] = 0
+        for rows in (*model.domain_rows(), *_told(model, header)):
+            rows.tensor[row] = tensors[rows.key].to(rows.tensor.device)
     return name
 
 
@@ -126,12 +125,8 @@ def read_pack(model: DomainModel, file: str | Path) -> tuple[PackHeader, dict[st
         CheckpointError: See `load_domain`.
     """
     header, infos = read_pack_header(file)
-    told = model.encoder is not None and header.encoder == _encoder_digest(model)
-    wanted = {rows.key: rows.tensor for rows in model.domain_rows()}
-    if told:
-        assert model.encoder is not None
-        gaussians = model.encoder.gaussians
-        wanted |= {_ENCODER + key: getattr(gaussians, key) for key in gaussians.row_names}
+    told = _told(model, header)
+    wanted = {rows.key: rows.tensor for rows in (*model.domain_rows(), *told)}
     shapes = {
         name: info.shape for name, info in infos.items() if told or not name.startswith(_ENCODER)
     }
@@ -148,6 +143,12 @@ def read_pack(model: DomainModel, file: str | Path) -> tuple[PackHeader, dict[st
         if problem:
             raise CheckpointError(f"{file}: {problem}; the file is damaged or was tampered with")
     return header, tensors
+
+
+def _told(model: DomainModel, header: PackHeader) -> list[OwnedRows]:
+    """What the encoder knows of domains, if it is the one that the pack was made with."""
+    same = model.encoder is not None and header.encoder == _encoder_digest(model)
+    return encoder_rows(model.encoder) if same else []
 
 
 def _first_problem(
@@ -208,14 +209,6 @@ def _module_name(registry: Registry, half: type) -> str:
     """How packs of version 0.1.0 and before spell a half of a norm that a user has registered."""
     own = half.__module__.startswith(f"{registry.package}.")
     return registry.name_of(half) if own else half.__module__.rpartition(".")[2]
-
-
-def _encoder_rows(model: DomainModel, row: int) -> dict[str, Tensor]:
-    """What the encoder knows of one domain; empty where it knows nothing of it."""
-    if model.encoder is None or not bool(model.encoder.gaussians.known[row]):
-        return {}
-    gaussians = model.encoder.gaussians
-    return {_ENCODER + key: getattr(gaussians, key)[row].clone() for key in gaussians.row_names}
 
 
 def _encoder_digest(model: DomainModel) -> str:
