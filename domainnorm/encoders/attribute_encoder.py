@@ -158,7 +158,8 @@ class Vocabulary:
             if len(set(made.columns)) < len(made.columns) or len(set(values)) < len(values):
                 raise ValueError("a name is there twice")
             made.owners  # noqa: B018 - every number and value belongs to a column
-            if not all(map(_is_scale, numbers.values())):
+            scales = numbers.values()
+            if not all(math.isfinite(mean) and 0 < spread < math.inf for mean, spread in scales):
                 raise ValueError("a mean or spread is no number")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
@@ -173,10 +174,6 @@ def _pair(pair: Sequence[object], kind: type[T]) -> tuple[T, T]:
     if not isinstance(first, kind) or not isinstance(second, kind):
         raise TypeError(f"{pair}, expected two of {kind.__name__}")
     return first, second
-
-
-def _is_scale(pair: tuple[float, float]) -> bool:
-    return all(map(math.isfinite, pair)) and pair[1] > 0
 
 
 def joined(parts: Iterable[Attributes]) -> dict[str, list[str | float | None]]:
@@ -223,8 +220,8 @@ class AttributeEncoder(DomainEncoder):
         num_domains: D.
         known: A vocabulary of no columns.
         dropout: Probability with which an example loses a value, in [0, 1).
-        hidden: Width of the MLP.
-        embedding: Size of the embedding, E; at least D for equal weights where nothing is known.
+        **options: See `DomainEncoder`; with an embedding of at least D, weights are equal where
+            nothing is known.
 
     Raises:
         DomainNormError: A dropout out of range.
@@ -237,20 +234,14 @@ class AttributeEncoder(DomainEncoder):
     vocabulary: Tensor
 
     def __init__(
-        self,
-        num_domains: int,
-        known: Vocabulary,
-        *,
-        dropout: float = 0.2,
-        hidden: int = 64,
-        embedding: int = 16,
+        self, num_domains: int, known: Vocabulary, *, dropout: float = 0.2, **options: Any
     ) -> None:
         if not 0 <= dropout < 1:
             raise DomainNormError(f"encoder.dropout: got {dropout}, expected a number in [0, 1)")
-        super().__init__(num_domains, known.size, hidden=hidden, embedding=embedding)
+        super().__init__(num_domains, known.size, **options)
         self.dropout = dropout
         self._known = known
-        self.register_buffer("vocabulary", self._known.to_tensor())
+        self.register_buffer("vocabulary", known.to_tensor())
 
     @property
     def columns(self) -> tuple[str, ...]:

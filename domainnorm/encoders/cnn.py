@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,8 +29,7 @@ class CNNEncoder(DomainEncoder):
         backbone: A timm architecture.
         pretrained: Start from timm's pretrained weights.
         size: Longer side of what it sees, pixels.
-        hidden: Width of the MLP.
-        embedding: Size of the embedding, E.
+        **options: See `DomainEncoder`.
 
     Raises:
         UnknownNameError: No such architecture; the message gives the nearest.
@@ -46,15 +47,14 @@ class CNNEncoder(DomainEncoder):
         backbone: str = "test_resnet",
         pretrained: bool = False,
         size: int = 64,
-        hidden: int = 64,
-        embedding: int = 16,
+        **options: Any,
     ) -> None:
         check_sizes(size=size)
         if not timm.is_model(backbone):
             known = similar(backbone, timm.list_models(), _SMALL)
             raise UnknownNameError("timm architecture", backbone, known)
         cnn = timm.create_model(backbone, pretrained=pretrained, num_classes=0, in_chans=in_chans)
-        super().__init__(num_domains, cnn.num_features, hidden=hidden, embedding=embedding)
+        super().__init__(num_domains, cnn.num_features, **options)
         self.cnn = cnn
         self.size = size
 

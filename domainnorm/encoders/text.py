@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -94,9 +94,7 @@ class TextEncoder(AttributeEncoder):
         in_chans: Not used.
         buckets: How many a column may have; fewer cost memory less and mix more n-grams. A weights
             file keeps the number that it was made with.
-        dropout: Probability with which an example loses a value, in [0, 1).
-        hidden: Width of the MLP.
-        embedding: Size of the embedding, E; at least D for equal weights where nothing is known.
+        **options: See `AttributeEncoder`.
 
     Raises:
         DomainNormError: A dropout out of range, or a size below 1.
@@ -115,18 +113,10 @@ class TextEncoder(AttributeEncoder):
         in_chans: int = 3,
         *,
         buckets: int = 4096,
-        dropout: float = 0.2,
-        hidden: int = 64,
-        embedding: int = 16,
+        **options: Any,
     ) -> None:
         check_sizes(buckets=buckets)
-        super().__init__(
-            num_domains,
-            Wording(buckets=buckets),
-            dropout=dropout,
-            hidden=hidden,
-            embedding=embedding,
-        )
+        super().__init__(num_domains, Wording(buckets=buckets), **options)
 
     def thinned(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
         """Features (N, F) that have lost a share of the buckets of each text, from none to all."""
