@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -197,25 +198,11 @@ class CrossDomainMatrix:
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["metric", "row", "column", "seed", "value", "low", "high"])
-            for record in self._records():
-                numbers = ["" if math.isnan(number) else number for number in record[4:]]
-                writer.writerow([*record[:4], *numbers])
-
-    def _records(self) -> list[tuple[str, str, str, int, float, float, float]]:
-        missing = (math.nan, math.nan, math.nan)
-        return [
-            (
-                metric,
-                row,
-                column,
-                seed,
-                *self._cells.get((seed, row, column), {}).get(metric, missing),
-            )
-            for metric in self.metrics
-            for row in self.rows
-            for column in self.columns
-            for seed in self.seeds
-        ]
+            places = product(self.metrics, self.rows, self.columns, self.seeds)
+            for metric, row, column, seed in places:
+                numbers = self._cells.get((seed, row, column), {}).get(metric, (math.nan,) * 3)
+                shown = ["" if math.isnan(number) else number for number in numbers]
+                writer.writerow([metric, row, column, seed, *shown])
 
     def to_json(self, path: str | PathLike[str]) -> None:
         """Write the cells and what `summary` says of them; nan is null."""

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,13 +25,22 @@ class EvaluationError(DomainNormError):
     """Predictions, metrics or matrices that cannot be computed or combined as asked."""
 
 
-class WeightedMetrics(Protocol):
-    """Labelled samples whose metrics can be computed under any weighting of them."""
+@dataclasses.dataclass(frozen=True)
+class WeightedMetrics(abc.ABC):
+    """Labelled samples whose metrics can be computed under any weighting of them.
+
+    Args:
+        sums: What each of N samples adds to each of S sums, float64 (S, N); weights multiply it.
+    """
+
+    sums: Tensor
 
     @property
     def num_samples(self) -> int:
         """Number of labelled samples N."""
+        return int(self.sums.shape[1])
 
+    @abc.abstractmethod
     def metrics(self, weights: Tensor) -> dict[str, Tensor]:
         """Weighted metrics for several weightings at once.
 

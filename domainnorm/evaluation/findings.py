@@ -9,7 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from domainnorm.evaluation.evaluated import Evaluated, class_labels, mean_ratio
+from domainnorm.evaluation.evaluated import (
+    Evaluated,
+    WeightedMetrics,
+    class_labels,
+    mean_ratio,
+)
 
 _THRESHOLD = 0.5
 
@@ -70,18 +75,17 @@ class MultiLabelPredictions(Evaluated):
 
 
 @dataclass(frozen=True)
-class FindingSums:
+class FindingSums(WeightedMetrics):
     """What the metrics of findings need, for weights to be applied.
 
     Args:
+        sums: See `WeightedMetrics`. Rows: K of true positives, K of present findings, K of
+            predicted findings, one of right answers, one of known ones.
         rankings: For each of K findings its samples by falling probability.
-        sums: What each sample adds to each sum, float64 (3K + 2, N). Rows: K of true positives, K
-            of present findings, K of predicted findings, one of right answers, one of known ones.
         class_names: Names of the K findings.
     """
 
     rankings: list[Ranking]
-    sums: Tensor
     class_names: list[str]
 
     @staticmethod
@@ -99,12 +103,7 @@ class FindingSums:
         tail = [right.sum(dim=1, keepdim=True), known.sum(dim=1, keepdim=True)]
         sums = torch.cat([counts, *tail], dim=1).T
         columns = zip(labelled.probabilities.T, labelled.target.T, strict=True)
-        return FindingSums([Ranking.of(*column) for column in columns], sums, class_names)
-
-    @property
-    def num_samples(self) -> int:
-        """Number of samples of which anything is known, N."""
-        return int(self.sums.shape[1])
+        return FindingSums(sums, [Ranking.of(*column) for column in columns], class_names)
 
     def metrics(self, weights: Tensor) -> dict[str, Tensor]:
         """Weighted metrics for several weightings at once, see `WeightedMetrics`.

@@ -11,7 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainnorm.evaluation.evaluated import Evaluated, class_labels, mean_ratio, ratio
+from domainnorm.evaluation.evaluated import (
+    Evaluated,
+    WeightedMetrics,
+    class_labels,
+    mean_ratio,
+    ratio,
+)
 
 VOID = -1
 
@@ -74,16 +80,15 @@ class SegmentationCounts(Evaluated):
 
 
 @dataclass(frozen=True)
-class PixelSums:
-    """The sums over images that metrics need, as a matrix that weights multiply.
+class PixelSums(WeightedMetrics):
+    """The sums over images that metrics need.
 
     Args:
-        sums: What each image adds to each sum, float64 (5K, N). Rows: K of hits, K of true pixels,
-            K of predicted pixels, K of intersections and K of unions of boundaries.
+        sums: See `WeightedMetrics`. Rows: K of hits, K of true pixels, K of predicted pixels, K of
+            intersections and K of unions of boundaries.
         class_names: Names of the K classes.
     """
 
-    sums: Tensor
     class_names: list[str]
 
     @staticmethod
@@ -102,11 +107,6 @@ class PixelSums:
             known.boundary[..., 1],
         ]
         return PixelSums(torch.cat(parts, dim=1).T.double(), class_names)
-
-    @property
-    def num_samples(self) -> int:
-        """Number of labelled images N."""
-        return int(self.sums.shape[1])
 
     def metrics(self, weights: Tensor) -> dict[str, Tensor]:
         """Metrics of the summed counts for several weightings at once, see `WeightedMetrics`.

@@ -12,24 +12,27 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from domainnorm.evaluation.evaluated import Evaluated, EvaluationError, mean_ratio
+from domainnorm.evaluation.evaluated import (
+    Evaluated,
+    EvaluationError,
+    WeightedMetrics,
+    mean_ratio,
+)
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll")
 LOWER_IS_BETTER = frozenset({"ece", "nll"})
 
 
 @dataclass(frozen=True)
-class MetricSums:
-    """The sums over samples that metrics need, as a sparse matrix that weights multiply.
+class MetricSums(WeightedMetrics):
+    """The sums over samples that metrics need.
 
     Args:
-        incidence: What each sample adds to each sum, sparse float64 (3K + bins + 1, N). Rows:
-            K of hits, K of labels, K of predictions, one per bin of correct − confidence, one
-            of −ln p.
+        sums: See `WeightedMetrics`; sparse. Rows: K of hits, K of labels, K of predictions, one
+            per bin of correct − confidence, one of −ln p.
         num_classes: Number of classes K.
     """
 
-    incidence: Tensor
     num_classes: int
 
     @staticmethod
@@ -58,15 +61,10 @@ class MetricSums:
         ]
         rows, columns, values = (torch.cat(column) for column in zip(*parts, strict=True))
         # Indices are right by construction; left unsaid, torch warns about unchecked invariants.
-        incidence = torch.sparse_coo_tensor(
+        sums = torch.sparse_coo_tensor(
             torch.stack([rows, columns]), values, (last + 1, len(labelled)), check_invariants=False
         ).coalesce()
-        return MetricSums(incidence, classes)
-
-    @property
-    def num_samples(self) -> int:
-        """Number of labelled samples N."""
-        return int(self.incidence.shape[1])
+        return MetricSums(sums, classes)
 
     def metrics(self, weights: Tensor) -> dict[str, Tensor]:
         """Weighted metrics for several weightings at once, see `WeightedMetrics`.
@@ -81,7 +79,7 @@ class MetricSums:
             arXiv:1706.04599, eq. 3 (15 bins, open below and closed above).
         """
         total = weights.sum(dim=0)  # (B,)
-        sums = torch.sparse.mm(self.incidence, weights)  # (3K + bins + 1, B)
+        sums = torch.sparse.mm(self.sums, weights)  # (3K + bins + 1, B)
         hits, labels, predicted, gaps = sums[:-1].tensor_split(
             [self.num_classes, 2 * self.num_classes, 3 * self.num_classes]
         )
