@@ -10,12 +10,10 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from torch import Tensor
 
 from domainnorm.evaluation import (
     LOWER_IS_BETTER,
@@ -25,6 +23,7 @@ from domainnorm.evaluation import (
     MetricSummary,
     Predictions,
     SegmentationCounts,
+    confusion_counts,
 )
 from domainnorm.report.figure import (
     INK,
@@ -256,22 +255,17 @@ def save_confusions(
 def _fractions(domain: str, evaluated: Evaluated) -> NDArray[np.float64]:
     """Fraction of each true class (rows) predicted as each class, (K, K); nan without samples."""
     if isinstance(evaluated, Predictions):
-        counts = _confusion(evaluated.labelled()).double()
+        guess, truth = evaluated.probabilities.argmax(dim=1), evaluated.target
+        counts = confusion_counts(guess[None, None], truth[None, None], evaluated.num_classes)
     elif isinstance(evaluated, SegmentationCounts):
-        counts = evaluated.confusion.sum(dim=0).double()
+        counts = evaluated.confusion
     else:
         raise EvaluationError(
             f"save_confusions: '{domain}' has {evaluated.kind} predictions, expected one class "
             "per sample or pixel"
         )
-    return (counts / counts.sum(dim=1, keepdim=True)).numpy()
-
-
-def _confusion(labelled: Predictions) -> Tensor:
-    """Samples of each true class (rows) predicted as each class, (K, K)."""
-    classes = labelled.num_classes
-    cell = labelled.target * classes + labelled.probabilities.argmax(dim=1)
-    return torch.bincount(cell, minlength=classes**2).view(classes, classes)
+    total = counts.sum(dim=0).double()
+    return (total / total.sum(dim=1, keepdim=True)).numpy()
 
 
 def _draw(axes: Axes, confusion: NDArray[np.float64]) -> None:

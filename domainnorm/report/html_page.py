@@ -41,6 +41,7 @@ def run_page(folder: Path, name: str) -> str:
     made = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     results = (folder / "results.md").read_text(encoding="utf-8")
+    environment = json.dumps(made, indent=2, ensure_ascii=False)
     title = html.escape(name)
     return f"""<!doctype html>
 <html lang="en">
@@ -57,7 +58,7 @@ def run_page(folder: Path, name: str) -> str:
 <pre>{html.escape("domainnorm " + shlex.join(made.get("command", [])))}</pre>
 {_body(results, folder)}
 <details><summary>recipe.yaml</summary><pre>{html.escape(recipe)}</pre></details>
-<details><summary>environment.json</summary><pre>{html.escape(_indented(made))}</pre></details>
+<details><summary>environment.json</summary><pre>{html.escape(environment)}</pre></details>
 </body>
 </html>
 """
@@ -69,10 +70,6 @@ def _facts(made: dict[str, Any]) -> str:
     packages = made.get("packages", {})
     versions = [f"{name} {packages[name]}" for name in ("domainnorm", "torch") if name in packages]
     return " · ".join([made.get("date", "")[:10], devices or cpu, *versions])
-
-
-def _indented(made: dict[str, Any]) -> str:
-    return json.dumps(made, indent=2, ensure_ascii=False)
 
 
 def _body(markdown: str, folder: Path) -> str:
@@ -104,12 +101,9 @@ def _with_captions(tokens: list[Token]) -> list[Token]:
         alone = [child.type for child in token.children or ()] == ["image"]
         if alone and [part.type for part in around[::2]] == ["paragraph_open", "paragraph_close"]:
             around[0].tag = around[2].tag = "figure"
-            caption = html.escape(token.children[0].content) if token.children else ""
-            shown += [token, Token("html_block", "", 0, content=_caption(caption))]
+            text = html.escape(token.children[0].content) if token.children else ""
+            caption = f"<figcaption>{text}</figcaption>"
+            shown += [token, Token("html_block", "", 0, content=caption)]
         else:
             shown.append(token)
     return shown
-
-
-def _caption(text: str) -> str:
-    return f"<figcaption>{text}</figcaption>"

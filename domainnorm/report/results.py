@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from domainnorm.errors import CheckpointError, unknown
 from domainnorm.evaluation import EvaluationError, Spread, seed_spread, write_json
@@ -90,13 +90,12 @@ def load_results(path: str | PathLike[str]) -> list[Result]:
         ) from error
 
 
-def _result(record: dict[str, object]) -> Result:
-    result = Result(**record)  # type: ignore[arg-type]
-    metrics = {name: number_of(value) for name, value in result.metrics.items()}
+def _result(record: dict[str, Any]) -> Result:
+    metrics = {name: number_of(value) for name, value in record["metrics"].items()}
     intervals = {
-        name: (number_of(low), number_of(high)) for name, (low, high) in result.intervals.items()
+        name: (number_of(low), number_of(high)) for name, (low, high) in record["intervals"].items()
     }
-    return Result(**{**record, "metrics": metrics, "intervals": intervals})  # type: ignore[arg-type]
+    return Result(**{**record, "metrics": metrics, "intervals": intervals})
 
 
 @dataclass(frozen=True)
