@@ -41,15 +41,11 @@ _MOMENTS: dict[Family, tuple[type[Statistics], ...]] = {
     "rms": (RMSStatistics,),
     "deviation": (DeviationStatistics,),
 }
-_OF_MAPS: dict[type[Statistics], type[nn.Module]] = {
-    LayerStatistics: LayerNorm2d,
-    RMSStatistics: RmsNorm2d,
-    DeviationStatistics: SimpleNorm2d,
-}
-_OF_TOKENS: dict[type[Statistics], type[nn.Module]] = {
-    LayerStatistics: nn.LayerNorm,
-    RMSStatistics: nn.RMSNorm,
-    DeviationStatistics: SimpleNorm,
+# Plain layers of the same formula, for maps and for tokens.
+_PLAIN: dict[type[Statistics], tuple[type[nn.Module], type[nn.Module]]] = {
+    LayerStatistics: (LayerNorm2d, nn.LayerNorm),
+    RMSStatistics: (RmsNorm2d, nn.RMSNorm),
+    DeviationStatistics: (SimpleNorm2d, SimpleNorm),
 }
 _INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
@@ -210,10 +206,9 @@ def plain_kin(
         return nn.GroupNorm(num_features, num_features, eps=eps)
     if isinstance(statistics, GroupStatistics):
         return nn.GroupNorm(statistics.num_groups, num_features, eps=eps)
-    if statistics.tokens and type(statistics) in _OF_TOKENS:
-        return _OF_TOKENS[type(statistics)](num_features, eps=eps)
-    if kind.axes == 2 and type(statistics) in _OF_MAPS:
-        return _OF_MAPS[type(statistics)](num_features, eps=eps)
+    if type(statistics) in _PLAIN and (statistics.tokens or kind.axes == 2):
+        of_maps, of_tokens = _PLAIN[type(statistics)]
+        return (of_tokens if statistics.tokens else of_maps)(num_features, eps=eps)
     name = STATISTICS.name_of(type(statistics))
     raise ConversionError(
         f"no plain layer of torch or timm has {name} statistics in place of a "

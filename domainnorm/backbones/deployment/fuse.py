@@ -97,18 +97,15 @@ class _Judge:
             found = self._outputs(changed)
         except (RuntimeError, AttributeError, TypeError):  # what was changed is used in other ways
             return False
+        sizes = [old.abs().max().clamp(min=1e-30) for old in self.wanted]
         return len(found) == len(self.wanted) > 0 and all(
-            new.shape == old.shape and bool((new - old).abs().max() <= tolerance * _size(old))
-            for new, old in zip(found, self.wanted, strict=True)
+            new.shape == old.shape and bool((new - old).abs().max() <= tolerance * size)
+            for new, old, size in zip(found, self.wanted, sizes, strict=True)
         )
 
     def _outputs(self, network: nn.Module) -> list[Tensor]:
         with evaluating(network):
             return list(tensors_in(network(self.images)))
-
-
-def _size(tensor: Tensor) -> Tensor:
-    return tensor.abs().max().clamp(min=1e-30)
 
 
 def _reparameterize(network: nn.Module) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from domainnorm.backbones.conversion.norm_layers import evaluating
 from domainnorm.backbones.model import DomainModel
@@ -42,7 +43,7 @@ class MomentEstimator:
         Args:
             counted: Which samples of the batch enter the sums, (N,) bool; all when None.
         """
-        observe = self._observer(counted)
+        observe = partial(self._observe, counted)
         with evaluating(self.model), ExitStack() as hooks:
             for norm in self.model.norms():
                 if isinstance(norm.statistics, RunningMoments):
@@ -50,26 +51,23 @@ class MomentEstimator:
                     hooks.enter_context(norm.statistics.register_forward_pre_hook(observe))
             yield
 
-    def _observer(self, counted: Tensor | None) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def observe(statistics: nn.Module, inputs: tuple[Any, ...]) -> None:
-            assert isinstance(statistics, RunningMoments)
-            x, condition = inputs[0], inputs[3]
-            num_rows = len(statistics.running_mean)
-            row = condition.domain
-            if num_rows == 1:
-                row = torch.zeros(len(x), dtype=torch.long, device=x.device)
-            elif row is None or condition.unseen:
-                return  # domain statistics refuse these themselves, naming the layer
-            mean, var = (moment.double() for moment in moments(x))
-            both = torch.stack([mean, var + mean.square()], dim=1)  # (N, 2, C)
-            sums, counts = self._totals(statistics, both.device)
-            weight = torch.ones_like(mean[:, 0])
-            if counted is not None:  # a folded layer sees several rows of each sample
-                weight = counted.to(weight).repeat_interleave(len(x) // len(counted))
-            sums.index_add_(0, row, both * weight[:, None, None])
-            counts.index_add_(0, row, weight)
-
-        return observe
+    def _observe(
+        self, counted: Tensor | None, statistics: RunningMoments, inputs: tuple[Any, ...]
+    ) -> None:
+        x, condition = inputs[0], inputs[3]
+        row = condition.domain
+        if len(statistics.running_mean) == 1:
+            row = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        elif row is None or condition.unseen:
+            return  # domain statistics refuse these themselves, naming the layer
+        mean, var = (moment.double() for moment in moments(x))
+        both = torch.stack([mean, var + mean.square()], dim=1)  # (N, 2, C)
+        sums, counts = self._totals(statistics, both.device)
+        weight = torch.ones_like(mean[:, 0])
+        if counted is not None:  # a folded layer sees several rows of each sample
+            weight = counted.to(weight).repeat_interleave(len(x) // len(counted))
+        sums.index_add_(0, row, both * weight[:, None, None])
+        counts.index_add_(0, row, weight)
 
     def _totals(self, statistics: RunningMoments, device: torch.device) -> tuple[Tensor, Tensor]:
         """Sums (R, 2, C) and numbers of samples (R,) so far, float64."""
