@@ -110,11 +110,6 @@ class Perturbation(nn.Module, abc.ABC):
         return f"p={self.p}, channel_axis={self.channel_axis}"
 
 
-def accumulate_dtype(x: Tensor) -> torch.dtype:
-    """float64 for float64 input, float32 for everything narrower."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def style_of(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation ``sqrt(var + eps)`` of each sample and channel.
 
@@ -125,7 +120,7 @@ def style_of(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     Shape:
         (N, C, 1, ...) each, as many axes as ``x``; float32 or float64.
     """
-    wide = x.to(accumulate_dtype(x))
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
     var, mean = torch.var_mean(wide, tuple(range(2, x.ndim)), unbiased=False, keepdim=True)
     return mean, torch.sqrt(var + eps)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.errors import DomainNormError
-from domainnorm.perturbations.base import Perturbation, accumulate_dtype, style_of
+from domainnorm.perturbations.base import Perturbation, style_of
 from domainnorm.registry import register
 
 
@@ -107,7 +107,8 @@ class EFDMix(StyleMixing):
         ordered, order = values.sort(2)
         partner = self.partners(x, self.mode == "cross_domain")
         matched = torch.empty_like(values).scatter(2, order, ordered[partner])
-        wide = torch.empty(len(x), 1, 1, device=x.device, dtype=accumulate_dtype(x))
+        wide_type = torch.promote_types(x.dtype, torch.float32)
+        wide = torch.empty(len(x), 1, 1, device=x.device, dtype=wide_type)
         step = (1 - draw_beta(self.alpha, wide)) * (matched - values.detach())
         return x + step.to(x.dtype).reshape(x.shape)
 

@@ -187,27 +187,16 @@ class Segmentation(Task):
         # Probabilities are averaged, not logits: one confident view must not outvote the others.
         return torch.stack(views).logsumexp(0)
 
-    def _logits(
-        self,
-        model: DomainModel,
-        image: Tensor,
-        domain: Tensor | None,
-        weights: Tensor | None,
-        embedding: Tensor | None,
-    ) -> Tensor:
+    def _logits(self, model: DomainModel, image: Tensor, **known: Tensor | None) -> Tensor:
         window = self.window
         if window is None or (image.shape[-2] <= window[0] and image.shape[-1] <= window[1]):
-            logits: Tensor = model(image, domain, weights=weights, embedding=embedding)
+            logits: Tensor = model(image, **known)
             return logits
-        known = domain if weights is None else weights
         overlap = (int(self.overlap * window[0]), int(self.overlap * window[1]))
+        weights = known.pop("weights")
+        domain = known if weights is None else {**known, "domain": weights}
         return tiled_inference(
-            model,
-            image,
-            tile=window,
-            overlap=overlap,
-            domain=known if embedding is None else {"domain": known, "embedding": embedding},
-            progress=False,
+            model, image, tile=window, overlap=overlap, domain=domain, progress=False
         )
 
     def store(self) -> Metric:
