@@ -36,7 +36,7 @@ class RunningMoments(Statistics):
         num_rows: Rows of running moments, R.
         momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
         eps: Added to the variance.
-        stride: Moments of a batch are those of every ``stride``-th pixel along each axis, ≥ 1.
+        stride: In training, moments are those of every ``stride``-th pixel along each axis, ≥ 1.
         sync: Whether moments go on over ranks; every rank must then run every layer equally often.
         frozen: Whether the running moments normalize in training too, and stay as they are.
 
@@ -121,14 +121,7 @@ class DomainStatistics(RunningMoments):
     ``mean = Σ w[d] mean[d]``, ``var = Σ w[d] (var[d] + mean[d]²) - mean²``; samples of an unseen
     domain get the mixture of all in equal parts, or the moments of the unseen samples in the batch.
 
-    Args:
-        num_features: C.
-        num_domains: D.
-        momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
-        eps: Added to the variance.
-        stride: In training, moments are those of every ``stride``-th pixel along each axis.
-        sync: Whether moments go on over ranks when several train together.
-        frozen: Whether the running moments normalize in training too, and stay as they are.
+    Options are those of `RunningMoments`, whose rows are the domains, R = D.
 
     Reference:
         Chang et al., Domain-Specific Batch Normalization, CVPR 2019, arXiv:1906.03950, eq. 2.
@@ -193,11 +186,7 @@ class BatchStatistics(RunningMoments):
     Args:
         num_features: C.
         num_domains: D; the moments do not depend on it.
-        momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
-        eps: Added to the variance.
-        stride: In training, moments are those of every ``stride``-th pixel along each axis.
-        sync: Whether moments go on over ranks when several train together.
-        frozen: Whether the running moments normalize in training too, and stay as they are.
+        **options: See `RunningMoments`.
 
     Reference:
         Ioffe and Szegedy, Batch Normalization, ICML 2015, arXiv:1502.03167, alg. 1 and 2.
