@@ -11,6 +11,7 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import DomainNormError
 from domainnorm.losses import entropies
+from domainnorm.methods.bank import Bank
 from domainnorm.methods.base import Batch, Roles
 from domainnorm.methods.heads import heads_of
 from domainnorm.methods.supervised import SupervisedMethod
@@ -65,7 +66,7 @@ class SHOT(SupervisedMethod):
         for head in heads_of(model):
             head.requires_grad_(False)
         self.label_weight = label_weight
-        self.label = torch.empty(0, dtype=torch.long)  # by index of the image
+        self.label = Bank(fill=-1, dtype=torch.long)
 
     def on_train_epoch_start(self) -> None:
         """Labels of all target images, by the model as it is."""
@@ -74,8 +75,7 @@ class SHOT(SupervisedMethod):
             found = [(batch["index"], *self.features(batch)) for batch in self.sweep()]
         self.model.train()
         index, features, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
-        self.label = index.new_full((int(index.max()) + 1,), -1)
-        self.label[index] = nearest_centroid(features, logits.softmax(1))
+        self.label.write(index, nearest_centroid(features, logits.softmax(1)))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Sure and diverse predictions, and those of the centroids."""
@@ -84,7 +84,7 @@ class SHOT(SupervisedMethod):
         return {
             "entropy": entropies(logits).mean(),
             "diversity": torch.special.xlogy(mean, mean).sum(),
-            "label": self.label_weight * F.cross_entropy(logits, self.label[batch["index"]]),
+            "label": self.label_weight * F.cross_entropy(logits, self.label.read(batch["index"])),
         }
 
     def on_fit_end(self) -> None:

@@ -8,6 +8,7 @@ import pickle
 import sys
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError, DomainNormError
 from domainnorm.methods import Method
+from domainnorm.methods.bank import Bank
 from domainnorm.recipe import Recipe
 from domainnorm.run.machine import readable_refusals
 from domainnorm.storage import replace_text
@@ -120,8 +122,9 @@ def _selects(recipe: Recipe, method: Method) -> bool:
 
 def _check(path: Path, method: Method) -> None:
     """Refuse a file that is not a checkpoint of this method before Lightning trips over it."""
-    found = _shapes(_read(path, "cpu")["state_dict"])
-    expected = _shapes(method.state_dict())
+    banks = [name for name, module in method.named_modules() if isinstance(module, Bank)]
+    found = _shapes(_read(path, "cpu")["state_dict"], banks)
+    expected = _shapes(method.state_dict(), banks)
     if found != expected:
         wrong = sorted(name for name, _ in set(found.items()) ^ set(expected.items()))
         raise CheckpointError(
@@ -154,8 +157,12 @@ def _read(path: Path, device: torch.device | str, beside: str = "") -> dict[str,
     return stored
 
 
-def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+def _shapes(state: dict[str, torch.Tensor], banks: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name; those of banks, which grow, without their first axis."""
+    return {
+        name: tuple(tensor.shape[name.rpartition(".")[0] in banks :])
+        for name, tensor in state.items()
+    }
 
 
 class EpochSeed(Callback):

@@ -33,7 +33,7 @@ def test_classifier_and_rows_of_the_source_stay():
 
 def test_every_target_image_has_a_label_and_no_other():
     method = fit("shot", source_model(), ONE).method
-    labelled = {int(index) for index in (method.label >= 0).nonzero()}
+    labelled = {int(index) for index in (method.label.values >= 0).nonzero()}
     assert labelled == {
         position
         for position, record in enumerate(scans().records)
@@ -51,7 +51,7 @@ def test_loss_is_entropy_less_diversity_plus_cross_entropy():
             mean = logits.softmax(1).mean(0)
             assert_close(losses["entropy"], entropy_loss(logits))
             assert_close(losses["diversity"], -entropies(mean.log()[None])[0])
-            label = self.label[batch["index"]]
+            label = self.label.read(batch["index"])
             picked = logits.log_softmax(1)[torch.arange(len(label)), label]
             assert_close(losses["label"], -0.3 * picked.mean())
             type(self).checked += 1
