@@ -1,5 +1,8 @@
 """A model that knows two domains, and images of these and of a third."""
 
+import copy
+import functools
+
 import torch
 
 from domainnorm.backbones import create_model
@@ -11,6 +14,13 @@ NEW = 4  # unlike 0 and 1 in brightness and contrast
 
 
 def make(norm="dsbn", domains=("a", "b")):
+    model, state = _made(norm, domains)
+    torch.set_rng_state(state)  # as the making has left it
+    return copy.deepcopy(model)
+
+
+@functools.cache  # an encoder takes longer to fit than to copy
+def _made(norm, domains):
     torch.manual_seed(1)
     model = create_model("test_resnet", num_classes=3, norm=norm, domains=list(domains))
     encoder = create_encoder("style", model.num_domains, model.backbone)
@@ -20,7 +30,7 @@ def make(norm="dsbn", domains=("a", "b")):
     for owned in model.domain_rows():
         if owned.tensor.is_floating_point():
             torch.nn.init.uniform_(owned.tensor, 0.5, 1.5)
-    return model.eval()
+    return model.eval(), torch.get_rng_state()
 
 
 def task():
