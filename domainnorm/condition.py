@@ -162,15 +162,8 @@ class Condition:
         """Moments of each sample, those of unseen domains pooled over all of them in the batch.
 
         ``mean = avg m[n]``, ``var = avg (v[n] + (m[n] - mean)²)`` over the samples n of unseen
-        domains; ``given`` stays if they have a single value per channel in all.
-
-        Args:
-            given: Moments of each sample, (N, C), or one for all, (1, C).
-            own: Moments of each sample over its own pixels, (N, C).
-            size: Pixels per sample.
-
-        Returns:
-            (N, C) each.
+        domains; ``given``, (N or 1, C), stays if they have a single value per channel in all.
+        ``own`` are those over the ``size`` pixels of each sample, (N, C). Returns (N, C) each.
         """
         unknown, (own_mean, own_var) = self.unknown, own
         count = unknown.sum()
@@ -194,11 +187,8 @@ class Condition:
     def estimated(self, estimate: Estimate, far: Far | None = None) -> Condition:
         """The condition with what an encoder says in the place of unseen domains.
 
-        Its policy ``unseen`` is ``estimate`` or ``mixture``.
-
-        Args:
-            estimate: For the images of the batch.
-            far: What becomes of images near no known domain; None: the same as of the others.
+        Its policy ``unseen`` is ``estimate`` or ``mixture``; ``far`` says what becomes of images
+        near no known domain, None: the same as of the others.
         """
         assert self.domain is not None
         known = self.domain >= 0
@@ -212,12 +202,7 @@ class Condition:
     def estimated_within(
         self, judge: Callable[[Tensor], Estimate], far: Far | None = None
     ) -> Condition:
-        """The condition that is `estimated` within the model's own pass.
-
-        Args:
-            judge: What the encoder says by the input of the first norm.
-            far: See `estimated`.
-        """
+        """The condition that is `estimated` in the pass, by what the first norm gets to see."""
 
         def settle(maps: Tensor) -> Condition:
             # A recompute of gradient checkpointing reads the settled condition, and has to save
@@ -259,10 +244,7 @@ def weighted_rows(weights: Tensor, rows: Tensor) -> Tensor:
 def told_weights(domain: Tensor, estimate: Estimate, *, soft: bool) -> Tensor:
     """Weights (N, D): all on the label of a sample, or what the encoder says where it is −1.
 
-    Args:
-        domain: Labels, (N,).
-        estimate: For the same samples.
-        soft: The encoder's weights; otherwise all on the most probable domain.
+    ``soft``: the encoder's weights there; otherwise all on its most probable domain.
     """
     num_domains = estimate.weights.shape[1]
     found = estimate.weights

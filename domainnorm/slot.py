@@ -211,11 +211,8 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
 class MomentsReached(Exception):  # noqa: N818 - a signal to `find_nearest`, not an error
     """The nearest domain is wanted, and a layer with moments of domains has been reached.
 
-    Args:
-        own: Moments of the rows of its input, (R, C) each.
-        shape: Of that input.
-        running: Running moments of the domains, (D, C) each.
-        eps: What the layer adds to variances.
+    ``own``: moments of the rows of its input, which has ``shape``, (R, C) each; ``running``: those
+    of the domains, (D, C) each.
     """
 
     def __init__(self, own: Pair, shape: torch.Size, running: Pair, eps: float) -> None:
@@ -256,15 +253,7 @@ def divergence(own: Pair, running: Pair, eps: float) -> Tensor:
 
     ``½ avg_c (v/V + V/v - 2 + (m - M)² (1/v + 1/V))`` with m, v of the sample, M, V of the domain
     and eps added to variances. The scale of a channel does not matter, as it does for the
-    Wasserstein distance.
-
-    Args:
-        own: Moments of samples, (N, C).
-        running: Moments of domains, (D, C).
-        eps: What the layer adds to variances.
-
-    Returns:
-        (N, D).
+    Wasserstein distance. (N, C) and (D, C) → (N, D).
 
     Reference:
         Pan et al., Two at Once (IBN-Net), ECCV 2018, arXiv:1807.09441 (feature divergence of two

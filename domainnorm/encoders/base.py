@@ -32,11 +32,7 @@ class Batches(Protocol):
 
 
 def check_sizes(**sizes: int) -> None:
-    """Refuse sizes of an encoder, by their names, of which nothing can be made.
-
-    Raises:
-        DomainNormError: One is below 1.
-    """
+    """Refuse sizes of an encoder, by their names, that are below 1."""
     for name, size in sizes.items():
         if size < 1:
             raise DomainNormError(f"encoder.{name}: got {size}, expected 1 or more")

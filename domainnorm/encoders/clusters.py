@@ -90,15 +90,9 @@ class Axes:
 
 
 def fit_mixture(features: Features, form: Form, seed: int) -> Assign:
-    """Fit Gaussians on the principal axes of the features.
+    """Fit Gaussians on the principal axes of features (N, F); of several starts the likeliest wins.
 
-    Args:
-        features: (N, F).
-        form: Number of Gaussians, at most N, and their covariances.
-        seed: Of the starts, of which the likeliest wins.
-
-    Returns:
-        What gives other features (M, F) the most probable part, (M,) in ``0 .. num_parts - 1``.
+    Returns what gives other features (M, F) the most probable part, (M,) in ``0 .. num_parts - 1``.
     """
     axes = Axes.of(features)
     mixture = GaussianMixture(
@@ -121,12 +115,7 @@ def stability(features: Features, form: Form, seed: int) -> float:
 
     Mean over five random halvings, and over the two halves of each, of the `prediction_strength`
     with which the mixtures of both foretell each other, whichever is less. Parts that are cut out
-    of one blob come out differently each time.
-
-    Args:
-        features: (N, F), N at least four times the number of Gaussians.
-        form: Number of Gaussians and their covariances.
-        seed: Of halves and fits.
+    of one blob come out differently each time. N is at least four times the number of Gaussians.
 
     Reference:
         Tibshirani and Walther, Cluster Validation by Prediction Strength, JCGS 2005, sec. 2.
@@ -171,17 +160,11 @@ def prediction_strength(own: Labels, foretold: Labels, num_parts: int) -> float:
 
 @dataclass
 class _Leaf:
-    """One domain so far.
+    """One domain so far."""
 
-    Args:
-        rows: Its images, (n,).
-        made_by: Stability of the split that it comes from.
-        scores: Stability of splitting it so.
-    """
-
-    rows: Labels
-    made_by: float
-    scores: dict[Form, float]
+    rows: Labels  # its images, (n,)
+    made_by: float  # stability of the split that it comes from
+    scores: dict[Form, float]  # stability of splitting it so
 
 
 @dataclass(frozen=True)

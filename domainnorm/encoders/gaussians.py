@@ -163,9 +163,7 @@ class DomainGaussians(nn.Module):
 def shrunk_covariance(covariance: Tensor, num_samples: int) -> Tensor:
     """Covariance (E, E) shrunk towards a multiple of the identity, ``(1 - ρ) S + ρ tr(S)/E · I``.
 
-    Args:
-        covariance: S, of ``num_samples`` samples about a known mean.
-        num_samples: n.
+    S is that of ``num_samples`` samples about a known mean.
 
     Reference:
         Chen et al., Shrinkage Algorithms for MMSE Covariance Estimation, IEEE TSP 2010,

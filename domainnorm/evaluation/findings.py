@@ -90,11 +90,7 @@ class FindingSums(WeightedMetrics):
 
     @staticmethod
     def of(predictions: MultiLabelPredictions, class_names: list[str]) -> FindingSums:
-        """Rankings and sums of the samples of which anything is known.
-
-        Raises:
-            EvaluationError: There is none.
-        """
+        """Rankings and sums of the samples of which anything is known."""
         labelled = predictions.require_labels()
         known, present = labelled.target >= 0, labelled.target == 1
         guess = (labelled.probabilities > _THRESHOLD) & known
@@ -144,12 +140,7 @@ class Ranking:
 
     @staticmethod
     def of(score: Tensor, target: Tensor) -> Ranking:
-        """Rank the samples whose target is known.
-
-        Args:
-            score: (N,).
-            target: 1, 0, or −1 for unknown, (N,).
-        """
+        """Rank N samples, those whose target is known: 1 or 0, and not −1."""
         known = (target >= 0).nonzero().squeeze(1)
         falling, place = score[known].sort(descending=True, stable=True)
         order = known[place]
@@ -163,13 +154,8 @@ class Ranking:
 
         ``AUROC = Σ_t (FP_t − FP_{t−1}) (TP_t + TP_{t−1}) / (2 P N)`` and
         ``AP = Σ_t (TP_t − TP_{t−1}) / P · TP_t / (TP_t + FP_t)`` over the distinct scores t, with P
-        and N the weights of all positives and negatives.
-
-        Args:
-            weights: Weight of each of the N samples in each weighting, (N, B), float64.
-
-        Returns:
-            Two (B,); nan where all weight is on positives or all on negatives.
+        and N the weights of all positives and negatives. ``weights`` (N, B) give (B,) twice, nan
+        where all weight is on positives or all on negatives.
         """
         ranked = weights[self.order]  # (M, B)
         both = ranked.cumsum(dim=0)[self.last]  # (T, B)

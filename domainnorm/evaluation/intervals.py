@@ -48,12 +48,7 @@ def percentile_intervals(
 
 
 def units_of(has_label: Tensor, groups: Sequence[str] | None) -> Tensor:
-    """Number of the unit of resampling that each labelled sample belongs to.
-
-    Args:
-        has_label: (N,) bool.
-        groups: Name of each sample's group; None when each sample is its own.
-    """
+    """Number of the group that each labelled sample belongs to; without ``groups``, its own."""
     if groups is None:
         return torch.arange(int(has_label.sum()))
     names = np.asarray([str(group) for group in groups])[has_label.numpy()]

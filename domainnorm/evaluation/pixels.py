@@ -93,11 +93,7 @@ class PixelSums(WeightedMetrics):
 
     @staticmethod
     def of(counts: SegmentationCounts, class_names: list[str]) -> PixelSums:
-        """Sums of the labelled images of ``counts``.
-
-        Raises:
-            EvaluationError: No image has a label.
-        """
+        """Sums of the labelled images of ``counts``."""
         known = counts.require_labels()
         parts = [
             known.confusion.diagonal(dim1=1, dim2=2),
@@ -187,10 +183,7 @@ def _inner_boundary(label: Tensor, distance: int) -> Tensor:
 
     Eroding the mask of every class comes to the same: a pixel stays in the mask of its class when
     smallest and largest label of the square are equal. Two filters serve all classes that way.
-
-    Args:
-        label: (..., H, W), int64, in [0, 32767], or `VOID`, whose own pixels belong to no boundary.
-        distance: Half a square's side, >= 1.
+    Labels are at most 32767; pixels of `VOID` belong to no boundary.
     """
     padded = F.pad(label, (distance,) * 4, value=VOID).to(torch.int16)
     highest, lowest = padded, -padded

@@ -9,11 +9,7 @@ from domainnorm.errors import DomainNormError
 
 
 def check_logits(where: str, logits: Tensor) -> None:
-    """Refuse what are no outputs of classes.
-
-    Raises:
-        DomainNormError: Names ``where``, the shape, and what was expected.
-    """
+    """Refuse what are no outputs of classes; ``where`` says who asks."""
     if logits.ndim < 2 or not logits.is_floating_point() or not logits.shape[1]:
         raise DomainNormError(
             f"{where}: logits {_kind(logits)}, expected floats (N, K, ...): samples, then classes"
@@ -21,16 +17,9 @@ def check_logits(where: str, logits: Tensor) -> None:
 
 
 def check_classes(where: str, logits: Tensor, target: Tensor, ignore_index: int = -1) -> None:
-    """Refuse labels that do not fit to logits; their values are looked at on a CPU alone.
+    """Refuse labels (N, ...) that do not fit to logits (N, K, ...): shape, type or range.
 
-    Args:
-        where: Who asks, for messages.
-        logits: (N, K, ...).
-        target: (N, ...), int64.
-        ignore_index: A label that is no class.
-
-    Raises:
-        DomainNormError: Other shapes or types, or a label out of range.
+    Their values are looked at on a CPU alone; ``ignore_index`` is a label that is no class.
     """
     check_logits(where, logits)
     shape = (len(logits), *logits.shape[2:])
@@ -54,16 +43,7 @@ def check_classes(where: str, logits: Tensor, target: Tensor, ignore_index: int 
 
 
 def check_answers(where: str, logits: Tensor, target: Tensor) -> None:
-    """Refuse answers that do not fit to logits; their values are looked at on a CPU alone.
-
-    Args:
-        where: Who asks, for messages.
-        logits: (N, K).
-        target: (N, K), at most 1.
-
-    Raises:
-        DomainNormError: Other shapes, or an answer above 1.
-    """
+    """Refuse answers that do not fit to logits, (N, K) each, or are above 1 (on a CPU)."""
     check_logits(where, logits)
     if target.shape != logits.shape:
         raise DomainNormError(

@@ -111,14 +111,9 @@ class Perturbation(nn.Module, abc.ABC):
 
 
 def style_of(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation ``sqrt(var + eps)`` of each sample and channel.
+    """Mean and standard deviation ``sqrt(var + eps)`` of each sample and channel of (N, C, *).
 
-    Args:
-        x: (N, C, *).
-        eps: Added to the biased variance.
-
-    Shape:
-        (N, C, 1, ...) each, as many axes as ``x``; float32 or float64.
+    (N, C, 1, ...) each, as many axes as ``x``; float32 or float64, the variance biased.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     var, mean = torch.var_mean(wide, tuple(range(2, x.ndim)), unbiased=False, keepdim=True)

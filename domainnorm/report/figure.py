@@ -44,12 +44,7 @@ def create_figure(
 ) -> tuple[Figure, NDArray[Any]]:
     """A white figure of ``width`` × ``height`` inches and its axes, (rows, columns).
 
-    Args:
-        width: In inches.
-        height: In inches.
-        rows: Number of panels below each other.
-        columns: Number of panels beside each other.
-        **layout: See `matplotlib.figure.Figure.subplots`.
+    ``layout``: see `matplotlib.figure.Figure.subplots`.
     """
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)

@@ -260,13 +260,7 @@ class LeastSquares:
         self._sums = torch.zeros(shape, dtype=torch.float64, device=device)
 
     def add(self, z: Tensor, y: Tensor, group: Tensor) -> None:
-        """Take samples in.
-
-        Args:
-            z: What is mapped, (N, C, *).
-            y: What it is to become, (N, C, *).
-            group: Of each sample, (N,), in ``0..G-1``.
-        """
+        """Take samples in: z is mapped to y, (N, C, *) each; ``group`` (N,) in ``0..G-1``."""
         for start in range(0, len(z), _SAMPLES):
             part = slice(start, start + _SAMPLES)
             wide = z[part].double().reshape(len(z[part]), z.shape[1], -1)  # (N, C, 1) of vectors
@@ -279,12 +273,8 @@ class LeastSquares:
     def solve(self, otherwise: Pair) -> tuple[Pair, Pair]:
         """``scale = cov(z, y) / var(z)`` and ``shift = avg(y) - scale · avg(z)``.
 
-        Args:
-            otherwise: Its scale is taken for channels in which z is constant.
-
-        Returns:
-            The pairs of the groups, (G, C) each, and the pair of all samples together, (1, C) each;
-            an empty group has that of all.
+        The pairs of the groups, (G, C) each, and the pair of all samples together, (1, C) each,
+        which an empty group has too. Channels in which z is constant get ``otherwise``'s scale.
         """
         pooled = _solve(self._sums.sum(1, keepdim=True), otherwise)
         seen = self._sums[0] > 0

@@ -154,11 +154,6 @@ def probe_inputs(
     LeViT, EfficientViT and others fold tokens or windows into the batch axis. That the rows of one
     image are consecutive there is checked, not assumed: in a batch of two images, the second half
     of the rows has to be what the second image gives alone.
-
-    Args:
-        network: Left as it was.
-        layers: Norm layers by module path.
-        example: (N, C, H, W).
     """
     other = torch.flip(example, (-1, -2)) * 0.5 + 0.25
     pair = _record(network, layers, torch.cat([other, example]))
@@ -180,11 +175,7 @@ def probe_inputs(
 
 
 def replace_modules(network: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Put modules in the places of others, old -> new, under each of their names.
-
-    Returns:
-        ``network``, or what takes its own place.
-    """
+    """``network`` with modules in the places of others, old -> new, under each of their names."""
     for alias, module in list(network.named_modules(remove_duplicate=False)):
         if alias and module in new:
             parent, _, name = alias.rpartition(".")

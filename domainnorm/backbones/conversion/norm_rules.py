@@ -231,11 +231,6 @@ def fit_choices(
     families get their kin, unless the network has no layer of that family, or a rule says which
     layers it means: then every layer gets the named norm. Maps of one element and rows that are
     parts of images get the statistics of the layer's kin in place of instance statistics.
-
-    Args:
-        choices: From `resolve_rules`.
-        kinds: Of the same layers.
-        inputs: What the layers see, where that is known.
     """
     fits = {}
     for path, choice in choices.items():

@@ -186,13 +186,7 @@ def is_kin(layer: nn.Module, kind: NormKind, statistics: Statistics) -> bool:
 def plain_kin(
     layer: nn.Module, kind: NormKind, statistics: Statistics, num_features: int
 ) -> nn.Module:
-    """A layer with scale and shift that normalizes with the moments that ``statistics`` take.
-
-    Args:
-        layer: What the conditional norm of these statistics replaced.
-        kind: Of that layer; it tells the axes of the features.
-        statistics: Half of the conditional norm.
-        num_features: C.
+    """A layer with scale and shift that takes these moments in the place of ``layer``.
 
     Raises:
         ConversionError: Neither torch nor timm has such a layer.

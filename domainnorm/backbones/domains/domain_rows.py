@@ -92,11 +92,7 @@ def interpolate_domains(model: DomainModel, name: str, weights: Mapping[str, flo
 
 
 def check_name(name: str) -> str:
-    """``name``, if a domain can be called so.
-
-    Raises:
-        ConditionError: It is empty or cannot be printed.
-    """
+    """``name``, if a domain can be called so; ConditionError if not."""
     if not isinstance(name, str) or not name or not name.isprintable():
         raise ConditionError(f"domain: got {name!r}, expected a name of printable characters")
     return name

@@ -90,13 +90,8 @@ def normalize_batch(
 ) -> Tensor:
     """Training: normalize with the moments of each group, and track them.
 
-    Args:
-        x: (N, C, *).
-        scale: (R, C) with ``rows``, else (N or 1, C).
-        shift: (R, C) with ``rows``, else (N or 1, C).
-        groups: Samples that share moments.
-        rows: Samples that share scale and shift; every group is a union of rows.
-        running: Moved in place for the groups that are present.
+    ``scale``, ``shift``: (R, C) with ``rows``, samples that share them, else (N or 1, C). Every
+    group is a union of rows; ``running`` moves in place for the groups that are present.
     """
     sync = running.sync and groups.on_ranks
     if rows is not None and not sync and _native_serves(x, rows, groups, running):

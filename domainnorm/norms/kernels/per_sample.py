@@ -96,14 +96,9 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def moments(x: Tensor, lengths: list[int] | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each sample and channel of ``x`` (N, C, *).
+    """Mean and biased variance of each sample and channel of ``x`` (N, C, *), (N, C) each.
 
-    Args:
-        x: (N, C, *).
-        lengths: For the way ``slices``: of so many samples, one after the other, instead.
-
-    Shape:
-        (N, C) each, or (S, C) for S lengths; float32 or float64.
+    For the way ``slices``: of so many samples as ``lengths`` say, one after the other, (S, C).
     """
     if x.ndim == 2:
         mean = x.to(accumulate_dtype(x))
@@ -179,13 +174,7 @@ def _slice_moments(x: Tensor, lengths: list[int] | None) -> tuple[Tensor, Tensor
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``x · scale + shift`` per sample and channel, in a new tensor of x's dtype and layout.
-
-    Args:
-        x: (N, C, *).
-        scale: (N, C).
-        shift: (N, C).
-    """
+    """``x · scale + shift`` per sample and channel, (N, C), in a new tensor like ``x``."""
     if way_of(x) != "rows":
         return scaled(x, scale, shift)
     zero = torch.zeros(scale.numel(), dtype=scale.dtype)
@@ -205,15 +194,9 @@ def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def normalize_rows(
     x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> Tensor:
-    """Normalize with given moments; for the way ``rows``, no gradient.
+    """Normalize ``x`` (N, C, *) with given moments; for the way ``rows``, no gradient.
 
-    Args:
-        x: (N, C, *).
-        scale: (N, C), or (K, C) where samples take turns, 0, 1, …, K-1, 0, 1, …; or flattened.
-        shift: Likewise.
-        mean: Likewise.
-        var: Likewise.
-        eps: Added to the variance.
+    All rows are (N, C), or (K, C) where samples take turns, 0, 1, …, K-1, 0, 1, …; or flattened.
     """
     x = x.contiguous()
     output, unused = torch.empty_like(x), scale.new_empty(0)

@@ -83,9 +83,9 @@ class Pooled(NamedTuple):
     """What `pooled_norm` returns.
 
     Args:
-        output: Normalized and modulated input, shape, dtype and layout of the input.
-        mean: Moments of each group, (K, C); zero for an empty group.
-        var: Biased variance of each group, (K, C).
+        output: Shape, dtype and layout of the input.
+        mean: Of each group, (K, C); zero for an empty group.
+        var: Biased, likewise.
         values: Values per channel in each group, (K, 1).
     """
 
@@ -136,18 +136,7 @@ def plain_pooled_norm(x: Tensor, scale: Tensor, shift: Tensor, pool: Pool, eps: 
 def gradients_of_rows(
     grad: Tensor, inputs: tuple[Tensor, Tensor, Tensor], rows: Partition, pool: Pool, eps: float
 ) -> list[Tensor | None]:
-    """Gradients of the plain formula, which can be differentiated again, for pairs of rows.
-
-    Args:
-        grad: Of the output.
-        inputs: x, and scale and shift of the rows, (R, C).
-        rows: Row of each sample.
-        pool: Groups of samples.
-        eps: Added to the variance.
-
-    Returns:
-        One per input, None where it needs none.
-    """
+    """`graph_gradients` of the plain formula for x, and scale and shift of ``rows``, (R, C)."""
     x, *tables = inputs
     assert rows.group is not None
     with torch.enable_grad():
@@ -280,17 +269,9 @@ def grouped_norm(
 ) -> Tensor:
     """Normalize every sample with the moments of its group; scale and shift are those of its row.
 
-    Args:
-        x: (N, C, *) of several pixels, any floating dtype.
-        scale: (R, C).
-        shift: (R, C).
-        grouping: Rows and groups of samples.
-        eps: Added to the variance.
-        track: Called once with the groups' means and biased variances, (K, C) float64 and zero for
-            an empty group, and their counts.
-
-    Returns:
-        Shape, dtype and layout of the input.
+    ``x``: (N, C, *) of several pixels; ``scale``, ``shift``: (R, C). ``track`` is called once with
+    the groups' means and biased variances, (K, C) float64 and zero for an empty group, and their
+    counts.
     """
     output: Tensor = _GroupedNorm.apply(x, scale, shift, grouping, eps, track)
     return output

@@ -28,13 +28,8 @@ def position_norm(
     ``y = scale[n] · (x - mean) / sqrt(var + eps) + shift[n]`` (centred), or
     ``y = scale[n] · x / sqrt(avg x² + eps) + shift[n]``.
 
-    Args:
-        x: Samples first; (N, C, *) or (N, *, C).
-        scale: (N or 1, C).
-        shift: (N or 1, C).
-        eps: Added to the variance or mean square.
-        axis: That of the channels, 1 or -1.
-        centred: Whether the mean is taken off.
+    ``x``: (N, C, *) where the ``axis`` of the channels is 1, (N, *, C) where it is -1; ``scale``,
+    ``shift``: (N or 1, C).
     """
     if torch.compiler.is_compiling():
         return plain_position_norm(x, scale, shift, eps, axis, centred)
