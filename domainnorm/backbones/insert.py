@@ -15,10 +15,7 @@ from domainnorm.perturbations import Perturbation, create_perturbation
 
 
 def insert_after(
-    model: DomainModel,
-    perturbation: str,
-    where: str | Sequence[str] | None = None,
-    **options: Any,
+    model: DomainModel, perturbation: str, where: str | Sequence[str] | None = None, **options: Any
 ) -> list[str]:
     """Perturb the outputs of modules of the backbone in training.
 

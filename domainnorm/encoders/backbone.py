@@ -48,11 +48,7 @@ class BackboneEncoder(DomainEncoder):
     reads_backbone: bool = True
 
     def __init__(
-        self,
-        num_domains: int,
-        network: nn.Module | None = None,
-        in_chans: int = 3,
-        **options: Any,
+        self, num_domains: int, network: nn.Module | None = None, in_chans: int = 3, **options: Any
     ) -> None:
         norm = _first_norm(network)
         super().__init__(num_domains, 2 * norm.num_features, **options)

@@ -33,10 +33,6 @@ class MetadataEncoder(AttributeEncoder):
     """
 
     def __init__(
-        self,
-        num_domains: int,
-        network: nn.Module | None = None,
-        in_chans: int = 3,
-        **options: Any,
+        self, num_domains: int, network: nn.Module | None = None, in_chans: int = 3, **options: Any
     ) -> None:
         super().__init__(num_domains, Vocabulary(), **options)

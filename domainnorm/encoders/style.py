@@ -190,11 +190,7 @@ class StyleEncoder(DomainEncoder):
     """
 
     def __init__(
-        self,
-        num_domains: int,
-        network: nn.Module | None = None,
-        in_chans: int = 3,
-        **options: Any,
+        self, num_domains: int, network: nn.Module | None = None, in_chans: int = 3, **options: Any
     ) -> None:
         stem = _first_convolution(network, in_chans)
         size = 3 * in_chans + in_chans * (in_chans - 1) // 2 + 10

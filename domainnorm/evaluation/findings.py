@@ -9,12 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from domainnorm.evaluation.evaluated import (
-    Evaluated,
-    WeightedMetrics,
-    class_labels,
-    mean_ratio,
-)
+from domainnorm.evaluation.evaluated import Evaluated, WeightedMetrics, class_labels, mean_ratio
 
 _THRESHOLD = 0.5
 

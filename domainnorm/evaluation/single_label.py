@@ -12,12 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from domainnorm.evaluation.evaluated import (
-    Evaluated,
-    EvaluationError,
-    WeightedMetrics,
-    mean_ratio,
-)
+from domainnorm.evaluation.evaluated import Evaluated, EvaluationError, WeightedMetrics, mean_ratio
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll")
 LOWER_IS_BETTER = frozenset({"ece", "nll"})

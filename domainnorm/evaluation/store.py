@@ -155,11 +155,7 @@ class SegmentationStore(EvaluatedStore[SegmentationCounts]):
     rows = ("confusion", "boundary")
 
     def __init__(
-        self,
-        num_classes: int,
-        ignore_index: int = -1,
-        boundary: float = 0.02,
-        **kwargs: Any,
+        self, num_classes: int, ignore_index: int = -1, boundary: float = 0.02, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes

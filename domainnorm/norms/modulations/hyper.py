@@ -37,12 +37,7 @@ class HyperModulation(Modulation):
     row_names = ("domain_embedding",)
 
     def __init__(
-        self,
-        num_features: int,
-        num_domains: int,
-        *,
-        embedding_size: int = 16,
-        hidden: int = 64,
+        self, num_features: int, num_domains: int, *, embedding_size: int = 16, hidden: int = 64
     ) -> None:
         super().__init__()
         self.embedding_size = embedding_size

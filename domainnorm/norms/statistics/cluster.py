@@ -201,12 +201,7 @@ class ClusterStatistics(Statistics):
         return torch.cat([best[:, None], style.index_select(0, farthest)], dim=1)
 
     def _normalize_softly(
-        self,
-        x: Tensor,
-        pair: tuple[Tensor, Tensor],
-        own: Moments,
-        weights: Tensor,
-        origin: Tensor,
+        self, x: Tensor, pair: tuple[Tensor, Tensor], own: Moments, weights: Tensor, origin: Tensor
     ) -> Tensor:
         """Normalize with the moments of each sample's mixture; ``origin`` (1, C) is near them."""
         weights, origin = weights.to(own.mean.dtype), origin.to(own.mean.dtype)
