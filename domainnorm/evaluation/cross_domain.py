@@ -206,14 +206,9 @@ class CrossDomainMatrix:
 
     def to_json(self, path: str | PathLike[str]) -> None:
         """Write the cells and what `summary` says of them; nan is null."""
+        names = ("seed", "row", "column")
         cells = [
-            {
-                "seed": key[0],
-                "row": key[1],
-                "column": key[2],
-                "grouped": self._grouped[key],
-                "metrics": cell,
-            }
+            {**dict(zip(names, key, strict=True)), "grouped": self._grouped[key], "metrics": cell}
             for key, cell in self._cells.items()
         ]
         content = {

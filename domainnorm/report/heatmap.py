@@ -161,11 +161,10 @@ def _outline(axes: Axes, row: int, column: int) -> None:
 
 def _label_axes(axes: Axes, matrix: CrossDomainMatrix, row_label: str, column_label: str) -> None:
     room = int(_CELL_WIDTH * 13)  # characters of a horizontal label that fit over one cell
-    slanted = max(map(len, matrix.columns)) > room
     axes.set_xticks(range(len(matrix.columns)), [literal(name) for name in matrix.columns])
     axes.set_yticks(range(len(matrix.rows)), [literal(name) for name in matrix.rows])
     axes.tick_params(labelsize=NORMAL, length=0)
-    if slanted:
+    if max(map(len, matrix.columns)) > room:
         for label in axes.get_xticklabels():
             label.set(rotation=35, ha="right", rotation_mode="anchor")
     axes.set_xlabel(literal(column_label), fontsize=NORMAL, fontweight="bold")
@@ -279,12 +278,5 @@ def _draw(axes: Axes, confusion: NDArray[np.float64]) -> None:
             continue
         for column in np.flatnonzero(fractions >= 0.005).tolist():
             share = fractions[column]
-            axes.text(
-                column,
-                row,
-                f"{100 * share:.0f}",
-                ha="center",
-                va="center",
-                fontsize=SMALL,
-                color="white" if share > 0.55 else "black",
-            )
+            ink, percent = "white" if share > 0.55 else "black", f"{100 * share:.0f}"
+            axes.text(column, row, percent, ha="center", va="center", fontsize=SMALL, color=ink)

@@ -63,6 +63,7 @@ def save_results_bars(results: Sequence[Result], metric: str, path: str | PathLi
     methods = method_order(results)
     colours = assign_colours(methods)
     supervised = {result.method for result in results if result.supervised}
+    hatches = {method: "////" if method in supervised else "" for method in methods}
     groups = _groups(results, metric, methods)
     per_row = max(1, _BARS_PER_ROW // (len(methods) + 1))
     lines = [groups[start : start + per_row] for start in range(0, len(groups), per_row)]
@@ -73,8 +74,8 @@ def save_results_bars(results: Sequence[Result], metric: str, path: str | PathLi
         for place, (_, cells) in enumerate(line):
             for number, method in enumerate(methods):
                 x = place + (number - (len(methods) - 1) / 2) / (len(methods) + 1)
-                hatch = "////" if method in supervised else ""
-                _draw_bar(axes, x, cells[number], (colours[method], hatch, len(methods)))
+                style = colours[method], hatches[method], len(methods)
+                _draw_bar(axes, x, cells[number], style)
         axes.set_xlim(-0.55, widest - 0.45)
         axes.set_xticks(range(len(line)), [literal(name) for name, _ in line])
         axes.set_ylabel(direction(metric), fontsize=SMALL)
@@ -82,21 +83,14 @@ def save_results_bars(results: Sequence[Result], metric: str, path: str | PathLi
         axes.tick_params(axis="x", length=0, labelsize=NORMAL)
         axes.margins(y=0.12)
         axes.set_ylim(bottom=0)
-    handles = [
-        Patch(
-            facecolor=colours[method],
-            hatch="////" if method in supervised else "",
-            edgecolor="white",
-            label=f"{method} (saw target labels)" if method in supervised else method,
-        )
-        for method in methods
-    ]
+    handles = []
+    for method, hatch in hatches.items():
+        label = f"{method} (saw target labels)" if method in supervised else method
+        fill = colours[method]
+        handles.append(Patch(facecolor=fill, hatch=hatch, edgecolor="white", label=label))
+    ncols = max(1, min(len(methods), int(width / 1.9)))
     figure.legend(
-        handles=handles,
-        loc="outside upper center",
-        ncols=max(1, min(len(methods), int(width / 1.9))),
-        fontsize=SMALL,
-        frameon=False,
+        handles=handles, loc="outside upper center", ncols=ncols, fontsize=SMALL, frameon=False
     )
     figure.supxlabel(_caption(results), fontsize=SMALL, color=MUTED)
     save_figure(figure, path)
@@ -138,15 +132,9 @@ def _draw_bar(axes: Axes, x: float, cell: Cell, style: tuple[str, str, int]) -> 
         low, high = cell.interval
     if high > low:
         axes.plot([x, x], [low, high], color=INK, linewidth=1.1, zorder=3)
-    top = max(high, spread.high)
+    place, text = (x, max(high, spread.high)), f"{spread.mean:.2f}"
     axes.annotate(
-        f"{spread.mean:.2f}",
-        (x, top),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="center",
-        fontsize=SMALL,
-        color=INK,
+        text, place, (0, 3), textcoords="offset points", ha="center", fontsize=SMALL, color=INK
     )
 
 
