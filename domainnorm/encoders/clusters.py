@@ -129,12 +129,8 @@ def stability(features: Features, form: Form, seed: int) -> float:
         fits = [fit_mixture(half, form, seed) for half in halves]
         for half in halves:
             first, second = (fit(half) for fit in fits)
-            found.append(
-                min(
-                    prediction_strength(first, second, form.num_parts),
-                    prediction_strength(second, first, form.num_parts),
-                )
-            )
+            pairs = (first, second), (second, first)
+            found.append(min(prediction_strength(*pair, form.num_parts) for pair in pairs))
     return float(np.mean(found))
 
 

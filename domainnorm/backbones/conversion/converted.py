@@ -38,19 +38,13 @@ class Conversion(tuple[ConvertedLayer, ...]):
         return sum(layer.bytes_per_domain for layer in self)
 
     def __str__(self) -> str:
-        rows = [
-            (
-                layer.path or "(the network)",
-                layer.old,
-                layer.new,
-                "yes" if layer.exact else "no",
-                f"{layer.bytes_per_domain:,}",
-                layer.note,
-            )
-            for layer in self
-        ]
-        exact = sum(layer.exact for layer in self)
-        total = ("total", f"{len(self)} layers", "", f"{exact}", f"{self.bytes_per_domain:,}", "")
+        rows = []
+        for layer in self:
+            path, exact = layer.path or "(the network)", "yes" if layer.exact else "no"
+            size = f"{layer.bytes_per_domain:,}"
+            rows.append((path, layer.old, layer.new, exact, size, layer.note))
+        kept = sum(layer.exact for layer in self)
+        total = ("total", f"{len(self)} layers", "", f"{kept}", f"{self.bytes_per_domain:,}", "")
         head = ("layer", "was", "norm", "exact", "bytes/domain", "note")
         rule = tuple("-" * max(map(len, column)) for column in zip(head, *rows, total, strict=True))
         return _table([head, rule, *rows, rule, total], numbers=("bytes/domain",))
