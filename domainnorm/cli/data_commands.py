@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from domainnorm import data, recipe, report
-from domainnorm.cli.parser import Action, Command, Parser, split_overrides
+from domainnorm.cli.parser import Action, Command, Parser
 from domainnorm.data.refusals import collecting
 from domainnorm.errors import DataError, RecipeError, counted, unknown
 from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.sections import read_named
-from domainnorm.recipe.tree import OVERRIDE
+from domainnorm.recipe.tree import OVERRIDE, split_overrides
 from domainnorm.registry import DATASETS, REQUIRED, Entry
 from domainnorm.storage import make_folders
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 from domainnorm.errors import unknown
-from domainnorm.recipe.tree import OVERRIDE
 
 Options = TypeVar("Options")
 
@@ -120,16 +118,3 @@ def given(options: type[Options], arguments: argparse.Namespace) -> Options:
     """A dataclass of which `Parser.add_fields` has added the fields, as they were given."""
     names = [one.name for one in fields(options)]  # type: ignore[arg-type]
     return options(**{name: getattr(arguments, name) for name in names})
-
-
-def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Recipes and ``key=value`` overrides of one command line.
-
-    ``data.target[0]=a`` is no override, but no recipe either, and answered as the former.
-    """
-    overrides = [
-        word
-        for word in words
-        if OVERRIDE.fullmatch(word) or ("=" in word and not Path(word).is_file())
-    ]
-    return [word for word in words if word not in overrides], overrides

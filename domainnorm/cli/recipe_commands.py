@@ -8,9 +8,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from domainnorm import recipe, run
-from domainnorm.cli.parser import Command, Parser, split_overrides
+from domainnorm.cli.parser import Command, Parser
 from domainnorm.errors import DataError, DomainNormError, RecipeError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
+from domainnorm.recipe.tree import split_overrides
 from domainnorm.registry import (
     DATASETS,
     ENCODERS,

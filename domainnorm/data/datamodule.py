@@ -24,7 +24,7 @@ from domainnorm.data.dataset import (
     check_splits,
     select_domains,
 )
-from domainnorm.data.inspection.survey import class_frequency
+from domainnorm.data.images import read_all
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import DomainBalancedBatchSampler
 from domainnorm.data.view import DomainImages, DomainView, join
@@ -194,11 +194,7 @@ class DomainDataModule(LightningDataModule):
                     )
 
     def class_frequency(self) -> Tensor:
-        """How frequent each class is in the training images of labelled domains: (K,), float64.
-
-        Its share of the images; for masks, which are all read, its share of the labelled pixels of
-        the images in which it occurs. 0 for a class that never does.
-        """
+        """`class_frequency` of the training images of labelled domains: (K,), float64."""
         return class_frequency(self.dataset, self._positions(self.labelled, "train"))
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -383,3 +379,34 @@ def _subset(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
 def _one_thread(worker: int) -> None:
     # Workers share the cores already; OpenCV would start a thread per core in each of them.
     cv2.setNumThreads(0)
+
+
+def class_frequency(dataset: DomainDataset, positions: Sequence[int]) -> Tensor:
+    """Share of each class in the images at ``positions``: (K,), float64.
+
+    For masks, which are all read, its share of the labelled pixels of the images in which it
+    occurs. 0 for a class that never does.
+
+    Raises:
+        DataError: A mask cannot be read; the message names the file.
+    """
+    num_classes = len(dataset.class_names)
+    if dataset.task != "segmentation":
+        targets = torch.tensor([dataset.records[at].target for at in positions], dtype=torch.long)
+        counts = torch.bincount(targets[targets >= 0], minlength=num_classes).double()
+        return counts / counts.sum().clamp(min=1)
+
+    def pixels(position: int) -> Tensor:
+        if dataset.records[position].mask is None:
+            return torch.zeros(num_classes, dtype=torch.float64)
+        # At their own size, whether or not masks at that of the input are kept.
+        mask = dataset.original_mask(position)
+        counts = np.bincount(mask.ravel(), minlength=num_classes)
+        return torch.from_numpy(counts[:num_classes]).double()
+
+    own = torch.zeros(num_classes, dtype=torch.float64)
+    around = torch.zeros_like(own)
+    for counts in read_all(pixels, positions):
+        own += counts
+        around += counts.sum() * (counts > 0)
+    return own / around.clamp(min=1)

@@ -301,3 +301,16 @@ def apply_override(tree: dict[str, Any], key: str, value: Any, problems: Problem
         section[name] = dict(inner)
         section = section[name]
     section[last] = value
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Recipes and ``key=value`` overrides of one command line.
+
+    ``data.target[0]=a`` is no override, but no recipe either, and answered as the former.
+    """
+    overrides = [
+        word
+        for word in words
+        if OVERRIDE.fullmatch(word) or ("=" in word and not Path(word).is_file())
+    ]
+    return [word for word in words if word not in overrides], overrides

@@ -7,6 +7,7 @@ from importlib.metadata import version
 import pytest
 
 from domainnorm.cli.program import COMMANDS, find_command
+from domainnorm.data.datasets import FolderMasks
 
 HEAVY = ("torch", "lightning", "albumentations", "matplotlib", "timm", "numpy", "sklearn")
 PROBE = f"""
@@ -34,10 +35,23 @@ sys.exit(code or (3 if loaded else 0))
         ["data", "list"],
         ["predict", "--help"],
     ],
-    ids=lambda words: words[0],
+    ids=" ".join,
 )
 def test_light_command_loads_nothing_heavy(words, process):
     done = process("-c", PROBE, *words)
+    assert (done.returncode, done.stderr) == (0, "loaded: []\n")
+
+
+@pytest.mark.parametrize("command", ["run", "report", "export", "pack"])
+def test_help_of_a_command_that_reads_no_recipe_loads_no_omegaconf(command, process):
+    probe = PROBE.replace(str(HEAVY), str((*HEAVY, "omegaconf")))
+    assert process("-c", probe, command, "--help").stderr == "loaded: []\n"
+
+
+def test_check_of_data_loads_no_torch(process, tmp_path):
+    FolderMasks.write_sample(tmp_path)
+    probe = PROBE.replace(str(HEAVY), str(("torch", "lightning", "albumentations", "sklearn")))
+    done = process("-c", probe, "data", "check", "folder_masks", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "loaded: []\n")
 
 
