@@ -96,7 +96,7 @@ def _check(words: list[str]) -> int:
     if names[0] in DATASETS.names():
         named = _named(names, overrides)
     elif len(names) == 1 and (is_path or names[0] in known):
-        named = _of_recipe(recipe.load_recipe(names[0], overrides))
+        named = recipe.load_recipe(names[0], overrides).read_dataset
     else:
         text = unknown("dataset or recipe", names[0], known)
         raise RecipeError([text], "domainnorm data check")
@@ -135,15 +135,6 @@ def _named(names: Sequence[str], overrides: Sequence[str]) -> recipe.Named:
     if problems or named is None:
         raise RecipeError(problems.lines, "domainnorm data check")
     return named
-
-
-def _of_recipe(loaded: recipe.Recipe) -> recipe.Named:
-    """The dataset of a recipe, with the domains of its transfers."""
-    name, options = loaded.dataset.name, dict(loaded.dataset.options)
-    if "domains" in DATASETS.entry(name).parameters and options.get("domains") is None:
-        used = [name for pair in loaded.transfers for name in (*pair.source, *pair.target)]
-        options["domains"] = list(dict.fromkeys(used))
-    return recipe.Named(name, options)
 
 
 def _sample(words: list[str]) -> int:

@@ -186,7 +186,7 @@ class DomainDataModule(LightningDataModule):
         splits: dict[Split, list[str]] = {"val": self.val_domains, "test": self.test_domains}
         for split, domains in splits.items():
             for domain in domains:
-                if (found := len(self._positions([domain], split))) < world_size:
+                if (found := len(self.dataset.positions([domain], split))) < world_size:
                     raise DataError(
                         f"domain '{domain}': {counted(found, 'image')} in split {split} for "
                         f"{world_size} devices, which share them; set trainer.devices and "
@@ -195,7 +195,7 @@ class DomainDataModule(LightningDataModule):
 
     def class_frequency(self) -> Tensor:
         """`class_frequency` of the training images of labelled domains: (K,), float64."""
-        return class_frequency(self.dataset, self._positions(self.labelled, "train"))
+        return class_frequency(self.dataset, self.dataset.positions(self.labelled, "train"))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Mixed batches of all training domains, grouped by domain.
@@ -256,7 +256,7 @@ class DomainDataModule(LightningDataModule):
         chosen = seen if domains is None else _subset("domains", domains, seen)
         view = DomainView(
             self.dataset,
-            self._positions(chosen, split),
+            self.dataset.positions(chosen, split),
             domain_names=self.domain_names,
             labelled=[],
             pipelines=dict.fromkeys(chosen, self.evaluation_pipeline),
@@ -266,7 +266,7 @@ class DomainDataModule(LightningDataModule):
 
     def domain_attributes(self, split: Split) -> list[tuple[dict[str, list[str]], Tensor]]:
         """Attributes and domain labels (N,) of the images of `domain_dataloader`, in one batch."""
-        positions = self._positions([*self.labelled, *self.unlabelled], split)
+        positions = self.dataset.positions([*self.labelled, *self.unlabelled], split)
         records = [self.dataset.records[position] for position in positions]
         labels = [self.domain_names.index(record.domain) for record in records]
         return [(attributes_of(records, self.attributes), torch.tensor(labels))]
@@ -290,7 +290,7 @@ class DomainDataModule(LightningDataModule):
         training = split == "train"
         return DomainView(
             self.dataset,
-            self._positions(domains, split),
+            self.dataset.positions(domains, split),
             domain_names=self.domain_names,
             labelled=labelled,
             pipelines={
@@ -316,13 +316,6 @@ class DomainDataModule(LightningDataModule):
             **options,
         )
 
-    def _positions(self, domains: Sequence[str], split: Split) -> list[int]:
-        return [
-            position
-            for position, record in enumerate(self.dataset.records)
-            if record.split == split and record.domain in domains
-        ]
-
     def _pipelines(
         self, augment: Mapping[str, Steps], preprocessing: Preprocessing
     ) -> dict[str, Pipeline]:
@@ -341,7 +334,7 @@ class DomainDataModule(LightningDataModule):
     def _references(self, domain: str) -> References | None:
         """Training images of the other domains that the method may see."""
         others = [name for name in (*self.labelled, *self.unlabelled) if name != domain]
-        positions = self._positions(others, "train")
+        positions = self.dataset.positions(others, "train")
         return DomainImages(self._without_labels, positions) if positions else None
 
     @cached_property
@@ -358,7 +351,7 @@ class DomainDataModule(LightningDataModule):
 
     def _check_whole(self, domain: str) -> None:
         """Whether the first mask of a domain fits the input: better before training than after."""
-        for position in self._positions([domain], "test"):
+        for position in self.dataset.positions([domain], "test"):
             if self.dataset.records[position].mask is not None:
                 size = self.dataset.original_mask(position).shape
                 preprocessing = self.evaluation_pipeline.preprocessing

@@ -114,6 +114,14 @@ class DomainDataset(abc.ABC):
         """`mask` at its own size."""
         return self.mask(index)
 
+    def positions(self, domains: Collection[str], split: Split) -> list[int]:
+        """Indices of the records of these domains and this split."""
+        return [
+            index
+            for index, record in enumerate(self.records)
+            if record.split == split and record.domain in domains
+        ]
+
     def sources(self, index: int, *, is_mask: bool) -> list[Path]:
         """Files that the pixels, or the classes, of one record are made of, as far as known.
 

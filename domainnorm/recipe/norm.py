@@ -43,10 +43,10 @@ def read_norm(value: Any, problems: Problems) -> Any:
         if pattern in ("where", "options"):
             problems.add("norm", f"got '{pattern}' without a name, expected {_EXPECTED}")
             continue
-        _check_pattern(pattern, f"norm.{pattern}", problems)
         key = f"norm.{pattern}"
-        kin = norm is None
-        rules[pattern] = None if kin else _read_one(norm, key, problems, may_limit=False)
+        _check_pattern(pattern, key, problems)
+        one = None if norm is None else _read_one(norm, key, problems, may_limit=False)
+        rules[pattern] = one
     return rules
 
 

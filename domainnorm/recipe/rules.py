@@ -250,8 +250,7 @@ def _check_augment(recipe: Recipe, problems: Problems) -> None:
         expected = "a mapping such as {default: [HorizontalFlip]}"
         problems.add("augment", f"got {spelled(recipe.augment)}, expected {expected}")
         return
-    domains = [name for one in recipe.transfers for name in (*one.source, *one.target)]
-    known = list(dict.fromkeys(("default", "source", "target", *domains)))
+    known = list(dict.fromkeys(("default", "source", "target", *recipe.domains)))
     for name, steps in recipe.augment.items():
         key = f"augment.{name}"
         if name not in known and not problems.among("data"):

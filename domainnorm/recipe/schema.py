@@ -7,6 +7,7 @@ of ``data``) have no class here: their schema is the signature of the registered
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
@@ -217,6 +218,20 @@ class Recipe:
         if self.data.transfers:
             return [Transfer(**transfer) for transfer in self.data.transfers]
         return [Transfer(self.data.source, self.data.target)]
+
+    @property
+    def domains(self) -> list[str]:
+        """Every domain of the transfers, in order of appearance."""
+        pairs = ((*transfer.source, *transfer.target) for transfer in self.transfers)
+        return list(dict.fromkeys(chain.from_iterable(pairs)))
+
+    @property
+    def read_dataset(self) -> Named:
+        """The dataset, asked for the domains of the transfers unless others are given."""
+        name, options = self.dataset.name, self.dataset.options
+        if "domains" in DATASETS.entry(name).parameters and options.get("domains") is None:
+            options = {**options, "domains": self.domains}
+        return Named(name, options)
 
     def to_yaml(self) -> str:
         """The recipe as YAML without ``configs``; `load_recipe` reads an equal recipe from it."""

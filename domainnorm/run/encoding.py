@@ -44,13 +44,8 @@ def attach_encoder(recipe: Recipe, model: DomainModel) -> None:
         model.unseen = recipe.unseen
         return
     in_chans = int(recipe.backbone.options.get("in_chans", 3))
-    encoder = create_encoder(
-        recipe.encoder.name,
-        model.num_domains,
-        model.backbone,
-        in_chans,
-        **recipe.encoder.options,
-    )
+    name, options = recipe.encoder.name, recipe.encoder.options
+    encoder = create_encoder(name, model.num_domains, model.backbone, in_chans, **options)
     end_to_end = recipe.condition == "embedding"
     model.attach_encoder(encoder, recipe.unseen, end_to_end=end_to_end, far=recipe.far)
 
@@ -94,16 +89,13 @@ def teach_encoder(
     seen = [model.domain_names.index(name) for name in (*data.labelled, *data.unlabelled)]
     known = model.encoder.gaussians.known.nonzero().flatten().tolist()
     training = _read_by(model.encoder, data, "train")
-    moved = any(map(_differs, former, encoder_weights(model)))
+    weights = zip(former, encoder_weights(model), strict=False)
+    moved = any(not torch.equal(old, new.to(old.device)) for old, new in weights)
     if moved or set(known) <= set(seen):
         fit = fit_domains if model.end_to_end else fit_encoder
         fit(model.encoder, training, _read_by(model.encoder, data, "val"), seed=seed)
     else:
         extend_encoder(model.encoder, training)
-
-
-def _differs(first: Tensor, second: Tensor) -> bool:
-    return not torch.equal(first, second.to(first.device))
 
 
 def _read_by(encoder: DomainEncoder, data: DomainDataModule, split: Split) -> Batches:

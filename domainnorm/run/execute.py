@@ -37,11 +37,7 @@ _OF_TESTS = (
 
 
 def run_recipe(recipe: Recipe, output: Path) -> Path:
-    """Carry out every stage of a recipe in a new run folder.
-
-    Args:
-        recipe: A checked recipe.
-        output: Root of all run folders.
+    """Carry out every stage of a checked recipe in a new run folder below ``output``.
 
     Returns:
         The run folder: ``recipe.yaml``, ``environment.json``, ``metrics.csv``, ``metrics.json``,
@@ -74,12 +70,10 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
     Raises:
         RecipeError: Fewer than two domains.
     """
-    names = {name for transfer in recipe.transfers for name in (*transfer.source, *transfer.target)}
-    if len(names) < 2:
-        raise RecipeError(
-            [f"data.source, data.target: {len(names)} domain, a matrix needs two or more"],
-            recipe.name,
-        )
+    number = len(recipe.domains)
+    if number < 2:
+        text = f"data.source, data.target: {number} domain, a matrix needs two or more"
+        raise RecipeError([text], recipe.name)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, kind)
         carry_out_matrix(recipe, folder, kind)
@@ -172,7 +166,7 @@ def _carry_out(parts: Parts, folder: Path) -> None:
     stages = plan_stages(recipe)
     console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)
     results: list[Result] = []
-    for number, stage in enumerate(stages, start=1):
+    for number, stage in enumerate(stages, 1):
         title = f"{stage.transfer}  seed {stage.seed}  {stage.label}"
         console.print(f"[{number}/{len(stages)}] {title}", markup=False)
         started = time.perf_counter()

@@ -62,14 +62,9 @@ def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
 def save_domains(parts: Parts, path: Path) -> None:
     """Draw a few training images of each domain of the run."""
     rows = {}
-    for domain in parts.domains():
-        found = [
-            index
-            for index, record in enumerate(parts.dataset.records)
-            if record.domain == domain and record.split == "train"
-        ]
-        step = max(1, len(found) // _IMAGES)
-        rows[domain] = [parts.dataset.image(index) for index in found[::step][:_IMAGES]]
+    for domain in parts.recipe.domains:
+        found = _some(parts.dataset.positions([domain], "train"), _IMAGES)
+        rows[domain] = [parts.dataset.image(index) for index in found]
     save_contact_sheet(rows, path, parts.recipe.name)
 
 
@@ -78,8 +73,7 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
     figures, task = folder / "figures", parts.dataset.task
     if task != "multilabel":  # findings do not exclude each other
         classes = parts.dataset.class_names
-        predictions = _predictions(stage, folder / stage.key)
-        if predictions:
+        if predictions := _predictions(stage, folder / stage.key):
             save_confusions(predictions, classes, figures / f"confusion_{name}.png")
     if task == "segmentation":
         own = [
@@ -92,11 +86,11 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
 
 def _predictions(stage: Stage, place: Path) -> dict[str, Evaluated]:
     """What the model says of the domains that have labels to compare with."""
-    found = {
-        domain: load_evaluated(place / f"predictions-{domain}.safetensors")
+    return {
+        domain: one
         for domain in stage.roles.all
+        if (one := load_evaluated(place / f"predictions-{domain}.safetensors")).is_labelled
     }
-    return {domain: one for domain, one in found.items() if one.is_labelled}
 
 
 def _save_overlays(parts: Parts, stages: list[Stage], folder: Path, path: Path) -> None:
@@ -117,11 +111,15 @@ def _save_overlays(parts: Parts, stages: list[Stage], folder: Path, path: Path) 
 
 
 def _with_masks(parts: Parts, domain: str) -> list[int]:
-    """Test images of a domain, evenly over its list; those with a mask where there are some."""
-    records = parts.dataset.records
-    every = [n for n, one in enumerate(records) if one.domain == domain and one.split == "test"]
-    found = [n for n in every if records[n].mask is not None] or every
-    return found[:: max(1, len(found) // _MASKS)][:_MASKS]
+    """Some test images of a domain; with a mask where there are such."""
+    every = parts.dataset.positions([domain], "test")
+    found = [index for index in every if parts.dataset.records[index].mask is not None]
+    return _some(found or every, _MASKS)
+
+
+def _some(indices: list[int], count: int) -> list[int]:
+    """``count`` of the indices, evenly over their list."""
+    return indices[:: max(1, len(indices) // count)][:count]
 
 
 def _overlay(benches: dict[str, Bench], index: int) -> Overlay:
@@ -200,8 +198,7 @@ def _save_nearest(bench: Bench, path: Path, title: str) -> None:
     pipeline, records = data.evaluation_pipeline, data.dataset.records
     images, captions = {}, {}
     for domain in data.test_domains:
-        own = [n for n, r in enumerate(records) if r.domain == domain and r.split == "test"]
-        chosen = own[:: max(1, len(own) // _IMAGES)][:_IMAGES]
+        chosen = _some(data.dataset.positions([domain], "test"), _IMAGES)
         pixels = [data.dataset.image(index) for index in chosen]
         if not pixels:
             continue

@@ -44,8 +44,7 @@ _LOGGERS = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.pytorch.accelerators.cuda",
 )
-# mallopt parameters of glibc.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt of glibc
 _PACKAGES = (
     "domainnorm",
     "torch",
@@ -86,9 +85,6 @@ def on_all_ranks(recipe: Recipe) -> Iterator[None]:
 
     They run the same command line up to here, unless torchrun or a cluster has started them, and go
     on together; all but the first are silent. Nothing happens where a recipe has a single device.
-
-    Args:
-        recipe: Section ``trainer``.
 
     Raises:
         DomainNormError: What Lightning refuses, such as a GPU that is not there.
@@ -138,8 +134,7 @@ def _has_failed(processes: Sequence[Popen[bytes]]) -> bool:
     """Whether one has ended with an error, or is about to: its connections close a bit earlier."""
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
-        codes = [process.poll() for process in processes]
-        if any(codes):
+        if any(process.poll() for process in processes):
             return True
         time.sleep(0.1)
     return False

@@ -64,7 +64,7 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
 
 def _stages(parts: Parts, kind: str) -> list[Stage]:
     """Stages of one kind of matrix: a model for each domain, or one model for all."""
-    recipe, domains = parts.recipe, parts.domains()
+    recipe, domains = parts.recipe, parts.recipe.domains
     if kind == "norms":
         method = supervised_method(recipe, "joint")
         return [Stage(Roles(tuple(domains)), seed, method) for seed in recipe.seeds]
@@ -78,7 +78,7 @@ def _stages(parts: Parts, kind: str) -> list[Stage]:
 
 def _filled(parts: Parts, folder: Path, kind: str, console: Console) -> CrossDomainMatrix:
     """A matrix of all stages of its kind, which are carried out."""
-    evaluation, domains = parts.recipe.evaluation, parts.domains()
+    evaluation, domains = parts.recipe.evaluation, parts.recipe.domains
     matrix = CrossDomainMatrix(
         domains,
         domains,
@@ -104,24 +104,20 @@ def _cells(
     """Row, column and predictions of each cell that a finished stage fills."""
     if kind == "models":
         (row,) = stage.roles.source
-        for column in parts.domains():
+        for column in parts.recipe.domains:
             file = folder / stage.key / f"predictions-{column}.safetensors"
             yield row, column, load_evaluated(file)
         return
     bench = set_up(parts, stage, folder, finished=True)
-    for row in parts.domains():
+    for row in parts.recipe.domains:
         for column, predictions in predict(bench, norm_domain=row).items():
             yield row, column, predictions
 
 
 def _unscored(parts: Parts) -> list[str]:
-    """Domains whose test images have no label.
-
-    Raises:
-        DataError: All of them.
-    """
+    """Domains whose test images have no label; refused where these are all."""
     tested = {r.domain for r in parts.dataset.records if r.split == "test" and r.is_labelled}
-    found = [name for name in parts.domains() if name not in tested]
-    if len(found) == len(parts.domains()):
+    found = [name for name in parts.recipe.domains if name not in tested]
+    if len(found) == len(parts.recipe.domains):
         raise DataError("matrix: no test image of any domain has a label; there is nothing to show")
     return found

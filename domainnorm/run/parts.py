@@ -45,13 +45,9 @@ class Parts:
         self._frequencies: dict[tuple[str, ...], Tensor] = {}
 
     def _dataset(self) -> DomainDataset:
-        entry = DATASETS.entry(self.recipe.dataset.name)
-        options = dict(self.recipe.dataset.options)
-        used = self.domains()
-        if "domains" in entry.parameters and options.get("domains") is None:
-            options["domains"] = used
-        dataset: DomainDataset = entry.load()(**options)
-        for name in used:
+        named = self.recipe.read_dataset
+        dataset: DomainDataset = DATASETS.load(named.name)(**named.options)
+        for name in self.recipe.domains:
             if name not in dataset.domain_names:
                 raise DataError(
                     f"data.source, data.target: {unknown('domain', name, dataset.domain_names)}"
@@ -64,25 +60,12 @@ class Parts:
         """The metric of the task that tables show."""
         return str(TASKS.entry(self.recipe.task.name).constants["metric"])
 
-    def domains(self) -> list[str]:
-        """Every domain of the recipe's transfers, in order of appearance."""
-        named = [
-            name
-            for transfer in self.recipe.transfers
-            for name in (*transfer.source, *transfer.target)
-        ]
-        return list(dict.fromkeys(named))
-
     def model(self, stage: Stage, *, stored: bool = False) -> DomainModel:
         """A fresh model with a row for every domain of the stage's transfer.
 
         The recipe's perturbations act in stages that learn from the source's labels. Elsewhere they
-        would falsify what is estimated (adabn) or compared (oracle), and are left out.
-
-        Args:
-            stage: Names its domains.
-            stored: All its weights come from a file afterwards; pretrained ones, which may need
-                the network, are not looked for.
+        would falsify what is estimated (adabn) or compared (oracle), and are left out. Where all
+        weights come from a file afterwards, ``stored``, pretrained ones are not looked for.
         """
         backbone = self.recipe.backbone
         model: DomainModel = self.task().create_model(
@@ -95,25 +78,21 @@ class Parts:
         )
         attach_encoder(self.recipe, model)
         if METHODS.load(stage.method.name).labelled in ("source", "all"):
-            self._perturb(model)
+            for named in self.recipe.perturb:
+                try:
+                    insert_after(model, named.name, **named.options)
+                except DomainNormError as error:
+                    raise ConversionError(f"perturb: {named.name}: {error}") from error
         if self.recipe.trainer.channels_last:
             # Feature maps take on the layout of the kernels that make them.
             model = model.to(memory_format=torch.channels_last)
         return model
 
-    def _perturb(self, model: DomainModel) -> None:
-        for named in self.recipe.perturb:
-            try:
-                insert_after(model, named.name, **named.options)
-            except DomainNormError as error:
-                raise ConversionError(f"perturb: {named.name}: {error}") from error
-
     def check_images(self, stages: Iterable[Stage]) -> None:
         """Refuse, before the first stage, what a later one would: images or labels it lacks.
 
         Raises:
-            DataError: Names the method, and a domain without images in a split, an image without
-                a label, or a batch too small.
+            DataError: Names the method, and what it lacks, or a batch too small for its domains.
         """
         for stage in stages:
             method = METHODS.load(stage.method.name)
@@ -216,11 +195,7 @@ class Parts:
 
 
 def _check_patches(model: DomainModel, size: tuple[int, int]) -> None:
-    """Refuse what a network whose positions are fixed would refuse in its first batch.
-
-    Raises:
-        DataError: Names the size, and the option that changes it.
-    """
+    """Refuse what a network whose positions are fixed would refuse in its first batch."""
     for module in model.modules():
         made_for = getattr(module, "img_size", None)
         if getattr(module, "strict_img_size", False) and made_for and tuple(made_for) != size:

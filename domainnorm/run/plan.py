@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from domainnorm.methods import Roles
-from domainnorm.recipe import Named, Recipe, Transfer
+from domainnorm.recipe import Named, Recipe
 from domainnorm.registry import METHODS
 
 SOURCE_ONLY = "source_only"
@@ -13,13 +13,7 @@ SOURCE_ONLY = "source_only"
 
 @dataclass(frozen=True)
 class Stage:
-    """One method, fitted once and tested on every domain of a transfer.
-
-    Args:
-        roles: Source and target domains.
-        seed: Seed of everything random in it.
-        method: The method and its options.
-    """
+    """One method, fitted once and tested on every domain of a transfer."""
 
     roles: Roles
     seed: int
@@ -59,7 +53,7 @@ def plan_stages(recipe: Recipe) -> list[Stage]:
     methods that adapt it.
     """
     return [
-        Stage(_roles(transfer), seed, method)
+        Stage(Roles(tuple(transfer.source), tuple(transfer.target)), seed, method)
         for transfer in recipe.transfers
         for seed in recipe.seeds
         for method in _methods(recipe)
@@ -100,7 +94,3 @@ def _asked(recipe: Recipe, name: str) -> Named | None:
     """The method of a recipe, under its own name before others."""
     found = [method for method in (recipe.method, *recipe.compare) if method.name == name]
     return min(found, key=lambda method: bool(method.alias), default=None)
-
-
-def _roles(transfer: Transfer) -> Roles:
-    return Roles(tuple(transfer.source), tuple(transfer.target))

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from domainnorm import evaluation
+from domainnorm import recipe as recipes  # read where a recipe is, not for a page
 from domainnorm.errors import CheckpointError
-from domainnorm.recipe import Recipe, load_recipe
 from domainnorm.report import run_page
 from domainnorm.storage import make_folders, replace_text
 
@@ -20,14 +20,12 @@ RECIPE, PURPOSE, ENVIRONMENT = "recipe.yaml", "run.json", "environment.json"
 PAGE, TABLES = "report.html", "results.md"
 
 
-def make_folder(recipe: Recipe, output: Path, purpose: str, environment: Mapping[str, Any]) -> Path:
+def make_folder(
+    recipe: recipes.Recipe, output: Path, purpose: str, environment: Mapping[str, Any]
+) -> Path:
     """Make ``output/<recipe>/<time>/`` with the resolved recipe and the environment.
 
-    Args:
-        recipe: What is carried out.
-        output: Root of all run folders.
-        purpose: ``run``, or the kind of matrix, for `read_folder`.
-        environment: Where and with what it is made.
+    The purpose is ``run``, or the kind of matrix; `read_folder` gives it back.
 
     Raises:
         CheckpointError: No folder can be made in ``output``.
@@ -43,7 +41,7 @@ def make_folder(recipe: Recipe, output: Path, purpose: str, environment: Mapping
     return folder
 
 
-def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:
+def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[recipes.Recipe, str]:
     """The recipe of a run folder and the purpose it was made for.
 
     Raises:
@@ -57,7 +55,7 @@ def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, st
         purpose, name = str(made["purpose"]), str(made["recipe"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / PURPOSE}: cannot be read ({error})") from error
-    return replace(load_recipe(str(folder / RECIPE), overrides), name=name), purpose
+    return replace(recipes.load_recipe(str(folder / RECIPE), overrides), name=name), purpose
 
 
 def write_results(folder: Path, tables: str) -> None:
@@ -70,12 +68,7 @@ def write_results(folder: Path, tables: str) -> None:
 def write_page(folder: Path, file: Path | None = None) -> Path:
     """Write ``report.html``: tables, figures, recipe and environment of a run in one file.
 
-    Args:
-        folder: A run has left it.
-        file: Where the page goes, or a folder for it; the run's when None.
-
-    Returns:
-        The file.
+    It goes to ``file``, which may be a folder for it; to the folder of the run when None.
 
     Raises:
         CheckpointError: Not the folder of a run, or one without results.

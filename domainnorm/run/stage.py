@@ -11,13 +11,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer, seed_everything
 from safetensors import SafetensorError
 
-from domainnorm.backbones import (
-    DomainModel,
-    load_model,
-    read_header,
-    save_domains,
-    save_model,
-)
+from domainnorm.backbones import DomainModel, load_model, read_header, save_domains, save_model
 from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import Evaluated
@@ -47,15 +41,9 @@ class Bench:
 
 
 def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
-    """Carry out a stage, or read its results when it is finished already.
+    """One result for each domain of a stage, which is carried out unless it is finished already.
 
-    Args:
-        parts: What the recipe names.
-        stage: What to do.
-        folder: Run folder; the stage keeps its files in ``folder / stage.key``.
-
-    Returns:
-        One result for each domain.
+    Its files are in ``folder / stage.key``, a run folder being given.
     """
     place = folder / stage.key
     if (place / RESULTS).exists():
@@ -86,7 +74,9 @@ def _save_model(bench: Bench) -> None:
     with _writing(place):
         name, classes = bench.parts.recipe.backbone.name, bench.data.class_names
         save_model(model, place / WEIGHTS, name, classes)
-        _save_packs(model, place / "packs")
+        if any(model.domain_rows()):
+            packs = {name: place / f"packs/{name}.safetensors" for name in model.domain_names}
+            save_domains(model, packs)
 
 
 def _save_results(bench: Bench, predictions: dict[str, Evaluated], results: list[Result]) -> None:
@@ -97,13 +87,6 @@ def _save_results(bench: Bench, predictions: dict[str, Evaluated], results: list
     results_json(results, place / RESULTS)
     for leftover in (TRAINING, "best.ckpt"):
         (place / leftover).unlink(missing_ok=True)
-
-
-def _save_packs(model: DomainModel, folder: Path) -> None:
-    """A domain pack for each domain, where the norms give domains anything of their own."""
-    if any(model.domain_rows()):
-        names = model.domain_names
-        save_domains(model, {name: folder / f"{name}.safetensors" for name in names})
 
 
 @contextmanager
@@ -119,14 +102,7 @@ def _writing(place: Path) -> Iterator[None]:
 
 
 def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) -> Bench:
-    """Build the objects of a stage.
-
-    Args:
-        parts: What the recipe names.
-        stage: What to do.
-        folder: Run folder.
-        finished: With the weights that the stage has stored, not those it starts from.
-    """
+    """The objects of a stage, with the weights it starts from; if ``finished``, its own."""
     seed_everything(stage.seed, workers=True, verbose=False)
     weights = folder / stage.key / WEIGHTS if finished else _start(parts, stage, folder)
     model = parts.model(stage, stored=weights is not None)
@@ -139,17 +115,14 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     method.eval_domains = data.val_domains
     place = folder / stage.key
     place.mkdir(parents=True, exist_ok=True)
-    return Bench(
-        stage, parts, method, data, make_trainer(parts.recipe, method, stage.seed, place), place
-    )
+    trainer = make_trainer(parts.recipe, method, stage.seed, place)
+    return Bench(stage, parts, method, data, trainer, place)
 
 
 def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Evaluated]:
-    """Predictions on the test images of every domain, under their own norms or another's.
+    """Predictions on the test images of every domain, all under the norms of ``norm_domain``.
 
-    Args:
-        bench: A stage that is set up and fitted.
-        norm_domain: Domain whose norms all images go through; None: each image's own.
+    Under those of each image's own domain when it is None.
     """
     bench.method.eval_domains = bench.data.test_domains
     bench.method.norm_domain = norm_domain
@@ -213,12 +186,10 @@ def _start(parts: Parts, stage: Stage, folder: Path) -> Path | None:
     """The weights file a stage starts from; None for the pretrained backbone."""
     if METHODS.load(stage.method.name).starts_from == SOURCE_ONLY:
         return folder / stage.source_key / WEIGHTS
-    return _given(str(parts.recipe.checkpoint)) if _is_given(parts, stage) else None
-
-
-def _given(checkpoint: str) -> Path:
-    path = Path(checkpoint)
-    return path / WEIGHTS if path.is_dir() else path
+    if not _is_given(parts, stage):
+        return None
+    given = Path(str(parts.recipe.checkpoint))
+    return given / WEIGHTS if given.is_dir() else given
 
 
 def _load(model: DomainModel, path: Path, parts: Parts, stage: Stage) -> None:

@@ -38,13 +38,7 @@ _BROKEN = (
 
 
 def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trainer:
-    """A trainer that keeps its last checkpoint and its log in ``place``.
-
-    Args:
-        recipe: Sections ``trainer`` and ``evaluation``.
-        method: Tells the number of epochs and whether there are validation domains.
-        seed: Seed of the stage.
-        place: Folder of the stage.
+    """A trainer that keeps its last checkpoint and its log in ``place``, the folder of a stage.
 
     Raises:
         DomainNormError: What Lightning refuses, such as a GPU that is not there.
@@ -134,16 +128,7 @@ def _check(path: Path, method: Method) -> None:
 
 
 def _read(path: Path, device: torch.device | str, beside: str = "") -> dict[str, Any]:
-    """What a checkpoint holds.
-
-    Args:
-        path: The file.
-        device: Where its tensors go.
-        beside: What has to be deleted together with it.
-
-    Raises:
-        CheckpointError: It is missing or truncated.
-    """
+    """What a checkpoint holds; ``beside`` is what has to be deleted together with a broken one."""
     try:
         stored: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         if not {"state_dict", "epoch"} <= stored.keys():

@@ -30,11 +30,7 @@ SIDE = 64  # pixels; a multiple of 32, by which segmentation networks divide
 CROP = 32
 LARGE = 8_000_000  # parameters from which a smaller network of the same norms is taken
 # A small network for each family of norms that most layers of the recipe's network belong to.
-_SMALL = {
-    "batch": "test_efficientnet",
-    "layer": "test_convnext",
-    "group": "test_efficientnet_gn",
-}
+_SMALL = {"batch": "test_efficientnet", "layer": "test_convnext", "group": "test_efficientnet_gn"}
 # Keys that describe files of the user's own, which a sample does not have.
 _OWN_FILES = ("splits", "table", "columns", "findings", "config", "revision")
 
@@ -44,9 +40,6 @@ def rehearse(recipe: Recipe) -> None:
 
     Every stage of the first seed is set up, without pretrained weights, and noise of the size of
     a training batch passes through the network. The list of the images is read, and no image.
-
-    Args:
-        recipe: A checked recipe.
 
     Raises:
         RecipeError: All that is refused, each as the run would say it.
@@ -61,11 +54,7 @@ def rehearse(recipe: Recipe) -> None:
 
 
 def rehearse_stages(parts: Parts, stages: Sequence[Stage]) -> None:
-    """`rehearse`, with the parts of the run at hand.
-
-    Raises:
-        RecipeError: See `rehearse`.
-    """
+    """`rehearse`, with the parts of the run at hand."""
     first = parts.recipe.seeds[0]
     refused = (_refused(parts, stage) for stage in stages if stage.seed == first)
     found = dict.fromkeys(chain.from_iterable(refused))
@@ -82,10 +71,8 @@ def _refused(parts: Parts, stage: Stage) -> Iterator[str]:
         yield str(error)
         return
     in_chans = int(parts.recipe.backbone.options.get("in_chans", 3))
-    for attempt in (
-        lambda: _pass(model, data, in_chans),
-        lambda: parts.method(stage, model, data),
-    ):
+    attempts = (lambda: _pass(model, data, in_chans), lambda: parts.method(stage, model, data))
+    for attempt in attempts:
         try:
             attempt()
         except DomainNormError as error:
@@ -116,11 +103,8 @@ def sample_recipe(recipe: Recipe, folder: Path, *, all_seeds: bool = False) -> R
 
     Args:
         recipe: A checked recipe.
-        folder: Where the sample is written; made when it does not exist.
+        folder: Where the sample is written, below which the roots are then.
         all_seeds: Whether all seeds of the recipe are kept, not the first alone.
-
-    Returns:
-        The recipe with absolute roots below ``folder``.
 
     Raises:
         DataError: The dataset has no layout to write a sample in.
@@ -161,27 +145,20 @@ def _of_one_epoch(method: Named) -> Named:
 def _written(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Options of the dataset, with the root of a sample that is written here."""
     name, options = recipe.dataset.name, dict(recipe.dataset.options)
-    used = [
-        domain for transfer in recipe.transfers for domain in (*transfer.source, *transfer.target)
-    ]
-    domains = list(dict.fromkeys(used))
     if "parts" in options:
-        of_parts = [_own_domains(part, domains) for part in options["parts"]]
+        of_parts = [_own_domains(part, recipe.domains) for part in options["parts"]]
         everything = [domain for names in of_parts for domain in names]
         parts = [
             {"name": part["name"], **_on_sample(part, names, everything, folder / str(number))}
             for number, (part, names) in enumerate(zip(options["parts"], of_parts, strict=True))
         ]
         return {**options, "parts": parts}
-    own = _own_domains(options, domains)
+    own = _own_domains(options, recipe.domains)
     return _on_sample({"name": name, **options}, own, own, folder)
 
 
 def _own_domains(options: Mapping[str, Any], domains: Sequence[str]) -> list[str]:
-    """The domains of a dataset, or of a part, as it calls them, where the recipe uses ``domains``.
-
-    They are what the user calls them, so the sample calls them the same.
-    """
+    """Those of ``domains`` that are of a dataset, or of a part, as it calls them."""
     prefix = str(options.get("prefix", ""))
     used = [domain.removeprefix(prefix) for domain in domains if domain.startswith(prefix)]
     return list(options.get("domains") or used)

@@ -64,7 +64,7 @@ def small(tmp_path: Path) -> Callable[..., Recipe]:
 @pytest.mark.parametrize("reference", RECIPES)
 def test_sample_has_the_domains_and_labels_of_every_recipe(small, reference):
     parts = Parts(small(reference))
-    assert set(parts.domains()) <= set(parts.dataset.domain_names)
+    assert set(parts.recipe.domains) <= set(parts.dataset.domain_names)
     assert parts.task().labels == parts.dataset.task
 
 
