@@ -15,8 +15,7 @@ _TABLES = (".csv", ".tsv", ".parquet")
 # Tables of datasets, manifests and splits, name them otherwise, and say more than is of use here.
 _NAMES = ("image", "path", "file")
 _OF_DATASETS = ("target", "class", "split", "group")
-# What tells bytes from text stands in the first ones.
-_BLOCK = 4096
+_BLOCK = 4096  # bytes, in which stands what tells them from text
 
 
 def is_image(file: Path) -> bool:
@@ -54,8 +53,7 @@ class ImageList:
     def parts(self, parts: Sequence[tuple[int, Path]]) -> ImageList:
         """The list of what its files hold, such as slices; what is said of a file goes for each.
 
-        Args:
-            parts: Position of the file, and name of the part.
+        Each part is the position of its file, and its name.
         """
         positions = [position for position, _ in parts]
 
@@ -85,12 +83,9 @@ class ImageList:
     def attributes(self, names: Sequence[str], instead: str) -> dict[str, Sequence[str]]:
         """Columns that the model reads.
 
-        Args:
-            names: Of the columns.
-            instead: What else could be done, for the message.
-
         Raises:
-            ConditionError: There is no table, or one that lacks a column.
+            ConditionError: There is no table, or one that lacks a column; ``instead`` says what
+                else could be done.
         """
         if self.columns is None:
             raise ConditionError(
@@ -206,12 +201,7 @@ def mask_file(name: Path) -> Path:
 def check_masks(
     place: Path, names: Iterable[Path], file_of: Callable[[Path], Path] = mask_file
 ) -> None:
-    """Refuse images whose masks would be one file.
-
-    Args:
-        place: Folder or list.
-        names: Of the images.
-        file_of: Where the mask of an image is written, below the folder of masks.
+    """Refuse images whose masks, by ``file_of`` their names, would be one file.
 
     Raises:
         DataError: Names the first two.
@@ -227,11 +217,7 @@ def check_masks(
 
 
 def _text_of(place: Path) -> str:
-    """What a list says.
-
-    Raises:
-        DataError: It is an image, a film or another file of bytes.
-    """
+    """What a list says; an image, a film or another file of bytes is refused."""
     with place.open("rb") as file:
         block = file.read(_BLOCK)
         if b"\0" not in block:

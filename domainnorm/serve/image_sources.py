@@ -36,18 +36,11 @@ from domainnorm.errors import ConditionError, DataError
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.schema import parts_of
 from domainnorm.registry import DATASETS
-from domainnorm.serve.image_list import (
-    ImageList,
-    check_masks,
-    list_images,
-    mask_file,
-)
+from domainnorm.serve.image_list import ImageList, check_masks, list_images, mask_file
 from domainnorm.storage import whole_file
 
 MASKS = "masks"
-# What pixels of DICOM files and volumes depend on.
-_SHOWN = ("axis", "spacing", "window")
-_READING = ("axis", "spacing", "window", "cache_mb")  # options of the dataset
+_SHOWN = ("axis", "spacing", "window")  # what pixels of DICOM files and volumes depend on
 
 
 def find_source(
@@ -59,11 +52,11 @@ def find_source(
     known: Sequence[str] = (),
     attributes: Sequence[str] = (),
 ) -> ImageSource:
-    """The images of a folder, list, table or file.
+    """The images of a folder, list, table or file, as the run of a recipe reads them.
 
     Args:
         recipe: Of the run.
-        place: Folder, list, table or file.
+        place: See `list_images`.
         written: Where the predictions go, of which none is an image.
         white: Value of 16-bit files that is shown as white; as in training when None.
         known: Domains that headers may tell.
@@ -77,7 +70,13 @@ def find_source(
     kinds = {DATASETS.load(part.name).reads for part in parts}
     ways = [{key: part.options.get(key) for key in _SHOWN} for part in parts]
     if kinds == {"images"}:
-        return FileImages(place, written, white or _white_of_training(recipe))
+        shown_white = white or white_of(recipe.dataset.options)
+        if shown_white is None:
+            raise DataError(
+                "data.white: the parts of the run's data have different ones; say which is that of "
+                "these images with --white"
+            )
+        return FileImages(place, written, shown_white)
     if len(kinds) > 1 or any(way != ways[0] for way in ways):
         names = ", ".join(part.name for part in parts)
         raise DataError(
@@ -93,21 +92,6 @@ def find_source(
     if kinds == {"volumes"}:
         return VolumeImages(place, written, parts[0].options)
     return DicomImages(place, written, parts[0].options, known, attributes)
-
-
-def _white_of_training(recipe: Recipe) -> int:
-    """16-bit value that training showed as white.
-
-    Raises:
-        DataError: The parts of its data have different ones.
-    """
-    white = white_of(recipe.dataset.options)
-    if white is None:
-        raise DataError(
-            "data.white: the parts of the run's data have different ones; say which is that of "
-            "these images with --white"
-        )
-    return white
 
 
 class ImageSource(abc.ABC):
@@ -130,11 +114,7 @@ class ImageSource(abc.ABC):
         """
 
     def read(self, number: int) -> NDArray[np.uint8]:
-        """`pixels`, or why there are none.
-
-        Raises:
-            DataError: Names the file.
-        """
+        """`pixels`; of an image with a known problem that one is raised."""
         if number in self.problems:
             raise DataError(self.problems[number])
         return self.pixels(number)
@@ -144,23 +124,13 @@ class ImageSource(abc.ABC):
         return {}
 
     def check_masks(self) -> None:
-        """Refuse images whose masks would be one file.
-
-        Raises:
-            DataError: Names the first two.
-        """
+        """Refuse images whose masks would be one file, see `image_list.check_masks`."""
         check_masks(self.listed.place, (name for name, _ in self.listed.files))
 
     def write_mask(self, made: Path, number: int, mask: NDArray[np.uint8]) -> str:
-        """Write the mask of one image, the images in their order.
+        """Write the mask of one image, classes (h, w) at the size of its pixels.
 
-        Args:
-            made: Folder of the prediction.
-            number: Of the image.
-            mask: Classes (h, w) at the size of its pixels.
-
-        Returns:
-            The file, below the folder.
+        The images come in their order. Returns the file, below ``made``, the folder of all.
         """
         file = Path(MASKS) / mask_file(self.listed.files[number][0])
         write_mask(mask, made / file)
@@ -171,12 +141,7 @@ class ImageSource(abc.ABC):
 
 
 class FileImages(ImageSource):
-    """PNG, JPEG and other image files.
-
-    Args:
-        place: See `list_images`.
-        written: Where the predictions go.
-        white: Value of 16-bit files that is shown as white.
+    """PNG, JPEG and other image files, in which ``white`` is what 16-bit ones show as white.
 
     Raises:
         DataError: No images, or a wrong list, see `list_images`.
@@ -212,26 +177,19 @@ def write_mask(mask: NDArray[np.uint8], file: Path) -> None:
 
 
 class _Frame(NamedTuple):
-    """One frame, or a file that is listed and has none.
+    """One frame, or a file that is listed and has none."""
 
-    Args:
-        number: Of its file in the list.
-        name: What it is called.
-        position: In the file.
-        header: That of the file, or why it has none.
-    """
-
-    number: int
+    number: int  # of its file in the list
     name: Path
-    position: int
-    header: Header | str
+    position: int  # in the file
+    header: Header | str  # that of the file, or why it has none
 
 
 class DicomImages(ImageSource):
     """Images of DICOM files, one for each frame, windowed as in training.
 
     Args:
-        place: A folder, searched below as well; one DICOM file; or a list or table of them.
+        place: See `list_images`, for DICOM files.
         written: Where the predictions go.
         options: Of the run's dataset: ``window``, ``spacing``, ``domain_by``.
         known: Domains that headers may tell: scanners of this name. Cells of a table come first.
@@ -302,19 +260,12 @@ def _header(file: Path) -> Header | str | None:
 
 
 class _Slice(NamedTuple):
-    """One slice, or a volume that cannot be read.
+    """One slice, or a volume that cannot be read."""
 
-    Args:
-        number: Of its volume in the list.
-        position: Across the slices.
-        shape: Of the volume in canonical orientation.
-        problem: Why it cannot be read.
-    """
-
-    number: int
-    position: int = 0
-    shape: tuple[int, ...] = ()
-    problem: str = ""
+    number: int  # of its volume in the list
+    position: int = 0  # across the slices
+    shape: tuple[int, ...] = ()  # of the volume in canonical orientation
+    problem: str = ""  # why it cannot be read
 
 
 class VolumeImages(ImageSource):
@@ -324,8 +275,7 @@ class VolumeImages(ImageSource):
     affine of the volume.
 
     Args:
-        place: A folder, searched below as well; one volume; or a list or table of them. In a
-            folder segmentations, by ``mask_suffix``, are left out.
+        place: See `list_images`; in a folder segmentations, by ``mask_suffix``, are left out.
         written: Where the predictions go.
         options: Of the run's dataset: ``axis``, ``spacing``, ``window``, ``mask_suffix``.
 
@@ -335,7 +285,8 @@ class VolumeImages(ImageSource):
 
     def __init__(self, place: Path, written: Path, options: Mapping[str, Any]) -> None:
         self._volumes = _volumes(place, written, options.get("mask_suffix", "_segmentation"))
-        self._reader = NiftiSlices(**{key: options[key] for key in _READING if key in options})
+        reading = (*_SHOWN, "cache_mb")
+        self._reader = NiftiSlices(**{key: options[key] for key in reading if key in options})
         self._reader.root = Path()
         self._slices = list(self._read_heads())
         self._reader.records = [

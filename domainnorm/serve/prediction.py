@@ -119,11 +119,7 @@ class _Predictor:
         self.giver = DomainGiver(self.files.model.eval(), policy, options.far)
 
     def write(self, made: Path, place: Path, title: str) -> Predicted:
-        """Write table, masks and figure to ``made``; the summary says ``place``.
-
-        Raises:
-            DataError: No image can be read.
-        """
+        """Write table, masks and figure to ``made``; the summary says ``place``."""
         masks = self.files.makes_masks
         figures = PredictionFigures(self.files, self.source)
         with (made / PREDICTIONS).open("w", encoding="utf-8", newline="") as file:
@@ -202,11 +198,7 @@ class _Predictor:
 
 
 def _domains(listed: ImageList, model: DomainModel, asked: str | None) -> Sequence[str]:
-    """The domain that is told of each image, empty where none is.
-
-    Raises:
-        ConditionError: A domain that the model does not know, or one beside those of a table.
-    """
+    """The domain that is told of each image, empty where none is; unknown ones are refused."""
     listed.check_domains(model.domain_names)
     if asked is None:
         return listed.domains
@@ -226,11 +218,7 @@ def _domains(listed: ImageList, model: DomainModel, asked: str | None) -> Sequen
 def _attributes(
     listed: ImageList, model: DomainModel, policy: Unseen, domains: Sequence[str]
 ) -> dict[str, Sequence[str]]:
-    """Attributes of all images that the model reads; none where it reads none, or needs none.
-
-    Raises:
-        ConditionError: They are needed, and nothing tells them.
-    """
+    """Attributes of all images that the model reads; none where it reads none, or needs none."""
     encoder: Any = model.encoder
     if not model.reads_attributes:
         return {}

@@ -52,18 +52,10 @@ class Predicted:
 
 
 class PredictionTable:
-    """Writes ``predictions.csv`` as images come, and counts.
-
-    Args:
-        file: Text file, open for writing.
-        class_names: Names of the K classes.
-        masks: Whether predictions are masks.
-    """
+    """Writes ``predictions.csv`` as images come, and counts; of classes, findings or masks."""
 
     columns = (
-        "image",
-        "prediction",
-        "confidence",
+        *("image", "prediction", "confidence"),
         *("domain", "domain_by", "domain_weight", "is_known"),
         "problem",
     )
@@ -172,12 +164,7 @@ class _Spread:
 
 
 class PredictionFigures:
-    """Keeps what figures show, some images of all; their pixels are read again at the end.
-
-    Args:
-        files: What predicts.
-        source: The images.
-    """
+    """Keeps what figures show, some images of all; their pixels are read again at the end."""
 
     def __init__(self, files: FileModel, source: ImageSource) -> None:
         self._files, self._source = files, source
@@ -185,13 +172,7 @@ class PredictionFigures:
         self._of_class: defaultdict[str, _Spread] = defaultdict(_Spread)
         self._masks: list[tuple[_Shown, Tensor]] = []
 
-    def add(
-        self,
-        number: int,
-        said: Said,
-        given: GivenDomain,
-        output: Tensor,
-    ) -> None:
+    def add(self, number: int, said: Said, given: GivenDomain, output: Tensor) -> None:
         """Keep an image if it will be shown."""
         lines = [given.domain] if given.domain else []
         lines += ["unlike all"] if given.is_known is False else []

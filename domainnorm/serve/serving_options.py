@@ -12,13 +12,13 @@ from domainnorm.ranges import Far, Unseen
 _WHITE = "value of 16-bit files that is shown as white; as in training if left out"
 
 
-def _help(text: str, **argument: Any) -> dict[str, Any]:
-    """What a field means, and what `argparse` has to know beside it."""
-    return {"help": text, **argument}
+def _option(default: Any, text: str, **argument: Any) -> Any:
+    """A field with its default, what it means, and what `argparse` has to know beside them."""
+    return field(default=default, metadata={"help": text, **argument})
 
 
-def _number(kind: type, text: str) -> dict[str, Any]:
-    return _help(f"{text} (%(default)s)", type=kind, metavar="X")
+def _number(kind: type, default: float, text: str) -> Any:
+    return _option(default, f"{text} (%(default)s)", type=kind, metavar="X")
 
 
 @dataclass(frozen=True)
@@ -29,34 +29,26 @@ class PredictOptions:
         DomainNormError: A batch of no images, or a wrong ``white``.
     """
 
-    domain: str | None = field(
-        default=None, metadata=_help("the known domain that all images are of", metavar="NAME")
+    domain: str | None = _option(None, "the known domain that all images are of", metavar="NAME")
+    unseen: Unseen | None = _option(  # noqa: RUF009 - it makes a field
+        None,
+        "what stands for a domain that is not told: estimate or mixture, by the encoder; "
+        "nearest, by moments; mean of all; batch, statistics of the images predicted together "
+        "(default: condition of the recipe where that is an estimate, else its unseen)",
+        choices=get_args(Unseen),
     )
-    unseen: Unseen | None = field(
-        default=None,
-        metadata=_help(
-            "what stands for a domain that is not told: estimate or mixture, by the encoder; "
-            "nearest, by moments; mean of all; batch, statistics of the images predicted together "
-            "(default: condition of the recipe where that is an estimate, else its unseen)",
-            choices=get_args(Unseen),
-        ),
+    far: Far | None = _option(  # noqa: RUF009
+        None,
+        "what stands for an estimate near no known domain (default: far of the recipe)",
+        choices=get_args(Far),
     )
-    far: Far | None = field(
-        default=None,
-        metadata=_help(
-            "what stands for an estimate near no known domain (default: far of the recipe)",
-            choices=get_args(Far),
-        ),
+    batch_size: int | None = _option(
+        None,
+        "images that are predicted together (default: data.eval_batch_size of the recipe)",
+        type=int,
+        metavar="N",
     )
-    batch_size: int | None = field(
-        default=None,
-        metadata=_help(
-            "images that are predicted together (default: data.eval_batch_size of the recipe)",
-            type=int,
-            metavar="N",
-        ),
-    )
-    white: int | None = field(default=None, metadata=_help(_WHITE, type=int, metavar="V"))
+    white: int | None = _option(None, _WHITE, type=int, metavar="V")
 
     def __post_init__(self) -> None:
         _check(self.batch_size, self.white)
@@ -71,30 +63,20 @@ class StreamOptions:
             out of range.
     """
 
-    batch_size: int = field(default=8, metadata=_number(int, "images that are predicted together"))
-    run_length: float = field(
-        default=10_000, metadata=_number(float, "images between false alarms, in expectation")
+    batch_size: int = _number(int, 8, "images that are predicted together")
+    run_length: float = _number(float, 10_000, "images between false alarms, in expectation")
+    max_domains: int = _number(int, 8, "how many domains may be opened")
+    share: float = _number(
+        float, 0.2, "largest part of the stream's moments in those of a new domain"
     )
-    max_domains: int = field(default=8, metadata=_number(int, "how many domains may be opened"))
-    share: float = field(
-        default=0.2,
-        metadata=_number(float, "largest part of the stream's moments in those of a new domain"),
+    prior: float = _number(
+        float, 32, "images of a new domain after which half of that part is reached"
     )
-    prior: float = field(
-        default=32,
-        metadata=_number(float, "images of a new domain after which half of that part is reached"),
+    depth: float = _number(
+        float, 0.75, "part of the norm layers, from the input on, that take on such moments"
     )
-    depth: float = field(
-        default=0.75,
-        metadata=_number(
-            float, "part of the norm layers, from the input on, that take on such moments"
-        ),
-    )
-    lr: float = field(
-        default=0.0,
-        metadata=_number(float, "of entropy minimization in new domains; 0: statistics alone"),
-    )
-    white: int | None = field(default=None, metadata=_help(_WHITE, type=int, metavar="X"))
+    lr: float = _number(float, 0.0, "of entropy minimization in new domains; 0: statistics alone")
+    white: int | None = _option(None, _WHITE, type=int, metavar="X")
 
     def __post_init__(self) -> None:
         _check(self.batch_size, self.white)

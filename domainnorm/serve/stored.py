@@ -68,12 +68,8 @@ def stored_model(recipe: Recipe, place: Path) -> tuple[DomainModel, ModelHeader]
     """
     header = read_header(place / WEIGHTS)
     task: Task = TASKS.load(recipe.task.name)(header.class_names, **recipe.task.options)
-    model: DomainModel = task.create_model(
-        recipe.backbone.name,
-        recipe.norm,
-        header.domain_names,
-        **recipe.backbone.options,
-    )
+    named, domains = recipe.backbone, header.domain_names
+    model: DomainModel = task.create_model(named.name, recipe.norm, domains, **named.options)
     attach_encoder(recipe, model)
     load_model(model, place / WEIGHTS)
     return model.eval(), header
@@ -120,11 +116,7 @@ class Reading:
 
 
 class FileModel:
-    """The model of a finished stage with what its images go through.
-
-    Args:
-        stored: The stage.
-    """
+    """The model of a finished stage with what its images go through."""
 
     def __init__(self, stored: StoredModel) -> None:
         recipe = stored.recipe

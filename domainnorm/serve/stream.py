@@ -220,14 +220,17 @@ class _Follower:
 def _claim_folder(place: Path, asked: dict[str, Any]) -> None:
     """Make a folder for a stream, or find that of an earlier call that asked for the same.
 
-    Raises:
-        CheckpointError: It is another stream's, or holds files that would be overwritten.
+    One of another stream, and files that would be overwritten, are refused.
     """
     make_folders(place)
+    names = (LOG, STATE, TIMELINE, MASKS, PACKS)
+    found = [name for name in names if (place / name).exists()]
     if (place / ASKED).exists():
         _check_same(place / ASKED, asked)
-    else:
-        _check_unused(place)
+    elif found:
+        raise CheckpointError(
+            f"{place}: holds files of something else ({', '.join(found)}); choose another --output"
+        )
     # Before all else is written: by this file the folder is known again.
     write_json(asked, place / ASKED)
 
@@ -244,13 +247,4 @@ def _check_same(path: Path, asked: dict[str, Any]) -> None:
         said = "; ".join(f"{key} was {former.get(key)}, now {asked.get(key)}" for key in differing)
         raise CheckpointError(
             f"{path.parent}: holds another stream ({said}); choose another --output, or delete it"
-        )
-
-
-def _check_unused(place: Path) -> None:
-    names = (LOG, STATE, TIMELINE, MASKS, PACKS)
-    found = [name for name in names if (place / name).exists()]
-    if found:
-        raise CheckpointError(
-            f"{place}: holds files of something else ({', '.join(found)}); choose another --output"
         )

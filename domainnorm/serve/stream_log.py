@@ -125,20 +125,16 @@ def draw_timeline(
     if not shown:
         return
     weights = [line.domain_weights for line in shown]
-    save_timeline(
-        {
-            name: [one.get(name, 0.0) for one in weights]
-            for name in domain_names
-            if any(name in one for one in weights)
-        },
-        [float(line.evidence) for line in shown],
-        [float(line.confidence) for line in shown],
-        {
-            n: line.event.removeprefix("new domain ").strip("'")
-            for n, line in enumerate(shown)
-            if line.event
-        },
-        run_length,
-        file,
-        title,
-    )
+    curves = {
+        name: [one.get(name, 0.0) for one in weights]
+        for name in domain_names
+        if any(name in one for one in weights)
+    }
+    events = {
+        n: line.event.removeprefix("new domain ").strip("'")
+        for n, line in enumerate(shown)
+        if line.event
+    }
+    evidence = [float(line.evidence) for line in shown]
+    confidence = [float(line.confidence) for line in shown]
+    save_timeline(curves, evidence, confidence, events, run_length, file, title)
