@@ -28,24 +28,19 @@ _MOST = 0.9  # of the images of a domain, from which on it is a class
 _WHITE = 65535
 
 
-def _configure(parser: Parser) -> None:
-    parser.add_actions(ACTIONS)
-
-
 def _execute(arguments: Namespace) -> int:
     """Carry out one of the actions; 1 when a check finds problems."""
-    if arguments.action == "domains":
-        return _domains(arguments)
-    carry_out = {"list": _list, "check": _check, "sample": _sample}
-    return carry_out[arguments.action](arguments.words)
+    carry_out = {"list": _list, "check": _check, "sample": _sample, "domains": _domains}
+    return carry_out[arguments.action](arguments)
 
 
-def _list(words: list[str]) -> int:
+def _list(arguments: Namespace) -> int:
     # Deferred: loading rich takes longer than everything else `domainnorm --help` does.
     from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
+    words = arguments.words
     if len(words) > 1:
         raise _misused("list", words)
     if words and words[0] not in TASKS:
@@ -87,10 +82,10 @@ def _yaml(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("...").strip() or "''"
 
 
-def _check(words: list[str]) -> int:
-    names, overrides = split_overrides(words)
+def _check(arguments: Namespace) -> int:
+    names, overrides = split_overrides(arguments.words)
     if not names:
-        raise _misused("check", words)
+        raise _misused("check", arguments.words)
     known = [*DATASETS.names(), *recipe.list_shipped("recipes")]
     is_path = "/" in names[0] or Path(names[0]).suffix != ""
     if names[0] in DATASETS.names():
@@ -107,8 +102,7 @@ def _check(words: list[str]) -> int:
         console.print(table)
     place = options.get("root", "")
     if survey.problems:
-        number = len(survey.problems)
-        print(f"{counted(number, 'problem')}  {named.name} {place}", file=sys.stderr)
+        print(f"{counted(len(survey.problems), 'problem')}  {named.name} {place}", file=sys.stderr)
         return 1
     print(f"ok  {named.name} {place}".rstrip())
     return 0
@@ -137,12 +131,12 @@ def _named(names: Sequence[str], overrides: Sequence[str]) -> recipe.Named:
     return named
 
 
-def _sample(words: list[str]) -> int:
-    names, overrides = split_overrides(words)
+def _sample(arguments: Namespace) -> int:
+    names, overrides = split_overrides(arguments.words)
     seed = next((word.removeprefix("seed=") for word in overrides), "0")
     known = all(word.startswith("seed=") for word in overrides)
     if len(names) != 2 or not known or not seed.isdecimal():
-        raise _misused("sample", words)
+        raise _misused("sample", arguments.words)
     name, folder = names[0], Path(names[1])
     if name not in DATASETS.names():
         raise RecipeError([unknown("dataset", name, DATASETS.names())], "domainnorm data sample")
@@ -196,12 +190,7 @@ def _add_domain_options(parser: Parser) -> None:
 
 
 def _domains(arguments: Namespace) -> int:
-    """Find domains, write the manifest and a sheet of typical images, say what was found.
-
-    Raises:
-        RecipeError: The words are wrong.
-        DataError: There is no such source, or the output exists.
-    """
+    """Find domains, write the manifest and a sheet of typical images, say what was found."""
     source, columns = _read_words(arguments.words)
     table: Path = arguments.output.absolute()
     sheet = table.with_suffix(".png")
@@ -270,8 +259,7 @@ def _summary(discovery: data.Discovery) -> list[str]:
         index = discovery.agreement(column)
         if index is not None and (column == "domain" or index > 0.1):
             lines.append(f"adjusted Rand index with the column {column}: {index:.2f}; {meaning}")
-    alone = _of_one_class(discovery)
-    if alone:
+    if alone := _of_one_class(discovery):
         content = "that is what they show, not how they look"
         lines.append(f"nine in ten images of one class: {', '.join(alone)}; {content}")
     return lines
@@ -381,7 +369,7 @@ ACTIONS = {
 COMMANDS = {
     "data": Command(
         "List the datasets, check one that is on disk, draw a sample, find domains without labels.",
-        _configure,
+        lambda parser: parser.add_actions(ACTIONS),
         _execute,
     )
 }

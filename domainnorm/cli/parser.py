@@ -14,13 +14,7 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand.
-
-    Args:
-        summary: What it does, in one line.
-        configure: Adds its arguments to a parser.
-        execute: Carries it out and returns the exit code.
-    """
+    """A subcommand: what it does, in one line, its arguments, and how it comes to an exit code."""
 
     summary: str
     configure: Callable[[Parser], None]
@@ -29,26 +23,15 @@ class Command:
 
 @dataclass(frozen=True)
 class Action:
-    """One of the things that a command does, with arguments and a help of its own.
-
-    Args:
-        summary: What it does.
-        form: Its words, for its usage and for messages.
-        add_options: Adds what it takes beside words.
-    """
+    """One of the things that a command does, with arguments and a help of its own."""
 
     summary: str
-    form: str
-    add_options: Callable[[Parser], None] | None = None
+    form: str  # its words, for its usage and for messages
+    add_options: Callable[[Parser], None] | None = None  # what it takes beside words
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse` with options between positionals and no abbreviations.
-
-    Args:
-        command: The subcommand.
-        description: What it does.
-    """
+    """`argparse` with options between positionals and no abbreviations."""
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(f"domainnorm {command}", description=description, allow_abbrev=False)
@@ -99,19 +82,14 @@ class Parser(argparse.ArgumentParser):
     def add_recipe(self) -> None:
         """Add ``RECIPE [key=value ...]``, of which `split_overrides` makes sense."""
         self.add_argument("recipe", metavar="RECIPE", help="shipped name or path of a YAML file")
-        self.add_argument(
-            "overrides",
-            nargs="*",
-            metavar="key=value",
-            help="keys to change, such as seed=1 norm=dsbn method.lr=1e-3",
-        )
+        text = "keys to change, such as seed=1 norm=dsbn method.lr=1e-3"
+        self.add_argument("overrides", nargs="*", metavar="key=value", help=text)
 
     def add_fields(self, options: Any) -> None:
         """Add an option for each field of a dataclass, by its default and metadata."""
         for one in fields(options):
-            self.add_argument(
-                f"--{one.name.replace('_', '-')}", default=one.default, **one.metadata
-            )
+            option = f"--{one.name.replace('_', '-')}"
+            self.add_argument(option, default=one.default, **one.metadata)
 
 
 def given(options: type[Options], arguments: argparse.Namespace) -> Options:

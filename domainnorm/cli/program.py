@@ -37,28 +37,23 @@ OPTIONS = ("-h", "--help", "--version")
 DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 # What a file system answers that a user can mend; any other OSError is a defect of ours.
 _STORAGE = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     errno.EFBIG: "raise the limit on file sizes",
-    errno.EROFS: "choose another folder with --output",
-    errno.EACCES: "choose another folder with --output",
-    errno.ENOTDIR: "choose another folder with --output",
-    errno.EEXIST: "choose another folder with --output",
+    **dict.fromkeys(
+        (errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST),
+        "choose another folder with --output",
+    ),
 }
 
 
 def find_command(name: str) -> Command:
     """Import a subcommand."""
-    module = import_module(f"domainnorm.cli.{COMMANDS[name]}")
-    command: Command = module.COMMANDS[name]
-    return command
+    commands: dict[str, Command] = import_module(f"domainnorm.cli.{COMMANDS[name]}").COMMANDS
+    return commands[name]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the console command.
-
-    Args:
-        arguments: Words after ``domainnorm``; those of the process when None.
+    """Run the console command, by the words of the process when None are given.
 
     Returns:
         0 done, 1 failure while running, 2 bad recipe or command line, 130 interrupted.

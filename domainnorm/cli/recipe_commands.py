@@ -134,12 +134,7 @@ def _configure_copy(parser: Parser) -> None:
 
 
 def _copy(arguments: Namespace) -> int:
-    """Copy the file as it is, comments included; its parts stay where they ship.
-
-    Raises:
-        DomainNormError: The destination exists and ``--force`` was not given, or cannot be
-            written.
-    """
+    """Copy the file as it is, comments included; its parts stay where they ship."""
     source = recipe.find_recipe(arguments.recipe)
     destination = Path(arguments.destination)
     if destination.is_dir() or arguments.destination.endswith("/"):

@@ -33,12 +33,7 @@ def add_training(parser: Parser) -> None:
 def carry_out(
     command: str, arguments: Namespace, start: Callable[[recipe.Recipe, Path], Path]
 ) -> int:
-    """Start a new run or go on with one, and say where its folder is.
-
-    Args:
-        command: The subcommand, for the line that says how to resume.
-        arguments: What `add_training` defined.
-        start: Takes the recipe and the output folder, returns the run folder.
+    """Start a new run or go on with one, by what `add_training` defined; say where its folder is.
 
     Returns:
         0, 130 when the user interrupts, or 143 when the process is told to end (SIGTERM).
@@ -68,7 +63,9 @@ def carry_out(
         if not isinstance(cause, KeyboardInterrupt):
             raise
         if run.is_first():
-            print(_advice(command, folder or _newest(root, started)), file=sys.stderr)
+            made = folder or _newest(root, started)
+            way = f"; go on with: domainnorm {command} --resume {made}"
+            print("interrupted" + (way if made else " before anything was stored"), file=sys.stderr)
         return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
     if run.is_first():
         print(f"run folder: {done}")
@@ -80,12 +77,6 @@ def _newest(root: Path, started: float) -> Path | None:
     made = [(file.stat().st_mtime, file.parent) for file in root.glob("*/recipe.yaml")]
     recent = [(when, folder) for when, folder in made if when >= started - 1]
     return max(recent)[1] if recent else None
-
-
-def _advice(command: str, folder: Path | None) -> str:
-    if folder is None:
-        return "interrupted before anything was stored"
-    return f"interrupted; go on with: domainnorm {command} --resume {folder}"
 
 
 def _configure_run(parser: Parser) -> None:
@@ -119,22 +110,14 @@ def _configure_matrix(parser: Parser) -> None:
 
 def _matrix(arguments: Namespace) -> int:
     """Train the models of the matrix and test them."""
-
-    def start(loaded: recipe.Recipe, output: Path) -> Path:
-        # Looked up here: a bad recipe is answered before torch is imported.
-        return run.run_matrix(loaded, output, arguments.kind)
-
-    return carry_out("matrix", arguments, start)
+    # Looked up when it starts: a bad recipe is answered before torch is imported.
+    return carry_out("matrix", arguments, lambda *given: run.run_matrix(*given, arguments.kind))
 
 
 def _configure_test(parser: Parser) -> None:
     parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder a run has left")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="how it is tested, such as condition=mixture or evaluation.mask_size=original",
-    )
+    text = "how it is tested, such as condition=mixture or evaluation.mask_size=original"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=text)
 
 
 def _test(arguments: Namespace) -> int:

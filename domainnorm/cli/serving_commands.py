@@ -103,8 +103,8 @@ def _configure_adapt(parser: Parser) -> None:
     parser.add_argument("--stream", type=Path, required=True, metavar="FOLDER", help=text)
     text = (
         "where log, masks, timeline and packs go (default: STAGE/adapt/FOLDER); the same command "
+        "again goes on where it stopped"
     )
-    text += "again goes on where it stopped"
     parser.add_argument("--output", type=Path, metavar="DIR", help=text)
     parser.add_fields(serve.StreamOptions)
 
@@ -164,10 +164,6 @@ def _positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise ArgumentTypeError(f"got '{text}', expected a positive number")
     return value
-
-
-def _configure_pack(parser: Parser) -> None:
-    parser.add_actions(ACTIONS)
 
 
 def _pack(arguments: Namespace) -> int:
@@ -235,7 +231,7 @@ COMMANDS = {
     ),
     "pack": Command(
         "Save a domain of a run as a pack, show a pack, check that it fits a run.",
-        _configure_pack,
+        lambda parser: parser.add_actions(ACTIONS),
         _pack,
     ),
 }

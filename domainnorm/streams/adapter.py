@@ -50,14 +50,7 @@ class DomainBelief:
         return self._switches / self._images
 
     def update(self, weights: Tensor) -> Tensor:
-        """Take in images in order.
-
-        Args:
-            weights: Soft domain weights (N, D) of each image on its own.
-
-        Returns:
-            The belief at each image, (N, D), of the dtype and on the device of the weights.
-        """
+        """The belief at each image, (N, D), by the domain weights (N, D) of each on its own."""
         found = torch.stack([self._step(row) for row in weights.double().cpu()])
         return found.to(weights)
 
@@ -225,13 +218,8 @@ class StreamAdapter:
                 "a stream is of images alone, and this model's encoder reads their attributes; "
                 "train with 'encoder: style', 'backbone' or 'cnn'"
             )
-        for name, value in (
-            ("max_domains", max_domains),
-            ("share", share),
-            ("prior", prior),
-            ("depth", depth),
-            ("lr", lr),
-        ):
+        self._learning = {"share": share, "prior": prior, "depth": depth, "lr": lr}
+        for name, value in {"max_domains": max_domains, **self._learning}.items():
             if not (value >= 0 and math.isfinite(value)):
                 raise DomainNormError(f"{name}: got {value}, expected 0 or more, and finite")
         for name, value in (("share", share), ("depth", depth)):
@@ -241,7 +229,6 @@ class StreamAdapter:
             raise DomainNormError("lr: findings do not exclude each other; set it to 0")
         self.model, self.task = model.eval().requires_grad_(False), task
         self.max_domains = max_domains
-        self._learning = {"share": share, "prior": prior, "depth": depth, "lr": lr}
         self.belief = DomainBelief(model.num_domains)
         self.alarm = NoveltyAlarm(run_length)
         self.rows: dict[str, StreamRow] = {}
