@@ -88,12 +88,8 @@ class Loading:
     stream: Stream | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("batch_size", 1),
-            ("eval_batch_size", 1),
-            ("num_workers", 0),
-            ("seed", 0),
-        ):
+        bounds = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0, "seed": 0}
+        for name, least in bounds.items():
             if getattr(self, name) < least:
                 raise DataError(f"{name}: {getattr(self, name)}, expected {least} or more")
 
@@ -205,15 +201,15 @@ class DomainDataModule(LightningDataModule):
         """
         view = self._view([*self.labelled, *self.unlabelled], "train", self.labelled)
         rank, world_size = self._rank()
-        by_role = self.loading.balance == "role"
-        sampler = DomainBalancedBatchSampler(
-            view.domains.tolist(),
-            roles={
+        roles = None
+        if self.loading.balance == "role":
+            roles = {
                 label: "labelled" if name in self.labelled else "unlabelled"
                 for label, name in enumerate(self.domain_names)
             }
-            if by_role
-            else None,
+        sampler = DomainBalancedBatchSampler(
+            view.domains.tolist(),
+            roles=roles,
             batch_size=self.loading.batch_size,
             seed=self.loading.seed,
             epoch=self._epoch,
@@ -353,9 +349,8 @@ class DomainDataModule(LightningDataModule):
         """Whether the first mask of a domain fits the input: better before training than after."""
         for position in self.dataset.positions([domain], "test"):
             if self.dataset.records[position].mask is not None:
-                size = self.dataset.original_mask(position).shape
-                preprocessing = self.evaluation_pipeline.preprocessing
-                preprocessing.whole_restored(torch.zeros(1, 1, 1), *size)
+                mask = torch.zeros(self.dataset.original_mask(position).shape)
+                self.evaluation_pipeline.preprocessing.with_mask(torch.zeros(1, 1, 1), mask)
                 return
 
     def _epoch(self) -> int:

@@ -334,11 +334,7 @@ def check_attributes(names: Sequence[str], dataset: DomainDataset) -> None:
 
 
 def checked_white(white: int) -> int:
-    """``white``, a value that 16 bits hold and 8 do not.
-
-    Raises:
-        DataError: It is none.
-    """
+    """``white``; a DataError unless it is a value that 16 bits hold and 8 do not."""
     if not 255 < white <= WHITE:
         raise DataError(f"data.white: {white}, expected 256 to {WHITE}, such as 4095 for 12 bits")
     return white
@@ -357,11 +353,7 @@ def data_folder() -> Path:
 
 
 def resolved_root(root: str) -> Path:
-    """The folder that the recipe key ``data.root`` means, absolute.
-
-    Args:
-        root: Absolute, or relative to the folder that the environment variable DOMAINNORM_DATA
-            names (``data`` when it is not set).
+    """The folder that the recipe key ``data.root`` means, absolute; see `data_folder`.
 
     Raises:
         DataError: It is no folder; the message gives the resolved path and the variable.

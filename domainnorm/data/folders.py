@@ -52,7 +52,7 @@ class Cuts:
                 "data.groups: 'sequences' needs a table that names the sequence of each image "
                 f"(column group of {DEFAULT_TABLE}); write one, or leave the key out"
             )
-        return cut(cut(rows, "test", self.test_fraction, self.seed), "val", *self._val)
+        return self.validated(cut(rows, "test", self.test_fraction, self.seed))
 
     def tabled(self, table: Path) -> list[Row]:
         """The rows of a table, with a validation split cut out when it has none.
@@ -64,11 +64,13 @@ class Cuts:
         if self.groups == "sequences":
             return cut_ends(rows, self.val_fraction, str(table))
         check_groups(rows, str(table))
-        return rows if any(row.split == "val" for row in rows) else cut(rows, "val", *self._val)
+        return self.validated(rows)
 
-    @property
-    def _val(self) -> tuple[float, int]:
-        return self.val_fraction, self.seed
+    def validated(self, rows: list[Row]) -> list[Row]:
+        """The rows with a validation split cut out when they have none."""
+        if any(row.split == "val" for row in rows):
+            return rows
+        return cut(rows, "val", self.val_fraction, self.seed)
 
 
 def find_table(root: Path, name: str) -> Path | None:
@@ -130,11 +132,6 @@ def missing_files(root: Path, files: Iterable[str]) -> list[str]:
 
 def check_listed(root: Path, files: Iterable[str], table: Path | None) -> None:
     """Refuse a file that does not exist, which a table lists, or a link in a folder leads to.
-
-    Args:
-        root: What the files are relative to.
-        files: Paths below it.
-        table: What lists them; None for those found in folders.
 
     Raises:
         DataError: Names the first such file.

@@ -24,9 +24,7 @@ Reading = TypeVar("Reading")
 # Wraps readings, of which it is told the number.
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"},
-)
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 WHITE = 65535  # the largest value of 16 bits
 IMAGES, MASKS = "images", "masks"  # folders beside each other
 DRAWN_BY = "domainnorm"  # the software that PNG files of our figures name in their header
@@ -147,11 +145,7 @@ def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8
 
 @contextmanager
 def opened(file: Path, what: str = "image") -> Iterator[Image.Image]:
-    """A file as Pillow reads it, pixels as they are stored.
-
-    Args:
-        file: Path of the file.
-        what: What the message calls it.
+    """A file as Pillow reads it, pixels as they are stored; messages call it ``what``.
 
     Raises:
         DataError: The file is missing, truncated or no image.
@@ -179,13 +173,7 @@ def read_size(file: Path) -> tuple[int, int]:
 def read_all(
     read: Callable[[Item], Reading], items: Sequence[Item], progress: Progress | None = None
 ) -> Iterator[Reading]:
-    """What ``read`` makes of each item, in their order.
-
-    Args:
-        read: Called in several threads.
-        items: What is read.
-        progress: See `Progress`.
-    """
+    """What ``read``, which is called in several threads, makes of each item, in their order."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         readings = threads.map(read, items)
         yield from progress(readings, len(items)) if progress else readings

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from domainnorm.data.folders import Cuts
-from domainnorm.data.splits import check_groups, cut
-from domainnorm.data.table import Row, checked_row, read_lines, sorted_once
+from domainnorm.data.splits import check_groups
+from domainnorm.data.table import Row, checked_row, read_lines, sorted_once, write_lines
 from domainnorm.errors import DataError, unknown
 
 NAMES = ("path", "target", "domain", "split", "group")
@@ -64,13 +63,10 @@ class Manifest:
 
     def _drawn(self, rows: Sequence[Row], *, given: bool) -> list[Row]:
         """The rows with the splits that the table does not give."""
-        drawn = [row if self.classes else replace(row, label="") for row in rows]
-        if not given:
-            drawn = self.cuts.drawn(drawn)
-        else:
+        if given:
             check_groups(rows, str(self.table))
-            if not any(row.split == "val" for row in rows):
-                drawn = cut(drawn, "val", self.cuts.val_fraction, self.cuts.seed)
+        drawn = [row if self.classes else replace(row, label="") for row in rows]
+        drawn = self.cuts.validated(drawn) if given else self.cuts.drawn(drawn)
         return [replace(row, split=one.split) for row, one in zip(rows, drawn, strict=True)]
 
     def _check_columns(self, line: Mapping[str, str]) -> None:
@@ -94,10 +90,6 @@ class Manifest:
 
 def write_manifest(table: Path, rows: Sequence[Row]) -> None:
     """Write rows as a CSV table; their metadata become further columns."""
-    with table.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([*NAMES, *rows[0].metadata])
-        writer.writerows(
-            (row.file, row.label, row.domain, row.split, row.group, *row.metadata.values())
-            for row in rows
-        )
+    known = ((row.file, row.label, row.domain, row.split, row.group) for row in rows)
+    lines = [dict(zip(NAMES, cells, strict=True)) for cells in known]
+    write_lines(table, [{**line, **row.metadata} for line, row in zip(lines, rows, strict=True)])

@@ -31,15 +31,10 @@ def read_mask(file: Path) -> NDArray[np.uint8]:
 
 
 class Labels(NamedTuple):
-    """A file of labels as it is stored.
+    """A file of labels as it is stored."""
 
-    Args:
-        values: (H, W) of numbers, or (H, W, channels) of any depth.
-        palette: RGB colour of each number (256, 3), where the file has one.
-    """
-
-    values: NDArray[Any]
-    palette: NDArray[np.uint8] | None = None
+    values: NDArray[Any]  # (H, W) of numbers, or (H, W, channels) of any depth
+    palette: NDArray[np.uint8] | None = None  # RGB colour of each number (256, 3)
 
 
 def read_labels(file: Path) -> Labels:
@@ -135,11 +130,7 @@ class Classes:
         return numbers
 
     def _numbers(self, pixels: NDArray[np.uint8], mask: Path) -> NDArray[np.uint8]:
-        """Classes (H, W) of colours (H, W, 3 or 4), 255 for void ones.
-
-        Raises:
-            DataError: A pixel has a colour that is not listed; names the mask.
-        """
+        """Classes (H, W) of colours (H, W, 3 or 4), 255 for void ones."""
         places = places_of_colours(pixels[..., :3], [*self.colours, *self.void])
         strange = places < 0
         if strange.any():
@@ -159,9 +150,6 @@ class Classes:
         """Classes (H, W) of positions in a palette: by their colours, if all are listed.
 
         Else by the positions, as where colours are for figures alone.
-
-        Raises:
-            DataError: Some colours are listed, and with other positions; names the mask.
         """
         used = np.unique(values)
         places = places_of_colours(palette[used][None], [*self.colours, *self.void])[0]
@@ -221,8 +209,7 @@ def _entry(where: str, line: str) -> tuple[str, Colour | None]:
     values = [int(text) for text in numbers if text.isdecimal() and int(text) <= 255]
     if len(numbers) != 3 or len(values) != 3:
         raise DataError(f"{where}: '{line}', expected 'name' or 'name,R,G,B' with 0 to 255")
-    red, green, blue = values
-    return name, (red, green, blue)
+    return name, (values[0], values[1], values[2])
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

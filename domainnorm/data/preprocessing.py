@@ -161,8 +161,7 @@ class Preprocessing:
     def fitted(self, image: Pixels, *, is_mask: bool = False) -> Pixels:
         """The pixels at the size and in the frame of the input, for figures: (H, W, 3)."""
         sized = self.resized(image, is_mask=is_mask)
-        colour = [VOID] if is_mask else self._colour
-        return _cut(sized, replace(self, crop=None)._window(sized, 0), colour)
+        return _cut(sized, self.whole()._window(sized, 0), [VOID] if is_mask else self._colour)
 
     @property
     def _colour(self) -> list[int]:
@@ -201,21 +200,6 @@ class Preprocessing:
             )
         return sampled[0], inside[0][:, None] & inside[1]
 
-    def whole_restored(self, values: Tensor, height: int, width: int) -> Tensor:
-        """`restored`, of an image of which nothing was cut off.
-
-        Raises:
-            DataError: Something was.
-        """
-        found, inside = self.restored(values, height, width)
-        if not bool(inside.all()):
-            raise DataError(
-                "evaluation.mask_size: original, but data.fit: cover cuts off a part of images of "
-                f"{height} × {width} pixels, for which nothing is predicted; set data.fit: pad or "
-                "stretch, or an image_size of their shape"
-            )
-        return found
-
     def with_mask(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Values of the input (K, H, W) and the mask of the image, uint8 (h, w), to be compared.
 
@@ -223,10 +207,17 @@ class Preprocessing:
             (K, h, w), and classes (h, w), int64, with −1 for none.
 
         Raises:
-            DataError: See `whole_restored`.
+            DataError: A part of the image was cut off.
         """
-        classes = mask.long().masked_fill(mask == VOID, UNLABELLED)
-        return self.whole_restored(values, *mask.shape), classes
+        height, width = mask.shape
+        found, inside = self.restored(values, height, width)
+        if not bool(inside.all()):
+            raise DataError(
+                "evaluation.mask_size: original, but data.fit: cover cuts off a part of images of "
+                f"{height} × {width} pixels, for which nothing is predicted; set data.fit: pad or "
+                "stretch, or an image_size of their shape"
+            )
+        return found, mask.long().masked_fill(mask == VOID, UNLABELLED)
 
     def resized(self, image: Pixels, *, is_mask: bool = False) -> Pixels:
         """The image at its size in the input, before anything is cut off or padded."""

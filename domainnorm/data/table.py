@@ -74,10 +74,7 @@ def read_table(file: Path) -> list[Row]:
 def checked_row(where: str, row: Row, name: str = "file") -> Row | None:
     """A row as a table has it, with one spelling of its path and a group; refused if it is wrong.
 
-    Args:
-        where: The table and line, for messages.
-        row: What it says.
-        name: What the file is called there.
+    Messages say ``where``, the table and line, and the ``name`` of the column of files.
     """
     if not row.file or not row.domain:
         refuse(f"{where}: {name} '{row.file}' and domain '{row.domain}'; neither may be empty")
@@ -116,10 +113,8 @@ def _check_columns(file: Path, names: Sequence[str]) -> None:
 
 def write_table(file: Path, rows: Iterable[Row]) -> None:
     """Write a split table."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(COLUMNS)
-        writer.writerows((row.file, row.domain, row.label, row.group, row.split) for row in rows)
+    lines = ((row.file, row.domain, row.label, row.group, row.split) for row in rows)
+    write_lines(file, [dict(zip(COLUMNS, line, strict=True)) for line in lines])
 
 
 def read_delimited(

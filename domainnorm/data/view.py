@@ -64,11 +64,10 @@ class DomainView(Dataset[dict[str, Any]]):
         self.dataset = dataset.without_labels(hidden)
         self.positions = list(positions)
         records = [self.dataset.records[position] for position in self.positions]
-        self.domains = torch.tensor(
-            [domain_names.index(record.domain) for record in records], dtype=torch.long
-        )
+        labels = [domain_names.index(record.domain) for record in records]
+        self.domains = torch.tensor(labels, dtype=torch.long)
         self.labelled = {domain_names.index(name) for name in labelled}
-        self.has_strong = strong and any(one.has_strong for one in pipelines.values())
+        self.has_strong = strong and any(one.strong for one in pipelines.values())
         self.pipelines = {domain_names.index(name): pipelines[name] for name in pipelines}
         self.attributes = list(attributes)
         self.originals = originals
@@ -134,12 +133,7 @@ def join(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class DomainImages:
-    """Draws images of a dataset by seed, for steps that take the style of another domain.
-
-    Args:
-        dataset: The images, without labels.
-        positions: Indices into ``dataset.records``, at least one.
-    """
+    """Draws one of some images of a dataset by seed, for steps that take another domain's style."""
 
     def __init__(self, dataset: DomainDataset, positions: Sequence[int]) -> None:
         self.dataset = dataset

@@ -67,12 +67,6 @@ class Pipeline:
         self.strong = None if strong is None else _RandomSteps(strong, references, where)
         self.preprocessing = preprocessing
         self.where = where
-        self.references = references
-
-    @property
-    def has_strong(self) -> bool:
-        """Whether there is a second view."""
-        return self.strong is not None
 
     def __call__(self, image: Pixels, seed: int) -> Tensor:
         """Augment and preprocess one image: (h, w, 3) to (3, H, W). See `views`."""

@@ -39,13 +39,7 @@ ATTRIBUTES = {
 # The last two are of projections: at the detector, and as a film was scanned.
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _SUFFIXES = (".dcm", ".dicom", ".ima")
-_READ = (
-    "PatientID",
-    "SOPInstanceUID",
-    "NumberOfFrames",
-    "Rows",
-    *ATTRIBUTES.values(),
-)
+_READ = ("PatientID", "SOPInstanceUID", "NumberOfFrames", "Rows", *ATTRIBUTES.values())
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def test_references_come_from_training_images_that_the_method_may_see(scans):
             augment={"default": ["FDA"]},
             loading=Loading(6),
         )
-        found = data.training_pipelines["clean"].references
+        found = data.training_pipelines["clean"].weak.references
         return found and {
             (scans.records[i].domain, scans.records[i].split) for i in found.positions
         }
