@@ -110,8 +110,12 @@ def _configure_matrix(parser: Parser) -> None:
 
 def _matrix(arguments: Namespace) -> int:
     """Train the models of the matrix and test them."""
-    # Looked up when it starts: a bad recipe is answered before torch is imported.
-    return carry_out("matrix", arguments, lambda *given: run.run_matrix(*given, arguments.kind))
+
+    def start(loaded: recipe.Recipe, output: Path) -> Path:
+        # Looked up here: a bad recipe is answered before torch is imported.
+        return run.run_matrix(loaded, output, arguments.kind)
+
+    return carry_out("matrix", arguments, start)
 
 
 def _configure_test(parser: Parser) -> None:
