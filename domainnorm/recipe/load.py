@@ -12,7 +12,7 @@ from typing import Any
 from domainnorm.errors import RecipeError, unknown
 from domainnorm.ranges import Conditioned, Far, Unseen
 from domainnorm.recipe.norm import read_norm
-from domainnorm.recipe.problems import Problems, spelled
+from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.rules import check_together
 from domainnorm.recipe.schema import (
     BackboneConfig,
@@ -116,7 +116,7 @@ def _read_data(section: Any, problems: Problems) -> tuple[DataConfig, Named | No
     """The section's fixed keys, and the dataset with the keys of its own signature."""
     if not isinstance(section, Mapping):
         expected = "a mapping with 'name', 'source', 'target' and the keys of the dataset"
-        problems.add("data", f"got {spelled(section)}, expected {expected}")
+        problems.expect("data", section, expected)
         section = {}
     values = read_fixed(section, DataConfig, "data", problems, closed=False)
     for index, transfer in enumerate(values["transfers"]):
@@ -186,7 +186,7 @@ def _read_compare(
         usual = ["source_only", "oracle"] if all(targets) else ["source_only"]
         stated = [name for name in usual if method is None or name != method.label]
     if not isinstance(stated, list):
-        problems.add("compare", f"got {spelled(stated)}, expected a list of methods")
+        problems.expect("compare", stated, "a list of methods")
         return []
     return [
         _read_method(value, f"compare[{index}]", problems) for index, value in enumerate(stated)

@@ -143,7 +143,7 @@ def _read_one(value: Any, key: str, problems: Problems, *, may_limit: bool) -> A
             _check_needs(value, CATALOGUE[value].modulation, key, problems)
         return value
     if not isinstance(value, Mapping):
-        problems.add(key, f"got {spelled(value)}, expected {_EXPECTED}")
+        problems.expect(key, value, _EXPECTED)
         return value
     section = dict(value)
     read: dict[str, Any] = {}
@@ -223,7 +223,7 @@ def _check_where(where: Any, key: str, problems: Problems) -> None:
 def _check_pattern(pattern: Any, key: str, problems: Problems) -> None:
     if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
         expected = "all, stem, early, late, encoder, decoder or a module path with * for any"
-        problems.add(key, f"got {spelled(pattern)}, expected {expected}")
+        problems.expect(key, pattern, expected)
 
 
 def needs_network(recipe: Recipe) -> bool:

@@ -30,6 +30,10 @@ class Problems:
         if not any(holder in self._lines for holder in holders):
             self._lines.setdefault(key, f"{key}: {text}")
 
+    def expect(self, key: str, value: Any, expected: str) -> None:
+        """Note that ``key`` has a value where something else was expected."""
+        self.add(key, f"got {spelled(value)}, expected {expected}")
+
     def add_lines(self, lines: Iterable[str]) -> None:
         """Note problems that already name their keys."""
         for line in lines:

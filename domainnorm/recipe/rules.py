@@ -58,20 +58,20 @@ def check_together(recipe: Recipe, problems: Problems) -> None:
 def _check_backbone(backbone: BackboneConfig, problems: Problems) -> None:
     if not _ARCHITECTURE.fullmatch(backbone.name):
         expected = "an architecture of timm, with an optional tag: resnet50 or resnet50.a1_in1k"
-        problems.add("backbone.name", f"got {spelled(backbone.name)}, expected {expected}")
+        problems.expect("backbone.name", backbone.name, expected)
     for option, value in backbone.options.items():
         key = f"backbone.options.{option}"
         items = value if isinstance(value, list) else [value]
         if option in _TAKEN:
             problems.add(key, "is set by the run; leave it out")
         elif any(isinstance(item, (Mapping, list)) for item in items):
-            problems.add(key, f"got {spelled(value)}, expected a plain value or a list of them")
+            problems.expect(key, value, "a plain value or a list of them")
         elif option == "in_chans" and value not in (1, 3):
             expected = "3, or 1: images are read in colour, and a network of one channel gets grey"
-            problems.add(key, f"got {spelled(value)}, expected {expected}")
+            problems.expect(key, value, expected)
     if backbone.weights is not None and not backbone.weights.endswith(_WEIGHTS):
         expected = f"a file that ends in {', '.join(_WEIGHTS)}"
-        problems.add("backbone.weights", f"got {spelled(backbone.weights)}, expected {expected}")
+        problems.expect("backbone.weights", backbone.weights, expected)
     if backbone.weights is not None and not backbone.pretrained:
         text = "is given although backbone.pretrained is false; drop one of the two"
         problems.add("backbone.weights", text)
@@ -98,8 +98,8 @@ def _check_domains(recipe: Recipe, problems: Problems) -> None:
             _check_once(f"{key}.{role}", names, problems)
             for name in names:
                 if not _DOMAIN.fullmatch(name) or not name.isprintable():
-                    text = f"got {spelled(name)}, expected a printable domain name without slashes"
-                    problems.add(f"{key}.{role}", text)
+                    expected = "a printable domain name without slashes"
+                    problems.expect(f"{key}.{role}", name, expected)
 
 
 def _check_once(key: str, names: Sequence[str], problems: Problems) -> None:
@@ -113,8 +113,7 @@ def _check_sizes(data: DataConfig, problems: Problems) -> None:
     for key, size in (("data.image_size", data.image_size), ("data.crop_size", data.crop_size)):
         sides = size if isinstance(size, list) else [1 if size is None else size]
         if min(sides, default=0) < 1 or len(sides) > 2:
-            expected = "a positive number of pixels or [height, width]"
-            problems.add(key, f"got {spelled(size)}, expected {expected}")
+            problems.expect(key, size, "a positive number of pixels or [height, width]")
     if data.image_size is None or data.crop_size is None or problems.among("data"):
         return
     whole, crop = (
@@ -123,7 +122,7 @@ def _check_sizes(data: DataConfig, problems: Problems) -> None:
     )
     if any(part > side for part, side in zip(crop, whole, strict=True)):
         expected = f"no more than data.image_size, {spelled(data.image_size)}"
-        problems.add("data.crop_size", f"got {spelled(data.crop_size)}, expected {expected}")
+        problems.expect("data.crop_size", data.crop_size, expected)
 
 
 def _check_task(recipe: Recipe, problems: Problems) -> None:
@@ -168,7 +167,7 @@ def _check_methods(recipe: Recipe, problems: Problems) -> None:
             problems.add(f"{key}.as", text)
         elif not _LABEL.fullmatch(named.label):
             expected = "letters, digits and _ . + - in between, at most 64"
-            problems.add(f"{key}.as", f"got {spelled(named.label)}, expected {expected}")
+            problems.expect(f"{key}.as", named.label, expected)
         seen.add(named.label.casefold())
         constants = METHODS.entry(named.name).constants
         needs_target = "target" in (constants.get("labelled"), constants.get("unlabelled"))
@@ -247,8 +246,7 @@ def _check_encoder(encoder: Named, recipe: Recipe, problems: Problems) -> None:
 def _check_augment(recipe: Recipe, problems: Problems) -> None:
     """The steps of each domain are known to albumentations."""
     if not isinstance(recipe.augment, Mapping):
-        expected = "a mapping such as {default: [HorizontalFlip]}"
-        problems.add("augment", f"got {spelled(recipe.augment)}, expected {expected}")
+        problems.expect("augment", recipe.augment, "a mapping such as {default: [HorizontalFlip]}")
         return
     known = list(dict.fromkeys(("default", "source", "target", *recipe.domains)))
     for name, steps in recipe.augment.items():
@@ -270,4 +268,4 @@ def _check_seeds(seeds: Sequence[Any], problems: Problems) -> None:
         expected = "each seed once"
     if expected:
         value = seeds[0] if len(seeds) == 1 else seeds
-        problems.add("seed", f"got {spelled(value)}, expected {expected}")
+        problems.expect("seed", value, expected)

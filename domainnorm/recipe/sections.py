@@ -65,9 +65,7 @@ def read_section(
     if section is None:
         section = {}
     if not isinstance(section, Mapping):
-        problems.add(
-            key, f"got {spelled(section)}, expected a mapping with {', '.join(parameters)}"
-        )
+        problems.expect(key, section, f"a mapping with {', '.join(parameters)}")
         section = {}
     for name in section:
         if closed and name not in parameters:
@@ -105,8 +103,8 @@ def read_fixed(
                 inside = {"minimum": value >= bound, "above": value > bound, "below": value < bound}
                 if not inside[word]:
                     phrase = {"minimum": "at least", "above": "more than", "below": "less than"}
-                    text = f"got {spelled(value)}, expected {phrase[word]} {bound}"
-                    problems.add(f"{key}.{item.name}", text)
+                    where = f"{key}.{item.name}"
+                    problems.expect(where, value, f"{phrase[word]} {bound}")
     return values
 
 

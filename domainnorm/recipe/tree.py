@@ -197,15 +197,14 @@ def _part_names(names: Any, problems: Problems) -> list[tuple[int, str]]:
     if names is None:
         return []
     if not isinstance(names, list):
-        problems.add("configs", f"got {spelled(names)}, expected a list of part names")
+        problems.expect("configs", names, "a list of part names")
         return []
     good = []
     for index, name in enumerate(names):
         if isinstance(name, str) and PART_NAME.fullmatch(name.removesuffix(".yaml")):
             good.append((index, name.removesuffix(".yaml")))
         else:
-            text = f"got {spelled(name)}, expected a part name such as 'trainer/cpu'"
-            problems.add(f"configs[{index}]", text)
+            problems.expect(f"configs[{index}]", name, "a part name such as 'trainer/cpu'")
     return good
 
 
@@ -244,7 +243,7 @@ def _without_resolvers(value: Any, key: str, problems: Problems) -> Any:
         problems.add(key, f"got {spelled(value)}; {text}")
         return None
     if value is not None and not isinstance(value, (str, int, float, bool)):
-        problems.add(key, f"got {spelled(value)}, expected a plain value")
+        problems.expect(key, value, "a plain value")
         return None
     return value
 
