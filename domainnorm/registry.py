@@ -53,11 +53,7 @@ def register(target: str) -> Callable[[Registered], Registered]: ...
 @overload
 def register(target: Registered) -> Registered: ...
 def register(target: Any) -> Any:
-    """Mark what a file contributes to its registry; returns the object unchanged.
-
-    Args:
-        target: The object, whose name is then the file's; or the name, in quotes.
-    """
+    """Mark what a file contributes to its registry, by the file's name or one in quotes."""
     return (lambda marked: marked) if isinstance(target, str) else target
 
 
@@ -181,12 +177,7 @@ class Registry:
         return self.entry(name).load()
 
     def create(self, name: str, /, *arguments: Any, **options: Any) -> Any:
-        """Call the object called ``name``.
-
-        Args:
-            name: A name of `names`.
-            *arguments: Its positional arguments.
-            **options: Its recipe keys.
+        """Call the object called ``name``; ``options`` are its recipe keys.
 
         Raises:
             UnknownNameError: No such name; the message gives the nearest one and the list.

@@ -54,11 +54,7 @@ def replace_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def make_folders(folder: Path, *, new: bool = False) -> None:
-    """Make a folder that a user has named, and those above it.
-
-    Args:
-        folder: Where something is written.
-        new: Whether there must be none yet.
+    """Make a folder that a user has named, and those above it; a ``new`` one is not there yet.
 
     Raises:
         CheckpointError: There is no making folders in that place, as below /proc.

@@ -29,13 +29,7 @@ class CachedDataset(DomainDataset):
     Without augmentation the batches are bit for bit those of the dataset itself; augmentation then
     works on the resized image. Files are written when an image is first read and go by the path,
     size and time of what they were made from, so a changed image is decoded anew, and by the
-    options of the dataset, so that two readings of one file are two.
-
-    Args:
-        dataset: What is cached.
-        folder: Where the files are; made when it does not exist.
-        preprocessing: Tells the size.
-        options: What the dataset was made with.
+    options the dataset was made with, so that two readings of one file are two.
     """
 
     keeps_size = False

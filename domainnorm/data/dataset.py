@@ -291,11 +291,7 @@ def check_splits(
 ) -> None:
     """Refuse domains without an image in a split that they need.
 
-    Args:
-        dataset: The images.
-        domains: All of them are tested.
-        labelled: Those trained and validated on.
-        unlabelled: Those trained on without labels.
+    All are tested, ``labelled`` ones trained and validated on, ``unlabelled`` ones trained on.
 
     Raises:
         DataError: Names the first such domain and split.

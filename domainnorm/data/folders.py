@@ -74,11 +74,9 @@ class Cuts:
 
 
 def find_table(root: Path, name: str) -> Path | None:
-    """The table of splits, or None when there is none to use.
+    """The table of splits in the folder of the data, or None when there is none to use.
 
-    Args:
-        root: Folder of the data.
-        name: Name of the table inside it; the default one may be absent, an empty name means none.
+    The one of the default name may be absent, and an empty name means none.
 
     Raises:
         DataError: A table was asked for by another name and does not exist.

@@ -117,12 +117,8 @@ def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8
     """Decode to (H, W, 3) RGB, 0 to 255, whatever the number of channels and the depth.
 
     Grey and palette images get three channels, an alpha channel is dropped, the orientation an
-    EXIF tag states is applied, and 16-bit values are scaled so that ``white`` becomes 255.
-
-    Args:
-        data: Content of an image file.
-        name: What messages call it.
-        white: 16-bit value that is shown as white; what is larger is too.
+    EXIF tag states is applied, and 16-bit values are scaled so that ``white``, and what is larger,
+    becomes 255. Messages call the image ``name``.
 
     Raises:
         DataError: It is truncated, no image, or holds another number type.

@@ -90,21 +90,13 @@ def places_of_colours(
 
 @dataclass(frozen=True)
 class Classes:
-    """What ``classes.txt`` says.
-
-    Args:
-        file: The file itself.
-        names: Names of the K classes.
-        colours: A colour for each; one of its own hue where the file gives none.
-        void: Colours of pixels without a class.
-        coloured: Whether the file gives every class a colour, no two the same.
-    """
+    """What ``classes.txt`` says."""
 
     file: Path
-    names: list[str]
-    colours: list[Colour]
-    void: list[Colour]
-    coloured: bool
+    names: list[str]  # of the K classes
+    colours: list[Colour]  # one of its own hue where the file gives none
+    void: list[Colour]  # colours of pixels without a class
+    coloured: bool  # whether each class has a colour in it, no two the same
 
     @property
     def _grey(self) -> bool:

@@ -24,21 +24,12 @@ COLUMNS = ("file", "domain", "class", "group", "split")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a split table.
+    """One line of a split table."""
 
-    Args:
-        file: Path relative to the root of the data, with forward slashes, as `normal_path`.
-        domain: Name of the domain.
-        label: Name of the class; empty for an image without a label.
-        group: Name of the group; the file when the column is empty.
-        split: The split it belongs to.
-        metadata: What else is known about it.
-    """
-
-    file: str
+    file: str  # relative to the root of the data, as `normal_path`
     domain: str
-    label: str
-    group: str
+    label: str  # class; empty for an image without one
+    group: str  # the file when the column is empty
     split: Split
     metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
 

@@ -231,9 +231,6 @@ def needs_network(recipe: Recipe) -> bool:
 
     Named norms may have nothing that a method needs, but the network may have layers that keep
     their kin; and moments over the pixels of an image want a map of more than one.
-
-    Args:
-        recipe: A checked recipe.
     """
     without = lacking(recipe.norm)
     asked = any(_needs(named) & without for named in (recipe.method, *recipe.compare))

@@ -38,9 +38,7 @@ _ESTIMATED = ("estimate", "id_or_estimate", "mixture")  # of `condition` and `un
 def check_together(recipe: Recipe, problems: Problems) -> None:
     """Note everything that is wrong with values which are right on their own.
 
-    Args:
-        recipe: As far as it could be read; named sections that could not are None.
-        problems: Takes what is wrong; has what was wrong with each section.
+    ``problems`` has what was wrong with each section; named ones that could not be read are None.
     """
     _check_backbone(recipe.backbone, problems)
     _check_domains(recipe, problems)

@@ -53,14 +53,9 @@ def read_section(
     """The values of a section, converted to their types, defaults filled in.
 
     Every key is set on its own in an OmegaConf structured config, so that each wrong one is found.
-    A key with a problem gets its default; a required one is left out.
-
-    Args:
-        section: What the recipe holds at ``key``; None counts as an empty mapping.
-        parameters: The schema.
-        key: Dotted key of the section, for messages; empty for the recipe itself.
-        problems: Takes what is wrong.
-        closed: Whether keys outside ``parameters`` are problems.
+    A key with a problem gets its default; a required one is left out. None counts as an empty
+    section. The key is dotted, and empty for the recipe itself; unless the section is ``closed``,
+    keys outside ``parameters`` are no problems.
     """
     if section is None:
         section = {}
@@ -117,12 +112,7 @@ def read_named(
 ) -> Named | None:
     """A registered name with its options, or None when the name cannot be found.
 
-    Args:
-        value: A name, or a mapping with ``name`` and keys of the registered signature.
-        registry: Where the name is looked up.
-        key: Dotted key of the section, for messages.
-        problems: Takes what is wrong.
-        more: Keys of the section beside those of the signature.
+    The value is a name, or a mapping with ``name`` and keys of the signature, or of ``more``.
     """
     section = {"name": value} if isinstance(value, str) else value
     if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):

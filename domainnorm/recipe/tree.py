@@ -31,11 +31,7 @@ def shipped_folder(kind: str) -> Path:
 
 
 def list_shipped(kind: str) -> dict[str, str]:
-    """Shipped names → first comment line of the file.
-
-    Args:
-        kind: ``recipes`` or ``configs``.
-    """
+    """Shipped names, of ``recipes`` or ``configs``, → first comment line of the file."""
     root = shipped_folder(kind)
     files = sorted(root.rglob("*.yaml"))
     return {_name(file, root): _summary(file) for file in files}

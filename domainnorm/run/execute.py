@@ -89,9 +89,6 @@ def resume_run(folder: Path) -> Path:
 
     The result is the same, weights included, as that of a run that was never interrupted.
 
-    Args:
-        folder: What `run_recipe` or `run_matrix` made.
-
     Raises:
         CheckpointError: Not a run folder, or a truncated checkpoint.
         RecipeError: The recipe in it was edited into something wrong.

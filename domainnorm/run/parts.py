@@ -30,10 +30,7 @@ from domainnorm.tasks import Task
 
 
 class Parts:
-    """Builds what the stages of one recipe need; the dataset is read once.
-
-    Args:
-        recipe: A checked recipe.
+    """Builds what the stages of one checked recipe need; the dataset is read once.
 
     Raises:
         DataError: The dataset cannot be used, or a domain of the recipe is not in it.

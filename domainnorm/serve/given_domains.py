@@ -22,18 +22,14 @@ _CHEAP: tuple[Unseen, ...] = ("mean", "nearest", "batch")
 class GivenDomain:
     """What one image was predicted under.
 
-    Args:
-        domain: The domain, the most probable one of a mixture; empty where there is none.
-        by: ``told``; ``only`` of a model of one domain; or the policy for images whose domain is
-            not told, that for far ones among them, empty where it is all the same to the model.
-        weight: Of that domain by the encoder; None where it was not asked.
-        is_known: Whether the encoder finds the image near enough to a known domain, likewise.
+    ``by`` is ``told``; ``only`` of a model of one domain; or the policy for images whose domain is
+    not told, that for far ones among them, empty where it is all the same to the model.
     """
 
-    domain: str = ""
+    domain: str = ""  # the most probable one of a mixture; empty where there is none
     by: str = ""
-    weight: float | None = None
-    is_known: bool | None = None
+    weight: float | None = None  # of that domain by the encoder; None where it was not asked
+    is_known: bool | None = None  # whether the encoder finds the image near enough, likewise
 
 
 def policy_of(recipe: Recipe, model: DomainModel, asked: Unseen | None = None) -> Unseen:
@@ -107,12 +103,9 @@ class DomainGiver:
     def __call__(
         self, image: Tensor, domain: Tensor, attributes: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], list[GivenDomain]]:
-        """Keywords of `Task.predict`, and what is said of each image.
+        """Keywords of `Task.predict`, and what is said of each image (N, C, H, W).
 
-        Args:
-            image: (N, C, H, W).
-            domain: Labels (N,), all of them told or all −1.
-            attributes: See `DomainModel.forward`.
+        Labels (N,) of domains are all told, or all −1.
         """
         batch = {"image": image, "attributes": attributes}
         if bool((domain >= 0).all()):

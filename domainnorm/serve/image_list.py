@@ -30,21 +30,13 @@ def images_below(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class ImageList:
-    """Images in order, and what is known of them.
+    """Images in order, and what is known of them."""
 
-    Args:
-        place: The folder, list, table or image that was named.
-        files: Name and file of each.
-        domains: What the column ``domain`` of a table says of each, empty where nothing.
-        columns: What is told further -> value for each image; None where nothing tells anything.
-        given: Those of them that are columns of a table.
-    """
-
-    place: Path
-    files: Sequence[tuple[Path, Path]]
-    domains: Sequence[str]
-    columns: Mapping[str, Sequence[str]] | None = None
-    given: Sequence[str] = ()
+    place: Path  # the folder, list, table or image that was named
+    files: Sequence[tuple[Path, Path]]  # name and file of each
+    domains: Sequence[str]  # by the column of a table, empty where it says nothing
+    columns: Mapping[str, Sequence[str]] | None = None  # None: nothing is told
+    given: Sequence[str] = ()  # those of them that are columns of a table
 
     def __len__(self) -> int:
         """Number of images."""

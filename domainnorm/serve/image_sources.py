@@ -52,15 +52,16 @@ def find_source(
     known: Sequence[str] = (),
     attributes: Sequence[str] = (),
 ) -> ImageSource:
-    """The images of a folder, list, table or file, as the run of a recipe reads them.
+    """The images of ``place``, see `list_images`, as the run of a recipe reads them.
 
     Args:
         recipe: Of the run.
-        place: See `list_images`.
+        place: Folder, list, table or file.
         written: Where the predictions go, of which none is an image.
         white: Value of 16-bit files that is shown as white; as in training when None.
-        known: Domains that headers may tell.
-        attributes: What the model's encoder reads, if it reads any.
+        known: Domains that headers of DICOM files may tell: scanners of this name. Cells of a table
+            come first.
+        attributes: What the model's encoder reads of headers, where a table has no such column.
 
     Raises:
         ConditionError: ``white``, and the run reads other files.
@@ -186,14 +187,9 @@ class _Frame(NamedTuple):
 
 
 class DicomImages(ImageSource):
-    """Images of DICOM files, one for each frame, windowed as in training.
+    """Images of DICOM files, one for each frame, windowed as in training; see `find_source`.
 
-    Args:
-        place: See `list_images`, for DICOM files.
-        written: Where the predictions go.
-        options: Of the run's dataset: ``window``, ``spacing``, ``domain_by``.
-        known: Domains that headers may tell: scanners of this name. Cells of a table come first.
-        attributes: What the model reads of headers, where a table has no such column.
+    ``options`` are those of the run's dataset: ``window``, ``spacing``, ``domain_by``.
 
     Raises:
         DataError: No DICOM images, or a wrong table, see `list_images`.
@@ -272,12 +268,7 @@ class VolumeImages(ImageSource):
     """Slices of NIfTI volumes, in the orientation and with the grey values of training.
 
     Their masks are put together again: ``masks/<volume>.nii.gz``, in the voxels, orientation and
-    affine of the volume.
-
-    Args:
-        place: See `list_images`; in a folder segmentations, by ``mask_suffix``, are left out.
-        written: Where the predictions go.
-        options: Of the run's dataset: ``axis``, ``spacing``, ``window``, ``mask_suffix``.
+    affine of the volume. In a folder segmentations, by ``mask_suffix``, are left out.
 
     Raises:
         DataError: No volumes, or a wrong table, see `list_images`.

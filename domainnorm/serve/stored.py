@@ -93,17 +93,11 @@ def _only_stage(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Said:
-    """What an output says of the classes of an image.
+    """What an output says of the classes of an image."""
 
-    Args:
-        classes: The most probable class; of findings all above one half; none for masks.
-        confidence: Probability of the prediction, mean over findings or pixels.
-        shares: Of each class its probability, (K,); for masks none.
-    """
-
-    classes: tuple[str, ...]
-    confidence: float
-    shares: tuple[float, ...] = ()
+    classes: tuple[str, ...]  # the most probable; of findings all above one half; none for masks
+    confidence: float  # probability of the prediction, mean over findings or pixels
+    shares: tuple[float, ...] = ()  # probability of each class, (K,); for masks none
 
 
 @dataclass(frozen=True)

@@ -20,27 +20,16 @@ _WEIGHT = re.compile(r"(.*?)=(\d+(?:\.\d+)?)(?:\||$)", re.DOTALL)
 
 @dataclass(frozen=True)
 class StreamLine:
-    """What the log says of one image.
+    """What the log says of one image."""
 
-    Args:
-        image: Its file, below the folder of the stream.
-        prediction: Class, findings joined by ``|``, or file of the mask; empty if passed over.
-        confidence: Probability of the prediction, mean over pixels or findings.
-        domain: The domain of the largest weight.
-        weights: ``domain=weight`` of each domain above 0.0005, joined by ``|``.
-        unlike: 1 where the image is unlike all domains known then.
-        evidence: For a new domain, after this image.
-        event: An alarm and what came of it, or why the image could not be read.
-    """
-
-    image: str
-    prediction: str = ""
-    confidence: str = ""
-    domain: str = ""
-    weights: str = ""
-    unlike: str = ""
-    evidence: str = ""
-    event: str = ""
+    image: str  # its file, below the folder of the stream
+    prediction: str = ""  # class, findings joined by "|", or file of the mask; empty if passed over
+    confidence: str = ""  # probability of the prediction, mean over pixels or findings
+    domain: str = ""  # that of the largest weight
+    weights: str = ""  # "domain=weight" of each domain above 0.0005, joined by "|"
+    unlike: str = ""  # 1 where the image is unlike all domains known then
+    evidence: str = ""  # for a new domain, after this image
+    event: str = ""  # an alarm and what came of it, or why the image could not be read
 
     @property
     def domain_weights(self) -> dict[str, float]:

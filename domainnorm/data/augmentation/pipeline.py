@@ -30,28 +30,18 @@ References = Callable[[int], Pixels]
 
 
 class Views(NamedTuple):
-    """What a pipeline makes of an image.
+    """What a pipeline makes of an image."""
 
-    Args:
-        image: (3, H, W), float32.
-        mask: (H, W), int64, with -1 for no class; None without a mask.
-        strong: A second view, (3, H, W); None when the pipeline has none.
-    """
-
-    image: Tensor
-    mask: Tensor | None
-    strong: Tensor | None
+    image: Tensor  # (3, H, W), float32
+    mask: Tensor | None  # (H, W), int64, with -1 for no class; None without a mask
+    strong: Tensor | None  # a second view, (3, H, W); None when the pipeline has none
 
 
 class Pipeline:
     """Random steps, then the fixed tail: resize, centre crop, normalize, to tensor.
 
-    Args:
-        transforms: The random steps, in order.
-        preprocessing: The fixed tail.
-        where: Key of the pipeline in a recipe, for error messages.
-        strong: Steps of a second view, which start from the first; None for one view.
-        references: Gives an image of another domain for a seed, to steps that need one.
+    ``strong`` are the steps of a second view, which start from the first; None for one view. The
+    other arguments are those of `build_pipeline`.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,6 @@ def moves_pixels(name: str) -> bool:
 def list_arguments(name: str) -> list[str]:
     """Names of the arguments of a transform, its own or its nearest base's that has a constructor.
 
-    Args:
-        name: One of `list_transforms`.
-
     Raises:
         DataError: albumentations is not installed.
     """
@@ -100,15 +97,7 @@ def list_arguments(name: str) -> list[str]:
 
 
 def check_augmentation(steps: object, where: str) -> list[str]:
-    """Problems of a list of steps, or of ``{weak: steps, strong: steps}``.
-
-    Args:
-        steps: What a recipe gives.
-        where: Key of it, such as ``augment.default``; every problem starts with it.
-
-    Raises:
-        DataError: albumentations is not installed.
-    """
+    """`check_steps` of a list of steps, or of ``{weak: steps, strong: steps}``."""
     if not isinstance(steps, Mapping):
         return check_steps(steps, where)
     problems = [
@@ -174,7 +163,7 @@ def _problems(step: object, where: str) -> Iterator[str]:
             )
 
 
-@lru_cache(maxsize=1)
+@cache
 def _classes() -> dict[str, _Transform]:
     """Every class of albumentations that the source text defines at top level."""
     spec = importlib.util.find_spec("albumentations")

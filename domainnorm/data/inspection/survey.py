@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,9 @@ _DARK = 64  # of 255; values of 14 bits in files of 16
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that keeps a dataset from being used.
+    """Something that keeps a dataset from being used."""
 
-    Args:
-        file: The file, group or key it is about; empty where a message names none.
-        text: What is wrong.
-    """
-
-    file: str
+    file: str  # or group, or key; empty where a message names none
     text: str
 
 
@@ -80,9 +75,7 @@ def survey_dataset(
 ) -> Survey:
     """Make a dataset, read every image and mask of it in parallel, and count.
 
-    Args:
-        create: Makes the dataset; what it refuses are problems, too.
-        progress: Wraps the readings, of which it is told the number.
+    What ``create`` refuses are problems, too.
     """
     survey = Survey()
     with collecting() as refused:
@@ -141,22 +134,20 @@ def _read(dataset: DomainDataset, index: int) -> _Reading:
         image = dataset.image(index)
     except DataError as error:
         return _Reading(record, problems=(_problem_of(dataset, error, record.file),))
-    size = (image.shape[0], image.shape[1])
-    brightest = int(image.max())
     digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    height, width = image.shape[:2]
+    read = _Reading(record, (height, width), digest, int(image.max()))
     if record.mask is None:
-        return _Reading(record, size, digest, brightest)
+        return read
     try:
         mask = dataset.mask(index)
     except DataError as error:
-        problem = _problem_of(dataset, error, record.mask)
-        return _Reading(record, size, digest, brightest, problems=(problem,))
+        return replace(read, problems=(_problem_of(dataset, error, record.mask),))
     problems: tuple[Problem, ...] = ()
-    if mask.shape != size:
-        text = f"{mask.shape[1]} × {mask.shape[0]} pixels, its image has {size[1]} × {size[0]}"
+    if mask.shape != (height, width):
+        text = f"{mask.shape[1]} × {mask.shape[0]} pixels, its image has {width} × {height}"
         problems = (Problem(record.mask, text),)
-    pixels = np.bincount(mask.ravel(), minlength=VOID + 1)
-    return _Reading(record, size, digest, brightest, pixels, problems)
+    return replace(read, pixels=np.bincount(mask.ravel(), minlength=VOID + 1), problems=problems)
 
 
 def _take(survey: Survey, readings: Iterable[_Reading]) -> None:

@@ -44,17 +44,11 @@ _READ = ("PatientID", "SOPInstanceUID", "NumberOfFrames", "Rows", *ATTRIBUTES.va
 
 @dataclass(frozen=True)
 class Header:
-    """One file.
+    """One file."""
 
-    Args:
-        file: Absolute path.
-        tags: Values of the header's elements by keyword, empty for absent ones.
-        frames: Number of images in the file.
-    """
-
-    file: Path
-    tags: dict[str, str]
-    frames: int
+    file: Path  # absolute
+    tags: dict[str, str]  # the header's elements by keyword, empty for absent ones
+    frames: int  # number of images in the file
 
     def scanner(self, key: ScannerKey) -> str:
         """Name of a domain: lower case, words joined by underscores, ``unknown`` without one.

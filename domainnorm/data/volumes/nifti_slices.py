@@ -139,12 +139,7 @@ def check_affines(volume: Any, truth: Any, file: Path, mask: Path) -> None:
     """Refuse a segmentation whose voxels lie elsewhere than those of its volume.
 
     Both are turned by their own affines: one that lost its affine would be mirrored, silently.
-
-    Args:
-        volume: As `open_volume` gives it.
-        truth: Its segmentation, of the same shape.
-        file: Path of the volume, for the message.
-        mask: Path of the segmentation, for the message.
+    Volume and segmentation, ``truth``, are of one shape, as `open_volume` gives them.
 
     Raises:
         DataError: Names both files.
@@ -198,13 +193,10 @@ def write_classes(classes: NDArray[np.uint8], source: Path, file: Path) -> None:
 
 
 class VolumeCache:
-    """The volumes that were used last, as many as fit into a number of bytes.
+    """The volumes that were used last, as many as fit into some megabytes; one is always kept.
 
     Threads share it: `domainnorm data check` reads with several. Each process has its own: copies
     that are sent to another process start empty.
-
-    Args:
-        megabytes: Upper bound; a single volume above it is still kept until the next one.
     """
 
     def __init__(self, megabytes: int) -> None:
@@ -230,15 +222,9 @@ class VolumeCache:
         """Number of volumes in memory."""
         return len(self._volumes)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the volumes."""
-        return {"limit": self.limit}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start empty."""
-        self.limit = state["limit"]
-        self._volumes = OrderedDict()
-        self._lock = threading.Lock()
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy starts empty."""
+        return VolumeCache, (self.limit // 2**20,)
 
     def _bytes(self) -> int:
         return sum(volume.nbytes for volume in self._volumes.values())
