@@ -7,29 +7,20 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from domainnorm import recipe, run
+from domainnorm import recipe, registry, run
 from domainnorm.cli.parser import Command, Parser
 from domainnorm.errors import DataError, DomainNormError, RecipeError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe.tree import split_overrides
-from domainnorm.registry import (
-    DATASETS,
-    ENCODERS,
-    METHODS,
-    MODULATIONS,
-    PERTURBATIONS,
-    STATISTICS,
-    TASKS,
-)
 
 _REGISTRIES = {
-    "methods": METHODS,
-    "statistics": STATISTICS,
-    "modulations": MODULATIONS,
-    "perturbations": PERTURBATIONS,
-    "encoders": ENCODERS,
-    "datasets": DATASETS,
-    "tasks": TASKS,
+    "methods": registry.METHODS,
+    "statistics": registry.STATISTICS,
+    "modulations": registry.MODULATIONS,
+    "perturbations": registry.PERTURBATIONS,
+    "encoders": registry.ENCODERS,
+    "datasets": registry.DATASETS,
+    "tasks": registry.TASKS,
 }
 _KINDS = ("recipes", "configs", "methods", "norms", *tuple(_REGISTRIES)[1:])
 
@@ -67,8 +58,8 @@ def _rows(kind: str) -> dict[str, str]:
         return {name: f"{one.statistics} × {one.modulation}: {one.use}" for name, one in specs}
     if kind not in _REGISTRIES:
         return recipe.list_shipped(kind)
-    registry = _REGISTRIES[kind]
-    return {name: registry.entry(name).summary for name in registry.names()}
+    known = _REGISTRIES[kind]
+    return {name: known.entry(name).summary for name in known.names()}
 
 
 def _show(arguments: Namespace) -> int:

@@ -9,17 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from domainnorm import encoders
 from domainnorm.backbones import DomainModel
 from domainnorm.data import DomainDataModule
 from domainnorm.data.dataset import Split
-from domainnorm.encoders import (
-    DomainEncoder,
-    create_encoder,
-    extend_encoder,
-    fit_domains,
-    fit_encoder,
-    start_encoder,
-)
 from domainnorm.encoders.base import Batches
 from domainnorm.recipe import Recipe
 
@@ -45,7 +38,7 @@ def attach_encoder(recipe: Recipe, model: DomainModel) -> None:
         return
     in_chans = int(recipe.backbone.options.get("in_chans", 3))
     name, options = recipe.encoder.name, recipe.encoder.options
-    encoder = create_encoder(name, model.num_domains, model.backbone, in_chans, **options)
+    encoder = encoders.create_encoder(name, model.num_domains, model.backbone, in_chans, **options)
     end_to_end = recipe.condition == "embedding"
     model.attach_encoder(encoder, recipe.unseen, end_to_end=end_to_end, far=recipe.far)
 
@@ -56,7 +49,7 @@ def ready_encoder(model: DomainModel, data: DomainDataModule, seed: int) -> None
         return
     generator = torch.Generator().manual_seed(seed)
     model.eval()
-    start_encoder(model.encoder, _read_by(model.encoder, data, "train"), generator)
+    encoders.start_encoder(model.encoder, _read_by(model.encoder, data, "train"), generator)
     model.train()
 
 
@@ -92,13 +85,13 @@ def teach_encoder(
     weights = zip(former, encoder_weights(model), strict=False)
     moved = any(not torch.equal(old, new.to(old.device)) for old, new in weights)
     if moved or set(known) <= set(seen):
-        fit = fit_domains if model.end_to_end else fit_encoder
+        fit = encoders.fit_domains if model.end_to_end else encoders.fit_encoder
         fit(model.encoder, training, _read_by(model.encoder, data, "val"), seed=seed)
     else:
-        extend_encoder(model.encoder, training)
+        encoders.extend_encoder(model.encoder, training)
 
 
-def _read_by(encoder: DomainEncoder, data: DomainDataModule, split: Split) -> Batches:
+def _read_by(encoder: encoders.DomainEncoder, data: DomainDataModule, split: Split) -> Batches:
     if encoder.reads_attributes:  # without decoding an image
         return data.domain_attributes(split)
     learned_from = encoder.learns_features and split == "train"

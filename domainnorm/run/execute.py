@@ -6,17 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from domainnorm import report
 from domainnorm.errors import CheckpointError, RecipeError, counted
 from domainnorm.recipe import Recipe, needs_network
 from domainnorm.registry import METHODS
-from domainnorm.report import (
-    Result,
-    create_console,
-    results_csv,
-    results_json,
-    results_markdown,
-    results_table,
-)
 from domainnorm.run.machine import describe_environment, is_first, of_first, on_all_ranks, prepare
 from domainnorm.run.matrix import carry_out_matrix
 from domainnorm.run.parts import Parts
@@ -134,15 +127,15 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
         raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
     with on_all_ranks(recipe):
         prepare(recipe)
-        results: list[Result] = []
+        results: list[report.Result] = []
         for stage in stages:
             online = METHODS.load(stage.method.name).protocol == "online"  # its test is done again
             bench = set_up(parts, stage, folder, finished=not online)
             results += score(bench, predict(bench), seconds=0.0)
-        console = create_console()
+        console = report.create_console()
         if overrides:
             console.print(f"tested with {' '.join(overrides)}", markup=False, highlight=False)
-        console.print(results_table(results, parts.metric))
+        console.print(report.results_table(results, parts.metric))
 
 
 def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:
@@ -158,11 +151,11 @@ def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:
 
 def _carry_out(parts: Parts, folder: Path) -> None:
     """Carry out what is not done yet of a run in its folder, and print its table."""
-    recipe, console = parts.recipe, create_console()
+    recipe, console = parts.recipe, report.create_console()
     prepare(recipe)
     stages = plan_stages(recipe)
     console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)
-    results: list[Result] = []
+    results: list[report.Result] = []
     for number, stage in enumerate(stages, 1):
         title = f"{stage.transfer}  seed {stage.seed}  {stage.label}"
         console.print(f"[{number}/{len(stages)}] {title}", markup=False)
@@ -180,13 +173,13 @@ def _carry_out(parts: Parts, folder: Path) -> None:
         save_run_figures(parts, results, folder)
         _write(results, folder, parts.metric)
         write_page(folder)
-    console.print(results_table(results, parts.metric))
+    console.print(report.results_table(results, parts.metric))
 
 
-def _write(results: list[Result], folder: Path, metric: str) -> None:
-    results_json(results, folder / "metrics.json")
-    results_csv(results, folder / "metrics.csv")
-    write_results(folder, results_markdown(results, metric))
+def _write(results: list[report.Result], folder: Path, metric: str) -> None:
+    report.results_json(results, folder / "metrics.json")
+    report.results_csv(results, folder / "metrics.csv")
+    write_results(folder, report.results_markdown(results, metric))
 
 
 def _count(stages: list[Stage]) -> str:
@@ -197,7 +190,7 @@ def _count(stages: list[Stage]) -> str:
     return " × ".join(counted(count, word) for count, word in counts)
 
 
-def _outcome(results: list[Result], metric: str) -> str:
+def _outcome(results: list[report.Result], metric: str) -> str:
     return "  ".join(
         f"{result.domain} {result.metrics[metric]:.3f}"
         if result.is_scored

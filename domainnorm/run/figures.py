@@ -9,21 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from domainnorm import report
 from domainnorm.backbones import DomainModel, layer_differences
 from domainnorm.data.dataset import attributes_of
 from domainnorm.data.masks import VOID
 from domainnorm.evaluation import Evaluated, load_evaluated
-from domainnorm.report import (
-    Overlay,
-    Result,
-    save_confusions,
-    save_contact_sheet,
-    save_curves,
-    save_embeddings,
-    save_layer_differences,
-    save_overlays,
-    save_results_bars,
-)
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
 from domainnorm.run.stage import WEIGHTS, Bench, set_up
@@ -34,7 +24,7 @@ _POINTS, _PAIRS = 200, 6  # of a domain among the embeddings; pairs of domains t
 _NEAREST = 3  # domains of an image
 
 
-def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
+def save_run_figures(parts: Parts, results: list[report.Result], folder: Path) -> None:
     """Draw images of each domain, results, curves, confusions, masks, layers and embeddings.
 
     All but the results are those of the first seed.
@@ -46,14 +36,14 @@ def save_run_figures(parts: Parts, results: list[Result], folder: Path) -> None:
     if any(result.role == "target" for result in measured):
         shown = [parts.metric, *(("accuracy",) if "accuracy" in measured[0].metrics else ())]
         for metric in shown:
-            save_results_bars(results, metric, figures / f"{metric}.png")
+            report.save_results_bars(results, metric, figures / f"{metric}.png")
     for stage in plan_stages(parts.recipe):
         place = folder / stage.key
         name = stage.key.removeprefix("stages/").replace("/", "_")
         if stage.seed != parts.recipe.seeds[0]:
             continue
         if (place / "log.csv").exists():
-            save_curves(place / "log.csv", figures / f"curves_{name}.png")
+            report.save_curves(place / "log.csv", figures / f"curves_{name}.png")
         if stage.label == parts.recipe.method.label:
             _save_predictions(parts, stage, folder, name)
             _save_explanations(parts, stage, folder, name)
@@ -65,7 +55,7 @@ def save_domains(parts: Parts, path: Path) -> None:
     for domain in parts.recipe.domains:
         found = _some(parts.dataset.positions([domain], "train"), _IMAGES)
         rows[domain] = [parts.dataset.image(index) for index in found]
-    save_contact_sheet(rows, path, parts.recipe.name)
+    report.save_contact_sheet(rows, path, parts.recipe.name)
 
 
 def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> None:
@@ -74,7 +64,7 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
     if task != "multilabel":  # findings do not exclude each other
         classes = parts.dataset.class_names
         if predictions := _predictions(stage, folder / stage.key):
-            save_confusions(predictions, classes, figures / f"confusion_{name}.png")
+            report.save_confusions(predictions, classes, figures / f"confusion_{name}.png")
     if task == "segmentation":
         own = [
             other
@@ -107,7 +97,7 @@ def _save_overlays(parts: Parts, stages: list[Stage], folder: Path, path: Path) 
     domains = stages[0].roles.all
     rows = [_overlay(benches, index) for domain in domains for index in _with_masks(parts, domain)]
     dataset, title = parts.dataset, f"{parts.recipe.name}: {stages[0].transfer}"
-    save_overlays(rows, path, dataset.class_names, dataset.class_colours, title)
+    report.save_overlays(rows, path, dataset.class_names, dataset.class_colours, title)
 
 
 def _with_masks(parts: Parts, domain: str) -> list[int]:
@@ -122,7 +112,7 @@ def _some(indices: list[int], count: int) -> list[int]:
     return indices[:: max(1, len(indices) // count)][:count]
 
 
-def _overlay(benches: dict[str, Bench], index: int) -> Overlay:
+def _overlay(benches: dict[str, Bench], index: int) -> report.Overlay:
     """One image as the models see it, with what they say."""
     one = next(iter(benches.values()))
     dataset, preprocessing = one.data.dataset, one.data.evaluation_pipeline.preprocessing
@@ -142,7 +132,7 @@ def _overlay(benches: dict[str, Bench], index: int) -> Overlay:
             logits = bench.method.task.predict(model, image[None], label, embedding=embedding)
         predictions[name] = logits[0].argmax(0).numpy()
     fitted = preprocessing.fitted
-    return Overlay(fitted(pixels), fitted(truth, is_mask=True), predictions, domain)
+    return report.Overlay(fitted(pixels), fitted(truth, is_mask=True), predictions, domain)
 
 
 def _save_explanations(parts: Parts, stage: Stage, folder: Path, name: str) -> None:
@@ -171,7 +161,7 @@ def _save_layers(model: DomainModel, path: Path, title: str) -> None:
     if all(math.isnan(value) for of in curves.values() for line in of.values() for value in line):
         return
     paths = [layer.path for layer in next(iter(found.values()))]
-    save_layer_differences(curves, paths, path, title)
+    report.save_layer_differences(curves, paths, path, title)
 
 
 @torch.inference_mode()
@@ -188,7 +178,7 @@ def _save_embeddings(bench: Bench, path: Path, title: str) -> None:
             if sum(map(len, found)) >= _POINTS:
                 break
         points[domain] = torch.cat(found)[:_POINTS].numpy()
-    save_embeddings(points, path, title)
+    report.save_embeddings(points, path, title)
 
 
 @torch.inference_mode()
@@ -213,7 +203,7 @@ def _save_nearest(bench: Bench, path: Path, title: str) -> None:
             _caption(model, weights, bool(known))
             for weights, known in zip(estimate.weights, estimate.is_known, strict=True)
         ]
-    save_contact_sheet(images, path, f"{title}: nearest domains", captions)
+    report.save_contact_sheet(images, path, f"{title}: nearest domains", captions)
 
 
 def _caption(model: DomainModel, weights: torch.Tensor, known: bool) -> str:

@@ -35,7 +35,7 @@ class ImageList:
     place: Path  # the folder, list, table or image that was named
     files: Sequence[tuple[Path, Path]]  # name and file of each
     domains: Sequence[str]  # by the column of a table, empty where it says nothing
-    columns: Mapping[str, Sequence[str]] | None = None  # None: nothing is told
+    columns: Mapping[str, Sequence[str]] | None = None  # what else is told of each; None: nothing
     given: Sequence[str] = ()  # those of them that are columns of a table
 
     def __len__(self) -> int:

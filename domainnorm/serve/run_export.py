@@ -14,16 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from domainnorm.backbones import (
-    DomainModel,
-    export_onnx,
-    export_program,
-    fold_domain,
-    largest_difference,
-    load_onnx,
-    load_program,
-    read_header,
-)
+from domainnorm import backbones
 from domainnorm.data.dataset import white_of
 from domainnorm.errors import CheckpointError, ConditionError, ExportError, RecipeError, unknown
 from domainnorm.evaluation import load_evaluated, write_json
@@ -151,7 +142,9 @@ def _one_of(names: list[str] | tuple[str, ...]) -> str:
     return f"one of {', '.join(names)}"
 
 
-def _describe(recipe: Recipe, folder: Path, place: Path, model: DomainModel) -> dict[str, Any]:
+def _describe(
+    recipe: Recipe, folder: Path, place: Path, model: backbones.DomainModel
+) -> dict[str, Any]:
     results = load_results(place / RESULTS)
     preprocessing = preprocessing_of(recipe, model)
     return {
@@ -170,7 +163,7 @@ def _describe(recipe: Recipe, folder: Path, place: Path, model: DomainModel) -> 
         "norm": recipe.norm,
         "condition": recipe.condition,
         "domain_names": list(model.domain_names),
-        "class_names": list(read_header(place / WEIGHTS).class_names),
+        "class_names": list(backbones.read_header(place / WEIGHTS).class_names),
         "preprocessing": {
             **asdict(preprocessing),
             "white": white_of(recipe.dataset.options),
@@ -190,26 +183,26 @@ def _measured(place: Path) -> tuple[list[Result], dict[str, int]]:
     return results, counts
 
 
-def _write(model: DomainModel, folder: Path, about: Mapping[str, Any]) -> float:
+def _write(model: backbones.DomainModel, folder: Path, about: Mapping[str, Any]) -> float:
     """Write the exported file into ``folder``; how far its outputs are from the model's."""
     file, domain = folder / FILES[about["format"]], about["domain"]
     image = about["preprocessing"]
     # A network that is used window by window is exported for one window.
     size = (len(image["mean"]), *(image["crop"] or (image["height"], image["width"])))
-    network = model if domain is None else fold_domain(model, domain)
+    network = model if domain is None else backbones.fold_domain(model, domain)
     notes = {"domainnorm": json.dumps(about, ensure_ascii=False)}
     if about["format"] == "onnx":
-        export_onnx(network, size, file, notes)
-        program: Any = load_onnx(file)
+        backbones.export_onnx(network, size, file, notes)
+        program: Any = backbones.load_onnx(file)
     elif about["format"] == "torch_export":
-        export_program(network, size, file, notes)
-        program = load_program(file)
+        backbones.export_program(network, size, file, notes)
+        program = backbones.load_program(file)
     else:
         program = _write_timm(network, folder, about)
     if domain is None:
-        return largest_difference(program, model, size, model.num_domains)
+        return backbones.largest_difference(program, model, size, model.num_domains)
     reference = _OfDomain(model, domain)  # not the folded network: folding is checked as well
-    return largest_difference(program, reference, size, None)
+    return backbones.largest_difference(program, reference, size, None)
 
 
 def _write_timm(network: nn.Module, folder: Path, about: Mapping[str, Any]) -> nn.Module:
@@ -243,7 +236,7 @@ def _write_timm(network: nn.Module, folder: Path, about: Mapping[str, Any]) -> n
 
 
 class _OfDomain(nn.Module):
-    def __init__(self, model: DomainModel, domain: str) -> None:
+    def __init__(self, model: backbones.DomainModel, domain: str) -> None:
         super().__init__()
         self.model, self.domain = model, domain
 
