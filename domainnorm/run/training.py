@@ -25,6 +25,7 @@ from domainnorm.run.machine import readable_refusals
 from domainnorm.storage import replace_text
 
 TRAINING = "training.ckpt"
+_BETWEEN_LINES = 10.0  # seconds
 _BROKEN = (
     OSError,
     RuntimeError,
@@ -187,30 +188,24 @@ class EpochLog(Callback):
             return  # a method without a loss has no curve to draw
         row = {"epoch": str(trainer.current_epoch), "step": str(trainer.global_step)}
         row |= {key: "" if math.isnan(value) else repr(value) for key, value in values.items()}
-        earlier = [old for old in self._rows() if int(old["epoch"]) < trainer.current_epoch]
+        old = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        earlier = [one for one in csv.DictReader(old) if int(one["epoch"]) < trainer.current_epoch]
         rows = [*earlier, row]
         names = list(dict.fromkeys(name for one in rows for name in one))
         lines = [names, *([one.get(name, "") for name in names] for one in rows)]
         replace_text(self.path, "".join(",".join(line) + "\n" for line in lines))
 
-    def _rows(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-
 
 class EpochLines(Callback):
     """Progress where there is no terminal to draw a bar on: a line every few seconds."""
 
-    def __init__(self, every_seconds: float = 10.0) -> None:
-        self.every_seconds = every_seconds
+    def __init__(self) -> None:
         self._shown = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print epoch and loss, unless a line was printed just before."""
         now = time.monotonic()
-        if now - self._shown < self.every_seconds or not trainer.is_global_zero:
+        if now - self._shown < _BETWEEN_LINES or not trainer.is_global_zero:
             return
         self._shown = now
         loss = trainer.callback_metrics.get("train/loss")

@@ -204,7 +204,9 @@ class DicomImages(ImageSource):
         attributes: Sequence[str] = (),
     ) -> None:
         self._shown = options.get("window"), options.get("spacing")
-        files = list_images(place, written, dicom_files, _is_dicom)
+        files = list_images(
+            place, written, dicom_files, lambda file: isinstance(_header(file), Header)
+        )
         self._frames = frames = list(_frames(files))
         if not frames:
             raise DataError(f"{place}: no DICOM images in it, as the run was trained on")
@@ -231,10 +233,6 @@ class DicomImages(ImageSource):
         """See `ImageSource`."""
         file = self.listed.files[number][1]
         return read_pixels(file, self._frames[number].position, *self._shown)
-
-
-def _is_dicom(file: Path) -> bool:
-    return isinstance(_header(file), Header)
 
 
 def _frames(listed: ImageList) -> Iterator[_Frame]:

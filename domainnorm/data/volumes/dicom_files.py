@@ -149,7 +149,7 @@ def read_pixels(
             "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
         ) from error
     if header.get("SamplesPerPixel", 1) == 3:
-        shown = _eight_bits(stored, int(header.BitsStored))
+        shown = np.asarray(stored >> max(0, int(header.BitsStored) - 8), dtype=np.uint8)
     else:
         shown = _shown(pydicom, header, stored, window)
         if header.PhotometricInterpretation == "MONOCHROME1":
@@ -189,10 +189,6 @@ def _shown(
         if given[1] > 0:
             return to_grey(values, *window_range(given))
     return to_grey(values, *percentile_range(np.asarray(values)))
-
-
-def _eight_bits(stored: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    return np.asarray(stored >> (bits - 8) if bits > 8 else stored, dtype=np.uint8)
 
 
 def _words(text: str) -> list[str]:

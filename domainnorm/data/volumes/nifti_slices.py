@@ -214,7 +214,8 @@ class VolumeCache:
         with self._lock:
             self._volumes[key] = volume
             self._volumes.move_to_end(key)
-            while len(self._volumes) > 1 and self._bytes() > self.limit:
+            kept = self._volumes.values()
+            while len(kept) > 1 and sum(one.nbytes for one in kept) > self.limit:
                 self._volumes.popitem(last=False)
         return volume
 
@@ -225,6 +226,3 @@ class VolumeCache:
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy starts empty."""
         return VolumeCache, (self.limit // 2**20,)
-
-    def _bytes(self) -> int:
-        return sum(volume.nbytes for volume in self._volumes.values())
