@@ -48,8 +48,7 @@ class Problems:
 
 def spelled(value: Any) -> str:
     """A value as YAML writes it, shortened when long."""
-    names = {None: "null", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
-        return names[value]
+        return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import MISSING, fields, make_dataclass
+from operator import ge, gt, lt
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -28,6 +29,7 @@ _WORDS: dict[Any, str] = {
     None: "null",
     NoneType: "null",
 }
+_BOUNDS = {"minimum": (ge, "at least"), "above": (gt, "more than"), "below": (lt, "less than")}
 
 
 def fixed_parameters(schema: type) -> dict[str, Parameter]:
@@ -95,11 +97,9 @@ def read_fixed(
         value = values.get(item.name)
         if isinstance(value, (int, float)):
             for word, bound in item.metadata.items():
-                inside = {"minimum": value >= bound, "above": value > bound, "below": value < bound}
-                if not inside[word]:
-                    phrase = {"minimum": "at least", "above": "more than", "below": "less than"}
-                    where = f"{key}.{item.name}"
-                    problems.expect(where, value, f"{phrase[word]} {bound}")
+                fits, phrase = _BOUNDS[word]
+                if not fits(value, bound):
+                    problems.expect(f"{key}.{item.name}", value, f"{phrase} {bound}")
     return values
 
 
@@ -117,9 +117,7 @@ def read_named(
     section = {"name": value} if isinstance(value, str) else value
     if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
         expected = f"a {registry.kind} name, or a mapping with 'name'"
-        got = "null" if section is None else spelled(section)
-        known = ", ".join(registry.names())
-        problems.add(key, f"got {got}, expected {expected}; known: {known}")
+        problems.expect(key, section, f"{expected}; known: {', '.join(registry.names())}")
         return None
     name = section["name"]
     if name not in registry.names():

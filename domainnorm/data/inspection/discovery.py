@@ -161,14 +161,9 @@ class Discovery:
 
     def write(self, table: Path) -> None:
         """Write the lines of the pile as a CSV manifest with the domains that were found."""
-        name = self.pile.names["domain"]
-        write_lines(
-            table,
-            [
-                {**self.pile.lines[place], name: domain}
-                for place, domain in zip(self.places, self.domains, strict=True)
-            ],
-        )
+        name, found = self.pile.names["domain"], zip(self.places, self.domains, strict=True)
+        lines = [{**self.pile.lines[place], name: domain} for place, domain in found]
+        write_lines(table, lines)
 
 
 def discover_domains(
