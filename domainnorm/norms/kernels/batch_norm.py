@@ -240,17 +240,10 @@ class _TurnsNorm(torch.autograd.Function):
         part = _arranged(x, turns.order)
         output = torch.empty_like(part)
         moments = torch.empty(2, scale.numel(), dtype=scale.dtype)
-        torch.native_batch_norm(
-            _wide(part, turns),
-            scale.reshape(-1),
-            shift.reshape(-1),
-            running.mean.view(-1),
-            running.var.view(-1),
-            True,
-            running.momentum,
-            running.eps,
-            out=(_wide(output, turns), moments[0], moments[1]),
-        )
+        rows = (scale.reshape(-1), shift.reshape(-1), running.mean.view(-1), running.var.view(-1))
+        fixed = (True, running.momentum, running.eps)
+        out = (_wide(output, turns), moments[0], moments[1])
+        torch.native_batch_norm(_wide(part, turns), *rows, *fixed, out=out)
         ctx.save_for_backward(x, scale, shift, moments)
         ctx.groups, ctx.eps = groups, running.eps
         return _arranged(output, turns.inverse)
@@ -267,18 +260,10 @@ class _TurnsNorm(torch.autograd.Function):
         assert turns is not None
         grad = _arranged(gradients[0].contiguous(), turns.order)
         # Not the variant with out=: it computes the same and copies it.
-        dx, dscale, dshift = torch.ops.aten.native_batch_norm_backward.default(
-            _wide(grad, turns),
-            _wide(_arranged(x, turns.order), turns),
-            scale.reshape(-1),
-            None,
-            None,
-            moments[0],
-            moments[1],
-            True,
-            ctx.eps,
-            [True, True, True],
-        )
+        backward = torch.ops.aten.native_batch_norm_backward.default
+        whole = _wide(_arranged(x, turns.order), turns)
+        fixed = (None, None, *moments.unbind(), True, ctx.eps, [True, True, True])
+        dx, dscale, dshift = backward(_wide(grad, turns), whole, scale.reshape(-1), *fixed)
         dx = _arranged(dx.view(x.shape), turns.inverse)
         return dx, dscale.view(scale.shape), dshift.view(scale.shape), None, None
 
@@ -308,18 +293,10 @@ class _BlocksNorm(torch.autograd.Function):
         output = torch.empty_like(whole)
         moments = torch.empty(2, len(blocks.labels), scale.shape[1], dtype=scale.dtype)
         parts = (_split(whole, blocks), _split(output, blocks), *moments.unbind())
-        for row, part, written, mean, rstd in zip(blocks.labels, *parts, strict=True):
-            torch.native_batch_norm(
-                part,
-                scale[row],
-                shift[row],
-                running.mean[row],
-                running.var[row],
-                True,
-                running.momentum,
-                running.eps,
-                out=(written, mean, rstd),
-            )
+        fixed = (True, running.momentum, running.eps)
+        for row, part, *out in zip(blocks.labels, *parts, strict=True):
+            rows = (scale[row], shift[row], running.mean[row], running.var[row])
+            torch.native_batch_norm(part, *rows, *fixed, out=tuple(out))
         ctx.save_for_backward(x, scale, shift, moments)
         ctx.groups, ctx.eps = groups, running.eps
         return output

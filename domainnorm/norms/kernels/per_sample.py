@@ -201,18 +201,10 @@ def normalize_rows(
     x = x.contiguous()
     output, unused = torch.empty_like(x), scale.new_empty(0)
     shape = (-1, scale.numel(), x.shape[2:].numel())
+    scale, shift, mean, var = (rows.reshape(-1) for rows in (scale, shift, mean, var))
     # `out=` writes into a fresh tensor: a view could not be followed by an in-place activation.
-    torch.native_batch_norm(
-        x.view(shape),
-        scale.reshape(-1),
-        shift.reshape(-1),
-        mean.reshape(-1),
-        var.reshape(-1),
-        False,
-        0.0,
-        eps,
-        out=(output.view(shape), unused, unused.clone()),
-    )
+    out = (output.view(shape), unused, unused.clone())
+    torch.native_batch_norm(x.view(shape), scale, shift, mean, var, False, 0.0, eps, out=out)
     return output
 
 
@@ -235,17 +227,9 @@ def _row_dots(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     rows = _rows(x)
     num_rows, size = rows.shape[1], rows.shape[2]
     one = torch.ones(1, num_rows, dtype=accumulate_dtype(x))
+    neutral, sizes = (torch.zeros_like(one), one), (1, num_rows, size, num_rows)
     _, product, total = torch.ops.aten.native_group_norm_backward(
-        _rows(grad),
-        rows,
-        torch.zeros_like(one),
-        one,
-        one.view(-1),
-        1,
-        num_rows,
-        size,
-        num_rows,
-        [False, True, True],
+        _rows(grad), rows, *neutral, one.view(-1), *sizes, [False, True, True]
     )
     return total.view(x.shape[:2]), product.view(x.shape[:2])
 
