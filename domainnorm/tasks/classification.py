@@ -62,12 +62,9 @@ class Classification(Task):
         check_classes("classification loss", logits, target)
         if bool((target < 0).all()):
             return logits.sum() * 0.0  # the mean over no sample would be nan
+        weight, smoothing = self.class_weight, self.label_smoothing
         return F.cross_entropy(
-            logits.float(),
-            target,
-            weight=self.class_weight,
-            ignore_index=-1,
-            label_smoothing=self.label_smoothing,
+            logits.float(), target, weight, ignore_index=-1, label_smoothing=smoothing
         )
 
     def store(self) -> Metric:

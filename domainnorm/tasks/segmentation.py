@@ -104,15 +104,8 @@ class Segmentation(Task):
 
     def create_model(self, name: str, norm: Any, domains: Sequence[str], **options: Any) -> Any:
         """See `create_segmentation_model`."""
-        return create_segmentation_model(
-            name,
-            len(self.class_names),
-            norm,
-            domains,
-            decoder=self.decoder,
-            width=self.width,
-            **options,
-        )
+        options = {**options, "decoder": self.decoder, "width": self.width}
+        return create_segmentation_model(name, len(self.class_names), norm, domains, **options)
 
     def check_input(self, model: DomainModel, size: tuple[int, int]) -> None:
         """Refuse a size that is no multiple of what encoder and decoder need.
