@@ -19,10 +19,19 @@ Rows: TypeAlias = Callable[[Condition], tuple[Tensor, Tensor]]
 class DomainRows(Modulation):
     """A pair for each domain, and one for samples of unknown domain where condition dropout is on.
 
-    Subclasses set ``unconditional`` and say in `all_rows` what the domains' pairs are.
+    Subclasses say in `all_rows` what the domains' pairs are.
+
+    Shape:
+        ``scale``, ``shift``: (rows, C), starting at 1 and 0.
     """
 
     unconditional: UnconditionalRow | None
+
+    def __init__(self, num_rows: int, num_features: int, dropout: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(num_rows, num_features))
+        self.shift = nn.Parameter(torch.zeros(num_rows, num_features))
+        self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
 
     @abc.abstractmethod
     def all_rows(self) -> tuple[Tensor, Tensor]:
@@ -43,6 +52,14 @@ class DomainRows(Modulation):
         """The pair of each sample's domain, (N, C) each."""
         scale, shift = self.all_rows()
         return condition.select(scale), condition.select(shift)
+
+    @torch.no_grad()
+    def start(self, scale: Tensor, shift: Tensor) -> None:
+        """Every row becomes ``scale`` and ``shift`` (C,)."""
+        self.scale.copy_(scale.expand_as(self.scale))
+        self.shift.copy_(shift.expand_as(self.shift))
+        if self.unconditional is not None:
+            self.unconditional.start(scale, shift)
 
 
 @register("table")
@@ -68,22 +85,11 @@ class TableModulation(DomainRows):
     row_names = ("scale", "shift")
 
     def __init__(self, num_features: int, num_domains: int, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(num_domains, num_features))
-        self.shift = nn.Parameter(torch.zeros(num_domains, num_features))
-        self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
+        super().__init__(num_domains, num_features, dropout)
 
     def all_rows(self) -> tuple[Tensor, Tensor]:
         """Scale and shift of every domain, (D, C) each."""
         return self.scale, self.shift
-
-    @torch.no_grad()
-    def start(self, scale: Tensor, shift: Tensor) -> None:
-        """Every row becomes ``scale`` and ``shift`` (C,)."""
-        self.scale.copy_(scale.expand_as(self.scale))
-        self.shift.copy_(shift.expand_as(self.shift))
-        if self.unconditional is not None:
-            self.unconditional.start(scale, shift)
 
 
 @register("lowrank")
@@ -115,15 +121,12 @@ class LowRankModulation(DomainRows):
     def __init__(
         self, num_features: int, num_domains: int, *, rank: int = 4, dropout: float = 0.0
     ) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1, num_features))
-        self.shift = nn.Parameter(torch.zeros(1, num_features))
+        super().__init__(1, num_features, dropout)
         self.scale_code = nn.Parameter(torch.zeros(num_domains, rank))
         self.shift_code = nn.Parameter(torch.zeros(num_domains, rank))
         # Not zero as well: the product of two zeros would never learn.
         self.scale_basis = nn.Parameter(torch.randn(rank, num_features) * num_features**-0.5)
         self.shift_basis = nn.Parameter(torch.randn(rank, num_features) * num_features**-0.5)
-        self.unconditional = UnconditionalRow(num_features, dropout) if dropout else None
 
     def all_rows(self) -> tuple[Tensor, Tensor]:
         """Scale and shift of every domain, (D, C) each."""
@@ -136,12 +139,9 @@ class LowRankModulation(DomainRows):
     @torch.no_grad()
     def start(self, scale: Tensor, shift: Tensor) -> None:
         """The shared pair becomes ``scale`` and ``shift`` (C,), all differences zero."""
-        self.scale.copy_(scale.expand_as(self.scale))
-        self.shift.copy_(shift.expand_as(self.shift))
+        super().start(scale, shift)
         self.scale_code.zero_()
         self.shift_code.zero_()
-        if self.unconditional is not None:
-            self.unconditional.start(scale, shift)
 
     def extra_repr(self) -> str:
         """The rank, for ``print(model)``."""
