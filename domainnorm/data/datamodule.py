@@ -199,7 +199,8 @@ class DomainDataModule(LightningDataModule):
         Raises:
             DataError: No training domains, or a batch smaller than their number.
         """
-        view = self._view([*self.labelled, *self.unlabelled], "train", self.labelled)
+        domains = [*self.labelled, *self.unlabelled]
+        view = self._view(domains, "train", self.labelled, training=True)
         rank, world_size = self._rank()
         roles = None
         if self.loading.balance == "role":
@@ -250,14 +251,7 @@ class DomainDataModule(LightningDataModule):
         """
         seen = [*self.labelled, *self.unlabelled]
         chosen = seen if domains is None else _subset("domains", domains, seen)
-        view = DomainView(
-            self.dataset,
-            self.dataset.positions(chosen, split),
-            domain_names=self.domain_names,
-            labelled=[],
-            pipelines=dict.fromkeys(chosen, self.evaluation_pipeline),
-            attributes=self.attributes,
-        )
+        view = self._view(chosen, split, [])
         return self._loader(view, batch_size=self.loading.eval_batch_size, shuffle=mixed)
 
     def domain_attributes(self, split: Split) -> list[tuple[dict[str, list[str]], Tensor]]:
@@ -282,19 +276,21 @@ class DomainDataModule(LightningDataModule):
         order = stream.positions(classes, self.loading.seed)
         return self._loader(view, sampler=order, batch_size=stream.batch_size)
 
-    def _view(self, domains: Sequence[str], split: Split, labelled: Sequence[str]) -> DomainView:
-        training = split == "train"
+    def _view(
+        self, domains: Sequence[str], split: Split, seen: Sequence[str], *, training: bool = False
+    ) -> DomainView:
+        """Images, with the labels of those domains whose labels are ``seen``."""
         return DomainView(
             self.dataset,
             self.dataset.positions(domains, split),
             domain_names=self.domain_names,
-            labelled=labelled,
+            labelled=seen,
             pipelines={
                 name: self.training_pipelines[name] if training else self.evaluation_pipeline
                 for name in domains
             },
             attributes=self.attributes,
-            originals=self.loading.original_masks and split == "test",
+            originals=self.loading.original_masks and split == "test" and bool(seen),
             strong=training and self.loading.strong,
         )
 
