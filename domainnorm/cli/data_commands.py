@@ -13,7 +13,7 @@ import yaml
 
 from domainnorm import data, recipe, report
 from domainnorm.cli.parser import Action, Command, Parser
-from domainnorm.data.refusals import collecting
+from domainnorm.data.refusals import attempted
 from domainnorm.errors import DataError, RecipeError, counted, unknown
 from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.sections import read_named
@@ -294,27 +294,17 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
         options["columns"] = columns
     if discovery.white != _WHITE:
         options["white"] = discovery.white
-    _, problems = _made(name, options)
+    kind = DATASETS.load(name)
+    _, problems = attempted(lambda: kind(**options))
     if problems and name == "manifest":
         # Domains were not drawn by class, so that one may well lack some.
-        allowing, others = _made(name, options | _ALLOWED)
+        allowing, others = attempted(lambda: kind(**options, **_ALLOWED))
         if allowing is not None and not others:
             print(_lacking(allowing))
             options, problems = options | _ALLOWED, []
-    section = {"name": name, **options, "source": discovery.domain_names}
-    print(f"data: {_yaml(section)}")
+    print(f"data: {_yaml({'name': name, **options, 'source': discovery.domain_names})}")
     for problem in problems:
         print(f"a run will refuse it: {problem}", file=sys.stderr)
-
-
-def _made(name: str, options: dict[str, Any]) -> tuple[data.DomainDataset | None, list[str]]:
-    """A dataset, as far as it can be made, and what is wrong with it."""
-    with collecting() as problems:
-        try:
-            return DATASETS.load(name)(**options), problems
-        except DataError as error:
-            problems.append(str(error))
-    return None, problems
 
 
 def _lacking(dataset: data.DomainDataset) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 from domainnorm.errors import DataError
 
+Made = TypeVar("Made")
 _COLLECTED: ContextVar[list[str] | None] = ContextVar("problems of data", default=None)
 
 
@@ -51,3 +53,13 @@ def collecting() -> Iterator[list[str]]:
         yield problems
     finally:
         _COLLECTED.reset(token)
+
+
+def attempted(create: Callable[[], Made]) -> tuple[Made | None, list[str]]:
+    """What ``create`` makes, if it can, and all that it refuses."""
+    with collecting() as problems:
+        try:
+            return create(), problems
+        except DataError as error:
+            problems.append(str(error))
+    return None, problems

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from domainnorm.data.dataset import UNLABELLED, DomainDataset, FileDataset, Record
 from domainnorm.data.images import Progress, read_all
 from domainnorm.data.masks import VOID
-from domainnorm.data.refusals import collecting
+from domainnorm.data.refusals import attempted
 from domainnorm.errors import DataError, counted
 
 _DARK = 64  # of 255; values of 14 bits in files of 16
@@ -78,11 +78,7 @@ def survey_dataset(
     What ``create`` refuses are problems, too.
     """
     survey = Survey()
-    with collecting() as refused:
-        try:
-            survey.dataset = create()
-        except DataError as error:
-            refused.append(str(error))
+    survey.dataset, refused = attempted(create)
     survey.problems += [_problem(message) for message in refused]
     if survey.dataset is None:
         return survey
