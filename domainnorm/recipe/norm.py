@@ -50,22 +50,22 @@ def read_norm(value: Any, problems: Problems) -> Any:
     return rules
 
 
-def takes_embedding(value: Any) -> bool:
-    """Whether a norm of a ``norm:`` value, checked or not, takes the embedding of an image."""
-    return any(map(_one_takes_embedding, _stated(value)))
-
-
 def reads_domains(value: Any) -> bool:
     """Whether a norm of a ``norm:`` value, checked or not, may differ between domains."""
     return any(map(_one_reads_domains, _stated(value)))
 
 
 def embedding_sizes(value: Any) -> set[int]:
-    """Sizes of the embeddings that norms of a ``norm:`` value, checked or not, take."""
+    """Sizes of the embeddings that norms of a ``norm:`` value, checked or not, take, if any do."""
     found = set()
-    for norm in filter(_one_takes_embedding, _stated(value)):
-        usual = MODULATIONS.entry(_halves(norm)["modulation"]).parameters["embedding_size"].default
-        found.add(norm.get("embedding_size", usual) if isinstance(norm, Mapping) else usual)
+    for norm in _stated(value):
+        modulation = _halves(norm).get("modulation")
+        if modulation not in MODULATIONS.names():
+            continue
+        taken = MODULATIONS.entry(modulation).parameters.get("embedding_size")
+        if taken is not None:
+            given = norm if isinstance(norm, Mapping) else {}
+            found.add(given.get("embedding_size", taken.default))
     return found
 
 
@@ -103,13 +103,6 @@ def takes_pixels(value: Any) -> bool:
 def _stated(value: Any) -> list[Any]:
     """The norms that a ``norm:`` value names, None for layers that keep their kin."""
     return list(value.values()) if _is_rules(value) else [value]
-
-
-def _one_takes_embedding(norm: Any) -> bool:
-    modulation = _halves(norm).get("modulation")
-    if modulation not in MODULATIONS.names():
-        return False
-    return "embedding_size" in MODULATIONS.entry(modulation).parameters
 
 
 def _one_reads_domains(norm: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from domainnorm.data.augmentation.steps import check_augmentation
 from domainnorm.errors import unknown
 from domainnorm.ranges import problem_of_embedding
-from domainnorm.recipe.norm import embedding_sizes, reads_domains, takes_embedding
+from domainnorm.recipe.norm import embedding_sizes, reads_domains
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named, Recipe, labels_of
 from domainnorm.registry import ENCODERS, METHODS, TASKS
@@ -231,10 +231,11 @@ def _check_encoder(encoder: Named, recipe: Recipe, problems: Problems) -> None:
         problems.add("trainer.precision", text)
     if recipe.condition != "embedding":
         return
-    if not takes_embedding(recipe.norm):
+    sizes = embedding_sizes(recipe.norm)
+    if not sizes:
         text = "'embedding' is for norms that take one, and 'norm' names none; add 'norm: film', or"
         problems.add("condition", f"{text} 'hyper' as a modulation")
-    elif text := problem_of_embedding(encoder.options["embedding"], embedding_sizes(recipe.norm)):
+    elif text := problem_of_embedding(encoder.options["embedding"], sizes):
         problems.add("encoder", text)
     if constants.get("reads_backbone"):
         text = f"'embedding' is wanted by the first norm, whose input '{encoder.name}' reads;"
