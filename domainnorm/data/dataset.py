@@ -229,11 +229,7 @@ class MaskFiles(FileDataset):
         return mask
 
     def check_size(self, name: str, mask: NDArray[np.uint8], image: str) -> None:
-        """Refuse a mask of another size than its image, both files below the root.
-
-        Raises:
-            DataError: Names both files.
-        """
+        """Raise a DataError for a mask of another size than its image, both below the root."""
         height, width = read_size(self.root / image)
         if mask.shape != (height, width):
             raise DataError(
@@ -270,11 +266,7 @@ def select_domains(key: str, chosen: Sequence[str] | None, known: Sequence[str])
 
 
 def check_labelled(dataset: DomainDataset, domains: Collection[str]) -> None:
-    """Refuse domains that have images without a label in training or validation.
-
-    Raises:
-        DataError: Names the first of them.
-    """
+    """Raise a DataError for domains that have images without a label in training or validation."""
     for record in dataset.records:
         if not record.is_labelled and record.domain in domains and record.split != "test":
             raise DataError(
@@ -315,11 +307,7 @@ def attributes_of(records: Iterable[Record], names: Sequence[str]) -> dict[str, 
 
 
 def check_attributes(names: Sequence[str], dataset: DomainDataset) -> None:
-    """Refuse names that no image has anything for.
-
-    Raises:
-        DataError: Names the table of the dataset, if it has one, and the attributes there are.
-    """
+    """Raise a DataError for names that no image has anything for."""
     known = list(dict.fromkeys(key for record in dataset.records for key in record.metadata if key))
     where = "this dataset" if dataset.table is None else str(dataset.table)
     for position, name in enumerate(names):

@@ -129,11 +129,7 @@ def missing_files(root: Path, files: Iterable[str]) -> list[str]:
 
 
 def check_listed(root: Path, files: Iterable[str], table: Path | None) -> None:
-    """Refuse a file that does not exist, which a table lists, or a link in a folder leads to.
-
-    Raises:
-        DataError: Names the first such file.
-    """
+    """Raise a DataError for a listed file, or one that a link leads to, that does not exist."""
     missing = [] if is_collecting() else missing_files(root, files)
     if missing and table:
         raise DataError(

@@ -84,11 +84,7 @@ def without_masks(files: Sequence[Path]) -> Sequence[Path]:
 
 
 def check_names(files: Iterable[Path]) -> None:
-    """Refuse files that no table or log could name.
-
-    Raises:
-        DataError: A name that is not UTF-8.
-    """
+    """Raise a DataError for files that no table or log could name."""
     for file in files:
         try:
             str(file).encode()

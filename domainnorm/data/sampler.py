@@ -145,11 +145,7 @@ def _divided(totals: _Integers, parts: int) -> _Integers:
 
 
 def check_batch_size(batch_size: int, num_domains: int) -> None:
-    """Refuse batches that cannot hold a sample of every domain.
-
-    Raises:
-        DataError: Says how large they have to be.
-    """
+    """Raise a DataError for batches that cannot hold a sample of every domain."""
     if batch_size < num_domains:
         raise DataError(
             f"data.batch_size: {batch_size} for {num_domains} training domains; every batch holds "

@@ -53,11 +53,7 @@ def cut(rows: Sequence[Row], split: Split, fraction: float, seed: int) -> list[R
 
 
 def check_groups(rows: Sequence[Row | Record], where: str) -> None:
-    """Refuse splits that put images of one group on both sides.
-
-    Raises:
-        DataError: Names the group and one file on either side.
-    """
+    """Raise a DataError for splits that put images of one group on both sides."""
     seen: dict[str, Row | Record] = {}
     torn: set[str] = set()
     for row in rows:
@@ -121,11 +117,7 @@ def _check_stretches(name: str, frames: Sequence[Row], where: str) -> None:
 
 
 def check_fraction(key: str, value: float) -> None:
-    """Refuse a fraction outside (0, 1).
-
-    Raises:
-        DataError: Names the key.
-    """
+    """Raise a DataError for a fraction outside (0, 1)."""
     if not 0 < value < 1:
         raise DataError(f"{key}: {value}, expected a number between 0 and 1, both excluded")
 

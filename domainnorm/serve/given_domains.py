@@ -58,11 +58,7 @@ def is_indifferent(model: DomainModel) -> bool:
 
 
 def check_told(model: DomainModel, policy: Unseen, domains: Sequence[str], where: str) -> None:
-    """Refuse images whose domain is not told, where nothing stands for it.
-
-    Raises:
-        ConditionError: Names the domains and the ways out.
-    """
+    """Raise a ConditionError for images whose domain is not told, where nothing stands for it."""
     untold = sum(not name for name in domains)
     if not untold or policy != "error":
         return

@@ -60,11 +60,7 @@ class ImageList:
         )
 
     def check_domains(self, known: Sequence[str]) -> None:
-        """Refuse names in a table that are no domains of the model.
-
-        Raises:
-            ConditionError: Names the first, its row and the nearest domain.
-        """
+        """Raise a ConditionError for names in a table that are no domains of the model."""
         for number, name in enumerate(self.domains, 1):
             if name and name not in known:
                 raise ConditionError(
@@ -193,11 +189,7 @@ def mask_file(name: Path) -> Path:
 def check_masks(
     place: Path, names: Iterable[Path], file_of: Callable[[Path], Path] = mask_file
 ) -> None:
-    """Refuse images whose masks, by ``file_of`` their names, would be one file.
-
-    Raises:
-        DataError: Names the first two.
-    """
+    """Raise a DataError for images whose masks, by ``file_of`` their names, would be one file."""
     masks: dict[Path, Path] = {}
     for name in names:
         mask = file_of(name)

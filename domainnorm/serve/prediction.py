@@ -231,11 +231,7 @@ def _attributes(
 
 
 def check_free(place: Path, images: Path) -> None:
-    """Refuse a folder that holds anything but an earlier prediction of the same images.
-
-    Raises:
-        CheckpointError: Names what it holds.
-    """
+    """Raise a CheckpointError for a folder of anything but a prediction of the same images."""
     found = sorted(entry.name for entry in place.iterdir()) if place.exists() else []
     others = found if ASKED not in found else [name for name in found if name not in _OWN]
     if others:

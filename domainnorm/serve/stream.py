@@ -218,10 +218,7 @@ class _Follower:
 
 
 def _claim_folder(place: Path, asked: dict[str, Any]) -> None:
-    """Make a folder for a stream, or find that of an earlier call that asked for the same.
-
-    One of another stream, and files that would be overwritten, are refused.
-    """
+    """Make a folder for a stream, or find that of an earlier call; refuse any other with files."""
     make_folders(place)
     names = (LOG, STATE, TIMELINE, MASKS, PACKS)
     found = [name for name in names if (place / name).exists()]

@@ -29,21 +29,13 @@ def import_medical(package: str) -> ModuleType:
 
 
 def check_window(key: str, window: list[float] | None) -> None:
-    """Refuse a window that is not a centre and a positive width.
-
-    Raises:
-        DataError: Names the key.
-    """
+    """Raise a DataError for a window that is not a centre and a positive width."""
     if window is not None and (len(window) != 2 or window[1] <= 0):
         raise DataError(f"{key}: {window}, expected [centre, width] with a width above 0")
 
 
 def check_spacing(key: str, spacing: float | None) -> None:
-    """Refuse a distance between pixels that is not positive.
-
-    Raises:
-        DataError: Names the key.
-    """
+    """Raise a DataError for a distance between pixels that is not positive."""
     if spacing is not None and spacing <= 0:
         raise DataError(f"{key}: {spacing}, expected millimetres above 0")
 
