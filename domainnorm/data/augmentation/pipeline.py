@@ -172,24 +172,16 @@ def _created(steps: Sequence[Step], where: str) -> list[Any]:
 
 def _create(step: Step, where: str) -> Any:
     name, arguments = arguments_of(step)
-    if "fill_mask" in _zero_filled(name):
+    own = own_transforms()
+    kind = TRANSFORMS.load(own[name]) if name in own else getattr(albumentations, name)
+    fill = inspect.signature(kind.__init__).parameters.get("fill_mask")
+    if fill is not None and fill.default == 0:
         # Pixels that a rotation uncovers have no class; albumentations calls them class 0.
         arguments = {"fill_mask": VOID, **arguments}
     try:
         with warnings.catch_warnings():
             # albumentations only warns about an argument that it cannot use, and then ignores it.
             warnings.simplefilter("error", UserWarning)
-            return _class_of(name)(**arguments)
+            return kind(**arguments)
     except (TypeError, ValueError, UserWarning) as error:
         raise DataError(f"{where}: {name} refuses {arguments}: {error}") from error
-
-
-def _class_of(name: str) -> Any:
-    own = own_transforms()
-    return TRANSFORMS.load(own[name]) if name in own else getattr(albumentations, name)
-
-
-def _zero_filled(name: str) -> set[str]:
-    """Arguments of a transform whose default is the number 0."""
-    signature = inspect.signature(_class_of(name).__init__)
-    return {key for key, value in signature.parameters.items() if value.default == 0}
