@@ -21,6 +21,7 @@ from domainnorm.encoders import create_encoder, fit_encoder
 from domainnorm.errors import CheckpointError, ConditionError
 from domainnorm.tasks import create_segmentation_model
 from tests.encoders.pairs import images, pairs
+from tests.made_once import made_once
 
 DOMAINS = ["a", "b", "c"]
 
@@ -35,6 +36,7 @@ def with_encoder(model, unseen="mixture"):
     return model.eval()
 
 
+@made_once
 def make(norm="dsbn", unseen="mixture", domains=DOMAINS):
     return with_encoder(
         create_model("test_resnet", num_classes=3, norm=norm, domains=domains), unseen

@@ -11,23 +11,19 @@ from domainnorm.backbones import create_model
 from domainnorm.encoders import create_encoder, fit_encoder
 from domainnorm.errors import ConditionError
 from tests.encoders.pairs import images, pairs
+from tests.made_once import made_once
 from tests.reference.encoders import channel_moments
 
 NETWORKS = ("test_resnet", "test_vit", "test_convnext")
-MADE = {}  # models, which take longer to make than to copy
 
 
 def make(network="test_resnet", norm="dsbn", unseen="mixture", **options):
-    asked = repr((network, norm, unseen, options))
-    if asked not in MADE:
-        MADE[asked] = fresh(network, norm, unseen, **options), torch.get_rng_state()
-    model, state = MADE[asked]
-    torch.set_rng_state(state)  # as the making has left it
-    return copy.deepcopy(model)
-
-
-def fresh(network, norm, unseen, **options):
     torch.manual_seed(0)
+    return made(network, norm, unseen, **options)
+
+
+@made_once
+def made(network, norm, unseen, **options):
     norm = "cln" if network in ("test_vit", "test_convnext") else norm
     model = create_model(network, num_classes=3, norm=norm, domains=["a", "b", "c"], **options)
     encoder = create_encoder("backbone", 3, model.eval().backbone)

@@ -1,27 +1,23 @@
 """A model that knows two domains, and images of these and of a third."""
 
-import copy
-import functools
-
 import torch
 
 from domainnorm.backbones import create_model
 from domainnorm.encoders import create_encoder, fit_encoder
 from domainnorm.tasks import Classification
 from tests.encoders.pairs import images, pairs
+from tests.made_once import made_once
 
 NEW = 4  # unlike 0 and 1 in brightness and contrast
 
 
 def make(norm="dsbn", domains=("a", "b")):
-    model, state = _made(norm, domains)
-    torch.set_rng_state(state)  # as the making has left it
-    return copy.deepcopy(model)
-
-
-@functools.cache  # an encoder takes longer to fit than to copy
-def _made(norm, domains):
     torch.manual_seed(1)
+    return made(norm, domains)
+
+
+@made_once
+def made(norm, domains):
     model = create_model("test_resnet", num_classes=3, norm=norm, domains=list(domains))
     encoder = create_encoder("style", model.num_domains, model.backbone)
     known = range(len(domains))
@@ -30,7 +26,7 @@ def _made(norm, domains):
     for owned in model.domain_rows():
         if owned.tensor.is_floating_point():
             torch.nn.init.uniform_(owned.tensor, 0.5, 1.5)
-    return model.eval(), torch.get_rng_state()
+    return model.eval()
 
 
 def task():
