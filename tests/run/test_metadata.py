@@ -16,7 +16,7 @@ from domainnorm.run.trial import sample_recipe
 from domainnorm.serve import export_run, predict_run
 from domainnorm.serve.stored import load_stored
 from tests.run.shops import SHOPS, run_folder, write_recipe, write_shops
-from tests.run.tiny import assert_tested_again, call, figures, metrics
+from tests.run.tiny import assert_tested_again, call, metrics
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,7 @@ def asked(shops):
 
 @pytest.fixture(scope="module")
 def folder(asked, tmp_path_factory):
-    with figures(drawn=True):
-        return run_folder(asked, tmp_path_factory.mktemp("runs"))
+    return run_folder(asked, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
