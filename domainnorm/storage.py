@@ -1,13 +1,16 @@
-"""Storage on disk: folders that users name, and files that are whole or not there."""
+"""Storage on disk: folders that users name, files that are whole or not there, strict JSON."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from domainnorm.errors import CheckpointError
 
@@ -51,6 +54,30 @@ def replace_text(path: str | os.PathLike[str], text: str) -> None:
     make_folders(path.parent)
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_json(content: Any, path: str | os.PathLike[str]) -> None:
+    """Write dicts, sequences, arrays and numbers as indented JSON, see `replace_text`.
+
+    Every reader accepts it: nan, which JSON does not have, is null.
+    """
+    text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+    replace_text(path, text + "\n")
+
+
+def number_of(value: float | None) -> float:
+    """The number that a JSON file has; null is nan."""
+    return math.nan if value is None else float(value)
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    if hasattr(content, "tolist"):  # of numpy
+        return _plain(content.tolist())
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def make_folders(folder: Path, *, new: bool = False) -> None:

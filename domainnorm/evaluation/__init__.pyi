@@ -1,5 +1,6 @@
 from .cross_domain import CrossDomainMatrix as CrossDomainMatrix
 from .cross_domain import MetricSummary as MetricSummary
+from .cross_domain import write_json as write_json
 from .evaluated import Evaluated as Evaluated
 from .evaluated import EvaluationError as EvaluationError
 from .evaluated import WeightedMetrics as WeightedMetrics
@@ -21,4 +22,3 @@ from .store import MultiLabelStore as MultiLabelStore
 from .store import PredictionStore as PredictionStore
 from .store import SegmentationStore as SegmentationStore
 from .store import load_evaluated as load_evaluated
-from .strict_json import write_json as write_json

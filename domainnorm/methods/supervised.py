@@ -1,4 +1,4 @@
-"""The supervised training that methods start from."""
+"""Supervised training: what methods start from, on the source, and the upper reference."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.registry import register
 from domainnorm.tasks import Task
 
 
@@ -117,3 +118,22 @@ class SupervisedMethod(Method):
             for decays, chosen in groups.items()
             if chosen
         ]
+
+
+@register("source_only")
+class SourceOnly(SupervisedMethod):
+    """Supervised training on the source; the target's images are tested under the source's norms.
+
+    With several sources, the target's rows are the mean of theirs.
+    """
+
+    labelled: str = "source"
+    starts_from: str = "backbone"
+
+
+@register("oracle")
+class Oracle(SupervisedMethod):
+    """Supervised training on the target's own labels (target-supervised reference)."""
+
+    labelled: str = "target"
+    starts_from: str = "backbone"

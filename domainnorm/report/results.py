@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from domainnorm.errors import CheckpointError, unknown
 from domainnorm.evaluation import EvaluationError, Spread, seed_spread, write_json
-from domainnorm.evaluation.strict_json import number_of
+from domainnorm.storage import number_of
 
 
 @dataclass(frozen=True)
