@@ -1,6 +1,6 @@
 from .cross_domain import CrossDomainMatrix as CrossDomainMatrix
 from .cross_domain import MetricSummary as MetricSummary
-from .cross_domain import write_json as write_json
+from .cross_domain import write_json as write_json  # type: ignore[attr-defined]
 from .evaluated import Evaluated as Evaluated
 from .evaluated import EvaluationError as EvaluationError
 from .evaluated import WeightedMetrics as WeightedMetrics

@@ -19,8 +19,7 @@ from domainnorm.errors import CheckpointError, unknown
 from domainnorm.evaluation.evaluated import Evaluated, EvaluationError
 from domainnorm.evaluation.intervals import seed_spread
 from domainnorm.evaluation.single_label import LOWER_IS_BETTER
-from domainnorm.storage import number_of
-from domainnorm.storage import write_json as write_json
+from domainnorm.storage import number_of, write_json
 
 Values = NDArray[np.float64]
 _FORMAT = "domainnorm.matrix"
