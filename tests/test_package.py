@@ -20,3 +20,9 @@ def test_every_public_name_loads_on_first_use(name):
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_name"):
         domainnorm.no_such_name  # noqa: B018
+
+
+def test_registry_of_perturbations_is_public_as_before():
+    from domainnorm.perturbations import PERTURBATIONS, list_perturbations  # noqa: PLC0415
+
+    assert PERTURBATIONS.names() == list_perturbations()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from scipy.special import betaincinv
@@ -150,6 +151,11 @@ class DomainGaussians(nn.Module):
         for label in self.known.nonzero().flatten().tolist():
             of_domain = apart[domain == label]
             self._set_threshold(label, of_domain if len(of_domain) else apart, false_alarms)
+
+    def calibrate(self, embedding: Tensor, domain: Tensor, false_alarms: float = 0.01) -> None:
+        """Deprecated name of `fit_thresholds`."""
+        warnings.warn("calibrate is now fit_thresholds", FutureWarning, stacklevel=2)
+        self.fit_thresholds(embedding, domain, false_alarms)
 
     def _set_threshold(self, domain: int, distance: Tensor, share: float) -> None:
         """What one more distance like these (N,) exceeds with this probability, if N allows."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.errors import ConditionError, DomainNormError
-from domainnorm.registry import PERTURBATIONS
+from domainnorm.registry import PERTURBATIONS as PERTURBATIONS  # noqa: PLC0414, a public name of this part
 from domainnorm.slot import ConditionSlot
 
 

@@ -117,3 +117,13 @@ def test_domain_without_held_out_images_gets_the_threshold_of_all():
     gaussians.fit_thresholds(embeddings()[LABELS == 0], LABELS[LABELS == 0])
     assert math.isfinite(gaussians.threshold[1])
     assert gaussians.threshold[1] == gaussians.threshold[0]
+
+
+def test_the_former_name_of_fitting_thresholds_still_works():
+    first, second = fitted(), fitted()
+    second.load_state_dict(first.state_dict())
+    held_out = embeddings()
+    first.fit_thresholds(held_out, LABELS)
+    with pytest.warns(FutureWarning, match="fit_thresholds"):
+        second.calibrate(held_out, LABELS)
+    assert torch.equal(first.threshold, second.threshold)

@@ -138,12 +138,19 @@ class Discovery:
         values = self.pile.column(name)
         return [values[place] for place in self.places]
 
-    def typical(self, label: int, count: int, size: int) -> list[NDArray[np.uint8]]:
-        """The training images nearest to the centre of a domain, see `reduced_to`."""
+    def typical(self, label: int, count: int, size: int | None = None) -> list[NDArray[np.uint8]]:
+        """The training images nearest to the centre of a domain, (H, W, 3) each.
+
+        Args:
+            label: Of the domain.
+            count: How many, or all there are.
+            size: See `reduced_to`; whole images when None.
+        """
         training = torch.tensor([split == "train" for split in self.splits])
         chosen = self.found.typical(label, count, training)
         files = (self.pile.rows[self.places[at]].file for at in chosen)
-        return [reduced_to(read_image(self.pile.root / file, self.white), size) for file in files]
+        images = (read_image(self.pile.root / file, self.white) for file in files)
+        return [image if size is None else reduced_to(image, size) for image in images]
 
     def agreement(self, name: str) -> float | None:
         """Adjusted Rand index of the domains with a column that has groups of images.

@@ -167,7 +167,7 @@ def test_broken_images_are_named_and_left_out(folder, tmp_path):
 
 
 def test_typical_images_are_of_the_training_split(discovery):
-    chosen = discovery.typical(0, 1000, 1000)
+    chosen = discovery.typical(0, 1000)
     count = sum(
         (domain, split) == ("style_1", "train")
         for domain, split in zip(discovery.domains, discovery.splits, strict=True)
