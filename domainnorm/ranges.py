@@ -16,6 +16,12 @@ Far: TypeAlias = Literal["mean", "batch"]
 Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
 ESTIMATED: tuple[Unseen, ...] = ("estimate", "mixture")
 
+# What the labels of a task are, in words.
+_LABELS = {
+    "classification": "one class per image",
+    "multilabel": "several findings per image",
+    "segmentation": "masks",
+}
 _COUNTS = {
     "rank": "1 or more; 'shared' has no rows",
     "stride": "1 (every pixel) or more",
@@ -59,6 +65,15 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         ("eps", "lr", "weight_decay", "focal_gamma", "gamma", "redundancy"), _FROM_ZERO
     ),
 }
+
+
+def problem_of_task(method: str, kinds: Iterable[str], labels: str) -> str:
+    """What is wrong with a method of some kinds of labels, none for all, for a task with others."""
+    kinds = tuple(kinds)
+    if not kinds or labels in kinds:
+        return ""
+    fitting = " or ".join(_LABELS.get(kind, kind) for kind in kinds)
+    return f"'{method}' is for {fitting}, and this task has {_LABELS.get(labels, labels)}"
 
 
 def problem_of_embedding(size: int, taken: Iterable[int]) -> str:

@@ -26,7 +26,7 @@ from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import DomainsTold, Evaluated
 from domainnorm.methods.heads import head_of
 from domainnorm.norms.kernels.partition import several_ranks
-from domainnorm.ranges import Conditioned
+from domainnorm.ranges import Conditioned, problem_of_task
 from domainnorm.tasks import Task
 
 # Tensors by name, see `DomainView`: image, target, domain, index, labelled, and strong where a
@@ -71,6 +71,8 @@ class Method(LightningModule):
       unlabelled ones as a ``"role"`` each.
     - ``needs``: what it cannot do without in the norms, ``"moments"`` (running ones),
       ``"weights"``, or ``""``.
+    - ``tasks``: kinds of labels it is for (``"classification"``, ``"multilabel"``,
+      ``"segmentation"``), all when empty; ``for_masks``: options with a value for masks only.
     - ``protocol``: ``"fit"``, or ``"online"`` for a method that is never fitted and adapts while it
       predicts the test images of the target, as they come.
 
@@ -95,11 +97,15 @@ class Method(LightningModule):
     views: str = "one"
     balance: str = "domain"
     needs: str = ""
+    tasks: tuple[str, ...] = ()
+    for_masks: tuple[tuple[str, str], ...] = ()
     protocol: str = "fit"
     teacher_steps: Tensor
 
     def __init__(self, model: DomainModel, task: Task, roles: Roles) -> None:
         super().__init__()
+        if problem := problem_of_task(type(self).__name__, self.tasks, task.labels):
+            raise DomainNormError(f"method: {problem}")
         self.model = model
         self.task = task
         self.roles = roles

@@ -50,6 +50,7 @@ class EATA(Method):
     starts_from: str = "source_only"
     augmented: bool = False
     needs: str = "weights"
+    tasks: tuple[str, ...] = ("classification", "segmentation")
     protocol: str = "online"
 
     def __init__(

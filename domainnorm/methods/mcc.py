@@ -39,6 +39,7 @@ class MCC(SupervisedMethod):
     unlabelled: str = "target"
     starts_from: str = "backbone"
     balance: str = "role"
+    tasks: tuple[str, ...] = ("classification", "segmentation")
 
     def __init__(
         self,

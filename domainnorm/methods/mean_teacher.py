@@ -54,6 +54,8 @@ class MeanTeacher(SupervisedMethod):
     starts_from: str = "source_only"
     balance: str = "role"
     views: str = "two"
+    tasks: tuple[str, ...] = ("classification", "segmentation")
+    for_masks: tuple[tuple[str, str], ...] = (("mix", "class"),)
 
     def __init__(
         self,

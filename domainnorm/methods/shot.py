@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.errors import DomainNormError
 from domainnorm.losses import entropies
 from domainnorm.methods.bank import Bank
 from domainnorm.methods.base import Batch, Roles
@@ -36,9 +35,6 @@ class SHOT(SupervisedMethod):
         label_weight: Of the cross-entropy to the pseudo-labels.
         **options: See `SupervisedMethod`.
 
-    Raises:
-        DomainNormError: A task of another kind.
-
     Reference:
         Liang et al., Do We Really Need to Access the Source Data?, ICML 2020, arXiv:2002.08546,
         eq. 3 to 7.
@@ -49,6 +45,7 @@ class SHOT(SupervisedMethod):
     unlabelled: str = "target"
     labelled: str = ""
     starts_from: str = "source_only"
+    tasks: tuple[str, ...] = ("classification",)
 
     def __init__(
         self,
@@ -61,8 +58,6 @@ class SHOT(SupervisedMethod):
         **options: Any,
     ) -> None:
         super().__init__(model, task, roles, lr=lr, **options)
-        if task.labels != "classification":
-            raise DomainNormError("method: 'shot' is for tasks of one class per image")
         for head in heads_of(model):
             head.requires_grad_(False)
         self.label_weight = label_weight

@@ -9,7 +9,7 @@ from typing import Any
 
 from domainnorm.data.augmentation.steps import check_augmentation
 from domainnorm.errors import unknown
-from domainnorm.ranges import problem_of_embedding
+from domainnorm.ranges import problem_of_embedding, problem_of_task
 from domainnorm.recipe.norm import embedding_sizes, reads_domains
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named, Recipe, labels_of
@@ -173,6 +173,22 @@ def _check_methods(recipe: Recipe, problems: Problems) -> None:
         if needs_target and not has_target and not problems.among("data"):
             text = f"'{named.name}' needs images of a target domain, but data.target is empty"
             problems.add(key, text)
+
+        _check_labels(named, key, recipe.task, problems)
+
+
+def _check_labels(named: Named, key: str, task: Named | None, problems: Problems) -> None:
+    """The labels of the task are of a kind that a method can do with."""
+    if task is None:
+        return
+    labels = TASKS.entry(task.name).constants.get("labels", "")
+    constants = METHODS.entry(named.name).constants
+    if text := problem_of_task(named.name, constants.get("tasks", ()), labels):
+        problems.add(key, text)
+    for option, value in constants.get("for_masks", ()):
+        if labels != "segmentation" and named.options.get(option) == value:
+            text = f"got {spelled(value)}, which is for masks, and task '{task.name}' has none"
+            problems.add(f"{key}.{option}", text)
 
 
 def _check_protocols(recipe: Recipe, problems: Problems) -> None:

@@ -12,6 +12,7 @@ from domainnorm.recipe import load_recipe
 DATA = "name: scans, source: [clean]"
 FOLDER = "name: folder, root: wbc, source: [a]"
 MASKS = "name: folder_masks, root: wbc, source: [a]"
+FINDINGS = "name: manifest_findings, root: wbc, findings: [f], source: [a]"
 CASES = [
     ({"methd": "tent"}, "methd: unknown key 'methd': did you mean 'method'?"),
     ({"task": None}, "task: got null, expected a task name, or a mapping with 'name'; known: "),
@@ -133,6 +134,21 @@ CASES = [
     ({"method": "{name: tent, sa: b}"}, "method.sa: unknown key 'sa': did you mean 'as'?"),
     ({"method": "{name: dann, domain_weight: -1}"}, "method.domain_weight: got -1.0, expected 0 "),
     ({"method": "{name: eata, margin: 0}"}, "method.margin: got 0.0, expected a share above 0"),
+    (
+        {"method": "shot", "task": "{name: segmentation}", "data": f"{{{MASKS}, target: [b]}}"},
+        "method: 'shot' is for one class per image, and this task has masks",
+    ),
+    *[
+        (
+            {"compare": f"[{name}]", "task": "multilabel", "data": f"{{{FINDINGS}, target: [b]}}"},
+            f"compare[0]: '{name}' is for one class per image or masks, and this task has several",
+        )
+        for name in ("mcc", "mean_teacher", "eata")
+    ],
+    (
+        {"method": "{name: mean_teacher, mix: class}"},
+        "method.mix: got 'class', which is for masks, and task 'classification' has none",
+    ),
     (
         {"method": "mean_teacher"},
         "augment.target: method 'mean_teacher' compares a weak and a strong view of the images of",
