@@ -41,6 +41,7 @@ from domainnorm.errors import DataError
 from domainnorm.registry import register
 
 _SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # formats that keep numbers as they are
+_STAINS = ("tecom_rapid", "cellavision")
 _LIGHTS = ("day", "dusk", "night", "fog", "rain", "snow")
 
 
@@ -299,7 +300,9 @@ class FolderMasks(FolderDataset, MaskFiles):
 
 
 def classes_of_sample(domains: Sequence[str]) -> list[str]:
-    """Lines of ``classes.txt``: those of CamVid where all domains are a light or a weather."""
+    """Lines of ``classes.txt`` that go with the domains: cells for stains, CamVid for lights."""
+    if all(domain in _STAINS for domain in domains):
+        return ["background\n", "cytoplasm\n", "nucleus\n"]
     if all(domain in _LIGHTS for domain in domains):
         return [f"{name},{r},{g},{b}\n" for name, (r, g, b) in CAMVID11.colours.items()]
     return ["ground\n", "vehicle,0,0,142\n", "person,220,20,60\n"]
