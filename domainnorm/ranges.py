@@ -39,6 +39,7 @@ _COUNTS = {
             "size",
             "buckets",
             "fisher_images",
+            "augmentations",
         ],
         "1 or more",
     ),
@@ -54,7 +55,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     "threshold": (lambda number: 0 <= number <= 1, "a probability in [0, 1]"),
     "margin": (lambda number: 0 < number <= 1, "a share above 0, at most 1"),
     **dict.fromkeys(
-        ("overlap", "warmup", "label_smoothing", "decay"),
+        ("overlap", "warmup", "label_smoothing", "decay", "restore"),
         (lambda number: 0 <= number < 1, "a share in [0, 1)"),
     ),
     **dict.fromkeys(

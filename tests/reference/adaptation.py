@@ -128,3 +128,39 @@ def centroid_labels(features, rows):
         labels = [max(sorted(present), key=lambda k: cosine(x, centroids[k])) for x in points]
         weights = [[float(k == label) for k in range(count)] for label in labels]
     return labels
+
+
+def cotta(student, teacher, source, batches, *, lr, decay, restore, views, varied):
+    """Wang et al. 2022, alg. 1: the teacher's logits of each batch; ``views`` 0: sure of all.
+
+    The three are pairs of a function of images and its parameters, which start equal. Adam written
+    out (0.9, 0.999, 1e-8).
+    """
+    (run, parameters), (run_teacher, averaged_), (_, origin) = student, teacher, source
+    first = [torch.zeros_like(p) for p in parameters]
+    second = [torch.zeros_like(p) for p in parameters]
+    outputs = []
+    for t, batch in enumerate(batches, start=1):
+        logits = run(batch)
+        with torch.no_grad():
+            told = run_teacher(batch)
+            if views:
+                seen = [varied(batch) for _ in range(views)]
+                told = sum(run_teacher(image) for image in seen) / views
+        outputs.append(told)
+        losses = [
+            -sum(p * q for p, q in zip(row.softmax(0), own.log_softmax(0), strict=True))
+            for row, own in zip(told, logits, strict=True)
+        ]
+        gradients = torch.autograd.grad(sum(losses) / len(losses), parameters)
+        with torch.no_grad():
+            for p, m, v, g in zip(parameters, first, second, gradients, strict=True):
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.999).add_(0.001 * g * g)
+                p.sub_(lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8))
+            for a, p in zip(averaged_, parameters, strict=True):
+                a.copy_(decay * a + (1 - decay) * p)
+            for p, o in zip(parameters, origin, strict=True):
+                back = torch.rand_like(p) < restore
+                p.copy_(torch.where(back, o, p))
+    return outputs
