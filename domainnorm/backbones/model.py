@@ -386,8 +386,9 @@ class DomainModel(nn.Module):
             nearest = find_nearest(self.backbone, self.slot, image, condition)
             return replace(condition, domain=nearest, unseen="")
         # Norms that take statistics of the batch have to know each label.
-        learns = any(norm.statistics.training for norm in self.norms())
-        if looks and (learns or condition.unseen in ESTIMATED):
+        if looks and (
+            condition.unseen in ESTIMATED or any(norm.statistics.training for norm in self.norms())
+        ):
             condition = condition.all_known()
         if condition.unseen not in ESTIMATED:
             return condition
