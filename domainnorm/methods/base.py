@@ -303,7 +303,7 @@ class Method(LightningModule):
     def on_fit_start(self) -> None:
         """The teacher starts as the model: weights are loaded after both have been made."""
         if self.teacher is not None and int(self.teacher_steps) == 0:
-            self.teacher.module.load_state_dict(self.model.state_dict())
+            self.deployed.load_state_dict(self.model.state_dict())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The sum of `losses` of one batch; None where there are none to step on."""
@@ -373,7 +373,9 @@ class Method(LightningModule):
         self.log("val/selection", sum(scores) / len(scores))
 
     def on_test_epoch_start(self) -> None:
-        """Start collecting for every test domain."""
+        """Start collecting for every test domain; before a stream the teacher is the model."""
+        if self.protocol == "online" and self.norm_domain is None:
+            self.on_fit_start()
         self._open_stores()
         self._stream = None
         count = len(self.eval_domains) if self.deployed.encoder is not None else 0

@@ -72,9 +72,8 @@ class CoTTA(Method):
         return torch.optim.Adam(self.model.parameters(), lr=self.lr)
 
     def start_stream(self, domain: str) -> None:
-        """At the first domain teacher and source are the model; the others go on from there."""
+        """At the first domain the source is the model; the others go on from there."""
         if not self.source:
-            self.deployed.load_state_dict(self.model.state_dict())
             self.source = (copy.deepcopy(self.model).requires_grad_(False),)
         for model in (self.model, self.deployed, *self.source):
             model.eval()

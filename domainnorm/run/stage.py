@@ -52,9 +52,10 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     method, online = bench.method, bench.method.protocol == "online"
     former = encoder_weights(method.model)
     started = time.perf_counter()
-    if not online and not _is_given(parts, stage):
-        fit(bench.trainer, method, bench.data, parts.recipe)
-    teach_encoder(method.deployed, bench.data, stage.seed, former)
+    if not online:
+        if not _is_given(parts, stage):
+            fit(bench.trainer, method, bench.data, parts.recipe)
+        teach_encoder(method.deployed, bench.data, stage.seed, former)
     seconds = time.perf_counter() - started
     if not online and is_first():
         _save_model(bench)
@@ -111,7 +112,10 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     if weights is None:
         ready_encoder(model, data, stage.seed)
     else:
-        _load(method.deployed if finished else model, weights, parts, stage)
+        for loaded in {model, method.deployed} if finished else {model}:
+            _load(loaded, weights, parts, stage)
+    if method.protocol == "online" and not finished:  # before it follows a stream
+        teach_encoder(model, data, stage.seed, encoder_weights(model))
     method.eval_domains = data.val_domains
     place = folder / stage.key
     place.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ def test_stream_equals_the_published_rule(name, norm):
     batches = [torch.rand(4, 3, 64, 64, dtype=torch.float64) for _ in range(10)]
     method.eval_domains = ["colour_cast"]
     method._stream = (0, method.configure_optimizers())
+    method.on_fit_start()
     method.start_stream("colour_cast")
     torch.manual_seed(1)
     domain = torch.full((4,), TARGET)
