@@ -456,23 +456,12 @@ class Method(LightningModule):
         """
         named = loss if isinstance(loss, Mapping) else {"loss": loss}
         total: Tensor = functools.reduce(operator.add, named.values())
-        shown = {"loss": total, **(named if len(named) > 1 else {})}
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in shown.items() if name != "loss"},
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(batch["target"]),
-        )
-        self.log(
-            "train/loss",
-            total.detach(),
-            on_step=False,
-            on_epoch=True,
-            prog_bar=True,
-            sync_dist=True,
-            batch_size=len(batch["target"]),
-        )
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+        options["batch_size"] = len(batch["target"])
+        if len(named) > 1:
+            parts = {f"train/{name}": part.detach() for name, part in named.items()}
+            self.log_dict(parts, **options)
+        self.log("train/loss", total.detach(), prog_bar=True, **options)
         if total.device.type == "cpu" and not math.isfinite(float(total.detach())):
             raise DomainNormError(
                 f"training diverged: loss {float(total.detach())} at epoch {self.current_epoch}, "
