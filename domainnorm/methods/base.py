@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -230,6 +230,12 @@ class Method(LightningModule):
         converted = self.trainer.precision_plugin.convert_input(batch)
         moved: Batch = self.transfer_batch_to_device(converted, self.device, 0)
         return moved
+
+    def train_only(self, chosen: Iterable[nn.Parameter]) -> None:
+        """Let these parameters of `model` learn, and no others of it."""
+        self.model.requires_grad_(False)
+        for parameter in chosen:
+            parameter.requires_grad_(True)
 
     def follow(self, decay: float) -> None:
         """Make `teacher`, which follows parameters and running moments of `model`.

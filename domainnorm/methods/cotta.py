@@ -11,7 +11,7 @@ from torch import Tensor
 
 from domainnorm.backbones import DomainModel
 from domainnorm.methods.base import Batch, Method, Roles
-from domainnorm.methods.reestimation import kept_moments
+from domainnorm.methods.reestimation import kept_moments, use_batch_statistics
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
@@ -76,9 +76,7 @@ class CoTTA(Method):
         if not self.source:
             self.source = (copy.deepcopy(self.model).requires_grad_(False),)
         for model in (self.model, self.deployed, *self.source):
-            model.eval()
-            for norm in model.norms():
-                norm.statistics.train()
+            use_batch_statistics(model)
 
     def adapt(self, batch: Batch) -> Tensor:
         """The teacher's logits of one batch, and a step of the model towards them."""

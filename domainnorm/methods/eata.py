@@ -12,7 +12,7 @@ from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.losses import entropies
 from domainnorm.methods.base import Batch, Method, Roles
-from domainnorm.methods.reestimation import kept_moments
+from domainnorm.methods.reestimation import kept_moments, use_batch_statistics
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
@@ -69,9 +69,7 @@ class EATA(Method):
         self.adapted = domain_parameters(model)
         if not self.adapted:
             raise ConversionError("eata: the model has no conditional norm whose scale could adapt")
-        model.requires_grad_(False)
-        for parameter in self.adapted:
-            parameter.requires_grad_(True)
+        self.train_only(self.adapted)
         num_classes = len(task.class_names)
         self.lr = lr
         self.reliable = margin * math.log(num_classes)
@@ -87,9 +85,7 @@ class EATA(Method):
 
     def start_stream(self, domain: str) -> None:
         """Norms use statistics of batches, dropout is off; F and θ⁰ for the rows of ``domain``."""
-        self.model.eval()
-        for norm in self.model.norms():
-            norm.statistics.train()
+        use_batch_statistics(self.model)
         self.mean_probability = None
         self.start = [parameter.detach().clone() for parameter in self.adapted]
         self.fisher = self._fisher(domain) if self.fisher_weight else []

@@ -54,10 +54,7 @@ class Finetune(SupervisedMethod):
                 chosen = [parameter for head in heads_of(model) for parameter in head.parameters()]
             if not chosen:
                 raise ConversionError(f"method.train: no parameter is a part of '{train}' here")
-            for parameter in model.parameters():
-                parameter.requires_grad_(False)
-            for parameter in chosen:
-                parameter.requires_grad_(True)
+            self.train_only(chosen)
         self.train_part = train
 
     def on_train_epoch_start(self) -> None:

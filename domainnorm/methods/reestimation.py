@@ -56,6 +56,13 @@ class MomentPass:
         self._estimator.write()
 
 
+def use_batch_statistics(model: DomainModel) -> None:
+    """Evaluation mode, dropout and stochastic depth off, but norms normalize by their batches."""
+    model.eval()
+    for norm in model.norms():
+        norm.statistics.train()
+
+
 @contextmanager
 def kept_moments(model: DomainModel) -> Iterator[None]:
     """Inside the block no running moments move: mixed images, say, belong to no domain.

@@ -11,7 +11,7 @@ from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.losses import entropy_loss
 from domainnorm.methods.base import Batch, Method, Roles
-from domainnorm.methods.reestimation import MomentPass
+from domainnorm.methods.reestimation import MomentPass, use_batch_statistics
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -54,10 +54,7 @@ class TENT(Method):
             raise ConversionError("tent: the model has no conditional norm whose scale could adapt")
         self.lr = lr
         self.epochs = epochs
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        for parameter in chosen:
-            parameter.requires_grad_(True)
+        self.train_only(chosen)
 
     @property
     def max_epochs(self) -> int | None:
@@ -66,9 +63,7 @@ class TENT(Method):
 
     def on_train_epoch_start(self) -> None:
         """Norms use batch statistics; dropout and stochastic depth are off."""
-        self.model.eval()
-        for norm in self.model.norms():
-            norm.statistics.train()
+        use_batch_statistics(self.model)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Mean entropy of one batch of target images."""
