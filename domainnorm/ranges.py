@@ -14,6 +14,8 @@ from domainnorm.registry import Parameter
 Unseen: TypeAlias = Literal["error", "mean", "nearest", "batch", "estimate", "mixture"]
 Far: TypeAlias = Literal["mean", "batch"]
 Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
+# How training images of labelled domains are drawn, see `domainnorm.data.sampler.ClassDraws`.
+Sampling: TypeAlias = Literal["uniform", "balanced", "rare"]
 ESTIMATED: tuple[Unseen, ...] = ("estimate", "mixture")
 
 # What the labels of a task are, in words.
@@ -75,6 +77,18 @@ def problem_of_task(method: str, kinds: Iterable[str], labels: str) -> str:
         return ""
     fitting = " or ".join(_LABELS.get(kind, kind) for kind in kinds)
     return f"'{method}' is for {fitting}, and this task has {_LABELS.get(labels, labels)}"
+
+
+def problem_of_sampling(sampling: str, labels: str) -> str:
+    """What is wrong with drawing images by their classes where labels are of a kind."""
+    words = get_args(Sampling)
+    if sampling not in words:
+        return unknown("value", sampling, words)
+    fits = {"balanced": ("classification",), "rare": ("classification", "segmentation")}
+    if labels in fits.get(sampling, (labels,)):
+        return ""
+    way = "'rare' or 'uniform'" if labels == "segmentation" else "'uniform'"
+    return f"'{sampling}' draws by one class per image, and there are {_LABELS[labels]}; take {way}"
 
 
 def problem_of_embedding(size: int, taken: Iterable[int]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from domainnorm.data.augmentation.pipeline import Pipeline, References, Steps, build_pipeline
+from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import (
     DomainDataset,
     Split,
@@ -24,11 +25,11 @@ from domainnorm.data.dataset import (
     check_splits,
     select_domains,
 )
-from domainnorm.data.images import read_all
 from domainnorm.data.preprocessing import Preprocessing
-from domainnorm.data.sampler import DomainBalancedBatchSampler
+from domainnorm.data.sampler import ClassDraws, DomainBalancedBatchSampler
 from domainnorm.data.view import DomainImages, DomainView, join
 from domainnorm.errors import DataError, counted, unknown
+from domainnorm.ranges import Sampling, problem_of_sampling
 
 Batch = dict[str, Any]
 
@@ -73,6 +74,9 @@ class Loading:
             as ``original``.
         balance: What has equal parts of a training batch: every ``domain``, or the labelled and
             the unlabelled ones as a ``role`` each.
+        sampling: How images of labelled domains are drawn for training: ``uniform``; ``balanced``,
+            every class equally often; or ``rare``, rare classes more often, see `ClassDraws`.
+        sampling_temperature: Of ``rare``, above 0; the larger, the more alike the classes.
         strong: Whether training batches carry the second view of pipelines that have one.
         stream: How test images of unlabelled domains follow each other, for methods that adapt
             while they predict; None where the order means nothing.
@@ -86,12 +90,18 @@ class Loading:
     balance: Literal["domain", "role"] = "domain"
     strong: bool = True
     stream: Stream | None = None
+    sampling: Sampling = "uniform"
+    sampling_temperature: float = 0.01
 
     def __post_init__(self) -> None:
         bounds = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0, "seed": 0}
         for name, least in bounds.items():
             if getattr(self, name) < least:
                 raise DataError(f"{name}: {getattr(self, name)}, expected {least} or more")
+        if not self.sampling_temperature > 0:
+            raise DataError(
+                f"sampling_temperature: {self.sampling_temperature}, expected a positive number"
+            )
 
 
 class DomainDataModule(LightningDataModule):
@@ -115,6 +125,9 @@ class DomainDataModule(LightningDataModule):
         attributes: Names of metadata that batches carry, ``attributes`` -> name -> list of text;
             empty where it is missing.
 
+    Attributes:
+        counts: Of classes in the dataset's images; data modules of one dataset may share them.
+
     Raises:
         DataError: An unknown domain or attribute, a domain without images in a split it needs, a
             labelled domain with an unlabelled image, or a wrong step; the message names the key or
@@ -135,6 +148,7 @@ class DomainDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.dataset = dataset
+        self.counts = ClassCounts(dataset)
         self.attributes = list(attributes)
         self.domain_names = select_domains("domain_names", domain_names, dataset.domain_names)
         self.labelled = _subset("labelled", labelled, self.domain_names)
@@ -190,14 +204,15 @@ class DomainDataModule(LightningDataModule):
                     )
 
     def class_frequency(self) -> Tensor:
-        """`class_frequency` of the training images of labelled domains: (K,), float64."""
-        return class_frequency(self.dataset, self.dataset.positions(self.labelled, "train"))
+        """`ClassCounts.frequency` of the training images of labelled domains: (K,), float64."""
+        return self.counts.frequency(self.dataset.positions(self.labelled, "train"))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Mixed batches of all training domains, grouped by domain.
 
         Raises:
-            DataError: No training domains, or a batch smaller than their number.
+            DataError: No training domains, a batch smaller than their number, or a sampling that
+                these labels cannot be drawn by.
         """
         domains = [*self.labelled, *self.unlabelled]
         view = self._view(domains, "train", self.labelled, training=True)
@@ -211,6 +226,7 @@ class DomainDataModule(LightningDataModule):
         sampler = DomainBalancedBatchSampler(
             view.domains.tolist(),
             roles=roles,
+            by_class=self._by_class(view),
             batch_size=self.loading.batch_size,
             seed=self.loading.seed,
             epoch=self._epoch,
@@ -260,6 +276,25 @@ class DomainDataModule(LightningDataModule):
         records = [self.dataset.records[position] for position in positions]
         labels = [self.domain_names.index(record.domain) for record in records]
         return [(attributes_of(records, self.attributes), torch.tensor(labels))]
+
+    def _by_class(self, view: DomainView) -> dict[int, ClassDraws]:
+        """How images of each labelled domain are drawn, by its label; none for uniform draws."""
+        sampling = self.loading.sampling
+        if problem := problem_of_sampling(sampling, self.dataset.task):
+            raise DataError(f"data.sampling: {problem}")
+        draws: dict[int, ClassDraws] = {}
+        for name in self.labelled if sampling != "uniform" else []:
+            label = self.domain_names.index(name)
+            positions = np.flatnonzero(view.domains.numpy() == label)
+            counts = self.counts.of([view.positions[position] for position in positions])
+            if not counts.any():
+                raise DataError(
+                    f"domain '{name}': no training image holds a class, which data.sampling: "
+                    f"{sampling} draws by; set it to uniform"
+                )
+            temperature = self.loading.sampling_temperature if sampling == "rare" else None
+            draws[label] = ClassDraws.of(positions, counts, temperature)
+        return draws
 
     def _evaluation(self, domain: str, split: Split) -> DataLoader[Batch]:
         view = self._view([domain], split, [domain])
@@ -363,34 +398,3 @@ def _subset(key: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
 def _one_thread(worker: int) -> None:
     # Workers share the cores already; OpenCV would start a thread per core in each of them.
     cv2.setNumThreads(0)
-
-
-def class_frequency(dataset: DomainDataset, positions: Sequence[int]) -> Tensor:
-    """Share of each class in the images at ``positions``: (K,), float64.
-
-    For masks, which are all read, its share of the labelled pixels of the images in which it
-    occurs. 0 for a class that never does.
-
-    Raises:
-        DataError: A mask cannot be read; the message names the file.
-    """
-    num_classes = len(dataset.class_names)
-    if dataset.task != "segmentation":
-        targets = torch.tensor([dataset.records[at].target for at in positions], dtype=torch.long)
-        counts = torch.bincount(targets[targets >= 0], minlength=num_classes).double()
-        return counts / counts.sum().clamp(min=1)
-
-    def pixels(position: int) -> Tensor:
-        if dataset.records[position].mask is None:
-            return torch.zeros(num_classes, dtype=torch.float64)
-        # At their own size, whether or not masks at that of the input are kept.
-        mask = dataset.original_mask(position)
-        counts = np.bincount(mask.ravel(), minlength=num_classes)
-        return torch.from_numpy(counts[:num_classes]).double()
-
-    own = torch.zeros(num_classes, dtype=torch.float64)
-    around = torch.zeros_like(own)
-    for counts in read_all(pixels, positions):
-        own += counts
-        around += counts.sum() * (counts > 0)
-    return own / around.clamp(min=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from domainnorm.data.augmentation.steps import check_augmentation
 from domainnorm.errors import unknown
-from domainnorm.ranges import problem_of_embedding, problem_of_task
+from domainnorm.ranges import problem_of_embedding, problem_of_sampling, problem_of_task
 from domainnorm.recipe.norm import embedding_sizes, reads_domains
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named, Recipe, labels_of
@@ -133,6 +133,8 @@ def _check_task(recipe: Recipe, problems: Problems) -> None:
     if found not in (wanted, ""):
         text = f"'{task.name}' learns from labels for {wanted}, dataset '{dataset.name}' has some"
         problems.add("task", f"{text} for {found}; change task or data.name")
+    elif text := problem_of_sampling(recipe.data.sampling, str(wanted)):
+        problems.add("data.sampling", text)
     if wanted == "segmentation":
         if not any(task.options.get(f"{loss}_weight", 0) for loss in ("ce", "dice", "focal")):
             text = "got 0 beside dice_weight and focal_weight of 0, expected one above"

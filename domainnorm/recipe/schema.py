@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
-from domainnorm.ranges import Conditioned, Far, Unseen
+from domainnorm.ranges import Conditioned, Far, Sampling, Unseen
 from domainnorm.registry import DATASETS
 
 Precision: TypeAlias = Literal[
@@ -86,6 +86,9 @@ class DataConfig:
         fit: How an image of another shape fits into ``image_size``: ``cover`` cuts off what is
             over, ``pad`` adds a border without labels, ``stretch`` distorts.
         batch_size: Images per training batch, all domains together.
+        sampling: How images of domains with labels are drawn for training batches: ``uniform``;
+            every class equally often, ``balanced``; or ``rare``, rare classes more often.
+        sampling_temperature: Of ``rare``: the larger, the more alike the classes.
         eval_batch_size: Images per batch in validation and test.
         stream_order: Order of the test images that a method adapts to while it predicts them:
             drawn, one class after the other, or as the dataset lists them.
@@ -102,6 +105,8 @@ class DataConfig:
     crop_size: int | list[int] | None = None
     fit: Literal["cover", "pad", "stretch"] = "cover"
     batch_size: int = field(default=32, metadata={"minimum": 1})
+    sampling: Sampling = "uniform"
+    sampling_temperature: float = field(default=0.01, metadata={"above": 0})
     eval_batch_size: int = field(default=64, metadata={"minimum": 1})
     stream_order: Literal["shuffled", "by_class", "stored"] = "shuffled"
     stream_batch_size: int = field(default=64, metadata={"minimum": 1})

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from domainnorm.backbones import DomainModel, data_config, insert_after
 from domainnorm.data import (
@@ -18,6 +17,7 @@ from domainnorm.data import (
     Preprocessing,
     Stream,
 )
+from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import check_attributes, check_labelled, check_splits
 from domainnorm.data.sampler import check_batch_size
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
@@ -39,7 +39,7 @@ class Parts:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.dataset = self._dataset()
-        self._frequencies: dict[tuple[str, ...], Tensor] = {}
+        self.counts = ClassCounts(self.dataset)  # every stage asks, and masks are files to read
 
     def _dataset(self) -> DomainDataset:
         named = self.recipe.read_dataset
@@ -126,7 +126,7 @@ class Parts:
         if loading.cache is not None:
             folder, options = Path(loading.cache).expanduser(), self.recipe.dataset.options
             dataset = CachedDataset(dataset, folder, preprocessing, options)
-        return DomainDataModule(
+        data = DomainDataModule(
             dataset,
             domain_names=stage.roles.all,
             labelled=domains_of(method.labelled, stage.roles),
@@ -144,9 +144,13 @@ class Parts:
                 stream=Stream(loading.stream_order, loading.stream_batch_size)
                 if method.protocol == "online"
                 else None,
+                sampling=loading.sampling,
+                sampling_temperature=loading.sampling_temperature,
             ),
             attributes=loading.attributes,
         )
+        data.counts = self.counts
+        return data
 
     def preprocessing(self, model: DomainModel) -> Preprocessing:
         """What fits images to the model, by the recipe's sizes.
@@ -163,7 +167,7 @@ class Parts:
         """The method over its model and task."""
         task = self.task()
         if task.class_weights == "balanced":
-            task.weigh_classes(self._class_frequency(data))
+            task.weigh_classes(data.class_frequency())
         task.set_window(data.crop)
         task.boundary = self.recipe.evaluation.boundary
         method_class: Any = METHODS.load(stage.method.name)
@@ -172,13 +176,6 @@ class Parts:
         method.clip = self.recipe.trainer.gradient_clip
         method.accumulate = self.recipe.trainer.accumulate
         return method
-
-    def _class_frequency(self, data: DomainDataModule) -> Tensor:
-        # Kept: every stage asks, and masks are files to read.
-        key = tuple(data.labelled)
-        if key not in self._frequencies:
-            self._frequencies[key] = data.class_frequency()
-        return self._frequencies[key]
 
     def _augment(self, stage: Stage) -> dict[str, Any]:
         """Steps of every domain of the stage: its own, else its role's, else the default."""

@@ -48,6 +48,8 @@ class Segmentation(Task):
         dice_weight: Of `dice_loss`.
         focal_weight: Of `focal_loss`.
         focal_gamma: Its focus γ.
+        label_smoothing: Probability mass ε of CE spread over all classes, in [0, 1): ``CE = (1 - ε)
+            CE_y + ε/K Σ_k w[k]/w[y] CE_k``; Dice and Focal have none.
         class_weights: ``"balanced"`` for classes of few pixels; reads all training masks.
         overlap: Share of a window that it has in common with the next one, in [0, 1).
         flips: Average the probabilities of an image and its mirror images, in evaluation; ``both``
@@ -75,6 +77,7 @@ class Segmentation(Task):
         dice_weight: float = 0.0,
         focal_weight: float = 0.0,
         focal_gamma: float = 2.0,
+        label_smoothing: float = 0.0,
         class_weights: Literal["none", "balanced"] = "none",
         overlap: float = 0.5,
         flips: Literal["none", "horizontal", "vertical", "both"] = "none",
@@ -88,6 +91,10 @@ class Segmentation(Task):
             )
         if focal_gamma < 0:
             raise DomainNormError(f"task.focal_gamma: {focal_gamma}, expected 0 or more")
+        if not 0 <= label_smoothing < 1:
+            raise DomainNormError(
+                f"task.label_smoothing: {label_smoothing}, expected a share in [0, 1)"
+            )
         if not 0 <= overlap < 1:
             raise DomainNormError(f"task.overlap: {overlap}, expected a share in [0, 1)")
         if flips not in _MIRRORED:
@@ -96,6 +103,7 @@ class Segmentation(Task):
         self.width = width
         self.weights = weights
         self.focal_gamma = focal_gamma
+        self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.register_buffer("class_weight", None, persistent=False)
         self.overlap = overlap
@@ -148,7 +156,7 @@ class Segmentation(Task):
         weighs = weight is None or bool(weight[target[target >= 0]].any())
         if self.weights["ce"] and weighs:  # else a mean over no weight, nan
             total = total + self.weights["ce"] * F.cross_entropy(
-                logits, target, weight, ignore_index=-1
+                logits, target, weight, ignore_index=-1, label_smoothing=self.label_smoothing
             )
         if self.weights["dice"]:
             total = total + self.weights["dice"] * dice_loss(logits, target)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from domainnorm.data.datamodule import class_frequency
+from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import DomainDataset, Record
 from domainnorm.data.masks import VOID
 from domainnorm.tasks import Segmentation
@@ -32,17 +32,17 @@ class Masks(DomainDataset):
 
 def weighted(**options):
     task = Segmentation(list("abcde"), class_weights="balanced", **options)
-    task.weigh_classes(class_frequency(Masks(), [0, 1, 2, 4]))
+    task.weigh_classes(ClassCounts(Masks()).frequency([0, 1, 2, 4]))
     return task
 
 
 def test_frequency_is_the_share_of_labelled_pixels_where_a_class_occurs():
-    found = class_frequency(Masks(), [0, 1, 2, 4])
+    found = ClassCounts(Masks()).frequency([0, 1, 2, 4])
     assert found.tolist() == [8 / 10, 1 / 4, 1 / 2, 0, 0]
 
 
 def test_images_that_are_not_asked_for_are_not_read():
-    assert class_frequency(Masks(), [3]).tolist() == [0, 0, 0, 1, 0]
+    assert ClassCounts(Masks()).frequency([3]).tolist() == [0, 0, 0, 1, 0]
 
 
 def test_weights_are_those_of_median_frequency_balancing():
@@ -82,10 +82,29 @@ def test_frequency_is_that_of_masks_at_their_own_size():
         def original_mask(self, index):
             return Masks.mask(self, index)
 
-    assert torch.equal(class_frequency(Resized(), [0, 1]), class_frequency(Masks(), [0, 1]))
+    assert torch.equal(
+        ClassCounts(Resized()).frequency([0, 1]), ClassCounts(Masks()).frequency([0, 1])
+    )
 
 
 def test_no_masks_at_all_leave_the_classes_as_they_are():
     task = Segmentation(list("abcde"), class_weights="balanced")
-    task.weigh_classes(class_frequency(Masks(), []))
+    task.weigh_classes(ClassCounts(Masks()).frequency([]))
     assert task.class_weight is None
+
+
+def test_a_mask_is_read_once_for_all_who_ask():
+    class Once(Masks):
+        def __init__(self):
+            super().__init__()
+            self.read = []
+
+        def mask(self, index):
+            self.read.append(index)
+            return super().mask(index)
+
+    dataset = Once()
+    counts = ClassCounts(dataset)
+    counts.frequency([0, 1])
+    assert counts.of([1, 2, 4]).tolist() == [[1, 0, 1, 0, 0], [4, 0, 0, 0, 0], [0] * 5]
+    assert sorted(dataset.read) == [0, 1, 2]

@@ -235,6 +235,57 @@ def test_class_frequency_is_that_of_labelled_training_images(make, scans):
     assert_close(make().class_frequency(), expected)
 
 
+def first_epoch(module):
+    return {key: [batch[key] for batch in module.train_dataloader()] for key in ("index", "domain")}
+
+
+def unequal(scans):
+    """Half as many images of class 1 in the training of `make`."""
+    found = scans.without_labels([])
+    found.records = [
+        record
+        for at, record in enumerate(scans.records)
+        if record.target != 1 or at % 2 or record.split != "train"
+    ]
+    return found
+
+
+def test_balanced_batches_hold_every_class_of_labelled_domains_equally_often(make, scans):
+    module = make(dataset=unequal(scans), loading=replace(SMALL, sampling="balanced"))
+    counts = torch.zeros(10)
+    for batch in module.train_dataloader():
+        counts += torch.bincount(batch["target"][batch["labelled"]], minlength=10)
+    assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "rare"])
+def test_sampling_leaves_unlabelled_domains_as_they_are(make, scans, sampling):
+    plain, other = (
+        first_epoch(make(loading=replace(SMALL, sampling=s))) for s in ("uniform", sampling)
+    )
+    assert_close(plain["domain"], other["domain"])
+    for before, after, domain in zip(plain["index"], other["index"], plain["domain"], strict=True):
+        assert torch.equal(before[domain == 2], after[domain == 2])
+    assert not torch.equal(torch.cat(plain["index"]), torch.cat(other["index"]))
+
+
+def test_resumed_run_sees_the_balanced_batches_it_would_have_seen(make):
+    options = {"loading": replace(SMALL, sampling="balanced")}
+    whole = fit(make(**options), 3).epochs
+    module = make(**options)
+    module.trainer = SimpleNamespace(current_epoch=2, global_rank=0, world_size=1)
+    indices = [batch["index"] for batch in module.train_dataloader()]
+    assert_close(indices, [batch["index"] for batch in whole[2]])
+
+
+def test_sampling_that_labels_do_not_allow_is_refused(make, scans):
+    several = scans.without_labels([])
+    several.task = "multilabel"
+    module = make(dataset=several, loading=replace(SMALL, sampling="rare"))
+    with pytest.raises(DataError, match=r"data.sampling: 'rare' draws by one class per image, and"):
+        module.train_dataloader()
+
+
 def test_classes_are_those_of_the_dataset(make):
     module = make()
     assert (module.num_classes, module.class_names) == (10, list("0123456789"))

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from domainnorm.data import DomainBalancedBatchSampler, Draw
+from domainnorm.data.sampler import ClassDraws
 from domainnorm.errors import DataError
+from tests.reference.sampling import rare_class_rates
 
 LABELS = [2] * 5 + [0] * 20 + [1] * 11
 
@@ -108,3 +111,72 @@ def test_batch_smaller_than_the_number_of_domains_is_refused():
 def test_no_images_are_refused():
     with pytest.raises(DataError, match="no images to draw batches from"):
         sampler(labels=[])
+
+
+# Of domain 0, whose positions are 5 to 24: fifteen images of class 0, four of 2, one of 3.
+POSITIONS = np.arange(5, 25)
+CLASSES = np.array([0] * 15 + [2] * 4 + [3])
+ONE_HOT = np.eye(4, dtype=np.int64)[CLASSES]
+BALANCED = {0: ClassDraws.of(POSITIONS, ONE_HOT, None)}
+RARE = {0: ClassDraws.of(POSITIONS, ONE_HOT, 0.3)}
+by_class = pytest.mark.parametrize("draws", [BALANCED, RARE], ids=["balanced", "rare"])
+
+
+def classes_drawn(batches):
+    drawn = [d.position for batch in batches for d in batch if LABELS[d.position] == 0]
+    assert set(drawn) <= set(POSITIONS.tolist())
+    return [int(CLASSES[position - 5]) for position in drawn]
+
+
+def test_balanced_classes_are_drawn_equally_often():
+    found = classes_drawn(sampler(6, by_class=BALANCED))
+    counts = Counter(found)
+    assert set(counts) == {0, 2, 3}
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert {len(set(found[at : at + 3])) for at in range(len(found) - 2)} == {3}
+
+
+def test_images_of_a_balanced_class_follow_each_other_without_repetition():
+    drawn = [d.position for b in sampler(24, by_class=BALANCED) for d in b]
+    of_class_2 = [at for at in drawn if 20 <= at < 24]
+    assert set(of_class_2[:4]) == {20, 21, 22, 23}
+
+
+@by_class
+@pytest.mark.parametrize("roles", [None, {0: "labelled", 1: "unlabelled", 2: "unlabelled"}])
+def test_classes_change_neither_shares_nor_other_domains_nor_seeds(draws, roles):
+    plain, other = (list(sampler(roles=roles, by_class=one)) for one in (None, draws))
+    assert len(plain) == len(other)
+    for before, after in zip(plain, other, strict=True):
+        assert domains(before) == domains(after)
+        assert [d.seed for d in before] == [d.seed for d in after]
+        rest = [[d for d in one if LABELS[d.position] != 0] for one in (before, after)]
+        assert rest[0] == rest[1]
+
+
+@by_class
+def test_ranks_divide_the_draws_by_class_of_one_process(draws):
+    options = {"by_class": draws, "world_size": 2}
+    ranks = [[d for b in sampler(3, rank=rank, **options) for d in b] for rank in range(2)]
+    assert not set(ranks[0]) & set(ranks[1])
+    assert sorted(ranks[0] + ranks[1]) == sorted(d for b in sampler(6, by_class=draws) for d in b)
+
+
+@by_class
+def test_draws_by_class_depend_on_seed_and_epoch_alone(draws):
+    assert list(sampler(epoch=3, by_class=draws)) == list(sampler(epoch=3, by_class=draws))
+    assert list(sampler(epoch=3, by_class=draws)) != list(sampler(epoch=4, by_class=draws))
+
+
+@pytest.mark.parametrize("temperature", [0.001, 0.01, 0.3, 10.0])
+def test_rates_of_rare_classes_are_those_of_the_paper(temperature):
+    counts = np.array([[90, 10, 0, 0], [60, 0, 0, 40], [99, 1, 0, 0]])
+    draws = ClassDraws.of(np.array([3, 5, 8]), counts, temperature)
+    assert draws.rates == pytest.approx(rare_class_rates([249, 11, 40], temperature))
+    assert [found.tolist() for found in draws.members] == [[3, 5, 8], [3, 8], [5]]
+
+
+def test_rare_classes_are_drawn_at_their_rates():
+    found = Counter(c for n in range(40) for c in classes_drawn(sampler(6, n, by_class=RARE)))
+    share = np.array([found[c] for c in (0, 2, 3)]) / sum(found.values())
+    assert share == pytest.approx(rare_class_rates([15, 4, 1], 0.3), abs=0.05)

@@ -75,6 +75,14 @@ CASES = [
         {"data": '{name: scans, source: ["a\\nb"]}'},
         "expected a printable domain name without slashes",
     ),
+    (
+        {"data": f"{{{DATA}, sampling: rair}}"},
+        "data.sampling: got 'rair', expected 'uniform' or 'balanced' or 'rare'; did you mean 'rare'?",
+    ),
+    (
+        {"data": f"{{{DATA}, sampling_temperature: 0}}"},
+        "data.sampling_temperature: got 0.0, expected more than 0",
+    ),
     ({"data": f"{{{DATA}, batch_size: 0}}"}, "data.batch_size: got 0, expected at least 1"),
     (
         {"data": f"{{{DATA}, num_workers: true}}"},
@@ -189,6 +197,10 @@ CASES = [
     (
         {"data": f"{{{FOLDER}, image_size: [64, 96], crop_size: 80}}"},
         "data.crop_size: got 80, expected no more than data.image_size, [64, 96]",
+    ),
+    (
+        {"task": "{name: segmentation}", "data": f"{{{MASKS}, sampling: balanced}}"},
+        "data.sampling: 'balanced' draws by one class per image, and there are masks; take 'rare'",
     ),
     (
         {"task": "{name: segmentation, overlap: 1}", "data": f"{{{MASKS}}}"},

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 from domainnorm.errors import DataError, DomainNormError
 from domainnorm.losses import dice_loss, focal_loss
 from domainnorm.tasks import Segmentation
+from tests.reference.losses import cross_entropy
 
 TARGET = torch.tensor([[[0, 1, 2, -1], [2, 2, 0, 0]]])
 
@@ -31,6 +32,19 @@ def test_loss_is_the_weighted_sum_of_its_parts():
         + 3 * focal_loss(logits(), TARGET)
     )
     assert_close(task.loss(logits(), TARGET), expected)
+
+
+@pytest.mark.parametrize("weight", [None, [0.5, 2.0, 0.0]])
+def test_smoothed_cross_entropy_is_that_of_torch(weight):
+    task = make(label_smoothing=0.1)
+    task.class_weight = None if weight is None else torch.tensor(weight)
+    expected = F.cross_entropy(
+        logits(), TARGET, task.class_weight, ignore_index=-1, label_smoothing=0.1
+    )
+    assert_close(task.loss(logits(), TARGET), expected)
+    rows = logits().movedim(1, -1).reshape(-1, 3).tolist()
+    slowly = cross_entropy(rows, TARGET.flatten().tolist(), weight, smoothing=0.1)
+    assert float(expected) == pytest.approx(slowly, rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [{}, {"ce_weight": 0.0, "dice_weight": 1.0}])
@@ -60,6 +74,7 @@ def test_narrow_logits_are_scored_in_float32():
         ({"dice_weight": -1.0}, "expected none below 0"),
         ({"focal_gamma": -0.5}, "task.focal_gamma: -0.5, expected 0 or more"),
         ({"flips": True}, "task.flips: unknown value 'True': known: none, horizontal, vertical"),
+        ({"label_smoothing": 1.0}, r"task.label_smoothing: 1.0, expected a share in \[0, 1\)"),
         ({"overlap": 1.0}, r"task.overlap: 1.0, expected a share in \[0, 1\)"),
     ],
 )
