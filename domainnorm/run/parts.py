@@ -178,13 +178,18 @@ class Parts:
         return method
 
     def _augment(self, stage: Stage) -> dict[str, Any]:
-        """Steps of every domain of the stage: its own, else its role's, else the default."""
-        given, roles = self.recipe.augment, stage.roles
-        keys = [(name, "source") for name in roles.source]
-        keys += [(name, "target") for name in roles.target]
+        """Steps of every domain: its own, else those of ``source`` or ``target``, else the default.
+
+        Images whose labels a method sees have the steps of ``source``, a target's too: an oracle
+        is trained as a source model is.
+        """
+        given = self.recipe.augment
+        labelled = domains_of(METHODS.load(stage.method.name).labelled, stage.roles)
+        roles = {name: "source" if name in labelled else "target" for name in stage.roles.all}
+        roles |= dict.fromkeys(stage.roles.source, "source")
         return {
             name: next((given[key] for key in (name, role, "default") if key in given), [])
-            for name, role in keys
+            for name, role in roles.items()
         }
 
 
