@@ -16,6 +16,8 @@ Far: TypeAlias = Literal["mean", "batch"]
 Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
 # How training images of labelled domains are drawn, see `domainnorm.data.sampler.ClassDraws`.
 Sampling: TypeAlias = Literal["uniform", "balanced", "rare"]
+# Which domains share rows of norms while anything is learned, see `domainnorm.methods.roles`.
+Rows: TypeAlias = Literal["domain", "role", "one"]
 ESTIMATED: tuple[Unseen, ...] = ("estimate", "mixture")
 
 # What the labels of a task are, in words.

@@ -1,3 +1,3 @@
 from .base import Method as Method
-from .base import Roles as Roles
-from .base import domains_of as domains_of
+from .roles import Roles as Roles
+from .roles import domains_of as domains_of

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
-from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.reestimation import MomentPass
+from domainnorm.methods.roles import Roles
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -21,7 +22,15 @@ class AdaBN(Method):
     """Re-estimate the running moments of the target's rows on its unlabelled training images.
 
     One pass, no gradients. Scale and shift stay those of the source. Helps where domains differ
-    in low-level statistics; hurts where the class balance or the content of the target differs.
+    in low-level statistics; hurts where the class balance or the content of the target differs, or
+    where a strongly augmented source covers the target's statistics already.
+
+    Args:
+        model: The source model.
+        task: Metrics.
+        roles: Source and target domains.
+        moments: Of target images as they are (``clean``), or augmented as the images of the source
+            were when the model was trained (``as_trained``).
 
     Reference:
         Li et al., Revisiting Batch Normalization for Practical Domain Adaptation, 2016,
@@ -33,7 +42,14 @@ class AdaBN(Method):
     augmented: bool = False
     needs: str = "moments"
 
-    def __init__(self, model: DomainModel, task: Task, roles: Roles) -> None:
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        moments: Literal["clean", "as_trained"] = "clean",
+    ) -> None:
         super().__init__(model, task, roles)
         if not any(isinstance(norm.statistics, RunningMoments) for norm in model.norms()):
             raise ConversionError(

@@ -12,7 +12,6 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -20,11 +19,12 @@ from lightning.pytorch import LightningModule
 from timm.utils import ModelEmaV3
 from torch import Tensor, distributed, nn
 
-from domainnorm.backbones import DomainModel
+from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.condition import Estimate
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import DomainsTold, Evaluated
 from domainnorm.methods.heads import head_of
+from domainnorm.methods.roles import Roles, domains_of
 from domainnorm.norms.kernels.partition import several_ranks
 from domainnorm.ranges import Conditioned, problem_of_task
 from domainnorm.tasks import Task
@@ -36,24 +36,6 @@ Batch: TypeAlias = dict[str, Any]
 # (K, h, w), and classes (h, w) with −1 for none.
 Restore: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 _LABELS = ("target", "original", "labelled")
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Which domains of the model are source and which are target.
-
-    Args:
-        source: Names of labelled domains to learn from.
-        target: Names of domains to adapt to.
-    """
-
-    source: tuple[str, ...]
-    target: tuple[str, ...] = ()
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Source domains, then target domains: the order of the model's rows."""
-        return self.source + self.target
 
 
 class Method(LightningModule):
@@ -229,7 +211,21 @@ class Method(LightningModule):
         """A batch of a loader of one's own, on the device and in the precision of this method."""
         converted = self.trainer.precision_plugin.convert_input(batch)
         moved: Batch = self.transfer_batch_to_device(converted, self.device, 0)
-        return moved
+        return self._shared(moved)
+
+    def share_rows(self) -> None:
+        """Give every domain the rows that its images had, those of `Roles.lenders`."""
+        for model in {self.model, self.deployed}:
+            for name in self.roles.all:
+                if self.roles.lent((name,)) != (name,):
+                    set_rows(model, name, self.roles.lent((name,)))
+
+    def _shared(self, batch: Batch) -> Batch:
+        """A batch whose images have the rows that their domains share."""
+        if self.roles.rows == "domain":
+            return batch
+        lenders = torch.tensor(self.roles.lenders, device=self.device)
+        return {**batch, "domain": lenders[batch["domain"]]}
 
     def train_only(self, chosen: Iterable[nn.Parameter]) -> None:
         """Let these parameters of `model` learn, and no others of it."""
@@ -314,6 +310,7 @@ class Method(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The sum of `losses` of one batch; None where there are none to step on."""
         self._position = (batch_idx, self.global_step)
+        batch = self._shared(batch)
         losses = self.losses(batch)
         if not losses:
             return None
@@ -358,8 +355,9 @@ class Method(LightningModule):
 
     @property
     def trained_domains(self) -> tuple[str, ...]:
-        """Domains whose images reach ``training_step``."""
-        return domains_of(self.labelled, self.roles) + domains_of(self.unlabelled, self.roles)
+        """Domains whose rows learn: those whose images reach ``training_step``, or share theirs."""
+        seen = domains_of(self.labelled, self.roles) + domains_of(self.unlabelled, self.roles)
+        return self.roles.lent(seen)
 
     def on_validation_epoch_start(self) -> None:
         """Start collecting for every validation domain."""
@@ -429,10 +427,11 @@ class Method(LightningModule):
             optimizer: Any = self.configure_optimizers()
             self._stream = position, optimizer
             self.start_stream(self.eval_domains[position])
-        return self.adapt({name: batch[name] for name in batch if name not in _LABELS}).detach()
+        seen = {name: batch[name] for name in batch if name not in _LABELS}
+        return self.adapt(self._shared(seen)).detach()
 
     def _collect(self, batch: Batch, position: int, estimate: Estimate | None = None) -> None:
-        domain, model = batch["domain"], self.deployed
+        domain, model = self._shared(batch)["domain"], self.deployed
         if self.norm_domain is not None:
             row = model.domain_names.index(self.norm_domain)
             domain = torch.full_like(domain, row)
@@ -489,9 +488,3 @@ def _chosen(part: Any, rows: Tensor) -> Any:
     if isinstance(part, Mapping):
         return {name: _chosen(value, rows) for name, value in part.items()}
     return [value for value, row in zip(part, rows.tolist(), strict=True) if row]
-
-
-def domains_of(role: str, roles: Roles) -> tuple[str, ...]:
-    """Names of the domains that a class constant means."""
-    meaning = {"source": roles.source, "target": roles.target, "all": roles.all, "": ()}
-    return meaning[role]

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.reestimation import kept_moments, use_batch_statistics
+from domainnorm.methods.roles import Roles
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 

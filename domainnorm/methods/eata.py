@@ -11,8 +11,9 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.losses import entropies
-from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.reestimation import kept_moments, use_batch_statistics
+from domainnorm.methods.roles import Roles
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 

@@ -8,8 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
-from domainnorm.methods.base import Roles
 from domainnorm.methods.heads import heads_of
+from domainnorm.methods.roles import Roles
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task

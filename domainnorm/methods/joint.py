@@ -9,7 +9,8 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
 from domainnorm.losses import domain_rows_loss
-from domainnorm.methods.base import Batch, Roles
+from domainnorm.methods.base import Batch
+from domainnorm.methods.roles import Roles
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -30,7 +31,7 @@ class Joint(SupervisedMethod):
         **options: See `SupervisedMethod`.
 
     Raises:
-        ConversionError: ``rows_weight`` for norms without a row per domain.
+        ConversionError: ``rows_weight`` without a row per domain.
 
     Reference:
         Rebuffi et al., Learning multiple visual domains with residual adapters, NeurIPS 2017,
@@ -51,6 +52,11 @@ class Joint(SupervisedMethod):
     ) -> None:
         super().__init__(model, task, roles, **options)
         self.rows_weight = rows_weight
+        if rows_weight and roles.rows != "domain":
+            raise ConversionError(
+                f"method.rows_weight: got {rows_weight}, but domains share rows; set data.rows to "
+                "'domain', or rows_weight to 0"
+            )
         if rows_weight and not any(True for norm in model.norms() for _ in norm.modulation.rows()):
             raise ConversionError(
                 f"method.rows_weight: got {rows_weight}, but no norm has a row per domain; use "

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import DomainNormError
-from domainnorm.methods.base import Batch, Roles, split
+from domainnorm.methods.base import Batch, split
 from domainnorm.methods.mixing import class_mix, cut_mix
 from domainnorm.methods.reestimation import kept_moments
+from domainnorm.methods.roles import Roles
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task

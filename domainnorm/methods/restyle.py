@@ -29,9 +29,9 @@ class Restyle(SupervisedMethod):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Give the target's rows the scale and shift of the source."""
         for name in self.roles.target:
-            set_rows(self.model, name, self.roles.source, moments=False)
+            set_rows(self.model, name, self.roles.lent(self.roles.source), moments=False)
 
     def on_fit_end(self) -> None:
         """Those of the last step; the target keeps its own moments."""
         for name in self.roles.target:
-            set_rows(self.model, name, self.roles.source, moments=False)
+            set_rows(self.model, name, self.roles.lent(self.roles.source), moments=False)

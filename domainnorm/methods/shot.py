@@ -11,8 +11,9 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.losses import entropies
 from domainnorm.methods.bank import Bank
-from domainnorm.methods.base import Batch, Roles
+from domainnorm.methods.base import Batch
 from domainnorm.methods.heads import heads_of
+from domainnorm.methods.roles import Roles
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task

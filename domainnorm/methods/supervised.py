@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.errors import DomainNormError
-from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.methods.base import Batch, Method
+from domainnorm.methods.reestimation import MomentPass
+from domainnorm.methods.roles import Roles
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
@@ -29,6 +31,9 @@ class SupervisedMethod(Method):
         warmup: Fraction of all steps in which the rate rises linearly, in [0, 1); it then falls to
             zero along a cosine.
         epochs: Instead of ``trainer.max_epochs``.
+        moments: Running moments that the trained domains end with: those of training, of augmented
+            images (``as_trained``), or those of whole images as they are, estimated anew in one
+            pass after it (``clean``).
     """
 
     labelled: str = "source"
@@ -45,6 +50,7 @@ class SupervisedMethod(Method):
         optimizer: Literal["adamw", "sgd"] = "adamw",
         warmup: float = 0.1,
         epochs: int | None = None,
+        moments: Literal["as_trained", "clean"] = "as_trained",
     ) -> None:
         super().__init__(model, task, roles)
         self.lr = lr
@@ -52,6 +58,7 @@ class SupervisedMethod(Method):
         self.optimizer = optimizer
         self.warmup = warmup
         self.epochs = epochs
+        self.moments = moments
 
     @property
     def max_epochs(self) -> int | None:
@@ -67,11 +74,25 @@ class SupervisedMethod(Method):
         return [self.parameters()]
 
     def on_fit_end(self) -> None:
-        """Give domains without training images the rows of those that had some."""
+        """Moments of clean images if wanted; domains without training images get rows of others."""
+        if self.moments == "clean":
+            self._estimate_moments()
         for model in {self.model, self.deployed}:
             for name in model.domain_names:
-                if name not in self.trained_domains:
+                lent = self.roles.lent((name,))
+                if lent[0] not in self.trained_domains:
                     set_rows(model, name, self.trained_domains)
+                elif lent != (name,):
+                    set_rows(model, name, lent)
+
+    @torch.no_grad()
+    def _estimate_moments(self) -> None:
+        for model in {self.model, self.deployed}:
+            moments = MomentPass(model)
+            for role in filter(None, (self.labelled, self.unlabelled)):
+                for batch in self.sweep(role):
+                    moments.observe(batch)
+            moments.write()
 
     def configure_optimizers(self) -> Any:
         """An optimizer for each of `optimized`, and a schedule per step.

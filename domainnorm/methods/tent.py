@@ -10,8 +10,9 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.losses import entropy_loss
-from domainnorm.methods.base import Batch, Method, Roles
+from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.reestimation import MomentPass, use_batch_statistics
+from domainnorm.methods.roles import Roles
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task

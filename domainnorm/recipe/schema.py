@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
-from domainnorm.ranges import Conditioned, Far, Sampling, Unseen
+from domainnorm.ranges import Conditioned, Far, Rows, Sampling, Unseen
 from domainnorm.registry import DATASETS
 
 Precision: TypeAlias = Literal[
@@ -85,6 +85,8 @@ class DataConfig:
             of evaluation: one number or ``[height, width]``; null trains on whole images.
         fit: How an image of another shape fits into ``image_size``: ``cover`` cuts off what is
             over, ``pad`` adds a border without labels, ``stretch`` distorts.
+        rows: Which domains share the rows of their norms while anything is learned: none (a row for
+            each ``domain``), all sources and all targets (``role``), or all (``one``).
         batch_size: Images per training batch, all domains together.
         sampling: How images of domains with labels are drawn for training batches: ``uniform``;
             every class equally often, ``balanced``; or ``rare``, rare classes more often.
@@ -104,6 +106,7 @@ class DataConfig:
     image_size: int | list[int] | None = None
     crop_size: int | list[int] | None = None
     fit: Literal["cover", "pad", "stretch"] = "cover"
+    rows: Rows = "domain"
     batch_size: int = field(default=32, metadata={"minimum": 1})
     sampling: Sampling = "uniform"
     sampling_temperature: float = field(default=0.01, metadata={"above": 0})

@@ -132,7 +132,7 @@ class Parts:
             labelled=domains_of(method.labelled, stage.roles),
             unlabelled=domains_of(method.unlabelled, stage.roles),
             preprocessing=preprocessing,
-            augment=self._augment(stage) if method.augmented else {},
+            augment=self._augment(stage) if method.augmented or _as_trained(stage) else {},
             loading=Loading(
                 loading.batch_size,
                 loading.eval_batch_size,
@@ -181,16 +181,24 @@ class Parts:
         """Steps of every domain: its own, else those of ``source`` or ``target``, else the default.
 
         Images whose labels a method sees have the steps of ``source``, a target's too: an oracle
-        is trained as a source model is.
+        is trained as a source model is, and moments ``as_trained`` are those of such images.
         """
         given = self.recipe.augment
         labelled = domains_of(METHODS.load(stage.method.name).labelled, stage.roles)
+        if _as_trained(stage):
+            labelled = stage.roles.all
         roles = {name: "source" if name in labelled else "target" for name in stage.roles.all}
         roles |= dict.fromkeys(stage.roles.source, "source")
         return {
             name: next((given[key] for key in (name, role, "default") if key in given), [])
             for name, role in roles.items()
         }
+
+
+def _as_trained(stage: Stage) -> bool:
+    """Whether moments are estimated on images as the source model saw its own."""
+    method = METHODS.load(stage.method.name)
+    return not method.augmented and stage.method.options.get("moments") == "as_trained"
 
 
 def _check_patches(model: DomainModel, size: tuple[int, int]) -> None:

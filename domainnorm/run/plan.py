@@ -53,7 +53,7 @@ def plan_stages(recipe: Recipe) -> list[Stage]:
     methods that adapt it.
     """
     return [
-        Stage(Roles(tuple(transfer.source), tuple(transfer.target)), seed, method)
+        Stage(Roles(tuple(transfer.source), tuple(transfer.target), recipe.data.rows), seed, method)
         for transfer in recipe.transfers
         for seed in recipe.seeds
         for method in _methods(recipe)

@@ -55,6 +55,7 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     if not online:
         if not _is_given(parts, stage):
             fit(bench.trainer, method, bench.data, parts.recipe)
+            method.share_rows()
         teach_encoder(method.deployed, bench.data, stage.seed, former)
     seconds = time.perf_counter() - started
     if not online and is_first():
@@ -62,6 +63,7 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     predictions = predict(bench)
     if online:  # the test was the training
         seconds = time.perf_counter() - started
+        method.share_rows()
         _save_model(bench)
     results = score(bench, predictions, seconds)
     if is_first():
