@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from domainnorm.data.augmentation.pipeline import Pipeline, References, Steps, build_pipeline
+from domainnorm.data.augmentation.rand_stain_na import Colours, colours_of
 from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import (
     DomainDataset,
@@ -25,6 +26,7 @@ from domainnorm.data.dataset import (
     check_splits,
     select_domains,
 )
+from domainnorm.data.images import read_all
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import ClassDraws, DomainBalancedBatchSampler
 from domainnorm.data.view import DomainImages, DomainView, join
@@ -32,6 +34,7 @@ from domainnorm.errors import DataError, counted, unknown
 from domainnorm.ranges import Sampling, problem_of_sampling
 
 Batch = dict[str, Any]
+_MEASURED = 1000  # images whose colours are measured
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,9 @@ class DomainDataModule(LightningDataModule):
                 these labels cannot be drawn by.
         """
         domains = [*self.labelled, *self.unlabelled]
+        for name in domains:
+            if self.training_pipelines[name].needs_colours:
+                self.training_pipelines[name].set_colours(self._colours)
         view = self._view(domains, "train", self.labelled, training=True)
         rank, world_size = self._rank()
         roles = None
@@ -363,6 +369,13 @@ class DomainDataModule(LightningDataModule):
         others = [name for name in (*self.labelled, *self.unlabelled) if name != domain]
         positions = self.dataset.positions(others, "train")
         return DomainImages(self._without_labels, positions) if positions else None
+
+    @cached_property
+    def _colours(self) -> Colours:
+        """Colours of the training images that the method may see, or of some of them."""
+        positions = self.dataset.positions([*self.labelled, *self.unlabelled], "train")
+        drawn = np.random.default_rng((self.loading.seed, 4)).permutation(positions)
+        return colours_of(read_all(self._without_labels.image, drawn[:_MEASURED].tolist()))
 
     @cached_property
     def _without_labels(self) -> DomainDataset:

@@ -77,7 +77,7 @@ CASES = [
     ),
     (
         {"data": f"{{{DATA}, sampling: rair}}"},
-        "data.sampling: got 'rair', expected 'uniform' or 'balanced' or 'rare'; did you mean 'rare'?",
+        "data.sampling: got 'rair', expected 'uniform' or 'balanced' or 'rare'; did you mean 'rar",
     ),
     (
         {"data": f"{{{DATA}, sampling_temperature: 0}}"},

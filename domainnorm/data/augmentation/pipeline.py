@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from domainnorm.data.augmentation.rand_stain_na import Colours
 from domainnorm.data.augmentation.steps import (
     arguments_of,
     check_augmentation,
@@ -58,6 +59,17 @@ class Pipeline:
         self.preprocessing = preprocessing
         self.where = where
 
+    @property
+    def needs_colours(self) -> bool:
+        """Whether a step wants to know the colours of the training images, see `set_colours`."""
+        return self.weak.needs_colours or (self.strong is not None and self.strong.needs_colours)
+
+    def set_colours(self, colours: Colours) -> None:
+        """Tell the steps the colours of the training images, see `colours_of`."""
+        self.weak.colours = colours
+        if self.strong is not None:
+            self.strong.colours = colours
+
     def __call__(self, image: Pixels, seed: int) -> Tensor:
         """Augment and preprocess one image: (h, w, 3) to (3, H, W). See `views`."""
         return self.views(image, None, seed).image
@@ -99,6 +111,8 @@ class _RandomSteps:
 
         used = [one for one in transforms if references or not needs_reference(one)]
         self.references = references if any(map(needs_reference, used)) else None
+        self.needs_colours = any("colours" in one.targets_as_params for one in used)
+        self.colours: Colours | None = None
         # Compose would otherwise seed itself from the system; every call seeds it anew.
         self.compose = albumentations.Compose(used, seed=0) if used else None
         self.where = where
@@ -118,6 +132,12 @@ class _RandomSteps:
             given["mask"] = mask
         if self.references is not None:
             given["references"] = [self.references(seed)]
+        if self.needs_colours:
+            if self.colours is None:
+                raise DataError(
+                    f"{self.where}: a step needs `set_colours` of training images first"
+                )
+            given["colours"] = self.colours
         try:
             done = self.compose(**given)
         except Exception as error:  # each transform raises kinds of its own, cv2.error among them

@@ -144,3 +144,67 @@ class HistogramMatching(albumentations.HistogramMatching):  # type: ignore[misc]
 
     def __init__(self, *, blend: list[float] = [0.5, 1.0], p: float = 0.5) -> None:  # noqa: B006
         super().__init__(blend_ratio=tuple(blend), metadata_key="references", p=p)
+
+
+@register("rand_conv")
+class RandConv(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+    """Mix an image with a random convolution of it: other textures and colours, same shapes.
+
+    ``z' = α z + (1 - α) w * z`` on ``z = (x - 127.5) / 63.75``, with ``α ~ U`` and weights w of 3
+    channels to 3, k × k, normal with the variance ``1 / (3 k²)``; then back, rounded and cut to 0
+    to 255.
+
+    Args:
+        kernels: Sizes k to choose from, odd.
+        mix: Least and greatest α, each in [0, 1]; ``[0, 0]`` for the convolution alone.
+        p: Probability of the transform.
+
+    Reference:
+        Xu et al., Robust and Generalizable Visual Representation Learning via Random Convolutions,
+        ICLR 2021, arXiv:2007.13003, alg. 1 and sec. 3.2.
+        Differs: a kernel for each image instead of each batch; the border mirrors the image; values
+        that no pixel has are cut; no consistency loss between several draws.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernels: list[int] = [1, 3, 5, 7],  # noqa: B006
+        mix: list[float] = [0.0, 1.0],  # noqa: B006
+        p: float = 0.5,
+    ) -> None:
+        super().__init__(p=p)
+        if not kernels or any(size < 1 or size % 2 == 0 for size in kernels):
+            raise ValueError(f"kernels: {kernels}, expected odd sizes such as [1, 3, 5, 7]")
+        if len(mix) != 2 or not 0 <= mix[0] <= mix[1] <= 1:
+            raise ValueError(f"mix: {mix}, expected [least, greatest] with values in [0, 1]")
+        self.kernels = list(kernels)
+        self.mix = list(mix)
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw a size, the weights and α."""
+        size = self.py_random.choice(self.kernels)
+        deviation = 1 / np.sqrt(3 * size**2)
+        return {
+            "weight": self.random_generator.normal(0, deviation, (3, 3, size, size)),
+            "share": self.py_random.uniform(*self.mix),
+        }
+
+    def apply(
+        self, img: NDArray[np.uint8], weight: NDArray[np.float64], share: float, **params: Any
+    ) -> NDArray[np.uint8]:
+        """Convolve one image (H, W, 3)."""
+        return mix_convolved(img, weight, share)
+
+
+def mix_convolved(
+    image: NDArray[np.uint8], weight: NDArray[np.float64], share: float
+) -> NDArray[np.uint8]:
+    """``share`` of the image (H, W, 3), the rest convolved by ``weight`` (3 out, 3 in, k, k)."""
+    values = (image.astype(np.float32) - 127.5) / 63.75
+    parts = [
+        sum(cv2.filter2D(values[..., into], -1, kernel) for into, kernel in enumerate(kernels))
+        for kernels in weight.astype(np.float32)
+    ]
+    mixed = share * values + (1 - share) * np.stack(parts, axis=-1)
+    return np.clip(np.round(mixed * 63.75 + 127.5), 0, 255).astype(np.uint8)
