@@ -1,9 +1,14 @@
+from .alignment import adversarial_loss as adversarial_loss
+from .alignment import coral_loss as coral_loss
+from .alignment import discrepancy_loss as discrepancy_loss
+from .alignment import mmd_loss as mmd_loss
+from .alignment import reversed_gradient as reversed_gradient
 from .labelled import dice_loss as dice_loss
 from .labelled import focal_loss as focal_loss
 from .labelled import masked_bce_loss as masked_bce_loss
-from .unlabelled import adversarial_loss as adversarial_loss
+from .unlabelled import bnm_loss as bnm_loss
 from .unlabelled import confusion_loss as confusion_loss
 from .unlabelled import domain_rows_loss as domain_rows_loss
 from .unlabelled import entropies as entropies
 from .unlabelled import entropy_loss as entropy_loss
-from .unlabelled import reversed_gradient as reversed_gradient
+from .unlabelled import infomax_loss as infomax_loss

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
@@ -13,11 +12,30 @@ from domainnorm.losses import adversarial_loss, reversed_gradient
 from domainnorm.methods.base import Batch
 from domainnorm.methods.heads import num_features
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import by_role, cells
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
-_GRID = 8  # cells along each side that the discriminator of masks tells apart
+
+def create_discriminator(num_inputs: int, hidden: int) -> nn.Module:
+    """A network (..., F) -> (..., 1) with two hidden layers, for logits of "this is source"."""
+    return nn.Sequential(
+        nn.Linear(num_inputs, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, 1),
+    )
+
+
+def ramp(progress: float, gamma: float) -> float:
+    """Weight of the reversed gradient, ``2 / (1 + exp(-gamma p)) - 1`` at the share p, in [0, 1).
+
+    A function of the share of training alone: a resumed run goes on where it was, which a counter
+    of steps outside the checkpoint would not.
+    """
+    return 2 / (1 + math.exp(-gamma * progress)) - 1
 
 
 @register
@@ -26,10 +44,9 @@ class DANN(SupervisedMethod):
 
     ``L = L_supervised(source) + domain_weight · BCE(D(GRL(f)))`` on the features f in front of the
     classifier; of masks, on those in front of the segmentation head, averaged over each cell of a
-    grid of 8 × 8. The gradient that reaches the
-    network is reversed and ramped up: ``2 / (1 + exp(-gamma p)) - 1`` at the share p of training.
-    Images of both roles are normalized by the rows of their own domains; the discriminator sees
-    what these leave.
+    grid of 8 × 8. The gradient that reaches the network is reversed and ramped up:
+    ``2 / (1 + exp(-gamma p)) - 1`` at the share p of training. Images of both roles are normalized
+    by the rows of their own domains; the discriminator sees what these leave.
 
     Args:
         model: The network.
@@ -65,23 +82,15 @@ class DANN(SupervisedMethod):
         super().__init__(model, task, roles, **options)
         self.domain_weight = domain_weight
         self.gamma = gamma
-        self.discriminator = nn.Sequential(
-            nn.Linear(num_features(model), hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, 1),
-        )
+        self.discriminator = create_discriminator(num_features(model), hidden)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Supervised loss of the labelled images, and the discriminator's of all."""
         features, logits = self.features(batch)
-        if features.ndim > 2:
-            features = F.adaptive_avg_pool2d(features, _GRID)
-        source = batch["labelled"]
-        ramp = 2 / (1 + math.exp(-self.gamma * self.progress)) - 1
-        told = self.discriminator(reversed_gradient(features.movedim(1, -1), ramp))
+        known = batch["labelled"]
+        seen = reversed_gradient(cells(features), ramp(self.progress, self.gamma))
+        told = by_role(self.discriminator(seen), known)
         return {
-            "supervised": self.task.loss(logits[source], batch["target"][source]),
-            "domain": self.domain_weight * adversarial_loss(told[source], told[~source]),
+            "supervised": self.task.loss(logits[known], batch["target"][known]),
+            "domain": self.domain_weight * adversarial_loss(*told),
         }

@@ -14,7 +14,7 @@ from tests.methods.bench import ONE, TWO, fit, make_model, scans, source_model
 every_method = pytest.mark.parametrize("name", METHODS.names())
 FITTED = [name for name in METHODS.names() if METHODS.load(name).protocol == "fit"]
 every_fitted = pytest.mark.parametrize("name", FITTED)
-SMALL = {"tent": {"epochs": 1}, "cotta": {"augmentations": 2}}
+SMALL = {"tent": {"epochs": 1}, "cotta": {"augmentations": 2}, "mcd": {"generator_steps": 1}}
 
 
 def start(name, roles):

@@ -85,5 +85,5 @@ def test_masks_are_told_apart_by_cells_of_a_grid():
         losses = method.losses(batch)
     finally:
         del type(method).progress
-    assert shapes == [(4, 8, 8, 1)]
+    assert shapes == [(4, 64, 1)]
     assert set(losses) == {"supervised", "domain"}

@@ -16,6 +16,13 @@ CASES = {
     "own step": (OwnStep, {}),
     "two optimizers": (TwoHeads, {}),
     "dann": ("dann", {"hidden": 8}),
+    "cdan": ("cdan", {"hidden": 8, "entropy": True, "map_size": 32}),
+    "coral": ("coral", {}),
+    "mmd": ("mmd", {}),
+    "mcd": ("mcd", {"generator_steps": 2}),
+    "mcc": ("mcc", {}),
+    "bnm": ("bnm", {}),
+    "infomax": ("infomax", {}),
     "mean_teacher": ("mean_teacher", {"threshold": 0.0, "decay": 0.5}),
 }
 

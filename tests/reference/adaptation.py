@@ -26,6 +26,51 @@ def binary_cross_entropy(logit, label):
     return -math.log(p) if label else -math.log(1 - p)
 
 
+def cdan(source, target, discriminate, sure):
+    """Long et al. 2018, sec. 3: the discriminator's loss of lists of pairs (features, logits).
+
+    ``discriminate`` makes a logit of the products of each feature with each class; ``sure`` weighs
+    samples by ``1 + exp(-H)``, normalized within their domain.
+    """
+    total = 0.0
+    for label, pairs in ((1, source), (0, target)):
+        loss = mass = 0.0
+        for features, row in pairs:
+            p = probabilities(row)
+            weight = 1 + math.exp(sum(x * math.log(x) for x in p)) if sure else 1.0
+            products = [f * x for f in features for x in p]
+            loss += weight * binary_cross_entropy(discriminate(products), label)
+            mass += weight
+        total += loss / mass / 2
+    return total
+
+
+def mcd(generator, classifiers, source, labels, target, *, lr, classifier_lr, steps):
+    """Saito et al. 2018, sec. 3, steps A to C of one batch by plain gradient steps, in place."""
+
+    def supervised():
+        features = generator(source)
+        return sum(torch.nn.functional.cross_entropy(c(features), labels) for c in classifiers)
+
+    def distance():
+        features = generator(target)
+        one, other = (classifier(features).softmax(1) for classifier in classifiers)
+        return (one - other).abs().mean()
+
+    def descend(loss, rates):
+        moved = [(p, rate) for module, rate in rates for p in module.parameters()]
+        gradients = torch.autograd.grad(loss, [p for p, _ in moved])
+        with torch.no_grad():
+            for (p, rate), gradient in zip(moved, gradients, strict=True):
+                p.sub_(rate * gradient)
+
+    both = [(classifier, classifier_lr) for classifier in classifiers]
+    descend(supervised(), [(generator, lr), *both])
+    descend(supervised() - distance(), both)
+    for _ in range(steps):
+        descend(distance(), [(generator, lr)])
+
+
 def eata(network, batches, parameters, *, lr, margin, redundancy, fisher, fisher_weight):
     """Niu et al. 2022, alg. 1: logits of each batch, while ``parameters`` move by SGD (0.9).
 

@@ -102,3 +102,79 @@ def masked_bce(rows, targets):
             if answer != -1:
                 terms.append(-math.log(p if answer == 1 else 1 - p))
     return sum(terms) / len(terms)
+
+
+def covariance(rows):
+    """Unbiased, one pair of features after another; nested lists."""
+    n, size = len(rows), len(rows[0])
+    mean = [sum(row[i] for row in rows) / n for i in range(size)]
+    return [
+        [
+            sum((row[i] - mean[i]) * (row[j] - mean[j]) for row in rows) / (n - 1)
+            for j in range(size)
+        ]
+        for i in range(size)
+    ]
+
+
+def coral(source, target):
+    """Sun and Saenko 2016, eq. 1 to 3."""
+    size, one, other = len(source[0]), covariance(source), covariance(target)
+    distance = sum((one[i][j] - other[i][j]) ** 2 for i in range(size) for j in range(size))
+    return distance / (4 * size**2)
+
+
+def mmd(source, target, exponents):
+    """Gretton et al. 2012, eq. 3, one pair of samples after another."""
+
+    def distance(x, y):
+        return sum((a - b) ** 2 for a, b in zip(x, y, strict=True))
+
+    everything = [*source, *target]
+    width = sum(distance(x, y) for x in everything for y in everything) / len(everything) ** 2
+
+    def kernel(x, y):
+        values = [math.exp(-distance(x, y) / (2**v * width)) for v in exponents]
+        return sum(values) / len(values)
+
+    def within(rows):
+        pairs = [kernel(x, y) for i, x in enumerate(rows) for j, y in enumerate(rows) if i != j]
+        return sum(pairs) / len(pairs)
+
+    across = [kernel(x, y) for x in source for y in target]
+    return within(source) + within(target) - 2 * sum(across) / len(across)
+
+
+def infomax(rows):
+    """``mean_n H(p_n) - H(mean_n p_n)``."""
+    p = [probabilities(row) for row in rows]
+    mean = [sum(row[k] for row in p) / len(p) for k in range(len(p[0]))]
+    return entropy(rows) + sum(value * math.log(value) for value in mean)
+
+
+def singular_values(rows):
+    """Lengths of the columns after rotating each pair until all are orthogonal (Hestenes 1958)."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+
+    def dot(a, b):
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    for _ in range(30):
+        for i in range(len(columns)):
+            for j in range(i):
+                a, b = columns[i], columns[j]
+                angle = 0.5 * math.atan2(2 * dot(a, b), dot(a, a) - dot(b, b))
+                c, s = math.cos(angle), math.sin(angle)
+                columns[i] = [c * x + s * y for x, y in zip(a, b, strict=True)]
+                columns[j] = [c * y - s * x for x, y in zip(a, b, strict=True)]
+    return sorted((math.sqrt(dot(column, column)) for column in columns), reverse=True)
+
+
+def discrepancy(rows, others):
+    """Mean over samples and classes of ``|p_k - q_k|``."""
+    terms = [
+        abs(p - q)
+        for row, other in zip(rows, others, strict=True)
+        for p, q in zip(probabilities(row), probabilities(other), strict=True)
+    ]
+    return sum(terms) / len(terms)

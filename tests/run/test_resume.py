@@ -80,6 +80,8 @@ CASES = {
     "perturbed": ("source_only", EPOCHS, "perturb={name: mixstyle, p: 0.5}"),
     "tent": ("tent", "method.epochs=3"),
     "dann": ("dann", EPOCHS, "method.hidden=8"),
+    "cdan": ("cdan", EPOCHS, "method.hidden=8", "method.map_size=32"),
+    "mcd": ("mcd", EPOCHS, "method.generator_steps=1"),
     "mean_teacher": ("mean_teacher", EPOCHS, VIEWS),
 }
 

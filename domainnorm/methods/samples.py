@@ -1,0 +1,70 @@
+"""Samples that a loss over a whole batch compares: images, parts of masks, those of all ranks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed
+
+from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
+
+_GRID = 8  # cells along each side of a map
+_PIXELS = 64  # of each image, where not all can be compared
+
+
+def cells(maps: Tensor) -> Tensor:
+    """Vectors of images as they are, maps averaged over each cell of a grid of 8 × 8.
+
+    Args:
+        maps: (N, F), or (N, F, h, w).
+
+    Returns:
+        (N, 1, F), or (N, 64, F).
+    """
+    if maps.ndim > 2:
+        maps = F.adaptive_avg_pool2d(maps, _GRID)
+    return maps.flatten(2).movedim(1, -1) if maps.ndim > 2 else maps[:, None]
+
+
+def pixels(logits: Tensor) -> Tensor:
+    """Logits of images as they are, those of masks at some pixels of each image.
+
+    64 pixels of each image, drawn in equal parts from the classes that are predicted for it, as far
+    as these have so many: losses that want all classes to be predicted equally often would fill
+    masks with rare ones otherwise.
+
+    Args:
+        logits: (N, K), or (N, K, H, W).
+
+    Returns:
+        (N, K), or (N, K, 64); (N, K, H · W) for smaller masks.
+    """
+    if logits.ndim == 2:
+        return logits
+    logits = logits.flatten(2)
+    label = logits.detach().argmax(1)  # (N, H*W)
+    area = torch.stack([(label == k).sum(1) for k in range(logits.shape[1])], 1)
+    chance = 1 / area.gather(1, label).float()
+    chosen = torch.multinomial(chance, min(_PIXELS, label.shape[1]))
+    return logits.gather(2, chosen[:, None].expand(-1, logits.shape[1], -1))
+
+
+def joined(local: Tensor) -> Tensor:
+    """The samples of all ranks (N, ...), in the order of the ranks; every rank has as many.
+
+    Gradients reach the rank whose samples they are; as elsewhere, they are those of the sum of all
+    ranks' losses. A loss of the joined batch is thus that of one process.
+    """
+    if not several_ranks():
+        return local
+    own = distributed.get_rank()
+    ranks = range(distributed.get_world_size())
+    return sum_over_ranks(
+        torch.cat([local if r == own else torch.zeros_like(local) for r in ranks])
+    )
+
+
+def by_role(samples: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples (N, M, F) of all ranks' labelled images, and of the others, (S, F) and (T, F)."""
+    samples, known = joined(samples), joined(labelled.int()) > 0
+    return samples[known].flatten(0, 1), samples[~known].flatten(0, 1)
