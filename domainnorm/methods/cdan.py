@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
 from domainnorm.losses import adversarial_loss, reversed_gradient
-from domainnorm.methods.base import Batch, Roles
+from domainnorm.methods.base import Batch
 from domainnorm.methods.dann import create_discriminator, ramp
 from domainnorm.methods.heads import num_features
+from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import by_role, cells
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from domainnorm.backbones import DomainModel
 from domainnorm.losses import infomax_loss
-from domainnorm.methods.base import Batch, Roles
+from domainnorm.methods.base import Batch
+from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import joined, pixels
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
