@@ -124,6 +124,9 @@ class TrainerConfig:
 
     Args:
         max_epochs: Epochs of each stage.
+        min_steps: Optimizer steps that it makes at least, in more epochs where they are short:
+            domains with few images are then trained as long as others. Methods with ``epochs`` keep
+            to them.
         accelerator: Kind of device.
         devices: Devices per machine; each has a process, and batches of ``data.batch_size``.
         num_nodes: Machines.
@@ -140,6 +143,7 @@ class TrainerConfig:
     """
 
     max_epochs: int = field(default=10, metadata={"minimum": 1})
+    min_steps: int = field(default=0, metadata={"minimum": 0})
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Literal["auto"] | int = field(default=1, metadata={"minimum": 1})
     num_nodes: int = field(default=1, metadata={"minimum": 1})

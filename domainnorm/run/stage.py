@@ -121,7 +121,7 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     method.eval_domains = data.val_domains
     place = folder / stage.key
     place.mkdir(parents=True, exist_ok=True)
-    trainer = make_trainer(parts.recipe, method, stage.seed, place)
+    trainer = make_trainer(parts.recipe, method, data, stage.seed, place)
     return Bench(stage, parts, method, data, trainer, place)
 
 

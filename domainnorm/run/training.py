@@ -38,7 +38,9 @@ _BROKEN = (
 )
 
 
-def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trainer:
+def make_trainer(
+    recipe: Recipe, method: Method, data: DomainDataModule, seed: int, place: Path
+) -> Trainer:
     """A trainer that keeps its last checkpoint and its log in ``place``, the folder of a stage.
 
     Raises:
@@ -59,12 +61,22 @@ def make_trainer(recipe: Recipe, method: Method, seed: int, place: Path) -> Trai
     callbacks.append(ModelCheckpoint(place, "training", enable_version_counter=False))
     with readable_refusals():
         trainer = _trainer(recipe, method, callbacks, bar)
+    if recipe.trainer.min_steps and method.protocol == "fit" and method.max_epochs is None:
+        trainer.fit_loop.max_epochs = _epochs(recipe, data, trainer.world_size)
     if method.protocol == "online" and trainer.world_size > 1:
         raise DomainNormError(
             f"method: it follows one stream of images, which {trainer.world_size} devices cannot "
             "share; set trainer.devices=1 and trainer.num_nodes=1"
         )
     return trainer
+
+
+def _epochs(recipe: Recipe, data: DomainDataModule, world_size: int) -> int:
+    """Epochs in which a stage makes the steps that it has to make at least."""
+    options = recipe.trainer
+    batches = math.ceil(len(data.train_dataloader()) / world_size)
+    steps = math.ceil(min(batches, options.limit_batches or batches) / options.accumulate)
+    return max(options.max_epochs, math.ceil(options.min_steps / steps))
 
 
 def _trainer(recipe: Recipe, method: Method, callbacks: list[Callback], bar: bool) -> Trainer:

@@ -123,6 +123,7 @@ def sample_recipe(recipe: Recipe, folder: Path, *, all_seeds: bool = False) -> R
         trainer=replace(
             recipe.trainer,
             max_epochs=1,
+            min_steps=0,
             limit_batches=2,
             accelerator="cpu",
             devices=1,

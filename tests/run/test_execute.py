@@ -200,3 +200,15 @@ def test_joint_saw_target_labels_where_there_is_a_target(tmp_path, target, saw):
     folder = run(tmp_path, "method=joint", "compare=[]", f"data.target={target}")
     assert {one["supervised"] for one in results(folder)} == {saw}
     assert ("† saw target labels" in (folder / "results.md").read_text()) == saw
+
+
+def test_short_epochs_are_repeated_to_the_steps_asked_for(tmp_path):
+    # 24 labelled images are two batches of 16.
+    words = ("method=source_only", "compare=[{name: source_only, as: given, epochs: 1}]")
+    folder = run(tmp_path, *words, "trainer.min_steps=5")
+    logs = {
+        name: (folder / TRANSFER / "seed0" / name / "log.csv").read_text().splitlines()
+        for name in ("source_only", "given")
+    }
+    assert len(logs["source_only"]) == 1 + 3
+    assert len(logs["given"]) == 1 + 1
