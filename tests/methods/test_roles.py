@@ -77,14 +77,9 @@ def test_validation_sees_the_rows_that_learn():
     done = fit("source_only", make_model(roles=ROLE), ROLE, epochs=2)
     stored = done.method.predictions()["textured"]
     done.trainer.validate(done.method, datamodule=done.data, verbose=False)
-<<<<<<< HEAD
     torch.testing.assert_close(
         done.method.predictions()["textured"].probabilities, stored.probabilities
     )
-=======
-    again = done.method.predictions()["textured"]
-    torch.testing.assert_close(again.probabilities, stored.probabilities)
->>>>>>> 56cf92c (trainer.min_steps: a budget in steps, since epochs of 56 images are few)
 
 
 def test_shared_rows_have_no_distance_to_pull_them_together():
