@@ -47,6 +47,7 @@ _COUNTS = {
             "map_size",
             "num_kernels",
             "generator_steps",
+            "mask_size",
         ],
         "1 or more",
     ),
@@ -59,10 +60,13 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     ),
     "temperature": (lambda number: number > 0, "a positive number"),
     "dropout": (lambda number: 0 <= number < 1, "a probability in [0, 1)"),
-    "threshold": (lambda number: 0 <= number <= 1, "a probability in [0, 1]"),
+    **dict.fromkeys(
+        ("threshold", "mask_ratio"),
+        (lambda number: 0 <= number <= 1, "a probability in [0, 1]"),
+    ),
     "margin": (lambda number: 0 < number <= 1, "a share above 0, at most 1"),
     **dict.fromkeys(
-        ("overlap", "warmup", "label_smoothing", "decay", "restore"),
+        ("overlap", "warmup", "label_smoothing", "decay", "label_decay", "restore"),
         (lambda number: 0 <= number < 1, "a share in [0, 1)"),
     ),
     **dict.fromkeys(

@@ -1,13 +1,28 @@
-"""Mixed images and their labels."""
+"""Mixed and masked images, and the labels of mixed ones."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Mixed = tuple[Tensor, list[tuple[float, Tensor]]]
+
+class Mixed(NamedTuple):
+    """Mixed images and what is true of them.
+
+    Args:
+        image: (N, 3, H, W).
+        parts: Labels with their shares of each image: one label (N, H, W) of pixels with the share
+            1, or labels (N,) of what each image is made of.
+        pasted: Pixels whose label is known because it came from the source, (N, H, W) bool; None
+            where there are none.
+    """
+
+    image: Tensor
+    parts: list[tuple[float, Tensor]]
+    pasted: Tensor | None = None
 
 
 def class_mix(image: Tensor, label: Tensor, source: Tensor, source_label: Tensor) -> Mixed:
@@ -22,9 +37,6 @@ def class_mix(image: Tensor, label: Tensor, source: Tensor, source_label: Tensor
         source: Source images, (S, 3, H, W).
         source_label: Their masks, (S, H, W), −1 for void, which is never pasted.
 
-    Returns:
-        Mixed images, and one label (N, H, W) with the share 1.
-
     Reference:
         Olsson et al., ClassMix, WACV 2021, arXiv:2007.07936; Tranheden et al., DACS, WACV 2021,
         arXiv:2007.08702, sec. 3.2.
@@ -37,7 +49,7 @@ def class_mix(image: Tensor, label: Tensor, source: Tensor, source_label: Tensor
         order = torch.randperm(len(present), device=present.device)
         pasted[position] = torch.isin(source_label[of], present[order[: (len(present) + 1) // 2]])
     mixed = torch.where(pasted[:, None], source[other], image)
-    return mixed, [(1.0, torch.where(pasted, source_label[other], label))]
+    return Mixed(mixed, [(1.0, torch.where(pasted, source_label[other], label))], pasted)
 
 
 def cut_mix(image: Tensor, label: Tensor) -> Mixed:
@@ -48,8 +60,7 @@ def cut_mix(image: Tensor, label: Tensor) -> Mixed:
         label: Classes (N,), or of pixels (N, H, W).
 
     Returns:
-        Mixed images, and labels with their shares: one of pixels, or two of images, those of the
-        images and those of what was pasted, by their areas.
+        One part of pixels; or two of images, what stayed and what was pasted, by their areas.
 
     Reference:
         Yun et al., CutMix, ICCV 2019, arXiv:1905.04899, eq. 1 and 2.
@@ -65,6 +76,29 @@ def cut_mix(image: Tensor, label: Tensor) -> Mixed:
     inside[top : top + box[0], left : left + box[1]] = True
     mixed = torch.where(inside, image.roll(1, 0), image)
     if label.ndim > 1:
-        return mixed, [(1.0, torch.where(inside, label.roll(1, 0), label))]
+        return Mixed(mixed, [(1.0, torch.where(inside, label.roll(1, 0), label))])
     share = float(inside.float().mean())
-    return mixed, [(1 - share, label), (share, label.roll(1, 0))]
+    return Mixed(mixed, [(1 - share, label), (share, label.roll(1, 0))])
+
+
+def mask_patches(image: Tensor, ratio: float, size: int | None = None) -> Tensor:
+    """Images of which patches are 0, the mean colour once images are normalized.
+
+    A grid of patches starts at the upper left; those at the other edges may be cut off. Each is
+    masked with the probability ``ratio``, in every image apart.
+
+    Args:
+        image: Normalized images, (N, C, H, W).
+        ratio: In [0, 1].
+        size: Side of a patch in pixels, at least 1; an eighth of the shorter side of the image when
+            None, at least 1.
+
+    Reference:
+        Hoyer et al., MIC, CVPR 2023, arXiv:2212.01322, sec. 3.2.
+    """
+    height, width = image.shape[-2:]
+    size = max(1, min(height, width) // 8) if size is None else size
+    grid = (len(image), 1, -(-height // size), -(-width // size))
+    stays = torch.rand(grid, device=image.device) >= ratio
+    stays = stays.repeat_interleave(size, 2).repeat_interleave(size, 3)[..., :height, :width]
+    return torch.where(stays, image, 0.0)

@@ -62,9 +62,10 @@ class Classification(Task):
         check_classes("classification loss", logits, target)
         if bool((target < 0).all()):
             return logits.sum() * 0.0  # the mean over no sample would be nan
-        weight, smoothing = self.class_weight, self.label_smoothing
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        weight = None if self.class_weight is None else self.class_weight.to(wide)
         return F.cross_entropy(
-            logits.float(), target, weight, ignore_index=-1, label_smoothing=smoothing
+            wide, target, weight, ignore_index=-1, label_smoothing=self.label_smoothing
         )
 
     def store(self) -> Metric:

@@ -150,9 +150,9 @@ class Segmentation(Task):
         check_classes("segmentation loss", logits, target)
         if bool((target < 0).all()):
             return logits.sum() * 0.0  # the mean over no pixel would be nan
-        logits = logits.float()
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         total = logits.sum() * 0.0
-        weight = self.class_weight
+        weight = None if self.class_weight is None else self.class_weight.to(logits)
         weighs = weight is None or bool(weight[target[target >= 0]].any())
         if self.weights["ce"] and weighs:  # else a mean over no weight, nan
             total = total + self.weights["ce"] * F.cross_entropy(

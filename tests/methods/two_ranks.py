@@ -24,6 +24,11 @@ CASES = {
     "bnm": ("bnm", {}),
     "infomax": ("infomax", {}),
     "mean_teacher": ("mean_teacher", {"threshold": 0.0, "decay": 0.5}),
+    "fixmatch": (
+        "fixmatch",
+        {"threshold_rule": "free", "prior": "estimated", "label_decay": 0.5},
+    ),
+    "daformer": ("daformer", {"threshold": 0.12, "decay": 0.5}),
 }
 
 

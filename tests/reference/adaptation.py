@@ -209,3 +209,66 @@ def cotta(student, teacher, source, batches, *, lr, decay, restore, views, varie
                 back = torch.rand_like(p) < restore
                 p.copy_(torch.where(back, o, p))
     return outputs
+
+
+def fixmatch_loss(weak, strong, thresholds):
+    """Sohn et al. 2020, eq. 4: over all samples; a threshold for each class."""
+    total = 0.0
+    for row, other in zip(weak, strong, strict=True):
+        p = probabilities(row)
+        best = max(range(len(p)), key=p.__getitem__)
+        if p[best] >= thresholds[best]:
+            total -= math.log(probabilities(other)[best])
+    return total / len(weak)
+
+
+def free_thresholds(batches, decay):
+    """Wang et al. 2023, eq. 5 to 7: thresholds of all classes after each batch."""
+    count = len(batches[0][0])
+    level, usual, found = 1 / count, [1 / count] * count, []
+    for batch in batches:
+        level = decay * level + (1 - decay) * sum(max(p) for p in batch) / len(batch)
+        for k in range(count):
+            mean = sum(p[k] for p in batch) / len(batch)
+            usual[k] = decay * usual[k] + (1 - decay) * mean
+        found.append([level * u / max(usual) for u in usual])
+    return found
+
+
+def aligned(batches, labels, decay):
+    """Probabilities of each batch, aligned to the labels' classes (None: to equal ones)."""
+    count = len(batches[0][0])
+    share, prior, found = [1 / count] * count, [1 / count] * count, []
+    for t, (batch, known) in enumerate(zip(batches, labels, strict=True), start=1):
+        a = min(decay, 1 - 1 / t)
+        for k in range(count):
+            share[k] = a * share[k] + (1 - a) * sum(p[k] for p in batch) / len(batch)
+            if known is not None:
+                count_k, all_known = known.count(k), len(known) - known.count(-1)
+                prior[k] = a * prior[k] + (1 - a) * count_k / all_known
+        rows = [[p[k] * prior[k] / share[k] for k in range(count)] for p in batch]
+        found.append([[value / sum(row) for value in row] for row in rows])
+    return found
+
+
+def dacs_loss(rows, labels, pasted, confidences, threshold):
+    """Tranheden et al. 2021, alg. 1: a weight for each pixel, 1 where pasted, else the sure share.
+
+    ``rows``, ``labels``, ``pasted`` of the pixels of mixed images; ``confidences`` of the teacher
+    on those of target images.
+    """
+    share = sum(c >= threshold for c in confidences) / len(confidences)
+    total = 0.0
+    for row, label, known in zip(rows, labels, pasted, strict=True):
+        total -= (1.0 if known else share) * math.log(probabilities(row)[label])
+    return total / len(rows)
+
+
+def feature_distance(features, start, chosen):
+    """Hoyer et al. 2022, sec. 3.3: mean length of differences, over the chosen cells."""
+    lengths = [
+        math.sqrt(sum((x - y) ** 2 for x, y in zip(one, other, strict=True)))
+        for one, other, wanted in zip(features, start, chosen, strict=True)
+        if wanted
+    ]
+    return sum(lengths) / len(lengths)

@@ -74,6 +74,9 @@ def weights_of(tmp_path, name, cut, *words):
 
 
 EPOCHS = "trainer.max_epochs=4"
+SELF_TRAINING = (
+    "{name: daformer, threshold_rule: free, prior: estimated, masked_weight: 1.0, mask_size: 8}"
+)
 CASES = {
     "plain": ("source_only", EPOCHS),
     "selection": ("source_only", EPOCHS, "evaluation.selection=validation"),
@@ -82,7 +85,7 @@ CASES = {
     "dann": ("dann", EPOCHS, "method.hidden=8"),
     "cdan": ("cdan", EPOCHS, "method.hidden=8", "method.map_size=32"),
     "mcd": ("mcd", EPOCHS, "method.generator_steps=1"),
-    "mean_teacher": ("mean_teacher", EPOCHS, VIEWS),
+    "self_training": (SELF_TRAINING, EPOCHS, VIEWS),
 }
 
 

@@ -1,0 +1,50 @@
+"""The network's own confident labels of weakly changed images, on strongly changed ones."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from domainnorm.backbones import DomainModel
+from domainnorm.methods.base import Roles
+from domainnorm.methods.self_training import SelfTraining
+from domainnorm.registry import register
+from domainnorm.tasks import Task
+
+
+@register
+class FixMatch(SelfTraining):
+    """The network's own sure labels of the weak view are learned on the strong view.
+
+    ``L_labels = 1/N Σ_n 1(max_k p_weak[n, k] >= threshold) CE(p_strong[n], argmax_k p_weak[n, k])``
+    over all N target images or pixels; p_weak is of the same pass in training that moves the
+    target's moments. ``threshold_rule: free`` makes it FreeMatch without its fairness loss.
+
+    Args:
+        model: The network.
+        task: Supervised loss and metrics.
+        roles: Source and target domains.
+        decay: Of a teacher that labels and is tested instead; None for none.
+        threshold: Least confidence of a label.
+        quality: See `SelfTraining`.
+        **options: See `SelfTraining`.
+
+    Reference:
+        Sohn et al., FixMatch, NeurIPS 2020, arXiv:2001.07685, eq. 3 and 4; Wang et al., FreeMatch,
+        ICLR 2023, arXiv:2205.07246, eq. 8 (``threshold_rule: free``).
+        Differs: images of the source are the labelled ones; as many images with labels as without,
+        instead of one to seven; tested is the network, not a moving average of it.
+    """
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        decay: float | None = None,
+        threshold: float = 0.95,
+        quality: Literal["mean", "sum", "share"] = "sum",
+        **options: Any,
+    ) -> None:
+        given: dict[str, Any] = {"decay": decay, "threshold": threshold, "quality": quality}
+        super().__init__(model, task, roles, **given, **options)

@@ -1,0 +1,97 @@
+"""The network as it was when training started, to stay near to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from domainnorm.backbones import DomainModel
+
+_LEAST = 0.75  # share of a cell that pixels of one class have, for the cell to be of this class
+
+
+class FrozenStart(nn.Module):
+    """A copy of what computes features in a network, which neither learns nor follows it.
+
+    Of a network for masks it is the encoder alone; what a decoder weighs is not copied. It is in
+    evaluation mode, and part of checkpoints: a resumed run compares with the same start.
+
+    Args:
+        model: The network; copied by `take`, once its weights have been loaded.
+        masks: Whether it is one for masks.
+    """
+
+    taken: Tensor
+
+    def __init__(self, model: DomainModel, masks: bool) -> None:
+        super().__init__()
+        self.masks = masks
+        self.model = _only_encoder(model) if masks else copy.deepcopy(model)
+        self.model.requires_grad_(False)
+        self.register_buffer("taken", torch.zeros((), dtype=torch.bool))
+        self.eval()
+
+    def take(self, model: DomainModel) -> None:
+        """Copy the weights of ``model``, the first time it is asked to."""
+        if not bool(self.taken):
+            state = model.state_dict()
+            if self.masks:
+                place = "backbone.encoder.", "backbone."
+                state = {name.replace(*place): tensor for name, tensor in state.items()}
+            self.model.load_state_dict({name: state[name] for name in self.model.state_dict()})
+            self.taken.fill_(True)
+
+    def train(self, mode: bool = True) -> FrozenStart:
+        """Evaluation mode, always."""
+        super().train(False)
+        return self
+
+
+def deepest(maps: Any) -> Tensor:
+    """The last of the feature maps (N, F, h, w) that an encoder returns."""
+    if isinstance(maps, tuple) and isinstance(maps[0], list):
+        maps = maps[0]  # beside the tokens that stand for no place
+    found: Tensor = maps if isinstance(maps, Tensor) else maps[-1]
+    return found
+
+
+def feature_distance(
+    features: Tensor, start: Tensor, label: Tensor | None = None, classes: Sequence[int] = ()
+) -> Tensor:
+    """Mean Euclidean distance between features of the same place.
+
+    ``avg over n (and cells) of ||f[n] - f0[n]||``. With ``classes`` it is that of the cells of
+    which one of them has at least three quarters of the pixels; 0 where there is none.
+
+    Args:
+        features: (N, F) or (N, F, h, w).
+        start: Those of the start, the same shape.
+        label: Masks (N, H, W), or classes (N,), where ``classes`` are given.
+        classes: Positions of classes; all cells when empty.
+
+    Reference:
+        Hoyer et al., DAFormer, CVPR 2022, arXiv:2111.14887, sec. 3.3.
+    """
+    wide = torch.promote_types(features.dtype, torch.float32)
+    distance = torch.linalg.vector_norm((features - start).to(wide), dim=1)
+    if not classes:
+        return distance.mean()
+    assert label is not None
+    shares = torch.stack([label == one for one in classes], 1).to(wide)
+    if label.ndim > 1:
+        shares = F.adaptive_avg_pool2d(shares, distance.shape[1:])
+    chosen = (shares >= _LEAST).any(1)
+    return torch.where(chosen, distance, 0.0).sum() / chosen.sum().clamp(min=1)
+
+
+def _only_encoder(model: DomainModel) -> DomainModel:
+    """A copy of a network for masks that returns the feature maps of its encoder."""
+    network: Any = model.backbone
+    kept = copy.copy(model)
+    kept._modules = {**model._modules, "backbone": network.encoder}
+    return copy.deepcopy(kept)

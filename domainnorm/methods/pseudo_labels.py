@@ -1,0 +1,122 @@
+"""Labels that a network gives images, and which of them are sure enough to be learned."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, distributed, nn
+
+from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
+
+_EPS = 1e-6  # of the share of a class that is never predicted
+
+
+class PseudoLabels(nn.Module):
+    """The most probable class of each image or pixel, and whether its probability is high enough.
+
+    With a **prior** probabilities are aligned first: ``p[k] ∝ p[k] · prior[k] / share[k]``, where
+    ``share`` is the moving average of the mean probability of each class on target images, before
+    they are aligned. Classes that are predicted more often than the prior says lose. ``uniform``:
+    all classes are equally frequent in the target. ``estimated``: the prior is the moving average
+    of the shares of the classes among source labels, so the target is taken to have the classes as
+    often as batches of the source have them, which need not be equally often. Both averages are
+    means of all batches at first, ``a = min(decay, 1 - 1/t)``.
+
+    The **rule** ``fixed`` asks for ``threshold``; ``free`` for a threshold of each class that
+    follows how sure the network is: ``level ← a · level + (1 - a) · mean(max_k p[k])``,
+    ``usual[k] ← a · usual[k] + (1 - a) · mean(p[k])``, both starting at 1/K, and
+    ``threshold[k] = level · usual[k] / max_j usual[j]``, with ``a = decay`` from the first batch.
+
+    All averages are over all ranks, and buffers, so that a resumed run goes on as it was.
+
+    Args:
+        num_classes: K.
+        threshold: Of the rule ``fixed``, in [0, 1].
+        rule: ``fixed`` or ``free``.
+        prior: ``none``, ``uniform`` or ``estimated``.
+        decay: Weight of the past in moving averages, in [0, 1).
+
+    Reference:
+        Wang et al., FreeMatch, ICLR 2023, arXiv:2205.07246, eq. 5 to 7; Berthelot et al.,
+        ReMixMatch, ICLR 2020, arXiv:1911.09785, sec. 3.1 (``estimated``).
+        Differs: the share of predictions is a moving average, not that of the last 128 batches;
+        FreeMatch's fairness loss is left out.
+    """
+
+    share: Tensor
+    source_share: Tensor
+    batches: Tensor
+    level: Tensor
+    usual: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        threshold: float,
+        rule: Literal["fixed", "free"] = "fixed",
+        prior: Literal["none", "uniform", "estimated"] = "none",
+        decay: float = 0.999,
+    ) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.rule = rule
+        self.prior = prior
+        self.decay = decay
+        equal = torch.full((num_classes,), 1 / num_classes)
+        if prior != "none":
+            self.register_buffer("share", equal.clone())
+            self.register_buffer("source_share", equal.clone())
+            self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+        if rule == "free":
+            self.register_buffer("level", torch.tensor(1 / num_classes))
+            self.register_buffer("usual", equal.clone())
+
+    @torch.no_grad()
+    def forward(self, logits: Tensor, source_label: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels of one training batch; moves the averages.
+
+        Args:
+            logits: Of target images, (N, K) or (N, K, H, W).
+            source_label: Labels of the batch's source images or pixels, −1 for none, any shape.
+
+        Returns:
+            Classes and whether they are sure, (N,) or (N, H, W) each.
+        """
+        probability = logits.softmax(1)
+        if self.prior != "none":
+            probability = self._aligned(probability, source_label)
+        confidence, label = probability.max(1)
+        if self.rule == "fixed":
+            return label, confidence >= self.threshold
+        self.level.lerp_(over_ranks(confidence.mean()), 1 - self.decay)
+        self.usual.lerp_(over_ranks(_mean(probability)), 1 - self.decay)
+        thresholds = self.level * self.usual / self.usual.max()
+        return label, confidence >= thresholds[label]
+
+    def _aligned(self, probability: Tensor, source_label: Tensor) -> Tensor:
+        """Probabilities (N, K, ...) after the alignment of their mean to the prior."""
+        self.batches += 1
+        weight = 1 - min(self.decay, 1 - 1 / int(self.batches))
+        self.share.lerp_(over_ranks(_mean(probability)), weight)
+        prior = torch.full_like(self.share, 1 / len(self.share))
+        if self.prior == "estimated":
+            known = source_label[source_label >= 0]
+            count = torch.bincount(known, minlength=len(self.share)).to(self.share)
+            count = over_ranks(count)
+            if bool(count.any()):
+                self.source_share.lerp_(count / count.sum(), weight)
+            prior = self.source_share
+        ratio = prior / self.share.clamp(min=_EPS)
+        aligned = probability * ratio.view(-1, *[1] * (probability.ndim - 2))
+        return aligned / aligned.sum(1, keepdim=True)
+
+
+def over_ranks(value: Tensor) -> Tensor:
+    """The mean over all ranks; the value itself on one."""
+    return sum_over_ranks(value) / distributed.get_world_size() if several_ranks() else value
+
+
+def _mean(probability: Tensor) -> Tensor:
+    """(N, K, ...) -> (K,)."""
+    return probability.movedim(1, -1).flatten(0, -2).mean(0)

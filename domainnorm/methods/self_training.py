@@ -1,0 +1,216 @@
+"""Self-training: what all methods share that learn labels which a network gives target images."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from domainnorm.backbones import DomainModel
+from domainnorm.errors import DomainNormError, unknown
+from domainnorm.methods.base import Batch, Roles, split
+from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
+from domainnorm.methods.mixing import Mixed, class_mix, cut_mix, mask_patches
+from domainnorm.methods.pseudo_labels import PseudoLabels, over_ranks
+from domainnorm.methods.reestimation import kept_moments
+from domainnorm.methods.supervised import SupervisedMethod
+from domainnorm.tasks import Task
+
+
+class SelfTraining(SupervisedMethod):
+    """Supervised loss on the source, and confident labels of a teacher on changed target images.
+
+    ``L = L_supervised(source) + target_weight · L_labels(strong, mixed) + masked_weight ·
+    L_labels(strong, masked) + distance_weight · feature_distance(source)``
+
+    The teacher, a moving average of the network and its running moments, labels the weak view of
+    target images, or without one the network itself, in training. `PseudoLabels` says which labels
+    are sure. The network learns them on the strong view, into which ``mix`` pastes parts of other
+    images, and of which ``mask_ratio`` is hidden. Strong, mixed and masked images use the target's
+    rows, and move no running moments: they are images of no domain. The weak view moves those of
+    the target. The teacher is what is tested and saved, or without one the network.
+
+    Args:
+        model: The network.
+        task: Supervised loss and metrics.
+        roles: Source and target domains.
+        decay: Weight of the teacher in its moving average, in [0, 1); None for no teacher.
+        threshold: Least confidence of a pseudo-label under the rule ``fixed``, in [0, 1].
+        threshold_rule: ``fixed``, or ``free`` for thresholds by class that follow the confidence.
+        prior: Of the classes of the target, to which pseudo-labels are aligned: ``none``,
+            ``uniform``, or that of source labels, ``estimated``.
+        label_decay: Weight of the past in the moving averages behind ``free`` and ``prior``, in
+            [0, 1).
+        quality: ``mean`` takes the loss over sure labels; ``sum`` their sum over the number of all
+            labels; ``share`` the loss over all labels, sure or not, times the share of sure ones in
+            the batch, pixels pasted from the source counting fully.
+        target_weight: Of the loss on target images.
+        mix: ``class`` pastes half of the classes of a source mask, with its labels (for masks);
+            ``cut`` a box of another target image (classes or masks); ``none`` nothing; ``auto`` is
+            ``class`` for masks and ``none`` for classes.
+        masked_weight: Of the loss on masked target images; 0 does without them.
+        mask_ratio: Share of their patches that is masked, in [0, 1].
+        mask_size: Side of a patch in pixels; an eighth of the shorter side of images when None.
+        distance_weight: Of the distance between features of source images and those of the network
+            as it started (of masks, of its encoder's deepest maps); 0 keeps no copy of it.
+        distance_classes: Names of classes in whose cells the distance counts; all when None.
+        **options: See `SupervisedMethod`.
+
+    Raises:
+        DomainNormError: ``mix: class`` for a task without masks, or an unknown class.
+    """
+
+    labelled: str = "source"
+    unlabelled: str = "target"
+    starts_from: str = "backbone"
+    balance: str = "role"
+    views: str = "two"
+    tasks: tuple[str, ...] = ("classification", "segmentation")
+    for_masks: tuple[tuple[str, str], ...] = (("mix", "class"),)
+
+    def __init__(  # noqa: PLR0913 - the keys of five methods, said once
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        decay: float | None = 0.99,
+        threshold: float = 0.9,
+        threshold_rule: Literal["fixed", "free"] = "fixed",
+        prior: Literal["none", "uniform", "estimated"] = "none",
+        label_decay: float = 0.999,
+        quality: Literal["mean", "sum", "share"] = "mean",
+        target_weight: float = 1.0,
+        mix: Literal["auto", "none", "class", "cut"] = "none",
+        masked_weight: float = 0.0,
+        mask_ratio: float = 0.7,
+        mask_size: int | None = None,
+        distance_weight: float = 0.0,
+        distance_classes: list[str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, task, roles, **options)
+        masks = task.labels == "segmentation"
+        if mix == "class" and not masks:
+            raise DomainNormError("method.mix: 'class' mixes masks, and this task has none; 'cut'")
+        self.mix = mix if mix != "auto" else "class" if masks else "none"
+        self.quality = quality
+        self.target_weight = target_weight
+        self.masked_weight = masked_weight
+        self.mask_ratio = mask_ratio
+        self.mask_size = mask_size
+        self.distance_weight = distance_weight
+        self.distance_classes = _positions(distance_classes or [], task.class_names)
+        self.pseudo_labels = PseudoLabels(
+            len(task.class_names), threshold, threshold_rule, prior, label_decay
+        )
+        self.frozen = FrozenStart(model, masks) if distance_weight else None
+        if decay is not None:
+            self.follow(decay)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Supervised loss on the source, and that of pseudo-labels on changed target images."""
+        source, target = split(batch)
+        logits, losses = self._of_source(source)
+        label, sure = self._labels_of(source, target)
+        share = over_ranks(sure.float().mean())
+        if self.quality != "share":
+            label = torch.where(sure, label, -1)
+        guessed = self._mixed(label, source, target)
+        losses["supervised"] = self.task.loss(logits, source["target"])
+        losses["target"] = self.target_weight * self._learned(target, guessed, share)
+        if self.masked_weight:
+            image = mask_patches(target["strong"], self.mask_ratio, self.mask_size)
+            masked = self._learned(target, Mixed(image, [(1.0, label)]), share)
+            losses["masked"] = self.masked_weight * masked
+        return losses
+
+    def on_fit_start(self) -> None:
+        """The teacher and the copy of the start are as the model, whose weights are loaded now."""
+        super().on_fit_start()
+        if self.frozen is not None:
+            self.frozen.take(self.model)
+
+    def _of_source(self, source: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of source images, and how far their features are from the start's."""
+        if self.frozen is None:
+            return self.outputs(source), {}
+        if not self.frozen.masks:
+            features, logits = self.features(source)
+            with torch.no_grad():
+                start = self.features(source, model=self.frozen.model)[0]
+        else:
+            seen: list[Tensor] = []
+            encoder: Any = self.model.backbone.encoder
+            hook = encoder.register_forward_hook(lambda _, __, maps: seen.append(deepest(maps)))
+            try:
+                logits = self.outputs(source)
+            finally:
+                hook.remove()
+            with torch.no_grad():
+                start = deepest(self.outputs(source, model=self.frozen.model))
+            features = seen[0]
+        distance = feature_distance(features, start, source["target"], self.distance_classes)
+        return logits, {"distance": self.distance_weight * distance}
+
+    @torch.no_grad()
+    def _labels_of(self, source: Batch, target: Batch) -> tuple[Tensor, Tensor]:
+        """Labels of target images by their weak view, and which are sure."""
+        if self.teacher is None:
+            told = self.outputs(target)
+        else:
+            if _moves_moments(self.model):
+                self.outputs(target)  # in training mode: the target's moments follow its images
+            told = self.outputs(target, model=self.deployed)
+        found: tuple[Tensor, Tensor] = self.pseudo_labels(told, source["target"])
+        return found
+
+    def _mixed(self, label: Tensor, source: Batch, target: Batch) -> Mixed:
+        if self.mix == "class":
+            return class_mix(target["strong"], label, source["image"], source["target"])
+        if self.mix == "cut":
+            return cut_mix(target["strong"], label)
+        return Mixed(target["strong"], [(1.0, label)])
+
+    def _learned(self, target: Batch, mixed: Mixed, share: Tensor) -> Tensor:
+        """Loss of pseudo-labels on changed images, of which ``share`` are sure."""
+        with kept_moments(self.model):
+            logits = self.outputs({**target, "strong": mixed.image}, view="strong")
+        losses = []
+        for part, label in mixed.parts:
+            for weight, chosen in self._weighed(label, mixed.pasted, share):
+                losses.append(part * weight * self.task.loss(logits, chosen))
+        return torch.stack(losses).sum()
+
+    def _weighed(
+        self, label: Tensor, pasted: Tensor | None, share: Tensor
+    ) -> list[tuple[Tensor | float, Tensor]]:
+        """Labels, −1 for none, and the weight of the mean loss over them; see ``quality``."""
+        if self.quality == "mean":
+            return [(1.0, label)]
+        if self.quality == "sum":
+            return [((label >= 0).float().mean(), label)]
+        if pasted is None:
+            return [(share, label)]
+        known = pasted.float().mean()
+        return [
+            (known, torch.where(pasted, label, -1)),
+            ((1 - known) * share, torch.where(pasted, -1, label)),
+        ]
+
+
+def _moves_moments(model: DomainModel) -> bool:
+    """Whether a pass in training changes running moments."""
+    kinds = [norm.statistics for norm in model.norms()]
+    return any(True for one in kinds for _ in one.buffers()) or any(
+        isinstance(module, _BatchNorm) for module in model.modules()
+    )
+
+
+def _positions(names: list[str], class_names: list[str]) -> tuple[int, ...]:
+    for name in names:
+        if name not in class_names:
+            raise DomainNormError(f"method.distance_classes: {unknown('class', name, class_names)}")
+    return tuple(class_names.index(name) for name in names)

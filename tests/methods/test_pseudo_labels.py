@@ -1,0 +1,88 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from domainnorm.methods.pseudo_labels import PseudoLabels
+from tests.reference.adaptation import aligned, free_thresholds
+from tests.reference.losses import probabilities
+
+SOURCE = torch.tensor([0, 0, 0, 1, -1])
+
+
+def batches(count=5, num_classes=4):
+    scale = torch.linspace(3, 1, num_classes, dtype=torch.float64)
+    return [torch.randn(12, num_classes, dtype=torch.float64) * scale for _ in range(count)]
+
+
+def probable(logits):
+    return [[probabilities(row) for row in batch.tolist()] for batch in logits]
+
+
+def test_free_thresholds_are_those_of_the_paper():
+    labels, given = PseudoLabels(4, 0.9, "free", decay=0.7).double(), batches()
+    p = probable(given)
+    for logits, rows, thresholds in zip(given, p, free_thresholds(p, 0.7), strict=True):
+        label, sure = labels(logits, SOURCE)
+        best = [max(range(4), key=row.__getitem__) for row in rows]
+        assert label.tolist() == best
+        expected = [row[k] >= thresholds[k] for row, k in zip(rows, best, strict=True)]
+        assert sure.tolist() == expected
+        assert_close((labels.level * labels.usual / labels.usual.max()).tolist(), thresholds)
+
+
+def test_thresholds_of_the_class_that_is_usual_are_the_highest():
+    labels = PseudoLabels(2, 0.9, "free", decay=0.0).double()
+    mostly_first = torch.tensor([[3.0, 0.0]] * 9 + [[0.0, 3.0]]).double()
+    labels(mostly_first, SOURCE)
+    thresholds = labels.level * labels.usual / labels.usual.max()
+    assert thresholds[0] == labels.level > thresholds[1]
+
+
+@pytest.mark.parametrize("prior", ["uniform", "estimated"])
+def test_alignment_is_that_of_the_reference(prior):
+    labels, given = PseudoLabels(4, 0.5, prior=prior, decay=0.6).double(), batches()
+    sources = [torch.randint(-1, 4, (9,)) for _ in given]
+    known = [source.tolist() if prior == "estimated" else None for source in sources]
+    expected = aligned(probable(given), known, 0.6)
+    for logits, source, rows in zip(given, sources, expected, strict=True):
+        label, sure = labels(logits, source)
+        wanted = torch.tensor(rows, dtype=torch.float64)
+        assert_close(label, wanted.argmax(1))
+        assert_close(sure, wanted.amax(1) >= 0.5)
+
+
+def test_estimated_prior_leaves_predictions_that_have_the_sources_shares():
+    p = torch.tensor([[0.9, 0.1]] * 3 + [[0.2, 0.8]], dtype=torch.float64)  # mean .725
+    source = torch.tensor([0] * 29 + [1] * 11)
+    for prior, expected in (("estimated", [0, 0, 0, 1]), ("uniform", [0, 0, 0, 1])):
+        labels = PseudoLabels(2, 0.85, prior=prior).double()
+        label, sure = labels(p.log(), source)
+        assert label.tolist() == expected
+        # Equal classes would make the rare one surer than it is.
+        assert sure.tolist() == [prior == "estimated"] * 3 + [prior == "uniform"]
+
+
+def test_pixels_are_samples():
+    logits = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    flat = logits.movedim(1, -1).flatten(0, -2)
+    found = []
+    for given in (logits, flat):
+        labels = PseudoLabels(3, 0.5, "free", "uniform", decay=0.5).double()
+        found.append([part.flatten() for part in labels(given, SOURCE)])
+    assert_close(found[0], found[1])
+
+
+def test_averages_go_on_from_a_checkpoint_as_they_were():
+    given = batches()
+    one, other = (PseudoLabels(4, 0.9, "free", "estimated", decay=0.8).double() for _ in range(2))
+    for logits in given[:3]:
+        one(logits, SOURCE)
+    other.load_state_dict(one.state_dict())
+    for logits in given[3:]:
+        assert_close(one(logits, SOURCE), other(logits, SOURCE))
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name])
+
+
+def test_a_fixed_threshold_without_prior_keeps_no_state():
+    assert not PseudoLabels(4, 0.9).state_dict()

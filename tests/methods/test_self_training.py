@@ -1,0 +1,300 @@
+import copy
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from domainnorm.errors import DomainNormError
+from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
+from domainnorm.methods.mixing import mask_patches
+from domainnorm.methods.self_training import SelfTraining
+from domainnorm.tasks import create_segmentation_model
+from domainnorm.tasks.segmentation import Segmentation
+from tests.methods.bench import METHODS, ONE, changed, fit, make_model, rows_changed, source_model
+from tests.reference import adaptation
+from tests.reference.losses import cross_entropy, probabilities
+
+FORMS = [name for name in METHODS.names() if issubclass(METHODS.load(name), SelfTraining)]
+EVERYTHING = {"masked_weight": 1.0, "distance_weight": 0.1, "threshold": 0.0, "mix": "cut"}
+SOURCE, TARGET = 0, 1
+UNSURE = 0.1245  # of some target images the source model is surer than that, of others less
+every_form = pytest.mark.parametrize("name", FORMS)
+
+
+def masks(name, **options):
+    """A method for masks in float64, a batch of two images of each role, and copies before it."""
+    torch.manual_seed(0)
+    model = create_segmentation_model("test_resnet", 3, "dsbn", ONE.all, width=16)
+    method = METHODS.load(name)(model, Segmentation(["a", "b", "c"]), ONE, **options).double()
+    method.on_fit_start()
+    batch = {
+        "image": torch.randn(4, 3, 32, 32).double(),
+        "strong": torch.randn(4, 3, 32, 32).double(),
+        "target": torch.randint(-1, 3, (4, 32, 32)),
+        "domain": torch.tensor([SOURCE, SOURCE, TARGET, TARGET]),
+        "labelled": torch.tensor([True, True, False, False]),
+    }
+    return method, batch, copy.deepcopy(method.model), copy.deepcopy(method.deployed).eval()
+
+
+def pixels(logits):
+    return logits.detach().movedim(1, -1).flatten(0, -2).tolist()
+
+
+def confidences(teacher, batch):
+    told = pixels(teacher(batch["image"][2:], batch["domain"][2:]))
+    return [max(probabilities(row)) for row in told]
+
+
+def labels_of(teacher, batch):
+    return teacher(batch["image"][2:], batch["domain"][2:]).argmax(1)
+
+
+class Watched(METHODS.load("fixmatch")):
+    """Compares each loss with the paper's, from a copy made before the step."""
+
+    def losses(self, batch):
+        student = copy.deepcopy(self.model)
+        losses = super().losses(batch)
+        target = {name: value[~batch["labelled"]] for name, value in batch.items()}
+        weak = student(target["image"], target["domain"]).tolist()
+        strong = student(target["strong"], target["domain"]).tolist()
+        self.seen = [*getattr(self, "seen", []), [probabilities(row) for row in weak]]
+        thresholds = [self.pseudo_labels.threshold] * 10
+        if self.pseudo_labels.rule == "free":
+            thresholds = adaptation.free_thresholds(self.seen, self.pseudo_labels.decay)[-1]
+        expected = adaptation.fixmatch_loss(weak, strong, thresholds)
+        assert float(losses["target"].detach()) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        self.learned = max(getattr(self, "learned", 0.0), expected)
+        return losses
+
+
+@pytest.mark.parametrize("rule", ["fixed", "free"])
+def test_fixmatch_learns_its_own_sure_labels_over_all_images(rule):
+    options = {"threshold": 0.15, "threshold_rule": rule, "label_decay": 0.5}
+    done = fit(Watched, source_model(), ONE, batch_size=8, precision="64-true", **options)
+    assert done.method.learned > 0
+    assert done.method.teacher is None
+    assert done.method.deployed is done.model
+
+
+@pytest.mark.parametrize("name", ["dacs", "daformer", "mic"])
+def test_mixed_pixels_weigh_by_where_they_are_from(name):
+    method, batch, student, teacher = masks(name, threshold=0.34)
+    mixed = []
+    learned = method._mixed
+    method._mixed = lambda *given: mixed.append(learned(*given)) or mixed[0]
+    losses = method.losses(batch)
+    [(_, label)], pasted = mixed[0].parts, mixed[0].pasted
+    assert torch.equal(label[~pasted], labels_of(teacher, batch)[~pasted])
+    assert torch.equal(label[pasted], batch["target"][:2][pasted])
+    student.train()
+    rows = pixels(student(mixed[0].image, batch["domain"][2:]))
+    confident = confidences(teacher, batch)
+    assert 0 < sum(c >= 0.34 for c in confident) < len(confident)
+    given = label.flatten().tolist(), pasted.flatten().tolist(), confident
+    expected = adaptation.dacs_loss(rows, *given, 0.34)
+    assert float(losses["target"].detach()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mic_learns_the_teachers_labels_on_masked_images():
+    method, batch, student, teacher = masks("mic", threshold=0.34, mix="none", masked_weight=0.5)
+    torch.manual_seed(3)
+    losses = method.losses(batch)
+    torch.manual_seed(3)
+    image = mask_patches(batch["strong"][2:], 0.7)
+    rows = pixels(student.train()(image, batch["domain"][2:]))
+    label, confident = labels_of(teacher, batch).flatten().tolist(), confidences(teacher, batch)
+    expected = adaptation.dacs_loss(rows, label, [False] * len(label), confident, 0.34)
+    assert float(losses["masked"].detach()) == pytest.approx(0.5 * expected, rel=1e-9)
+
+
+def test_daformer_stays_near_the_encoder_that_it_started_with():
+    options = {"distance_weight": 0.5, "distance_classes": ["b"]}
+    method, batch, student, _ = masks("daformer", **options)
+    with torch.no_grad():
+        for parameter in method.model.parameters():
+            parameter.mul_(1.1)
+    moved = copy.deepcopy(method.model).train()
+    batch["target"] = torch.ones(4, 32, 32).long()
+    batch["target"][0] = 0
+    losses = method.losses(batch)
+    found = []
+    for model in (moved, student.eval()):
+        with model.condition(batch["image"][:2], batch["domain"][:2]) as network:
+            found.append(pixels(network.encoder(batch["image"][:2])[-1]))
+    cells = len(found[0]) // 2
+    expected = adaptation.feature_distance(*found, [False] * cells + [True] * cells)
+    assert expected > 0
+    assert float(losses["distance"].detach()) == pytest.approx(0.5 * expected, rel=1e-9)
+
+
+def test_distance_counts_cells_that_are_mostly_of_one_class():
+    features = torch.rand(1, 5, 2, 2).double()
+    label = torch.full((1, 8, 8), -1)
+    label[0, :4, :3] = 1  # three quarters of the first cell
+    label[0, :4, 4:6] = 2  # halves of the second
+    label[0, :4, 6:] = 1
+    start = torch.zeros_like(features)
+    expected = adaptation.feature_distance(
+        pixels(features), pixels(start), [True, False, False, False]
+    )
+    assert float(feature_distance(features, start, label, (1, 2))) == pytest.approx(expected)
+    assert float(feature_distance(features, start, label, (0,))) == 0
+    assert float(feature_distance(features, start)) == pytest.approx(
+        adaptation.feature_distance(pixels(features), pixels(start), [True] * 4)
+    )
+
+
+def test_copy_of_the_start_is_frozen_and_the_encoder_alone():
+    method, batch, _, _ = masks("daformer")
+    before = copy.deepcopy(method.frozen.state_dict())
+    method.train()
+    sum(method.losses(batch).values()).backward()
+    assert not any(module.training for module in method.frozen.model.modules())
+    assert not any(parameter.requires_grad for parameter in method.frozen.parameters())
+    assert_close(method.frozen.state_dict(), before, rtol=0, atol=0)
+    encoder = sum(p.numel() for p in method.model.backbone.encoder.parameters())
+    assert sum(p.numel() for p in method.frozen.parameters()) == encoder
+
+
+def test_copy_of_the_start_is_taken_once():
+    model = make_model()
+    frozen = FrozenStart(model, masks=False)
+    with torch.no_grad():
+        model.get_classifier().bias.fill_(1.0)
+    frozen.take(model)
+    other = FrozenStart(make_model(), masks=False)
+    other.load_state_dict(frozen.state_dict())
+    other.take(make_model())
+    assert bool((other.model.get_classifier().bias == 1).all())
+
+
+def test_deepest_maps_are_found_beside_tokens():
+    maps = [torch.rand(1, 2, 4, 4), torch.rand(1, 2, 2, 2)]
+    for returned in (maps, tuple(maps), (maps, [torch.rand(1, 2)]), maps[1]):
+        assert deepest(returned) is maps[1]
+
+
+@every_form
+def test_changed_images_move_no_running_moments(name):
+    class White(METHODS.load(name)):
+        def losses(self, batch):
+            white = torch.full_like(batch["strong"], 50.0)
+            return super().losses({**batch, "strong": white})
+
+    states = []
+    for kind in (name, White):
+        done = fit(kind, source_model(), ONE, lr=0.0, **EVERYTHING)
+        states.append({n: t for n, t in done.method.state_dict().items() if "running" in n})
+    moments = {n.removeprefix("model.") for n in states[0] if n.startswith("model.")}
+    means = {n for n in moments if n.endswith("mean")}
+    assert rows_changed(done.before, done.model, means) == {SOURCE, TARGET}
+    for key, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][key])
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if name != "fixmatch"])
+def test_moments_of_the_teacher_follow(name):
+    done = fit(name, source_model(), ONE, lr=0.0, decay=0.5)
+    now, teacher = done.model.state_dict(), done.method.deployed.state_dict()
+    for key in changed(done.before, done.model):
+        if key.endswith("running_mean"):
+            assert not torch.equal(teacher[key], done.before[key])
+            assert (teacher[key] - now[key]).norm() < (done.before[key] - now[key]).norm()
+
+
+@pytest.mark.parametrize("quality", ["mean", "sum", "share"])
+@pytest.mark.parametrize("mix", ["none", "cut"])
+def test_quality_of_classes_weighs_as_said(quality, mix):
+    class Seen(METHODS.load("mean_teacher")):
+        def _mixed(self, *given):
+            self.mixed = super()._mixed(*given)
+            return self.mixed
+
+        def losses(self, batch):
+            student, teacher = copy.deepcopy(self.model), copy.deepcopy(self.deployed)
+            losses = super().losses(batch)
+            domain = batch["domain"][~batch["labelled"]]
+            told = teacher(batch["image"][~batch["labelled"]], domain).softmax(1).amax(1)
+            share = float((told >= UNSURE).double().mean())
+            rows = student(self.mixed.image, domain).tolist()
+            self.shares = [*getattr(self, "shares", []), share]
+            expected = 0.0
+            for part, label in self.mixed.parts:
+                kept = [given for given in label.tolist() if given >= 0]
+                mean = cross_entropy(rows, label.tolist()) if kept else 0.0
+                by = {"mean": 1.0, "sum": len(kept) / len(label), "share": share}
+                expected += part * by[quality] * mean
+            assert float(losses["target"].detach()) == pytest.approx(expected, rel=1e-9)
+            return losses
+
+    options = {
+        "quality": quality,
+        "mix": mix,
+        "threshold": UNSURE,
+        "lr": 0.0,
+        "precision": "64-true",
+    }
+    done = fit(Seen, source_model(), ONE, batch_size=8, **options)
+    assert 0 < sum(done.method.shares) < len(done.method.shares)
+
+
+def test_masked_patches_are_zero_and_the_others_stay():
+    image = torch.rand(40, 3, 20, 28) + 1
+    masked = mask_patches(image, 0.7, 8)
+    hidden = (masked == 0).all(1)
+    assert torch.equal(masked[~hidden[:, None].expand_as(masked)],
+                       image[~hidden[:, None].expand_as(image)])  # fmt: skip
+    for top in range(0, 20, 8):
+        for left in range(0, 28, 8):
+            patch = hidden[:, top : top + 8, left : left + 8].flatten(1)
+            assert bool((patch.all(1) | ~patch.any(1)).all())
+    corners = hidden[:, ::8, ::8].float()
+    assert float(corners.mean()) == pytest.approx(0.7, abs=0.07)
+    assert len({tuple(row) for row in corners.flatten(1).tolist()}) > 20
+
+
+@pytest.mark.parametrize(("ratio", "share"), [(0.0, 1.0), (1.0, 0.0)])
+def test_mask_ratio_reaches_both_ends(ratio, share):
+    masked = mask_patches(torch.ones(2, 3, 16, 16), ratio)
+    assert float(masked.mean()) == share
+
+
+def test_masking_moves_the_moments_of_an_image():
+    """Why masked images stay out of running moments."""
+    image = 3 + 2 * torch.randn(200, 3, 64, 64)
+    masked = mask_patches(image, 0.7)
+    assert float(masked.mean()) == pytest.approx(0.9, abs=0.05)
+    assert float(masked.std()) < 2
+
+
+def test_unknown_class_of_the_distance_is_refused():
+    with pytest.raises(DomainNormError, match=r"method.distance_classes: .*'car'"):
+        masks("daformer", distance_classes=["car"])
+
+
+def test_nothing_is_mixed_for_classes_unless_asked_for():
+    assert METHODS.load("dacs")(make_model(), _classes(), ONE).mix == "none"
+    with pytest.raises(DomainNormError, match=r"method.mix: 'class' mixes masks"):
+        METHODS.load("dacs")(make_model(), _classes(), ONE, mix="class")
+
+
+def _classes():
+    return fit("source_only").method.task
+
+
+def test_defaults_are_those_of_the_papers():
+    wanted = {
+        "fixmatch": (None, 0.95, "sum"),
+        "dacs": (0.99, 0.968, "share"),
+        "daformer": (0.999, 0.968, "share"),
+        "mic": (0.999, 0.968, "share"),
+        "mean_teacher": (0.99, 0.9, "mean"),
+    }
+    for name, expected in wanted.items():
+        keys = METHODS.entry(name).parameters
+        found = tuple(keys[key].default for key in ("decay", "threshold", "quality"))
+        assert found == expected
+    assert METHODS.entry("mic").parameters["mask_ratio"].default == 0.7
+    assert METHODS.entry("daformer").parameters["distance_weight"].default == 0.005
