@@ -78,13 +78,14 @@ def feature_distance(
         Hoyer et al., DAFormer, CVPR 2022, arXiv:2111.14887, sec. 3.3.
     """
     wide = torch.promote_types(features.dtype, torch.float32)
-    distance = torch.linalg.vector_norm((features - start).to(wide), dim=1)
+    distance: Tensor = torch.linalg.vector_norm((features - start).to(wide), dim=1)
     if not classes:
         return distance.mean()
     assert label is not None
     shares = torch.stack([label == one for one in classes], 1).to(wide)
     if label.ndim > 1:
-        shares = F.adaptive_avg_pool2d(shares, distance.shape[1:])
+        height, width = distance.shape[1:]
+        shares = F.adaptive_avg_pool2d(shares, (height, width))
     chosen = (shares >= _LEAST).any(1)
     return torch.where(chosen, distance, 0.0).sum() / chosen.sum().clamp(min=1)
 

@@ -24,9 +24,9 @@ class Watched(METHODS.load("mean_teacher")):
         losses = super().losses(batch)
         known = batch["labelled"]
         target = {name: value[~known] for name, value in batch.items()}
-        labels = pseudo_labels(
-            teacher(target["image"], target["domain"]).tolist(), self.pseudo_labels.threshold
-        )
+        told = teacher(target["image"], target["domain"]).tolist()
+        labels = pseudo_labels(told, self.pseudo_labels.threshold)
+        type(self).learned += max(labels) >= 0
         guessed = student(target["strong"], target["domain"])
         expected = cross_entropy(guessed.tolist(), labels) if max(labels) >= 0 else 0.0
         assert float(losses["target"].detach()) == pytest.approx(
