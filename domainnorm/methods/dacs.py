@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from domainnorm.backbones import DomainModel
-from domainnorm.methods.base import Roles
+from domainnorm.methods.roles import Roles
 from domainnorm.methods.self_training import SelfTraining
 from domainnorm.registry import register
 from domainnorm.tasks import Task

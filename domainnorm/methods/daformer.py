@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from domainnorm.backbones import DomainModel
-from domainnorm.methods.base import Roles
 from domainnorm.methods.dacs import DACS
+from domainnorm.methods.roles import Roles
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from domainnorm.backbones import DomainModel
-from domainnorm.methods.base import Roles
+from domainnorm.methods.roles import Roles
 from domainnorm.methods.self_training import SelfTraining
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -30,7 +30,7 @@ class FixMatch(SelfTraining):
 
     Reference:
         Sohn et al., FixMatch, NeurIPS 2020, arXiv:2001.07685, eq. 3 and 4; Wang et al., FreeMatch,
-        ICLR 2023, arXiv:2205.07246, eq. 8 (``threshold_rule: free``).
+        ICLR 2023, arXiv:2205.07246, eq. 5 to 7 (``threshold_rule: free``).
         Differs: images of the source are the labelled ones; as many images with labels as without,
         instead of one to seven; tested is the network, not a moving average of it.
     """

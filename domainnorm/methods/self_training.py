@@ -10,11 +10,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import DomainNormError, unknown
-from domainnorm.methods.base import Batch, Roles, split
+from domainnorm.methods.base import Batch, split
 from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
 from domainnorm.methods.mixing import Mixed, class_mix, cut_mix, mask_patches
 from domainnorm.methods.pseudo_labels import PseudoLabels, over_ranks
 from domainnorm.methods.reestimation import kept_moments
+from domainnorm.methods.roles import Roles
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.tasks import Task
 
@@ -70,7 +71,7 @@ class SelfTraining(SupervisedMethod):
     tasks: tuple[str, ...] = ("classification", "segmentation")
     for_masks: tuple[tuple[str, str], ...] = (("mix", "class"),)
 
-    def __init__(  # noqa: PLR0913 - the keys of five methods, said once
+    def __init__(
         self,
         model: DomainModel,
         task: Task,

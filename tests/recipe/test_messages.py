@@ -158,6 +158,19 @@ CASES = [
         "method.mix: got 'class', which is for masks, and task 'classification' has none",
     ),
     (
+        {"method": "{name: mic, mask_ratio: 2}"},
+        "method.mask_ratio: got 2.0, expected a probability",
+    ),
+    ({"method": "{name: mic, mask_size: 0}"}, "method.mask_size: got 0, expected 1 or more"),
+    (
+        {"method": "{name: fixmatch, threshold_rule: soft}"},
+        "method.threshold_rule: got 'soft', expected 'fixed' or 'free'",
+    ),
+    (
+        {"method": "{name: fixmatch, label_decay: 1}"},
+        "method.label_decay: got 1.0, expected a share in [0, 1)",
+    ),
+    (
         {"method": "mean_teacher"},
         "augment.target: method 'mean_teacher' compares a weak and a strong view of the images of",
     ),
