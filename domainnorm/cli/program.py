@@ -26,6 +26,7 @@ COMMANDS = {
     "run": "run_commands",
     "test": "run_commands",
     "matrix": "run_commands",
+    "compare": "run_commands",
     "predict": "serving_commands",
     "data": "data_commands",
     "pack": "serving_commands",
@@ -102,7 +103,7 @@ def _storage_message(error: OSError, command: str) -> str:
     resumed = ", then go on with --resume RUN_FOLDER: what is stored stays"
     return (
         f"{place}cannot be written ({os.strerror(error.errno or 0)}); {_STORAGE[error.errno or 0]}"
-        f"{resumed if is_late and command in ('run', 'matrix') else ''}"
+        f"{resumed if is_late and command in ('run', 'matrix', 'compare') else ''}"
     )
 
 

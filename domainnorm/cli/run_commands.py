@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import Namespace
-from collections.abc import Callable
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from domainnorm import recipe, run
 from domainnorm.cli.parser import Command, Parser
@@ -31,9 +33,20 @@ def add_training(parser: Parser) -> None:
 
 
 def carry_out(
-    command: str, arguments: Namespace, start: Callable[[recipe.Recipe, Path], Path]
+    command: str,
+    arguments: Namespace,
+    start: Callable[[Any, Path], Path],
+    resume: Callable[[Path], Path] | None = None,
+    load: Callable[[str, Sequence[str]], Any] | None = None,
 ) -> int:
     """Start a new run or go on with one, by what `add_training` defined; say where its folder is.
+
+    Args:
+        command: Its name.
+        arguments: As `add_training` has defined them.
+        start: Makes a folder below the output of what was loaded, and carries it out.
+        resume: Goes on with a folder; by default with that of a run or a matrix.
+        load: Reads recipe and overrides; by default a single recipe.
 
     Returns:
         0, 130 when the user interrupts, or 143 when the process is told to end (SIGTERM).
@@ -52,9 +65,9 @@ def carry_out(
     try:
         with ended_like_ctrl_c():
             if folder is not None:
-                done = run.resume_run(folder)
+                done = (resume or run.resume_run)(folder)
             else:
-                loaded = recipe.load_recipe(words[0], words[1:])
+                loaded = (load or recipe.load_recipe)(words[0], words[1:])
                 root = arguments.output / loaded.name
                 done = start(loaded, arguments.output)
     except (KeyboardInterrupt, SystemExit) as error:
@@ -81,8 +94,18 @@ def _newest(root: Path, started: float) -> Path | None:
 
 def _configure_run(parser: Parser) -> None:
     add_training(parser)
+    _add_sample(parser)
+
+
+def _add_sample(parser: Parser) -> None:
     text = "try the recipe, made small, on drawn data in the layout that it reads; no download"
     parser.add_argument("--sample", action="store_true", help=text)
+
+
+def _check_sample(arguments: Namespace, command: str) -> None:
+    if arguments.sample and arguments.resume:
+        text = "got --sample beside --resume, expected one of them"
+        raise RecipeError([text], f"domainnorm {command}")
 
 
 def _run(arguments: Namespace) -> int:
@@ -97,8 +120,7 @@ def _run(arguments: Namespace) -> int:
             loaded = run.sample_recipe(loaded, folder, all_seeds=asked)
         return run.run_recipe(loaded, output)
 
-    if arguments.sample and arguments.resume:
-        raise RecipeError(["got --sample beside --resume, expected one of them"], "domainnorm run")
+    _check_sample(arguments, "run")
     return carry_out("run", arguments, start)
 
 
@@ -116,6 +138,70 @@ def _matrix(arguments: Namespace) -> int:
         return run.run_matrix(loaded, output, arguments.kind)
 
     return carry_out("matrix", arguments, start)
+
+
+def _configure_compare(parser: Parser) -> None:
+    add_training(parser)
+    parser.epilog = (
+        "Several values of any key are a list, norm=[dsbn,cin]; where a list is the value, as of "
+        "data.target, they are a list of lists. The grid is all combinations."
+    )
+    _add_sample(parser)
+    text = "processes of this machine (default), or jobs of submitit, as on Slurm"
+    parser.add_argument("--engine", choices=("process", "submitit"), default="process", help=text)
+    text = "cells at a time (default: one for each device, or for the cores that a cell asks for)"
+    parser.add_argument("--jobs", type=_positive, metavar="N", help=text)
+    text = "parameter of submitit's executor, as slurm_partition=gpu or timeout_min=600; repeatable"
+    parser.add_argument("--submit", action="append", default=[], metavar="KEY=VALUE", help=text)
+    text = "check every cell and print what would be carried out"
+    parser.add_argument("--dry-run", action="store_true", help=text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"got '{text}', expected a whole number above 0")
+    return int(text)
+
+
+def _compare(arguments: Namespace) -> int:
+    """Carry out every cell of a grid."""
+    _check_sample(arguments, "compare")
+    options = _submit_options(arguments.submit)
+    run.check_engine(arguments.engine, options)
+
+    def load(reference: str, overrides: Sequence[str]) -> recipe.Grid:
+        grid = recipe.read_grid(reference, overrides)
+        if not arguments.sample:
+            return grid
+        folder = arguments.output / "samples" / grid.name
+        return replace(grid, name=f"{grid.name}-sample", cells=run.sample_cells(grid.cells, folder))
+
+    def engine(recipes: Sequence[recipe.Recipe], folder: Path) -> run.Engine:
+        return run.create_engine(arguments.engine, recipes, folder, arguments.jobs, options)
+
+    if arguments.dry_run and arguments.words:
+        grid = load(arguments.words[0], arguments.words[1:])
+        run.check_grid(grid)
+        print(run.describe_plan(grid))
+        return 0
+    return carry_out(
+        "compare",
+        arguments,
+        lambda grid, output: run.run_comparison(grid, output, engine),
+        lambda folder: run.resume_comparison(folder, engine),
+        load,
+    )
+
+
+def _submit_options(words: Sequence[str]) -> dict[str, Any]:
+    from domainnorm.recipe.problems import Problems  # noqa: PLC0415 - reads YAML, help does not
+    from domainnorm.recipe.tree import parse_overrides  # noqa: PLC0415
+
+    problems = Problems()
+    pairs = parse_overrides(words, problems)
+    if problems:
+        raise RecipeError(problems.lines, "domainnorm compare --submit")
+    return dict(pairs)
 
 
 def _configure_test(parser: Parser) -> None:
@@ -149,6 +235,11 @@ COMMANDS = {
     ),
     "matrix": Command(
         "Measure every domain under every domain's model or norms.", _configure_matrix, _matrix
+    ),
+    "compare": Command(
+        "Run a grid of recipes, and put their methods side by side in one table.",
+        _configure_compare,
+        _compare,
     ),
     "report": Command(
         "Write the tables and figures of a run into one HTML file.", _configure_report, _report

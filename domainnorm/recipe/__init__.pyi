@@ -1,3 +1,7 @@
+from .grid import Grid as Grid
+from .grid import GridCell as GridCell
+from .grid import label_of as label_of
+from .grid import read_grid as read_grid
 from .load import load_recipe as load_recipe
 from .norm import needs_network as needs_network
 from .schema import BackboneConfig as BackboneConfig

@@ -138,7 +138,7 @@ def merged_tree(file: Path, overrides: Sequence[str], problems: Problems) -> dic
         RecipeError: A file that is not YAML.
     """
     own = read_yaml(file)
-    pairs = _parsed(overrides, problems)
+    pairs = parse_overrides(overrides, problems)
     names = own.pop("configs", None)
     for key, value in pairs:
         names = value if key == "configs" else names
@@ -204,7 +204,8 @@ def _part_names(names: Any, problems: Problems) -> list[tuple[int, str]]:
     return good
 
 
-def _parsed(overrides: Sequence[str], problems: Problems) -> list[tuple[str, Any]]:
+def parse_overrides(overrides: Sequence[str], problems: Problems) -> list[tuple[str, Any]]:
+    """Dotted keys and values of ``key=value`` words; what cannot be read is a problem."""
     pairs = []
     for text in overrides:
         match = OVERRIDE.fullmatch(text)

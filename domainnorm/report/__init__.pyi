@@ -1,3 +1,12 @@
+from .arms import Arm as Arm
+from .arms import ComparedCell as ComparedCell
+from .arms import cells_markdown as cells_markdown
+from .arms import compare_arms as compare_arms
+from .arms import comparison_csv as comparison_csv
+from .arms import comparison_json as comparison_json
+from .arms import comparison_markdown as comparison_markdown
+from .arms import comparison_table as comparison_table
+from .arms import save_comparison as save_comparison
 from .card import model_card as model_card
 from .data_tables import create_console as create_console
 from .data_tables import found_tables as found_tables
@@ -15,6 +24,7 @@ from .image_sheets import save_found_domains as save_found_domains
 from .image_sheets import save_overlays as save_overlays
 from .result_charts import save_curves as save_curves
 from .result_charts import save_results_bars as save_results_bars
+from .result_tables import duration as duration
 from .result_tables import matrix_markdown as matrix_markdown
 from .result_tables import results_markdown as results_markdown
 from .result_tables import results_table as results_table

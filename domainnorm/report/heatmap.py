@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -76,28 +77,69 @@ def save_heatmap(
     """
     intervals = matrix.intervals(metric)
     summary = matrix.summary()[metric]
-    rows, columns = len(matrix.rows), len(matrix.columns)
-    longest = max(map(len, [*matrix.rows, *matrix.columns]))
-    width = max(4.6, columns * _CELL_WIDTH + 1.7 + 0.07 * max(map(len, matrix.rows)))
-    caption = textwrap.wrap(_caption(matrix, metric, summary), int(width * 14.5))
-    height = rows * _CELL_HEIGHT + 1.3 + 0.07 * longest + 0.16 * len(caption)
+    shape = len(matrix.rows), len(matrix.columns), 2
+    single = intervals[0] if len(matrix.seeds) == 1 else np.full(shape, np.nan)
+    numbers = np.stack([summary.mean, summary.std, *np.moveaxis(single, 2, 0)], axis=2)
+    save_grid(
+        Names(matrix.rows, matrix.columns, row_label, column_label),
+        numbers,
+        metric,
+        path,
+        title=title,
+        caption=_caption(matrix, metric, summary),
+    )
+
+
+class Names(NamedTuple):
+    """What rows and columns of a grid are, and are called."""
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    row_label: str
+    column_label: str
+
+
+def save_grid(
+    names: Names,
+    numbers: NDArray[np.float64],
+    metric: str,
+    path: str | PathLike[str],
+    *,
+    title: str = "",
+    caption: str = "",
+) -> None:
+    """Draw a cell for each row and column, in the colour of its value.
+
+    Args:
+        names: Of R rows and C columns.
+        numbers: Value, spread, and the lower and upper end of an interval, (R, C, 4); nan for what
+            is not there.
+        metric: What the value is.
+        path: File to write; its suffix decides the format.
+        title: Heading; empty for the metric's name.
+        caption: Below the figure.
+    """
+    rows, columns = len(names.rows), len(names.columns)
+    longest = max(map(len, [*names.rows, *names.columns]))
+    width = max(4.6, columns * _CELL_WIDTH + 1.7 + 0.07 * max(map(len, names.rows)))
+    lines = textwrap.wrap(caption, int(width * 14.5))
+    height = rows * _CELL_HEIGHT + 1.3 + 0.07 * longest + 0.16 * len(lines)
     figure, ((axes,),) = create_figure(width, height)
-    colours, scale = _colours(metric, summary)
-    image = axes.imshow(np.ma.masked_invalid(summary.mean), cmap=colours, norm=scale, aspect="auto")
-    single = intervals[0] if len(matrix.seeds) == 1 else np.full((rows, columns, 2), np.nan)
+    mean = numbers[..., 0]
+    colours, scale = _colours(metric, mean)
+    image = axes.imshow(np.ma.masked_invalid(mean), cmap=colours, norm=scale, aspect="auto")
     for row in range(rows):
         for column in range(columns):
-            mean, std = summary.mean[row, column], summary.std[row, column]
-            ink = INK if math.isnan(mean) else _ink(colours(scale(mean)))
-            _write_cell(axes, (row, column), (mean, std, *single[row, column]), ink)
-            if matrix.rows[row] == matrix.columns[column]:
+            ink = INK if np.isnan(mean[row, column]) else _ink(colours(scale(mean[row, column])))
+            _write_cell(axes, (row, column), numbers[row, column], ink)
+            if names.rows[row] == names.columns[column]:
                 _outline(axes, row, column)
-    _label_axes(axes, matrix, row_label, column_label)
+    _label_axes(axes, names)
     axes.set_title(literal(title or sentence(readable(metric))), fontsize=LARGE, color=INK)
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
     bar.set_label(direction(metric), fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
-    figure.supxlabel(literal("\n".join(caption)), fontsize=SMALL, color=MUTED)
+    figure.supxlabel(literal("\n".join(lines)), fontsize=SMALL, color=MUTED)
     save_figure(figure, path)
 
 
@@ -120,10 +162,10 @@ def save_heatmaps(
     return paths
 
 
-def _colours(metric: str, summary: MetricSummary) -> tuple[Colormap, Normalize]:
+def _colours(metric: str, mean: NDArray[np.float64]) -> tuple[Colormap, Normalize]:
     """The whole range of the metric, so that equal colours mean equal values in every figure."""
     lower = metric in LOWER_IS_BETTER
-    known = summary.mean[~np.isnan(summary.mean)]
+    known = mean[~np.isnan(mean)]
     top = max(float(known.max(initial=0.0)), 0.1) if lower else 1.0
     colours = matplotlib.colormaps["cividis_r" if lower else "cividis"]
     return colours.with_extremes(bad=MISSING), Normalize(0, top)
@@ -136,11 +178,9 @@ def _ink(background: tuple[float, float, float, float]) -> str:
     return "black" if luminance > 0.179 else "white"
 
 
-def _write_cell(
-    axes: Axes, place: tuple[int, int], numbers: tuple[float, float, float, float], ink: str
-) -> None:
+def _write_cell(axes: Axes, place: tuple[int, int], numbers: NDArray[np.float64], ink: str) -> None:
     row, column = place
-    mean, std, low, high = numbers
+    mean, std, low, high = map(float, numbers)
     detail = ""
     if not math.isnan(std):
         detail = f"± {std:.3f}"
@@ -159,19 +199,19 @@ def _outline(axes: Axes, row: int, column: int) -> None:
         axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=colour, linewidth=width))
 
 
-def _label_axes(axes: Axes, matrix: CrossDomainMatrix, row_label: str, column_label: str) -> None:
+def _label_axes(axes: Axes, names: Names) -> None:
     room = int(_CELL_WIDTH * 13)  # characters of a horizontal label that fit over one cell
-    axes.set_xticks(range(len(matrix.columns)), [literal(name) for name in matrix.columns])
-    axes.set_yticks(range(len(matrix.rows)), [literal(name) for name in matrix.rows])
+    axes.set_xticks(range(len(names.columns)), [literal(name) for name in names.columns])
+    axes.set_yticks(range(len(names.rows)), [literal(name) for name in names.rows])
     axes.tick_params(labelsize=NORMAL, length=0)
-    if max(map(len, matrix.columns)) > room:
+    if max(map(len, names.columns)) > room:
         for label in axes.get_xticklabels():
             label.set(rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_xlabel(literal(column_label), fontsize=NORMAL, fontweight="bold")
-    axes.set_ylabel(literal(row_label), fontsize=NORMAL, fontweight="bold")
+    axes.set_xlabel(literal(names.column_label), fontsize=NORMAL, fontweight="bold")
+    axes.set_ylabel(literal(names.row_label), fontsize=NORMAL, fontweight="bold")
     axes.spines[:].set_visible(False)
-    axes.set_xticks(np.arange(1, len(matrix.columns)) - 0.5, minor=True)
-    axes.set_yticks(np.arange(1, len(matrix.rows)) - 0.5, minor=True)
+    axes.set_xticks(np.arange(1, len(names.columns)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(names.rows)) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="minor", length=0)
 

@@ -108,12 +108,12 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
         own = [result for result in results if result.method == method]
         is_rival = method not in supervised
         shown = [
-            (_format(cell), is_rival and cell.spread.mean == best.get(domain))
+            (cell_text(cell), is_rival and cell.spread.mean == best.get(domain))
             for domain, cell in line.items()
         ]
         pairs = [(line[domain], base.get(domain)) for domain in targets if domain in scored]
         gain = "–" if method == "source_only" else _gain(pairs)
-        time = _duration(seed_spread([result.seconds for result in own]).mean)
+        time = duration(seed_spread([result.seconds for result in own]).mean)
         facts = [(text, False) for text in (gain, _trained(own), time)]
         rows.append([(method if is_rival else f"{method} †", False), *shown, *facts])
     head = [*(f"{domain} ({roles[domain]})" for domain in domains), "Δ target", "trained", "time"]
@@ -135,7 +135,7 @@ def _trained(own: Sequence[Result]) -> str:
     """Parameters and their size, as ``11.7 k, 47 kB``."""
     count = max(result.trained_parameters for result in own)
     size = max(result.trained_bytes for result in own)
-    return f"{_count(count)}, {_count(size)}B" if size else _count(count)
+    return f"{abbreviated(count)}, {abbreviated(size)}B" if size else abbreviated(count)
 
 
 def _best(means: Sequence[float], metric: str) -> float | None:
@@ -144,7 +144,8 @@ def _best(means: Sequence[float], metric: str) -> float | None:
     return pick(known) if known else None
 
 
-def _format(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
+    """Mean ± standard deviation over seeds; of one seed the value and its interval."""
     spread = cell.spread
     if spread.n == 0:
         return "–"
@@ -169,14 +170,16 @@ def _gain(pairs: Sequence[tuple[Cell, Cell | None]]) -> str:
     return f"{sum(differences) / len(differences):+.3f}" if differences else "–"
 
 
-def _count(number: int) -> str:
+def abbreviated(number: int) -> str:
+    """A large number as ``11.7 k``."""
     for size, letter in ((1_000_000, " M"), (1_000, " k")):
         if number >= size:
             return f"{number / size:.1f}{letter}"
     return str(number)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in its largest unit, as ``4.5 min``."""
     if seconds >= 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -1,5 +1,13 @@
 import domainnorm.serve as _serve
 
+from .comparison import check_grid as check_grid
+from .comparison import describe_plan as describe_plan
+from .comparison import resume_comparison as resume_comparison
+from .comparison import run_comparison as run_comparison
+from .comparison import sample_cells as sample_cells
+from .engines import Engine as Engine
+from .engines import check_engine as check_engine
+from .engines import create_engine as create_engine
 from .execute import resume_run as resume_run
 from .execute import run_matrix as run_matrix
 from .execute import run_recipe as run_recipe

@@ -10,13 +10,29 @@ from domainnorm import report
 from domainnorm.errors import CheckpointError, RecipeError, counted
 from domainnorm.recipe import Recipe, needs_network
 from domainnorm.registry import METHODS
-from domainnorm.run.machine import describe_environment, is_first, of_first, on_all_ranks, prepare
+from domainnorm.run.machine import (
+    describe_environment,
+    is_first,
+    of_first,
+    on_all_ranks,
+    prepare,
+    write_cost,
+)
 from domainnorm.run.matrix import carry_out_matrix
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
-from domainnorm.run.run_folder import make_folder, read_folder, write_page, write_results
-from domainnorm.run.stage import WEIGHTS, predict, run_stage, score, set_up
+from domainnorm.run.run_folder import (
+    COST,
+    ENVIRONMENT,
+    STAGES,
+    make_folder,
+    read_folder,
+    write_page,
+    write_results,
+)
+from domainnorm.run.stage import RESULTS, WEIGHTS, predict, run_stage, score, set_up
 from domainnorm.run.trial import rehearse_stages
+from domainnorm.storage import write_json
 
 # What a test may change of a run: how its models are tested, not which they are.
 _TRAINER = ("threads", "accelerator", "devices", "num_nodes", "strategy", "precision")
@@ -87,10 +103,12 @@ def resume_run(folder: Path) -> Path:
         RecipeError: The recipe in it was edited into something wrong.
     """
     recipe, purpose = read_folder(folder)
-    if purpose == "run":
+    if purpose in ("run", STAGES):
         parts = Parts(recipe)
         with on_all_ranks(recipe):
-            _carry_out(parts, folder)
+            if is_first() and not (folder / ENVIRONMENT).exists():  # of a comparison
+                write_json(describe_environment(), folder / ENVIRONMENT)
+            _carry_out(parts, folder, page=purpose == "run")
     else:
         with on_all_ranks(recipe):
             carry_out_matrix(recipe, folder, purpose)
@@ -116,7 +134,7 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
             f"condition: trained with '{own.condition}', which '{recipe.condition}' cannot replace"
         )
         raise RecipeError([text], str(folder))
-    if purpose != "run":
+    if purpose not in ("run", STAGES):
         raise CheckpointError(
             f"{folder}: holds a matrix, expected a run; its results are in matrix_*.csv, and "
             f"`domainnorm matrix --resume {folder}` goes on with it"
@@ -149,13 +167,17 @@ def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:
         raise RecipeError(wrong, str(folder))
 
 
-def _carry_out(parts: Parts, folder: Path) -> None:
-    """Carry out what is not done yet of a run in its folder, and print its table."""
+def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
+    """Carry out what is not done yet of a run in its folder, and print its table.
+
+    Figures and the page are made unless there shall be no ``page``.
+    """
     recipe, console = parts.recipe, report.create_console()
     prepare(recipe)
     stages = plan_stages(recipe)
     console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)
     results: list[report.Result] = []
+    begun, trains = time.perf_counter(), any(not _is_finished(stage, folder) for stage in stages)
     for number, stage in enumerate(stages, 1):
         title = f"{stage.transfer}  seed {stage.seed}  {stage.label}"
         console.print(f"[{number}/{len(stages)}] {title}", markup=False)
@@ -166,7 +188,9 @@ def _carry_out(parts: Parts, folder: Path) -> None:
             _write(results, folder, parts.metric)
         seconds = time.perf_counter() - started
         console.print(f"      {_outcome(done, parts.metric)}  ({seconds:.0f} s)")
-    if is_first():
+    if is_first() and trains:
+        write_cost(folder / COST, time.perf_counter() - begun)
+    if is_first() and page:
         # Deferred: what draws is read when there is something to draw.
         from domainnorm.run.figures import save_run_figures  # noqa: PLC0415
 
@@ -174,6 +198,10 @@ def _carry_out(parts: Parts, folder: Path) -> None:
         _write(results, folder, parts.metric)
         write_page(folder)
     console.print(report.results_table(results, parts.metric))
+
+
+def _is_finished(stage: Stage, folder: Path) -> bool:
+    return (folder / stage.key / RESULTS).exists()
 
 
 def _write(results: list[report.Result], folder: Path, metric: str) -> None:

@@ -27,6 +27,7 @@ from torch import distributed
 from domainnorm.errors import DomainNormError
 from domainnorm.norms.kernels.partition import several_ranks
 from domainnorm.recipe import Recipe
+from domainnorm.storage import write_json
 
 _PATIENCE = 10.0  # seconds
 _IGNORED = (
@@ -170,6 +171,33 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that every glibc takes
         libc.mallopt(_TRIM_THRESHOLD, 1 << 30)
+
+
+def write_cost(path: Path, seconds: float) -> None:
+    """Write what the stages of a run took: seconds, and peak memory of its first process.
+
+    Of a run that was interrupted, from where it went on.
+    """
+    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    cost = {"seconds": seconds, "resident_bytes": peak_memory(), "device_bytes": device}
+    write_json(cost, path)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory.
+
+    ``getrusage`` is not asked where Linux can tell: its number begins with that of the process
+    which started this one.
+    """
+    listing = Path("/proc/self/status")
+    if listing.exists():
+        for line in listing.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource  # noqa: PLC0415 - Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
 
 
 def describe_environment() -> dict[str, Any]:

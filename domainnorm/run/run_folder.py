@@ -17,7 +17,8 @@ from domainnorm.report import run_page
 from domainnorm.storage import make_folders, replace_text
 
 RECIPE, PURPOSE, ENVIRONMENT = "recipe.yaml", "run.json", "environment.json"
-PAGE, TABLES = "report.html", "results.md"
+PAGE, TABLES, COST = "report.html", "results.md", "cost.json"
+COMPARISON, STAGES = "compare", "stages"  # purposes: a grid of runs, and a run without a page
 
 
 def make_folder(
@@ -25,27 +26,35 @@ def make_folder(
 ) -> Path:
     """Make ``output/<recipe>/<time>/`` with the resolved recipe and the environment.
 
-    The purpose is ``run``, or the kind of matrix; `read_folder` gives it back.
+    The purpose is ``run``, the kind of matrix, or ``compare``, which stands before the time;
+    `read_folder` gives it back.
 
     Raises:
         CheckpointError: No folder can be made in ``output``.
     """
     stem = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    if purpose == COMPARISON:
+        stem = f"{purpose}-{stem}"
     names = [stem, *(f"{stem}_{number}" for number in range(2, 100))]
     folder = next(p for name in names if not (p := output / recipe.name / name).exists())
     make_folders(folder, new=True)
-    evaluation.write_json({"purpose": purpose, "recipe": recipe.name}, folder / PURPOSE)
     evaluation.write_json(environment, folder / ENVIRONMENT)
+    fill_folder(folder, recipe, purpose)
+    return folder
+
+
+def fill_folder(folder: Path, recipe: recipes.Recipe, purpose: str) -> None:
+    """Write what a folder needs to be gone on with: its purpose and the resolved recipe."""
+    evaluation.write_json({"purpose": purpose, "recipe": recipe.name}, folder / PURPOSE)
     # Last, since a folder with a recipe is one that can be resumed.
     replace_text(folder / RECIPE, f"# {recipe.name}, resolved\n{recipe.to_yaml()}")
-    return folder
 
 
 def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[recipes.Recipe, str]:
     """The recipe of a run folder and the purpose it was made for.
 
     Raises:
-        CheckpointError: Not a run folder.
+        CheckpointError: Not a run folder, or that of a comparison.
         RecipeError: Its recipe was edited into something wrong, or the overrides are.
     """
     if not (folder / RECIPE).is_file():
@@ -55,6 +64,11 @@ def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[recipes.Re
         purpose, name = str(made["purpose"]), str(made["recipe"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / PURPOSE}: cannot be read ({error})") from error
+    if purpose == COMPARISON:
+        raise CheckpointError(
+            f"{folder}: holds a comparison, expected a run; its runs are in {folder / 'cells'}, "
+            f"and `domainnorm compare --resume {folder}` goes on with it"
+        )
     return replace(recipes.load_recipe(str(folder / RECIPE), overrides), name=name), purpose
 
 
@@ -78,7 +92,9 @@ def write_page(folder: Path, file: Path | None = None) -> Path:
     command = "run"
     try:
         made = json.loads((folder / PURPOSE).read_text(encoding="utf-8"))
-        command = "run" if made["purpose"] == "run" else "matrix"
+        purpose = str(made["purpose"])
+        commands = {"run": "run", STAGES: "run", COMPARISON: COMPARISON}
+        command = commands.get(purpose, "matrix")
         page = run_page(folder, str(made["recipe"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
