@@ -166,6 +166,9 @@ def _positive(text: str) -> int:
 def _compare(arguments: Namespace) -> int:
     """Carry out every cell of a grid."""
     _check_sample(arguments, "compare")
+    if arguments.dry_run and arguments.resume:
+        text = "got --dry-run beside --resume, expected one of them"
+        raise RecipeError([text], "domainnorm compare")
     options = _submit_options(arguments.submit)
     run.check_engine(arguments.engine, options)
 

@@ -6,6 +6,7 @@ from .arms import comparison_csv as comparison_csv
 from .arms import comparison_json as comparison_json
 from .arms import comparison_markdown as comparison_markdown
 from .arms import comparison_table as comparison_table
+from .arms import ranks_markdown as ranks_markdown
 from .arms import save_comparison as save_comparison
 from .card import model_card as model_card
 from .data_tables import create_console as create_console

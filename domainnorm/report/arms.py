@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -27,9 +28,7 @@ from domainnorm.report.result_tables import (
 from domainnorm.report.results import Cell, Result
 from domainnorm.storage import whole_file
 
-LABEL_FREE = (
-    "label_free/"  # metrics of stages that are scores without target labels, more is better
-)
+_USUAL = "ensv"  # the score whose ranks the main table has; else those of the first
 _SOURCE, _ORACLE = "source_only", "oracle"
 
 
@@ -83,6 +82,15 @@ class Arm:
         if interval is not None and any(map(math.isnan, interval)):
             interval = None
         return Cell({seed: of for seed, of in values.items() if not math.isnan(of)}, interval)
+
+    def scores(self, shifts: Sequence[Shift]) -> dict[str, float]:
+        """Mean of each score without target labels over shifts and seeds."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for key, one in self.results.items():
+            if key[:2] in shifts:
+                for name, value in getattr(one, "scores", {}).items():
+                    found[name].append(value)
+        return {name: seed_spread(values).mean for name, values in found.items()}
 
 
 @dataclass
@@ -183,15 +191,6 @@ def _row(arm: Arm, shifts: Sequence[Shift], metric: str, ends: Sequence[Arm | No
         for seed, value in cell.by_seed.items()
     ]
     ways = {shift: _way(cells[shift], shift, metric, ends) for shift in shifts}
-    names = dict.fromkeys(
-        name for one in arm.results.values() for name in one.metrics if name.startswith(LABEL_FREE)
-    )
-    scores = {
-        name.removeprefix(LABEL_FREE): seed_spread(
-            [v for shift in shifts for v in arm.on(shift, name).by_seed.values()]
-        ).mean
-        for name in names
-    }
     return Row(
         arm,
         cells,
@@ -200,7 +199,7 @@ def _row(arm: Arm, shifts: Sequence[Shift], metric: str, ends: Sequence[Arm | No
         _share(ways.values()),
         min(every, key=lambda one: sign * one[0], default=None),
         seed_spread([one.seconds for one in arm.results.values()]).mean,
-        scores,
+        arm.scores(shifts),
     )
 
 
@@ -268,7 +267,7 @@ def comparison_markdown(compared: Compared) -> str:
 def _head(compared: Compared) -> list[str]:
     several = ["mean"] if len(compared.shifts) > 1 else []
     facts = ["gap closed", "worst", "wins", "time", "peak memory", "trained"]
-    ranks = [f"rank by {name}" for name in compared.scores]
+    ranks = [f"rank by {name}" for name in _main_scores(compared)]
     keys = [key.rpartition(".")[2] for key in compared.keys]
     return ["method", *keys, *compared.shifts.values(), *several, *facts, *ranks]
 
@@ -288,8 +287,13 @@ def _texts(row: Row, compared: Compared) -> list[str]:
         duration(row.seconds),
         _memory(arm),
         abbreviated(trained),
-        *(str(row.ranks.get(name, "–")) for name in compared.scores),
+        *(str(row.ranks.get(name, "–")) for name in _main_scores(compared)),
     ]
+
+
+def _main_scores(compared: Compared) -> list[str]:
+    names = compared.scores
+    return [_USUAL] if _USUAL in names else names[:1]
 
 
 def _worst(row: Row, compared: Compared) -> str:
@@ -312,7 +316,6 @@ def _number(value: float) -> str:
 
 
 def _notes(compared: Compared) -> list[str]:
-    rivals = [row for row in compared.rows if not row.arm.supervised]
     notes = [
         _uncertainty(compared),
         "gap closed: from source_only to oracle of the same setting, of the sums over targets",
@@ -321,14 +324,20 @@ def _notes(compared: Compared) -> list[str]:
     ]
     if any(row.arm.supervised for row in compared.rows):
         notes.append("† saw target labels")
-    side = min if compared.metric in LOWER_IS_BETTER else max
-    for name in compared.scores:
-        first = [row for row in rivals if row.ranks.get(name) == 1]
-        means = [row.mean for row in rivals if not math.isnan(row.mean)]
-        if first and means:
-            lost = abs(side(means) - first[0].mean)
-            notes.append(f"{name} would choose {_title(first[0])}, {lost:.3f} from the best mean")
     return notes
+
+
+def ranks_markdown(compared: Compared) -> str:
+    """Places of the arms without target labels by every score; empty where there is no score."""
+    if not compared.scores:
+        return ""
+    head = ["rank by a score without target labels", *compared.scores]
+    lines = markdown_head(head)
+    for row in compared.rows:
+        if row.ranks:
+            ranks = [str(row.ranks.get(name, "–")) for name in compared.scores]
+            lines.append(markdown_line([_title(row), *ranks]))
+    return "\n".join(lines) + "\n"
 
 
 def _uncertainty(compared: Compared) -> str:

@@ -267,7 +267,7 @@ def _carry_out(units: list[Unit], folder: Path, engine: Engine) -> None:
     for unit in units:
         unit.state = "finished" if unit.is_finished else "waiting"
     with _Progress(units, engine.jobs, console) as progress:
-        running: dict[str, Job] = {}
+        running: dict[Path, Job] = {}
         try:
             while any(unit.state in ("waiting", "running") for unit in units):
                 for unit in _advance(units, running, engine):
@@ -289,13 +289,13 @@ def _carry_out(units: list[Unit], folder: Path, engine: Engine) -> None:
         )
 
 
-def _advance(units: list[Unit], running: dict[str, Job], engine: Engine) -> Iterator[Unit]:
+def _advance(units: list[Unit], running: dict[Path, Job], engine: Engine) -> Iterator[Unit]:
     """Start what is ready, and give what has ended since the last look."""
     for unit in units:
         if unit.state == "running":
-            code = running[unit.label].poll()
+            code = running[unit.folder].poll()
             if code is not None:
-                del running[unit.label]
+                del running[unit.folder]
                 unit.state = "failed" if code else "finished"
                 unit.error = _last_words(unit.folder / LOG, code) if code else ""
                 yield unit
@@ -308,7 +308,7 @@ def _advance(units: list[Unit], running: dict[str, Job], engine: Engine) -> Iter
                 _take_stages(unit)
                 job = engine.start(unit.folder, running.values())
                 if job is not None:  # else an earlier process is still at it
-                    running[unit.label], unit.state, unit.begun = job, "running", time.monotonic()
+                    running[unit.folder], unit.state, unit.begun = job, "running", time.monotonic()
 
 
 def _is_ready(unit: Unit) -> bool:
@@ -410,8 +410,8 @@ def _write(units: Sequence[Unit], folder: Path) -> Table | None:
     report.comparison_json(compared, listed, folder / "comparison.json")
     report.comparison_csv(compared, folder / "comparison.csv")
     report.save_comparison(compared, folder / "figures" / f"{compared.metric}.png")
-    tables = report.comparison_markdown(compared), report.cells_markdown(listed)
-    write_results(folder, "\n".join(tables))
+    tables = report.comparison_markdown(compared), report.ranks_markdown(compared)
+    write_results(folder, "\n".join(filter(None, (*tables, report.cells_markdown(listed)))))
     write_page(folder)
     return report.comparison_table(compared)
 

@@ -42,7 +42,7 @@ def test_light_command_loads_nothing_heavy(words, process):
     assert (done.returncode, done.stderr) == (0, "loaded: []\n")
 
 
-@pytest.mark.parametrize("command", ["run", "report", "export", "pack"])
+@pytest.mark.parametrize("command", ["run", "compare", "report", "export", "pack"])
 def test_help_of_a_command_that_reads_no_recipe_loads_no_omegaconf(command, process):
     probe = PROBE.replace(str(HEAVY), str((*HEAVY, "omegaconf")))
     assert process("-c", probe, command, "--help").stderr == "loaded: []\n"
