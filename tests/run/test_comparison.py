@@ -19,7 +19,7 @@ from domainnorm.run import create_engine, resume_comparison, resume_run, run_com
 from domainnorm.run.comparison import plan_units
 from domainnorm.run.engines import LOCK, LOG, ProcessEngine
 from domainnorm.run.machine import peak_memory
-from tests.run.tiny import TRANSFER, WORDS, assert_same_weights, call, figures, mtimes
+from tests.run.tiny import WORDS, assert_same_weights, call, figures, mtimes
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_batches=1", "compare=[source_only]")
 GRID = ("method=[adabn,tent]", "seed=[0,1]")
@@ -156,7 +156,7 @@ def test_failed_cell_is_named_others_go_on_and_it_is_tried_again(tmp_path, capsy
 
 def test_cells_without_their_source_model_fail_with_its_error(tmp_path):
     asked = grid("method=[adabn,tent]")
-    with pytest.raises(DomainNormError, match="2 of 2 cells(.|\n)*tent: source_only: ValueError"):
+    with pytest.raises(DomainNormError, match=r"2 of 2 cells(.|\n)*tent: source_only: ValueError"):
         run_comparison(asked, tmp_path, InThisProcess(failing="source_only"))
 
 
