@@ -105,6 +105,12 @@ class Entry:
         return self._source.parameters(self.attribute)
 
     @property
+    def arguments(self) -> list[str]:
+        """Names of what a registered function is given by position."""
+        node = self._source.definition(self.attribute)
+        return [one.arg for one in node.args.args] if isinstance(node, ast.FunctionDef) else []
+
+    @property
     def constants(self) -> dict[str, Any]:
         """Literal class attributes of the object, its own and its bases'."""
         return self._source.constants(self.attribute)
@@ -333,3 +339,4 @@ TRANSFORMS = Registry("transform", "domainnorm.data.augmentation")
 STATISTICS = Registry("statistics", "domainnorm.norms.statistics")
 MODULATIONS = Registry("modulation", "domainnorm.norms.modulations")
 PERTURBATIONS = Registry("perturbation", "domainnorm.perturbations")
+VALIDATORS = Registry("validator", "domainnorm.evaluation")

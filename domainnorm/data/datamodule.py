@@ -28,13 +28,26 @@ from domainnorm.data.dataset import (
 )
 from domainnorm.data.images import read_all
 from domainnorm.data.preprocessing import Preprocessing
-from domainnorm.data.sampler import ClassDraws, DomainBalancedBatchSampler
+from domainnorm.data.sampler import ClassDraws, DomainBalancedBatchSampler, Draw
 from domainnorm.data.view import DomainImages, DomainView, join
 from domainnorm.errors import DataError, counted, unknown
 from domainnorm.ranges import Sampling, problem_of_sampling
 
 Batch = dict[str, Any]
 _MEASURED = 1000  # images whose colours are measured
+# What a label-free score changes of an image: colours as another camera or stain would have them.
+STRONG_VIEW: list[dict[str, Any]] = [
+    {
+        "name": "ColorJitter",
+        "brightness": [0.6, 1.4],
+        "contrast": [0.5, 1.5],
+        "saturation": [0.5, 1.5],
+        "hue": [-0.08, 0.08],
+        "p": 1.0,
+    },
+    {"name": "RandomGamma", "gamma_limit": [55, 180], "p": 1.0},
+    {"name": "GaussianBlur", "sigma_limit": [0.1, 1.2], "blur_limit": 0, "p": 0.3},
+]
 
 
 @dataclass(frozen=True)
@@ -275,6 +288,35 @@ class DomainDataModule(LightningDataModule):
         chosen = seen if domains is None else _subset("domains", domains, seen)
         view = self._view(chosen, split, [])
         return self._loader(view, batch_size=self.loading.eval_batch_size, shuffle=mixed)
+
+    def scoring_dataloader(self, domain: str, most: int | None = None) -> DataLoader[Batch]:
+        """Some whole images that a model is scored on, the same ones in one order for every model.
+
+        Of an unlabelled domain training images, each with a strong view; of a labelled one
+        validation images with their labels. All ranks get all.
+
+        Args:
+            domain: One of the labelled and the unlabelled domains.
+            most: Largest number of images; None for all there are.
+
+        Raises:
+            DataError: Another domain.
+        """
+        _subset("domain", [domain], [*self.labelled, *self.unlabelled])
+        split: Split = "val" if domain in self.labelled else "train"
+        steps = {"weak": [], "strong": STRONG_VIEW}
+        view = DomainView(
+            self.dataset,
+            self.dataset.positions([domain], split),
+            domain_names=self.domain_names,
+            labelled=self.labelled,
+            pipelines={domain: build_pipeline(steps, self.evaluation_pipeline.preprocessing)},
+            attributes=self.attributes,
+            strong=split == "train",
+        )
+        order = np.random.default_rng(0).permutation(len(view))[:most].tolist()
+        drawn = [Draw(position, position) for position in order]
+        return self._loader(view, sampler=drawn, batch_size=self.loading.eval_batch_size)
 
     def domain_attributes(self, split: Split) -> list[tuple[dict[str, list[str]], Tensor]]:
         """Attributes and domain labels (N,) of the images of `domain_dataloader`, in one batch."""

@@ -22,3 +22,6 @@ from .store import MultiLabelStore as MultiLabelStore
 from .store import PredictionStore as PredictionStore
 from .store import SegmentationStore as SegmentationStore
 from .store import load_evaluated as load_evaluated
+from .validators import Outputs as Outputs
+from .validators import ensv as ensv
+from .validators import score as score

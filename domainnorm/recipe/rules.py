@@ -13,7 +13,7 @@ from domainnorm.ranges import problem_of_embedding, problem_of_sampling, problem
 from domainnorm.recipe.norm import embedding_sizes, reads_domains
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named, Recipe, labels_of
-from domainnorm.registry import ENCODERS, METHODS, TASKS
+from domainnorm.registry import ENCODERS, METHODS, TASKS, VALIDATORS
 
 _ARCHITECTURE = re.compile(r"\w+(\.[\w-]+)?")
 _DOMAIN = re.compile(r"[^/\\.\s][^/\\]*")
@@ -50,6 +50,7 @@ def check_together(recipe: Recipe, problems: Problems) -> None:
         _check_encoder(recipe.encoder, recipe, problems)
     _check_augment(recipe, problems)
     _check_protocols(recipe, problems)
+    _check_selection(recipe, problems)
     _check_seeds(recipe.seeds, problems)
 
 
@@ -215,6 +216,29 @@ def _check_views(method: str, recipe: Recipe, problems: Problems) -> None:
             way = "take the part augment/two_views, or {weak: [...], strong: [...]}"
             problems.add("augment.target", f"{text} '{domain}', and there is one; {way}")
             return
+
+
+def _check_selection(recipe: Recipe, problems: Problems) -> None:
+    """An epoch is chosen by something that there is, for labels that the validator is for."""
+    asked, key = recipe.evaluation.selection, "evaluation.selection"
+    reads = {name: VALIDATORS.entry(name).arguments for name in VALIDATORS.names()}
+    # Others compare with labels of the source, or with a teacher that not every method has.
+    usable = [name for name, read in reads.items() if not {"source", "student"} & set(read)]
+    if asked not in ("last", "validation", "oracle", *usable):
+        words = ("last", "validation", "oracle", *usable)
+        problems.add(key, unknown("value", asked, words))
+    if asked in ("last", "validation") or problems.among(key):
+        return
+    if not all(transfer.target for transfer in recipe.transfers) and not problems.among("data"):
+        problems.add(key, f"'{asked}' needs images of a target domain, but data.target is empty")
+    if asked == "oracle" or recipe.task is None:
+        return
+    labels = TASKS.entry(recipe.task.name).constants.get("labels", "")
+    kinds = ("classification",) + (() if "features" in reads[asked] else ("segmentation",))
+    if text := problem_of_task(asked, kinds, labels):
+        problems.add(key, text)
+    if recipe.evaluation.score_images == 0:
+        problems.add("evaluation.score_images", f"got 0, but selection '{asked}' looks at some")
 
 
 def _check_condition(recipe: Recipe, problems: Problems) -> None:

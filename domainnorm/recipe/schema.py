@@ -165,8 +165,15 @@ class EvaluationConfig:
         confidence: Coverage of the intervals, in (0, 1).
         resamples: Bootstrap resamples of an interval.
         bins: Bins of the calibration error.
-        selection: Checkpoint of a stage: of the last epoch, or the best metric of the task on the
-            validation split of the domains whose labels the method may see.
+        selection: Epoch whose weights a stage keeps: the ``last``; ``validation``, the best metric
+            of the task on validation images of the domains whose labels the method may see; the
+            name of a validator, the best such score on unlabelled target images, for methods that
+            may see these; ``oracle``, the best metric on the target's labelled validation images,
+            which marks every result of the run as one that saw target labels.
+        guard: Points of the metric on the source's validation images that an epoch chosen by a
+            validator may lack to the best one; asked where the method sees the source's labels.
+        score_images: At most this many training images of each target, without labels, for scores
+            by all validators; 0 for no scores.
         mask_size: Masks are scored at ``data.image_size``, ``input``, or at their own size, for
             which predictions are enlarged: what benchmarks publish.
         boundary: Width of the boundaries behind ``boundary_iou``, as a share of the diagonal.
@@ -175,7 +182,9 @@ class EvaluationConfig:
     confidence: float = field(default=0.95, metadata={"above": 0, "below": 1})
     resamples: int = field(default=1000, metadata={"minimum": 1})
     bins: int = field(default=15, metadata={"minimum": 1})
-    selection: Literal["last", "validation"] = "last"
+    selection: str = "last"
+    guard: float = field(default=0.05, metadata={"minimum": 0})
+    score_images: int = field(default=300, metadata={"minimum": 0})
     mask_size: Literal["input", "original"] = "input"
     boundary: float = field(default=0.02, metadata={"above": 0, "below": 1})
 

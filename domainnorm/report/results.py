@@ -27,6 +27,8 @@ class Result:
         role: Role of that domain in the transfer.
         seed: Seed of the run.
         metrics: Name → value; of a domain without labels ``n``, which is 0, and what needs none.
+        scores: Name of a validator → value, higher is better: on training images of a target,
+            without labels, to choose by where nothing can be measured. Empty for sources.
         intervals: Name → lower and upper end of the bootstrap interval.
         supervised: Whether the method saw labels of the target.
         trained_parameters: Number of parameters the method trained.
@@ -41,6 +43,7 @@ class Result:
     seed: int
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
     supervised: bool = False
     trained_parameters: int = 0
     trained_bytes: int = 0
@@ -53,14 +56,18 @@ class Result:
 
 
 def results_csv(results: Sequence[Result], path: str | PathLike[str]) -> None:
-    """Write one line per result and metric, with its interval; empty where there is none."""
+    """Write one line per result and metric, with its interval; empty where there is none.
+
+    Scores follow as ``score/<validator>``.
+    """
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         head = ["transfer", "method", "supervised", "domain", "role", "seed"]
         tail = ["trained_parameters", "trained_bytes", "seconds"]
         writer.writerow([*head, "metric", "value", "low", "high", *tail])
         for result in results:
-            for metric, value in result.metrics.items():
+            scores = {f"score/{name}": value for name, value in result.scores.items()}
+            for metric, value in {**result.metrics, **scores}.items():
                 numbers = (value, *result.intervals.get(metric, (math.nan, math.nan)))
                 shown = ["" if math.isnan(number) else number for number in numbers]
                 before = [getattr(result, name) for name in head]
@@ -82,7 +89,11 @@ def load_results(path: str | PathLike[str]) -> list[Result]:
     names = {part.name for part in fields(Result)}
     try:
         records = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [_result({name: record[name] for name in names}) for record in records]
+        # Runs of before there were scores have none.
+        return [
+            _result({name: record[name] for name in names if name in record or name != "scores"})
+            for record in records
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: cannot be read as results ({type(error).__name__}: {error}); "
@@ -95,7 +106,8 @@ def _result(record: dict[str, Any]) -> Result:
     intervals = {
         name: (number_of(low), number_of(high)) for name, (low, high) in record["intervals"].items()
     }
-    return Result(**{**record, "metrics": metrics, "intervals": intervals})
+    scores = {name: number_of(value) for name, value in record.get("scores", {}).items()}
+    return Result(**{**record, "metrics": metrics, "intervals": intervals, "scores": scores})
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from domainnorm.run.run_folder import (
     write_page,
     write_results,
 )
+from domainnorm.run.scoring import with_ensv
 from domainnorm.run.stage import RESULTS, WEIGHTS, predict, run_stage, score, set_up
 from domainnorm.run.trial import rehearse_stages
 from domainnorm.storage import write_json
@@ -77,12 +78,15 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
         ``results.md`` and ``report.html``.
 
     Raises:
-        RecipeError: Fewer than two domains.
+        RecipeError: Fewer than two domains, or epochs chosen by targets.
     """
     number = len(recipe.domains)
     if number < 2:
         text = f"data.source, data.target: {number} domain, a matrix needs two or more"
         raise RecipeError([text], recipe.name)
+    if (asked := recipe.evaluation.selection) not in ("last", "validation"):
+        text = f"evaluation.selection: '{asked}' looks at targets, and here each domain is one in"
+        raise RecipeError([f"{text} turn; take 'last' or 'validation'"], recipe.name)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, kind)
         carry_out_matrix(recipe, folder, kind)
@@ -194,6 +198,7 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
         # Deferred: what draws is read when there is something to draw.
         from domainnorm.run.figures import save_run_figures  # noqa: PLC0415
 
+        results = with_ensv(results, stages, folder)
         save_run_figures(parts, results, folder)
         _write(results, folder, parts.metric)
         write_page(folder)
@@ -207,7 +212,8 @@ def _is_finished(stage: Stage, folder: Path) -> bool:
 def _write(results: list[report.Result], folder: Path, metric: str) -> None:
     report.results_json(results, folder / "metrics.json")
     report.results_csv(results, folder / "metrics.csv")
-    write_results(folder, report.results_markdown(results, metric))
+    tables = [report.results_markdown(results, metric), report.validators_markdown(results, metric)]
+    write_results(folder, "\n".join(tables))
 
 
 def _count(stages: list[Stage]) -> str:

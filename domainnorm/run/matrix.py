@@ -25,8 +25,9 @@ KINDS = {"models": ("models",), "norms": ("norms",), "both": ("models", "norms")
 
 def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
     """Carry out what is not done yet of a matrix in its folder."""
-    # Domains are rows here; a method or checkpoint of the recipe plays no part.
-    parts = Parts(replace(recipe, checkpoint=None))
+    # Domains are rows here; a method or checkpoint of the recipe plays no part, nor do scores.
+    evaluation = replace(recipe.evaluation, score_images=0)
+    parts = Parts(replace(recipe, checkpoint=None, evaluation=evaluation))
     parts.check_images(stage for one in KINDS[kind] for stage in _stages(parts, one))
     prepare(recipe)
     console = report.create_console()

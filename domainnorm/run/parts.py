@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,9 @@ class Parts:
             try:
                 check_splits(self.dataset, stage.roles.all, labelled, unlabelled)
                 check_labelled(self.dataset, labelled)
+                if self.recipe.evaluation.selection == "oracle":
+                    check_splits(self.dataset, stage.roles.all, stage.roles.target, unlabelled)
+                    check_labelled(self.dataset, stage.roles.target)
                 check_batch_size(self.recipe.data.batch_size, len({*labelled, *unlabelled}))
             except DataError as error:
                 raise DataError(f"method '{stage.label}': {error}") from None
@@ -121,17 +124,12 @@ class Parts:
         """Loaders that hold no more than what the stage's method may see."""
         method = METHODS.load(stage.method.name)
         loading = self.recipe.data
-        preprocessing = self.preprocessing(model)
-        dataset = self.dataset
-        if loading.cache is not None:
-            folder, options = Path(loading.cache).expanduser(), self.recipe.dataset.options
-            dataset = CachedDataset(dataset, folder, preprocessing, options)
         data = DomainDataModule(
-            dataset,
+            self._read(model),
             domain_names=stage.roles.all,
             labelled=domains_of(method.labelled, stage.roles),
             unlabelled=domains_of(method.unlabelled, stage.roles),
-            preprocessing=preprocessing,
+            preprocessing=self.preprocessing(model),
             augment=self._augment(stage) if method.augmented or _as_trained(stage) else {},
             loading=Loading(
                 loading.batch_size,
@@ -151,6 +149,38 @@ class Parts:
         )
         data.counts = self.counts
         return data
+
+    def scoring_data(
+        self, stage: Stage, model: DomainModel, labelled: Sequence[str], unlabelled: Sequence[str]
+    ) -> DomainDataModule:
+        """Loaders for scores of a finished model or epoch, apart from those that its method has.
+
+        Args:
+            stage: Whose model is scored.
+            model: It.
+            labelled: Domains whose labelled validation images are looked at.
+            unlabelled: Domains whose training images are, without labels.
+        """
+        loading = self.recipe.data
+        return DomainDataModule(
+            self._read(model),
+            domain_names=stage.roles.all,
+            labelled=labelled,
+            unlabelled=unlabelled,
+            preprocessing=self.preprocessing(model),
+            loading=Loading(
+                eval_batch_size=loading.eval_batch_size, num_workers=loading.num_workers
+            ),
+            attributes=loading.attributes,
+        )
+
+    def _read(self, model: DomainModel) -> DomainDataset:
+        """The dataset, behind the cache of the recipe where there is one."""
+        if self.recipe.data.cache is None:
+            return self.dataset
+        folder = Path(self.recipe.data.cache).expanduser()
+        options = self.recipe.dataset.options
+        return CachedDataset(self.dataset, folder, self.preprocessing(model), options)
 
     def preprocessing(self, model: DomainModel) -> Preprocessing:
         """What fits images to the model, by the recipe's sizes.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lightning.pytorch import Trainer, seed_everything
@@ -22,6 +22,8 @@ from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encode
 from domainnorm.run.machine import is_first, wait_for_all
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
+from domainnorm.run.scoring import Scorer
+from domainnorm.run.selection import BEST
 from domainnorm.run.training import TRAINING, fit, make_trainer
 
 WEIGHTS = "model.safetensors"
@@ -30,7 +32,7 @@ RESULTS = "results.json"
 
 @dataclass
 class Bench:
-    """A stage set up: its method, data and trainer."""
+    """A stage set up: its method, data, trainer, and what scores it without target labels."""
 
     stage: Stage
     parts: Parts
@@ -38,6 +40,7 @@ class Bench:
     data: DomainDataModule
     trainer: Trainer
     place: Path
+    scorer: Scorer
 
 
 def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
@@ -65,9 +68,13 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
         seconds = time.perf_counter() - started
         method.share_rows()
         _save_model(bench)
-    results = score(bench, predictions, seconds)
+    scores, unlabelled = bench.scorer.scores()
+    results = [
+        replace(one, scores=scores.get(one.domain, {}))
+        for one in score(bench, predictions, seconds)
+    ]
     if is_first():
-        _save_results(bench, predictions, results)
+        _save_results(bench, predictions, unlabelled, results)
     wait_for_all()
     return results
 
@@ -82,13 +89,19 @@ def _save_model(bench: Bench) -> None:
             save_domains(model, packs)
 
 
-def _save_results(bench: Bench, predictions: dict[str, Evaluated], results: list[Result]) -> None:
+def _save_results(
+    bench: Bench,
+    predictions: Mapping[str, Evaluated],
+    unlabelled: Mapping[str, Evaluated],
+    results: list[Result],
+) -> None:
     place = bench.place
     with _writing(place):
-        for domain, one in predictions.items():
-            one.save(place / f"predictions-{domain}.safetensors")
+        for word, stored in (("predictions", predictions), ("unlabelled", unlabelled)):
+            for domain, one in stored.items():
+                one.save(place / f"{word}-{domain}.safetensors")
     results_json(results, place / RESULTS)
-    for leftover in (TRAINING, "best.ckpt"):
+    for leftover in (TRAINING, BEST):
         (place / leftover).unlink(missing_ok=True)
 
 
@@ -121,8 +134,9 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     method.eval_domains = data.val_domains
     place = folder / stage.key
     place.mkdir(parents=True, exist_ok=True)
-    trainer = make_trainer(parts.recipe, method, data, stage.seed, place)
-    return Bench(stage, parts, method, data, trainer, place)
+    scorer = Scorer(parts, stage, method)
+    trainer = make_trainer(parts.recipe, scorer, data, stage.seed, place)
+    return Bench(stage, parts, method, data, trainer, place, scorer)
 
 
 def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Evaluated]:
@@ -141,6 +155,8 @@ def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Evaluated
 def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> list[Result]:
     """Metrics and intervals of each domain; none but ``n = 0`` of one without labels."""
     stage, told = bench.stage, bench.method.domains_told()
+    labels = bench.method.labelled in ("target", "all")
+    labels |= bench.parts.recipe.evaluation.selection == "oracle"
     measured = {domain: _measure(bench, one) for domain, one in predictions.items()}
     return [
         Result(
@@ -151,7 +167,7 @@ def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> li
             seed=stage.seed,
             metrics=metrics | told.get(domain, {}),
             intervals=intervals,
-            supervised=bench.method.labelled in ("target", "all") and bool(stage.roles.target),
+            supervised=labels and bool(stage.roles.target),
             trained_parameters=bench.method.trained_parameters,
             trained_bytes=bench.method.trained_bytes,
             seconds=seconds,

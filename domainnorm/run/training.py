@@ -22,6 +22,8 @@ from domainnorm.methods import Method
 from domainnorm.methods.bank import Bank
 from domainnorm.recipe import Recipe
 from domainnorm.run.machine import readable_refusals
+from domainnorm.run.scoring import Scorer
+from domainnorm.run.selection import BEST, Selection, selects
 from domainnorm.storage import replace_text
 
 TRAINING = "training.ckpt"
@@ -39,24 +41,22 @@ _BROKEN = (
 
 
 def make_trainer(
-    recipe: Recipe, method: Method, data: DomainDataModule, seed: int, place: Path
+    recipe: Recipe, scorer: Scorer, data: DomainDataModule, seed: int, place: Path
 ) -> Trainer:
     """A trainer that keeps its last checkpoint and its log in ``place``, the folder of a stage.
 
     Raises:
         DomainNormError: What Lightning refuses, such as a GPU that is not there.
     """
-    bar = sys.stdout.isatty()
+    bar, method = sys.stdout.isatty(), scorer.method
+    log = EpochLog(place / "log.csv")
     callbacks: list[Callback] = [
         EpochSeed(seed),
-        EpochLog(place / "log.csv"),
+        log,
         RichProgressBar(leave=False) if bar else EpochLines(),
     ]
-    if _selects(recipe, method):
-        best = ModelCheckpoint(
-            place, "best", monitor="val/selection", mode="max", enable_version_counter=False
-        )
-        callbacks.append(best)
+    if selects(recipe, method):
+        callbacks.append(Selection(place, recipe, scorer, log.on_train_epoch_end))
     # After the selection, whose score of this epoch it has to hold for a resumed run.
     callbacks.append(ModelCheckpoint(place, "training", enable_version_counter=False))
     with readable_refusals():
@@ -111,20 +111,16 @@ def fit(trainer: Trainer, method: Method, data: DomainDataModule, recipe: Recipe
     Raises:
         CheckpointError: The checkpoint is truncated or of another model.
     """
-    checkpoints: list[Any] = trainer.checkpoint_callbacks
-    last = Path(checkpoints[-1].dirpath) / TRAINING
+    saving: Any = trainer.checkpoint_callbacks[-1]
+    last = Path(saving.dirpath) / TRAINING
     if last.exists():
         _check(last, method)
     resumed = str(last) if last.exists() else None
     trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
-    if _selects(recipe, method):
-        best = Path(next(c for c in checkpoints if c.monitor is not None).best_model_path)
-        method.load_state_dict(_read(best, method.device, f" and {TRAINING}")["state_dict"])
+    if selects(recipe, method):
+        best = _read(last.parent / BEST, method.device, f" and {TRAINING}")
+        method.load_state_dict(best["state_dict"])
         method.on_fit_end()
-
-
-def _selects(recipe: Recipe, method: Method) -> bool:
-    return recipe.evaluation.selection == "validation" and bool(method.eval_domains)
 
 
 def _check(path: Path, method: Method) -> None:

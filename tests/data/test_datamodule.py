@@ -192,6 +192,29 @@ def test_images_for_the_domains_alone_are_not_augmented(make, scans, preprocessi
     assert_close(batch["image"][0], preprocessing(first))
 
 
+def test_images_to_score_are_training_images_without_labels_and_the_same_each_time(make, scans):
+    first, again = (list(make().scoring_dataloader("textured", 20)) for _ in range(2))
+    assert [b["index"].tolist() for b in first] == [b["index"].tolist() for b in again]
+    assert all(torch.equal(a["strong"], b["strong"]) for a, b in zip(first, again, strict=True))
+    records = [scans.records[index] for batch in first for index in batch["index"].tolist()]
+    assert {(one.domain, one.split) for one in records} == {("textured", "train")}
+    assert len(records) == 20
+    assert all(bool((batch["target"] == -1).all()) for batch in first)
+    assert not any(torch.equal(batch["strong"], batch["image"]) for batch in first)
+
+
+def test_images_to_score_with_labels_are_for_validation(make, scans):
+    (batch,) = make().scoring_dataloader("clean", 5)
+    records = [scans.records[index] for index in batch["index"].tolist()]
+    assert {(one.domain, one.split) for one in records} == {("clean", "val")}
+    assert batch["target"].tolist() == [one.target for one in records]
+
+
+def test_images_to_score_are_of_domains_that_may_be_seen(make):
+    with pytest.raises(DataError, match="unknown domain 'colour_cast'"):
+        make().scoring_dataloader("colour_cast", 5)
+
+
 def test_domain_has_its_own_pipeline(make, scans, preprocessing):
     module = make(augment={"default": [{"name": "InvertImg", "p": 1.0}], "textured": []})
     batch = next(iter(module.train_dataloader()))

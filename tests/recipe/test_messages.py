@@ -189,7 +189,27 @@ CASES = [
     ({"trainer": "{gradient_clip: 0}"}, "trainer.gradient_clip: got 0.0, expected more than 0"),
     ({"trainer": "{gradient_clip: .inf}"}, "trainer.gradient_clip: got inf, expected a number"),
     ({"evaluation": "{confidence: 1}"}, "evaluation.confidence: got 1.0, expected less than 1"),
-    ({"evaluation": "{selection: lst}"}, "expected 'last' or 'validation'; did you mean 'last'?"),
+    (
+        {"evaluation": "{selection: lst}"},
+        "evaluation.selection: unknown value 'lst': did you mean 'last'? known: last, validation,",
+    ),
+    ({"evaluation": "{selection: source_accuracy}"}, "unknown value 'source_accuracy': "),
+    (
+        {"evaluation": "{selection: infomax}", "data": f"{{{DATA}}}"},
+        "evaluation.selection: 'infomax' needs images of a target domain, but data.target is empty",
+    ),
+    (
+        {
+            "evaluation": "{selection: class_ami}",
+            "task": "segmentation",
+            "data": f"{{{MASKS}, target: [b]}}",
+        },
+        "evaluation.selection: 'class_ami' is for one class per image, and this task has masks",
+    ),
+    (
+        {"evaluation": "{selection: snd, score_images: 0}"},
+        "evaluation.score_images: got 0, but selection 'snd' looks at some",
+    ),
     ({"checkpoint": "[a]"}, "- checkpoint: got ['a'], expected a text or null"),
     ({"seed": "x"}, "seed: got 'x', expected a whole number or a list of them"),
     ({"seed": "true"}, "seed: got true, expected a whole number or a list of them"),

@@ -49,7 +49,10 @@ def test_table_and_json_agree(finished):
     expected = {
         (result["method"], result["domain"], metric): math.nan if value is None else value
         for result in results(finished)
-        for metric, value in result["metrics"].items()
+        for metric, value in {
+            **result["metrics"],
+            **{f"score/{name}": value for name, value in result["scores"].items()},
+        }.items()
     }
     assert found == pytest.approx(expected, nan_ok=True)
 

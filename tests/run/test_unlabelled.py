@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from domainnorm.data.datasets import FolderMasks, Manifest
 from domainnorm.data.table import read_lines, write_lines
@@ -78,7 +79,30 @@ def test_every_method_is_tested_on_the_domain_without_labels(finished):
 def test_no_number_is_made_up(finished):
     with (finished / "metrics.csv").open(newline="") as file:
         lines = [line for line in csv.DictReader(file) if line["domain"] == "c"]
-    assert [(line["metric"], line["value"]) for line in lines] == [("n", "0.0")] * 3
+    measured = [line for line in lines if not line["metric"].startswith("score/")]
+    assert [(line["metric"], line["value"]) for line in measured] == [("n", "0.0")] * 3
+
+
+def test_target_without_labels_has_scores_all_the_same(finished):
+    with (finished / "metrics.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["domain"] in ("b", "c")]
+    scored = {(line["domain"], line["method"], line["metric"]) for line in lines}
+    for method in ("source_only", "adabn", "tent"):
+        for name in ("infomax", "snd", "agreement", "mixval", "source_accuracy", "ensv"):
+            assert {("b", method, f"score/{name}"), ("c", method, f"score/{name}")} <= scored
+
+
+def test_scores_over_stages_have_the_same_samples_of_training_images_and_no_label(finished):
+    masks = "segmentation" in (finished / "recipe.yaml").read_text()
+    found = [load_evaluated(f) for f in finished.glob("stages/*/*/*/unlabelled-b.safetensors")]
+    assert len(found) == 3
+    indices = found[0].index
+    assert all(torch.equal(one.index, indices) for one in found)
+    assert not any(one.is_labelled for one in found)
+    assert len(indices) == (64 if masks else 1) * len(indices.unique())
+    files = finished.glob("stages/*/*/*/predictions-b.safetensors")
+    tested = {index for file in files for index in load_evaluated(file).index.tolist()}
+    assert not tested & set(indices.tolist())
 
 
 def test_table_has_dashes_and_says_why(finished):
@@ -86,7 +110,7 @@ def test_table_has_dashes_and_says_why(finished):
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     columns = rows[0].index("c (target)"), rows[0].index("Δ target")
     assert NOTE.format("c") in text
-    for row in rows[2:]:
+    for row in rows[2:5]:
         assert row[columns[0]] == "–"
         assert (row[columns[1]] == "–") == ("source_only" in row[0])
 

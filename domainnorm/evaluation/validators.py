@@ -1,0 +1,293 @@
+"""Validators: scores of a model that need no label of the target; of all, higher is better.
+
+Each is a pure function of what `Outputs` holds; its arguments name the fields that it reads. The
+registry finds it by its mark, and recipes name it in ``evaluation.selection``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_mutual_info_score
+from torch import Tensor
+
+from domainnorm.evaluation.evaluated import Evaluated, EvaluationError
+from domainnorm.evaluation.single_label import Predictions
+from domainnorm.registry import VALIDATORS, register
+
+_ROWS = 1000  # of the similarity matrix of `snd`
+_METRICS = ("balanced_accuracy", "miou", "auroc")  # of each kind of labels the one of its tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a model said of N samples, images or pixels, of one target domain; on the CPU.
+
+    Args:
+        probability: Class probabilities (N, K).
+        strong: Those of the same samples in a strongly changed view, (N, K).
+        student: Those of the network that a teacher follows, (N, K); None without a teacher.
+        features: What reaches the classifier, (N, F); None for pixels.
+        mixed: Class probabilities of M samples of mixed images, (M, K).
+        mixed_label: What ``probability`` calls the larger part of each, (M,), int64.
+        mixed_same: Whether it calls the smaller part the same, (M,), bool.
+        source: Predictions on labelled validation images of each source; empty where there are
+            none.
+    """
+
+    probability: Tensor
+    strong: Tensor | None = None
+    student: Tensor | None = None
+    features: Tensor | None = None
+    mixed: Tensor | None = None
+    mixed_label: Tensor | None = None
+    mixed_same: Tensor | None = None
+    source: Sequence[Evaluated] = ()
+
+
+def score(name: str, outputs: Outputs) -> float | None:
+    """What the validator ``name`` says of a model; None where ``outputs`` lacks what it reads.
+
+    Raises:
+        UnknownNameError: No such validator.
+    """
+    given = [getattr(outputs, field) for field in VALIDATORS.entry(name).arguments]
+    if any(value is None or (not isinstance(value, Tensor) and not value) for value in given):
+        return None
+    return float(VALIDATORS.load(name)(*given))
+
+
+@register("source_accuracy")
+def source_accuracy(source: Sequence[Evaluated]) -> float:
+    """Mean over the sources of balanced accuracy (masks: mIoU, findings: AUROC) in validation.
+
+    Args:
+        source: Predictions on labelled images of each source domain.
+
+    Reference:
+        Musgrave et al., Three New Validators and a Large-Scale Benchmark Ranking for Unsupervised
+        Domain Adaptation, 2022, arXiv:2208.07360, sec. 3 (source accuracy).
+    """
+    measured = [one.metrics() for one in source]
+    metric = next(name for name in _METRICS if name in measured[0])
+    return sum(one[metric] for one in measured) / len(measured)
+
+
+@register("entropy")
+def entropy(probability: Tensor) -> float:
+    """Sure predictions: ``-mean_n H(p_n)``, in nats. A model that knows one class alone is best.
+
+    Args:
+        probability: (N, K).
+
+    Reference:
+        Morerio et al., Minimal-Entropy Correlation Alignment, ICLR 2018, arXiv:1711.10288, sec. 4.
+    """
+    return -float(_entropies(probability.double()).mean())
+
+
+@register("infomax")
+def infomax(probability: Tensor) -> float:
+    """Sure and diverse predictions: ``H(mean_n p_n) - mean_n H(p_n)``, in nats; 0 to ln K.
+
+    Args:
+        probability: (N, K).
+
+    Reference:
+        Shi and Sha, Information-Theoretical Learning of Discriminative Clusters for Unsupervised
+        Domain Adaptation, ICML 2012, arXiv:1206.6438, eq. 8 (IM).
+    """
+    wide = probability.double()
+    return float(_entropies(wide.mean(0, keepdim=True))) - float(_entropies(wide).mean())
+
+
+@register("bnm")
+def bnm(probability: Tensor) -> float:
+    """Nuclear norm of the predictions, as a share of the largest possible: ``|P|_* / √(N · r)``.
+
+    r is the smaller of N and K. Sure and diverse predictions have the largest norm.
+
+    Args:
+        probability: P (N, K).
+
+    Reference:
+        Cui et al., Towards Discriminability and Diversity: Batch Nuclear-norm Maximization, CVPR
+        2020, arXiv:2003.12237, eq. 9; as a validator Musgrave et al., arXiv:2208.07360, sec. 4.
+        Differs: as a share, so that numbers of samples compare.
+    """
+    norm = torch.linalg.svdvals(probability.double()).sum()
+    return float(norm) / math.sqrt(len(probability) * min(probability.shape))
+
+
+@register("snd")
+def snd(probability: Tensor) -> float:
+    """Density of soft neighbourhoods: ``mean_n H(softmax_m(s_nm / 0.05))``, m ≠ n, in nats.
+
+    s is the cosine of two predictions. Of more than 1000 samples some are drawn, as many of each
+    predicted class as there are.
+
+    Args:
+        probability: (N, K).
+
+    Reference:
+        Saito et al., Tune It the Right Way: Unsupervised Validation of Domain Adaptation via Soft
+        Neighborhood Density, ICCV 2021, arXiv:2108.10860, eq. 1 to 3.
+        Differs: a sample is no neighbour of its own, where the authors' code leaves it a similarity
+        of -1.
+    """
+    rows = F.normalize(balanced(probability, _ROWS).double(), dim=1)
+    similarity = (rows @ rows.T / 0.05).fill_diagonal_(-torch.inf)
+    return float(_entropies(similarity.softmax(1)).mean())
+
+
+@register("corr_c")
+def corr_c(probability: Tensor) -> float:
+    """How diagonal and even the correlations of classes are: ``tr C / (√K |C|_F)``, ``C = PᵀP``.
+
+    Args:
+        probability: P (N, K).
+
+    Reference:
+        Tu et al., What Does Softmax Probability Tell Us about Classifiers Ranking Across Diverse
+        Test Conditions?, TMLR 2024, arXiv:2406.09908 (SoftmaxCorr): the cosine between C and the
+        identity.
+        Differs: from the code of EnsV, whose "Corr-C" takes the smallest: that is a model which
+        knows one class alone.
+    """
+    correlation = probability.double().T @ probability.double()
+    return float(correlation.trace() / correlation.norm()) / math.sqrt(len(correlation))
+
+
+@register("class_ami")
+def class_ami(probability: Tensor, features: Tensor) -> float:
+    """Adjusted mutual information of predicted classes and K clusters of the features, to 1.
+
+    Clusters are those of k-means, the best of five starts.
+
+    Args:
+        probability: (N, K).
+        features: (N, F).
+
+    Reference:
+        Musgrave et al., arXiv:2208.07360, sec. 4 (ClassAMI).
+    """
+    points = features.double().numpy()
+    number = min(probability.shape[1], len(np.unique(points, axis=0)))
+    clusters = KMeans(number, n_init=5, random_state=0).fit(points).labels_
+    return float(adjusted_mutual_info_score(probability.argmax(1).numpy(), clusters))
+
+
+@register("mixval")
+def mixval(mixed: Tensor, mixed_label: Tensor, mixed_same: Tensor) -> float:
+    """Share of mixed images ``0.55 a + 0.45 b`` that are called what a is called.
+
+    Mean of the share among pairs of one class and that among pairs of two, where there are both.
+
+    Args:
+        mixed: Probabilities of the mixed images, (M, K).
+        mixed_label: Predicted classes of a, (M,).
+        mixed_same: Whether b is predicted to be of the same class, (M,), bool.
+
+    Reference:
+        Hu et al., Mixed Samples as Probes for Unsupervised Model Selection in Domain Adaptation,
+        NeurIPS 2023, eq. 1 to 3.
+        Differs: the two shares are averaged, not the ranks of candidates by each, so that a model
+        has a score of its own.
+    """
+    right = (mixed.argmax(1) == mixed_label).double()
+    shares = [right[mixed_same].mean(), right[~mixed_same].mean()]
+    return float(torch.stack(shares).nanmean())
+
+
+@register("agreement")
+def agreement(probability: Tensor, strong: Tensor) -> float:
+    """Share of samples that are called the same in a strongly changed view.
+
+    Args:
+        probability: (N, K).
+        strong: Probabilities of the strong view, (N, K).
+    """
+    return _agreement(probability, strong)
+
+
+@register("teacher_agreement")
+def teacher_agreement(probability: Tensor, student: Tensor) -> float:
+    """Share of samples that a teacher and its student call the same.
+
+    Args:
+        probability: Of the teacher, (N, K).
+        student: Of the student, (N, K).
+    """
+    return _agreement(probability, student)
+
+
+def ensv(candidates: Sequence[Evaluated]) -> list[float]:
+    """Agreement of each of several models with the mean of all, on the same target samples.
+
+    ``EnsV_m = mean_n [argmax p_mn = argmax Σ_j p_jn]``. The mean is a model that is never the worst
+    of them, and what is near it is not either.
+
+    Args:
+        candidates: `Predictions` of each model, such as ``unlabelled-<domain>.safetensors`` of
+            stages of one transfer; labels in them are not read.
+
+    Raises:
+        EvaluationError: No candidate, predictions without probabilities of classes that exclude
+            each other, or of other samples.
+
+    Reference:
+        Hu et al., Unsupervised Model Selection for Domain Adaptation via an Ensemble, NeurIPS 2024
+        (EnsV), eq. 4 and 5.
+    """
+    probabilities, first = [], candidates[0] if candidates else None
+    for one in candidates:
+        if not isinstance(one, Predictions):
+            raise EvaluationError(
+                f"ensv: {type(one).__name__}, expected Predictions; of masks take the pixels in "
+                "unlabelled-<domain>.safetensors"
+            )
+        probabilities.append(one.probabilities.double())
+        if not torch.equal(one.index, candidates[0].index):
+            raise EvaluationError(
+                f"ensv: {len(one)} and {len(candidates[0])} samples that are not the same; compare "
+                "stages of one transfer, run with the same evaluation.score_images"
+            )
+    if first is None:
+        raise EvaluationError("ensv: no candidate came, expected predictions of at least one model")
+    together = torch.stack(probabilities)
+    agreed = together.mean(0)
+    return [_agreement(agreed, one) for one in together]
+
+
+def balanced(probability: Tensor, most: int) -> Tensor:
+    """At most ``most`` rows (n, K), drawn by a fixed seed: of each predicted class equally many.
+
+    Classes of fewer rows leave room for others. All rows, in their order, where there are no more.
+
+    Args:
+        probability: (N, K).
+        most: Number of rows.
+    """
+    if len(probability) <= most:
+        return probability
+    order = torch.randperm(len(probability), generator=torch.Generator().manual_seed(0))
+    label = probability[order].argmax(1)
+    one_hot = F.one_hot(label, probability.shape[1])
+    # How many of its class come before each row: a round deals one row of every class.
+    place = one_hot.cumsum(0).gather(1, label[:, None]).squeeze(1)
+    return probability[order[place.argsort(stable=True)[:most]]]
+
+
+def _entropies(probability: Tensor) -> Tensor:
+    entropies: Tensor = -torch.special.xlogy(probability, probability).sum(1)
+    return entropies
+
+
+def _agreement(first: Tensor, second: Tensor) -> float:
+    return float((first.argmax(1) == second.argmax(1)).double().mean())
