@@ -39,6 +39,7 @@ from domainnorm.run.run_folder import (
     write_page,
     write_results,
 )
+from domainnorm.run.scoring import with_ensv
 from domainnorm.run.stage import RESULTS
 from domainnorm.run.trial import rehearse_stages, sample_recipe
 from domainnorm.storage import make_folders, write_json
@@ -419,6 +420,7 @@ def _write(units: Sequence[Unit], folder: Path) -> Table | None:
 def _arms(cells: Sequence[Unit]) -> list[report.Arm]:
     """The methods of the cells under every setting, each once, with the results of all seeds."""
     arms: dict[str, report.Arm] = {}
+    found: dict[tuple[str, tuple[str, str, int]], tuple[report.Result, Path]] = {}
     for cell in cells:
         values = cell.values or {}
         own = cell.recipe.method.label
@@ -428,13 +430,19 @@ def _arms(cells: Sequence[Unit]) -> list[report.Arm]:
         data = replace(cell.recipe.data, source=[], target=[], transfers=[])
         group = _base(replace(cell.recipe, seeds=[0], data=data))
         keys = {method.label: key for method, key in _stage_keys(cell.recipe, group)}
+        stages = plan_stages(cell.recipe)
+        places = {(one.transfer, one.label, one.seed): cell.folder / one.key for one in stages}
         for result in _results(cell):
             name = result.method
             if name == own and "method" in values:
                 name = short(values["method"])
             shown = settings if result.method == own else elsewhere
             arm = arms.setdefault(keys[result.method], report.Arm(name, shown, group))
-            arm.results.setdefault((result.transfer, result.domain, result.seed), result)
+            key = result.transfer, result.domain, result.seed
+            place = places[result.transfer, result.method, result.seed]
+            found.setdefault((keys[result.method], key), (result, place))
             cost = (cell.needs.get(result.method, cell).folder / COST).read_text(encoding="utf-8")
             arm.add_cost(json.loads(cost))
+    for (name, key), one in zip(found, with_ensv(list(found.values())), strict=True):
+        arms[name].results[key] = one
     return list(arms.values())

@@ -198,7 +198,8 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
         # Deferred: what draws is read when there is something to draw.
         from domainnorm.run.figures import save_run_figures  # noqa: PLC0415
 
-        results = with_ensv(results, stages, folder)
+        places = {(one.transfer, one.label, one.seed): folder / one.key for one in stages}
+        results = with_ensv([(r, places[r.transfer, r.method, r.seed]) for r in results])
         save_run_figures(parts, results, folder)
         _write(results, folder, parts.metric)
         write_page(folder)

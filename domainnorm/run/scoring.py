@@ -26,7 +26,6 @@ from domainnorm.evaluation import (
     Outputs,
     Predictions,
     ensv,
-    load_evaluated,
     score,
 )
 from domainnorm.methods import Method
@@ -180,14 +179,16 @@ class Scorer:
                 module.training = mode
 
 
-def _places(index: Tensor, size: torch.Size) -> Tensor:
-    """Positions (N, P) of pixels of images of a size, drawn by the index of each image."""
-    count = size.numel()
+def _places(index: Tensor, size: Sequence[int]) -> Tensor:
+    """Positions (N, P) in images of a size, drawn by the index of each; at any size the same."""
     drawn = [
-        torch.randint(count, (_PIXELS,), generator=torch.Generator().manual_seed(one))
+        torch.rand(2, _PIXELS, generator=torch.Generator().manual_seed(one))
         for one in index.tolist()
     ]
-    return torch.stack(drawn).to(index.device)
+    row, column = torch.stack(drawn, dim=1).to(index.device)  # (N, P) each, in [0, 1)
+    height, width = size
+    places: Tensor = (row * height).long() * width + (column * width).long()
+    return places
 
 
 def _sampled(logits: Tensor, places: Tensor | None) -> Tensor:
@@ -198,23 +199,24 @@ def _sampled(logits: Tensor, places: Tensor | None) -> Tensor:
     return logits.float().softmax(-1).flatten(0, -2)
 
 
-def with_ensv(results: Sequence[Result], stages: Sequence[Stage], folder: Path) -> list[Result]:
-    """The results with score ``ensv``, which compares methods and seeds of a transfer on a target.
+def with_ensv(found: Sequence[tuple[Result, Path]]) -> list[Result]:
+    """Results with score ``ensv``, which compares models on one target of one transfer.
 
-    Candidates are the stages that saw no target labels; one alone has no such score.
+    Candidates are results that saw no target labels; one alone has no such score.
+
+    Args:
+        found: Results, each with the folder of its stage.
     """
-    files = {(stage.transfer, stage.label, stage.seed): folder / stage.key for stage in stages}
-    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
-    for one in results:
+    groups: dict[tuple[str, str, bytes], dict[int, Predictions]] = defaultdict(dict)
+    for place, (one, folder) in enumerate(found):
         if one.scores and not one.supervised:
-            groups[one.transfer, one.domain].append(one)
-    found: dict[int, float] = {}
-    for (transfer, domain), group in groups.items():
-        places = [files[transfer, one.method, one.seed] for one in group]
-        said = [load_evaluated(place / f"unlabelled-{domain}.safetensors") for place in places]
-        if len(said) > 1:
-            found |= zip(map(id, group), ensv(said), strict=True)
-    return [
-        replace(one, scores={**one.scores, "ensv": found[id(one)]}) if id(one) in found else one
-        for one in results
-    ]
+            said = Predictions.load(folder / f"unlabelled-{one.domain}.safetensors")
+            samples = said.index.numpy().tobytes()  # runs may differ in how many they score
+            groups[one.transfer, one.domain, samples][place] = said
+    scored = [one for one, _ in found]
+    for group in groups.values():
+        if len(group) > 1:
+            for place, value in zip(group, ensv(list(group.values())), strict=True):
+                one = scored[place]
+                scored[place] = replace(one, scores={**one.scores, "ensv": value})
+    return scored

@@ -23,8 +23,7 @@ from domainnorm.run.machine import is_first, wait_for_all
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.scoring import Scorer
-from domainnorm.run.selection import BEST
-from domainnorm.run.training import TRAINING, fit, make_trainer
+from domainnorm.run.training import BEST, TRAINING, fit, make_trainer
 
 WEIGHTS = "model.safetensors"
 RESULTS = "results.json"

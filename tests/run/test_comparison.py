@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from domainnorm.errors import CheckpointError, DomainNormError
+from domainnorm.evaluation import ensv, load_evaluated
 from domainnorm.recipe import read_grid
 from domainnorm.report import load_results
 from domainnorm.run import create_engine, resume_comparison, resume_run, run_comparison
@@ -108,6 +109,22 @@ def test_table_holds_each_method_once_with_all_seeds(made):
             assert found == {shift["by_seed"][str(seed)]}
         assert arm["resident_bytes"] > 100e6
     assert {one["state"] for one in stored["cells"]} == {"finished"}
+
+
+def test_models_of_all_cells_are_candidates_of_each_other(made):
+    stored = json.loads((made[0] / "comparison.json").read_text())
+    places = {
+        (method, seed): next((made[0] / "cells").glob(f"*/stages/*/seed{seed}/{method}"))
+        for method in ("source_only", "adabn", "tent")
+        for seed in (0, 1)
+    }
+    said = [
+        load_evaluated(place / "unlabelled-colour_cast.safetensors") for place in places.values()
+    ]
+    expected = dict(zip(places, ensv(said), strict=True))
+    for arm in stored["arms"]:
+        own = [expected[arm["method"], seed] for seed in (0, 1)]
+        assert arm["scores"]["ensv"] == pytest.approx(sum(own) / 2)
 
 
 def test_page_holds_table_and_figure_and_can_be_written_again(made, capsys):
