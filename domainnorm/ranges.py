@@ -48,6 +48,8 @@ _COUNTS = {
             "num_kernels",
             "generator_steps",
             "mask_size",
+            "start_patience",
+            "end_patience",
         ],
         "1 or more",
     ),
@@ -64,6 +66,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         ("threshold", "mask_ratio"),
         (lambda number: 0 <= number <= 1, "a probability in [0, 1]"),
     ),
+    "tolerance": (lambda number: number >= 1, "1 or more"),
     "margin": (lambda number: 0 < number <= 1, "a share above 0, at most 1"),
     **dict.fromkeys(
         ("overlap", "warmup", "label_smoothing", "decay", "label_decay", "restore"),
@@ -74,7 +77,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         (lambda number: 0 < number < 1, "a number between 0 and 1, both excluded"),
     ),
     **dict.fromkeys(
-        ("eps", "lr", "weight_decay", "focal_gamma", "gamma", "redundancy"), _FROM_ZERO
+        ("eps", "lr", "weight_decay", "focal_gamma", "gamma", "redundancy", "step_size"), _FROM_ZERO
     ),
 }
 

@@ -272,3 +272,33 @@ def feature_distance(features, start, chosen):
         if wanted
     ]
     return sum(lengths) / len(lengths)
+
+
+def group_weights(losses, step_size):
+    """q of Sagawa et al. 2020, alg. 1, after each of several steps; a row of losses for each."""
+    q = [1 / len(losses[0])] * len(losses[0])
+    found = []
+    for row in losses:
+        q = [weight * math.exp(step_size * loss) for weight, loss in zip(q, row, strict=True)]
+        q = [weight / sum(q) for weight in q]
+        found.append(q)
+    return found
+
+
+def loss_valley(losses, start_patience, end_patience, tolerance):
+    """First and last segment to average, Cha et al. 2021, alg. 1, from all losses at once.
+
+    Where no valley starts, from the first least loss to the end.
+    """
+    start = None
+    for i in range(len(losses) - start_patience + 1):
+        if losses[i] == min(losses[i : i + start_patience]):
+            start = i
+            break
+    if start is None:
+        return losses.index(min(losses)), len(losses) - 1
+    threshold = tolerance * sum(losses[start : start + start_patience]) / start_patience
+    for i in range(start + start_patience, len(losses) - end_patience + 1):
+        if min(losses[i : i + end_patience]) > threshold:
+            return start, i - 1
+    return start, len(losses) - 1

@@ -86,6 +86,8 @@ CASES = {
     "cdan": ("cdan", EPOCHS, "method.hidden=8", "method.map_size=32"),
     "mcd": ("mcd", EPOCHS, "method.generator_steps=1"),
     "self_training": (SELF_TRAINING, EPOCHS, VIEWS),
+    "swad": ("swad", EPOCHS, "method.start_patience=2"),
+    "groupdro": ("groupdro", EPOCHS, "data.source=[clean,textured]"),
 }
 
 
