@@ -8,9 +8,11 @@ import torch
 from lightning import Trainer
 
 from domainnorm.run.machine import quiet_lightning
-from tests.methods.bench import ONE, make, make_data, make_model
+from tests.methods.bench import ONE, TWO, make, make_data, make_model
 from tests.methods.test_base import OwnStep, TwoHeads
 
+# Sees two sources; the others one.
+SOURCES = {"groupdro": TWO}
 CASES = {
     "supervised": ("source_only", {}),
     "own step": (OwnStep, {}),
@@ -23,6 +25,8 @@ CASES = {
     "mcc": ("mcc", {}),
     "bnm": ("bnm", {}),
     "infomax": ("infomax", {}),
+    "groupdro": ("groupdro", {"step_size": 1.0}),
+    "swad": ("swad", {}),
     "mean_teacher": ("mean_teacher", {"threshold": 0.0, "decay": 0.5}),
     "fixmatch": (
         "fixmatch",
@@ -35,8 +39,12 @@ CASES = {
 def state(case: str, devices: int) -> tuple[dict[str, torch.Tensor], int]:
     kind, options = CASES[case]
     torch.manual_seed(0)
-    method = make(kind, make_model(), ONE, **options)
+    roles = SOURCES.get(case, ONE)
+    method = make(kind, make_model(roles=roles), roles, **options)
     method.clip = 1.0
+    data = make_data(kind, method.model, roles, 16 // devices)
+    validates = case == "swad"
+    method.eval_domains = data.val_domains if validates else ()
     trainer = Trainer(
         accelerator="cpu",
         devices=devices,
@@ -45,13 +53,14 @@ def state(case: str, devices: int) -> tuple[dict[str, torch.Tensor], int]:
         gradient_clip_val=method.clip if method.automatic_optimization else None,
         max_epochs=2,
         use_distributed_sampler=False,
-        limit_val_batches=0,
+        limit_val_batches=None if validates else 0,
+        num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(method, datamodule=make_data(kind, method.model, ONE, 16 // devices))
+    trainer.fit(method, datamodule=data)
     return method.state_dict(), trainer.global_rank
 
 
