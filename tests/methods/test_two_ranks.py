@@ -8,6 +8,10 @@ from torch.testing import assert_close
 
 from tests.methods.two_ranks import CASES
 
+EQUAL = {"rtol": 1e-7, "atol": 1e-9}
+# Losses are float32, and their last digits move the weights of domains.
+CLOSE = {"groupdro": {"rtol": 1e-5, "atol": 1e-5}}
+
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
@@ -28,4 +32,4 @@ def test_two_ranks_equal_one_process(states, case):
     one, two = (state[case] for state in states)
     assert one.keys() == two.keys()
     for name, tensor in one.items():
-        assert_close(two[name], tensor, rtol=1e-7, atol=1e-9, msg=name)
+        assert_close(two[name], tensor, **CLOSE.get(case, EQUAL), msg=name)
