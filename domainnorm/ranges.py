@@ -67,7 +67,10 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         (lambda number: 0 <= number <= 1, "a probability in [0, 1]"),
     ),
     "tolerance": (lambda number: number >= 1, "1 or more"),
-    "margin": (lambda number: 0 < number <= 1, "a share above 0, at most 1"),
+    **dict.fromkeys(
+        ("margin", "layer_decay"),
+        (lambda number: 0 < number <= 1, "a share above 0, at most 1"),
+    ),
     **dict.fromkeys(
         ("overlap", "warmup", "label_smoothing", "decay", "label_decay", "restore"),
         (lambda number: 0 <= number < 1, "a share in [0, 1)"),

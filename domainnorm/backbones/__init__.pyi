@@ -37,6 +37,8 @@ from .domains.packs import read_pack as read_pack
 from .domains.packs import save_domain as save_domain
 from .domains.packs import save_domains as save_domains
 from .insert import insert_after as insert_after
+from .layers import layer_scales as layer_scales
 from .model import DomainModel as DomainModel
 from .model import told_weights as told_weights
 from .tiles import tiled_inference as tiled_inference
+from .tokens import drop_tokens as drop_tokens

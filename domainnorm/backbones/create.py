@@ -87,13 +87,13 @@ def data_config(model: nn.Module) -> dict[str, Any]:
         network takes one channel.
     """
     network = model.backbone if isinstance(model, DomainModel) else model
-    config: dict[str, Any] = timm.data.resolve_data_config({}, model=_timm_part(network))
+    config: dict[str, Any] = timm.data.resolve_data_config({}, model=timm_part(network))
     if config["input_size"][0] == 1:  # timm's numbers are those of colours
         config |= {key: (sum(config[key]) / len(config[key]),) for key in ("mean", "std")}
     return config
 
 
-def _timm_part(network: nn.Module) -> nn.Module:
+def timm_part(network: nn.Module) -> nn.Module:
     """The part that knows its pretrained configuration, such as an encoder; else all of it."""
     return next((m for m in network.modules() if getattr(m, "pretrained_cfg", None)), network)
 
@@ -166,7 +166,7 @@ def create_network(
             "network, set backbone.weights to a file or DOMAINNORM_WEIGHTS to a folder of "
             f"them, e.g. {name}.safetensors"
         ) from error
-    part: Any = _timm_part(network)
+    part: Any = timm_part(network)
     if weights is not None:
         _check_loaded(part, missing, f"backbone '{name}': {weights}", options)
     if "in_chans" in options and getattr(part, "pretrained_cfg", None):
@@ -232,10 +232,12 @@ def example_image(network: nn.Module, **options: Any) -> torch.Tensor | None:
     channels = (options["in_chans"],) if "in_chans" in options else (_first(network, known), known)
     full = options.get("img_size", config["input_size"][1:])
     full = (full, full) if isinstance(full, int) else tuple(full)
-    known_config = getattr(_timm_part(network), "pretrained_cfg", {})
-    fixed = bool(known_config.get("fixed_input_size"))
+    known_config = getattr(timm_part(network), "pretrained_cfg", {})
+    patch = _patch_of_any_size(network)
+    fixed = bool(known_config.get("fixed_input_size")) and not patch
     generator = torch.Generator().manual_seed(0)
-    sizes = [full] if fixed else [(_PROBE_SIZE, _PROBE_SIZE), full]
+    small = _PROBE_SIZE + -_PROBE_SIZE % max(patch, 1)
+    sizes = [full] if fixed else [(small, small), full]
     for shape in dict.fromkeys((count, *size) for size in sizes for count in channels):
         example = torch.rand(1, *shape, generator=generator).to(parameter)
         try:
@@ -249,6 +251,15 @@ def example_image(network: nn.Module, **options: Any) -> torch.Tensor | None:
             raise
         return example
     return None
+
+
+def _patch_of_any_size(network: nn.Module) -> int:
+    """Side of the patches of a transformer that resamples its position embeddings; 0 of others."""
+    for module in network.modules():
+        if getattr(module, "dynamic_img_size", False):
+            maps: Any = module.feature_info
+            return int(maps[-1]["reduction"])
+    return 0
 
 
 def _first(network: nn.Module, default: int) -> int:

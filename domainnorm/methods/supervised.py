@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from domainnorm.backbones import DomainModel, set_rows
+from domainnorm.backbones import DomainModel, layer_scales, set_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.reestimation import MomentPass
@@ -30,6 +30,8 @@ class SupervisedMethod(Method):
         optimizer: AdamW or SGD with momentum 0.9.
         warmup: Fraction of all steps in which the rate rises linearly, in [0, 1); it then falls to
             zero along a cosine.
+        layer_decay: The rate of each layer of the network is that of the next one times this, in
+            (0, 1], head and decoder having ``lr``; 1 for one rate. See `layer_scales`.
         epochs: Instead of ``trainer.max_epochs``.
         moments: Running moments that the trained domains end with: those of training, of augmented
             images (``as_trained``), or those of whole images as they are, estimated anew in one
@@ -49,6 +51,7 @@ class SupervisedMethod(Method):
         weight_decay: float = 0.01,
         optimizer: Literal["adamw", "sgd"] = "adamw",
         warmup: float = 0.1,
+        layer_decay: float = 1.0,
         epochs: int | None = None,
         moments: Literal["as_trained", "clean"] = "as_trained",
     ) -> None:
@@ -57,6 +60,7 @@ class SupervisedMethod(Method):
         self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.warmup = warmup
+        self.layer_decay = layer_decay
         self.epochs = epochs
         self.moments = moments
 
@@ -129,15 +133,20 @@ class SupervisedMethod(Method):
 
     def _parameter_groups(self, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
         tables = {p for norm in self.model.norms() for p in norm.modulation.parameters()}
-        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        scales = layer_scales(self.model, self.layer_decay) if self.layer_decay != 1 else {}
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for parameter in parameters:
             if parameter.requires_grad:
                 # A table of scales is (D, C): the usual test for one axis would decay it.
-                groups[parameter.ndim > 1 and parameter not in tables].append(parameter)
+                kind = scales.get(parameter, 1.0), parameter.ndim > 1 and parameter not in tables
+                groups.setdefault(kind, []).append(parameter)
         return [
-            {"params": chosen, "weight_decay": self.weight_decay if decays else 0.0}
-            for decays, chosen in groups.items()
-            if chosen
+            {
+                "params": groups[scale, decays],
+                "weight_decay": self.weight_decay if decays else 0.0,
+                "lr": self.lr * scale,
+            }
+            for scale, decays in sorted(groups, reverse=True)
         ]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
+import timm
+import torch
 from segmentation_models_pytorch.decoders.upernet.decoder import LayerNorm2d
 from torch import nn
 
@@ -19,6 +22,7 @@ from domainnorm.backbones import (
     register_norm_class,
 )
 from domainnorm.errors import ConversionError, unknown
+from domainnorm.tasks.pyramid import Pyramid
 
 # Of UPerNet's decoder: layer norm over the channels of maps, like timm's class of that name.
 register_norm_class(LayerNorm2d, "layer", axes=2, to_channels_last=True)
@@ -48,7 +52,10 @@ DECODERS: dict[str, tuple[type[nn.Module], Callable[[int], dict[str, Any]]]] = {
             "decoder_intermediate_channels": (width, width, width, width),
         },
     ),
+    "pyramid": (Pyramid, lambda width: {"decoder_channels": width}),
 }
+PLAIN = ("dpt", "pyramid")  # for encoders whose maps are all of one size
+_DPT_STRIDE = 32  # of its coarsest maps, which are doubled until they meet the finest
 
 
 def create_segmentation_model(
@@ -75,7 +82,8 @@ def create_segmentation_model(
         norm: See `domainnorm.convert_norms`.
         domains: Names of the domains.
         decoder: One of ``unet``, ``fpn``, ``deeplabv3plus``, ``segformer``, ``upernet`` for
-            encoders with feature maps of several sizes, ``dpt`` for plain vision transformers.
+            encoders with feature maps of several sizes, ``dpt`` and ``pyramid`` for plain vision
+            transformers, ``dpt`` with patches of a power of two.
         width: Channels of the decoder where it is widest; a Unet halves them at each level down to
             16; a multiple of 32 for ``fpn``, whose group norms have 32 groups.
         where: See `domainnorm.convert_norms`.
@@ -109,13 +117,16 @@ def size_multiple(network: nn.Module) -> int:
     if not getattr(network, "requires_divisible_input_shape", False):
         return 1
     encoder: Any = network.encoder
-    return int(encoder.output_stride)
+    stride = int(encoder.output_stride)
+    return max(stride, _DPT_STRIDE) if isinstance(network, smp.DPT) else stride
 
 
 def _build(
     name: str, *, pretrained: bool, decoder: str, num_classes: int, width: int, **options: Any
 ) -> nn.Module:
     kind, channels = DECODERS[decoder]
+    if decoder in PLAIN:
+        options |= _of_plain(name, decoder, options)
     told = logging.getLogger("timm.models._builder")
     # timm warns that the classifier's weights find no place in an encoder, which has none.
     told.addFilter(_is_no_warning)
@@ -138,14 +149,47 @@ def _build(
             ) from error
         if pretrained or isinstance(error, TypeError):
             raise
-        plain = "decoder 'dpt'" if decoder != "dpt" else "one of the other decoders"
+        plain = "one of these two" if decoder not in PLAIN else "one of the others"
         raise ConversionError(
             f"backbone '{name}': not an encoder for decoder '{decoder}' ({error}); a plain vision "
-            f"transformer needs 'dpt', networks with maps of several sizes the others: try {plain}"
+            "transformer needs 'pyramid' or 'dpt', networks with maps of several sizes the other "
+            f"decoders: try {plain}"
         ) from error
     finally:
         told.removeFilter(_is_no_warning)
+    if decoder in PLAIN:
+        _prune(network)
     return network
+
+
+def _of_plain(name: str, decoder: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Further options of a plain vision transformer: images of any size, and what dpt reads."""
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    found: dict[str, Any] = {}
+    takes = inspect.signature(type(network).__init__).parameters
+    if "dynamic_img_size" in takes:  # position embeddings are resampled where sizes differ
+        found["dynamic_img_size"] = options.get("dynamic_img_size", True)
+    if decoder == "dpt":
+        stride = int(getattr(network, "feature_info", [{"reduction": 1}])[-1]["reduction"])
+        if stride & (stride - 1):
+            raise ConversionError(
+                f"backbone '{name}': decoder 'dpt' doubles maps, and patches of {stride} pixels are "
+                "no power of two; take decoder 'pyramid'"
+            )
+        if not getattr(network, "num_prefix_tokens", 0):
+            found["decoder_readout"] = "ignore"  # there is no class token to read
+    return found
+
+
+def _prune(network: Any) -> None:
+    """Take away the encoder's last norm and its head, which no map comes from.
+
+    Parameters without gradients would make several processes wait for them.
+    """
+    prune = getattr(network.encoder.model, "prune_intermediate_layers", None)
+    if prune is not None:
+        prune(1, prune_norm=True, prune_head=True)
 
 
 def _is_no_warning(record: logging.LogRecord) -> bool:

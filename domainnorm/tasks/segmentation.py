@@ -17,7 +17,7 @@ from domainnorm.losses import dice_loss, focal_loss
 from domainnorm.losses.checks import check_classes
 from domainnorm.registry import register
 from domainnorm.tasks.base import Task
-from domainnorm.tasks.decoders import create_segmentation_model, size_multiple
+from domainnorm.tasks.decoders import PLAIN, create_segmentation_model, size_multiple
 
 # Axes of each view beside the image itself.
 _MIRRORED: dict[str, list[list[int]]] = {
@@ -42,7 +42,8 @@ class Segmentation(Task):
         class_names: Names of the K classes.
         decoder: Decoder of segmentation_models_pytorch over a timm encoder: ``unet``, ``fpn``,
             ``deeplabv3plus``, ``segformer`` and ``upernet`` for encoders with feature maps of
-            several sizes, ``dpt`` for plain vision transformers.
+            several sizes, ``dpt`` for plain vision transformers; for these also ``pyramid``, a
+            light one of our own, see `domainnorm.tasks.pyramid`.
         width: Channels of the decoder where it is widest.
         ce_weight: Of the cross-entropy.
         dice_weight: Of `dice_loss`.
@@ -71,7 +72,9 @@ class Segmentation(Task):
         self,
         class_names: Sequence[str],
         *,
-        decoder: Literal["unet", "fpn", "deeplabv3plus", "segformer", "upernet", "dpt"] = "unet",
+        decoder: Literal[
+            "unet", "fpn", "deeplabv3plus", "segformer", "upernet", "dpt", "pyramid"
+        ] = "unet",
         width: int = 128,
         ce_weight: float = 1.0,
         dice_weight: float = 0.0,
@@ -124,10 +127,11 @@ class Segmentation(Task):
         step = size_multiple(model.backbone)
         if size[0] % step or size[1] % step:
             larger = [side + -side % step for side in size]
+            other = "" if self.decoder in PLAIN else "; decoder 'unet' takes any size"
             raise DataError(
                 f"data.image_size, data.crop_size: {size[0]} × {size[1]} pixels, but decoder "
-                f"'{self.decoder}' over this encoder takes multiples of {step}, such as {larger}; "
-                "decoder 'unet' takes any size"
+                f"'{self.decoder}' over this encoder takes multiples of {step}, such as {larger}"
+                f"{other}"
             )
 
     def set_window(self, size: tuple[int, int] | None) -> None:

@@ -7,10 +7,10 @@ from torch.testing import assert_close
 from domainnorm import create_segmentation_model
 from domainnorm.errors import CheckpointError, ConversionError
 from domainnorm.norms import ConditionalNorm
-from domainnorm.tasks.decoders import DECODERS, size_multiple
+from domainnorm.tasks.decoders import DECODERS, PLAIN, size_multiple
 
 DOMAINS = ["day", "dusk"]
-MULTISCALE = sorted(set(DECODERS) - {"dpt"})
+MULTISCALE = sorted(set(DECODERS) - set(PLAIN))
 
 
 def network(decoder, norm=None, name="test_resnet", **options):
