@@ -174,8 +174,8 @@ def _of_plain(name: str, decoder: str, options: Mapping[str, Any]) -> dict[str, 
         stride = int(getattr(network, "feature_info", [{"reduction": 1}])[-1]["reduction"])
         if stride & (stride - 1):
             raise ConversionError(
-                f"backbone '{name}': decoder 'dpt' doubles maps, and patches of {stride} pixels are "
-                "no power of two; take decoder 'pyramid'"
+                f"backbone '{name}': decoder 'dpt' doubles maps, and patches of {stride} pixels "
+                "are no power of two; take decoder 'pyramid'"
             )
         if not getattr(network, "num_prefix_tokens", 0):
             found["decoder_readout"] = "ignore"  # there is no class token to read

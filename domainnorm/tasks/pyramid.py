@@ -70,8 +70,8 @@ class PyramidDecoder(nn.Module):
 
     ``p_1 = up(up(f_1)), p_2 = up(f_2), p_3 = f_3, p_4 = pool(f_4)``, each normalized before and
     after, then ``y_4 = p_4, y_i = smooth(p_i + up(y_(i+1)))``. ``up`` doubles a map by a transposed
-    convolution, ``smooth`` is a 3×3 convolution, layer norm and GELU. All norms are layer norms over
-    channels: like the encoder, it has no moments that images of another kind could move.
+    convolution, ``smooth`` is a 3×3 convolution, layer norm and GELU. All norms are layer norms
+    over channels: like the encoder, it has no moments that images of another kind could move.
 
     Args:
         channels: Of each of the four maps, finest level first.
@@ -103,6 +103,7 @@ class PyramidDecoder(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """The finest level."""
+        merged: Tensor
         *finer, merged = (level(one) for level, one in zip(self.levels, maps, strict=True))
         for up, smooth, fine in zip(self.up, self.smooth, reversed(finer), strict=True):
             height, width = fine.shape[-2:]

@@ -58,5 +58,5 @@ def test_networks_without_patches_and_ratios_out_of_range_are_refused():
         drop_tokens(create_model("test_resnet", 3), 0.5),
     ):
         pass
-    with pytest.raises(ConversionError, match="ratio 1.0, expected"), drop_tokens(network(), 1.0):
+    with pytest.raises(ConversionError, match=r"ratio 1\.0, expected"), drop_tokens(network(), 1.0):
         pass

@@ -112,3 +112,24 @@ def test_restyled_target_has_moments_of_its_own():
     source, target = row(model, "clean", "mean"), row(model, "colour_cast", "mean")
     assert source
     assert not any(torch.equal(source[path], target[path]) for path in source)
+
+
+def test_rates_fall_with_the_distance_from_the_head():
+    done = fit("source_only", lr=0.01, warmup=0.0, layer_decay=0.5)
+    names = {parameter: name for name, parameter in done.model.named_parameters()}
+    found = {
+        names[one].removeprefix("backbone."): group["initial_lr"]
+        for group in done.trainer.optimizers[0].param_groups
+        for one in group["params"]
+    }
+    assert len(found) == len(names)
+    layers = ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]
+    for place, rate in found.items():
+        layer = layers.index(place.partition(".")[0].replace("bn1", "conv1"))
+        assert rate == pytest.approx(0.01 * 0.5 ** (5 - layer)), place
+
+
+def test_layers_of_one_rate_are_the_groups_of_before():
+    groups = fit("source_only", lr=0.01, layer_decay=1.0).trainer.optimizers[0].param_groups
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
+    assert {group["initial_lr"] for group in groups} == {0.01}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from domainnorm import create_segmentation_model
 from domainnorm.backbones import (
     convert_norms,
     export_onnx,
@@ -159,3 +160,14 @@ def test_norms_that_need_more_than_the_domain_are_refused(tmp_path):
     model = convert_norms(network, {"all": "spade"}, DOMAINS).eval()
     with pytest.raises(ConditionError, match="spatial modulation needs a map"):
         exported(model, tmp_path)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("side", [64, 96])
+def test_masks_of_plain_transformers_are_exported(tmp_path, kind, side):
+    """Position embeddings are those of the size, or resampled to it."""
+    torch.manual_seed(0)
+    options = {"decoder": "pyramid", "width": 16, "img_size": side}
+    model = create_segmentation_model("test_vit", 3, "cln", DOMAINS, **options).eval()
+    program = exported(model, tmp_path, kind)[1]
+    assert largest_difference(program, model, SIZE, len(DOMAINS)) < 1e-4

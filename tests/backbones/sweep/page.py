@@ -39,6 +39,25 @@ those of the model once the domain has rows of its own. The largest relative dif
 
 Classes with *norm* in their name that are no norm layers and stay: {stayed}.
 
+## Encoders of masks
+
+Networks with maps of several sizes (ResNets, ConvNeXts, Swin) go with the decoders `unet`, `fpn`,
+`deeplabv3plus`, `segformer` and `upernet`; plain vision transformers, whose maps are all of one
+size (DINOv2, DINOv3, SigLIP, DeiT, EVA), with two others:
+
+| decoder | patches | height and width | norms of the decoder |
+|---|---|---|---|
+| `pyramid` | of any size | multiples of the patch | layer norms: `cln`, no running moments |
+| `dpt` | of 8, 16, 32 pixels | multiples of 32 | batch norms: `dsbn` |
+
+`pyramid` makes maps of four blocks levels of 1/4, 1/2, 1 and 2 patches by transposed convolutions
+and sums them from coarse to fine. Position embeddings are resampled to the size of the images where
+the network can (`dynamic_img_size` of timm: ViT, DeiT, DINOv2, SigLIP, EVA, DINOv3); BEiT and
+networks with relative positions need `backbone.options: {{img_size: ...}}`, which `run` says before
+training. Other sizes are refused with the next one that works: 512 with patches of 14 is 518.
+Registers and class tokens are not decoded by `pyramid`. Weights are fine-tuned gently by
+`method.layer_decay`: 0.9 gives each layer 0.9 of the rate of the next.
+
 ## Refused
 
 {refusals}
