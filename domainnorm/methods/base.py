@@ -69,6 +69,7 @@ class Method(LightningModule):
     Attributes:
         teacher: Moving average of ``model``, see `follow`; None without one.
         clip: Norm to which gradients are clipped where the method steps by itself; None for none.
+        facts: What it found out about itself by name, for the results of target domains.
         accumulate: Batches whose gradients are added up before such a step.
     """
 
@@ -94,6 +95,7 @@ class Method(LightningModule):
         self.teacher: ModelEmaV3 | None = None
         self.clip: float | None = None
         self.accumulate = 1
+        self.facts: dict[str, float] = {}
         self.norm_domain: str | None = None
         self.condition: Conditioned = "id"
         self.eval_domains: Sequence[str] = ()

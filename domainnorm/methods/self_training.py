@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import DomainNormError, unknown
+from domainnorm.losses import confusion_loss
 from domainnorm.methods.base import Batch, split
 from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
 from domainnorm.methods.mixing import Mixed, class_mix, cut_mix, mask_patches
@@ -51,6 +52,7 @@ class SelfTraining(SupervisedMethod):
         mix: ``class`` pastes half of the classes of a source mask, with its labels (for masks);
             ``cut`` a box of another target image (classes or masks); ``none`` nothing; ``auto`` is
             ``class`` for masks and ``none`` for classes.
+        confusion_weight: Of `confusion_loss` of the same images, beside their labels.
         masked_weight: Of the loss on masked target images; 0 does without them.
         mask_ratio: Share of their patches that is masked, in [0, 1].
         mask_size: Side of a patch in pixels; an eighth of the shorter side of images when None.
@@ -85,6 +87,7 @@ class SelfTraining(SupervisedMethod):
         quality: Literal["mean", "sum", "share"] = "mean",
         target_weight: float = 1.0,
         mix: Literal["auto", "none", "class", "cut"] = "none",
+        confusion_weight: float = 0.0,
         masked_weight: float = 0.0,
         mask_ratio: float = 0.7,
         mask_size: int | None = None,
@@ -99,6 +102,7 @@ class SelfTraining(SupervisedMethod):
         self.mix = mix if mix != "auto" else "class" if masks else "none"
         self.quality = quality
         self.target_weight = target_weight
+        self.confusion_weight = confusion_weight
         self.masked_weight = masked_weight
         self.mask_ratio = mask_ratio
         self.mask_size = mask_size
@@ -183,7 +187,10 @@ class SelfTraining(SupervisedMethod):
         for part, label in mixed.parts:
             for weight, chosen in self._weighed(label, mixed.pasted, share):
                 losses.append(part * weight * self.task.loss(logits, chosen))
-        return torch.stack(losses).sum()
+        total = torch.stack(losses).sum()
+        if self.confusion_weight:
+            total = total + self.confusion_weight * confusion_loss(logits)
+        return total
 
     def _weighed(
         self, label: Tensor, pasted: Tensor | None, share: Tensor

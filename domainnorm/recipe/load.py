@@ -68,7 +68,7 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
             problems.add(key, unknown("key", key, KEYS))
     backbone = _read_backbone(tree.get("backbone"), problems)
     data, dataset = _read_data(tree.get("data"), problems)
-    method = _read_method(tree.get("method"), "method", problems)
+    method = _read_method(tree.get("method", "default"), "method", problems)
     encoder = tree.get("encoder")
     if encoder is not None:
         encoder = read_named(encoder, ENCODERS, "encoder", problems)

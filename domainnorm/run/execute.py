@@ -226,9 +226,12 @@ def _count(stages: list[Stage]) -> str:
 
 
 def _outcome(results: list[report.Result], metric: str) -> str:
-    return "  ".join(
+    shown = [
         f"{result.domain} {result.metrics[metric]:.3f}"
         if result.is_scored
         else f"{result.domain} – (no labels)"
         for result in results
-    )
+    ]
+    if any(result.metrics.get("adapted") == 0 for result in results):
+        shown.append("views agree less after adaptation: the source model is kept")
+    return "  ".join(shown)

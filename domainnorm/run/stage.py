@@ -154,6 +154,7 @@ def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Evaluated
 def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> list[Result]:
     """Metrics and intervals of each domain; none but ``n = 0`` of one without labels."""
     stage, told = bench.stage, bench.method.domains_told()
+    told |= {name: told.get(name, {}) | bench.method.facts for name in stage.roles.target}
     labels = bench.method.labelled in ("target", "all")
     labels |= bench.parts.recipe.evaluation.selection == "oracle"
     measured = {domain: _measure(bench, one) for domain, one in predictions.items()}

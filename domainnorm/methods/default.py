@@ -1,0 +1,127 @@
+"""What a recipe does that names no method: self-training from the source model, and a guard."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from domainnorm.backbones import DomainModel
+from domainnorm.methods.base import split
+from domainnorm.methods.pseudo_labels import over_ranks
+from domainnorm.methods.roles import Roles
+from domainnorm.methods.self_training import SelfTraining
+from domainnorm.registry import register
+from domainnorm.tasks import Task
+
+_LEAST_SHARE = 0.01  # of predictions, for a class that counts
+
+
+@register
+class Default(SelfTraining):
+    """Sure labels of a teacher on strongly changed target images, unless that makes things worse.
+
+    `SelfTraining` from the source model: of masks with half of the classes of source masks pasted
+    in; of classes beside ``confusion_weight · confusion_loss`` of the strong views. Afterwards
+    the **guard** compares how far predictions of the weak and the strong view of target images
+    agree (see `agreement`), by the source model and by what it has become. Where the agreement has
+    fallen by more than ``guard`` the source model is kept, and `facts` say so.
+
+    Args:
+        model: The source model.
+        task: Supervised loss and metrics.
+        roles: Source and target domains.
+        mix: See `SelfTraining`.
+        confusion_weight: See `SelfTraining`; None is 1 for classes and 0 for masks.
+        guard: Largest fall of the agreement, in [0, 1]; 1 keeps every adaptation.
+        **options: See `SelfTraining`.
+
+    Reference:
+        Tarvainen and Valpola, NeurIPS 2017, arXiv:1703.01780, eq. 2; Tranheden et al., DACS, WACV
+        2021, arXiv:2007.08702, alg. 1; Jin et al., MCC, ECCV 2020, arXiv:1912.03699, eq. 3 to 6.
+    """
+
+    starts_from: str = "source_only"
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        mix: Literal["auto", "none", "class", "cut"] = "auto",
+        confusion_weight: float | None = None,
+        guard: float = 0.1,
+        **options: Any,
+    ) -> None:
+        if confusion_weight is None:
+            confusion_weight = 0.0 if task.labels == "segmentation" else 1.0
+        super().__init__(model, task, roles, mix=mix, confusion_weight=confusion_weight, **options)
+        self.guard = guard
+        self._start: dict[str, Tensor] = {}
+
+    def setup(self, stage: str) -> None:
+        """Remember the source model; a checkpoint to go on from is loaded after this."""
+        if stage == "fit":
+            self._start = {key: value.clone() for key, value in self.model.state_dict().items()}
+
+    def on_fit_end(self) -> None:
+        """Keep the source model where predictions agree less than they did."""
+        super().on_fit_end()
+        adapted = {key: value.clone() for key, value in self.deployed.state_dict().items()}
+        counts = [self._counts(state) for state in (self._start, adapted)]
+        found = [agreement(one, known_to(counts[0])) for one in counts]
+        kept = self._start if found[1] < found[0] - self.guard else adapted
+        for model in {self.model, self.deployed}:
+            model.load_state_dict(kept)
+        names = ("agreement_before", "agreement_after", "adapted")
+        self.facts = dict(zip(names, (*found, float(kept is adapted)), strict=True))
+
+    @torch.no_grad()
+    def _counts(self, state: dict[str, Tensor]) -> Tensor:
+        """How often pairs of classes are predicted of two views of the target images, (K, K)."""
+        self.deployed.load_state_dict(state)
+        self.deployed.eval()
+        loader: Any = self.trainer.train_dataloader
+        seen: list[Tensor] = []
+        for batch in loader:
+            target = split(self.ready(batch))[1]
+            views = [self.outputs(target, view=v, model=self.deployed) for v in ("image", "strong")]
+            seen.append(counts_of(*(logits.argmax(1) for logits in views), views[0].shape[1]))
+        return over_ranks(torch.stack(seen).sum(0))
+
+
+def counts_of(first: Tensor, second: Tensor, num_classes: int) -> Tensor:
+    """How often each pair of classes is predicted of two views: (K, K), float64."""
+    pairs = torch.bincount((first * num_classes + second).flatten(), minlength=num_classes**2)
+    return pairs.view(num_classes, num_classes).double()
+
+
+def known_to(counts: Tensor) -> Tensor:
+    """Classes that are at least a hundredth of all predictions: (K,) bool."""
+    share = (counts.sum(0) + counts.sum(1)) / (2 * counts.sum())
+    return share >= _LEAST_SHARE
+
+
+def agreement(counts: Tensor, classes: Tensor) -> float:
+    """Agreement of the predictions of two views beyond chance: mean of Cohen's κ, at most 1.
+
+    Of each class against the rest, with the shares ``a`` of both views, ``r`` and ``c`` of one:
+    ``κ = 2 (a - r c) / (r + c - 2 r c)``, 0 for a class that no or every prediction is. So
+    a model that calls everything one class scores 0, though its views always agree; and over the
+    classes that the source model knew, one that has forgotten some of them scores low.
+
+    Args:
+        counts: Of pairs of predicted classes, (K, K).
+        classes: Which are averaged, (K,) bool, at least one.
+
+    Reference:
+        Cohen, A coefficient of agreement for nominal scales, Educ. Psychol. Meas. 20, 1960.
+    """
+    share = counts / counts.sum()
+    both, first, second = share.diagonal(), share.sum(1), share.sum(0)
+    chance = first * second
+    possible = first + second - 2 * chance
+    kappa = torch.where(possible > 0, 2 * (both - chance) / possible.clamp(min=1e-12), 0)
+    return float(kappa[classes].mean())

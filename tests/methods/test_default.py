@@ -1,0 +1,60 @@
+import copy
+
+import pytest
+import torch
+from torchmetrics.functional import cohen_kappa
+
+from domainnorm.methods.default import agreement, counts_of, known_to
+from tests.methods.bench import fit, source_model
+
+
+def test_agreement_is_the_mean_of_cohens_kappa_of_each_class_against_the_rest():
+    first, second = torch.tensor([0, 0, 1, 1, 3, 0]), torch.tensor([0, 1, 1, 1, 3, 3])
+    counts = counts_of(first, second, 5)
+    assert known_to(counts).tolist() == [True, True, False, True, False]
+    expected = [float(cohen_kappa(first == k, second == k, task="binary")) for k in (0, 1, 3)]
+    assert agreement(counts, known_to(counts)) == pytest.approx(sum(expected) / 3)
+
+
+def test_one_class_for_all_does_not_agree_beyond_chance():
+    before = counts_of(torch.arange(4), torch.arange(4), 4)
+    after = counts_of(torch.zeros(4).long(), torch.zeros(4).long(), 4)
+    assert agreement(before, known_to(before)) == 1
+    assert agreement(after, known_to(before)) == 0
+
+
+def test_a_forgotten_class_counts():
+    before = counts_of(torch.arange(4), torch.arange(4), 4)
+    after = counts_of(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 2, 2]), 4)
+    assert agreement(after, known_to(before)) == 3 / 4
+
+
+def test_counts_of_masks_are_those_of_their_pixels():
+    first, second = torch.randint(0, 3, (2, 4, 5)), torch.randint(0, 3, (2, 4, 5))
+    whole = counts_of(first, second, 3)
+    assert torch.equal(whole, counts_of(first.flatten(), second.flatten(), 3))
+
+
+def test_an_adaptation_that_loses_agreement_is_undone():
+    torch.manual_seed(0)
+    start = fit("oracle", epochs=20, lr=3e-3).model
+    before = copy.deepcopy(start.state_dict())
+    done = fit("default", start, lr=0.3, optimizer="sgd", threshold=0.0, guard=0.0)
+    for model in (done.model, done.method.deployed):
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before[name]), name
+    facts = done.method.facts
+    assert facts["adapted"] == 0
+    assert facts["agreement_after"] < facts["agreement_before"]
+
+
+def test_a_guard_of_one_keeps_every_adaptation():
+    start = source_model()
+    before = copy.deepcopy(start.state_dict())
+    done = fit("default", start, lr=1e-3, guard=1.0)
+    assert done.method.facts["adapted"] == 1
+    assert any(not torch.equal(v, before[k]) for k, v in done.model.state_dict().items())
+    assert all(
+        torch.equal(v, done.method.deployed.state_dict()[k])
+        for k, v in done.model.state_dict().items()
+    )
