@@ -213,7 +213,7 @@ def _check_views(method: str, recipe: Recipe, problems: Problems) -> None:
         keys = (key for key in (domain, "target", "default") if key in given)
         if not isinstance(given.get(next(keys, "")), Mapping):
             text = f"method '{method}' compares a weak and a strong view of the images of"
-            way = "take the part augment/two_views, or {weak: [...], strong: [...]}"
+            way = "take a part augment/strong_*, or {weak: [...], strong: [...]}"
             problems.add("augment.target", f"{text} '{domain}', and there is one; {way}")
             return
 
