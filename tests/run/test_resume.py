@@ -80,6 +80,8 @@ SELF_TRAINING = (
 CASES = {
     "plain": ("source_only", EPOCHS),
     "selection": ("source_only", EPOCHS, "evaluation.selection=validation"),
+    "selection without labels": ("dann", EPOCHS, "evaluation.selection=infomax"),
+    "tent, chosen without labels": ("tent", "method.epochs=3", "evaluation.selection=snd"),
     "perturbed": ("source_only", EPOCHS, "perturb={name: mixstyle, p: 0.5}"),
     "tent": ("tent", "method.epochs=3"),
     "dann": ("dann", EPOCHS, "method.hidden=8"),
