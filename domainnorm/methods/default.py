@@ -87,8 +87,9 @@ class Default(SelfTraining):
         seen: list[Tensor] = []
         for batch in loader:
             target = split(self.ready(batch))[1]
-            views = [self.outputs(target, view=v, model=self.deployed) for v in ("image", "strong")]
-            seen.append(counts_of(*(logits.argmax(1) for logits in views), views[0].shape[1]))
+            weak = self.outputs(target, model=self.deployed)
+            strong = self.outputs(target, view="strong", model=self.deployed)
+            seen.append(counts_of(weak.argmax(1), strong.argmax(1), weak.shape[1]))
         return over_ranks(torch.stack(seen).sum(0))
 
 
