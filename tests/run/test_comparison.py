@@ -289,14 +289,15 @@ def at_work(folder):
     return found
 
 
-LONG = ("method=[adabn,tent]", "compare=[]", "trainer.max_epochs=40", "--jobs", "2", "seed=[0,1]")
+LONG = ("method=source_only", "compare=[]", "trainer.max_epochs=40", "--jobs", "2", "seed=[0,1]")
+TRAINED = "*/*/cells/*/stages/**/training.ckpt"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_leaves_a_folder_to_go_on_with_and_no_processes(tmp_path, number, code):
     process = begin(tmp_path, *LONG)
-    wait_until(lambda: list(tmp_path.glob("*/*/shared/*/stages/**/training.ckpt")))
+    wait_until(lambda: list(tmp_path.glob(TRAINED)))
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     (folder,) = tmp_path.glob("*/compare-*")
@@ -311,7 +312,7 @@ def test_interrupt_leaves_a_folder_to_go_on_with_and_no_processes(tmp_path, numb
 @pytest.mark.slow
 def test_killed_comparison_goes_on_beside_runs_that_it_has_left(tmp_path):
     process = begin(tmp_path, *LONG)
-    wait_until(lambda: list(tmp_path.glob("*/*/shared/*/stages/**/training.ckpt")))
+    wait_until(lambda: list(tmp_path.glob(TRAINED)))
     process.kill()
     process.communicate()
     assert at_work(tmp_path)
@@ -323,13 +324,13 @@ def test_killed_comparison_goes_on_beside_runs_that_it_has_left(tmp_path):
 @pytest.mark.slow
 def test_submitit_carries_out_the_same_cells(made, tmp_path):
     pytest.importorskip("submitit", reason="pip install 'domainnorm[cluster]'")
-    asked = grid(*GRID)
+    asked = grid("method=[adabn,tent]")
 
     def engine(recipes, folder):
         return create_engine("submitit", recipes, folder, 2, {"cluster": "local"})
 
     folder = run_comparison(asked, tmp_path, engine)
-    for cell, other in zip(cells_of(folder), cells_of(made[0]), strict=True):
+    for cell, other in zip(cells_of(folder), cells_of(made[0])[::2], strict=True):
         assert_same_weights(cell, other)
 
 
