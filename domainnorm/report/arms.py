@@ -88,7 +88,7 @@ class Arm:
         found: dict[str, list[float]] = defaultdict(list)
         for key, one in self.results.items():
             if key[:2] in shifts:
-                for name, value in getattr(one, "scores", {}).items():
+                for name, value in one.scores.items():
                     found[name].append(value)
         return {name: seed_spread(values).mean for name, values in found.items()}
 

@@ -1,8 +1,8 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -102,9 +102,8 @@ def test_arms_are_ranked_by_scores_without_labels():
     scores = {"tent": 0.3, "source_only": 0.5, "adabn": 0.4, "oracle": 0.9}
     for one in arms:
         for key, result in one.results.items():
-            one.results[key] = SimpleNamespace(
-                **{**vars(result), "scores": {"snd": scores[one.name], "ensv": -scores[one.name]}}
-            )
+            of = {"snd": scores[one.name], "ensv": -scores[one.name]}
+            one.results[key] = replace(result, scores=of)
     compared = compare_arms(arms, "accuracy")
     assert row(compared, "tent").ranks == {"snd": 3, "ensv": 1}
     assert row(compared, "oracle").ranks == {}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,13 @@ from domainnorm.errors import CheckpointError, DomainNormError
 from domainnorm.evaluation import ensv, load_evaluated
 from domainnorm.recipe import read_grid
 from domainnorm.report import load_results
-from domainnorm.run import create_engine, resume_comparison, resume_run, run_comparison
+from domainnorm.run import (
+    create_engine,
+    resume_comparison,
+    resume_run,
+    run_comparison,
+    sample_cells,
+)
 from domainnorm.run.comparison import plan_units
 from domainnorm.run.engines import LOCK, LOG, ProcessEngine
 from domainnorm.run.machine import peak_memory
@@ -335,11 +342,17 @@ def test_submitit_carries_out_the_same_cells(made, tmp_path):
 
 
 @pytest.mark.slow
-def test_example_of_the_page_runs(tmp_path, capsys):
+def test_example_of_the_page_runs_on_samples(tmp_path, capsys):
     page = Path(__file__).parents[2] / "docs/compare.md"
-    block = re.search(r"```\n(domainnorm compare quickstart .*?)```", page.read_text(), re.S)
-    words = shlex.split(block[1].replace("\\\n", " "))[1:]
-    assert call(*words, "--sample", "--output", str(tmp_path)) == 0
-    (stored,) = tmp_path.glob("*/compare-*/comparison.json")
-    arms = json.loads(stored.read_text())["arms"]
-    assert {one["method"] for one in arms} >= {"source_only", "adabn", "tent", "oracle"}
+    block = re.search(r"```\n(domainnorm compare .*?)```", page.read_text(), re.DOTALL)
+    words = shlex.split(block[1])[1:]
+    assert call(*words, "--sample", "--dry-run", "--output", str(tmp_path)) == 0
+    assert "12 cells, 12 stages" in capsys.readouterr().out
+    asked = read_grid(words[1], words[2:])
+    small = replace(asked, cells=sample_cells(asked.cells, tmp_path / "samples"))
+    folder = run_comparison(small, tmp_path, InThisProcess())
+    arms = json.loads((folder / "comparison.json").read_text())["arms"]
+    names = ("source_only", "adabn", "tent", "oracle")
+    expected = {(name, norm) for name in names for norm in ("dsbn", "cin")}
+    assert {(one["method"], one["norm"]) for one in arms} == expected
+    assert {shift["seeds"] for one in arms for shift in one["shifts"]} == {3}
