@@ -50,6 +50,7 @@ _COUNTS = {
             "mask_size",
             "start_patience",
             "end_patience",
+            "neighbours",
         ],
         "1 or more",
     ),
@@ -68,7 +69,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     ),
     "tolerance": (lambda number: number >= 1, "1 or more"),
     **dict.fromkeys(
-        ("margin", "layer_decay"),
+        ("margin", "layer_decay", "first_stage"),
         (lambda number: 0 < number <= 1, "a share above 0, at most 1"),
     ),
     **dict.fromkeys(
@@ -80,7 +81,8 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         (lambda number: 0 < number < 1, "a number between 0 and 1, both excluded"),
     ),
     **dict.fromkeys(
-        ("eps", "lr", "weight_decay", "focal_gamma", "gamma", "redundancy", "step_size"), _FROM_ZERO
+        ("eps", "lr", "weight_decay", "focal_gamma", "gamma", "beta", "redundancy", "step_size"),
+        _FROM_ZERO,
     ),
 }
 

@@ -17,4 +17,6 @@ from .inspection.survey import survey_dataset as survey_dataset
 from .preprocessing import Preprocessing as Preprocessing
 from .sampler import DomainBalancedBatchSampler as DomainBalancedBatchSampler
 from .sampler import Draw as Draw
+from .splits import draw_shots as draw_shots
 from .view import DomainView as DomainView
+from .view import Shots as Shots

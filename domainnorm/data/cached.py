@@ -56,10 +56,10 @@ class CachedDataset(DomainDataset):
         """Those of the dataset."""
         return self.dataset.class_colours
 
-    def without_labels(self, domains: Collection[str]) -> CachedDataset:
-        """A shallow copy in which no record of ``domains`` has a class, a mask or findings."""
+    def without_labels(self, domains: Collection[str], but: Collection[int] = ()) -> CachedDataset:
+        """See `DomainDataset`."""
         masked = copy.copy(self)
-        masked.dataset = self.dataset.without_labels(domains)
+        masked.dataset = self.dataset.without_labels(domains, but)
         masked.records = masked.dataset.records
         return masked
 

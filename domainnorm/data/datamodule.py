@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from domainnorm.data.dataset import (
 from domainnorm.data.images import read_all
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.data.sampler import ClassDraws, DomainBalancedBatchSampler, Draw
-from domainnorm.data.view import DomainImages, DomainView, join
+from domainnorm.data.view import DomainImages, DomainView, Shots, join
 from domainnorm.errors import DataError, counted, unknown
 from domainnorm.ranges import Sampling, problem_of_sampling
 
@@ -124,10 +124,10 @@ class DomainDataModule(LightningDataModule):
     """Batches ``{"image", "target", "domain", "index", "labelled"}`` of one transfer's domains.
 
     Training batches mix the labelled and the unlabelled domains; targets of unlabelled ones are
-    -1 before any batch exists. Validation covers labelled domains only, so that no label of an
-    unlabelled domain can choose a checkpoint. Testing covers every domain, with labels. Use it
-    with ``Trainer(use_distributed_sampler=False)``: batches and evaluation images are already
-    divided among ranks, evaluation without repeating any image.
+    -1 before any batch exists, but for ``shots``. Validation covers labelled domains only, so that
+    no label of an unlabelled domain can choose a checkpoint. Testing covers every domain, with
+    labels. Use it with ``Trainer(use_distributed_sampler=False)``: batches and evaluation images
+    are already divided among ranks, evaluation without repeating any image.
 
     Args:
         dataset: The images.
@@ -140,17 +140,19 @@ class DomainDataModule(LightningDataModule):
         loading: Batch sizes, workers and seed.
         attributes: Names of metadata that batches carry, ``attributes`` -> name -> list of text;
             empty where it is missing.
+        shots: Images with labels of further domains. Of ``unlabelled`` ones they are a group of
+            their own in batches, beside the images without labels; of others training sees no more.
 
     Attributes:
         counts: Of classes in the dataset's images; data modules of one dataset may share them.
 
     Raises:
         DataError: An unknown domain or attribute, a domain without images in a split it needs, a
-            labelled domain with an unlabelled image, or a wrong step; the message names the key or
-            file.
+            labelled domain with an unlabelled image or with shots, or a wrong step; the message
+            names the key or file.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what may be seen, and how
         self,
         dataset: DomainDataset,
         *,
@@ -161,6 +163,7 @@ class DomainDataModule(LightningDataModule):
         augment: Mapping[str, Steps] | None = None,
         loading: Loading | None = None,
         attributes: Sequence[str] = (),
+        shots: Shots | None = None,
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -172,10 +175,15 @@ class DomainDataModule(LightningDataModule):
         both = sorted(set(self.labelled) & set(self.unlabelled))
         if both:
             raise DataError(f"unlabelled: {', '.join(both)} also in labelled; choose one")
+        self.shots = shots or Shots()
+        for name in _subset("shots", list(self.shots.positions), self.domain_names):
+            if name in self.labelled:
+                raise DataError(f"shots: {name} also in labelled, all of whose labels are seen")
         self.loading = loading or Loading()
         self.crop = preprocessing.crop
         self.evaluation_pipeline = Pipeline([], preprocessing.whole())
         self.training_pipelines = self._pipelines(augment or {}, preprocessing)
+        self.shot_pipelines = self._pipelines(self.shots.augment, preprocessing)
         self._check_records()
         check_attributes(self.attributes, dataset)
 
@@ -188,6 +196,11 @@ class DomainDataModule(LightningDataModule):
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)
+
+    @property
+    def seen_domains(self) -> list[str]:
+        """Domains whose images reach training: labelled ones, unlabelled ones, those of shots."""
+        return [*self.labelled, *self.unlabelled, *self._only_shots()]
 
     @property
     def val_domains(self) -> list[str]:
@@ -220,32 +233,36 @@ class DomainDataModule(LightningDataModule):
                     )
 
     def class_frequency(self) -> Tensor:
-        """`ClassCounts.frequency` of the training images of labelled domains: (K,), float64."""
-        return self.counts.frequency(self.dataset.positions(self.labelled, "train"))
+        """`ClassCounts.frequency` of the training images with labels: (K,), float64."""
+        positions = self.dataset.positions(self.labelled, "train")
+        return self.counts.frequency([*positions, *self.shots.all])
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Mixed batches of all training domains, grouped by domain.
+        """Mixed batches of all training domains, grouped by domain; shots come last.
 
         Raises:
             DataError: No training domains, a batch smaller than their number, or a sampling that
                 these labels cannot be drawn by.
         """
-        domains = [*self.labelled, *self.unlabelled]
-        for name in domains:
-            if self.training_pipelines[name].needs_colours:
-                self.training_pipelines[name].set_colours(self._colours)
-        view = self._view(domains, "train", self.labelled, training=True)
+        pipelines = self.training_pipelines, self.shot_pipelines
+        for pipeline in [of[name] for of in pipelines for name in self.seen_domains]:
+            if pipeline.needs_colours:
+                pipeline.set_colours(self._colours)
+        view = self._view(self.seen_domains, "train", self.labelled, training=True)
         rank, world_size = self._rank()
+        count = len(self.domain_names)
+        pairs = zip(view.positions, view.domains.tolist(), strict=True)
+        # Shots are drawn as if they were a domain of their own.
+        groups = [label + count * (position in view.shots) for position, label in pairs]
+        known = {self.domain_names.index(name) for name in self.labelled}
+        labelled = {group for group in groups if group in known or group >= count}
         roles = None
         if self.loading.balance == "role":
-            roles = {
-                label: "labelled" if name in self.labelled else "unlabelled"
-                for label, name in enumerate(self.domain_names)
-            }
+            roles = {group: "labelled" if group in labelled else "unlabelled" for group in groups}
         sampler = DomainBalancedBatchSampler(
-            view.domains.tolist(),
+            groups,
             roles=roles,
-            by_class=self._by_class(view),
+            by_class=self._by_class(view, groups, labelled),
             batch_size=self.loading.batch_size,
             seed=self.loading.seed,
             epoch=self._epoch,
@@ -277,14 +294,14 @@ class DomainDataModule(LightningDataModule):
 
         Args:
             split: Of the images.
-            domains: Which of the labelled and the unlabelled domains; all of them when None.
+            domains: Which of `seen_domains`; all of them when None.
             mixed: Whether batches mix domains, drawn anew in each pass; else these follow each
                 other, as the files do.
 
         Raises:
             DataError: A domain that the method may not see.
         """
-        seen = [*self.labelled, *self.unlabelled]
+        seen = self.seen_domains
         chosen = seen if domains is None else _subset("domains", domains, seen)
         view = self._view(chosen, split, [])
         return self._loader(view, batch_size=self.loading.eval_batch_size, shuffle=mixed)
@@ -296,18 +313,18 @@ class DomainDataModule(LightningDataModule):
         validation images with their labels. All ranks get all.
 
         Args:
-            domain: One of the labelled and the unlabelled domains.
+            domain: One of `seen_domains`.
             most: Largest number of images; None for all there are.
 
         Raises:
             DataError: Another domain.
         """
-        _subset("domain", [domain], [*self.labelled, *self.unlabelled])
+        _subset("domain", [domain], self.seen_domains)
         split: Split = "val" if domain in self.labelled else "train"
         steps = {"weak": [], "strong": STRONG_VIEW}
         view = DomainView(
             self.dataset,
-            self.dataset.positions([domain], split),
+            self._positions([domain], split),
             domain_names=self.domain_names,
             labelled=self.labelled,
             pipelines={domain: build_pipeline(steps, self.evaluation_pipeline.preprocessing)},
@@ -320,20 +337,33 @@ class DomainDataModule(LightningDataModule):
 
     def domain_attributes(self, split: Split) -> list[tuple[dict[str, list[str]], Tensor]]:
         """Attributes and domain labels (N,) of the images of `domain_dataloader`, in one batch."""
-        positions = self.dataset.positions([*self.labelled, *self.unlabelled], split)
+        positions = self._positions(self.seen_domains, split)
         records = [self.dataset.records[position] for position in positions]
         labels = [self.domain_names.index(record.domain) for record in records]
         return [(attributes_of(records, self.attributes), torch.tensor(labels))]
 
-    def _by_class(self, view: DomainView) -> dict[int, ClassDraws]:
-        """How images of each labelled domain are drawn, by its label; none for uniform draws."""
+    def _only_shots(self) -> list[str]:
+        return [name for name in self.shots.positions if name not in self.unlabelled]
+
+    def _positions(self, domains: Sequence[str], split: Split) -> list[int]:
+        """Images of domains that may be seen: of some the shots alone."""
+        found = self.dataset.positions(domains, split)
+        if split != "train" or not (only := self._only_shots()):
+            return found
+        shots, records = set(self.shots.all), self.dataset.records
+        return [one for one in found if one in shots or records[one].domain not in only]
+
+    def _by_class(
+        self, view: DomainView, groups: Sequence[int], labelled: Iterable[int]
+    ) -> dict[int, ClassDraws]:
+        """How images of each labelled group are drawn; none for uniform draws."""
         sampling = self.loading.sampling
         if problem := problem_of_sampling(sampling, self.dataset.task):
             raise DataError(f"data.sampling: {problem}")
         draws: dict[int, ClassDraws] = {}
-        for name in self.labelled if sampling != "uniform" else []:
-            label = self.domain_names.index(name)
-            positions = np.flatnonzero(view.domains.numpy() == label)
+        for label in sorted(labelled) if sampling != "uniform" else []:
+            name = self.domain_names[label % len(self.domain_names)]
+            positions = np.flatnonzero(np.asarray(groups) == label)
             counts = self.counts.of([view.positions[position] for position in positions])
             if not counts.any():
                 raise DataError(
@@ -362,10 +392,11 @@ class DomainDataModule(LightningDataModule):
     def _view(
         self, domains: Sequence[str], split: Split, seen: Sequence[str], *, training: bool = False
     ) -> DomainView:
-        """Images, with the labels of those domains whose labels are ``seen``."""
+        """Images, with the labels of those domains whose labels are ``seen``, and of shots."""
+        shots = self.shots.positions if training else {}
         return DomainView(
             self.dataset,
-            self.dataset.positions(domains, split),
+            self._positions(domains, split),
             domain_names=self.domain_names,
             labelled=seen,
             pipelines={
@@ -375,6 +406,7 @@ class DomainDataModule(LightningDataModule):
             attributes=self.attributes,
             originals=self.loading.original_masks and split == "test" and bool(seen),
             strong=training and self.loading.strong,
+            shots={one: self.shot_pipelines[name] for name in shots for one in shots[name]},
         )
 
     def _loader(self, view: DomainView, **options: Any) -> DataLoader[Batch]:
@@ -408,14 +440,14 @@ class DomainDataModule(LightningDataModule):
 
     def _references(self, domain: str) -> References | None:
         """Training images of the other domains that the method may see."""
-        others = [name for name in (*self.labelled, *self.unlabelled) if name != domain]
-        positions = self.dataset.positions(others, "train")
+        others = [name for name in self.seen_domains if name != domain]
+        positions = self._positions(others, "train")
         return DomainImages(self._without_labels, positions) if positions else None
 
     @cached_property
     def _colours(self) -> Colours:
         """Colours of the training images that the method may see, or of some of them."""
-        positions = self.dataset.positions([*self.labelled, *self.unlabelled], "train")
+        positions = self._positions(self.seen_domains, "train")
         drawn = np.random.default_rng((self.loading.seed, 4)).permutation(positions)
         return colours_of(read_all(self._without_labels.image, drawn[:_MEASURED].tolist()))
 
@@ -425,7 +457,8 @@ class DomainDataModule(LightningDataModule):
         return self.dataset.without_labels(self.dataset.domain_names)
 
     def _check_records(self) -> None:
-        check_splits(self.dataset, self.domain_names, self.labelled, self.unlabelled)
+        unlabelled = [*self.unlabelled, *self._only_shots()]
+        check_splits(self.dataset, self.domain_names, self.labelled, unlabelled)
         if self.loading.original_masks:
             for domain in self.domain_names:
                 self._check_whole(domain)

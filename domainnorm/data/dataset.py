@@ -142,12 +142,19 @@ class DomainDataset(abc.ABC):
         """
         raise DataError(f"{cls.__name__}: no sample can be written; it has no official layout")
 
-    def without_labels(self: Dataset, domains: Collection[str]) -> Dataset:
-        """A shallow copy in which no record of ``domains`` has a class, a mask or findings."""
-        masked = copy.copy(self)
+    def without_labels(
+        self: Dataset, domains: Collection[str], but: Collection[int] = ()
+    ) -> Dataset:
+        """A shallow copy in which no record of ``domains`` has a class, a mask or findings.
+
+        Args:
+            domains: Names of domains.
+            but: Positions of records that keep theirs.
+        """
+        masked, kept = copy.copy(self), set(but)
         masked.records = [
-            record.without_label() if record.domain in domains else record
-            for record in self.records
+            record.without_label() if record.domain in domains and index not in kept else record
+            for index, record in enumerate(self.records)
         ]
         return masked
 
@@ -268,7 +275,7 @@ def select_domains(key: str, chosen: Sequence[str] | None, known: Sequence[str])
 def check_labelled(dataset: DomainDataset, domains: Collection[str]) -> None:
     """Raise a DataError for domains that have images without a label in training or validation."""
     for record in dataset.records:
-        if not record.is_labelled and record.domain in domains and record.split != "test":
+        if record.domain in domains and record.split != "test" and not record.is_labelled:
             raise DataError(
                 f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
                 "give the image a class or a mask, or remove it"

@@ -1,4 +1,4 @@
-"""Splits, drawn by seed, stratified by domain and class; they never tear a group apart."""
+"""Splits, drawn by seed, stratified by domain and class, and shots; no group is torn apart."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from domainnorm.data.dataset import Record, Split
+from domainnorm.data.dataset import DomainDataset, Record, Split
 from domainnorm.data.refusals import refuse
 from domainnorm.data.table import Row
-from domainnorm.errors import DataError
+from domainnorm.errors import DataError, counted
 
 _Stratum = tuple[str, str]
 
@@ -45,7 +45,7 @@ def cut(rows: Sequence[Row], split: Split, fraction: float, seed: int) -> list[R
         strata[first.domain, first.label].append(group)
     moved: set[str] = set()
     for stratum, groups in strata.items():
-        moved.update(_drawn(sorted(groups), sizes, fraction, _generator(seed, split, stratum)))
+        moved.update(_drawn(sorted(groups), sizes, fraction, _generator(seed, split, *stratum)))
     return [
         replace(row, split=split) if row.split == "train" and row.group in moved else row
         for row in rows
@@ -116,6 +116,48 @@ def _check_stretches(name: str, frames: Sequence[Row], where: str) -> None:
                 )
 
 
+def draw_shots(dataset: DomainDataset, domain: str, number: int, seed: int) -> list[int]:
+    """Positions of the training images of a domain whose labels may be seen.
+
+    Of classes ``number`` images of each that the domain has, as a person would label them; of masks
+    and findings ``number`` images. A function of the domain, ``number`` and ``seed`` alone, so that
+    all methods of a run see the same ones; with a larger number the smaller one's are among them.
+
+    Args:
+        dataset: Its classes are read to draw by them, no mask is.
+        domain: Its images with labels are drawn from.
+        number: 1 or more.
+        seed: Non-negative.
+
+    Raises:
+        DataError: A class with fewer images, or no image left without a label.
+    """
+    training = dataset.positions([domain], "train")
+    labelled = [position for position in training if dataset.records[position].is_labelled]
+    strata: dict[int, list[int]] = {}
+    for position in labelled:
+        of_class = dataset.task == "classification"
+        stratum = dataset.records[position].target if of_class else 0
+        strata.setdefault(stratum, []).append(position)
+    generator = _generator(seed, "shots", domain)
+    drawn: list[int] = []
+    for stratum, positions in sorted(strata.items()):
+        if len(positions) < number:
+            found = counted(len(positions), "image")
+            what = f" of '{dataset.class_names[stratum]}'" if len(strata) > 1 else ""
+            raise DataError(
+                f"data.shots: {number}, but domain '{domain}' has {found}{what} with a label for "
+                f"training; set it to {len(positions)} or less"
+            )
+        drawn += [positions[place] for place in generator.permutation(len(positions))[:number]]
+    if not drawn or len(drawn) == len(training):
+        raise DataError(
+            f"data.shots: {number}, which are {len(drawn)} of the {len(training)} training images "
+            f"of domain '{domain}'; some have to have a label, and some none"
+        )
+    return sorted(drawn)
+
+
 def check_fraction(key: str, value: float) -> None:
     """Raise a DataError for a fraction outside (0, 1)."""
     if not 0 < value < 1:
@@ -139,7 +181,7 @@ def _drawn(
     return drawn
 
 
-def _generator(seed: int, split: Split, stratum: _Stratum) -> np.random.Generator:
+def _generator(*key: int | str) -> np.random.Generator:
     # hash() of a string differs between processes; a digest does not.
-    digest = hashlib.sha256(repr((seed, split, *stratum)).encode()).digest()
+    digest = hashlib.sha256(repr(key).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from domainnorm.data.augmentation.pipeline import Pipeline
+from domainnorm.data.augmentation.pipeline import Pipeline, Steps
 from domainnorm.data.dataset import UNLABELLED, DomainDataset, Record, attributes_of
 from domainnorm.data.masks import VOID
 from domainnorm.data.sampler import Draw
 from domainnorm.errors import DataError
 
 
+@dataclass(frozen=True)
+class Shots:
+    """Images with labels of domains whose other labels stay hidden.
+
+    Args:
+        positions: Domain -> positions of these images in ``dataset.records``.
+        augment: Domain -> training steps of these images; none when absent.
+    """
+
+    positions: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    augment: Mapping[str, Steps] = field(default_factory=dict)
+
+    @property
+    def all(self) -> list[int]:
+        """Positions of all domains."""
+        return [position for found in self.positions.values() for position in found]
+
+
 class DomainView(Dataset[dict[str, Any]]):
     """Some images of a dataset as ``{"image", "target", "domain", "index", "labelled"}``.
 
-    Targets of domains that are not ``labelled`` are -1, and the view keeps no other copy of them:
-    it holds the dataset without their labels.
+    Targets of domains that are not ``labelled`` are -1, but for ``shots``, and the view keeps no
+    other copy of them: it holds the dataset without their labels.
 
     Args:
         dataset: The images.
@@ -33,6 +52,7 @@ class DomainView(Dataset[dict[str, Any]]):
         attributes: Names of metadata that samples carry as text, empty where it is missing.
         originals: Whether samples carry their mask at its own size too, for `join`.
         strong: Whether samples carry the second view of pipelines that have one.
+        shots: Positions of further records whose labels may be seen -> the pipeline of each.
 
     Shape:
         - image: (3, H, W), float32
@@ -48,7 +68,7 @@ class DomainView(Dataset[dict[str, Any]]):
           ``originals``
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what may be seen, and how
         self,
         dataset: DomainDataset,
         positions: Sequence[int],
@@ -59,15 +79,18 @@ class DomainView(Dataset[dict[str, Any]]):
         attributes: Sequence[str] = (),
         originals: bool = False,
         strong: bool = True,
+        shots: Mapping[int, Pipeline] | None = None,
     ) -> None:
         hidden = [name for name in dataset.domain_names if name not in labelled]
-        self.dataset = dataset.without_labels(hidden)
+        self.shots = dict(shots or {})
+        self.dataset = dataset.without_labels(hidden, self.shots)
         self.positions = list(positions)
         records = [self.dataset.records[position] for position in self.positions]
         labels = [domain_names.index(record.domain) for record in records]
         self.domains = torch.tensor(labels, dtype=torch.long)
         self.labelled = {domain_names.index(name) for name in labelled}
-        self.has_strong = strong and any(one.strong for one in pipelines.values())
+        used = [*pipelines.values(), *self.shots.values()]
+        self.has_strong = strong and any(one.strong for one in used)
         self.pipelines = {domain_names.index(name): pipelines[name] for name in pipelines}
         self.attributes = list(attributes)
         self.originals = originals
@@ -87,7 +110,7 @@ class DomainView(Dataset[dict[str, Any]]):
         domain = self.domains[position]
         record, pixels = self.dataset.records[index], self.dataset.image(index)
         masked = self.dataset.task == "segmentation" and record.mask is not None
-        pipeline = self.pipelines[int(domain)]
+        pipeline = self.shots.get(index) or self.pipelines[int(domain)]
         mask = self.dataset.mask(index) if masked else None
         try:
             views = pipeline.views(pixels, mask, seed, strong=self.has_strong)
@@ -99,7 +122,7 @@ class DomainView(Dataset[dict[str, Any]]):
             "target": target,
             "domain": domain,
             "index": torch.tensor(index),
-            "labelled": torch.tensor(int(domain) in self.labelled),
+            "labelled": torch.tensor(int(domain) in self.labelled or index in self.shots),
         }
         if self.originals:
             if masked and not self.dataset.keeps_size:

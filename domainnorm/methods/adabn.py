@@ -41,6 +41,7 @@ class AdaBN(Method):
     starts_from: str = "source_only"
     augmented: bool = False
     needs: str = "moments"
+    takes_shots: bool = False  # nothing is learned from labels
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Bank: what a method remembers of each image, by its index."""
+"""What a method remembers of each image, by its index."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from domainnorm.methods.base import Method
 
 
 class Bank(nn.Module):
@@ -45,3 +47,13 @@ class Bank(nn.Module):
         if (stored := state_dict.get(f"{prefix}values")) is not None:
             self.values = self.values.new_empty(stored.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+@torch.no_grad()
+def describe(method: Method) -> tuple[Tensor, Tensor, Tensor]:
+    """Index (N,), features (N, F) and logits (N, K) of all target images, by the model as it is."""
+    method.model.eval()
+    found = [(batch["index"], *method.features(batch)) for batch in method.sweep()]
+    method.model.train()
+    index, features, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return index, features, logits

@@ -53,6 +53,8 @@ class Method(LightningModule):
       unlabelled ones as a ``"role"`` each.
     - ``needs``: what it cannot do without in the norms, ``"moments"`` (running ones),
       ``"weights"``, or ``""``.
+    - ``takes_shots``: whether labels of a few target images (``data.shots``) may be learned from
+      where it sees target images; without other labels their supervised loss is added here.
     - ``tasks``: kinds of labels it is for (``"classification"``, ``"multilabel"``,
       ``"segmentation"``), all when empty; ``for_masks``: options with a value for masks only.
     - ``protocol``: ``"fit"``, or ``"online"`` for a method that is never fitted and adapts while it
@@ -80,6 +82,7 @@ class Method(LightningModule):
     views: str = "one"
     balance: str = "domain"
     needs: str = ""
+    takes_shots: bool = True
     tasks: tuple[str, ...] = ()
     for_masks: tuple[tuple[str, str], ...] = ()
     protocol: str = "fit"
@@ -313,11 +316,18 @@ class Method(LightningModule):
         """The sum of `losses` of one batch; None where there are none to step on."""
         self._position = (batch_idx, self.global_step)
         batch = self._shared(batch)
-        losses = self.losses(batch)
+        losses = self._losses(batch)
         if not losses:
             return None
         total = self.log_loss(losses, batch)
         return total if self.automatic_optimization else None
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """`losses`, and beside those of a method without labels the supervised loss of shots."""
+        if self.labelled or not bool(batch["labelled"].any()):
+            return self.losses(batch)
+        shots, others = split(batch)
+        return self.losses(others) | {"shots": self.task.loss(self.outputs(shots), shots["target"])}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip gradients where Lightning does not; they are unscaled by now."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from domainnorm.backbones import DomainModel
 from domainnorm.losses import entropies
-from domainnorm.methods.bank import Bank
+from domainnorm.methods.bank import Bank, describe
 from domainnorm.methods.base import Batch
 from domainnorm.methods.heads import heads_of
 from domainnorm.methods.roles import Roles
@@ -66,11 +66,7 @@ class SHOT(SupervisedMethod):
 
     def on_train_epoch_start(self) -> None:
         """Labels of all target images, by the model as it is."""
-        self.model.eval()
-        with torch.no_grad():
-            found = [(batch["index"], *self.features(batch)) for batch in self.sweep()]
-        self.model.train()
-        index, features, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        index, features, logits = describe(self)
         self.label.write(index, nearest_centroid(features, logits.softmax(1)))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -163,7 +163,11 @@ class SourceOnly(SupervisedMethod):
 
 @register("oracle")
 class Oracle(SupervisedMethod):
-    """Supervised training on the target's own labels (target-supervised reference)."""
+    """Supervised training on the target's own labels (target-supervised reference).
+
+    All of them, whatever ``data.shots``: it says how far adaptation could come.
+    """
 
     labelled: str = "target"
     starts_from: str = "backbone"
+    takes_shots: bool = False

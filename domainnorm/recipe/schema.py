@@ -87,6 +87,8 @@ class DataConfig:
             over, ``pad`` adds a border without labels, ``stretch`` distorts.
         rows: Which domains share the rows of their norms while anything is learned: none (a row for
             each ``domain``), all sources and all targets (``role``), or all (``one``).
+        shots: Of each target, labels that every method may learn from which sees its images: of so
+            many images of each class, or so many masks; null for those that a method says.
         batch_size: Images per training batch, all domains together.
         sampling: How images of domains with labels are drawn for training batches: ``uniform``;
             every class equally often, ``balanced``; or ``rare``, rare classes more often.
@@ -107,6 +109,7 @@ class DataConfig:
     crop_size: int | list[int] | None = None
     fit: Literal["cover", "pad", "stretch"] = "cover"
     rows: Rows = "domain"
+    shots: int | None = field(default=None, metadata={"minimum": 1})
     batch_size: int = field(default=32, metadata={"minimum": 1})
     sampling: Sampling = "uniform"
     sampling_temperature: float = field(default=0.01, metadata={"above": 0})

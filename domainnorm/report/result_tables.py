@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from domainnorm.errors import counted
 from domainnorm.evaluation import LOWER_IS_BETTER, CrossDomainMatrix, seed_spread
 from domainnorm.report.results import (
     Cell,
@@ -115,7 +116,7 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
         gain = "–" if method == "source_only" else _gain(pairs)
         time = duration(seed_spread([result.seconds for result in own]).mean)
         facts = [(text, False) for text in (gain, _trained(own), time)]
-        rows.append([(method if is_rival else f"{method} †", False), *shown, *facts])
+        rows.append([(method if is_rival else f"{method} †{_shots(own)}", False), *shown, *facts])
     head = [*(f"{domain} ({roles[domain]})" for domain in domains), "Δ target", "trained", "time"]
     encoding = {result.method for result in results if _TOLD in result.metrics}
     told = [_told(results, method, domains) for method in methods if method in encoding]
@@ -129,6 +130,12 @@ def _told(results: Sequence[Result], method: str, domains: Sequence[str]) -> str
     unseen = [name for name, one in zip(domains, means, strict=True) if not one.n]
     text = f"domain told right, {method}: {', '.join(shares) or 'none seen'}"
     return f"{text}; not seen by its encoder: {', '.join(unseen)}" if unseen else text
+
+
+def _shots(own: Sequence[Result]) -> str:
+    """How few labels a method saw, as `` 5 shots``."""
+    shots = next((result.shots for result in own if result.shots is not None), None)
+    return "" if shots is None else f" {counted(shots, 'shot')}"
 
 
 def _trained(own: Sequence[Result]) -> str:
@@ -198,6 +205,8 @@ def _footnotes(results: Sequence[Result], metric: str) -> list[str]:
         notes.append("Δ target: mean over targets, minus source_only")
     if any(result.supervised for result in results):
         notes.append("† saw target labels")
+    if any(result.shots is not None for result in results):
+        notes.append("shots: saw those of so many images of each class of a target, or masks of it")
     unscored = dict.fromkeys(result.domain for result in results if not result.is_scored)
     if unscored:
         notes.append(f"–: no test image of {', '.join(unscored)} has a label; nothing is measured")

@@ -31,6 +31,7 @@ class Result:
             without labels, to choose by where nothing can be measured. Empty for sources.
         intervals: Name → lower and upper end of the bootstrap interval.
         supervised: Whether the method saw labels of the target.
+        shots: Labels per class, or masks, of each target that it saw; None for all or none.
         trained_parameters: Number of parameters the method trained.
         trained_bytes: Their size in bytes.
         seconds: Time of the whole stage, all domains together.
@@ -45,6 +46,7 @@ class Result:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     supervised: bool = False
+    shots: int | None = None
     trained_parameters: int = 0
     trained_bytes: int = 0
     seconds: float = 0.0
@@ -62,7 +64,7 @@ def results_csv(results: Sequence[Result], path: str | PathLike[str]) -> None:
     """
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        head = ["transfer", "method", "supervised", "domain", "role", "seed"]
+        head = ["transfer", "method", "supervised", "shots", "domain", "role", "seed"]
         tail = ["trained_parameters", "trained_bytes", "seconds"]
         writer.writerow([*head, "metric", "value", "low", "high", *tail])
         for result in results:
@@ -89,11 +91,10 @@ def load_results(path: str | PathLike[str]) -> list[Result]:
     names = {part.name for part in fields(Result)}
     try:
         records = json.loads(Path(path).read_text(encoding="utf-8"))
-        # Runs of before there were scores have none.
-        return [
-            _result({name: record[name] for name in names if name in record or name != "scores"})
-            for record in records
-        ]
+        # Runs of before there were scores and shots have none.
+        later = {"scores": {}, "shots": None}
+        records = [{**later, **record} for record in records]
+        return [_result({name: record[name] for name in names}) for record in records]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: cannot be read as results ({type(error).__name__}: {error}); "

@@ -79,7 +79,7 @@ def teach_encoder(
     if model.encoder is None:
         return
     model.eval()  # some encoders read features of the backbone
-    seen = [model.domain_names.index(name) for name in (*data.labelled, *data.unlabelled)]
+    seen = [model.domain_names.index(name) for name in data.seen_domains]
     known = model.encoder.gaussians.known.nonzero().flatten().tolist()
     training = _read_by(model.encoder, data, "train")
     weights = zip(former, encoder_weights(model), strict=False)

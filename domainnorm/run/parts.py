@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from domainnorm.data import (
     DomainDataset,
     Loading,
     Preprocessing,
+    Shots,
     Stream,
+    draw_shots,
 )
 from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import check_attributes, check_labelled, check_splits
@@ -27,6 +30,22 @@ from domainnorm.registry import DATASETS, METHODS, TASKS
 from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.plan import Stage
 from domainnorm.tasks import Task
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Domains that a method may see.
+
+    Args:
+        labelled: With all their labels.
+        unlabelled: Without.
+        shots: With the labels of these images alone; of ``unlabelled`` ones the others are seen
+            without.
+    """
+
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    shots: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Parts:
@@ -56,6 +75,24 @@ class Parts:
     def metric(self) -> str:
         """The metric of the task that tables show."""
         return str(TASKS.entry(self.recipe.task.name).constants["metric"])
+
+    def seen(self, stage: Stage) -> Seen:
+        """What the method of a stage may see.
+
+        Raises:
+            DataError: Fewer labels of a target than the recipe's ``data.shots``.
+        """
+        method, number = METHODS.load(stage.method.name), self.recipe.data.shots
+        labelled = domains_of(method.labelled, stage.roles)
+        unlabelled = domains_of(method.unlabelled, stage.roles)
+        if number is None or not method.takes_shots or method.protocol == "online":
+            return Seen(labelled, unlabelled)
+        shots = {
+            name: draw_shots(self.dataset, name, number, stage.seed)
+            for name in stage.roles.target
+            if name in (*labelled, *unlabelled)
+        }
+        return Seen(tuple(name for name in labelled if name not in shots), unlabelled, shots)
 
     def model(self, stage: Stage, *, stored: bool = False) -> DomainModel:
         """A fresh model with a row for every domain of the stage's transfer.
@@ -92,16 +129,16 @@ class Parts:
             DataError: Names the method, and what it lacks, or a batch too small for its domains.
         """
         for stage in stages:
-            method = METHODS.load(stage.method.name)
-            labelled = domains_of(method.labelled, stage.roles)
-            unlabelled = domains_of(method.unlabelled, stage.roles)
             try:
-                check_splits(self.dataset, stage.roles.all, labelled, unlabelled)
-                check_labelled(self.dataset, labelled)
+                seen = self.seen(stage)
+                unlabelled = (*seen.unlabelled, *seen.shots)
+                check_splits(self.dataset, stage.roles.all, seen.labelled, unlabelled)
+                check_labelled(self.dataset, seen.labelled)
                 if self.recipe.evaluation.selection == "oracle":
                     check_splits(self.dataset, stage.roles.all, stage.roles.target, unlabelled)
                     check_labelled(self.dataset, stage.roles.target)
-                check_batch_size(self.recipe.data.batch_size, len({*labelled, *unlabelled}))
+                groups = len({*seen.labelled, *seen.unlabelled}) + len(seen.shots)
+                check_batch_size(self.recipe.data.batch_size, groups)
             except DataError as error:
                 raise DataError(f"method '{stage.label}': {error}") from None
 
@@ -122,13 +159,14 @@ class Parts:
 
     def data(self, stage: Stage, model: DomainModel) -> DomainDataModule:
         """Loaders that hold no more than what the stage's method may see."""
-        method = METHODS.load(stage.method.name)
+        method, seen = METHODS.load(stage.method.name), self.seen(stage)
         loading = self.recipe.data
         data = DomainDataModule(
             self._read(model),
             domain_names=stage.roles.all,
-            labelled=domains_of(method.labelled, stage.roles),
-            unlabelled=domains_of(method.unlabelled, stage.roles),
+            labelled=seen.labelled,
+            unlabelled=seen.unlabelled,
+            shots=Shots(seen.shots, self._augment(stage, seen.shots) if method.augmented else {}),
             preprocessing=self.preprocessing(model),
             augment=self._augment(stage) if method.augmented or _as_trained(stage) else {},
             loading=Loading(
@@ -207,14 +245,15 @@ class Parts:
         method.accumulate = self.recipe.trainer.accumulate
         return method
 
-    def _augment(self, stage: Stage) -> dict[str, Any]:
+    def _augment(self, stage: Stage, shots: Iterable[str] = ()) -> dict[str, Any]:
         """Steps of every domain: its own, else those of ``source`` or ``target``, else the default.
 
         Images whose labels a method sees have the steps of ``source``, a target's too: an oracle
-        is trained as a source model is, and moments ``as_trained`` are those of such images.
+        is trained as a source model is, and moments ``as_trained`` are those of such images. Those
+        of ``shots``, too, where these are asked for.
         """
         given = self.recipe.augment
-        labelled = domains_of(METHODS.load(stage.method.name).labelled, stage.roles)
+        labelled = (*domains_of(METHODS.load(stage.method.name).labelled, stage.roles), *shots)
         if _as_trained(stage):
             labelled = stage.roles.all
         roles = {name: "source" if name in labelled else "target" for name in stage.roles.all}

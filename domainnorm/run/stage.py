@@ -155,7 +155,8 @@ def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> li
     """Metrics and intervals of each domain; none but ``n = 0`` of one without labels."""
     stage, told = bench.stage, bench.method.domains_told()
     told |= {name: told.get(name, {}) | bench.method.facts for name in stage.roles.target}
-    labels = bench.method.labelled in ("target", "all")
+    shots = bench.parts.recipe.data.shots if bench.data.shots.positions else None
+    labels = bench.method.labelled in ("target", "all") or shots is not None
     labels |= bench.parts.recipe.evaluation.selection == "oracle"
     measured = {domain: _measure(bench, one) for domain, one in predictions.items()}
     return [
@@ -168,6 +169,7 @@ def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> li
             metrics=metrics | told.get(domain, {}),
             intervals=intervals,
             supervised=labels and bool(stage.roles.target),
+            shots=shots,
             trained_parameters=bench.method.trained_parameters,
             trained_bytes=bench.method.trained_bytes,
             seconds=seconds,

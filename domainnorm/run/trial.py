@@ -82,7 +82,7 @@ def _refused(parts: Parts, stage: Stage) -> Iterator[str]:
 @torch.no_grad()
 def _pass(model: DomainModel, data: DomainDataModule, in_chans: int) -> None:
     """Noise instead of a training batch, with equal parts of the domains that the stage sees."""
-    seen = [model.domain_names.index(name) for name in (*data.labelled, *data.unlabelled)]
+    seen = [model.domain_names.index(name) for name in data.seen_domains]
     number = max(data.loading.batch_size, len(seen))
     height, width = data.crop or data.evaluation_pipeline.preprocessing.size
     generator = torch.Generator().manual_seed(0)
@@ -230,6 +230,7 @@ def _small_data(data: DataConfig) -> DataConfig:
         transfers=data.transfers[:1],
         image_size=_small_size(data.image_size),
         crop_size=None if data.crop_size is None else CROP,
+        shots=None if data.shots is None else 1,
         batch_size=min(data.batch_size, 8),
         eval_batch_size=min(data.eval_batch_size, 8),
         num_workers=0,

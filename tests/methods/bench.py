@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from domainnorm.backbones import DomainModel, create_model, data_config
-from domainnorm.data import DomainDataModule, Loading, Preprocessing, Stream
+from domainnorm.data import DomainDataModule, Loading, Preprocessing, Shots, Stream, draw_shots
 from domainnorm.data.datasets import Scans
 from domainnorm.methods import Method, Roles, domains_of
 from domainnorm.registry import METHODS
@@ -65,7 +65,7 @@ VIEWS = {"weak": [], "strong": [{"name": "RandomBrightnessContrast", "p": 1.0}]}
 
 
 def make_data(
-    name: str, model: DomainModel, roles: Roles, batch_size: int, **loading: Any
+    name: str, model: DomainModel, roles: Roles, batch_size: int, shots: int = 0, **loading: Any
 ) -> DomainDataModule:
     method = METHODS.load(name) if isinstance(name, str) else name
     given = {
@@ -74,10 +74,13 @@ def make_data(
         "strong": method.views == "two",
         "stream": Stream(batch_size=batch_size) if method.protocol == "online" else None,
     }
+    labelled = domains_of(method.labelled, roles)
+    drawn = {name: draw_shots(scans(), name, shots, 0) for name in roles.target if shots}
     return DomainDataModule(
         scans(),
         domain_names=roles.all,
-        labelled=domains_of(method.labelled, roles),
+        labelled=[name for name in labelled if name not in drawn],
+        shots=Shots(drawn),
         unlabelled=domains_of(method.unlabelled, roles),
         preprocessing=Preprocessing.from_config(data_config(model), 32),
         augment=dict.fromkeys(roles.target, VIEWS) if method.views == "two" else {},
@@ -100,6 +103,7 @@ def fit(
     clip: float | None = None,
     accumulate: int = 1,
     precision: str = "32-true",
+    shots: int = 0,
     **options: Any,
 ) -> Fitted:
     """Fit a method by name or class; one that is online follows the stream of the target."""
@@ -107,7 +111,7 @@ def fit(
     model = make_model(roles=roles) if model is None else model
     before = copy.deepcopy(model.state_dict())
     method = make(name, model, roles, **options)
-    data = make_data(name, model, roles, batch_size)
+    data = make_data(name, model, roles, batch_size, shots)
     method.eval_domains = data.val_domains
     method.clip, method.accumulate = clip, accumulate
     seen = Recorder()

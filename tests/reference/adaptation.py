@@ -302,3 +302,60 @@ def loss_valley(losses, start_patience, end_patience, tolerance):
         if min(losses[i : i + end_patience]) > threshold:
             return start, i - 1
     return start, len(losses) - 1
+
+
+def attract_and_disperse(features, rows, index, bank_features, bank_rows, *, count, alpha):
+    """Yang et al. 2022, eq. 5, one image after another; banks map an index to what is kept."""
+
+    def dot(a, b):
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    def cosine(a, b):
+        return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
+
+    p = [probabilities(row) for row in rows]
+    bank_features = {**bank_features, **dict(zip(index, features, strict=True))}
+    kept = {of: probabilities(row) for of, row in bank_rows.items()}
+    kept |= dict(zip(index, p, strict=True))
+    attract = disperse = 0.0
+    for own, feature, q in zip(index, features, p, strict=True):
+        others = [of for of in bank_features if of != own]
+        others.sort(key=lambda of: -cosine(feature, bank_features[of]))
+        attract -= sum(dot(q, kept[of]) for of in others[:count])
+        disperse += sum(dot(q, r) for of, r in zip(index, p, strict=True) if of != own)
+    return attract / len(p), alpha * disperse / len(p)
+
+
+def centroids_after(former, features, labels, kept):
+    """Chang et al. 2019, class by class: ``kept`` of what was, the rest the mean of a batch."""
+    found = []
+    for k, old in enumerate(former):
+        own = [row for row, label in zip(features, labels, strict=True) if label == k]
+        means = [sum(values) / len(own) for values in zip(*own, strict=True)] if own else old
+        share = kept if own else 1.0
+        found.append([share * o + (1 - share) * m for o, m in zip(old, means, strict=True)])
+    return found
+
+
+def mean_square(a, b):
+    """Over all entries of two tables."""
+    squares = [
+        (x - y) ** 2
+        for one, other in zip(a, b, strict=True)
+        for x, y in zip(one, other, strict=True)
+    ]
+    return sum(squares) / len(squares)
+
+
+def sfda(rows_of_images, priors, mean_prior, floor=0.01):
+    """Bateson et al. 2020, eq. 1 to 3: entropy and divergence of pixels' logits, one by one."""
+    inverse = [1 / max(share, floor) for share in mean_prior]
+    weight = [one / sum(inverse) for one in inverse]
+    entropy, pixels, divergence = 0.0, 0, 0.0
+    for rows, prior in zip(rows_of_images, priors, strict=True):
+        p = [probabilities(row) for row in rows]
+        entropy -= sum(w * x * math.log(x) for q in p for w, x in zip(weight, q, strict=True))
+        pixels += len(p)
+        shares = [sum(column) / len(p) for column in zip(*p, strict=True)]
+        divergence += sum(r * math.log(r / own) for r, own in zip(shares, prior, strict=True))
+    return entropy / pixels, divergence / len(priors)
