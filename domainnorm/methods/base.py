@@ -53,8 +53,7 @@ class Method(LightningModule):
       unlabelled ones as a ``"role"`` each.
     - ``needs``: what it cannot do without in the norms, ``"moments"`` (running ones),
       ``"weights"``, or ``""``.
-    - ``takes_shots``: whether labels of a few target images (``data.shots``) may be learned from
-      where it sees target images; without other labels their supervised loss is added here.
+    - ``takes_shots``: whether it may learn from labels of few target images, see ``data.shots``.
     - ``tasks``: kinds of labels it is for (``"classification"``, ``"multilabel"``,
       ``"segmentation"``), all when empty; ``for_masks``: options with a value for masks only.
     - ``protocol``: ``"fit"``, or ``"online"`` for a method that is never fitted and adapts while it
@@ -315,14 +314,13 @@ class Method(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The sum of `losses` of one batch; None where there are none to step on."""
         self._position = (batch_idx, self.global_step)
-        batch = self._shared(batch)
-        losses = self._losses(batch)
+        losses = self._with_shots(self._shared(batch))
         if not losses:
             return None
         total = self.log_loss(losses, batch)
         return total if self.automatic_optimization else None
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _with_shots(self, batch: Batch) -> dict[str, Tensor]:
         """`losses`, and beside those of a method without labels the supervised loss of shots."""
         if self.labelled or not bool(batch["labelled"].any()):
             return self.losses(batch)

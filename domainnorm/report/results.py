@@ -92,7 +92,7 @@ def load_results(path: str | PathLike[str]) -> list[Result]:
     try:
         records = json.loads(Path(path).read_text(encoding="utf-8"))
         # Runs of before there were scores and shots have none.
-        later = {"scores": {}, "shots": None}
+        later: dict[str, Any] = {"scores": {}, "shots": None}
         records = [{**later, **record} for record in records]
         return [_result({name: record[name] for name in names}) for record in records]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
