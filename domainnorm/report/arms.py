@@ -29,6 +29,7 @@ from domainnorm.report.results import Cell, Result
 from domainnorm.storage import whole_file
 
 _USUAL = "ensv"  # the score whose ranks the main table has; else those of the first
+_LEAST_GAP = 0.02  # of a target: shares of less are shares of noise
 _SOURCE, _ORACLE = "source_only", "oracle"
 
 
@@ -218,13 +219,13 @@ def _way(
 
 
 def _share(ways: Iterable[tuple[float, float] | None]) -> float:
-    """The part of the gaps that was closed; nan where there is no gap to close, or one unknown."""
+    """The part of the gaps that was closed; nan where one is unknown, or they are next to nothing."""
     known = list(ways)
     if any(way is None for way in known):
         return math.nan
     gained = sum(way[0] for way in known if way)
     gap = sum(way[1] for way in known if way)
-    return gained / gap if gap else math.nan
+    return gained / gap if abs(gap) >= _LEAST_GAP * len(known) else math.nan
 
 
 def _count_wins(rows: Sequence[Row], shifts: Sequence[Shift], metric: str) -> None:
@@ -318,7 +319,8 @@ def _number(value: float) -> str:
 def _notes(compared: Compared) -> list[str]:
     notes = [
         _uncertainty(compared),
-        "gap closed: from source_only to oracle of the same setting, of the sums over targets",
+        "gap closed: from source_only to oracle of the same setting, of the sums over targets; – for "
+        "gaps below 0.02",
         "worst: over targets and seeds; wins: targets on which no arm without labels is better",
         "time: of a stage; peak memory: of the process that trained it",
     ]
