@@ -219,7 +219,7 @@ def _way(
 
 
 def _share(ways: Iterable[tuple[float, float] | None]) -> float:
-    """The part of the gaps that was closed; nan where one is unknown, or they are next to nothing."""
+    """The part of the gaps that was closed; nan where one is unknown or they are too small."""
     known = list(ways)
     if any(way is None for way in known):
         return math.nan
@@ -319,8 +319,7 @@ def _number(value: float) -> str:
 def _notes(compared: Compared) -> list[str]:
     notes = [
         _uncertainty(compared),
-        "gap closed: from source_only to oracle of the same setting, of the sums over targets; – for "
-        "gaps below 0.02",
+        "gap closed: from source_only to oracle of the same setting, summed; – for gaps below 0.02",
         "worst: over targets and seeds; wins: targets on which no arm without labels is better",
         "time: of a stage; peak memory: of the process that trained it",
     ]
