@@ -26,7 +26,8 @@ class Default(SelfTraining):
     in; of classes beside ``confusion_weight · confusion_loss`` of the strong views. Afterwards
     the **guard** compares how far predictions of the weak and the strong view of target images
     agree (see `agreement`), by the source model and by what it has become. Where the agreement has
-    fallen by more than ``guard`` the source model is kept, and `facts` say so.
+    fallen by more than ``guard`` the source model is kept, and `facts` say so: to agree is what
+    self-training teaches, and where it has not even done that, nothing else it did can be trusted.
 
     Args:
         model: The source model.
@@ -52,7 +53,7 @@ class Default(SelfTraining):
         *,
         mix: Literal["auto", "none", "class", "cut"] = "auto",
         confusion_weight: float | None = None,
-        guard: float = 0.1,
+        guard: float = 0.0,
         **options: Any,
     ) -> None:
         if confusion_weight is None:
