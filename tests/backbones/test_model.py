@@ -53,7 +53,8 @@ def test_weights_of_a_single_image_get_a_gradient(norm):
     model(IMAGE[:1], weights=weights).square().sum().backward()
     alone, weights.grad = weights.grad, None
     model(IMAGE[[0, 0]], weights=weights.expand(2, -1))[0].square().sum().backward()
-    torch.testing.assert_close(weights.grad, alone)
+    # Convolutions of one image and of two are summed in other orders.
+    torch.testing.assert_close(weights.grad, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_backbone_called_directly_says_what_to_do():
