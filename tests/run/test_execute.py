@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from domainnorm.errors import CheckpointError
+from domainnorm.report import Result
 from domainnorm.run import test_run as evaluate_again
+from domainnorm.run.execute import _outcome as outcome
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from tests.run.tiny import (
@@ -215,3 +217,13 @@ def test_short_epochs_are_repeated_to_the_steps_asked_for(tmp_path):
     }
     assert len(logs["source_only"]) == 1 + 3
     assert len(logs["given"]) == 1 + 1
+
+
+def test_a_source_model_that_was_kept_is_said_in_the_line_of_its_stage():
+    def line(adapted):
+        metrics = {"accuracy": 0.5, "adapted": adapted}
+        one = Result("a → b", "default", "b", "target", 0, metrics)
+        return outcome([one], "accuracy")
+
+    assert line(1.0) == "b 0.500"
+    assert line(0.0).endswith("the source model is kept")
