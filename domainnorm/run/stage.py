@@ -122,10 +122,10 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     weights = folder / stage.key / WEIGHTS if finished else _start(parts, stage, folder)
     model = parts.model(stage, stored=weights is not None)
     data = parts.data(stage, model)
-    method = parts.method(stage, model, data)
     if weights is None:
-        ready_encoder(model, data, stage.seed)
-    else:
+        ready_encoder(model, data, stage.seed)  # before a method counts, or copies, its parameters
+    method = parts.method(stage, model, data)
+    if weights is not None:
         for loaded in {model, method.deployed} if finished else {model}:
             _load(loaded, weights, parts, stage)
     if method.protocol == "online" and not finished:  # before it follows a stream

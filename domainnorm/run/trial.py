@@ -207,6 +207,8 @@ def _small_backbone(recipe: Recipe) -> BackboneConfig:
     # Rules that name layers of this network mean nothing in another one.
     if size <= LARGE or any("*" in text or text.lstrip("!") in parts for text in named):
         return untrained
+    if recipe.task.options.get("decoder") in ("dpt", "pyramid"):  # for plain transformers alone
+        return BackboneConfig("test_vit")
     layers = find_norms(network).values()
     families = Counter(kind.family for layer in layers if (kind := kind_of(layer)))
     usual = families.most_common(1)
