@@ -10,7 +10,7 @@ from domainnorm.backbones import DomainModel
 from domainnorm.losses import bnm_loss
 from domainnorm.methods.base import Batch
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import joined, pixels
+from domainnorm.methods.samples import others, pixels
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -62,8 +62,8 @@ class BNM(SupervisedMethod):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Supervised loss of the labelled images, and minus the norm of the others."""
         logits, known = self.outputs(batch), batch["labelled"]
-        others = joined(pixels(logits))[joined(known.int()) == 0]
         return {
             "supervised": self.task.loss(logits[known], batch["target"][known]),
-            "nuclear_norm": self.bnm_weight * bnm_loss(others, fast=self.fast),
+            "nuclear_norm": self.bnm_weight
+            * bnm_loss(others(pixels(logits), known), fast=self.fast),
         }

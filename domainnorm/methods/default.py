@@ -9,8 +9,8 @@ from torch import Tensor
 
 from domainnorm.backbones import DomainModel
 from domainnorm.methods.base import split
-from domainnorm.methods.pseudo_labels import over_ranks
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import over_ranks
 from domainnorm.methods.self_training import SelfTraining
 from domainnorm.registry import register
 from domainnorm.tasks import Task

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from domainnorm.backbones import DomainModel
 from domainnorm.methods.base import Batch
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import over_ranks
 from domainnorm.methods.supervised import SupervisedMethod
-from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
@@ -87,7 +87,5 @@ class GroupDRO(SupervisedMethod):
 
     def _reweigh(self, losses: Tensor) -> None:
         """Move the weights by losses (S,), those of all ranks averaged."""
-        if several_ranks():
-            losses = sum_over_ranks(losses) / distributed.get_world_size()
-        moved = self.domain_weights.log() + self.step_size * losses
+        moved = self.domain_weights.log() + self.step_size * over_ranks(losses)
         self.domain_weights.copy_(moved.softmax(0))

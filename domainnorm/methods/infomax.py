@@ -10,7 +10,7 @@ from domainnorm.backbones import DomainModel
 from domainnorm.losses import infomax_loss
 from domainnorm.methods.base import Batch
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import joined, pixels
+from domainnorm.methods.samples import others, pixels
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -58,8 +58,7 @@ class InfoMax(SupervisedMethod):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Supervised loss of the labelled images, and that of the others."""
         logits, known = self.outputs(batch), batch["labelled"]
-        others = joined(pixels(logits))[joined(known.int()) == 0]
         return {
             "supervised": self.task.loss(logits[known], batch["target"][known]),
-            "infomax": self.infomax_weight * infomax_loss(others),
+            "infomax": self.infomax_weight * infomax_loss(others(pixels(logits), known)),
         }

@@ -10,7 +10,7 @@ from domainnorm.backbones import DomainModel
 from domainnorm.losses import confusion_loss
 from domainnorm.methods.base import Batch
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import joined
+from domainnorm.methods.samples import others
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -60,8 +60,7 @@ class MCC(SupervisedMethod):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Supervised loss of the labelled images, and the confusion of the others."""
         logits, known = self.outputs(batch), batch["labelled"]
-        others = joined(logits)[joined(known.int()) == 0]
-        confusion = confusion_loss(others, self.temperature)
+        confusion = confusion_loss(others(logits, known), self.temperature)
         return {
             "supervised": self.task.loss(logits[known], batch["target"][known]),
             "confusion": self.confusion_weight * confusion,

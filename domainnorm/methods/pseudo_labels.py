@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
-from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
+from domainnorm.methods.samples import over_ranks
 
 _EPS = 1e-6  # of the share of a class that is never predicted
 
@@ -110,11 +110,6 @@ class PseudoLabels(nn.Module):
         ratio = prior / self.share.clamp(min=_EPS)
         aligned = probability * ratio.view(-1, *[1] * (probability.ndim - 2))
         return aligned / aligned.sum(1, keepdim=True)
-
-
-def over_ranks(value: Tensor) -> Tensor:
-    """The mean over all ranks; the value itself on one."""
-    return sum_over_ranks(value) / distributed.get_world_size() if several_ranks() else value
 
 
 def _mean(probability: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -56,6 +56,21 @@ class MomentPass:
         self._estimator.write()
 
 
+def estimate_moments(model: DomainModel, batches: Iterable[Batch]) -> None:
+    """Moments of all these images, each counted once, for the rows of their domains."""
+    moments = MomentPass(model)
+    for batch in batches:
+        moments.observe(batch)
+    moments.write()
+
+
+def moment_buffers(model: DomainModel) -> list[Tensor]:
+    """What a pass in training moves: running moments, and their counts, of all norms."""
+    layers: list[nn.Module] = [norm.statistics for norm in model.norms()]
+    layers += [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [buffer for layer in layers for buffer in layer.buffers()]
+
+
 def use_batch_statistics(model: DomainModel) -> None:
     """Evaluation mode, dropout and stochastic depth off, but norms normalize by their batches."""
     model.eval()
@@ -69,9 +84,7 @@ def kept_moments(model: DomainModel) -> Iterator[None]:
 
     Layers still normalize with the moments of their batches in training.
     """
-    layers: list[nn.Module] = [norm.statistics for norm in model.norms()]
-    layers += [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    buffers = [buffer for layer in layers for buffer in layer.buffers()]
+    buffers = moment_buffers(model)
     before = [buffer.clone() for buffer in buffers]
     try:
         yield

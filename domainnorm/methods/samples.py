@@ -68,3 +68,13 @@ def by_role(samples: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
     """Samples (N, M, F) of all ranks' labelled images, and of the others, (S, F) and (T, F)."""
     samples, known = joined(samples), joined(labelled.int()) > 0
     return samples[known].flatten(0, 1), samples[~known].flatten(0, 1)
+
+
+def others(samples: Tensor, labelled: Tensor) -> Tensor:
+    """Samples (N, ...) of all ranks' images without labels, (T, ...)."""
+    return joined(samples)[joined(labelled.int()) == 0]
+
+
+def over_ranks(value: Tensor) -> Tensor:
+    """The mean over all ranks; the value itself on one."""
+    return sum_over_ranks(value) / distributed.get_world_size() if several_ranks() else value

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import DomainNormError, unknown
@@ -14,9 +13,10 @@ from domainnorm.losses import confusion_loss
 from domainnorm.methods.base import Batch, split
 from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
 from domainnorm.methods.mixing import Mixed, class_mix, cut_mix, mask_patches
-from domainnorm.methods.pseudo_labels import PseudoLabels, over_ranks
-from domainnorm.methods.reestimation import kept_moments
+from domainnorm.methods.pseudo_labels import PseudoLabels
+from domainnorm.methods.reestimation import kept_moments, moment_buffers
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import over_ranks
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.tasks import Task
 
@@ -166,7 +166,7 @@ class SelfTraining(SupervisedMethod):
         if self.teacher is None:
             told = self.outputs(target)
         else:
-            if _moves_moments(self.model):
+            if moment_buffers(self.model):
                 self.outputs(target)  # in training mode: the target's moments follow its images
             told = self.outputs(target, model=self.deployed)
         found: tuple[Tensor, Tensor] = self.pseudo_labels(told, source["target"])
@@ -207,14 +207,6 @@ class SelfTraining(SupervisedMethod):
             (known, torch.where(pasted, label, -1)),
             ((1 - known) * share, torch.where(pasted, -1, label)),
         ]
-
-
-def _moves_moments(model: DomainModel) -> bool:
-    """Whether a pass in training changes running moments."""
-    kinds = [norm.statistics for norm in model.norms()]
-    return any(True for one in kinds for _ in one.buffers()) or any(
-        isinstance(module, _BatchNorm) for module in model.modules()
-    )
 
 
 def _positions(names: list[str], class_names: list[str]) -> tuple[int, ...]:

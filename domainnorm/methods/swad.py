@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import DomainNormError
 from domainnorm.methods.base import Batch
-from domainnorm.methods.reestimation import MomentPass
+from domainnorm.methods.reestimation import estimate_moments
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
@@ -153,10 +153,8 @@ class SWAD(SupervisedMethod):
     @torch.no_grad()
     def _estimate_moments_of_training(self) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        moments = MomentPass(self.model)
-        for batch in islice(data.train_dataloader(), int(self.trainer.num_training_batches)):
-            moments.observe(self.ready(batch))
-        moments.write()
+        batches = islice(data.train_dataloader(), int(self.trainer.num_training_batches))
+        estimate_moments(self.model, map(self.ready, batches))
 
 
 class WeightMean(nn.Module):

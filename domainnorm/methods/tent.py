@@ -11,7 +11,7 @@ from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.errors import ConversionError
 from domainnorm.losses import entropy_loss
 from domainnorm.methods.base import Batch, Method
-from domainnorm.methods.reestimation import MomentPass, use_batch_statistics
+from domainnorm.methods.reestimation import estimate_moments, use_batch_statistics
 from domainnorm.methods.roles import Roles
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
@@ -75,11 +75,8 @@ class TENT(Method):
         # Not on_train_end: a run that was killed after its last epoch resumes without that hook.
         if not any(isinstance(norm.statistics, RunningMoments) for norm in self.model.norms()):
             return
-        moments = MomentPass(self.model)
         loader: Any = self.trainer.train_dataloader
-        for batch in loader:
-            moments.observe(self.ready(batch))
-        moments.write()
+        estimate_moments(self.model, map(self.ready, loader))
 
     def configure_optimizers(self) -> Any:
         """Adam over scales and shifts, as in the paper."""
