@@ -86,9 +86,6 @@ class AaD(SupervisedMethod):
             "disperse": alpha * dispersion(logits, index),
         }
 
-    def on_fit_end(self) -> None:
-        """Rows of the source stay as they are."""
-
     def _remember(self, index: Tensor, features: Tensor, logits: Tensor) -> None:
         self.feature.write(index, F.normalize(features.detach().to(self.feature.values), dim=1))
         self.probability.write(index, logits.detach().to(self.probability.values).softmax(1))

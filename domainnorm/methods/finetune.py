@@ -65,6 +65,3 @@ class Finetune(SupervisedMethod):
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
-
-    def on_fit_end(self) -> None:
-        """Rows of the source stay as they are."""

@@ -85,10 +85,9 @@ class SFDA(SupervisedMethod):
         network, found = self.source.model, []
         with torch.no_grad():
             for batch in self.sweep():
-                given = {"domain": batch["domain"]}
-                if (embedding := network.embedding_of(batch)) is not None:
-                    given["embedding"] = embedding
-                probability = self.task.predict(network, batch["image"], **given).softmax(1)
+                given = batch["image"], batch["domain"]
+                embedding = network.embedding_of(batch)
+                probability = self.task.predict(network, *given, embedding=embedding).softmax(1)
                 found.append(
                     probability.flatten(2).mean(2) if probability.ndim > 2 else probability
                 )
@@ -104,9 +103,6 @@ class SFDA(SupervisedMethod):
             "entropy": weighted_entropy(logits, self.mean_prior),
             "prior": self.prior_weight * divergence(shares(logits), prior),
         }
-
-    def on_fit_end(self) -> None:
-        """Rows of the source stay as they are."""
 
 
 def _check(prior: list[float], count: int) -> None:

@@ -79,9 +79,6 @@ class SHOT(SupervisedMethod):
             "label": self.label_weight * F.cross_entropy(logits, self.label.read(batch["index"])),
         }
 
-    def on_fit_end(self) -> None:
-        """Rows of the source stay as they are."""
-
 
 def nearest_centroid(features: Tensor, probability: Tensor) -> Tensor:
     """Labels (N,) by the cosine between features and centroids of the classes predicted at all.

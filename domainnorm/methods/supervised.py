@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel, layer_scales, set_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.methods.base import Batch, Method
-from domainnorm.methods.reestimation import MomentPass
+from domainnorm.methods.reestimation import estimate_moments
 from domainnorm.methods.roles import Roles
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -78,25 +79,24 @@ class SupervisedMethod(Method):
         return [self.parameters()]
 
     def on_fit_end(self) -> None:
-        """Moments of clean images if wanted; domains without training images get rows of others."""
+        """Moments of clean images if wanted, and rows of domains without training images.
+
+        These keep what they have in the source model, or else get the rows of those with images.
+        """
         if self.moments == "clean":
             self._estimate_moments()
-        for model in {self.model, self.deployed}:
-            for name in model.domain_names:
-                lent = self.roles.lent((name,))
-                if lent[0] not in self.trained_domains:
-                    set_rows(model, name, self.trained_domains)
-                elif lent != (name,):
-                    set_rows(model, name, lent)
+        if self.starts_from == "backbone":
+            for model in {self.model, self.deployed}:
+                for name in model.domain_names:
+                    if self.roles.lent((name,))[0] not in self.trained_domains:
+                        set_rows(model, name, self.trained_domains)
+        self.share_rows()
 
     @torch.no_grad()
     def _estimate_moments(self) -> None:
+        seen = [role for role in (self.labelled, self.unlabelled) if role]
         for model in {self.model, self.deployed}:
-            moments = MomentPass(model)
-            for role in filter(None, (self.labelled, self.unlabelled)):
-                for batch in self.sweep(role):
-                    moments.observe(batch)
-            moments.write()
+            estimate_moments(model, chain.from_iterable(map(self.sweep, seen)))
 
     def configure_optimizers(self) -> Any:
         """An optimizer for each of `optimized`, and a schedule per step.

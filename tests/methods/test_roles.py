@@ -60,15 +60,15 @@ def test_clean_moments_are_those_of_the_images_as_they_are():
     given = fit("source_only", source_model(), moments="clean", lr=1e-9).model
     row = given.domain_names.index("clean")
     moments = next(given.norms()).statistics.running_mean[row]
-    mean = first_maps(given, images("clean", "train")).mean((0, 2, 3))
+    mean = first_maps(given, "clean").mean((0, 2, 3))
     torch.testing.assert_close(moments, mean, rtol=1e-3, atol=1e-4)
 
 
-def first_maps(model, image):
-    """What the first norm sees of images, (N, C, H, W)."""
+def first_maps(model, domain):
+    """What the first norm sees of the training images of a domain, (N, C, H, W)."""
     seen, norm = [], next(model.norms())
     hook = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-    model.eval()(image, "clean")
+    model.eval()(images(domain, "train"), domain)
     hook.remove()
     return seen[0]
 
@@ -85,3 +85,15 @@ def test_validation_sees_the_rows_that_learn():
 def test_shared_rows_have_no_distance_to_pull_them_together():
     with pytest.raises(ConversionError, match=r"rows_weight.*data\.rows"):
         make("joint", make_model(roles=SHARED), SHARED, rows_weight=0.1)
+
+
+@pytest.mark.parametrize("name", ["shot", "aad", "finetune"])
+def test_methods_that_start_from_the_source_model_estimate_clean_moments_and_keep_its_rows(name):
+    start = source_model()
+    kept = rows(start, "clean")
+    given = fit(name, start, moments="clean", epochs=1, lr=1e-9).model
+    row = given.domain_names.index("colour_cast")
+    moments = next(given.norms()).statistics.running_mean[row]
+    mean = first_maps(given, "colour_cast").mean((0, 2, 3))
+    torch.testing.assert_close(moments, mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(rows(given, "clean"), kept, rtol=0, atol=1e-6)
