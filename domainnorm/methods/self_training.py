@@ -32,7 +32,9 @@ class SelfTraining(SupervisedMethod):
     are sure. The network learns them on the strong view, into which ``mix`` pastes parts of other
     images, and of which ``mask_ratio`` is hidden. Strong, mixed and masked images use the target's
     rows, and move no running moments: they are images of no domain. The weak view moves those of
-    the target. The teacher is what is tested and saved, or without one the network.
+    the target. Where both roles have the same rows (``data.rows: one``, or norms that know no
+    domains), source and strong or mixed images are one batch, whose statistics normalize both and
+    move the running moments. The teacher is what is tested and saved, or without one the network.
 
     Args:
         model: The network.
@@ -118,19 +120,38 @@ class SelfTraining(SupervisedMethod):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Supervised loss on the source, and that of pseudo-labels on changed target images."""
         source, target = split(batch)
-        logits, losses = self._of_source(source)
         label, sure = self._labels_of(source, target)
         share = over_ranks(sure.float().mean())
         if self.quality != "share":
             label = torch.where(sure, label, -1)
         guessed = self._mixed(label, source, target)
+        losses: dict[str, Tensor] = {}
+        if self.together:
+            known = batch["labelled"]
+            image = batch["image"].masked_scatter(~known.view(-1, 1, 1, 1), guessed.image)
+            logits, features = self._described({**batch, "image": image})
+            if features is not None:
+                features = features[known]
+            logits, learned = logits[known], logits[~known]
+        else:
+            logits, features = self._described(source)
+            learned = self._changed(target, guessed.image)
+        if features is not None:
+            losses["distance"] = self.distance_weight * self._distance(features, source)
         losses["supervised"] = self.task.loss(logits, source["target"])
-        losses["target"] = self.target_weight * self._learned(target, guessed, share)
+        losses["target"] = self.target_weight * self._learned(learned, guessed, share)
         if self.masked_weight:
             image = mask_patches(target["strong"], self.mask_ratio, self.mask_size)
-            masked = self._learned(target, Mixed(image, [(1.0, label)]), share)
-            losses["masked"] = self.masked_weight * masked
+            masked = Mixed(image, [(1.0, label)])
+            loss = self._learned(self._changed(target, image), masked, share)
+            losses["masked"] = self.masked_weight * loss
         return losses
+
+    @property
+    def together(self) -> bool:
+        """Whether source and changed target images go through the network in one batch."""
+        tracking = any(norm.statistics.tracks_domains for norm in self.model.norms())
+        return self.roles.rows == "one" or not tracking
 
     def on_fit_start(self) -> None:
         """The teacher and the copy of the start are as the model, whose weights are loaded now."""
@@ -138,35 +159,41 @@ class SelfTraining(SupervisedMethod):
         if self.frozen is not None:
             self.frozen.take(self.model)
 
-    def _of_source(self, source: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits of source images, and how far their features are from the start's."""
+    def _described(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Logits, and where a distance is wanted what it is measured of."""
         if self.frozen is None:
-            return self.outputs(source), {}
+            return self.outputs(batch), None
         if not self.frozen.masks:
-            features, logits = self.features(source)
-            with torch.no_grad():
-                start = self.features(source, model=self.frozen.model)[0]
-        else:
-            seen: list[Tensor] = []
-            encoder: Any = self.model.backbone.encoder
-            hook = encoder.register_forward_hook(lambda _, __, maps: seen.append(deepest(maps)))
-            try:
-                logits = self.outputs(source)
-            finally:
-                hook.remove()
-            with torch.no_grad():
+            features, logits = self.features(batch)
+            return logits, features
+        seen: list[Tensor] = []
+        encoder: Any = self.model.backbone.encoder
+        hook = encoder.register_forward_hook(lambda _, __, maps: seen.append(deepest(maps)))
+        try:
+            logits = self.outputs(batch)
+        finally:
+            hook.remove()
+        return logits, seen[0]
+
+    def _distance(self, features: Tensor, source: Batch) -> Tensor:
+        """How far features of source images are from those of the start."""
+        assert self.frozen is not None
+        with torch.no_grad():
+            if self.frozen.masks:
                 start = deepest(self.outputs(source, model=self.frozen.model))
-            features = seen[0]
-        distance = feature_distance(features, start, source["target"], self.distance_classes)
-        return logits, {"distance": self.distance_weight * distance}
+            else:
+                start = self.features(source, model=self.frozen.model)[0]
+        return feature_distance(features, start, source["target"], self.distance_classes)
 
     @torch.no_grad()
     def _labels_of(self, source: Batch, target: Batch) -> tuple[Tensor, Tensor]:
         """Labels of target images by their weak view, and which are sure."""
-        if self.teacher is None:
+        if self.teacher is None and self.together:
+            told = self._changed(target, target["image"])
+        elif self.teacher is None:
             told = self.outputs(target)
         else:
-            if moment_buffers(self.model):
+            if moment_buffers(self.model) and not self.together:
                 self.outputs(target)  # in training mode: the target's moments follow its images
             told = self.outputs(target, model=self.deployed)
         found: tuple[Tensor, Tensor] = self.pseudo_labels(told, source["target"])
@@ -179,10 +206,13 @@ class SelfTraining(SupervisedMethod):
             return cut_mix(target["strong"], label)
         return Mixed(target["strong"], [(1.0, label)])
 
-    def _learned(self, target: Batch, mixed: Mixed, share: Tensor) -> Tensor:
-        """Loss of pseudo-labels on changed images, of which ``share`` are sure."""
+    def _changed(self, target: Batch, image: Tensor) -> Tensor:
+        """Logits of changed images of the target, which move no running moments."""
         with kept_moments(self.model):
-            logits = self.outputs({**target, "strong": mixed.image}, view="strong")
+            return self.outputs({**target, "strong": image}, view="strong")
+
+    def _learned(self, logits: Tensor, mixed: Mixed, share: Tensor) -> Tensor:
+        """Loss of pseudo-labels on changed images, of which ``share`` are sure."""
         losses = []
         for part, label in mixed.parts:
             for weight, chosen in self._weighed(label, mixed.pasted, share):

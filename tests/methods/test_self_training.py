@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from domainnorm.errors import DomainNormError
+from domainnorm.methods import Roles
 from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
 from domainnorm.methods.mixing import mask_patches
 from domainnorm.methods.self_training import SelfTraining
@@ -192,6 +193,35 @@ def test_changed_images_move_no_running_moments(name):
     assert rows_changed(done.before, done.model, means) == {SOURCE, TARGET}
     for key, tensor in states[0].items():
         assert torch.equal(tensor, states[1][key])
+
+
+@pytest.mark.parametrize(("norm", "rows"), [("dsbn", "one"), ("bn", "domain"), ("cin", "one")])
+@every_form
+def test_domains_of_the_same_rows_share_the_statistics_of_one_batch(name, norm, rows):
+    """One batch of source and changed images, as in the papers' networks, and no other moments."""
+
+    class Seen(METHODS.load(name)):
+        def _mixed(self, *given):
+            self.mixed = super()._mixed(*given)
+            return self.mixed
+
+        def losses(self, batch):
+            student, labelled = copy.deepcopy(self.model), batch["labelled"]
+            losses = super().losses(batch)
+            image = batch["image"].clone()
+            image[~labelled] = self.mixed.image
+            logits = student(image, torch.zeros_like(batch["domain"]))
+            expected = self.task.loss(logits[labelled], batch["target"][labelled])
+            assert_close(losses["supervised"], expected)
+            for key, tensor in self.model.named_buffers():
+                assert_close(tensor, student.state_dict()[key])
+            self.steps = getattr(self, "steps", 0) + 1
+            return losses
+
+    roles = Roles(ONE.source, ONE.target, rows)
+    model = source_model(norm, roles)
+    done = fit(Seen, model, roles, batch_size=8, precision="64-true", **EVERYTHING)
+    assert done.method.steps > 2
 
 
 @pytest.mark.parametrize("name", [name for name in FORMS if name != "fixmatch"])
