@@ -26,10 +26,10 @@ _OF_LISTS = ("domains", "splits", "val_fraction", "test_fraction", "split_seed")
 class CachedDataset(DomainDataset):
     """A dataset whose images and masks are kept, at the size of the input, as ``.npy`` files.
 
-    Without augmentation the batches are bit for bit those of the dataset itself; augmentation then
-    works on the resized image. Files are written when an image is first read and go by the path,
-    size and time of what they were made from, so a changed image is decoded anew, and by the
-    options the dataset was made with, so that two readings of one file are two.
+    Batches are bit for bit those of the dataset itself. Files are written when an image is first
+    read and go by the path, size and time of what they were made from, so a changed image is
+    decoded anew, and by the options the dataset was made with, so that two readings of one file are
+    two.
     """
 
     keeps_size = False

@@ -3,8 +3,9 @@ import os
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from domainnorm.data import CachedDataset, DomainDataset, Preprocessing, Record
+from domainnorm.data import CachedDataset, DomainDataset, Preprocessing, Record, build_pipeline
 from domainnorm.data.dataset import FileDataset
 from domainnorm.data.datasets import FolderMasks, Join
 from domainnorm.data.images import read_all
@@ -44,6 +45,17 @@ def test_batches_are_those_of_the_dataset_at_both_readings(files, cached):
         image, mask = pair(cached)
         assert (image == expected[0]).all()
         assert (mask == expected[1]).all()
+
+
+def test_augmented_batches_are_those_of_the_dataset(files, cached):
+    steps = ["HorizontalFlip", {"name": "GaussianBlur", "sigma_limit": [2, 2], "p": 1.0}]
+    pipeline = build_pipeline({"weak": steps, "strong": ["ColorJitter"]}, PRE)
+    for seed in range(3):
+        expected = pipeline.views(files.image(0), files.mask(0), seed)
+        for one, other in zip(
+            pipeline.views(cached.image(0), cached.mask(0), seed), expected, strict=True
+        ):
+            assert torch.equal(one, other)
 
 
 def test_second_reading_decodes_nothing(files, cached, tmp_path):

@@ -39,7 +39,10 @@ class Views(NamedTuple):
 
 
 class Pipeline:
-    """Random steps, then the fixed tail: resize, centre crop, normalize, to tensor.
+    """Resize, random steps, then the fixed tail: centre or random crop, normalize, to tensor.
+
+    Steps see an image at its size in the input: a blur of a pixel is one of the network's pixels,
+    however large the file is, and images of `CachedDataset` are changed alike.
 
     ``strong`` are the steps of a second view, which start from the first; None for one view. The
     other arguments are those of `build_pipeline`.
@@ -91,6 +94,8 @@ class Pipeline:
                 f"{self.where}: a mask of {mask.shape[1]} × {mask.shape[0]} pixels for an image of "
                 f"{image.shape[1]} × {image.shape[0]}; they must have the same size"
             )
+        image = self.preprocessing.resized(image)
+        mask = None if mask is None else self.preprocessing.resized(mask, is_mask=True)
         image, mask = self.weak(image, mask, seed)
         weak, classes = self.preprocessing.pair(image, mask, seed)
         if not strong or self.strong is None:
