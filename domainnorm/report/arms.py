@@ -25,7 +25,7 @@ from domainnorm.report.result_tables import (
     markdown_head,
     markdown_line,
 )
-from domainnorm.report.results import Cell, Result
+from domainnorm.report.results import Cell, Result, label_mark, label_notes
 from domainnorm.storage import whole_file
 
 _USUAL = "ensv"  # the score whose ranks the main table has; else those of the first
@@ -74,6 +74,11 @@ class Arm:
     def supervised(self) -> bool:
         """Whether it saw target labels."""
         return any(result.supervised for result in self.results.values())
+
+    @property
+    def marked(self) -> str:
+        """Its name, and which target labels it saw."""
+        return f"{self.name}{label_mark(list(self.results.values()))}"
 
     def on(self, shift: Shift, metric: str) -> Cell:
         """A metric on one shift, over seeds."""
@@ -249,7 +254,8 @@ def _rank(rows: Sequence[Row]) -> None:
 
 def comparison_table(compared: Compared) -> Table:
     """The comparison for the terminal."""
-    table = Table(title=compared.metric, title_justify="left")
+    table = Table(title=compared.metric, title_justify="left", caption_justify="left")
+    table.caption = escape("\n".join(label_notes(_results(compared)))) or None
     for number, name in enumerate(_head(compared)):
         first = number <= len(compared.keys)
         table.add_column(escape(name), justify="left" if first else "right", overflow="fold")
@@ -278,7 +284,7 @@ def _texts(row: Row, compared: Compared) -> list[str]:
     several = [_number(row.mean)] if len(compared.shifts) > 1 else []
     trained = max(result.trained_parameters for result in arm.results.values())
     return [
-        f"{arm.name} †" if arm.supervised else arm.name,
+        arm.marked,
         *(arm.settings.get(key, "–") for key in compared.keys),
         *(cell_text(row.cells[shift]) for shift in compared.shifts),
         *several,
@@ -317,15 +323,13 @@ def _number(value: float) -> str:
 
 
 def _notes(compared: Compared) -> list[str]:
-    notes = [
+    return [
         _uncertainty(compared),
         "gap closed: from source_only to oracle of the same setting, summed; – for gaps below 0.02",
         "worst: over targets and seeds; wins: targets on which no arm without labels is better",
         "time: of a stage; peak memory: of the process that trained it",
+        *label_notes(_results(compared)),
     ]
-    if any(row.arm.supervised for row in compared.rows):
-        notes.append("† saw target labels")
-    return notes
 
 
 def ranks_markdown(compared: Compared) -> str:
@@ -342,15 +346,19 @@ def ranks_markdown(compared: Compared) -> str:
 
 
 def _uncertainty(compared: Compared) -> str:
-    seeds = {one.seed for row in compared.rows for one in row.arm.results.values()}
+    seeds = {one.seed for one in _results(compared)}
     if len(seeds) > 1:
         return f"± standard deviation over {len(seeds)} seeds"
     return "[ ] bootstrap interval over test data, one seed"
 
 
+def _results(compared: Compared) -> list[Result]:
+    return [one for row in compared.rows for one in row.arm.results.values()]
+
+
 def _title(row: Row) -> str:
     words = [of for of in row.arm.settings.values() if of != "–"]
-    return " · ".join([row.arm.name, *words])
+    return " · ".join([row.arm.marked, *words])
 
 
 def cells_markdown(cells: Sequence[ComparedCell]) -> str:
@@ -371,7 +379,7 @@ def save_comparison(compared: Compared, path: str | PathLike[str]) -> None:
             cell = one.cells[shift]
             spread, interval = cell.spread, cell.interval or (math.nan, math.nan)
             numbers[row, column] = (spread.mean, spread.std, *interval)
-    names = [f"{_title(row)} †" if row.arm.supervised else _title(row) for row in compared.rows]
+    names = [_title(row) for row in compared.rows]
     shifts = list(compared.shifts.values())
     title = f"{sentence(readable(compared.metric))} of each method on each target"
     save_grid(
@@ -380,7 +388,7 @@ def save_comparison(compared: Compared, path: str | PathLike[str]) -> None:
         compared.metric,
         path,
         title=title,
-        caption=_uncertainty(compared),
+        caption="; ".join([_uncertainty(compared), *label_notes(_results(compared))]),
     )
 
 
@@ -412,11 +420,13 @@ def comparison_json(
 
 def _facts(row: Row, keys: Sequence[str]) -> dict[str, Any]:
     results = row.arm.results.values()
+    shots = [one.shots for one in results if one.shots is not None]
     value, shift, seed = row.worst or (math.nan, Shift("", ""), None)
     return {
         "method": row.arm.name,
         **{key: row.arm.settings.get(key, "–") for key in keys},
         "supervised": row.arm.supervised,
+        "shots": shots[0] if shots else None,
         "mean_over_shifts": row.mean,
         "gap_closed_of_all": row.gap,
         "worst": value,

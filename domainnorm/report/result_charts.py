@@ -36,6 +36,8 @@ from domainnorm.report.results import (
     by_transfer,
     check_results,
     collect_cell,
+    label_mark,
+    label_notes,
     method_order,
 )
 
@@ -49,7 +51,8 @@ def save_results_bars(results: Sequence[Result], metric: str, path: str | PathLi
     """Draw a group of bars per transfer and target domain, a bar per method.
 
     Bars are means over seeds with ± one standard deviation and a dot per seed; with one seed the
-    whisker is its bootstrap interval. Methods that saw target labels are hatched.
+    whisker is its bootstrap interval. Methods that saw target labels are hatched, and marked as in
+    tables.
 
     Args:
         results: Results of a run; those on source domains are left out.
@@ -62,8 +65,8 @@ def save_results_bars(results: Sequence[Result], metric: str, path: str | PathLi
     check_results(results, metric)
     methods = method_order(results)
     colours = assign_colours(methods)
-    supervised = {result.method for result in results if result.supervised}
-    hatches = {method: "////" if method in supervised else "" for method in methods}
+    marks = {name: label_mark([one for one in results if one.method == name]) for name in methods}
+    hatches = {method: "////" if mark else "" for method, mark in marks.items()}
     groups = _groups(results, metric, methods)
     per_row = max(1, _BARS_PER_ROW // (len(methods) + 1))
     lines = [groups[start : start + per_row] for start in range(0, len(groups), per_row)]
@@ -85,14 +88,14 @@ def save_results_bars(results: Sequence[Result], metric: str, path: str | PathLi
         axes.set_ylim(bottom=0)
     handles = []
     for method, hatch in hatches.items():
-        label = f"{method} (saw target labels)" if method in supervised else method
-        fill = colours[method]
+        label, fill = f"{method}{marks[method]}", colours[method]
         handles.append(Patch(facecolor=fill, hatch=hatch, edgecolor="white", label=label))
     ncols = max(1, min(len(methods), int(width / 1.9)))
     figure.legend(
         handles=handles, loc="outside upper center", ncols=ncols, fontsize=SMALL, frameon=False
     )
-    figure.supxlabel(_caption(results), fontsize=SMALL, color=MUTED)
+    caption = "\n".join([_caption(results), *label_notes(results)])
+    figure.supxlabel(caption, fontsize=SMALL, color=MUTED)
     save_figure(figure, path)
 
 

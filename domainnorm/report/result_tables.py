@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from domainnorm.errors import counted
 from domainnorm.evaluation import LOWER_IS_BETTER, CrossDomainMatrix, seed_spread
 from domainnorm.report.results import (
     Cell,
@@ -18,6 +17,8 @@ from domainnorm.report.results import (
     by_transfer,
     check_results,
     collect_cell,
+    label_mark,
+    label_notes,
     method_order,
 )
 
@@ -116,7 +117,7 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
         gain = "–" if method == "source_only" else _gain(pairs)
         time = duration(seed_spread([result.seconds for result in own]).mean)
         facts = [(text, False) for text in (gain, _trained(own), time)]
-        rows.append([(method if is_rival else f"{method} †{_shots(own)}", False), *shown, *facts])
+        rows.append([(f"{method}{label_mark(own)}", False), *shown, *facts])
     head = [*(f"{domain} ({roles[domain]})" for domain in domains), "Δ target", "trained", "time"]
     encoding = {result.method for result in results if _TOLD in result.metrics}
     told = [_told(results, method, domains) for method in methods if method in encoding]
@@ -130,12 +131,6 @@ def _told(results: Sequence[Result], method: str, domains: Sequence[str]) -> str
     unseen = [name for name, one in zip(domains, means, strict=True) if not one.n]
     text = f"domain told right, {method}: {', '.join(shares) or 'none seen'}"
     return f"{text}; not seen by its encoder: {', '.join(unseen)}" if unseen else text
-
-
-def _shots(own: Sequence[Result]) -> str:
-    """How few labels a method saw, as `` 5 shots``."""
-    shots = next((result.shots for result in own if result.shots is not None), None)
-    return "" if shots is None else f" {counted(shots, 'shot')}"
 
 
 def _trained(own: Sequence[Result]) -> str:
@@ -203,10 +198,7 @@ def _footnotes(results: Sequence[Result], metric: str) -> list[str]:
     notes.append(f"bold: best on a target without its labels ({side} is better)")
     if any(result.method == "source_only" for result in results):
         notes.append("Δ target: mean over targets, minus source_only")
-    if any(result.supervised for result in results):
-        notes.append("† saw target labels")
-    if any(result.shots is not None for result in results):
-        notes.append("shots: saw those of so many images of each class of a target, or masks of it")
+    notes += label_notes(results)
     unscored = dict.fromkeys(result.domain for result in results if not result.is_scored)
     if unscored:
         notes.append(f"–: no test image of {', '.join(unscored)} has a label; nothing is measured")

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from domainnorm.errors import CheckpointError, unknown
+from domainnorm.errors import CheckpointError, counted, unknown
 from domainnorm.evaluation import EvaluationError, Spread, seed_spread, write_json
 from domainnorm.storage import number_of
 
@@ -176,3 +176,21 @@ def method_order(results: Sequence[Result]) -> list[str]:
     methods = dict.fromkeys(result.method for result in results)
     rank = {"source_only": -1, "oracle": 1}
     return sorted(methods, key=lambda method: rank.get(method, 0))
+
+
+def label_mark(results: Sequence[Result]) -> str:
+    """What follows the name of a method that saw target labels: `` †``, or `` † 5 shots``."""
+    if not any(result.supervised for result in results):
+        return ""
+    shots = next((result.shots for result in results if result.shots is not None), None)
+    return " †" if shots is None else f" † {counted(shots, 'shot')}"
+
+
+def label_notes(results: Sequence[Result]) -> list[str]:
+    """What the marks of `label_mark` mean, as far as they came."""
+    notes = []
+    if any(result.supervised for result in results):
+        notes.append("† saw target labels")
+    if any(result.shots is not None for result in results):
+        notes.append("shots: saw those of so many images of each class of a target, or masks of it")
+    return notes

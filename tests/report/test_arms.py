@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 from domainnorm.report import (
@@ -17,7 +18,9 @@ from domainnorm.report import (
     comparison_markdown,
     comparison_table,
     ranks_markdown,
+    results_markdown,
     save_comparison,
+    save_results_bars,
 )
 
 VALUES = {  # method → target → by seed
@@ -125,6 +128,57 @@ def test_table_says_what_was_measured(compared):
     )
     assert any(line.startswith("| oracle † |") and "| – |" in line for line in lines)
     assert "† saw target labels" in lines[-1]
+
+
+@pytest.fixture
+def few():
+    """Arms of which tent saw five labels of each class."""
+    arms = [arm(name, of) for name, of in VALUES.items()]
+    tent = arms[1].results
+    tent |= {key: replace(one, supervised=True, shots=5) for key, one in tent.items()}
+    return arms
+
+
+def test_table_says_how_many_labels_were_seen_as_that_of_a_run(few):
+    results = [one for arm in few for one in arm.results.values()]
+    for text in (
+        comparison_markdown(compare_arms(few, "accuracy")),
+        results_markdown(results, "accuracy"),
+    ):
+        assert "| tent † 5 shots |" in text
+        assert "| oracle † |" in text
+        assert "† saw target labels  \nshots: saw those of so many images of each class" in text
+
+
+def test_figure_says_how_many_labels_were_seen_as_that_of_a_run(few, tmp_path):
+    results = [one for arm in few for one in arm.results.values()]
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        save_comparison(compare_arms(few, "accuracy"), tmp_path / "compared.svg")
+        save_results_bars(results, "accuracy", tmp_path / "run.svg")
+    for file in tmp_path.glob("*.svg"):
+        text = file.read_text()
+        assert "tent † 5 shots" in text
+        assert "oracle †" in text
+        assert "shots: saw" in text
+
+
+def test_terminal_says_what_marks_mean_and_nothing_without_any(few, compared):
+    assert "shots: saw those" in str(comparison_table(compare_arms(few, "accuracy")).caption)
+    plain = compare_arms([arm("tent", VALUES["tent"])], "accuracy")
+    assert comparison_table(plain).caption is None
+
+
+def test_files_hold_the_number_of_shots(few, tmp_path):
+    compared = compare_arms(few, "accuracy")
+    comparison_json(compared, [], tmp_path / "c.json")
+    comparison_csv(compared, tmp_path / "c.csv")
+    stored = json.loads((tmp_path / "c.json").read_text())["arms"]
+    assert {one["method"]: one["shots"] for one in stored}["tent"] == 5
+    with (tmp_path / "c.csv").open(newline="") as file:
+        assert {one["method"]: one["shots"] for one in csv.DictReader(file)} == {
+            **dict.fromkeys(VALUES, ""),
+            "tent": "5",
+        }
 
 
 def test_settings_have_columns_by_the_last_part_of_their_key():
