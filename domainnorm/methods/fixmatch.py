@@ -17,7 +17,7 @@ class FixMatch(SelfTraining):
 
     ``L_labels = 1/N Σ_n 1(max_k p_weak[n, k] >= threshold) CE(p_strong[n], argmax_k p_weak[n, k])``
     over all N target images or pixels; p_weak is of the same pass in training that moves the
-    target's moments. ``threshold_rule: free`` makes it FreeMatch without its fairness loss.
+    target's moments. ``threshold_rule: free`` and a ``fairness_weight`` make it FreeMatch.
 
     Args:
         model: The network.
@@ -30,7 +30,8 @@ class FixMatch(SelfTraining):
 
     Reference:
         Sohn et al., FixMatch, NeurIPS 2020, arXiv:2001.07685, eq. 3 and 4; Wang et al., FreeMatch,
-        ICLR 2023, arXiv:2205.07246, eq. 5 to 7 (``threshold_rule: free``).
+        ICLR 2023, arXiv:2205.07246, eq. 5 to 7 (``threshold_rule: free``) and 9 to 11
+        (``fairness_weight``, see `PseudoLabels.fairness_loss` for its sign).
         Differs: images of the source are the labelled ones; as many images with labels as without,
         instead of one to seven; tested is the network, not a moving average of it.
     """

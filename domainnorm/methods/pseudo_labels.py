@@ -28,6 +28,8 @@ class PseudoLabels(nn.Module):
     ``usual[k] ← a · usual[k] + (1 - a) · mean(p[k])``, both starting at 1/K, and
     ``threshold[k] = level · usual[k] / max_j usual[j]``, with ``a = decay`` from the first batch.
 
+    For `fairness_loss`, how often each class is predicted is averaged like ``usual``.
+
     All averages are over all ranks, and buffers, so that a resumed run goes on as it was.
 
     Args:
@@ -36,12 +38,14 @@ class PseudoLabels(nn.Module):
         rule: ``fixed`` or ``free``.
         prior: ``none``, ``uniform`` or ``estimated``.
         decay: Weight of the past in moving averages, in [0, 1).
+        fair: Whether `fairness_loss` will be asked for.
 
     Reference:
-        Wang et al., FreeMatch, ICLR 2023, arXiv:2205.07246, eq. 5 to 7; Berthelot et al.,
-        ReMixMatch, ICLR 2020, arXiv:1911.09785, sec. 3.1 (``estimated``).
+        Wang et al., FreeMatch, ICLR 2023, arXiv:2205.07246, eq. 5 to 7, and 9 to 11 for
+        `fairness_loss`; Berthelot et al., ReMixMatch, ICLR 2020, arXiv:1911.09785, sec. 3.1
+        (``estimated``).
         Differs: the share of predictions is a moving average, not that of the last 128 batches;
-        FreeMatch's fairness loss is left out.
+        the sign of `fairness_loss`.
     """
 
     share: Tensor
@@ -49,6 +53,7 @@ class PseudoLabels(nn.Module):
     batches: Tensor
     level: Tensor
     usual: Tensor
+    histogram: Tensor
 
     def __init__(
         self,
@@ -57,12 +62,14 @@ class PseudoLabels(nn.Module):
         rule: Literal["fixed", "free"] = "fixed",
         prior: Literal["none", "uniform", "estimated"] = "none",
         decay: float = 0.999,
+        fair: bool = False,
     ) -> None:
         super().__init__()
         self.threshold = threshold
         self.rule = rule
         self.prior = prior
         self.decay = decay
+        self.fair = fair
         equal = torch.full((num_classes,), 1 / num_classes)
         if prior != "none":
             self.register_buffer("share", equal.clone())
@@ -70,7 +77,10 @@ class PseudoLabels(nn.Module):
             self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         if rule == "free":
             self.register_buffer("level", torch.tensor(1 / num_classes))
+        if rule == "free" or fair:
             self.register_buffer("usual", equal.clone())
+        if fair:
+            self.register_buffer("histogram", equal.clone())
 
     @torch.no_grad()
     def forward(self, logits: Tensor, source_label: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,12 +97,44 @@ class PseudoLabels(nn.Module):
         if self.prior != "none":
             probability = self._aligned(probability, source_label)
         confidence, label = probability.max(1)
+        if self.rule == "free" or self.fair:
+            self.usual.lerp_(over_ranks(_mean(probability)), 1 - self.decay)
+        if self.fair:
+            count = torch.bincount(label.flatten(), minlength=len(self.histogram))
+            share = count.to(self.histogram) / label.numel()
+            self.histogram.lerp_(over_ranks(share), 1 - self.decay)
         if self.rule == "fixed":
             return label, confidence >= self.threshold
         self.level.lerp_(over_ranks(confidence.mean()), 1 - self.decay)
-        self.usual.lerp_(over_ranks(_mean(probability)), 1 - self.decay)
         thresholds = self.level * self.usual / self.usual.max()
         return label, confidence >= thresholds[label]
+
+    def fairness_loss(self, logits: Tensor, weight: Tensor) -> Tensor:
+        """Predictions of the classes that are predicted less often than they are likely.
+
+        ``-Σ_k a[k] log b[k]`` with ``a ∝ usual / histogram`` of all batches so far, constant, and
+        ``b ∝ mean(p) / histogram`` of the samples of this batch, on all ranks, over the classes
+        that are predicted for one of them; 0 where no sample counts. It is least where b is a.
+
+        Args:
+            logits: Of strong views, (N, K) or (N, K, H, W).
+            weight: How much each sample counts, in [0, 1], (N,) or (N, H, W).
+
+        Reference:
+            Wang et al., FreeMatch, ICLR 2023, arXiv:2205.07246, eq. 9 to 11.
+            Differs: the paper and its program minimize ``Σ_k a[k] log b[k]``, which drives b
+            away from a and has no least value; its aim, diverse predictions, is this one's.
+        """
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        probability = wide.softmax(1).movedim(1, -1).flatten(0, -2)  # (samples, K)
+        weight = weight.flatten().to(probability)
+        label = probability.argmax(1)
+        counted = torch.zeros_like(probability[0]).index_add(0, label, weight)
+        mean, histogram = over_ranks(torch.stack([weight @ probability, counted]))
+        seen = histogram > 0
+        usual = torch.where(self.histogram > 0, self.usual / self.histogram, 0)
+        batch = mean[seen] / histogram[seen].detach()
+        return -((usual / usual.sum())[seen] * (batch / batch.sum()).log()).sum()
 
     def _aligned(self, probability: Tensor, source_label: Tensor) -> Tensor:
         """Probabilities (N, K, ...) after the alignment of their mean to the prior."""

@@ -55,6 +55,8 @@ class SelfTraining(SupervisedMethod):
             ``cut`` a box of another target image (classes or masks); ``none`` nothing; ``auto`` is
             ``class`` for masks and ``none`` for classes.
         confusion_weight: Of `confusion_loss` of the same images, beside their labels.
+        fairness_weight: Of `PseudoLabels.fairness_loss` of the same images, where their labels are
+            learned and are not the source's.
         masked_weight: Of the loss on masked target images; 0 does without them.
         mask_ratio: Share of their patches that is masked, in [0, 1].
         mask_size: Side of a patch in pixels; an eighth of the shorter side of images when None.
@@ -90,6 +92,7 @@ class SelfTraining(SupervisedMethod):
         target_weight: float = 1.0,
         mix: Literal["auto", "none", "class", "cut"] = "none",
         confusion_weight: float = 0.0,
+        fairness_weight: float = 0.0,
         masked_weight: float = 0.0,
         mask_ratio: float = 0.7,
         mask_size: int | None = None,
@@ -105,13 +108,15 @@ class SelfTraining(SupervisedMethod):
         self.quality = quality
         self.target_weight = target_weight
         self.confusion_weight = confusion_weight
+        self.fairness_weight = fairness_weight
         self.masked_weight = masked_weight
         self.mask_ratio = mask_ratio
         self.mask_size = mask_size
         self.distance_weight = distance_weight
         self.distance_classes = _positions(distance_classes or [], task.class_names)
         self.pseudo_labels = PseudoLabels(
-            len(task.class_names), threshold, threshold_rule, prior, label_decay
+            *(len(task.class_names), threshold, threshold_rule, prior, label_decay),
+            fair=fairness_weight > 0,
         )
         self.frozen = FrozenStart(model, masks) if distance_weight else None
         if decay is not None:
@@ -220,6 +225,12 @@ class SelfTraining(SupervisedMethod):
         total = torch.stack(losses).sum()
         if self.confusion_weight:
             total = total + self.confusion_weight * confusion_loss(logits)
+        if self.fairness_weight:
+            weight = torch.stack([part * (label >= 0) for part, label in mixed.parts]).sum(0)
+            if mixed.pasted is not None:
+                weight = weight.masked_fill(mixed.pasted, 0)
+            fairness: Tensor = self.pseudo_labels.fairness_loss(logits, weight)
+            total = total + self.fairness_weight * fairness
         return total
 
     def _weighed(

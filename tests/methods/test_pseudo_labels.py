@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from domainnorm.methods.pseudo_labels import PseudoLabels
-from tests.reference.adaptation import aligned, free_thresholds
+from tests.reference.adaptation import aligned, fairness_losses, free_thresholds
 from tests.reference.losses import probabilities
 
 SOURCE = torch.tensor([0, 0, 0, 1, -1])
@@ -82,6 +82,55 @@ def test_averages_go_on_from_a_checkpoint_as_they_were():
         assert_close(one(logits, SOURCE), other(logits, SOURCE))
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name])
+
+
+@pytest.mark.parametrize("rule", ["fixed", "free"])
+def test_fairness_is_that_of_the_reference(rule):
+    labels, weak = PseudoLabels(4, 0.6, rule, decay=0.7, fair=True).double(), batches()
+    strong = [logits + torch.randn_like(logits) for logits in weak]
+    counted, found = [], []
+    for logits, changed in zip(weak, strong, strict=True):
+        _, sure = labels(logits, SOURCE)
+        weight = sure * torch.rand(len(sure), dtype=torch.float64)
+        counted.append(weight.tolist())
+        found.append(float(labels.fairness_loss(changed, weight)))
+    expected = fairness_losses(probable(weak), probable(strong), counted, 0.7)
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert min(found) > 0
+
+
+def test_fairness_of_pixels_is_that_of_samples():
+    labels = PseudoLabels(3, 0.5, decay=0.5, fair=True).double()
+    logits = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    labels(logits, SOURCE)
+    weight = torch.rand(2, 4, 5, dtype=torch.float64)
+    flat = logits.movedim(1, -1).flatten(0, -2)
+    assert_close(labels.fairness_loss(logits, weight), labels.fairness_loss(flat, weight.flatten()))
+
+
+def test_descent_on_fairness_brings_predictions_near_to_what_is_usual():
+    labels = PseudoLabels(3, 0.5, decay=0.0, fair=True).double()
+    # The third class is likely and never wins, so little is predicted of it.
+    usual = torch.tensor([[0.5, 0.1, 0.4], [0.1, 0.5, 0.4], [0.2, 0.3, 0.5]]).double().log()
+    labels(usual, SOURCE)
+    logits = torch.tensor([[2.0, 0, 0], [0, 2, 0], [0, 0, 0.1]]).double().requires_grad_()
+    before = labels.fairness_loss(logits, torch.ones(3))
+    (gradient,) = torch.autograd.grad(before, logits)
+    after = labels.fairness_loss(logits - 0.1 * gradient, torch.ones(3))
+    assert after < before
+    assert_close(
+        torch.autograd.grad(labels.fairness_loss(usual.requires_grad_(), torch.ones(3)), usual)[0],
+        torch.zeros(3, 3).double(),
+    )
+
+
+def test_no_sure_sample_has_no_fairness():
+    labels = PseudoLabels(3, 0.5, fair=True).double()
+    logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    loss = labels.fairness_loss(logits, torch.zeros(4))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert_close(logits.grad, torch.zeros_like(logits))
 
 
 def test_a_fixed_threshold_without_prior_keeps_no_state():

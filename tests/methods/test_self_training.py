@@ -65,14 +65,30 @@ class Watched(METHODS.load("fixmatch")):
         if self.pseudo_labels.rule == "free":
             thresholds = adaptation.free_thresholds(self.seen, self.pseudo_labels.decay)[-1]
         expected = adaptation.fixmatch_loss(weak, strong, thresholds)
+        if self.fairness_weight:
+            self.kept = [*getattr(self, "kept", []), self._counted(weak, thresholds)]
+            self.changed = [
+                *getattr(self, "changed", []),
+                [probabilities(row) for row in strong],
+            ]
+            fairness = adaptation.fairness_losses(
+                self.seen, self.changed, self.kept, self.pseudo_labels.decay
+            )
+            expected += self.fairness_weight * fairness[-1]
         assert float(losses["target"].detach()) == pytest.approx(expected, rel=1e-9, abs=1e-12)
         self.learned = max(getattr(self, "learned", 0.0), expected)
         return losses
 
+    def _counted(self, weak, thresholds):
+        p = [probabilities(row) for row in weak]
+        return [float(max(row) >= thresholds[row.index(max(row))]) for row in p]
 
+
+@pytest.mark.parametrize("fairness", [0.0, 0.3])
 @pytest.mark.parametrize("rule", ["fixed", "free"])
-def test_fixmatch_learns_its_own_sure_labels_over_all_images(rule):
+def test_fixmatch_learns_its_own_sure_labels_over_all_images(rule, fairness):
     options = {"threshold": 0.15, "threshold_rule": rule, "label_decay": 0.5}
+    options["fairness_weight"] = fairness
     done = fit(Watched, source_model(), ONE, batch_size=8, precision="64-true", **options)
     assert done.method.learned > 0
     assert done.method.teacher is None
@@ -96,6 +112,27 @@ def test_mixed_pixels_weigh_by_where_they_are_from(name):
     given = label.flatten().tolist(), pasted.flatten().tolist(), confident
     expected = adaptation.dacs_loss(rows, *given, 0.34)
     assert float(losses["target"].detach()) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("quality", ["sum", "share"])
+def test_fairness_of_mixed_masks_is_of_labels_that_are_learned_but_the_sources(quality):
+    options = {"threshold": 0.34, "mix": "class", "quality": quality, "target_weight": 0.5}
+    found = []
+    for fairness in (0.0, 0.3):
+        options["fairness_weight"] = fairness
+        method, batch, student, teacher = masks("mean_teacher", **options)
+        mixed, learned = [], method._mixed
+        method._mixed = lambda *given, kept=mixed, of=learned: kept.append(of(*given)) or kept[0]
+        torch.manual_seed(1)
+        found.append(float(method.losses(batch)["target"].detach()))
+    [(_, label)], pasted = mixed[0].parts, mixed[0].pasted
+    counted = ((label >= 0) & ~pasted).flatten().double().tolist()
+    assert 0 < sum(counted) < len(counted)
+    strong = pixels(student.train()(mixed[0].image, batch["domain"][2:]))
+    weak = pixels(teacher(batch["image"][2:], batch["domain"][2:]))
+    given = [[[probabilities(row) for row in rows]] for rows in (weak, strong)]
+    expected = adaptation.fairness_losses(*given, [counted], method.pseudo_labels.decay)[0]
+    assert found[1] - found[0] == pytest.approx(0.5 * 0.3 * expected, rel=1e-6)
 
 
 def test_mic_learns_the_teachers_labels_on_masked_images():

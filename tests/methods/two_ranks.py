@@ -33,7 +33,12 @@ CASES = {
     "mean_teacher": ("mean_teacher", {"threshold": 0.0, "decay": 0.5}),
     "fixmatch": (
         "fixmatch",
-        {"threshold_rule": "free", "prior": "estimated", "label_decay": 0.5},
+        {
+            "threshold_rule": "free",
+            "prior": "estimated",
+            "label_decay": 0.5,
+            "fairness_weight": 1.0,
+        },
     ),
     "daformer": ("daformer", {"threshold": 0.12, "decay": 0.5}),
 }

@@ -235,6 +235,30 @@ def free_thresholds(batches, decay):
     return found
 
 
+def fairness_losses(weak, strong, counted, decay):
+    """Wang et al. 2023, eq. 9 to 11, as -Σ a log b, of each batch; classes unseen in it are out.
+
+    ``weak`` and ``strong`` are probabilities of the views, ``counted`` the weight of each sample.
+    """
+    count = len(weak[0][0])
+    usual, histogram, losses = [1 / count] * count, [1 / count] * count, []
+    for batch, changed, weights in zip(weak, strong, counted, strict=True):
+        for k in range(count):
+            mean = sum(p[k] for p in batch) / len(batch)
+            often = sum(max(p) == p[k] for p in batch) / len(batch)
+            usual[k] = decay * usual[k] + (1 - decay) * mean
+            histogram[k] = decay * histogram[k] + (1 - decay) * often
+        a = [u / h for u, h in zip(usual, histogram, strict=True)]
+        b = {}
+        for k in range(count):
+            pairs = list(zip(changed, weights, strict=True))
+            often = sum(w for p, w in pairs if max(p) == p[k])
+            if often > 0:
+                b[k] = sum(w * p[k] for p, w in pairs) / often
+        losses.append(-sum(a[k] / sum(a) * math.log(b[k] / sum(b.values())) for k in b))
+    return losses
+
+
 def aligned(batches, labels, decay):
     """Probabilities of each batch, aligned to the labels' classes (None: to equal ones)."""
     count = len(batches[0][0])
