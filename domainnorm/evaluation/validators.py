@@ -13,8 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_mutual_info_score
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from domainnorm.evaluation.evaluated import Evaluated, EvaluationError
@@ -22,6 +27,8 @@ from domainnorm.evaluation.single_label import Predictions
 from domainnorm.registry import VALIDATORS, register
 
 _ROWS = 1000  # of the similarity matrix of `snd`
+_FOLDS = 5  # of `dev`
+_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of its regressions, of which one is chosen
 _METRICS = ("balanced_accuracy", "miou", "auroc")  # of each kind of labels the one of its tables
 
 
@@ -39,6 +46,8 @@ class Outputs:
         mixed_same: Whether it calls the smaller part the same, (M,), bool.
         source: Predictions on labelled validation images of each source; empty where there are
             none.
+        source_features: What reaches the classifier on these S images of all sources, (S, F).
+        source_wrong: Whether they are called another class than they are, (S,), bool.
     """
 
     probability: Tensor
@@ -49,6 +58,8 @@ class Outputs:
     mixed_label: Tensor | None = None
     mixed_same: Tensor | None = None
     source: Sequence[Evaluated] = ()
+    source_features: Tensor | None = None
+    source_wrong: Tensor | None = None
 
 
 def score(name: str, outputs: Outputs) -> float | None:
@@ -77,6 +88,51 @@ def source_accuracy(source: Sequence[Evaluated]) -> float:
     measured = [one.metrics() for one in source]
     metric = next(name for name in _METRICS if name in measured[0])
     return sum(one[metric] for one in measured) / len(measured)
+
+
+@register("dev")
+def dev(features: Tensor, source_features: Tensor, source_wrong: Tensor) -> float:
+    """Minus the source's validation error e, weighted by how far an image could be the target's.
+
+    ``-(mean(w e) + η (mean(w) - 1))`` with the control variate ``η = -cov(w e, w) / var(w)``, and
+    ``w = (S / N) · p(target | feature) / p(source | feature)`` by a logistic regression.
+
+    Args:
+        features: Of the target, (N, F).
+        source_features: Of validation images of the sources, (S, F).
+        source_wrong: Whether they are called another class than they are, (S,), bool.
+
+    Reference:
+        You et al., Towards Accurate Model Selection in Deep Unsupervised Domain Adaptation, ICML
+        2019, alg. 1 (DEV).
+        Differs: p is of a regression of standardized features by four fifths of the same images
+        that the fifth is not among, where the paper trains a network on training images; its
+        penalty too is the one with the least loss on images left out.
+    """
+    weight = _density_ratio(source_features.double().numpy(), features.double().numpy())
+    weighted = weight * source_wrong.double().numpy()
+    variance = weight.var()
+    eta = -np.mean((weighted - weighted.mean()) * weight) / variance if variance > 0 else 0.0
+    return -float(weighted.mean() + eta * (weight.mean() - 1))
+
+
+def _density_ratio(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much likelier each source point (S, F) is among those of the target (N, F): (S,)."""
+    sizes = len(source), len(target)
+    folds = min(_FOLDS, *sizes)
+    if folds < 2:
+        return np.ones(len(source))  # one image says nothing of a density
+    points, label = np.concatenate([source, target]), np.repeat([0, 1], sizes)
+    split = PredefinedSplit(np.concatenate([np.arange(size) % folds for size in sizes]))
+    found = []
+    for strength in _STRENGTHS:
+        model = LogisticRegression(C=strength, tol=1e-8, max_iter=1000)
+        scaled = make_pipeline(StandardScaler(), model)
+        logit = cross_val_predict(scaled, points, label, cv=split, method="decision_function")
+        found.append((np.logaddexp(0, np.where(label == 1, -logit, logit)).mean(), logit))
+    _, logit = min(found, key=lambda one: one[0])
+    ratio: NDArray[np.float64] = sizes[0] / sizes[1] * np.exp(logit[: sizes[0]])
+    return ratio
 
 
 @register("entropy")

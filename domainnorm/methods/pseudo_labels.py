@@ -134,7 +134,8 @@ class PseudoLabels(nn.Module):
         seen = histogram > 0
         usual = torch.where(self.histogram > 0, self.usual / self.histogram, 0)
         batch = mean[seen] / histogram[seen].detach()
-        return -((usual / usual.sum())[seen] * (batch / batch.sum()).log()).sum()
+        gained: Tensor = (usual / usual.sum())[seen] * (batch / batch.sum()).log()
+        return -gained.sum()
 
     def _aligned(self, probability: Tensor, source_label: Tensor) -> Tensor:
         """Probabilities (N, K, ...) after the alignment of their mean to the prior."""

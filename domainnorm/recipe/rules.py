@@ -223,7 +223,8 @@ def _check_selection(recipe: Recipe, problems: Problems) -> None:
     asked, key = recipe.evaluation.selection, "evaluation.selection"
     reads = {name: VALIDATORS.entry(name).arguments for name in VALIDATORS.names()}
     # Others compare with labels of the source, or with a teacher that not every method has.
-    usable = [name for name, read in reads.items() if not {"source", "student"} & set(read)]
+    lacking = ("source", "source_features", "student")
+    usable = [name for name, read in reads.items() if not set(lacking) & set(read)]
     if asked not in ("last", "validation", "oracle", *usable):
         words = ("last", "validation", "oracle", *usable)
         problems.add(key, unknown("value", asked, words))

@@ -64,10 +64,10 @@ class Scorer:
         stored: dict[str, Predictions] = {}
         if self.method.protocol == "online":
             return found, stored
-        source = list(self.validated(self._known_sources(), self._most).values())
+        source, said = self._validated(self._known_sources(), self._most)
         for domain in self.domains:
             outputs, index = self.outputs(domain, _ALL)
-            seen = replace(outputs, source=source)
+            seen = replace(outputs, source=list(source.values()), **said)
             values = {name: score(name, seen) for name in VALIDATORS.names()}
             found[domain] = {name: one for name, one in values.items() if one is not None}
             nothing = torch.full_like(index, -1)
@@ -97,15 +97,26 @@ class Scorer:
 
     def validated(self, domains: Sequence[str], most: int | None = None) -> dict[str, Evaluated]:
         """Predictions on labelled validation images of some domains, by domain."""
+        return self._validated(domains, most)[0]
+
+    def _validated(
+        self, domains: Sequence[str], most: int | None
+    ) -> tuple[dict[str, Evaluated], dict[str, Tensor]]:
+        """See `validated`; and of classes the fields of `Outputs` of the same images."""
         data = self.parts.scoring_data(self.stage, self.method.model, domains, [])
         found: dict[str, Evaluated] = {}
+        said: dict[str, list[Tensor]] = defaultdict(list)
         for domain in domains:
             store = self.method.task.store().to(self.method.trainer.strategy.root_device)
             with self._looking():
                 for batch in map(self.method.ready, data.scoring_dataloader(domain, most)):
-                    store.update(self._logits(batch), batch["target"], batch["index"])
+                    features, logits = self._described(batch)
+                    store.update(logits, batch["target"], batch["index"])
+                    if features is not None:
+                        said["source_features"].append(features.cpu())
+                        said["source_wrong"].append((logits.argmax(1) != batch["target"]).cpu())
             found[domain] = store.compute()
-        return found
+        return found, {name: torch.cat(tensors) for name, tensors in said.items()}
 
     def score(self, name: str, domain: str) -> float:
         """Of the model as it is, by one validator, on one target."""
@@ -136,11 +147,9 @@ class Scorer:
         """Those fields of `Outputs` for one batch, and ``index``."""
         method, masks = self.method, self.method.task.labels == "segmentation"
         said: dict[str, Tensor] = {}
-        if "features" in wanted and not masks and heads_of(method.deployed):
-            features, logits = method.features(batch, model=method.deployed)
-            said["features"] = features.float()
-        else:
-            logits = self._logits(batch)
+        features, logits = self._described(batch)
+        if "features" in wanted and features is not None:
+            said["features"] = features
         places = _places(batch["index"], logits.shape[2:]) if masks else None
         said["probability"] = _sampled(logits, places)
         if "strong" in wanted:
@@ -156,6 +165,14 @@ class Scorer:
             said |= {"mixed_label": label, "mixed_same": label == partner}
         repeats = 1 if places is None else _PIXELS
         return {**said, "index": batch["index"].repeat_interleave(repeats)}
+
+    def _described(self, batch: dict[str, Any]) -> tuple[Tensor | None, Tensor]:
+        """Features, None of masks and of networks without a head, and logits of one pass."""
+        method = self.method
+        if method.task.labels != "classification" or not heads_of(method.deployed):
+            return None, self._logits(batch)
+        features, logits = method.features(batch, model=method.deployed)
+        return features.float(), logits
 
     def _logits(self, batch: dict[str, Any], image: Tensor | None = None) -> Tensor:
         """Of the deployed model, as in validation, on other images of a batch where given."""

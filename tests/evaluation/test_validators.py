@@ -41,6 +41,8 @@ def outputs(number=24, classes=4, sharpness=3.0):
         mixed_label=label,
         mixed_same=label == label.roll(1),
         source=[predictions(p, torch.arange(number) % classes)],
+        source_features=torch.randn(number + 6, 6, generator=generator),
+        source_wrong=torch.arange(number + 6) % 3 == 0,
     )
 
 
@@ -107,6 +109,36 @@ def test_class_ami_equals_mutual_information_adjusted_by_all_permutations():
 
 def test_class_ami_of_fewer_different_features_than_classes_needs_fewer_clusters():
     assert score("class_ami", Outputs(probabilities(8), features=torch.ones(8, 3))) == 0.0
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 3.0])
+def test_dev_equals_its_formula(shift):
+    one = outputs(60)
+    moved = one.source_features + shift
+    found = VALIDATORS.load("dev")(one.features, moved, one.source_wrong)
+    expected = reference.dev(one.features, moved, one.source_wrong)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_dev_weighs_source_images_by_how_far_they_could_be_the_targets():
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randn(400, 2, generator=generator)
+    target = torch.randn(400, 2, generator=generator) + torch.tensor([1.0, 0.0])
+    like_target = source[:, 0] > 0.5
+    dev = VALIDATORS.load("dev")
+    assert dev(target, source, like_target) < dev(target, source, ~like_target) - 0.2
+
+
+def test_dev_of_equal_domains_is_the_error():
+    features = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    wrong = torch.arange(300) % 4 == 0
+    assert VALIDATORS.load("dev")(features, features, wrong) == pytest.approx(-0.25, abs=0.02)
+
+
+def test_dev_of_one_image_is_its_error():
+    dev = VALIDATORS.load("dev")
+    assert dev(torch.ones(3, 2), torch.ones(1, 2), torch.tensor([True])) == -1
+    assert dev(torch.ones(1, 2), torch.ones(3, 2), torch.zeros(3).bool()) == 0
 
 
 @pytest.mark.parametrize("name", ["infomax", "bnm", "corr_c"])

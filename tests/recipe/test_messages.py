@@ -195,6 +195,7 @@ CASES = [
         "evaluation.selection: unknown value 'lst': did you mean 'last'? known: last, validation,",
     ),
     ({"evaluation": "{selection: source_accuracy}"}, "unknown value 'source_accuracy': "),
+    ({"evaluation": "{selection: dev}"}, "unknown value 'dev': "),
     (
         {"evaluation": "{selection: infomax}", "data": f"{{{DATA}}}"},
         "evaluation.selection: 'infomax' needs images of a target domain, but data.target is empty",

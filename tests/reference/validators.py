@@ -47,6 +47,52 @@ def corr_c(p):
     return sum(table[a][a] for a in classes) / size / math.sqrt(p.shape[1])
 
 
+def logistic(points, label, strength):
+    """Minimum of ``|a|² / 2 + strength Σ log(1 + exp(∓(a·x + b)))``, by Newton's steps."""
+    x = torch.cat([points, torch.ones(len(points), 1).double()], 1)
+    penalty = torch.ones(x.shape[1]).double()
+    penalty[-1] = 0
+    weights = torch.zeros(x.shape[1]).double()
+    for _ in range(50):
+        p = 1 / (1 + torch.exp(-(x @ weights)))
+        slope = penalty * weights + strength * x.T @ (p - label)
+        curvature = torch.diag(penalty) + strength * (x.T * (p * (1 - p))) @ x
+        weights = weights - torch.linalg.solve(curvature, slope)
+    return weights
+
+
+def dev(features, source_features, wrong):
+    """You et al. 2019, alg. 1: the weighted error with its control variate, negative."""
+    count, other = len(source_features), len(features)
+    points = torch.cat([source_features, features]).double()
+    label = torch.tensor([0.0] * count + [1.0] * other).double()
+    place = torch.tensor([n % 5 for n in range(count)] + [n % 5 for n in range(other)])
+    tried = []
+    for strength in (0.0001, 0.001, 0.01, 0.1, 1.0):
+        logits = [0.0] * len(points)
+        for fold in range(5):
+            known = points[place != fold]
+            mean = known.mean(0)
+            scale = ((known - mean) ** 2).mean(0).sqrt()
+            fitted = logistic((known - mean) / scale, label[place != fold], strength)
+            for n in range(len(points)):
+                if place[n] == fold:
+                    x = (points[n] - mean) / scale
+                    logits[n] = float(x @ fitted[:-1] + fitted[-1])
+        losses = [
+            math.log(1 + math.exp(-z if y else z)) for z, y in zip(logits, label, strict=True)
+        ]
+        tried.append((sum(losses), logits))
+    logits = min(tried)[1]
+    w = [count / other * math.exp(z) for z in logits[:count]]
+    we = [a * bool(b) for a, b in zip(w, wrong.tolist(), strict=True)]
+    mean_w, mean_we = sum(w) / count, sum(we) / count
+    cov = sum((a - mean_we) * (b - mean_w) for a, b in zip(we, w, strict=True)) / (count - 1)
+    var = sum((b - mean_w) ** 2 for b in w) / (count - 1)
+    eta = -cov / var
+    return -(mean_we + eta * mean_w - eta)
+
+
 def adjusted_mutual_information(first, second):
     """Vinh et al., JMLR 2010, with the expectation as a mean over all permutations."""
 

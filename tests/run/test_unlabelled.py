@@ -87,9 +87,12 @@ def test_target_without_labels_has_scores_all_the_same(finished):
     with (finished / "metrics.csv").open(newline="") as file:
         lines = [line for line in csv.DictReader(file) if line["domain"] in ("b", "c")]
     scored = {(line["domain"], line["method"], line["metric"]) for line in lines}
+    masks = "segmentation" in (finished / "recipe.yaml").read_text()
     for method in ("source_only", "adabn", "tent"):
         for name in ("infomax", "snd", "agreement", "mixval", "source_accuracy", "ensv"):
             assert {("b", method, f"score/{name}"), ("c", method, f"score/{name}")} <= scored
+        for name in ("class_ami", "dev"):
+            assert (("c", method, f"score/{name}") in scored) != masks
 
 
 def test_scores_over_stages_have_the_same_samples_of_training_images_and_no_label(finished):
