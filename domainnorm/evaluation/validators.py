@@ -261,8 +261,8 @@ def mixval(mixed: Tensor, mixed_label: Tensor, mixed_same: Tensor) -> float:
     return float(torch.stack(shares).nanmean())
 
 
-@register("agreement")
-def agreement(probability: Tensor, strong: Tensor) -> float:
+@register("view_agreement")
+def view_agreement(probability: Tensor, strong: Tensor) -> float:
     """Share of samples that are called the same in a strongly changed view.
 
     Args:

@@ -73,7 +73,7 @@ def test_what_a_validator_lacks_leaves_it_out(name):
 def test_every_validator_says_where_it_comes_from_and_what_it_reads(name):
     text = VALIDATORS.load(name).__doc__
     assert "Args:" in text
-    assert "Reference:" in text or name in ("agreement", "teacher_agreement")
+    assert "Reference:" in text or name in ("view_agreement", "teacher_agreement")
 
 
 @pytest.mark.parametrize("name", ["entropy", "infomax", "bnm", "snd", "corr_c"])
@@ -88,7 +88,7 @@ def test_mixval_and_agreements_equal_their_formulas():
     one = outputs()
     given = (one.mixed, one.mixed_label, one.mixed_same)
     assert score("mixval", one) == pytest.approx(reference.mixval(*given))
-    for name, other in (("agreement", one.strong), ("teacher_agreement", one.student)):
+    for name, other in (("view_agreement", one.strong), ("teacher_agreement", one.student)):
         assert score(name, one) == pytest.approx(reference.agreement(one.probability, other))
 
 

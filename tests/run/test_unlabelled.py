@@ -89,7 +89,7 @@ def test_target_without_labels_has_scores_all_the_same(finished):
     scored = {(line["domain"], line["method"], line["metric"]) for line in lines}
     masks = "segmentation" in (finished / "recipe.yaml").read_text()
     for method in ("source_only", "adabn", "tent"):
-        for name in ("infomax", "snd", "agreement", "mixval", "source_accuracy", "ensv"):
+        for name in ("infomax", "snd", "view_agreement", "mixval", "source_accuracy", "ensv"):
             assert {("b", method, f"score/{name}"), ("c", method, f"score/{name}")} <= scored
         for name in ("class_ami", "dev"):
             assert (("c", method, f"score/{name}") in scored) != masks
