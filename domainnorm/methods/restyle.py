@@ -28,10 +28,13 @@ class Restyle(SupervisedMethod):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Give the target's rows the scale and shift of the source."""
-        for name in self.roles.target:
-            set_rows(self.model, name, self.roles.lent(self.roles.source), moments=False)
+        self._lend()
 
     def on_fit_end(self) -> None:
-        """Those of the last step; the target keeps its own moments."""
+        """Those of the last step; the target keeps its own moments, clean ones if wanted."""
+        self._lend()
+        super().on_fit_end()
+
+    def _lend(self) -> None:
         for name in self.roles.target:
             set_rows(self.model, name, self.roles.lent(self.roles.source), moments=False)

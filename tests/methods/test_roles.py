@@ -87,6 +87,15 @@ def test_shared_rows_have_no_distance_to_pull_them_together():
         make("joint", make_model(roles=SHARED), SHARED, rows_weight=0.1)
 
 
+def test_restyled_images_leave_clean_moments_of_both_domains():
+    given = fit("restyle", source_model(), moments="clean", epochs=1, lr=1e-9).model
+    moments = next(given.norms()).statistics.running_mean
+    for name in ("clean", "colour_cast"):
+        mean = first_maps(given, name).mean((0, 2, 3))
+        row = given.domain_names.index(name)
+        torch.testing.assert_close(moments[row], mean, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["shot", "aad", "finetune"])
 def test_methods_that_start_from_the_source_model_estimate_clean_moments_and_keep_its_rows(name):
     start = source_model()
