@@ -45,6 +45,7 @@ class TENT(Method):
     starts_from: str = "source_only"
     augmented: bool = False
     needs: str = "weights"
+    tasks: tuple[str, ...] = ("classification", "segmentation")  # findings exclude no other
 
     def __init__(
         self, model: DomainModel, task: Task, roles: Roles, *, lr: float = 1e-3, epochs: int = 5

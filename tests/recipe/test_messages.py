@@ -152,7 +152,7 @@ CASES = [
             {"compare": f"[{name}]", "task": "multilabel", "data": f"{{{FINDINGS}, target: [b]}}"},
             f"compare[0]: '{name}' is for one class per image or masks, and this task has several",
         )
-        for name in ("mcc", "mean_teacher", "eata", "cdan", "mcd", "bnm", "infomax")
+        for name in ("mcc", "mean_teacher", "eata", "tent", "cdan", "mcd", "bnm", "infomax")
     ],
     (
         {"method": "{name: mean_teacher, mix: class}"},
