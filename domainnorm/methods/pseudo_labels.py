@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from domainnorm.methods.samples import over_ranks
 
+Prior = Literal["none", "uniform", "estimated", "start"]
 _EPS = 1e-6  # of the share of a class that is never predicted
 
 
@@ -20,8 +22,10 @@ class PseudoLabels(nn.Module):
     they are aligned. Classes that are predicted more often than the prior says lose. ``uniform``:
     all classes are equally frequent in the target. ``estimated``: the prior is the moving average
     of the shares of the classes among source labels, so the target is taken to have the classes as
-    often as batches of the source have them, which need not be equally often. Both averages are
-    means of all batches at first, ``a = min(decay, 1 - 1/t)``.
+    often as batches of the source have them, which need not be equally often. ``start``: the mean
+    probability that the network gave target images before training, see `anchor`; no class is taken
+    to be frequent, and none can be forgotten. The averages are means of all batches at first,
+    ``a = min(decay, 1 - 1/t)``.
 
     The **rule** ``fixed`` asks for ``threshold``; ``free`` for a threshold of each class that
     follows how sure the network is: ``level ← a · level + (1 - a) · mean(max_k p[k])``,
@@ -36,7 +40,7 @@ class PseudoLabels(nn.Module):
         num_classes: K.
         threshold: Of the rule ``fixed``, in [0, 1].
         rule: ``fixed`` or ``free``.
-        prior: ``none``, ``uniform`` or ``estimated``.
+        prior: ``none``, ``uniform``, ``estimated`` or ``start``.
         decay: Weight of the past in moving averages, in [0, 1).
         fair: Whether `fairness_loss` will be asked for.
 
@@ -45,7 +49,7 @@ class PseudoLabels(nn.Module):
         `fairness_loss`; Berthelot et al., ReMixMatch, ICLR 2020, arXiv:1911.09785, sec. 3.1
         (``estimated``).
         Differs: the share of predictions is a moving average, not that of the last 128 batches;
-        the sign of `fairness_loss`.
+        ``start`` is ours; the sign of `fairness_loss`.
     """
 
     share: Tensor
@@ -54,13 +58,14 @@ class PseudoLabels(nn.Module):
     level: Tensor
     usual: Tensor
     histogram: Tensor
+    anchored: Tensor
 
     def __init__(
         self,
         num_classes: int,
         threshold: float,
         rule: Literal["fixed", "free"] = "fixed",
-        prior: Literal["none", "uniform", "estimated"] = "none",
+        prior: Prior = "none",
         decay: float = 0.999,
         fair: bool = False,
     ) -> None:
@@ -75,12 +80,22 @@ class PseudoLabels(nn.Module):
             self.register_buffer("share", equal.clone())
             self.register_buffer("source_share", equal.clone())
             self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+        if prior == "start":
+            self.register_buffer("anchored", equal.clone())
         if rule == "free":
             self.register_buffer("level", torch.tensor(1 / num_classes))
         if rule == "free" or fair:
             self.register_buffer("usual", equal.clone())
         if fair:
             self.register_buffer("histogram", equal.clone())
+
+    @torch.no_grad()
+    def anchor(self, logits: Iterable[Tensor]) -> None:
+        """Take the mean prediction, of batches (N, K, ...) of all target images, as the prior."""
+        if self.prior == "start" and int(self.batches) == 0:
+            sums = [(_mean(one.softmax(1)) * len(one), len(one)) for one in logits]
+            total = torch.stack([share for share, _ in sums]).sum(0)
+            self.anchored.copy_(total / sum(count for _, count in sums))
 
     @torch.no_grad()
     def forward(self, logits: Tensor, source_label: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,6 +165,8 @@ class PseudoLabels(nn.Module):
             if bool(count.any()):
                 self.source_share.lerp_(count / count.sum(), weight)
             prior = self.source_share
+        if self.prior == "start":
+            prior = self.anchored
         ratio = prior / self.share.clamp(min=_EPS)
         aligned = probability * ratio.view(-1, *[1] * (probability.ndim - 2))
         return aligned / aligned.sum(1, keepdim=True)

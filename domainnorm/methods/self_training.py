@@ -13,7 +13,7 @@ from domainnorm.losses import confusion_loss
 from domainnorm.methods.base import Batch, split
 from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
 from domainnorm.methods.mixing import Mixed, class_mix, cut_mix, mask_patches
-from domainnorm.methods.pseudo_labels import PseudoLabels
+from domainnorm.methods.pseudo_labels import Prior, PseudoLabels
 from domainnorm.methods.reestimation import kept_moments, moment_buffers
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import over_ranks
@@ -44,7 +44,8 @@ class SelfTraining(SupervisedMethod):
         threshold: Least confidence of a pseudo-label under the rule ``fixed``, in [0, 1].
         threshold_rule: ``fixed``, or ``free`` for thresholds by class that follow the confidence.
         prior: Of the classes of the target, to which pseudo-labels are aligned: ``none``,
-            ``uniform``, or that of source labels, ``estimated``.
+            ``uniform``, that of source labels, ``estimated``, or that which the source model
+            predicts for them, ``start``.
         label_decay: Weight of the past in the moving averages behind ``free`` and ``prior``, in
             [0, 1).
         quality: ``mean`` takes the loss over sure labels; ``sum`` their sum over the number of all
@@ -66,7 +67,8 @@ class SelfTraining(SupervisedMethod):
         **options: See `SupervisedMethod`.
 
     Raises:
-        DomainNormError: ``mix: class`` for a task without masks, or an unknown class.
+        DomainNormError: ``mix: class`` for a task without masks, ``prior: start`` for a method that
+            starts from no source model, or an unknown class.
     """
 
     labelled: str = "source"
@@ -86,7 +88,7 @@ class SelfTraining(SupervisedMethod):
         decay: float | None = 0.99,
         threshold: float = 0.9,
         threshold_rule: Literal["fixed", "free"] = "fixed",
-        prior: Literal["none", "uniform", "estimated"] = "none",
+        prior: Prior = "none",
         label_decay: float = 0.999,
         quality: Literal["mean", "sum", "share"] = "mean",
         target_weight: float = 1.0,
@@ -104,6 +106,11 @@ class SelfTraining(SupervisedMethod):
         masks = task.labels == "segmentation"
         if mix == "class" and not masks:
             raise DomainNormError("method.mix: 'class' mixes masks, and this task has none; 'cut'")
+        if prior == "start" and self.starts_from != "source_only":
+            raise DomainNormError(
+                "method.prior: 'start' is what a source model predicts, and this method starts "
+                "from none; 'estimated'"
+            )
         self.mix = mix if mix != "auto" else "class" if masks else "none"
         self.quality = quality
         self.target_weight = target_weight
@@ -163,6 +170,16 @@ class SelfTraining(SupervisedMethod):
         super().on_fit_start()
         if self.frozen is not None:
             self.frozen.take(self.model)
+        if self.pseudo_labels.prior == "start":
+            self._anchor()
+
+    @torch.no_grad()
+    def _anchor(self) -> None:
+        training = self.deployed.training
+        self.deployed.eval()
+        told = (self.outputs(batch, model=self.deployed) for batch in self.sweep())
+        self.pseudo_labels.anchor(told)
+        self.deployed.train(training)
 
     def _described(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Logits, and where a distance is wanted what it is measured of."""

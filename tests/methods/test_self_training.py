@@ -365,3 +365,18 @@ def test_defaults_are_those_of_the_papers():
         assert found == expected
     assert METHODS.entry("mic").parameters["mask_ratio"].default == 0.7
     assert METHODS.entry("daformer").parameters["distance_weight"].default == 0.005
+
+
+def test_the_prior_of_the_start_is_what_the_source_model_predicts_of_the_target():
+    start = source_model()
+    data = fit("mean_teacher", source_model(), lr=0.0).data
+    found = [
+        data.evaluation_pipeline(data.dataset.image(index), 0)
+        for index, record in enumerate(data.dataset.records)
+        if record.domain == ONE.target[0] and record.split == "train"
+    ]
+    expected = start.eval()(torch.stack(found), ONE.target[0]).softmax(1).mean(0).detach()
+    done = fit("mean_teacher", source_model(), prior="start", threshold=0.0)
+    assert_close(done.method.pseudo_labels.anchored, expected)
+    with pytest.raises(DomainNormError, match=r"method\.prior: 'start'"):
+        fit("fixmatch", prior="start")
