@@ -16,6 +16,7 @@ from domainnorm.registry import register
 from domainnorm.tasks import Task
 
 _LEAST_SHARE = 0.01  # of predictions, for a class that counts
+_FORGOTTEN = 0.1  # of its share before, below which a class is
 
 
 @register
@@ -26,8 +27,9 @@ class Default(SelfTraining):
     in; of classes beside ``confusion_weight · confusion_loss`` of the strong views. Afterwards
     the **guard** compares how far predictions of the weak and the strong view of target images
     agree (see `agreement`), by the source model and by what it has become. Where the agreement has
-    fallen by more than ``guard`` the source model is kept, and `facts` say so: to agree is what
-    self-training teaches, and where it has not even done that, nothing else it did can be trusted.
+    fallen by more than ``guard``, or a class that the source model predicts is predicted no more,
+    the source model is kept, and `facts` say so: to agree is what self-training teaches, and where
+    it has not even done that, nothing else it did can be trusted.
 
     Args:
         model: The source model.
@@ -35,7 +37,8 @@ class Default(SelfTraining):
         roles: Source and target domains.
         mix: See `SelfTraining`.
         confusion_weight: See `SelfTraining`; None is 1 for classes and 0 for masks.
-        guard: Largest fall of the agreement, in [0, 1]; 1 keeps every adaptation.
+        guard: Largest fall of the agreement, in [0, 1]; 1 keeps every adaptation, forgotten classes
+            too.
         **options: See `SelfTraining`.
 
     Reference:
@@ -73,11 +76,13 @@ class Default(SelfTraining):
         adapted = {key: value.clone() for key, value in self.deployed.state_dict().items()}
         counts = [self._counts(state) for state in (self._start, adapted)]
         found = [agreement(one, known_to(counts[0])) for one in counts]
-        kept = self._start if found[1] < found[0] - self.guard else adapted
+        lost = forgotten(*counts)
+        fell = found[1] < found[0] - self.guard or lost > 0
+        kept = self._start if fell and self.guard < 1 else adapted
         for model in {self.model, self.deployed}:
             model.load_state_dict(kept)
-        names = ("agreement_before", "agreement_after", "adapted")
-        self.facts = dict(zip(names, (*found, float(kept is adapted)), strict=True))
+        names = ("agreement_before", "agreement_after", "forgotten", "adapted")
+        self.facts = dict(zip(names, (*found, lost, float(kept is adapted)), strict=True))
 
     @torch.no_grad()
     def _counts(self, state: dict[str, Tensor]) -> Tensor:
@@ -102,8 +107,18 @@ def counts_of(first: Tensor, second: Tensor, num_classes: int) -> Tensor:
 
 def known_to(counts: Tensor) -> Tensor:
     """Classes that are at least a hundredth of all predictions: (K,) bool."""
-    share = (counts.sum(0) + counts.sum(1)) / (2 * counts.sum())
-    return share >= _LEAST_SHARE
+    return _shares(counts) >= _LEAST_SHARE
+
+
+def forgotten(before: Tensor, after: Tensor) -> float:
+    """Number of classes known before whose share of the predictions is less than a tenth now."""
+    lost = known_to(before) & (_shares(after) < _FORGOTTEN * _shares(before))
+    return float(lost.sum())
+
+
+def _shares(counts: Tensor) -> Tensor:
+    """Share of each class among the predictions of both views, (K,)."""
+    return (counts.sum(0) + counts.sum(1)) / (2 * counts.sum())
 
 
 def agreement(counts: Tensor, classes: Tensor) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchmetrics.functional import cohen_kappa
 
-from domainnorm.methods.default import agreement, counts_of, known_to
+from domainnorm.methods.default import agreement, counts_of, forgotten, known_to
 from tests.methods.bench import fit, source_model
 
 
@@ -29,6 +29,14 @@ def test_a_forgotten_class_counts():
     assert agreement(after, known_to(before)) == 3 / 4
 
 
+def test_a_class_is_forgotten_when_it_is_hardly_predicted_any_more():
+    label = torch.arange(4).repeat_interleave(100)  # a quarter each, of both views
+    before = counts_of(label, label, 5)
+    for left, lost in ((0, 1), (9, 1), (10, 0)):
+        now = torch.where((label == 2) & (torch.arange(400) >= 200 + left), 1, label)
+        assert forgotten(before, counts_of(now, now, 5)) == lost
+
+
 def test_counts_of_masks_are_those_of_their_pixels():
     first, second = torch.randint(0, 3, (2, 4, 5)), torch.randint(0, 3, (2, 4, 5))
     whole = counts_of(first, second, 3)
@@ -46,6 +54,15 @@ def test_an_adaptation_that_loses_agreement_is_undone():
     facts = done.method.facts
     assert facts["adapted"] == 0
     assert facts["agreement_after"] < facts["agreement_before"]
+
+
+def test_an_adaptation_that_forgets_a_class_is_undone(monkeypatch):
+    monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 1.0)
+    start = source_model()
+    before = copy.deepcopy(start.state_dict())
+    done = fit("default", start, lr=1e-3, guard=0.9)
+    assert done.method.facts["adapted"] == 0
+    assert all(torch.equal(v, before[k]) for k, v in done.model.state_dict().items())
 
 
 def test_a_guard_of_one_keeps_every_adaptation():
