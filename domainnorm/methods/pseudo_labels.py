@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from domainnorm.methods.samples import over_ranks
 
-Prior = Literal["none", "uniform", "estimated", "start"]
 _EPS = 1e-6  # of the share of a class that is never predicted
 
 
@@ -65,7 +64,7 @@ class PseudoLabels(nn.Module):
         num_classes: int,
         threshold: float,
         rule: Literal["fixed", "free"] = "fixed",
-        prior: Prior = "none",
+        prior: Literal["none", "uniform", "estimated", "start"] = "none",
         decay: float = 0.999,
         fair: bool = False,
     ) -> None:

@@ -13,7 +13,7 @@ from domainnorm.losses import confusion_loss
 from domainnorm.methods.base import Batch, split
 from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
 from domainnorm.methods.mixing import Mixed, class_mix, cut_mix, mask_patches
-from domainnorm.methods.pseudo_labels import Prior, PseudoLabels
+from domainnorm.methods.pseudo_labels import PseudoLabels
 from domainnorm.methods.reestimation import kept_moments, moment_buffers
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import over_ranks
@@ -88,7 +88,7 @@ class SelfTraining(SupervisedMethod):
         decay: float | None = 0.99,
         threshold: float = 0.9,
         threshold_rule: Literal["fixed", "free"] = "fixed",
-        prior: Prior = "none",
+        prior: Literal["none", "uniform", "estimated", "start"] = "none",
         label_decay: float = 0.999,
         quality: Literal["mean", "sum", "share"] = "mean",
         target_weight: float = 1.0,
