@@ -38,12 +38,15 @@ def test_thresholds_of_the_class_that_is_usual_are_the_highest():
     assert thresholds[0] == labels.level > thresholds[1]
 
 
-@pytest.mark.parametrize("prior", ["uniform", "estimated"])
+@pytest.mark.parametrize("prior", ["uniform", "estimated", "start"])
 def test_alignment_is_that_of_the_reference(prior):
     labels, given = PseudoLabels(4, 0.5, prior=prior, decay=0.6).double(), batches()
     sources = [torch.randint(-1, 4, (9,)) for _ in given]
     known = [source.tolist() if prior == "estimated" else None for source in sources]
-    expected = aligned(probable(given), known, 0.6)
+    first = [row for batch in probable(given[:2]) for row in batch]
+    labels.anchor(given[:2])
+    start = [sum(column) / len(first) for column in zip(*first, strict=True)]
+    expected = aligned(probable(given), known, 0.6, start if prior == "start" else None)
     for logits, source, rows in zip(given, sources, expected, strict=True):
         label, sure = labels(logits, source)
         wanted = torch.tensor(rows, dtype=torch.float64)

@@ -259,10 +259,10 @@ def fairness_losses(weak, strong, counted, decay):
     return losses
 
 
-def aligned(batches, labels, decay):
-    """Probabilities of each batch, aligned to the labels' classes (None: to equal ones)."""
+def aligned(batches, labels, decay, prior=None):
+    """Probabilities of each batch, aligned to the labels' classes (None: to a prior, equal ones)."""
     count = len(batches[0][0])
-    share, prior, found = [1 / count] * count, [1 / count] * count, []
+    share, prior, found = [1 / count] * count, prior or [1 / count] * count, []
     for t, (batch, known) in enumerate(zip(batches, labels, strict=True), start=1):
         a = min(decay, 1 - 1 / t)
         for k in range(count):
