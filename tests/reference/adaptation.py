@@ -260,7 +260,7 @@ def fairness_losses(weak, strong, counted, decay):
 
 
 def aligned(batches, labels, decay, prior=None):
-    """Probabilities of each batch, aligned to the labels' classes (None: to a prior, equal ones)."""
+    """Probabilities of each batch, aligned to those of labels (None: a prior, or equal)."""
     count = len(batches[0][0])
     share, prior, found = [1 / count] * count, prior or [1 / count] * count, []
     for t, (batch, known) in enumerate(zip(batches, labels, strict=True), start=1):
