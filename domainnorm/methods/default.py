@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from domainnorm.backbones import DomainModel
-from domainnorm.methods.base import split
+from domainnorm.backbones import DomainModel, set_rows
+from domainnorm.methods.base import Batch, split
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import over_ranks
 from domainnorm.methods.self_training import SelfTraining
@@ -23,13 +24,14 @@ _FORGOTTEN = 0.1  # of its share before, below which a class is
 class Default(SelfTraining):
     """Sure labels of a teacher on strongly changed target images, unless that makes things worse.
 
-    `SelfTraining` from the source model: of masks with half of the classes of source masks pasted
-    in; of classes beside ``confusion_weight · confusion_loss`` of the strong views. Afterwards
-    the **guard** compares how far predictions of the weak and the strong view of target images
-    agree (see `agreement`), by the source model and by what it has become. Where the agreement has
-    fallen by more than ``guard``, or a class that the source model predicts is predicted no more,
-    the source model is kept, and `facts` say so: to agree is what self-training teaches, and where
-    it has not even done that, nothing else it did can be trusted.
+    `SelfTraining` from the source model, under one row for all domains, see ``shared_rows``: of
+    masks with half of the classes of source masks pasted in; of classes beside
+    ``confusion_weight · confusion_loss`` of the strong views. Afterwards the **guard** compares how
+    far predictions of the weak and the strong view of target images agree (see `agreement`), by the
+    source model and by what it has become. Where the agreement has fallen by more than ``guard``,
+    or a class that the source model predicts is predicted no more, the source model is kept, and
+    `facts` say so: to agree is what self-training teaches, and where it has not even done that,
+    nothing else it did can be trusted.
 
     Args:
         model: The source model.
@@ -37,6 +39,8 @@ class Default(SelfTraining):
         roles: Source and target domains.
         mix: See `SelfTraining`.
         confusion_weight: See `SelfTraining`; None is 1 for classes and 0 for masks.
+        shared_rows: Whether all domains get one row of each norm, at first the mean of those of the
+            sources, and source and changed target images are one batch; else ``data.rows`` says.
         guard: Largest fall of the agreement, in [0, 1]; 1 keeps every adaptation, forgotten classes
             too.
         **options: See `SelfTraining`.
@@ -56,13 +60,16 @@ class Default(SelfTraining):
         *,
         mix: Literal["auto", "none", "class", "cut"] = "auto",
         confusion_weight: float | None = None,
+        shared_rows: bool = True,
         guard: float = 0.0,
         **options: Any,
     ) -> None:
         if confusion_weight is None:
             confusion_weight = 0.0 if task.labels == "segmentation" else 1.0
+        roles = replace(roles, rows="one") if shared_rows else roles
         super().__init__(model, task, roles, mix=mix, confusion_weight=confusion_weight, **options)
         self.guard = guard
+        self._undone = False
         self._start: dict[str, Tensor] = {}
 
     def setup(self, stage: str) -> None:
@@ -70,19 +77,39 @@ class Default(SelfTraining):
         if stage == "fit":
             self._start = {key: value.clone() for key, value in self.model.state_dict().items()}
 
+    def on_fit_start(self) -> None:
+        """The row that all domains share starts as the mean of the sources'."""
+        if self.roles.rows == "one" and self.global_step == 0:
+            for lender in self.roles.lent(self.roles.all):
+                set_rows(self.model, lender, self.roles.source)
+        super().on_fit_start()
+
+    def on_train_epoch_start(self) -> None:
+        """What the guard said of an earlier epoch is past."""
+        self._undone = False
+
     def on_fit_end(self) -> None:
         """Keep the source model where predictions agree less than they did."""
+        self._undone = False
         super().on_fit_end()
         adapted = {key: value.clone() for key, value in self.deployed.state_dict().items()}
         counts = [self._counts(state) for state in (self._start, adapted)]
         found = [agreement(one, known_to(counts[0])) for one in counts]
         lost = forgotten(*counts)
         fell = found[1] < found[0] - self.guard or lost > 0
-        kept = self._start if fell and self.guard < 1 else adapted
+        self._undone = fell and self.guard < 1
         for model in {self.model, self.deployed}:
-            model.load_state_dict(kept)
+            model.load_state_dict(self._start if self._undone else adapted)
         names = ("agreement_before", "agreement_after", "forgotten", "adapted")
-        self.facts = dict(zip(names, (*found, lost, float(kept is adapted)), strict=True))
+        self.facts = dict(zip(names, (*found, lost, float(not self._undone)), strict=True))
+
+    def share_rows(self) -> None:
+        """As always, unless the source model was kept, in which domains have their own."""
+        if not self._undone:
+            super().share_rows()
+
+    def _shared(self, batch: Batch) -> Batch:
+        return batch if self._undone else super()._shared(batch)
 
     @torch.no_grad()
     def _counts(self, state: dict[str, Tensor]) -> Tensor:
@@ -93,8 +120,10 @@ class Default(SelfTraining):
         seen: list[Tensor] = []
         for batch in loader:
             target = split(self.ready(batch))[1]
-            weak = self.outputs(target, model=self.deployed)
-            strong = self.outputs(target, view="strong", model=self.deployed)
+            # Their own rows, which the source model has for each domain.
+            own = batch["domain"][~batch["labelled"]].to(self.device)
+            weak = self.outputs(target, model=self.deployed, domain=own)
+            strong = self.outputs(target, view="strong", model=self.deployed, domain=own)
             seen.append(counts_of(weak.argmax(1), strong.argmax(1), weak.shape[1]))
         return over_ranks(torch.stack(seen).sum(0))
 

@@ -2,10 +2,11 @@ import copy
 
 import pytest
 import torch
+from torch.testing import assert_close
 from torchmetrics.functional import cohen_kappa
 
 from domainnorm.methods.default import agreement, counts_of, forgotten, known_to
-from tests.methods.bench import fit, source_model
+from tests.methods.bench import METHODS, TWO, fit, source_model
 
 
 def test_agreement_is_the_mean_of_cohens_kappa_of_each_class_against_the_rest():
@@ -63,6 +64,36 @@ def test_an_adaptation_that_forgets_a_class_is_undone(monkeypatch):
     done = fit("default", start, lr=1e-3, guard=0.9)
     assert done.method.facts["adapted"] == 0
     assert all(torch.equal(v, before[k]) for k, v in done.model.state_dict().items())
+
+
+@pytest.mark.parametrize("guard", [1.0, 0.9])
+def test_all_domains_share_a_row_unless_the_source_model_is_kept(guard, monkeypatch):
+    """Two sources: their rows differ, and those of the target are the mean of them."""
+    monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 1.0)
+    seen = []
+
+    class Seen(METHODS.load("default")):
+        def _labels_of(self, source, target):
+            if not seen:
+                seen.append({k: v.clone() for k, v in self.model.state_dict().items()})
+            assert self.together
+            return super()._labels_of(source, target)
+
+    before = copy.deepcopy(source_model(roles=TWO).state_dict())
+    done = fit(Seen, source_model(roles=TWO), TWO, lr=1e-3, guard=guard)
+    name = next(name for name in before if name.endswith("modulation.scale"))
+    assert_close(seen[0][name][0], before[name][:2].mean(0))
+    rows = done.method.deployed.state_dict()[name]
+    if guard == 1:
+        assert torch.equal(rows[0], rows[1])
+        assert torch.equal(rows[0], rows[2])
+        assert not torch.equal(rows[2], before[name][2])
+    else:
+        assert torch.equal(rows, before[name])
+    done.method.share_rows()  # as a stage does after training
+    assert torch.equal(done.method.deployed.state_dict()[name], rows)
+    batch = {"domain": torch.tensor([0, 1, 2])}
+    assert done.method._shared(batch)["domain"].tolist() == ([0, 0, 0] if guard == 1 else [0, 1, 2])
 
 
 def test_a_guard_of_one_keeps_every_adaptation():
