@@ -25,8 +25,8 @@ class Default(SelfTraining):
     """Sure labels of a teacher on strongly changed target images, unless that makes things worse.
 
     `SelfTraining` from the source model, under one row for all domains, see ``shared_rows``: of
-    masks with half of the classes of source masks pasted in; of classes beside
-    ``confusion_weight · confusion_loss`` of the strong views. Afterwards the **guard** compares how
+    masks with half of the classes of source masks pasted in; of classes with a threshold for each,
+    lower for one that the network finds hard. Afterwards the **guard** compares how
     far predictions of the weak and the strong view of target images agree (see `agreement`), by the
     source model and by what it has become. Where the agreement has fallen by more than ``guard``,
     or a class that the source model predicts is predicted no more, the source model is kept, and
@@ -38,7 +38,8 @@ class Default(SelfTraining):
         task: Supervised loss and metrics.
         roles: Source and target domains.
         mix: See `SelfTraining`.
-        confusion_weight: See `SelfTraining`; None is 1 for classes and 0 for masks.
+        threshold_rule: See `SelfTraining`; ``auto`` is ``free`` for classes, ``fixed`` for masks.
+        label_decay: See `SelfTraining`; that of runs of some hundreds of steps.
         shared_rows: Whether all domains get one row of each norm, at first the mean of those of the
             sources, and source and changed target images are one batch; else ``data.rows`` says.
         guard: Largest fall of the agreement, in [0, 1]; 1 keeps every adaptation, forgotten classes
@@ -47,7 +48,8 @@ class Default(SelfTraining):
 
     Reference:
         Tarvainen and Valpola, NeurIPS 2017, arXiv:1703.01780, eq. 2; Tranheden et al., DACS, WACV
-        2021, arXiv:2007.08702, alg. 1; Jin et al., MCC, ECCV 2020, arXiv:1912.03699, eq. 3 to 6.
+        2021, arXiv:2007.08702, alg. 1; Wang et al., FreeMatch, ICLR 2023, arXiv:2205.07246, eq. 5
+        to 7.
     """
 
     starts_from: str = "source_only"
@@ -59,15 +61,21 @@ class Default(SelfTraining):
         roles: Roles,
         *,
         mix: Literal["auto", "none", "class", "cut"] = "auto",
-        confusion_weight: float | None = None,
+        threshold_rule: Literal["auto", "fixed", "free"] = "auto",
+        label_decay: float = 0.99,
         shared_rows: bool = True,
         guard: float = 0.0,
         **options: Any,
     ) -> None:
-        if confusion_weight is None:
-            confusion_weight = 0.0 if task.labels == "segmentation" else 1.0
+        if threshold_rule == "auto":
+            threshold_rule = "fixed" if task.labels == "segmentation" else "free"
         roles = replace(roles, rows="one") if shared_rows else roles
-        super().__init__(model, task, roles, mix=mix, confusion_weight=confusion_weight, **options)
+        given: dict[str, Any] = {
+            "mix": mix,
+            "threshold_rule": threshold_rule,
+            "label_decay": label_decay,
+        }
+        super().__init__(model, task, roles, **given, **options)
         self.guard = guard
         self._undone = False
         self._start: dict[str, Tensor] = {}
