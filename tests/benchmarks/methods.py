@@ -18,7 +18,7 @@ from domainnorm.tasks.segmentation import Segmentation
 from tests.benchmarks.timer import interleaved, prepare, ratio, saved_bytes
 
 ROLES = Roles(("source",), ("target",))
-NAMES = ("mean_teacher", "fixmatch", "dacs", "daformer", "mic")
+NAMES = ("default", "mean_teacher", "fixmatch", "dacs", "daformer", "mic")
 
 
 def made(name: str) -> Method:
