@@ -92,7 +92,7 @@ class PseudoLabels(nn.Module):
     def anchor(self, logits: Iterable[Tensor]) -> None:
         """Take the mean prediction, of batches (N, K, ...) of all target images, as the prior."""
         if self.prior == "start" and int(self.batches) == 0:
-            sums = [(_mean(one.softmax(1)) * len(one), len(one)) for one in logits]
+            sums = [(_mean(_wide(one).softmax(1)) * len(one), len(one)) for one in logits]
             total = torch.stack([share for share, _ in sums]).sum(0)
             self.anchored.copy_(total / sum(count for _, count in sums))
 
@@ -107,7 +107,7 @@ class PseudoLabels(nn.Module):
         Returns:
             Classes and whether they are sure, (N,) or (N, H, W) each.
         """
-        probability = logits.softmax(1)
+        probability = _wide(logits).softmax(1)
         if self.prior != "none":
             probability = self._aligned(probability, source_label)
         confidence, label = probability.max(1)
@@ -139,8 +139,7 @@ class PseudoLabels(nn.Module):
             Differs: the paper and its program minimize ``Σ_k a[k] log b[k]``, which drives b
             away from a and has no least value; its aim, diverse predictions, is this one's.
         """
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        probability = wide.softmax(1).movedim(1, -1).flatten(0, -2)  # (samples, K)
+        probability = _wide(logits).softmax(1).movedim(1, -1).flatten(0, -2)  # (samples, K)
         weight = weight.flatten().to(probability)
         label = probability.argmax(1)
         counted = torch.zeros_like(probability[0]).index_add(0, label, weight)
@@ -169,6 +168,11 @@ class PseudoLabels(nn.Module):
         ratio = prior / self.share.clamp(min=_EPS)
         aligned = probability * ratio.view(-1, *[1] * (probability.ndim - 2))
         return aligned / aligned.sum(1, keepdim=True)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In float32 at least: averages of many steps have no narrow type."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _mean(probability: Tensor) -> Tensor:

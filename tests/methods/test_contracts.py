@@ -14,7 +14,12 @@ from tests.methods.bench import ONE, TWO, fit, make_model, scans, source_model
 every_method = pytest.mark.parametrize("name", METHODS.names())
 FITTED = [name for name in METHODS.names() if METHODS.load(name).protocol == "fit"]
 every_fitted = pytest.mark.parametrize("name", FITTED)
-SMALL = {"tent": {"epochs": 1}, "cotta": {"augmentations": 2}, "mcd": {"generator_steps": 1}}
+SMALL = {
+    "tent": {"epochs": 1},
+    "cotta": {"augmentations": 2},
+    "mcd": {"generator_steps": 1},
+    "default": {"guard": 1.0},  # keeps what it has learned
+}
 
 
 def start(name, roles):
@@ -64,7 +69,11 @@ def test_bfloat16_keeps_everything_finite(name, norm):
 def test_training_sees_exactly_the_declared_domains(name):
     done = fitted(name)
     seen = {TWO.all[label] for batch in done.seen.batches for label in batch["domain"].tolist()}
-    assert seen == set(done.method.trained_domains)
+    assert set(done.method.roles.lent(tuple(seen))) == set(done.method.trained_domains)
+    assert seen == {
+        *domains_of(done.method.labelled, TWO),
+        *domains_of(done.method.unlabelled, TWO),
+    }
 
 
 @every_fitted

@@ -222,8 +222,9 @@ def test_changed_images_move_no_running_moments(name):
             return super().losses({**batch, "strong": white})
 
     states = []
+    own = {"shared_rows": False, "guard": 1.0} if name == "default" else {}
     for kind in (name, White):
-        done = fit(kind, source_model(), ONE, lr=0.0, **EVERYTHING)
+        done = fit(kind, source_model(), ONE, lr=0.0, **EVERYTHING, **own)
         states.append({n: t for n, t in done.method.state_dict().items() if "running" in n})
     moments = {n.removeprefix("model.") for n in states[0] if n.startswith("model.")}
     means = {n for n in moments if n.endswith("mean")}
@@ -380,3 +381,12 @@ def test_the_prior_of_the_start_is_what_the_source_model_predicts_of_the_target(
     assert_close(done.method.pseudo_labels.anchored, expected)
     with pytest.raises(DomainNormError, match=r"method\.prior: 'start'"):
         fit("fixmatch", prior="start")
+
+
+@pytest.mark.parametrize(
+    "options", [{"threshold_rule": "free"}, {"prior": "estimated"}, {"prior": "start"}]
+)
+def test_averages_stay_in_float32_under_bfloat16(options):
+    done = fit("mean_teacher", source_model(), precision="bf16-mixed", **options)
+    for name, tensor in done.method.pseudo_labels.named_buffers():
+        assert tensor.dtype in (torch.float32, torch.int64), name
