@@ -25,6 +25,7 @@ from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import DomainsTold, Evaluated
 from domainnorm.methods.heads import head_of
 from domainnorm.methods.roles import Roles, domains_of
+from domainnorm.methods.samples import split
 from domainnorm.norms.kernels.partition import several_ranks
 from domainnorm.ranges import Conditioned, problem_of_task
 from domainnorm.tasks import Task
@@ -483,18 +484,3 @@ class Method(LightningModule):
                 f"step {self.global_step}; lower method.lr or set trainer.gradient_clip"
             )
         return total
-
-
-def split(batch: Batch) -> tuple[Batch, Batch]:
-    """The labelled and the unlabelled images of a batch, in their order."""
-    labelled = batch["labelled"]
-    return _chosen(batch, labelled), _chosen(batch, ~labelled)
-
-
-def _chosen(part: Any, rows: Tensor) -> Any:
-    """The rows (N,) bool of a tensor, of a list, or of all that a mapping holds."""
-    if isinstance(part, Tensor):
-        return part[rows]
-    if isinstance(part, Mapping):
-        return {name: _chosen(value, rows) for name, value in part.items()}
-    return [value for value, row in zip(part, rows.tolist(), strict=True) if row]

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel, set_rows
-from domainnorm.methods.base import Batch, split
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import over_ranks
+from domainnorm.methods.samples import over_ranks, split
 from domainnorm.methods.self_training import SelfTraining
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -69,15 +68,15 @@ class Default(SelfTraining):
     ) -> None:
         if threshold_rule == "auto":
             threshold_rule = "fixed" if task.labels == "segmentation" else "free"
-        roles = replace(roles, rows="one") if shared_rows else roles
+        self._given = roles
+        self._adapting = replace(roles, rows="one") if shared_rows else roles
         given: dict[str, Any] = {
             "mix": mix,
             "threshold_rule": threshold_rule,
             "label_decay": label_decay,
         }
-        super().__init__(model, task, roles, **given, **options)
+        super().__init__(model, task, self._adapting, **given, **options)
         self.guard = guard
-        self._undone = False
         self._start: dict[str, Tensor] = {}
 
     def setup(self, stage: str) -> None:
@@ -94,30 +93,25 @@ class Default(SelfTraining):
 
     def on_train_epoch_start(self) -> None:
         """What the guard said of an earlier epoch is past."""
-        self._undone = False
+        self.roles = self._adapting
 
     def on_fit_end(self) -> None:
         """Keep the source model where predictions agree less than they did."""
-        self._undone = False
+        self.roles = self._adapting
         super().on_fit_end()
+        self.roles = self._given  # rows are equal now, and in the source model each domain's own
         adapted = {key: value.clone() for key, value in self.deployed.state_dict().items()}
         counts = [self._counts(state) for state in (self._start, adapted)]
         found = [agreement(one, known_to(counts[0])) for one in counts]
         lost = forgotten(*counts)
         fell = found[1] < found[0] - self.guard or lost > 0
-        self._undone = fell and self.guard < 1
+        kept, self.roles = adapted, self._adapting
+        if fell and self.guard < 1:
+            kept, self.roles = self._start, self._given
         for model in {self.model, self.deployed}:
-            model.load_state_dict(self._start if self._undone else adapted)
+            model.load_state_dict(kept)
         names = ("agreement_before", "agreement_after", "forgotten", "adapted")
-        self.facts = dict(zip(names, (*found, lost, float(not self._undone)), strict=True))
-
-    def share_rows(self) -> None:
-        """As always, unless the source model was kept, in which domains have their own."""
-        if not self._undone:
-            super().share_rows()
-
-    def _shared(self, batch: Batch) -> Batch:
-        return batch if self._undone else super()._shared(batch)
+        self.facts = dict(zip(names, (*found, lost, float(kept is adapted)), strict=True))
 
     @torch.no_grad()
     def _counts(self, state: dict[str, Tensor]) -> Tensor:
@@ -128,10 +122,8 @@ class Default(SelfTraining):
         seen: list[Tensor] = []
         for batch in loader:
             target = split(self.ready(batch))[1]
-            # Their own rows, which the source model has for each domain.
-            own = batch["domain"][~batch["labelled"]].to(self.device)
-            weak = self.outputs(target, model=self.deployed, domain=own)
-            strong = self.outputs(target, view="strong", model=self.deployed, domain=own)
+            weak = self.outputs(target, model=self.deployed)
+            strong = self.outputs(target, view="strong", model=self.deployed)
             seen.append(counts_of(weak.argmax(1), strong.argmax(1), weak.shape[1]))
         return over_ranks(torch.stack(seen).sum(0))
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.losses import adversarial_loss, reversed_gradient
 from domainnorm.losses.precision import in_float32
-from domainnorm.methods.base import Batch, split
+from domainnorm.methods.base import Batch
 from domainnorm.methods.dann import create_discriminator, ramp
 from domainnorm.methods.frozen import FrozenStart
 from domainnorm.methods.heads import num_features
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import by_role, cells, joined
+from domainnorm.methods.samples import by_role, cells, joined, split
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task

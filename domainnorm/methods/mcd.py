@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
 from domainnorm.losses import discrepancy_loss
-from domainnorm.methods.base import Batch, split
+from domainnorm.methods.base import Batch
 from domainnorm.methods.heads import heads_of, num_features
 from domainnorm.methods.reestimation import kept_moments
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import split
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from domainnorm.losses.precision import in_float32
 from domainnorm.methods.samples import over_ranks
 
 _EPS = 1e-6  # of the share of a class that is never predicted
@@ -92,7 +93,7 @@ class PseudoLabels(nn.Module):
     def anchor(self, logits: Iterable[Tensor]) -> None:
         """Take the mean prediction, of batches (N, K, ...) of all target images, as the prior."""
         if self.prior == "start" and int(self.batches) == 0:
-            sums = [(_mean(_wide(one).softmax(1)) * len(one), len(one)) for one in logits]
+            sums = [(_mean(_probability(one)) * len(one), len(one)) for one in logits]
             total = torch.stack([share for share, _ in sums]).sum(0)
             self.anchored.copy_(total / sum(count for _, count in sums))
 
@@ -107,7 +108,7 @@ class PseudoLabels(nn.Module):
         Returns:
             Classes and whether they are sure, (N,) or (N, H, W) each.
         """
-        probability = _wide(logits).softmax(1)
+        probability = _probability(logits)
         if self.prior != "none":
             probability = self._aligned(probability, source_label)
         confidence, label = probability.max(1)
@@ -123,6 +124,7 @@ class PseudoLabels(nn.Module):
         thresholds = self.level * self.usual / self.usual.max()
         return label, confidence >= thresholds[label]
 
+    @in_float32
     def fairness_loss(self, logits: Tensor, weight: Tensor) -> Tensor:
         """Predictions of the classes that are predicted less often than they are likely.
 
@@ -139,7 +141,7 @@ class PseudoLabels(nn.Module):
             Differs: the paper and its program minimize ``Σ_k a[k] log b[k]``, which drives b
             away from a and has no least value; its aim, diverse predictions, is this one's.
         """
-        probability = _wide(logits).softmax(1).movedim(1, -1).flatten(0, -2)  # (samples, K)
+        probability = logits.softmax(1).movedim(1, -1).flatten(0, -2)  # (samples, K)
         weight = weight.flatten().to(probability)
         label = probability.argmax(1)
         counted = torch.zeros_like(probability[0]).index_add(0, label, weight)
@@ -170,9 +172,10 @@ class PseudoLabels(nn.Module):
         return aligned / aligned.sum(1, keepdim=True)
 
 
-def _wide(logits: Tensor) -> Tensor:
+@in_float32
+def _probability(logits: Tensor) -> Tensor:
     """In float32 at least: averages of many steps have no narrow type."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.softmax(1)
 
 
 def _mean(probability: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed
@@ -78,3 +81,18 @@ def others(samples: Tensor, labelled: Tensor) -> Tensor:
 def over_ranks(value: Tensor) -> Tensor:
     """The mean over all ranks; the value itself on one."""
     return sum_over_ranks(value) / distributed.get_world_size() if several_ranks() else value
+
+
+def split(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The labelled and the unlabelled images of a batch, in their order."""
+    labelled = batch["labelled"]
+    return _chosen(batch, labelled), _chosen(batch, ~labelled)
+
+
+def _chosen(part: Any, rows: Tensor) -> Any:
+    """The rows (N,) bool of a tensor, of a list, or of all that a mapping holds."""
+    if isinstance(part, Tensor):
+        return part[rows]
+    if isinstance(part, Mapping):
+        return {name: _chosen(value, rows) for name, value in part.items()}
+    return [value for value, row in zip(part, rows.tolist(), strict=True) if row]

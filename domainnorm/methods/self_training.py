@@ -10,13 +10,13 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import DomainNormError, unknown
 from domainnorm.losses import confusion_loss
-from domainnorm.methods.base import Batch, split
+from domainnorm.methods.base import Batch
 from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
 from domainnorm.methods.mixing import Mixed, class_mix, cut_mix, mask_patches
 from domainnorm.methods.pseudo_labels import PseudoLabels
 from domainnorm.methods.reestimation import kept_moments, moment_buffers
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import over_ranks
+from domainnorm.methods.samples import over_ranks, split
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.tasks import Task
 
@@ -66,6 +66,9 @@ class SelfTraining(SupervisedMethod):
         distance_classes: Names of classes in whose cells the distance counts; all when None.
         **options: See `SupervisedMethod`.
 
+    Attributes:
+        together: Whether source and changed target images go through the network in one batch.
+
     Raises:
         DomainNormError: ``mix: class`` for a task without masks, ``prior: start`` for a method that
             starts from no source model, or an unknown class.
@@ -111,6 +114,8 @@ class SelfTraining(SupervisedMethod):
                 "method.prior: 'start' is what a source model predicts, and this method starts "
                 "from none; 'estimated'"
             )
+        tracking = any(norm.statistics.tracks_domains for norm in model.norms())
+        self.together = roles.rows == "one" or not tracking
         self.mix = mix if mix != "auto" else "class" if masks else "none"
         self.quality = quality
         self.target_weight = target_weight
@@ -159,22 +164,16 @@ class SelfTraining(SupervisedMethod):
             losses["masked"] = self.masked_weight * loss
         return losses
 
-    @property
-    def together(self) -> bool:
-        """Whether source and changed target images go through the network in one batch."""
-        tracking = any(norm.statistics.tracks_domains for norm in self.model.norms())
-        return self.roles.rows == "one" or not tracking
-
     def on_fit_start(self) -> None:
         """The teacher and the copy of the start are as the model, whose weights are loaded now."""
         super().on_fit_start()
         if self.frozen is not None:
             self.frozen.take(self.model)
-        if self.pseudo_labels.prior == "start":
-            self._anchor()
+        self._anchor()
 
     @torch.no_grad()
     def _anchor(self) -> None:
+        """The prior ``start``, which alone looks at the images."""
         training = self.deployed.training
         self.deployed.eval()
         told = (self.outputs(batch, model=self.deployed) for batch in self.sweep())
@@ -210,12 +209,11 @@ class SelfTraining(SupervisedMethod):
     @torch.no_grad()
     def _labels_of(self, source: Batch, target: Batch) -> tuple[Tensor, Tensor]:
         """Labels of target images by their weak view, and which are sure."""
-        if self.teacher is None and self.together:
-            told = self._changed(target, target["image"])
-        elif self.teacher is None:
-            told = self.outputs(target)
+        if self.teacher is None:
+            together = self.together
+            told = self._changed(target, target["image"]) if together else self.outputs(target)
         else:
-            if moment_buffers(self.model) and not self.together:
+            if not self.together and moment_buffers(self.model):
                 self.outputs(target)  # in training mode: the target's moments follow its images
             told = self.outputs(target, model=self.deployed)
         found: tuple[Tensor, Tensor] = self.pseudo_labels(told, source["target"])
@@ -231,7 +229,7 @@ class SelfTraining(SupervisedMethod):
     def _changed(self, target: Batch, image: Tensor) -> Tensor:
         """Logits of changed images of the target, which move no running moments."""
         with kept_moments(self.model):
-            return self.outputs({**target, "strong": image}, view="strong")
+            return self.outputs({**target, "image": image})
 
     def _learned(self, logits: Tensor, mixed: Mixed, share: Tensor) -> Tensor:
         """Loss of pseudo-labels on changed images, of which ``share`` are sure."""

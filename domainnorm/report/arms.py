@@ -25,7 +25,7 @@ from domainnorm.report.result_tables import (
     markdown_head,
     markdown_line,
 )
-from domainnorm.report.results import Cell, Result, label_mark, label_notes
+from domainnorm.report.results import Cell, Result, label_mark, label_notes, shots_of
 from domainnorm.storage import whole_file
 
 _USUAL = "ensv"  # the score whose ranks the main table has; else those of the first
@@ -420,13 +420,12 @@ def comparison_json(
 
 def _facts(row: Row, keys: Sequence[str]) -> dict[str, Any]:
     results = row.arm.results.values()
-    shots = [one.shots for one in results if one.shots is not None]
     value, shift, seed = row.worst or (math.nan, Shift("", ""), None)
     return {
         "method": row.arm.name,
         **{key: row.arm.settings.get(key, "–") for key in keys},
         "supervised": row.arm.supervised,
-        "shots": shots[0] if shots else None,
+        "shots": shots_of(list(results)),
         "mean_over_shifts": row.mean,
         "gap_closed_of_all": row.gap,
         "worst": value,

@@ -182,8 +182,13 @@ def label_mark(results: Sequence[Result]) -> str:
     """What follows the name of a method that saw target labels: `` †``, or `` † 5 shots``."""
     if not any(result.supervised for result in results):
         return ""
-    shots = next((result.shots for result in results if result.shots is not None), None)
+    shots = shots_of(results)
     return " †" if shots is None else f" † {counted(shots, 'shot')}"
+
+
+def shots_of(results: Sequence[Result]) -> int | None:
+    """How few labels per class a method saw; None for none, or all."""
+    return next((result.shots for result in results if result.shots is not None), None)
 
 
 def label_notes(results: Sequence[Result]) -> list[str]:

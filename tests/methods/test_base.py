@@ -12,9 +12,9 @@ from domainnorm.backbones import create_model, data_config
 from domainnorm.data import Stream
 from domainnorm.errors import ConversionError, DomainNormError
 from domainnorm.methods import Method
-from domainnorm.methods.base import split
 from domainnorm.methods.heads import head_of, num_features
 from domainnorm.methods.reestimation import kept_moments
+from domainnorm.methods.samples import split
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.tasks import create_segmentation_model
 from domainnorm.tasks.classification import Classification
