@@ -72,6 +72,10 @@ class Method(LightningModule):
         teacher: Moving average of ``model``, see `follow`; None without one.
         clip: Norm to which gradients are clipped where the method steps by itself; None for none.
         facts: What it found out about itself by name, for the results of target domains.
+        merit: How good it holds what it has learned, without target labels, higher is better; what
+            chooses among `variants`.
+        finished: Whether the model is one that is stored: rows that were shared are equal, and
+            others each domain's own.
         accumulate: Batches whose gradients are added up before such a step.
     """
 
@@ -99,6 +103,8 @@ class Method(LightningModule):
         self.clip: float | None = None
         self.accumulate = 1
         self.facts: dict[str, float] = {}
+        self.merit = 0.0
+        self.finished = False
         self.norm_domain: str | None = None
         self.condition: Conditioned = "id"
         self.eval_domains: Sequence[str] = ()
@@ -131,6 +137,14 @@ class Method(LightningModule):
     def max_epochs(self) -> int | None:
         """Epochs this method wants instead of the trainer's; None for the trainer's."""
         return None
+
+    @property
+    def variants(self) -> dict[str, dict[str, Any]]:
+        """Options to fit it with instead, by name: a run keeps what has the highest `merit`.
+
+        Empty for a method that is fitted as it is.
+        """
+        return {}
 
     @property
     def deployed(self) -> DomainModel:
@@ -227,7 +241,7 @@ class Method(LightningModule):
 
     def _shared(self, batch: Batch) -> Batch:
         """A batch whose images have the rows that their domains share."""
-        if self.roles.rows == "domain":
+        if self.finished or self.roles.rows == "domain":
             return batch
         lenders = torch.tensor(self.roles.lenders, device=self.device)
         return {**batch, "domain": lenders[batch["domain"]]}

@@ -39,8 +39,10 @@ class Default(SelfTraining):
         mix: See `SelfTraining`.
         threshold_rule: See `SelfTraining`; ``auto`` is ``free`` for classes, ``fixed`` for masks.
         label_decay: See `SelfTraining`; that of runs of some hundreds of steps.
-        shared_rows: Whether all domains get one row of each norm, at first the mean of those of the
-            sources, and source and changed target images are one batch; else ``data.rows`` says.
+        rows: ``one``: all domains get one row of each norm, at first the mean of those of the
+            sources, and source and changed target images are one batch. ``own``: the rows that
+            ``data.rows`` says. ``auto``: a run trains both where they differ, and keeps the one
+            whose views agree more; a single fit is that of ``one``.
         guard: Largest fall of the agreement, in [0, 1]; 1 keeps every adaptation, forgotten classes
             too.
         **options: See `SelfTraining`.
@@ -62,14 +64,14 @@ class Default(SelfTraining):
         mix: Literal["auto", "none", "class", "cut"] = "auto",
         threshold_rule: Literal["auto", "fixed", "free"] = "auto",
         label_decay: float = 0.99,
-        shared_rows: bool = True,
+        rows: Literal["auto", "one", "own"] = "auto",
         guard: float = 0.0,
         **options: Any,
     ) -> None:
         if threshold_rule == "auto":
             threshold_rule = "fixed" if task.labels == "segmentation" else "free"
         self._given = roles
-        self._adapting = replace(roles, rows="one") if shared_rows else roles
+        self._adapting = roles if rows == "own" else replace(roles, rows="one")
         given: dict[str, Any] = {
             "mix": mix,
             "threshold_rule": threshold_rule,
@@ -77,7 +79,16 @@ class Default(SelfTraining):
         }
         super().__init__(model, task, self._adapting, **given, **options)
         self.guard = guard
+        self.rows = rows
         self._start: dict[str, Tensor] = {}
+
+    @property
+    def variants(self) -> dict[str, dict[str, Any]]:
+        """One row and own rows, where ``auto`` asks for both and they are not the same."""
+        differ = self._given.rows != "one" and any(self.model.domain_rows())
+        if self.rows != "auto" or not differ:
+            return {}
+        return {"one_row": {"rows": "one"}, "own_rows": {"rows": "own"}}
 
     def setup(self, stage: str) -> None:
         """Remember the source model; a checkpoint to go on from is loaded after this."""
@@ -110,6 +121,7 @@ class Default(SelfTraining):
             kept, self.roles = self._start, self._given
         for model in {self.model, self.deployed}:
             model.load_state_dict(kept)
+        self.merit = found[kept is adapted]
         names = ("agreement_before", "agreement_after", "forgotten", "adapted")
         self.facts = dict(zip(names, (*found, lost, float(kept is adapted)), strict=True))
 

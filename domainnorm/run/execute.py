@@ -31,7 +31,7 @@ from domainnorm.run.run_folder import (
     write_results,
 )
 from domainnorm.run.scoring import with_ensv
-from domainnorm.run.stage import RESULTS, WEIGHTS, predict, run_stage, score, set_up
+from domainnorm.run.stage import MERIT, RESULTS, WEIGHTS, predict, run_stage, score, set_up
 from domainnorm.run.trial import rehearse_stages
 from domainnorm.storage import write_json
 
@@ -232,6 +232,9 @@ def _outcome(results: list[report.Result], metric: str) -> str:
         else f"{result.domain} – (no labels)"
         for result in results
     ]
+    merits = {key: value for one in results for key, value in one.metrics.items() if MERIT in key}
+    if merits:
+        shown.append(f"kept: {max(merits, key=lambda key: merits[key]).removeprefix(MERIT)}")
     if any(result.metrics.get("adapted") == 0 for result in results):
         shown.append("views agree less after adaptation: the source model is kept")
     return "  ".join(shown)

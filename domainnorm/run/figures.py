@@ -17,6 +17,7 @@ from domainnorm.evaluation import Evaluated, load_evaluated
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
 from domainnorm.run.stage import WEIGHTS, Bench, set_up
+from domainnorm.run.training import LOG
 
 _IMAGES = 8  # of a domain in a sheet
 _MASKS = 3  # of a domain among the overlays
@@ -42,8 +43,8 @@ def save_run_figures(parts: Parts, results: list[report.Result], folder: Path) -
         name = stage.key.removeprefix("stages/").replace("/", "_")
         if stage.seed != parts.recipe.seeds[0]:
             continue
-        if (place / "log.csv").exists():
-            report.save_curves(place / "log.csv", figures / f"curves_{name}.png")
+        if (place / LOG).exists():
+            report.save_curves(place / LOG, figures / f"curves_{name}.png")
         if stage.label == parts.recipe.method.label:
             _save_predictions(parts, stage, folder, name)
             _save_explanations(parts, stage, folder, name)

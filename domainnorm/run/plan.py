@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from domainnorm.methods import Roles
 from domainnorm.recipe import Named, Recipe
@@ -13,11 +15,12 @@ SOURCE_ONLY = "source_only"
 
 @dataclass(frozen=True)
 class Stage:
-    """One method, fitted once and tested on every domain of a transfer."""
+    """One method, or a variant of one, fitted once and tested on every domain of a transfer."""
 
     roles: Roles
     seed: int
     method: Named
+    variant: str = ""
 
     @property
     def label(self) -> str:
@@ -33,7 +36,8 @@ class Stage:
     @property
     def key(self) -> str:
         """Folder of the stage below the run folder; names are safe on every file system."""
-        return f"stages/{self._transfer_folder}/seed{self.seed}/{self.label}"
+        place = f"stages/{self._transfer_folder}/seed{self.seed}/{self.label}"
+        return f"{place}/{self.variant}" if self.variant else place
 
     @property
     def source_key(self) -> str:
@@ -44,6 +48,14 @@ class Stage:
     def _transfer_folder(self) -> str:
         source, target = "+".join(self.roles.source), "+".join(self.roles.target)
         return f"{source}-to-{target}" if target else source
+
+    def variants(self, options: Mapping[str, Mapping[str, Any]]) -> list[Stage]:
+        """A stage for each variant, name → options that it has beside those of this one."""
+        given = self.method.options
+        return [
+            replace(self, variant=name, method=replace(self.method, options={**given, **own}))
+            for name, own in options.items()
+        ]
 
 
 def plan_stages(recipe: Recipe) -> list[Stage]:

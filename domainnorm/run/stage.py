@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,16 +18,17 @@ from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import Evaluated
 from domainnorm.methods import Method
 from domainnorm.registry import METHODS
-from domainnorm.report import Result, load_results, results_json
+from domainnorm.report import Result, create_console, load_results, results_json
 from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.machine import is_first, wait_for_all
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.scoring import Scorer
-from domainnorm.run.training import BEST, TRAINING, fit, make_trainer
+from domainnorm.run.training import BEST, LOG, TRAINING, fit, make_trainer
 
 WEIGHTS = "model.safetensors"
 RESULTS = "results.json"
+MERIT = "merit_"  # before the name of a variant, among the metrics of target domains
 
 
 @dataclass
@@ -56,8 +58,8 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     started = time.perf_counter()
     if not online:
         if not _is_given(parts, stage):
-            fit(bench.trainer, method, bench.data, parts.recipe)
-            method.share_rows()
+            bench = _fitted(bench, folder)
+            method = bench.method
         teach_encoder(method.deployed, bench.data, stage.seed, former)
     seconds = time.perf_counter() - started
     if not online and is_first():
@@ -76,6 +78,23 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
         _save_results(bench, predictions, unlabelled, results)
     wait_for_all()
     return results
+
+
+def _fitted(bench: Bench, folder: Path) -> Bench:
+    """A bench whose method is fitted: of one with variants, all of them, and the best is kept."""
+    if not bench.method.variants:
+        fit(bench.trainer, bench.method, bench.data, bench.parts.recipe)
+        bench.method.share_rows()
+        return bench
+    fitted = []
+    for stage in bench.stage.variants(bench.method.variants):
+        create_console().print(f"      {stage.variant}:", highlight=False)
+        fitted.append(_fitted(set_up(bench.parts, stage, folder), folder))
+    best = max(fitted, key=lambda one: one.method.merit)
+    best.method.facts |= {f"{MERIT}{one.stage.variant}": one.method.merit for one in fitted}
+    if is_first():
+        shutil.copyfile(best.place / LOG, bench.place / LOG)
+    return replace(best, stage=bench.stage, place=bench.place)
 
 
 def _save_model(bench: Bench) -> None:
@@ -101,7 +120,8 @@ def _save_results(
                 one.save(place / f"{word}-{domain}.safetensors")
     results_json(results, place / RESULTS)
     for leftover in (TRAINING, BEST):
-        (place / leftover).unlink(missing_ok=True)
+        for path in (place / leftover, *place.glob(f"*/{leftover}")):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -130,6 +150,7 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
             _load(loaded, weights, parts, stage)
     if method.protocol == "online" and not finished:  # before it follows a stream
         teach_encoder(model, data, stage.seed, encoder_weights(model))
+    method.finished = finished
     method.eval_domains = data.val_domains
     place = folder / stage.key
     place.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from domainnorm.run.machine import readable_refusals
 from domainnorm.run.scoring import Scorer
 from domainnorm.storage import replace_text
 
-TRAINING, BEST = "training.ckpt", "best.ckpt"
+TRAINING, BEST, LOG = "training.ckpt", "best.ckpt", "log.csv"
 _BETWEEN_LINES = 10.0  # seconds
 _BROKEN = (
     OSError,
@@ -49,7 +49,7 @@ def make_trainer(
         DomainNormError: What Lightning refuses, such as a GPU that is not there.
     """
     bar, method = sys.stdout.isatty(), scorer.method
-    log = EpochLog(place / "log.csv")
+    log = EpochLog(place / LOG)
     callbacks: list[Callback] = [
         EpochSeed(seed),
         log,

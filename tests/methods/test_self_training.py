@@ -222,7 +222,7 @@ def test_changed_images_move_no_running_moments(name):
             return super().losses({**batch, "strong": white})
 
     states = []
-    own = {"shared_rows": False, "guard": 1.0} if name == "default" else {}
+    own = {"rows": "own", "guard": 1.0} if name == "default" else {}
     for kind in (name, White):
         done = fit(kind, source_model(), ONE, lr=0.0, **EVERYTHING, **own)
         states.append({n: t for n, t in done.method.state_dict().items() if "running" in n})

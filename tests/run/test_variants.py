@@ -1,0 +1,101 @@
+"""A method with variants: all are fitted, and the best by its own word is kept."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from domainnorm.report import load_results
+from domainnorm.run.stage import predict, run_stage, score, set_up
+from domainnorm.run.training import fit
+from tests.run.test_resume import VIEWS, Cut, PowerCutError, stages_of
+
+TWO = "data.source=[clean,textured]"
+
+
+def prepared(tmp_path, *words):
+    """The stage of `default` after that of its source model."""
+    default = "{name: default, guard: 1.0, epochs: 2}"
+    parts, folder, stages = stages_of(tmp_path, default, VIEWS, *words)
+    for stage in stages[:-1]:
+        run_stage(parts, stage, folder)
+    return parts, stages[-1], folder
+
+
+def fitted_alone(parts, stage, folder, variant):
+    options = set_up(parts, stage, folder).method.variants[variant]
+    (alone,) = stage.variants({"alone": options})
+    run_stage(parts, alone, folder)
+    return load_file(folder / alone.key / "model.safetensors")
+
+
+@pytest.mark.parametrize("better", ["one_row", "own_rows"])
+def test_the_variant_of_the_higher_merit_is_kept(tmp_path, monkeypatch, better):
+    parts, stage, folder = prepared(tmp_path)
+
+    def merits(bench, *args):
+        fit(bench, *args)
+        method = args[0]
+        method.merit = 0.5 + 0.1 * (method.rows == {"one_row": "one", "own_rows": "own"}[better])
+
+    monkeypatch.setattr("domainnorm.run.stage.fit", merits)
+    results = run_stage(parts, stage, folder)
+    monkeypatch.undo()
+    target = next(one for one in results if one.role == "target").metrics
+    assert target[f"merit_{better}"] == 0.6
+    assert min(target["merit_one_row"], target["merit_own_rows"]) == 0.5
+    place = folder / stage.key
+    kept, alone = load_file(place / "model.safetensors"), fitted_alone(parts, stage, folder, better)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in alone.items())
+    assert (place / "log.csv").read_bytes() == (place / better / "log.csv").read_bytes()
+    assert not list(place.glob("**/*.ckpt"))
+
+
+def test_merit_is_the_agreement_of_what_a_variant_ends_with(tmp_path):
+    parts, stage, folder = prepared(tmp_path, "method.guard=0.0", "method.lr=1.0")
+    results = run_stage(parts, stage, folder)
+    facts = next(one for one in results if one.role == "target").metrics
+    best = max(facts["merit_one_row"], facts["merit_own_rows"])
+    assert best == facts["agreement_after" if facts["adapted"] else "agreement_before"]
+
+
+@pytest.mark.parametrize("variant", ["one_row", "own_rows"])
+def test_cut_in_either_variant_ends_with_the_same_weights(tmp_path, variant):
+    found = []
+    for cut in (False, True):
+        parts, stage, folder = prepared(tmp_path / str(cut))
+        if cut:
+            made = stage.variants(set_up(parts, stage, folder).method.variants)
+            names = [one.variant for one in made]
+            for one in made[: names.index(variant) + 1]:
+                bench = set_up(parts, one, folder)
+                if one.variant == variant:
+                    bench.trainer.callbacks.insert(0, Cut("on_train_epoch_start", 1))
+                    with pytest.raises(PowerCutError):
+                        fit(bench.trainer, bench.method, bench.data, parts.recipe)
+                else:
+                    fit(bench.trainer, bench.method, bench.data, parts.recipe)
+        run_stage(parts, stage, folder)
+        found.append(load_file(folder / stage.key / "model.safetensors"))
+    assert all(torch.equal(found[1][name], tensor) for name, tensor in found[0].items())
+
+
+@pytest.mark.parametrize("words", [("data.rows=one",), ("norm=bn",), ("method.rows=own",)])
+def test_one_fit_where_nothing_is_to_choose(tmp_path, words):
+    parts, stage, folder = prepared(tmp_path, *words)
+    assert set_up(parts, stage, folder).method.variants == {}
+
+
+@pytest.mark.parametrize("guard", [0.0, 1.0])
+def test_a_finished_model_of_two_sources_is_tested_as_it_was_in_its_run(
+    tmp_path, monkeypatch, guard
+):
+    """A source model that is kept has a row for each source, an adapted one equal rows."""
+    monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 1.0)
+    parts, stage, folder = prepared(tmp_path, TWO, f"method.guard={guard}")
+    expected = run_stage(parts, stage, folder)
+    assert expected == load_results(folder / stage.key / "results.json")
+    assert all(one.metrics.get("adapted", guard) == guard for one in expected)
+    bench = set_up(parts, stage, folder, finished=True)
+    again = {one.domain: one.metrics for one in score(bench, predict(bench), 0.0)}
+    for one in expected:
+        assert {key: one.metrics[key] for key in again[one.domain]} == again[one.domain]
