@@ -86,9 +86,7 @@ def test_one_fit_where_nothing_is_to_choose(tmp_path, words):
 
 
 @pytest.mark.parametrize("guard", [0.0, 1.0])
-def test_a_finished_model_of_two_sources_is_tested_as_it_was_in_its_run(
-    tmp_path, monkeypatch, guard
-):
+def test_a_finished_model_of_two_sources_is_tested_as_it_was(tmp_path, monkeypatch, guard):
     """A source model that is kept has a row for each source, an adapted one equal rows."""
     monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 1.0)
     parts, stage, folder = prepared(tmp_path, TWO, f"method.guard={guard}")
