@@ -251,8 +251,7 @@ def find_nearest(
 def divergence(own: Pair, running: Pair, eps: float) -> Tensor:
     """Symmetric Kullback-Leibler divergence between diagonal Gaussians, of samples and domains.
 
-    ``½ avg_c (v/V + V/v - 2 + (m - M)² (1/v + 1/V))`` with m, v of the sample, M, V of the domain
-    and eps added to variances. The scale of a channel does not matter, as it does for the
+    That of each channel, averaged. The scale of a channel does not matter, as it does for the
     Wasserstein distance. (N, C) and (D, C) → (N, D).
 
     Reference:
@@ -261,11 +260,21 @@ def divergence(own: Pair, running: Pair, eps: float) -> Tensor:
         Embeddings for Deep Domain Generalization, 2020, arXiv:2011.12672, who take the Wasserstein
         distance summed over layers, and a mixture of domains instead of the nearest.
     """
-    (mean, var), (running_mean, running_var) = own, running
-    v = var[:, None] + eps
-    other = running_var.to(v.dtype) + eps
-    apart = (mean[:, None] - running_mean.to(v.dtype)).square()
-    return (v / other + other / v - 2 + apart * (1 / v + 1 / other)).mean(2) / 2
+    mean, var = own
+    rows = running[0].to(var.dtype), running[1].to(var.dtype)
+    return channel_divergence((mean[:, None], var[:, None]), rows, eps).mean(2)
+
+
+def channel_divergence(one: Pair, other: Pair, eps: float) -> Tensor:
+    """Symmetric Kullback-Leibler divergence between the normal distributions of each channel.
+
+    ``½ (v/V + V/v - 2 + (m - M)² (1/v + 1/V))`` with means m, M and variances v, V, to which eps is
+    added. (..., C), where the shapes of both go together.
+    """
+    (mean, var), (other_mean, other_var) = one, other
+    var, other_var = var + eps, other_var + eps
+    apart = (mean - other_mean).square()
+    return (var / other_var + other_var / var - 2 + apart * (1 / var + 1 / other_var)) / 2
 
 
 def _of_images(own: Pair, shape: torch.Size, num_images: int) -> Pair:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
@@ -14,6 +15,7 @@ from domainnorm.methods.reestimation import MomentPass
 from domainnorm.methods.roles import Roles
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
+from domainnorm.slot import channel_divergence
 from domainnorm.tasks import Task
 
 
@@ -31,10 +33,18 @@ class AdaBN(Method):
         roles: Source and target domains.
         moments: Of target images as they are (``clean``), or augmented as the images of the source
             were when the model was trained (``as_trained``).
+        share: Weight of the target's moments in [0, 1], that of the source's is the rest; or
+            ``unlike``: of each channel ``d / (1 + d)``, d the divergence of both, so that
+            channels keep the source's moments where those of the target hardly differ.
+        where: Norms that get them, ``all``, ``early``, ``late``, ``encoder``, ``decoder``, or globs
+            over paths; others keep the source's.
+
+    Raises:
+        ConversionError: A model without running moments, or ``where`` without a norm.
 
     Reference:
         Li et al., Revisiting Batch Normalization for Practical Domain Adaptation, 2016,
-        arXiv:1603.04779, alg. 1.
+        arXiv:1603.04779, alg. 1. Between both moments: You et al., 2021, arXiv:2110.04065, eq. 2.
     """
 
     unlabelled: str = "target"
@@ -50,14 +60,21 @@ class AdaBN(Method):
         roles: Roles,
         *,
         moments: Literal["clean", "as_trained"] = "clean",
+        share: float | Literal["unlike"] = 1.0,
+        where: str | list[str] = "all",
     ) -> None:
         super().__init__(model, task, roles)
-        if not any(isinstance(norm.statistics, RunningMoments) for norm in model.norms()):
+        tracked = [norm for norm in model.norms() if isinstance(norm.statistics, RunningMoments)]
+        if not tracked:
             raise ConversionError(
                 "adabn: this model has no running moments to re-estimate (no norm has batch or "
                 "domain statistics); take a backbone with batch norms, and norm 'dsbn' or 'cbn'"
             )
         self.automatic_optimization = False
+        self.share = share
+        chosen = set(model.norms(where))
+        self._tracked: dict[Any, bool] = {norm.statistics: norm in chosen for norm in tracked}
+        self._source: list[tuple[Tensor, Tensor]] = []
         self._pass = MomentPass(model)
 
     @property
@@ -70,17 +87,29 @@ class AdaBN(Method):
         return iter(())
 
     def on_train_epoch_start(self) -> None:
-        """Start from empty sums."""
+        """Start from empty sums, and the moments of the source."""
         self._pass = MomentPass(self.model)
+        self._source = [(s.running_mean.clone(), s.running_var.clone()) for s in self._tracked]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """None; the moments of one batch are observed."""
         self._pass.observe(batch)
         return {}
 
+    @torch.no_grad()
     def on_train_epoch_end(self) -> None:
-        """Write the pooled moments into the target's rows."""
+        """Write the pooled moments into the target's rows, as far as they are wanted."""
         self._pass.write()
+        for (statistics, chosen), old in zip(self._tracked.items(), self._source, strict=True):
+            new = statistics.running_mean, statistics.running_var
+            share = torch.zeros_like(old[0])
+            if chosen and self.share == "unlike":
+                distance = channel_divergence(old, new, statistics.eps)
+                share = distance / (1 + distance)
+            elif chosen:
+                share.fill_(float(self.share))
+            for running, before in zip(new, old, strict=True):
+                running.copy_(torch.lerp(before, running, share))
 
     def configure_optimizers(self) -> Any:
         """Nothing is optimized."""

@@ -223,11 +223,13 @@ def needs_network(recipe: Recipe) -> bool:
     """Whether only the network can tell if the methods and norms of a run go together.
 
     Named norms may have nothing that a method needs, but the network may have layers that keep
-    their kin; and moments over the pixels of an image want a map of more than one.
+    their kin; moments over the pixels of an image want a map of more than one; and a method may
+    name places.
     """
-    without = lacking(recipe.norm)
-    asked = any(_needs(named) & without for named in (recipe.method, *recipe.compare))
-    return asked or takes_pixels(recipe.norm)
+    without, methods = lacking(recipe.norm), (recipe.method, *recipe.compare)
+    asked = any(_needs(named) & without for named in methods)
+    placed = any(named.options.get("where", "all") != "all" for named in methods)
+    return asked or placed or takes_pixels(recipe.norm)
 
 
 def _needs(named: Named) -> set[str]:

@@ -75,7 +75,8 @@ def read_section(
         where = f"{key}.{name}" if key else name
         if name in section:
             try:
-                values[name] = _converted(schema, f"{name}_", section[name])
+                given = _widened(section[name], parameter.annotation)
+                values[name] = _converted(schema, f"{name}_", given)
                 if problem := problem_of(parameter, values[name]):
                     problems.add(where, problem)
                 continue
@@ -154,6 +155,13 @@ def _refusal(value: Any, hint: Any) -> str:
     match = nearest(value, map(str, choices)) if isinstance(value, str) else None
     hint_text = f"; did you mean '{match}'?" if match else ""
     return f"got {spelled(value)}, expected {describe(hint)}{hint_text}"
+
+
+def _widened(value: Any, hint: Any) -> Any:
+    """An integer as a float in a union that has no integers, where OmegaConf leaves it as it is."""
+    parts = get_args(hint)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and float in parts and int not in parts else value
 
 
 def _converted(schema: Any, name: str, value: Any) -> Any:

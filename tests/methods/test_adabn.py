@@ -5,6 +5,7 @@ import torch
 
 from domainnorm.errors import ConversionError
 from domainnorm.methods.reestimation import MomentPass
+from domainnorm.norms import ConditionalNorm
 from domainnorm.norms.statistics.running import RunningMoments
 from tests.methods.bench import (
     ONE,
@@ -17,10 +18,12 @@ from tests.methods.bench import (
     rows_changed,
     source_model,
 )
+from tests.reference.domains import symmetric_divergence
 from tests.reference.methods import pooled_moments
 
 TARGET_ROW = ONE.all.index("colour_cast")
 FIRST = "backbone.bn1.statistics"
+EPS = 1e-5
 
 
 def first_inputs(model):
@@ -107,3 +110,57 @@ def test_no_parameter_is_counted_as_trained():
 def test_model_without_running_moments_says_so():
     with pytest.raises(ConversionError, match=r"adabn: this model has no running moments.*'dsbn'"):
         make("adabn", make_model({"all": "in"}))
+
+
+def target_rows(model):
+    """Running mean and variance of the target at each norm, by path."""
+    found = {}
+    for path, norm in model.backbone.named_modules():
+        if isinstance(norm, ConditionalNorm):
+            mean, var = norm.statistics.running_mean, norm.statistics.running_var
+            found[path] = mean[TARGET_ROW].clone(), var[TARGET_ROW].clone()
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Of the source model, and after adabn as published."""
+    return target_rows(source_model()), target_rows(fit("adabn", source_model()).model)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_lies_between_the_moments_of_both(rows, share):
+    found = target_rows(fit("adabn", source_model(), share=share).model)
+    for path, moments in found.items():
+        for k in range(2):
+            expected = (1 - share) * rows[0][path][k] + share * rows[1][path][k]
+            torch.testing.assert_close(moments[k], expected)
+
+
+def test_unlike_channels_take_the_moments_of_the_target(rows):
+    found = target_rows(fit("adabn", source_model(), share="unlike").model)
+    shares = []
+    for path, moments in found.items():
+        (mean, var), (new_mean, new_var) = rows[0][path], rows[1][path]
+        for c in range(len(mean)):
+            distance = symmetric_divergence(mean[c], var[c] + EPS, new_mean[c], new_var[c] + EPS)
+            shares.append(distance / (1 + distance))
+            expected = mean[c] + shares[-1] * (new_mean[c] - mean[c])
+            torch.testing.assert_close(moments[0][c], expected, rtol=1e-3, atol=1e-5)
+    assert 0 <= min(shares) < max(shares) < 1
+
+
+@pytest.mark.parametrize(("where", "kept"), [("early", "late"), ("late", "early")])
+def test_norms_elsewhere_keep_the_moments_of_the_source(rows, where, kept):
+    model = source_model()
+    of_source = {id(norm) for norm in model.norms(kept)}
+    norms = {p: norm for p, norm in model.backbone.named_modules() if id(norm) in of_source}
+    assert 0 < len(norms) < len(rows[0])
+    for path, moments in target_rows(fit("adabn", model, where=where).model).items():
+        for k in range(2):
+            assert torch.equal(moments[k], rows[0 if path in norms else 1][path][k])
+
+
+def test_a_place_without_norms_is_refused():
+    with pytest.raises(ConversionError, match="'never' matches none"):
+        make("adabn", source_model(), ONE, where="never")

@@ -42,6 +42,8 @@ def _read(hint: Any, value: Any) -> tuple[Any, list[str]]:
         (int | None, None, None),
         (int | list[int], [1, 2], [1, 2]),
         (Literal["auto"] | int, "auto", "auto"),
+        (Literal["auto"] | float, 1, 1.0),
+        (int | float, 1, 1),
         (list[str], ["a"], ["a"]),
         (list[float], [1, 0.5], [1.0, 0.5]),
         (tuple[float, float], [0, 1], (0.0, 1.0)),
@@ -75,6 +77,7 @@ def test_a_fitting_value_is_converted_to_its_type(hint, value, expected):
         (tuple[float, float], [0], "got [0], expected a list of 2 values"),
         (dict[str, int], [1], "got [1], expected a mapping"),
         (Literal["norms", "head"], "norm", "expected 'norms' or 'head'; did you mean 'norms'?"),
+        (Literal["auto"] | float, True, "got true, expected 'auto' or a number"),
         (Literal["auto"] | int, 1.5, "got 1.5, expected 'auto' or a whole number"),
     ],
 )
