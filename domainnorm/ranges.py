@@ -67,6 +67,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         ("threshold", "mask_ratio"),
         (lambda number: 0 <= number <= 1, "a probability in [0, 1]"),
     ),
+    "backbone_rate": (lambda number: number > 0, "a positive number"),
     "share": (lambda number: 0 <= number <= 1, "a share in [0, 1], or 'unlike'"),
     "tolerance": (lambda number: number >= 1, "1 or more"),
     **dict.fromkeys(

@@ -35,6 +35,15 @@ def head_of(model: DomainModel) -> nn.Module:
     return heads[0]
 
 
+def pretrained_part(model: DomainModel) -> set[nn.Parameter]:
+    """Parameters of the encoder of a network for masks, else of all in front of the classifier."""
+    encoder = getattr(model.backbone, "encoder", None)
+    if encoder is not None and hasattr(model.backbone, "segmentation_head"):
+        return set(encoder.parameters())
+    behind = {parameter for head in heads_of(model) for parameter in head.parameters()}
+    return set(model.backbone.parameters()) - behind
+
+
 def num_features(model: DomainModel) -> int:
     """F, channels of the features that reach the head of the network."""
     first = next(m for m in head_of(model).modules() if isinstance(m, (nn.Linear, nn.Conv2d)))

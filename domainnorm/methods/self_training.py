@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from domainnorm.backbones import DomainModel
+from domainnorm.backbones import DomainModel, drop_tokens
 from domainnorm.errors import DomainNormError, unknown
 from domainnorm.losses import confusion_loss
 from domainnorm.methods.base import Batch
@@ -60,7 +60,12 @@ class SelfTraining(SupervisedMethod):
             learned and are not the source's.
         masked_weight: Of the loss on masked target images; 0 does without them.
         mask_ratio: Share of their patches that is masked, in [0, 1].
+        mask_by: ``pixels`` of patches become 0, or ``tokens`` of a vision transformer, which then
+            knows where something is hidden; see `drop_tokens`.
         mask_size: Side of a patch in pixels; an eighth of the shorter side of images when None.
+            Tokens are as large as the network has them.
+        label_flips: Whether labels are those of the mean prediction of images and of their mirror
+            images, flipped back.
         distance_weight: Of the distance between features of source images and those of the network
             as it started (of masks, of its encoder's deepest maps); 0 keeps no copy of it.
         distance_classes: Names of classes in whose cells the distance counts; all when None.
@@ -71,7 +76,7 @@ class SelfTraining(SupervisedMethod):
 
     Raises:
         DomainNormError: ``mix: class`` for a task without masks, ``prior: start`` for a method that
-            starts from no source model, or an unknown class.
+            starts from no source model, an unknown class, or tokens of a network without them.
     """
 
     labelled: str = "source"
@@ -100,7 +105,9 @@ class SelfTraining(SupervisedMethod):
         fairness_weight: float = 0.0,
         masked_weight: float = 0.0,
         mask_ratio: float = 0.7,
+        mask_by: Literal["pixels", "tokens"] = "pixels",
         mask_size: int | None = None,
+        label_flips: bool = False,
         distance_weight: float = 0.0,
         distance_classes: list[str] | None = None,
         **options: Any,
@@ -114,6 +121,9 @@ class SelfTraining(SupervisedMethod):
                 "method.prior: 'start' is what a source model predicts, and this method starts "
                 "from none; 'estimated'"
             )
+        if mask_by == "tokens" and masked_weight:
+            with drop_tokens(model, mask_ratio):  # refuses networks without
+                pass
         tracking = any(norm.statistics.tracks_domains for norm in model.norms())
         self.together = roles.rows == "one" or not tracking
         self.mix = mix if mix != "auto" else "class" if masks else "none"
@@ -123,7 +133,9 @@ class SelfTraining(SupervisedMethod):
         self.fairness_weight = fairness_weight
         self.masked_weight = masked_weight
         self.mask_ratio = mask_ratio
+        self.mask_by = mask_by
         self.mask_size = mask_size
+        self.label_flips = label_flips
         self.distance_weight = distance_weight
         self.distance_classes = _positions(distance_classes or [], task.class_names)
         self.pseudo_labels = PseudoLabels(
@@ -158,9 +170,8 @@ class SelfTraining(SupervisedMethod):
         losses["supervised"] = self.task.loss(logits, source["target"])
         losses["target"] = self.target_weight * self._learned(learned, guessed, share)
         if self.masked_weight:
-            image = mask_patches(target["strong"], self.mask_ratio, self.mask_size)
-            masked = Mixed(image, [(1.0, label)])
-            loss = self._learned(self._changed(target, image), masked, share)
+            masked = Mixed(target["strong"], [(1.0, label)])
+            loss = self._learned(self._masked(target), masked, share)
             losses["masked"] = self.masked_weight * loss
         return losses
 
@@ -209,15 +220,21 @@ class SelfTraining(SupervisedMethod):
     @torch.no_grad()
     def _labels_of(self, source: Batch, target: Batch) -> tuple[Tensor, Tensor]:
         """Labels of target images by their weak view, and which are sure."""
-        if self.teacher is None:
-            together = self.together
-            told = self._changed(target, target["image"]) if together else self.outputs(target)
-        else:
-            if not self.together and moment_buffers(self.model):
-                self.outputs(target)  # in training mode: the target's moments follow its images
-            told = self.outputs(target, model=self.deployed)
+        if self.teacher is not None and not self.together and moment_buffers(self.model):
+            self.outputs(target)  # in training mode: the target's moments follow its images
+        told = self._logits_of(target)
+        if self.label_flips:
+            mirrored = self._logits_of({**target, "image": target["image"].flip(-1)})
+            mirrored = mirrored.flip(-1) if mirrored.ndim > 2 else mirrored
+            told = torch.logaddexp(told.log_softmax(1), mirrored.log_softmax(1))
         found: tuple[Tensor, Tensor] = self.pseudo_labels(told, source["target"])
         return found
+
+    def _logits_of(self, target: Batch) -> Tensor:
+        """Logits of target images by the teacher, or without one by the network in training."""
+        if self.teacher is not None:
+            return self.outputs(target, model=self.deployed)
+        return self._changed(target, target["image"]) if self.together else self.outputs(target)
 
     def _mixed(self, label: Tensor, source: Batch, target: Batch) -> Mixed:
         if self.mix == "class":
@@ -230,6 +247,14 @@ class SelfTraining(SupervisedMethod):
         """Logits of changed images of the target, which move no running moments."""
         with kept_moments(self.model):
             return self.outputs({**target, "image": image})
+
+    def _masked(self, target: Batch) -> Tensor:
+        """Logits of strong views of which parts are hidden."""
+        if self.mask_by == "tokens":
+            with drop_tokens(self.model, self.mask_ratio):
+                return self._changed(target, target["strong"])
+        image = mask_patches(target["strong"], self.mask_ratio, self.mask_size)
+        return self._changed(target, image)
 
     def _learned(self, logits: Tensor, mixed: Mixed, share: Tensor) -> Tensor:
         """Loss of pseudo-labels on changed images, of which ``share`` are sure."""

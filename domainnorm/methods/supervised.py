@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel, layer_scales, set_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.methods.base import Batch, Method
+from domainnorm.methods.heads import pretrained_part
 from domainnorm.methods.reestimation import estimate_moments
 from domainnorm.methods.roles import Roles
 from domainnorm.registry import register
@@ -33,6 +34,8 @@ class SupervisedMethod(Method):
             zero along a cosine.
         layer_decay: The rate of each layer of the network is that of the next one times this, in
             (0, 1], head and decoder having ``lr``; 1 for one rate. See `layer_scales`.
+        backbone_rate: Factor of the rate of what is pretrained, above 0: of all but the classifier,
+            or decoder and head, and networks of the method's own.
         epochs: Instead of ``trainer.max_epochs``.
         moments: Running moments that the trained domains end with: those of training, of augmented
             images (``as_trained``), or those of whole images as they are, estimated anew in one
@@ -53,6 +56,7 @@ class SupervisedMethod(Method):
         optimizer: Literal["adamw", "sgd"] = "adamw",
         warmup: float = 0.1,
         layer_decay: float = 1.0,
+        backbone_rate: float = 1.0,
         epochs: int | None = None,
         moments: Literal["as_trained", "clean"] = "as_trained",
     ) -> None:
@@ -62,6 +66,7 @@ class SupervisedMethod(Method):
         self.optimizer = optimizer
         self.warmup = warmup
         self.layer_decay = layer_decay
+        self.backbone_rate = backbone_rate
         self.epochs = epochs
         self.moments = moments
 
@@ -134,11 +139,14 @@ class SupervisedMethod(Method):
     def _parameter_groups(self, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
         tables = {p for norm in self.model.norms() for p in norm.modulation.parameters()}
         scales = layer_scales(self.model, self.layer_decay) if self.layer_decay != 1 else {}
+        body = pretrained_part(self.model) if self.backbone_rate != 1 else set()
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for parameter in parameters:
             if parameter.requires_grad:
                 # A table of scales is (D, C): the usual test for one axis would decay it.
-                kind = scales.get(parameter, 1.0), parameter.ndim > 1 and parameter not in tables
+                scale = scales.get(parameter, 1.0)
+                scale *= self.backbone_rate if parameter in body else 1.0
+                kind = scale, parameter.ndim > 1 and parameter not in tables
                 groups.setdefault(kind, []).append(parameter)
         return [
             {

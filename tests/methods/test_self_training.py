@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from domainnorm.errors import DomainNormError
+from domainnorm.backbones import drop_tokens
+from domainnorm.errors import ConversionError, DomainNormError
 from domainnorm.methods import Roles
 from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
 from domainnorm.methods.mixing import mask_patches
@@ -22,10 +23,11 @@ UNSURE = 0.1245  # of some target images the source model is surer than that, of
 every_form = pytest.mark.parametrize("name", FORMS)
 
 
-def masks(name, **options):
+def masks(name, network="test_resnet", norm="dsbn", **options):
     """A method for masks in float64, a batch of two images of each role, and copies before it."""
     torch.manual_seed(0)
-    model = create_segmentation_model("test_resnet", 3, "dsbn", ONE.all, width=16)
+    decoder = "pyramid" if network == "test_vit" else "unet"
+    model = create_segmentation_model(network, 3, norm, ONE.all, width=16, decoder=decoder)
     method = METHODS.load(name)(model, Segmentation(["a", "b", "c"]), ONE, **options).double()
     method.on_fit_start()
     batch = {
@@ -145,6 +147,38 @@ def test_mic_learns_the_teachers_labels_on_masked_images():
     label, confident = labels_of(teacher, batch).flatten().tolist(), confidences(teacher, batch)
     expected = adaptation.dacs_loss(rows, label, [False] * len(label), confident, 0.34)
     assert float(losses["masked"].detach()) == pytest.approx(0.5 * expected, rel=1e-9)
+
+
+def test_mic_hides_tokens_of_a_transformer():
+    method, batch, student, _ = masks("mic", "test_vit", "cln", mask_by="tokens", threshold=0.0)
+    torch.manual_seed(3)
+    with drop_tokens(student.train(), 0.7):
+        rows = pixels(student(batch["strong"][2:], batch["domain"][2:]))
+    target = {name: value[2:] for name, value in batch.items()}
+    torch.manual_seed(3)
+    assert pixels(method._masked(target)) == rows
+    assert pixels(student(batch["strong"][2:], batch["domain"][2:])) != rows
+    losses = method.losses(batch)
+    assert losses["masked"].isfinite()
+    assert losses["masked"] > 0
+
+
+def test_a_network_without_tokens_hides_none():
+    with pytest.raises(ConversionError, match="embeds no patches"):
+        masks("mic", mask_by="tokens")
+
+
+@pytest.mark.parametrize("name", ["dacs", "fixmatch"])  # by a teacher, by the network itself
+def test_labels_of_an_image_and_its_mirror_image_are_those_of_the_mean_prediction(name):
+    method, batch, student, teacher = masks(name, label_flips=True)
+    seen = []
+    method.pseudo_labels.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    method.losses(batch)
+    network = teacher if name == "dacs" else student.train()
+    image, domain = batch["image"][2:], batch["domain"][2:]
+    expected = network(image, domain).softmax(1)
+    expected = (expected + network(image.flip(-1), domain).softmax(1).flip(-1)) / 2
+    assert_close(seen[0].softmax(1), expected)
 
 
 def test_daformer_stays_near_the_encoder_that_it_started_with():

@@ -3,6 +3,8 @@ import torch
 
 from domainnorm.errors import DomainNormError
 from domainnorm.methods import Roles
+from domainnorm.methods.heads import pretrained_part
+from domainnorm.tasks import create_segmentation_model
 from tests.methods.bench import ONE, TWO, changed, fit, make, make_model, rows_changed
 from tests.reference.methods import warmup_cosine
 
@@ -133,3 +135,32 @@ def test_layers_of_one_rate_are_the_groups_of_before():
     groups = fit("source_only", lr=0.01, layer_decay=1.0).trainer.optimizers[0].param_groups
     assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
     assert {group["initial_lr"] for group in groups} == {0.01}
+
+
+def rates(done):
+    """Path of each parameter -> its peak rate."""
+    names = {parameter: name for name, parameter in done.method.named_parameters()}
+    groups = done.trainer.optimizers[0].param_groups
+    return {names[one]: group["initial_lr"] for group in groups for one in group["params"]}
+
+
+def test_what_is_pretrained_has_a_rate_of_its_own():
+    found = rates(fit("dann", lr=0.01, backbone_rate=0.1))
+    new = {name for name in found if not name.startswith("model.") or ".fc." in name}
+    assert any(not name.startswith("model.") for name in new)  # the discriminator
+    assert {found.pop(name) for name in new} == {0.01}
+    assert list(found.values()) == pytest.approx([0.001] * len(found))
+
+
+def test_encoders_of_masks_are_what_is_pretrained():
+    model = create_segmentation_model("test_resnet", 3, "dsbn", ["a"], width=16)
+    encoder = model.backbone.encoder
+    assert pretrained_part(model) == set(encoder.parameters())
+    assert len(set(model.parameters()) - pretrained_part(model)) > 0
+
+
+def test_factors_of_rates_multiply():
+    plain = rates(fit("source_only", lr=0.01, layer_decay=0.5))
+    both = rates(fit("source_only", lr=0.01, layer_decay=0.5, backbone_rate=0.1))
+    for name, rate in plain.items():
+        assert both[name] == pytest.approx(rate * (1 if ".fc." in name else 0.1))
