@@ -56,8 +56,8 @@ the network can (`dynamic_img_size` of timm: ViT, DeiT, DINOv2, SigLIP, EVA, DIN
 networks with relative positions need `backbone.options: {{img_size: ...}}`, which `run` says before
 training. Other sizes are refused with the next one that works: 512 with patches of 14 is 518.
 Registers and class tokens are not decoded by `pyramid`. Weights are fine-tuned gently by
-`method.layer_decay`: 0.9 gives each layer 0.9 of the rate of the next; and by `method.backbone_rate`: 0.1
-gives all of the encoder a tenth of the decoder's.
+`method.layer_decay`: 0.9 gives each layer 0.9 of the rate of the next; and by
+`method.backbone_rate`: 0.1 gives all of the encoder a tenth of the decoder's.
 
 ## Refused
 
