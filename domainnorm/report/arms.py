@@ -6,7 +6,7 @@ import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from domainnorm.report.result_tables import (
     markdown_line,
 )
 from domainnorm.report.results import Cell, Result, label_mark, label_notes, shots_of
+from domainnorm.report.validator_table import validators_markdown
 from domainnorm.storage import whole_file
 
 _USUAL = "ensv"  # the score whose ranks the main table has; else those of the first
@@ -333,7 +334,10 @@ def _notes(compared: Compared) -> list[str]:
 
 
 def ranks_markdown(compared: Compared) -> str:
-    """Places of the arms without target labels by every score; empty where there is no score."""
+    """Places of the arms without target labels by every score, and how true these places are.
+
+    Empty where there is no score.
+    """
     if not compared.scores:
         return ""
     head = ["rank by a score without target labels", *compared.scores]
@@ -342,7 +346,13 @@ def ranks_markdown(compared: Compared) -> str:
         if row.ranks:
             ranks = [str(row.ranks.get(name, "–")) for name in compared.scores]
             lines.append(markdown_line([_title(row), *ranks]))
-    return "\n".join(lines) + "\n"
+    named = [
+        replace(one, method=_title(row))
+        for row in compared.rows
+        for one in row.arm.results.values()
+    ]
+    judged = validators_markdown(named, compared.metric)
+    return "\n".join([*lines, "", judged]) if judged else "\n".join(lines) + "\n"
 
 
 def _uncertainty(compared: Compared) -> str:

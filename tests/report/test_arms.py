@@ -114,6 +114,22 @@ def test_arms_are_ranked_by_scores_without_labels():
     assert "| tent | 3 | 1 |" in ranks_markdown(compared)
 
 
+def test_places_are_judged_where_target_labels_allow_it():
+    arms = [arm(name, {"b": of["b"]}) for name, of in VALUES.items()]
+    for one in arms:
+        for key, result in one.results.items():
+            of = {"snd": result.metrics["accuracy"], "ensv": -result.metrics["accuracy"]}
+            one.results[key] = replace(result, scores=of)
+    said = ranks_markdown(compare_arms(arms, "accuracy")).splitlines()
+    line = {
+        name: next(one for one in said if one.startswith(f"| {name} | "))
+        for name in ("snd", "ensv")
+    }
+    assert line["snd"].startswith("| snd | +1.00 | 0.000 | tent, seed ")
+    assert line["ensv"].startswith("| ensv | -1.00 |")
+    assert not any("oracle" in one for one in line.values())
+
+
 def test_nothing_is_said_of_scores_that_are_not_there(compared):
     assert ranks_markdown(compared) == ""
     assert "rank" not in comparison_markdown(compared)
