@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -79,12 +79,42 @@ def use_batch_statistics(model: DomainModel) -> None:
 
 
 @contextmanager
-def kept_moments(model: DomainModel) -> Iterator[None]:
-    """Inside the block no running moments move: mixed images, say, belong to no domain.
+def kept_moments(model: DomainModel, rows: Sequence[int] | None = None) -> Iterator[None]:
+    """Inside the block running moments do not move: mixed images, say, belong to no domain.
 
     Layers still normalize with the moments of their batches in training.
+
+    Args:
+        model: Its norms.
+        rows: Labels of the domains whose moments stay, where a norm has a row for each; moments of
+            other domains move, and such as are of all domains. All stay when None.
     """
-    buffers = moment_buffers(model)
+    kept = moment_buffers(model)
+    if rows is not None:
+        kept = [buffer[row] for buffer in own_moments(model) for row in rows]
+    with _kept(kept):
+        yield
+
+
+@contextmanager
+def kept_but(model: DomainModel, rows: Sequence[int]) -> Iterator[None]:
+    """Inside the block running moments move of these domains alone, where they have their own."""
+    own = own_moments(model)
+    moved = {buffer.data_ptr() for buffer in own}
+    common = [one for one in moment_buffers(model) if one.data_ptr() not in moved]
+    others = [row for row in range(model.num_domains) if row not in rows]
+    with _kept([*common, *(buffer[row] for buffer in own for row in others)]):
+        yield
+
+
+def own_moments(model: DomainModel) -> list[Tensor]:
+    """Running moments with a row for each domain, and their counts."""
+    tracking = [one.statistics for one in model.norms() if one.statistics.tracks_domains]
+    return [buffer for statistics in tracking for buffer in statistics.buffers()]
+
+
+@contextmanager
+def _kept(buffers: Sequence[Tensor]) -> Iterator[None]:
     before = [buffer.clone() for buffer in buffers]
     try:
         yield

@@ -14,7 +14,7 @@ from domainnorm.methods.base import Batch
 from domainnorm.methods.frozen import FrozenStart, deepest, feature_distance
 from domainnorm.methods.mixing import Mixed, class_mix, cut_mix, mask_patches
 from domainnorm.methods.pseudo_labels import PseudoLabels
-from domainnorm.methods.reestimation import kept_moments, moment_buffers
+from domainnorm.methods.reestimation import kept_but, kept_moments, own_moments
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import over_ranks, split
 from domainnorm.methods.supervised import SupervisedMethod
@@ -30,11 +30,12 @@ class SelfTraining(SupervisedMethod):
     The teacher, a moving average of the network and its running moments, labels the weak view of
     target images, or without one the network itself, in training. `PseudoLabels` says which labels
     are sure. The network learns them on the strong view, into which ``mix`` pastes parts of other
-    images, and of which ``mask_ratio`` is hidden. Strong, mixed and masked images use the target's
-    rows, and move no running moments: they are images of no domain. The weak view moves those of
-    the target. Where both roles have the same rows (``data.rows: one``, or norms that know no
-    domains), source and strong or mixed images are one batch, whose statistics normalize both and
-    move the running moments. The teacher is what is tested and saved, or without one the network.
+    images, and of which ``mask_ratio`` is hidden. Source and strong or mixed images are one batch,
+    each under the rows of its domain. Strong, mixed and masked images move no running moments of
+    the target: they are images of no domain; its weak view does. Where both roles have the same
+    moments (``data.rows: one``, or norms that know no domains, of all layers or of some), those of
+    the one batch normalize both and move the running ones. The teacher is what is tested and saved,
+    or without one the network.
 
     Args:
         model: The network.
@@ -72,7 +73,8 @@ class SelfTraining(SupervisedMethod):
         **options: See `SupervisedMethod`.
 
     Attributes:
-        together: Whether source and changed target images go through the network in one batch.
+        own_rows: Labels of target domains whose moments are theirs alone; none where the source has
+            the same rows.
 
     Raises:
         DomainNormError: ``mix: class`` for a task without masks, ``prior: start`` for a method that
@@ -124,8 +126,9 @@ class SelfTraining(SupervisedMethod):
         if mask_by == "tokens" and masked_weight:
             with drop_tokens(model, mask_ratio):  # refuses networks without
                 pass
-        tracking = any(norm.statistics.tracks_domains for norm in model.norms())
-        self.together = roles.rows == "one" or not tracking
+        lent = [model.domain_names.index(name) for name in roles.lent(roles.target)]
+        source = [model.domain_names.index(name) for name in roles.lent(roles.source)]
+        self.own_rows = [row for row in lent if row not in source] if own_moments(model) else []
         self.mix = mix if mix != "auto" else "class" if masks else "none"
         self.quality = quality
         self.target_weight = target_weight
@@ -155,20 +158,14 @@ class SelfTraining(SupervisedMethod):
             label = torch.where(sure, label, -1)
         guessed = self._mixed(label, source, target)
         losses: dict[str, Tensor] = {}
-        if self.together:
-            known = batch["labelled"]
-            image = batch["image"].masked_scatter(~known.view(-1, 1, 1, 1), guessed.image)
+        known = batch["labelled"]
+        image = batch["image"].masked_scatter(~known.view(-1, 1, 1, 1), guessed.image)
+        with kept_moments(self.model, self.own_rows):
             logits, features = self._described({**batch, "image": image})
-            if features is not None:
-                features = features[known]
-            logits, learned = logits[known], logits[~known]
-        else:
-            logits, features = self._described(source)
-            learned = self._changed(target, guessed.image)
         if features is not None:
-            losses["distance"] = self.distance_weight * self._distance(features, source)
-        losses["supervised"] = self.task.loss(logits, source["target"])
-        losses["target"] = self.target_weight * self._learned(learned, guessed, share)
+            losses["distance"] = self.distance_weight * self._distance(features[known], source)
+        losses["supervised"] = self.task.loss(logits[known], source["target"])
+        losses["target"] = self.target_weight * self._learned(logits[~known], guessed, share)
         if self.masked_weight:
             masked = Mixed(target["strong"], [(1.0, label)])
             loss = self._learned(self._masked(target), masked, share)
@@ -220,8 +217,8 @@ class SelfTraining(SupervisedMethod):
     @torch.no_grad()
     def _labels_of(self, source: Batch, target: Batch) -> tuple[Tensor, Tensor]:
         """Labels of target images by their weak view, and which are sure."""
-        if self.teacher is not None and not self.together and moment_buffers(self.model):
-            self.outputs(target)  # in training mode: the target's moments follow its images
+        if self.teacher is not None and self.own_rows:
+            self._seen(target)
         told = self._logits_of(target)
         if self.label_flips:
             mirrored = self._logits_of({**target, "image": target["image"].flip(-1)})
@@ -234,7 +231,12 @@ class SelfTraining(SupervisedMethod):
         """Logits of target images by the teacher, or without one by the network in training."""
         if self.teacher is not None:
             return self.outputs(target, model=self.deployed)
-        return self._changed(target, target["image"]) if self.together else self.outputs(target)
+        return self._seen(target)
+
+    def _seen(self, target: Batch) -> Tensor:
+        """Logits in training mode, in which the target's own moments follow its images."""
+        with kept_but(self.model, self.own_rows):
+            return self.outputs(target)
 
     def _mixed(self, label: Tensor, source: Batch, target: Batch) -> Mixed:
         if self.mix == "class":

@@ -76,7 +76,7 @@ def test_all_domains_share_a_row_unless_the_source_model_is_kept(guard, monkeypa
         def _labels_of(self, source, target):
             if not seen:
                 seen.append({k: v.clone() for k, v in self.model.state_dict().items()})
-            assert self.together
+            assert not self.own_rows
             return super()._labels_of(source, target)
 
     before = copy.deepcopy(source_model(roles=TWO).state_dict())

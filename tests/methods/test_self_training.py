@@ -267,6 +267,46 @@ def test_changed_images_move_no_running_moments(name):
         assert torch.equal(tensor, states[1][key])
 
 
+@every_form
+def test_layers_without_rows_see_one_batch_and_others_each_domain(name):
+    """Early norms have moments of each domain, late ones those of source and changed images."""
+
+    class Seen(METHODS.load(name)):
+        def _mixed(self, *given):
+            self.mixed = super()._mixed(*given)
+            return self.mixed
+
+        def losses(self, batch):
+            student, labelled = copy.deepcopy(self.model), batch["labelled"]
+            losses = super().losses(batch)
+            target = {key: value[~labelled] for key, value in batch.items()}
+            late = dict(student.named_buffers())
+            before = {key: tensor.clone() for key, tensor in late.items()}
+            student(target["image"], target["domain"])  # the target's own moments follow this
+            for key, tensor in late.items():
+                if len(before[key]) == 1:
+                    tensor.data.copy_(before[key])
+            after = {key: tensor.clone() for key, tensor in late.items()}
+            image = batch["image"].clone()
+            image[~labelled] = self.mixed.image
+            logits = student(image, batch["domain"])
+            expected = self.task.loss(logits[labelled], batch["target"][labelled])
+            assert_close(losses["supervised"], expected)
+            for key, tensor in self.model.named_buffers():
+                wanted = late[key].clone()
+                if len(wanted) > 1:
+                    wanted[TARGET] = after[key][TARGET]
+                assert_close(tensor, wanted)
+            self.steps = getattr(self, "steps", 0) + 1
+            return losses
+
+    norm = {"early": "dsbn", "late": "bn"}
+    own = {"rows": "own", "guard": 1.0} if name == "default" else {}
+    options = {**EVERYTHING, "masked_weight": 0.0}
+    done = fit(Seen, make_model(norm), ONE, batch_size=8, precision="64-true", **options, **own)
+    assert done.method.steps > 2
+
+
 @pytest.mark.parametrize(("norm", "rows"), [("dsbn", "one"), ("bn", "domain"), ("cin", "one")])
 @every_form
 def test_domains_of_the_same_rows_share_the_statistics_of_one_batch(name, norm, rows):
