@@ -74,6 +74,11 @@ class AdaBN(Method):
         self.share = share
         chosen = set(model.norms(where))
         self._tracked: dict[Any, bool] = {norm.statistics: norm in chosen for norm in tracked}
+        if not any(self._tracked.values()):
+            raise ConversionError(
+                f"method.where: {where!r} names no norm with running moments here; instance norms, "
+                "which 'cin' has early, have none"
+            )
         self._source: list[tuple[Tensor, Tensor]] = []
         self._pass = MomentPass(model)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel, set_rows
-from domainnorm.methods.roles import Roles
+from domainnorm.methods.roles import Roles, domains_of
 from domainnorm.methods.samples import over_ranks, split
 from domainnorm.methods.self_training import SelfTraining
 from domainnorm.registry import register
@@ -91,16 +91,21 @@ class Default(SelfTraining):
         return {"one_row": {"rows": "one"}, "own_rows": {"rows": "own"}}
 
     def setup(self, stage: str) -> None:
-        """Remember the source model; a checkpoint to go on from is loaded after this."""
+        """Remember the source model; the row that all share starts as the mean of the sources'.
+
+        A checkpoint to go on from is loaded after this, and before `on_fit_start`.
+        """
         if stage == "fit":
             self._start = {key: value.clone() for key, value in self.model.state_dict().items()}
+            if self.roles.rows == "one":
+                for lender in self.roles.lent(self.roles.all):
+                    set_rows(self.model, lender, self.roles.source)
 
-    def on_fit_start(self) -> None:
-        """The row that all domains share starts as the mean of the sources'."""
-        if self.roles.rows == "one" and self.global_step == 0:
-            for lender in self.roles.lent(self.roles.all):
-                set_rows(self.model, lender, self.roles.source)
-        super().on_fit_start()
+    @property
+    def trained_domains(self) -> tuple[str, ...]:
+        """Those whose rows learn, whatever the guard says of it."""
+        seen = domains_of(self.labelled, self._adapting) + domains_of("target", self._adapting)
+        return self._adapting.lent(seen)
 
     def on_train_epoch_start(self) -> None:
         """What the guard said of an earlier epoch is past."""
@@ -121,7 +126,7 @@ class Default(SelfTraining):
             kept, self.roles = self._start, self._given
         for model in {self.model, self.deployed}:
             model.load_state_dict(kept)
-        self.merit = found[kept is adapted]
+        self.merit = found[1] if kept is adapted else -1.0  # the least that κ can be
         names = ("agreement_before", "agreement_after", "forgotten", "adapted")
         self.facts = dict(zip(names, (*found, lost, float(kept is adapted)), strict=True))
 
@@ -147,8 +152,8 @@ def counts_of(first: Tensor, second: Tensor, num_classes: int) -> Tensor:
 
 
 def known_to(counts: Tensor) -> Tensor:
-    """Classes that are at least a hundredth of all predictions: (K,) bool."""
-    return _shares(counts) >= _LEAST_SHARE
+    """Classes that are at least a hundredth of all predictions, of many half their mean: (K,)."""
+    return _shares(counts) >= min(_LEAST_SHARE, 0.5 / len(counts))
 
 
 def forgotten(before: Tensor, after: Tensor) -> float:

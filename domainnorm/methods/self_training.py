@@ -221,7 +221,8 @@ class SelfTraining(SupervisedMethod):
             self._seen(target)
         told = self._logits_of(target)
         if self.label_flips:
-            mirrored = self._logits_of({**target, "image": target["image"].flip(-1)})
+            with kept_moments(self.model):
+                mirrored = self._logits_of({**target, "image": target["image"].flip(-1)})
             mirrored = mirrored.flip(-1) if mirrored.ndim > 2 else mirrored
             told = torch.logaddexp(told.log_softmax(1), mirrored.log_softmax(1))
         found: tuple[Tensor, Tensor] = self.pseudo_labels(told, source["target"])

@@ -96,7 +96,7 @@ def validators_markdown(results: Sequence[Result], metric: str) -> str:
         rows.append(row)
     lines = [f"**Scores without target labels** · {metric}", "", *markdown_head(head)]
     notes = [
-        f"Up to {number} candidates (methods × seeds that saw no target labels); ρ: Spearman's "
+        f"Up to {number} candidates (rows without target labels × seeds); ρ: Spearman's "
         f"rank correlation of score and {metric} on the targets' test images",
         "regret: what the pick, the candidate of the best score, lacks to the best candidate",
     ]

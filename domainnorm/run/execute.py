@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from domainnorm import report
@@ -153,11 +154,21 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
         for stage in stages:
             online = METHODS.load(stage.method.name).protocol == "online"  # its test is done again
             bench = set_up(parts, stage, folder, finished=not online)
-            results += score(bench, predict(bench), seconds=0.0)
+            again = score(bench, predict(bench), seconds=0.0)
+            results += _as_trained(again, folder / stage.key / RESULTS)
         console = report.create_console()
         if overrides:
             console.print(f"tested with {' '.join(overrides)}", markup=False, highlight=False)
         console.print(report.results_table(results, parts.metric))
+
+
+def _as_trained(again: list[report.Result], stored: Path) -> list[report.Result]:
+    """Results of a test with what was trained, which a variant of the method may have been."""
+    if not stored.exists():
+        return again
+    run = report.load_results(stored)[0]
+    number, size = run.trained_parameters, run.trained_bytes
+    return [replace(one, trained_parameters=number, trained_bytes=size) for one in again]
 
 
 def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:
@@ -232,9 +243,12 @@ def _outcome(results: list[report.Result], metric: str) -> str:
         else f"{result.domain} – (no labels)"
         for result in results
     ]
-    merits = {key: value for one in results for key, value in one.metrics.items() if MERIT in key}
-    if merits:
+    facts = {key: value for result in results for key, value in result.metrics.items()}
+    merits = {key: value for key, value in facts.items() if key.startswith(MERIT)}
+    if facts.get("adapted") == 0:
+        lost = facts["agreement_after"] < facts["agreement_before"]
+        why = "views agree less" if lost else "a class is forgotten"
+        shown.append(f"{why} after adaptation: the source model is kept")
+    elif merits:
         shown.append(f"kept: {max(merits, key=lambda key: merits[key]).removeprefix(MERIT)}")
-    if any(result.metrics.get("adapted") == 0 for result in results):
-        shown.append("views agree less after adaptation: the source model is kept")
     return "  ".join(shown)

@@ -92,7 +92,7 @@ def _fitted(bench: Bench, folder: Path) -> Bench:
         fitted.append(_fitted(set_up(bench.parts, stage, folder), folder))
     best = max(fitted, key=lambda one: one.method.merit)
     best.method.facts |= {f"{MERIT}{one.stage.variant}": one.method.merit for one in fitted}
-    if is_first():
+    if is_first() and (best.place / LOG).exists():
         shutil.copyfile(best.place / LOG, bench.place / LOG)
     return replace(best, stage=bench.stage, place=bench.place)
 

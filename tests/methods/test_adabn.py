@@ -164,3 +164,9 @@ def test_norms_elsewhere_keep_the_moments_of_the_source(rows, where, kept):
 def test_a_place_without_norms_is_refused():
     with pytest.raises(ConversionError, match="'never' matches none"):
         make("adabn", source_model(), ONE, where="never")
+
+
+@pytest.mark.parametrize(("norm", "where"), [("cin", "early"), ("dsbn", [])])
+def test_a_place_without_running_moments_is_refused(norm, where):
+    with pytest.raises(ConversionError, match=r"method.where: .* names no norm with running"):
+        make("adabn", source_model(norm), ONE, where=where)

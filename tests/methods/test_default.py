@@ -38,6 +38,15 @@ def test_a_class_is_forgotten_when_it_is_hardly_predicted_any_more():
         assert forgotten(before, counts_of(now, now, 5)) == lost
 
 
+@pytest.mark.parametrize("num_classes", [4, 65, 345])
+def test_classes_that_are_equally_frequent_are_all_known(num_classes):
+    before = counts_of(torch.arange(num_classes), torch.arange(num_classes), num_classes)
+    assert bool(known_to(before).all())
+    one = counts_of(torch.zeros(num_classes).long(), torch.zeros(num_classes).long(), num_classes)
+    assert agreement(one, known_to(before)) == 0
+    assert forgotten(before, one) == num_classes - 1
+
+
 def test_counts_of_masks_are_those_of_their_pixels():
     first, second = torch.randint(0, 3, (2, 4, 5)), torch.randint(0, 3, (2, 4, 5))
     whole = counts_of(first, second, 3)

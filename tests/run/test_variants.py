@@ -55,14 +55,35 @@ def test_merit_is_the_agreement_of_what_a_variant_ends_with(tmp_path):
     results = run_stage(parts, stage, folder)
     facts = next(one for one in results if one.role == "target").metrics
     best = max(facts["merit_one_row"], facts["merit_own_rows"])
-    assert best == facts["agreement_after" if facts["adapted"] else "agreement_before"]
+    assert best == (facts["agreement_after"] if facts["adapted"] else -1)
+
+
+def test_a_lost_log_loses_nothing_else(tmp_path, monkeypatch):
+    parts, stage, folder = prepared(tmp_path)
+
+    def lost(trainer, method, *given):
+        fit(trainer, method, *given)
+        (folder / stage.key / "one_row/log.csv").unlink(missing_ok=True)
+        method.merit = float(getattr(method, "rows", "") == "one")
+
+    monkeypatch.setattr("domainnorm.run.stage.fit", lost)
+    assert run_stage(parts, stage, folder)
+    assert not (folder / stage.key / "log.csv").exists()
 
 
 @pytest.mark.parametrize("variant", ["one_row", "own_rows"])
-def test_cut_in_either_variant_ends_with_the_same_weights(tmp_path, variant):
+def test_cut_in_either_variant_ends_with_the_same_weights(tmp_path, monkeypatch, variant):
+    """Of two sources, whose rows differ, that variant being kept."""
+    better = {"one_row": "one", "own_rows": "own"}[variant]
+
+    def chosen(trainer, method, *given):
+        fit(trainer, method, *given)
+        method.merit = float(getattr(method, "rows", "") == better)
+
+    monkeypatch.setattr("domainnorm.run.stage.fit", chosen)
     found = []
     for cut in (False, True):
-        parts, stage, folder = prepared(tmp_path / str(cut))
+        parts, stage, folder = prepared(tmp_path / str(cut), TWO)
         if cut:
             made = stage.variants(set_up(parts, stage, folder).method.variants)
             names = [one.variant for one in made]
