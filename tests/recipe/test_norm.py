@@ -153,7 +153,7 @@ def test_usual_recipes_need_no_network(words):
         ("norm=ibn_a",),
         ("norm=ln",),
         ("norm={name: in, where: early}",),
-        ("norm={statistics: domain, modulation: none}",),
+        ("norm={statistics: domain, modulation: none}", "method=tent"),
         ("norm=bn", "method={name: joint, rows_weight: 1}"),
         ("method={name: adabn, where: early}", "compare=[]"),
         ("norm={statistics: domain, modulation: none}", "method=finetune", "compare=[]"),

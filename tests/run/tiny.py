@@ -21,6 +21,8 @@ from domainnorm.cli import main
 from domainnorm.recipe import Recipe, load_recipe
 
 WORDS = (
+    "configs=[data/scans,trainer/cpu]",  # without augmentation
+    "method=tent",
     "backbone.name=test_resnet",
     "data.per_domain=40",
     "data.batch_size=16",
