@@ -4,7 +4,7 @@ import pytest
 from safetensors.torch import load_file
 
 from domainnorm.evaluation import load_evaluated
-from tests.run.tiny import TRANSFER, call, run
+from tests.run.tiny import TRANSFER, WORDS, call, run
 
 STREAM = ("method={name: eata, lr: 0.05, margin: 1.0, redundancy: 1.0}", "compare=[source_only]")
 
@@ -76,7 +76,7 @@ def test_stream_is_not_shared_by_devices(tmp_path, capsys):
 
 
 def test_method_of_two_views_says_how_to_give_them(tmp_path, capsys):
-    words = ("quickstart", "method=mean_teacher", "compare=[]", "--output", str(tmp_path))
+    words = ("quickstart", *WORDS, "method=mean_teacher", "compare=[]", "--output", str(tmp_path))
     assert call("run", *words) == 2
     assert "augment/strong_*" in capsys.readouterr().err
 
