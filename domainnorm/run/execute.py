@@ -246,8 +246,7 @@ def _outcome(results: list[report.Result], metric: str) -> str:
     facts = {key: value for result in results for key, value in result.metrics.items()}
     merits = {key: value for key, value in facts.items() if key.startswith(MERIT)}
     if facts.get("adapted") == 0:
-        lost = facts["agreement_after"] < facts["agreement_before"]
-        why = "views agree less" if lost else "a class is forgotten"
+        why = "a class is forgotten" if facts.get("forgotten") else "views agree less"
         shown.append(f"{why} after adaptation: the source model is kept")
     elif merits:
         shown.append(f"kept: {max(merits, key=lambda key: merits[key]).removeprefix(MERIT)}")

@@ -189,7 +189,7 @@ def test_what_a_run_would_refuse_is_told_of_every_cell_before_the_first_starts(t
     assert call("compare", *words, "data.target=[colour_cast,nope]", f"--output={tmp_path}") == 2
     assert "unknown domain 'nope'" in capsys.readouterr().err
     assert call("compare", *words, f"--output={tmp_path}") == 2
-    assert re.search(r"method 'joint'.*\(cell batch_size=1 joint\)", capsys.readouterr().err)
+    assert re.search(r"method 'joint'.*\(cell joint batch_size=1\)", capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 

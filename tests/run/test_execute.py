@@ -220,10 +220,14 @@ def test_short_epochs_are_repeated_to_the_steps_asked_for(tmp_path):
 
 
 def test_a_source_model_that_was_kept_is_said_in_the_line_of_its_stage():
-    def line(adapted):
-        metrics = {"accuracy": 0.5, "adapted": adapted}
+    def line(adapted, **more):
+        metrics = {"accuracy": 0.5, "adapted": adapted, **more}
         one = Result("a → b", "default", "b", "target", 0, metrics)
         return outcome([one], "accuracy")
 
     assert line(1.0) == "b 0.500"
-    assert line(0.0).endswith("the source model is kept")
+    assert line(0.0).endswith("views agree less after adaptation: the source model is kept")
+    assert "a class is forgotten after adaptation: the source" in line(0.0, forgotten=1.0)
+    merits = {"merit_one_row": -1.0, "merit_own_rows": 0.5}
+    assert line(1.0, **merits) == "b 0.500  kept: own_rows"
+    assert "kept: " not in line(0.0, merit_one_row=-1.0, merit_own_rows=-1.0)

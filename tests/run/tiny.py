@@ -22,6 +22,7 @@ from domainnorm.recipe import Recipe, load_recipe
 
 WORDS = (
     "configs=[data/scans,trainer/cpu]",  # without augmentation
+    "task=classification",
     "method=tent",
     "backbone.name=test_resnet",
     "data.per_domain=40",
