@@ -10,6 +10,7 @@ from .conversion.converted import Conversion as Conversion
 from .conversion.converted import ConvertedLayer as ConvertedLayer
 from .conversion.kinds import NormKind as NormKind
 from .conversion.kinds import register_norm_class as register_norm_class
+from .conversion.norm_rules import norms_at as norms_at
 from .create import create_model as create_model
 from .create import create_network as create_network
 from .create import data_config as data_config

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from domainnorm.backbones.conversion.converted import Conversion, ConvertedLayer
 from domainnorm.backbones.conversion.kinds import kind_of
 from domainnorm.backbones.conversion.norm_layers import replace_modules
-from domainnorm.backbones.conversion.norm_rules import Regions
 from domainnorm.backbones.domains.owned_rows import OwnedRows, owned_rows
 from domainnorm.condition import (
     Condition,
@@ -74,24 +73,9 @@ class DomainModel(nn.Module):
         self.conversion = Conversion(conversion)
         self.unconditional = any(norm.modulation.unconditional is not None for norm in self.norms())
 
-    def norms(self, where: str | Sequence[str] = "all") -> Iterator[ConditionalNorm]:
-        """Conditional norms, in definition order.
-
-        Args:
-            where: ``all``, a region, ``encoder``, ``decoder``, globs over paths in the backbone,
-                see `Regions.select`.
-
-        Raises:
-            ConversionError: An entry of ``where`` that matches no norm.
-        """
-        found = (module for module in self.modules() if isinstance(module, ConditionalNorm))
-        return found if where == "all" else self._norms_at(where)
-
-    def _norms_at(self, where: str | Sequence[str]) -> Iterator[ConditionalNorm]:
-        modules = self.backbone.named_modules()
-        norms = {path: norm for path, norm in modules if isinstance(norm, ConditionalNorm)}
-        chosen = Regions(self.backbone, list(norms)).select(where)
-        return (norm for path, norm in norms.items() if path in chosen)
+    def norms(self) -> Iterator[ConditionalNorm]:
+        """All conditional norms, in definition order."""
+        return (module for module in self.modules() if isinstance(module, ConditionalNorm))
 
     @property
     def num_domains(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from domainnorm.backbones import DomainModel
+from domainnorm.backbones import DomainModel, norms_at
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.reestimation import MomentPass
@@ -72,7 +72,7 @@ class AdaBN(Method):
             )
         self.automatic_optimization = False
         self.share = share
-        chosen = set(model.norms(where))
+        chosen = set(norms_at(model.backbone, where))
         self._tracked: dict[Any, bool] = {norm.statistics: norm in chosen for norm in tracked}
         if not any(self._tracked.values()):
             raise ConversionError(

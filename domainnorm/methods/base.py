@@ -74,8 +74,7 @@ class Method(LightningModule):
         facts: What it found out about itself by name, for the results of target domains.
         merit: How good it holds what it has learned, without target labels, higher is better; what
             chooses among `variants`.
-        finished: Whether the model is one that is stored: rows that were shared are equal, and
-            others each domain's own.
+        finished: Whether the model is a stored one, whose shared rows are equal by now.
         accumulate: Batches whose gradients are added up before such a step.
     """
 
@@ -140,10 +139,7 @@ class Method(LightningModule):
 
     @property
     def variants(self) -> dict[str, dict[str, Any]]:
-        """Options to fit it with instead, by name: a run keeps what has the highest `merit`.
-
-        Empty for a method that is fitted as it is.
-        """
+        """Options to fit it with instead, by name: a run keeps what has the highest `merit`."""
         return {}
 
     @property

@@ -12,7 +12,7 @@ from torch import nn
 from domainnorm.backbones.conversion.kinds import NormKind
 from domainnorm.backbones.conversion.norm_layers import LayerInput
 from domainnorm.errors import ConversionError
-from domainnorm.norms import CATALOGUE
+from domainnorm.norms import CATALOGUE, ConditionalNorm
 from domainnorm.norms.catalogue import norm_options
 
 REGIONS = ("all", "stem", "early", "late")
@@ -92,6 +92,22 @@ class Regions:
         if pattern in PARTS:
             return {path for path in self.paths if path.startswith(f"{pattern}.")}
         return {path for path in self.paths if fnmatchcase(path, pattern)}
+
+
+def norms_at(network: nn.Module, where: str | Sequence[str]) -> list[ConditionalNorm]:
+    """Norms of a converted network in some places, in definition order.
+
+    Args:
+        network: As `DomainModel.backbone`.
+        where: See `Regions.select`.
+
+    Raises:
+        ConversionError: An entry of ``where`` that matches no norm.
+    """
+    modules = network.named_modules()
+    norms = {path: norm for path, norm in modules if isinstance(norm, ConditionalNorm)}
+    chosen = Regions(network, list(norms)).select(where)
+    return [norm for path, norm in norms.items() if path in chosen]
 
 
 def feature_maps(network: nn.Module) -> list[tuple[str, int]]:
