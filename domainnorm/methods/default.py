@@ -23,14 +23,13 @@ _FORGOTTEN = 0.1  # of its share before, below which a class is
 class Default(SelfTraining):
     """Sure labels of a teacher on strongly changed target images, unless that makes things worse.
 
-    `SelfTraining` from the source model, under one row for all domains, see ``shared_rows``: of
-    masks with half of the classes of source masks pasted in; of classes with a threshold for each,
-    lower for one that the network finds hard. Afterwards the **guard** compares how
-    far predictions of the weak and the strong view of target images agree (see `agreement`), by the
-    source model and by what it has become. Where the agreement has fallen by more than ``guard``,
-    or a class that the source model predicts is predicted no more, the source model is kept, and
-    `facts` say so: to agree is what self-training teaches, and where it has not even done that,
-    nothing else it did can be trusted.
+    `SelfTraining` from the source model, under rows as ``rows`` says: of masks with half of the
+    classes of source masks pasted in; of classes with a threshold for each, lower for one that the
+    network finds hard. Afterwards the **guard** compares how far predictions of the weak and the
+    strong view of target images agree (see `agreement`), by the source model and by what it has
+    become. Where the agreement has fallen by more than ``guard``, or a class that the source model
+    predicts is predicted no more, the source model is kept, and `facts` say so: to agree is what
+    self-training teaches, and where it has not even done that, nothing else it did can be trusted.
 
     Args:
         model: The source model.
