@@ -74,7 +74,7 @@ class Method(LightningModule):
         facts: What it found out about itself by name, for the results of target domains.
         merit: How good it holds what it has learned, without target labels, higher is better; what
             chooses among `variants`.
-        finished: Whether the model is a stored one, whose shared rows are equal by now.
+        finished: Whether nothing is lent any more: shared rows are equal, others a domain's own.
         accumulate: Batches whose gradients are added up before such a step.
     """
 
@@ -230,6 +230,8 @@ class Method(LightningModule):
 
     def share_rows(self) -> None:
         """Give every domain the rows that its images had, those of `Roles.lenders`."""
+        if self.finished:
+            return
         for model in {self.model, self.deployed}:
             for name in self.roles.all:
                 if self.roles.lent((name,)) != (name,):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel, set_rows
-from domainnorm.methods.roles import Roles, domains_of
+from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import over_ranks, split
 from domainnorm.methods.self_training import SelfTraining
 from domainnorm.registry import register
@@ -69,14 +69,14 @@ class Default(SelfTraining):
     ) -> None:
         if threshold_rule == "auto":
             threshold_rule = "fixed" if task.labels == "segmentation" else "free"
-        self._given = roles
-        self._adapting = roles if rows == "own" else replace(roles, rows="one")
+        self._chooses = rows == "auto" and roles.rows != "one"
         given: dict[str, Any] = {
             "mix": mix,
             "threshold_rule": threshold_rule,
             "label_decay": label_decay,
         }
-        super().__init__(model, task, self._adapting, **given, **options)
+        adapting = roles if rows == "own" else replace(roles, rows="one")
+        super().__init__(model, task, adapting, **given, **options)
         self.guard = guard
         self.rows = rows
         self._start: dict[str, Tensor] = {}
@@ -84,8 +84,7 @@ class Default(SelfTraining):
     @property
     def variants(self) -> dict[str, dict[str, Any]]:
         """One row and own rows, where ``auto`` asks for both and they are not the same."""
-        differ = self._given.rows != "one" and any(self.model.domain_rows())
-        if self.rows != "auto" or not differ:
+        if not (self._chooses and any(self.model.domain_rows())):
             return {}
         return {"one_row": {"rows": "one"}, "own_rows": {"rows": "own"}}
 
@@ -100,29 +99,22 @@ class Default(SelfTraining):
                 for lender in self.roles.lent(self.roles.all):
                     set_rows(self.model, lender, self.roles.source)
 
-    @property
-    def trained_domains(self) -> tuple[str, ...]:
-        """Those whose rows learn, whatever the guard says of it."""
-        seen = domains_of(self.labelled, self._adapting) + domains_of("target", self._adapting)
-        return self._adapting.lent(seen)
-
     def on_train_epoch_start(self) -> None:
         """What the guard said of an earlier epoch is past."""
-        self.roles = self._adapting
+        self.finished = False
 
     def on_fit_end(self) -> None:
         """Keep the source model where predictions agree less than they did."""
-        self.roles = self._adapting
+        self.finished = False
         super().on_fit_end()
-        self.roles = self._given  # rows are equal now, and in the source model each domain's own
+        self.finished = True  # rows are equal now, and in the source model each domain's own
         adapted = {key: value.clone() for key, value in self.deployed.state_dict().items()}
         counts = [self._counts(state) for state in (self._start, adapted)]
         found = [agreement(one, known_to(counts[0])) for one in counts]
         lost = forgotten(*counts)
         fell = found[1] < found[0] - self.guard or lost > 0
-        kept, self.roles = adapted, self._adapting
-        if fell and self.guard < 1:
-            kept, self.roles = self._start, self._given
+        self.finished = fell and self.guard < 1
+        kept = self._start if self.finished else adapted
         for model in {self.model, self.deployed}:
             model.load_state_dict(kept)
         self.merit = found[1] if kept is adapted else -1.0  # the least that κ can be

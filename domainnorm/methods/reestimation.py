@@ -100,8 +100,8 @@ def kept_moments(model: DomainModel, rows: Sequence[int] | None = None) -> Itera
 def kept_but(model: DomainModel, rows: Sequence[int]) -> Iterator[None]:
     """Inside the block running moments move of these domains alone, where they have their own."""
     own = own_moments(model)
-    moved = {buffer.data_ptr() for buffer in own}
-    common = [one for one in moment_buffers(model) if one.data_ptr() not in moved]
+    moved = set(map(id, own))
+    common = [buffer for buffer in moment_buffers(model) if id(buffer) not in moved]
     others = [row for row in range(model.num_domains) if row not in rows]
     with _kept([*common, *(buffer[row] for buffer in own for row in others)]):
         yield

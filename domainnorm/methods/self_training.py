@@ -246,18 +246,14 @@ class SelfTraining(SupervisedMethod):
             return cut_mix(target["strong"], label)
         return Mixed(target["strong"], [(1.0, label)])
 
-    def _changed(self, target: Batch, image: Tensor) -> Tensor:
-        """Logits of changed images of the target, which move no running moments."""
-        with kept_moments(self.model):
-            return self.outputs({**target, "image": image})
-
     def _masked(self, target: Batch) -> Tensor:
-        """Logits of strong views of which parts are hidden."""
-        if self.mask_by == "tokens":
-            with drop_tokens(self.model, self.mask_ratio):
-                return self._changed(target, target["strong"])
-        image = mask_patches(target["strong"], self.mask_ratio, self.mask_size)
-        return self._changed(target, image)
+        """Logits of strong views of which parts are hidden, which move no running moments."""
+        with kept_moments(self.model):
+            if self.mask_by == "tokens":
+                with drop_tokens(self.model, self.mask_ratio):
+                    return self.outputs(target, view="strong")
+            image = mask_patches(target["strong"], self.mask_ratio, self.mask_size)
+            return self.outputs({**target, "image": image})
 
     def _learned(self, logits: Tensor, mixed: Mixed, share: Tensor) -> Tensor:
         """Loss of pseudo-labels on changed images, of which ``share`` are sure."""
