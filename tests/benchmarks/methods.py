@@ -34,10 +34,9 @@ def made(name: str, **options: Any) -> Method:
 
 
 def variants(name: str) -> dict[str, Method]:
-    found = made(name).variants
-    return {f"{name}, {word}": made(name, **own) for word, own in found.items()} or {
-        name: made(name)
-    }
+    method = made(name)
+    found = {f"{name}, {word}": made(name, **own) for word, own in method.variants.items()}
+    return found or {name: method}
 
 
 def batch_of(method: Method) -> dict[str, torch.Tensor]:

@@ -267,11 +267,14 @@ def test_changed_images_move_no_running_moments(name):
         assert torch.equal(tensor, states[1][key])
 
 
-@every_form
-def test_layers_without_rows_see_one_batch_and_others_each_domain(name):
-    """Early norms have moments of each domain, late ones those of source and changed images."""
+def compared(name, compare):
+    """A form that has ``compare(student, batch, image)`` say what each step should come to.
 
-    class Seen(METHODS.load(name)):
+    From a copy of the network before the step, and the images of its one batch: logits, and every
+    buffer afterwards by name.
+    """
+
+    class Compared(METHODS.load(name)):
         def _mixed(self, *given):
             self.mixed = super()._mixed(*given)
             return self.mixed
@@ -279,31 +282,43 @@ def test_layers_without_rows_see_one_batch_and_others_each_domain(name):
         def losses(self, batch):
             student, labelled = copy.deepcopy(self.model), batch["labelled"]
             losses = super().losses(batch)
-            target = {key: value[~labelled] for key, value in batch.items()}
-            late = dict(student.named_buffers())
-            before = {key: tensor.clone() for key, tensor in late.items()}
-            student(target["image"], target["domain"])  # the target's own moments follow this
-            for key, tensor in late.items():
-                if len(before[key]) == 1:
-                    tensor.data.copy_(before[key])
-            after = {key: tensor.clone() for key, tensor in late.items()}
             image = batch["image"].clone()
             image[~labelled] = self.mixed.image
-            logits = student(image, batch["domain"])
+            logits, buffers = compare(student, batch, image)
             expected = self.task.loss(logits[labelled], batch["target"][labelled])
             assert_close(losses["supervised"], expected)
             for key, tensor in self.model.named_buffers():
-                wanted = late[key].clone()
-                if len(wanted) > 1:
-                    wanted[TARGET] = after[key][TARGET]
-                assert_close(tensor, wanted)
+                assert_close(tensor, buffers[key])
             self.steps = getattr(self, "steps", 0) + 1
             return losses
 
+    return Compared
+
+
+@every_form
+def test_layers_without_rows_see_one_batch_and_others_each_domain(name):
+    """Early norms have moments of each domain, late ones those of source and changed images."""
+
+    def compare(student, batch, image):
+        buffers, target = dict(student.named_buffers()), ~batch["labelled"]
+        before = {key: tensor.clone() for key, tensor in buffers.items()}
+        student(batch["image"][target], batch["domain"][target])  # its own moments follow this
+        after = {key: tensor.clone() for key, tensor in buffers.items()}
+        for key, tensor in buffers.items():
+            if len(tensor) == 1:
+                tensor.data.copy_(before[key])
+        logits = student(image, batch["domain"])
+        wanted = {key: tensor.clone() for key, tensor in buffers.items()}
+        for key, tensor in wanted.items():
+            if len(tensor) > 1:
+                tensor[TARGET] = after[key][TARGET]
+        return logits, wanted
+
     norm = {"early": "dsbn", "late": "bn"}
     own = {"rows": "own", "guard": 1.0} if name == "default" else {}
-    options = {**EVERYTHING, "masked_weight": 0.0}
-    done = fit(Seen, make_model(norm), ONE, batch_size=8, precision="64-true", **options, **own)
+    options = {**EVERYTHING, "masked_weight": 0.0, **own}
+    form, model = compared(name, compare), make_model(norm)
+    done = fit(form, model, ONE, batch_size=8, precision="64-true", **options)
     assert done.method.steps > 2
 
 
@@ -312,27 +327,13 @@ def test_layers_without_rows_see_one_batch_and_others_each_domain(name):
 def test_domains_of_the_same_rows_share_the_statistics_of_one_batch(name, norm, rows):
     """One batch of source and changed images, as in the papers' networks, and no other moments."""
 
-    class Seen(METHODS.load(name)):
-        def _mixed(self, *given):
-            self.mixed = super()._mixed(*given)
-            return self.mixed
-
-        def losses(self, batch):
-            student, labelled = copy.deepcopy(self.model), batch["labelled"]
-            losses = super().losses(batch)
-            image = batch["image"].clone()
-            image[~labelled] = self.mixed.image
-            logits = student(image, torch.zeros_like(batch["domain"]))
-            expected = self.task.loss(logits[labelled], batch["target"][labelled])
-            assert_close(losses["supervised"], expected)
-            for key, tensor in self.model.named_buffers():
-                assert_close(tensor, student.state_dict()[key])
-            self.steps = getattr(self, "steps", 0) + 1
-            return losses
+    def compare(student, batch, image):
+        return student(image, torch.zeros_like(batch["domain"])), student.state_dict()
 
     roles = Roles(ONE.source, ONE.target, rows)
     model = source_model(norm, roles)
-    done = fit(Seen, model, roles, batch_size=8, precision="64-true", **EVERYTHING)
+    form = compared(name, compare)
+    done = fit(form, model, roles, batch_size=8, precision="64-true", **EVERYTHING)
     assert done.method.steps > 2
 
 

@@ -21,6 +21,17 @@ def prepared(tmp_path, *words):
     return parts, stages[-1], folder
 
 
+def prefer(monkeypatch, variant):
+    """Everything is fitted as it is, and this variant has the higher merit afterwards."""
+    rows = {"one_row": "one", "own_rows": "own"}[variant]
+
+    def fitted(trainer, method, *given):
+        fit(trainer, method, *given)
+        method.merit = 0.5 + 0.1 * (getattr(method, "rows", "") == rows)
+
+    monkeypatch.setattr("domainnorm.run.stage.fit", fitted)
+
+
 def fitted_alone(parts, stage, folder, variant):
     options = set_up(parts, stage, folder).method.variants[variant]
     (alone,) = stage.variants({"alone": options})
@@ -31,13 +42,7 @@ def fitted_alone(parts, stage, folder, variant):
 @pytest.mark.parametrize("better", ["one_row", "own_rows"])
 def test_the_variant_of_the_higher_merit_is_kept(tmp_path, monkeypatch, better):
     parts, stage, folder = prepared(tmp_path)
-
-    def merits(bench, *args):
-        fit(bench, *args)
-        method = args[0]
-        method.merit = 0.5 + 0.1 * (method.rows == {"one_row": "one", "own_rows": "own"}[better])
-
-    monkeypatch.setattr("domainnorm.run.stage.fit", merits)
+    prefer(monkeypatch, better)
     results = run_stage(parts, stage, folder)
     monkeypatch.undo()
     target = next(one for one in results if one.role == "target").metrics
@@ -74,13 +79,7 @@ def test_a_lost_log_loses_nothing_else(tmp_path, monkeypatch):
 @pytest.mark.parametrize("variant", ["one_row", "own_rows"])
 def test_cut_in_either_variant_ends_with_the_same_weights(tmp_path, monkeypatch, variant):
     """Of two sources, whose rows differ, that variant being kept."""
-    better = {"one_row": "one", "own_rows": "own"}[variant]
-
-    def chosen(trainer, method, *given):
-        fit(trainer, method, *given)
-        method.merit = float(getattr(method, "rows", "") == better)
-
-    monkeypatch.setattr("domainnorm.run.stage.fit", chosen)
+    prefer(monkeypatch, variant)
     found = []
     for cut in (False, True):
         parts, stage, folder = prepared(tmp_path / str(cut), TWO)
