@@ -64,7 +64,7 @@ class Scorer:
         stored: dict[str, Predictions] = {}
         if self.method.protocol == "online":
             return found, stored
-        source, said = self._validated(self._known_sources(), self._most)
+        source, said = self._validated(self._known_sources(), self._most, _ALL)
         for domain in self.domains:
             outputs, index = self.outputs(domain, _ALL)
             seen = replace(outputs, source=list(source.values()), **said)
@@ -97,12 +97,12 @@ class Scorer:
 
     def validated(self, domains: Sequence[str], most: int | None = None) -> dict[str, Evaluated]:
         """Predictions on labelled validation images of some domains, by domain."""
-        return self._validated(domains, most)[0]
+        return self._validated(domains, most, ())[0]
 
     def _validated(
-        self, domains: Sequence[str], most: int | None
+        self, domains: Sequence[str], most: int | None, wanted: Container[str]
     ) -> tuple[dict[str, Evaluated], dict[str, Tensor]]:
-        """See `validated`; and of classes the fields of `Outputs` of the same images."""
+        """See `validated`; and of classes the ``wanted`` fields of `Outputs` of the same images."""
         data = self.parts.scoring_data(self.stage, self.method.model, domains, [])
         found: dict[str, Evaluated] = {}
         said: dict[str, list[Tensor]] = defaultdict(list)
@@ -110,7 +110,7 @@ class Scorer:
             store = self.method.task.store().to(self.method.trainer.strategy.root_device)
             with self._looking():
                 for batch in map(self.method.ready, data.scoring_dataloader(domain, most)):
-                    features, logits = self._described(batch)
+                    features, logits = self._described(batch, "source_features" in wanted)
                     store.update(logits, batch["target"], batch["index"])
                     if features is not None:
                         said["source_features"].append(features.cpu())
@@ -147,8 +147,8 @@ class Scorer:
         """Those fields of `Outputs` for one batch, and ``index``."""
         method, masks = self.method, self.method.task.labels == "segmentation"
         said: dict[str, Tensor] = {}
-        features, logits = self._described(batch)
-        if "features" in wanted and features is not None:
+        features, logits = self._described(batch, "features" in wanted)
+        if features is not None:
             said["features"] = features
         places = _places(batch["index"], logits.shape[2:]) if masks else None
         said["probability"] = _sampled(logits, places)
@@ -166,10 +166,11 @@ class Scorer:
         repeats = 1 if places is None else _PIXELS
         return {**said, "index": batch["index"].repeat_interleave(repeats)}
 
-    def _described(self, batch: dict[str, Any]) -> tuple[Tensor | None, Tensor]:
+    def _described(self, batch: dict[str, Any], wanted: bool) -> tuple[Tensor | None, Tensor]:
         """Features, None of masks and of networks without a head, and logits of one pass."""
         method = self.method
-        if method.task.labels != "classification" or not heads_of(method.deployed):
+        has_features = method.task.labels == "classification" and bool(heads_of(method.deployed))
+        if not (wanted and has_features):
             return None, self._logits(batch)
         features, logits = method.features(batch, model=method.deployed)
         return features.float(), logits
