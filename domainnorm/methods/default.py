@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel, set_rows
+from domainnorm.losses import entropies
+from domainnorm.methods.base import Batch
+from domainnorm.methods.reestimation import estimate_moments, moment_buffers
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import over_ranks, split
 from domainnorm.methods.self_training import SelfTraining
@@ -30,6 +34,8 @@ class Default(SelfTraining):
     become. Where the agreement has fallen by more than ``guard``, or a class that the source model
     predicts is predicted no more, the source model is kept, and `facts` say so: to agree is what
     self-training teaches, and where it has not even done that, nothing else it did can be trusted.
+    Nor is anything learned where the source model is too unsure of the target's images to label
+    them (see `certainty_of`): views come to agree on wrong labels as well.
 
     Args:
         model: The source model.
@@ -43,8 +49,13 @@ class Default(SelfTraining):
             ``data.rows`` says. ``auto``: a run trains both where they differ, and keeps the one
             whose views agree more; a single fit is that of ``one``.
         guard: Largest fall of the agreement, in [0, 1]; 1 keeps every adaptation, forgotten classes
-            too.
+            too, and asks for no certainty.
+        certainty: Least certainty of the source model on one of the targets, by its own moments or
+            by those of the target, in [0, 1]; 0 always trains.
         **options: See `SelfTraining`.
+
+    Attributes:
+        unsure: Whether the source model is kept since it is less certain than that.
 
     Reference:
         Tarvainen and Valpola, NeurIPS 2017, arXiv:1703.01780, eq. 2; Tranheden et al., DACS, WACV
@@ -65,6 +76,7 @@ class Default(SelfTraining):
         label_decay: float = 0.99,
         rows: Literal["auto", "one", "own"] = "auto",
         guard: float = 0.0,
+        certainty: float = 0.5,
         **options: Any,
     ) -> None:
         if threshold_rule == "auto":
@@ -78,7 +90,9 @@ class Default(SelfTraining):
         adapting = roles if rows == "own" else replace(roles, rows="one")
         super().__init__(model, task, adapting, **given, **options)
         self.guard = guard
+        self.certainty = certainty
         self.rows = rows
+        self.unsure = False
         self._start: dict[str, Tensor] = {}
 
     @property
@@ -99,13 +113,26 @@ class Default(SelfTraining):
                 for lender in self.roles.lent(self.roles.all):
                     set_rows(self.model, lender, self.roles.source)
 
+    def on_fit_start(self) -> None:
+        """Train nothing where the source model knows too little."""
+        super().on_fit_start()
+        if self.guard < 1 and self.trainer.global_step == 0:
+            known = self._certainty()
+            self.facts = {"certainty": known}
+            self.unsure = self.trainer.should_stop = known < self.certainty
+
     def on_train_epoch_start(self) -> None:
         """What the guard said of an earlier epoch is past."""
         self.finished = False
 
     def on_fit_end(self) -> None:
-        """Keep the source model where predictions agree less than they did."""
-        self.finished = False
+        """Keep the source model where it knew too little, or predictions agree less than then."""
+        self.finished = self.unsure
+        if self.unsure:
+            self._settle(self._start)
+            self.merit = -1.0
+            self.facts |= {"adapted": 0.0}
+            return
         super().on_fit_end()
         self.finished = True  # rows are equal now, and in the source model each domain's own
         adapted = {key: value.clone() for key, value in self.deployed.state_dict().items()}
@@ -114,12 +141,38 @@ class Default(SelfTraining):
         lost = forgotten(*counts)
         fell = found[1] < found[0] - self.guard or lost > 0
         self.finished = fell and self.guard < 1
-        kept = self._start if self.finished else adapted
-        for model in {self.model, self.deployed}:
-            model.load_state_dict(kept)
-        self.merit = found[1] if kept is adapted else -1.0  # the least that κ can be
+        self._settle(self._start if self.finished else adapted)
+        self.merit = -1.0 if self.finished else found[1]  # the least that κ can be
         names = ("agreement_before", "agreement_after", "forgotten", "adapted")
-        self.facts = dict(zip(names, (*found, lost, float(kept is adapted)), strict=True))
+        self.facts |= dict(zip(names, (*found, lost, float(not self.finished)), strict=True))
+
+    def _settle(self, state: dict[str, Tensor]) -> None:
+        for model in {self.model, self.deployed}:
+            model.load_state_dict(state)
+
+    def _certainty(self) -> float:
+        """Of the source model, on the target that it knows best, by the better of its moments."""
+        before = {key: value.clone() for key, value in self.model.state_dict().items()}
+        known = max(map(self._certainty_on, self.roles.target))
+        if known < self.certainty and moment_buffers(self.model):
+            for name in self.roles.target:
+                estimate_moments(self.model, self._images_of(name))
+                known = max(known, self._certainty_on(name))
+                self.model.load_state_dict(before)
+        return known
+
+    @torch.no_grad()
+    def _certainty_on(self, domain: str) -> float:
+        self.model.eval()
+        told = (self.outputs(batch) for batch in self._images_of(domain))
+        known = certainty_of(told)
+        self.model.train()
+        return known
+
+    def _images_of(self, domain: str) -> Iterator[Batch]:
+        """All training images of a target once, whole and not augmented, without labels."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return map(self.ready, data.domain_dataloader("train", domains=(domain,)))
 
     @torch.no_grad()
     def _counts(self, state: dict[str, Tensor]) -> Tensor:
@@ -134,6 +187,31 @@ class Default(SelfTraining):
             strong = self.outputs(target, view="strong", model=self.deployed)
             seen.append(counts_of(weak.argmax(1), strong.argmax(1), weak.shape[1]))
         return over_ranks(torch.stack(seen).sum(0))
+
+
+def certainty_of(logits: Iterable[Tensor]) -> float:
+    """Share of the entropy of the predicted classes that images explain, in [0, 1].
+
+    Theil's uncertainty coefficient ``1 - mean_n H(p_n) / H(mean_n p_n)`` of probabilities p: 0 for
+    a model that says the same of every image, 1 for one that is always sure and of not one class
+    alone. Label smoothing lowers it: 0.1 of ten equally frequent classes to at most 0.78.
+
+    Args:
+        logits: Of batches, (N, K, ...) each, at least one.
+
+    Reference:
+        Theil, On the estimation of relationships involving qualitative variables, American Journal
+        of Sociology 76, 1970.
+    """
+    total, entropy, count = torch.zeros(()), torch.zeros(()), 0
+    for one in logits:
+        samples = one.float().movedim(1, -1).flatten(0, -2)
+        total = total.to(samples) + samples.softmax(1).sum(0)
+        entropy = entropy.to(samples) + entropies(samples).sum()
+        count += len(samples)
+    mean = total / count
+    possible = -torch.special.xlogy(mean, mean).sum()
+    return float(1 - entropy / count / possible) if possible > 0 else 0.0
 
 
 def counts_of(first: Tensor, second: Tensor, num_classes: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -246,8 +246,15 @@ def _outcome(results: list[report.Result], metric: str) -> str:
     facts = {key: value for result in results for key, value in result.metrics.items()}
     merits = {key: value for key, value in facts.items() if key.startswith(MERIT)}
     if facts.get("adapted") == 0:
-        why = "a class is forgotten" if facts.get("forgotten") else "views agree less"
-        shown.append(f"{why} after adaptation: the source model is kept")
+        shown.append(f"{_reason(facts)}: the source model is kept")
     elif merits:
         shown.append(f"kept: {max(merits, key=lambda key: merits[key]).removeprefix(MERIT)}")
     return "  ".join(shown)
+
+
+def _reason(facts: Mapping[str, float]) -> str:
+    """Why the default has kept its source model."""
+    if "agreement_after" not in facts:
+        return "too unsure of these images to learn from its own labels"
+    why = "a class is forgotten" if facts["forgotten"] else "views agree less"
+    return f"{why} after adaptation"

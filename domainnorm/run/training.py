@@ -117,7 +117,7 @@ def fit(trainer: Trainer, method: Method, data: DomainDataModule, recipe: Recipe
         _check(last, method)
     resumed = str(last) if last.exists() else None
     trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
-    if selects(recipe, method):
+    if selects(recipe, method) and trainer.current_epoch:  # 0: the method has trained nothing
         best = _read(last.parent / BEST, method.device, f" and {TRAINING}")
         method.load_state_dict(best["state_dict"])
         method.on_fit_end()

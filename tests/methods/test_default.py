@@ -1,11 +1,12 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 from torchmetrics.functional import cohen_kappa
 
-from domainnorm.methods.default import agreement, counts_of, forgotten, known_to
+from domainnorm.methods.default import agreement, certainty_of, counts_of, forgotten, known_to
 from tests.methods.bench import METHODS, TWO, fit, source_model
 
 
@@ -47,6 +48,58 @@ def test_classes_that_are_equally_frequent_are_all_known(num_classes):
     assert forgotten(before, one) == num_classes - 1
 
 
+def test_certainty_is_the_uncertainty_coefficient_of_image_and_class():
+    logits = [torch.randn(5, 4) * 3, torch.randn(2, 4) * 3]
+    probability = torch.cat(logits).softmax(1).double().numpy()
+    joint = probability / len(probability)  # of image and class
+    information = (joint * np.log(joint / np.outer(joint.sum(1), joint.sum(0)))).sum()
+    entropy = -(joint.sum(0) * np.log(joint.sum(0))).sum()
+    assert certainty_of(logits) == pytest.approx(information / entropy, abs=1e-6)
+
+
+def test_certainty_of_masks_is_that_of_their_pixels():
+    logits = torch.randn(2, 3, 4, 5)
+    assert certainty_of([logits]) == pytest.approx(
+        certainty_of([logits.movedim(1, -1).flatten(0, -2)])
+    )
+
+
+def test_who_always_says_the_same_is_not_certain_and_who_tells_all_classes_apart_is():
+    assert certainty_of([torch.tensor([[100.0, 0.0]]).expand(6, 2)]) == 0
+    assert certainty_of([torch.tensor([[3.0, 0.0]]).expand(6, 2)]) == pytest.approx(0, abs=1e-6)
+    assert certainty_of([100 * torch.eye(3)]) == pytest.approx(1)
+
+
+def test_the_limit_of_smoothed_labels_that_the_docstring_gives():
+    smooth = (0.9 * torch.eye(10) + 0.01).log()
+    assert certainty_of([smooth]) == pytest.approx(0.78, abs=0.005)
+
+
+def test_a_source_model_that_is_unsure_of_the_target_is_kept_and_nothing_trained():
+    start = source_model()
+    before = copy.deepcopy(start.state_dict())
+    done = fit("default", start, lr=1e-3, certainty=1.0)
+    assert done.method.unsure
+    assert done.method.trainer.global_step == 0
+    assert set(done.method.facts) == {"certainty", "adapted"}
+    assert done.method.merit == -1
+    for model in (done.model, done.method.deployed):
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("of_target", [0.3, 0.7])
+def test_the_moments_of_the_target_may_tell_what_those_of_the_source_do_not(of_target, monkeypatch):
+    start = source_model()
+    before = copy.deepcopy(start.state_dict())
+    values = iter([0.2, of_target])
+    monkeypatch.setattr("domainnorm.methods.default.certainty_of", lambda _: next(values))
+    done = fit("default", start, lr=1e-3, guard=0.9)
+    assert done.method.facts["certainty"] == of_target
+    assert done.method.unsure == (of_target < 0.5)
+    if done.method.unsure:
+        assert all(torch.equal(v, before[k]) for k, v in done.model.state_dict().items())
+
+
 def test_counts_of_masks_are_those_of_their_pixels():
     first, second = torch.randint(0, 3, (2, 4, 5)), torch.randint(0, 3, (2, 4, 5))
     whole = counts_of(first, second, 3)
@@ -57,7 +110,7 @@ def test_an_adaptation_that_loses_agreement_is_undone():
     torch.manual_seed(0)
     start = fit("oracle", epochs=20, lr=3e-3).model
     before = copy.deepcopy(start.state_dict())
-    done = fit("default", start, lr=0.3, optimizer="sgd", threshold=0.0, guard=0.0)
+    done = fit("default", start, lr=0.3, optimizer="sgd", threshold=0.0, certainty=0.0)
     for model in (done.model, done.method.deployed):
         for name, value in model.state_dict().items():
             assert torch.equal(value, before[name]), name
@@ -70,7 +123,7 @@ def test_an_adaptation_that_forgets_a_class_is_undone(monkeypatch):
     monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 1.0)
     start = source_model()
     before = copy.deepcopy(start.state_dict())
-    done = fit("default", start, lr=1e-3, guard=0.9)
+    done = fit("default", start, lr=1e-3, guard=0.9, certainty=0.0)
     assert done.method.facts["adapted"] == 0
     assert all(torch.equal(v, before[k]) for k, v in done.model.state_dict().items())
 
@@ -89,7 +142,7 @@ def test_all_domains_share_a_row_unless_the_source_model_is_kept(guard, monkeypa
             return super()._labels_of(source, target)
 
     before = copy.deepcopy(source_model(roles=TWO).state_dict())
-    done = fit(Seen, source_model(roles=TWO), TWO, lr=1e-3, guard=guard)
+    done = fit(Seen, source_model(roles=TWO), TWO, lr=1e-3, guard=guard, certainty=0.0)
     name = next(name for name in before if name.endswith("modulation.scale"))
     assert_close(seen[0][name][0], before[name][:2].mean(0))
     rows = done.method.deployed.state_dict()[name]

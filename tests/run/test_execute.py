@@ -226,8 +226,11 @@ def test_a_source_model_that_was_kept_is_said_in_the_line_of_its_stage():
         return outcome([one], "accuracy")
 
     assert line(1.0) == "b 0.500"
-    assert line(0.0).endswith("views agree less after adaptation: the source model is kept")
-    assert "a class is forgotten after adaptation: the source" in line(0.0, forgotten=1.0)
+    seen = {"agreement_after": 0.5, "forgotten": 0.0}
+    assert line(0.0, **seen).endswith("views agree less after adaptation: the source model is kept")
+    forgot = {**seen, "forgotten": 1.0}
+    assert "a class is forgotten after adaptation: the source" in line(0.0, **forgot)
+    assert "too unsure of these images" in line(0.0, certainty=0.2)
     merits = {"merit_one_row": -1.0, "merit_own_rows": 0.5}
     assert line(1.0, **merits) == "b 0.500  kept: own_rows"
-    assert "kept: " not in line(0.0, merit_one_row=-1.0, merit_own_rows=-1.0)
+    assert "kept: " not in line(0.0, **seen, merit_one_row=-1.0, merit_own_rows=-1.0)

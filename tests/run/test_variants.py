@@ -56,11 +56,24 @@ def test_the_variant_of_the_higher_merit_is_kept(tmp_path, monkeypatch, better):
 
 
 def test_merit_is_the_agreement_of_what_a_variant_ends_with(tmp_path):
-    parts, stage, folder = prepared(tmp_path, "method.guard=0.0", "method.lr=1.0")
+    parts, stage, folder = prepared(tmp_path, "method.guard=0.0", "method.certainty=0.0", "method.lr=1.0")
     results = run_stage(parts, stage, folder)
     facts = next(one for one in results if one.role == "target").metrics
     best = max(facts["merit_one_row"], facts["merit_own_rows"])
     assert best == (facts["agreement_after"] if facts["adapted"] else -1)
+
+
+@pytest.mark.parametrize("selection", ["last", "validation", "infomax"])
+def test_no_variant_is_trained_from_a_source_model_that_is_unsure(tmp_path, selection):
+    words = ("method.guard=0.0", "method.certainty=1.0", f"evaluation.selection={selection}")
+    parts, stage, folder = prepared(tmp_path, *words)
+    (target,) = [one for one in run_stage(parts, stage, folder) if one.role == "target"]
+    assert target.metrics["adapted"] == 0
+    assert target.metrics["merit_one_row"] == target.metrics["merit_own_rows"] == -1
+    kept = load_file(folder / stage.key / "model.safetensors")
+    source = load_file(folder / stage.source_key / "model.safetensors")
+    assert all(torch.equal(kept[name], tensor) for name, tensor in source.items())
+    assert not (folder / stage.key / "log.csv").exists()
 
 
 def test_a_lost_log_loses_nothing_else(tmp_path, monkeypatch):
@@ -109,7 +122,8 @@ def test_one_fit_where_nothing_is_to_choose(tmp_path, words):
 def test_a_finished_model_of_two_sources_is_tested_as_it_was(tmp_path, monkeypatch, guard):
     """A source model that is kept has a row for each source, an adapted one equal rows."""
     monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 1.0)
-    parts, stage, folder = prepared(tmp_path, TWO, f"method.guard={guard}")
+    words = (f"method.guard={guard}", "method.certainty=0.0")
+    parts, stage, folder = prepared(tmp_path, TWO, *words)
     expected = run_stage(parts, stage, folder)
     assert expected == load_results(folder / stage.key / "results.json")
     assert all(one.metrics.get("adapted", guard) == guard for one in expected)
