@@ -117,7 +117,7 @@ class Default(SelfTraining):
         """Train nothing where the source model knows too little."""
         super().on_fit_start()
         if self.guard < 1 and self.trainer.global_step == 0:
-            known = self._certainty()
+            known = self.trainer.strategy.broadcast(self._certainty())  # of ranks one decides
             self.facts = {"certainty": known}
             self.unsure = self.trainer.should_stop = known < self.certainty
 

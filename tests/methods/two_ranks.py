@@ -41,6 +41,8 @@ CASES = {
         },
     ),
     "daformer": ("daformer", {"threshold": 0.12, "decay": 0.5}),
+    "default": ("default", {"threshold_rule": "fixed", "threshold": 0.12, "certainty": 0.0}),
+    "unsure": ("default", {"certainty": 1.0}),
 }
 
 

@@ -56,7 +56,9 @@ def test_the_variant_of_the_higher_merit_is_kept(tmp_path, monkeypatch, better):
 
 
 def test_merit_is_the_agreement_of_what_a_variant_ends_with(tmp_path):
-    parts, stage, folder = prepared(tmp_path, "method.guard=0.0", "method.certainty=0.0", "method.lr=1.0")
+    parts, stage, folder = prepared(
+        tmp_path, "method.guard=0.0", "method.certainty=0.0", "method.lr=1.0"
+    )
     results = run_stage(parts, stage, folder)
     facts = next(one for one in results if one.role == "target").metrics
     best = max(facts["merit_one_row"], facts["merit_own_rows"])
