@@ -118,8 +118,8 @@ def sample_recipe(recipe: Recipe, folder: Path, *, all_seeds: bool = False) -> R
         dataset=replace(recipe.dataset, options=options),
         backbone=_small_backbone(recipe),
         data=_small_data(recipe.data),
-        method=_of_one_epoch(recipe.method),
-        compare=[_of_one_epoch(method) for method in recipe.compare],
+        method=_tried(recipe.method),
+        compare=[_tried(method) for method in recipe.compare],
         trainer=replace(
             recipe.trainer,
             max_epochs=1,
@@ -137,10 +137,14 @@ def sample_recipe(recipe: Recipe, folder: Path, *, all_seeds: bool = False) -> R
     )
 
 
-def _of_one_epoch(method: Named) -> Named:
-    if method.options.get("epochs") is None:
-        return method
-    return replace(method, options={**method.options, "epochs": 1})
+def _tried(method: Named) -> Named:
+    """For one epoch, and ``default`` for that in any case: two batches make no one certain."""
+    options = dict(method.options)
+    if options.get("epochs") is not None:
+        options["epochs"] = 1
+    if method.name == "default":
+        options["certainty"] = 0.0
+    return replace(method, options=options)
 
 
 def _written(recipe: Recipe, folder: Path) -> dict[str, Any]:

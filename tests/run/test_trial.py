@@ -136,6 +136,13 @@ def test_no_method_trains_longer(small):
     assert {method.options.get("epochs") for method in (done.method, *done.compare)} <= {None, 1}
 
 
+@pytest.mark.parametrize("words", [(), ("method=tent", "compare=[default]")])
+def test_default_is_tried_however_unsure_the_source_model_of_a_sample_is(small, words):
+    recipe = small("quickstart", *words)
+    (method,) = [one for one in (recipe.method, *recipe.compare) if one.name == "default"]
+    assert method.options["certainty"] == 0
+
+
 def test_any_machine_will_do(small):
     recipe = small("medical/wbc", "trainer.accelerator=gpu", "trainer.precision=16-mixed")
     assert (recipe.trainer.accelerator, recipe.trainer.precision) == ("cpu", "32-true")
