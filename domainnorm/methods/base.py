@@ -210,16 +210,18 @@ class Method(LightningModule):
         done = self.current_epoch * batches + self._position[0]
         return done / (batches * max(1, self.trainer.max_epochs or 1))
 
-    def sweep(self, role: str = "target") -> Iterator[Batch]:
+    def sweep(self, role: str = "target", domains: tuple[str, ...] = ()) -> Iterator[Batch]:
         """All training images of a role once, whole and not augmented, without labels.
 
         Every rank gets all of them, so that banks by index and pseudo-labels are the same on each.
 
         Args:
             role: ``source``, ``target`` or ``all``, one that this method may see.
+            domains: Names of some of its domains; all when empty.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        for batch in data.domain_dataloader("train", domains=domains_of(role, self.roles)):
+        chosen = domains or domains_of(role, self.roles)
+        for batch in data.domain_dataloader("train", domains=chosen):
             yield self.ready(batch)
 
     def ready(self, batch: Batch) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.losses import entropies
-from domainnorm.methods.base import Batch
 from domainnorm.methods.reestimation import estimate_moments, moment_buffers
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import over_ranks, split
@@ -55,7 +54,7 @@ class Default(SelfTraining):
         **options: See `SelfTraining`.
 
     Attributes:
-        unsure: Whether the source model is kept since it is less certain than that.
+        known: Certainty of the source model; None where nothing has asked for it.
 
     Reference:
         Tarvainen and Valpola, NeurIPS 2017, arXiv:1703.01780, eq. 2; Tranheden et al., DACS, WACV
@@ -92,8 +91,13 @@ class Default(SelfTraining):
         self.guard = guard
         self.certainty = certainty
         self.rows = rows
-        self.unsure = False
+        self.known: float | None = None
         self._start: dict[str, Tensor] = {}
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the source model is kept since it is less certain than ``certainty``."""
+        return self.known is not None and self.known < self.certainty
 
     @property
     def variants(self) -> dict[str, dict[str, Any]]:
@@ -116,10 +120,17 @@ class Default(SelfTraining):
     def on_fit_start(self) -> None:
         """Train nothing where the source model knows too little."""
         super().on_fit_start()
-        if self.guard < 1 and self.trainer.global_step == 0:
-            known = self.trainer.strategy.broadcast(self._certainty())  # of ranks one decides
-            self.facts = {"certainty": known}
-            self.unsure = self.trainer.should_stop = known < self.certainty
+        if self.guard < 1 and self.known is None:  # a resumed fit knows it, but not its steps yet
+            self.known = self.trainer.strategy.broadcast(self._certainty())  # of ranks one decides
+            self.trainer.should_stop = self.unsure
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What a resumed fit does not ask for again."""
+        checkpoint["certainty"] = self.known
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See `on_save_checkpoint`."""
+        self.known = checkpoint["certainty"]
 
     def on_train_epoch_start(self) -> None:
         """What the guard said of an earlier epoch is past."""
@@ -128,10 +139,11 @@ class Default(SelfTraining):
     def on_fit_end(self) -> None:
         """Keep the source model where it knew too little, or predictions agree less than then."""
         self.finished = self.unsure
+        self.facts = {} if self.known is None else {"certainty": self.known}
         if self.unsure:
             self._settle(self._start)
             self.merit = -1.0
-            self.facts |= {"adapted": 0.0}
+            self.facts["adapted"] = 0.0
             return
         super().on_fit_end()
         self.finished = True  # rows are equal now, and in the source model each domain's own
@@ -152,11 +164,11 @@ class Default(SelfTraining):
 
     def _certainty(self) -> float:
         """Of the source model, on the target that it knows best, by the better of its moments."""
-        before = {key: value.clone() for key, value in self.model.state_dict().items()}
         known = max(map(self._certainty_on, self.roles.target))
         if known < self.certainty and moment_buffers(self.model):
+            before = {key: value.clone() for key, value in self.model.state_dict().items()}
             for name in self.roles.target:
-                estimate_moments(self.model, self._images_of(name))
+                estimate_moments(self.model, self.sweep(domains=(name,)))
                 known = max(known, self._certainty_on(name))
                 self.model.load_state_dict(before)
         return known
@@ -164,15 +176,9 @@ class Default(SelfTraining):
     @torch.no_grad()
     def _certainty_on(self, domain: str) -> float:
         self.model.eval()
-        told = (self.outputs(batch) for batch in self._images_of(domain))
-        known = certainty_of(told)
+        known = certainty_of(map(self.outputs, self.sweep(domains=(domain,))))
         self.model.train()
         return known
-
-    def _images_of(self, domain: str) -> Iterator[Batch]:
-        """All training images of a target once, whole and not augmented, without labels."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        return map(self.ready, data.domain_dataloader("train", domains=(domain,)))
 
     @torch.no_grad()
     def _counts(self, state: dict[str, Tensor]) -> Tensor:

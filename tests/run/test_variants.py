@@ -114,6 +114,22 @@ def test_cut_in_either_variant_ends_with_the_same_weights(tmp_path, monkeypatch,
     assert all(torch.equal(found[1][name], tensor) for name, tensor in found[0].items())
 
 
+def test_a_resumed_fit_remembers_how_certain_the_source_model_was(tmp_path):
+    found = []
+    for cut in (False, True):
+        words = ("method.guard=0.9", "method.certainty=0.0", "method.rows=one")
+        parts, stage, folder = prepared(tmp_path / str(cut), *words)
+        if cut:
+            bench = set_up(parts, stage, folder)
+            bench.trainer.callbacks.insert(0, Cut("on_train_epoch_start", 1))
+            with pytest.raises(PowerCutError):
+                fit(bench.trainer, bench.method, bench.data, parts.recipe)
+        (target,) = [one for one in run_stage(parts, stage, folder) if one.role == "target"]
+        found.append(target.metrics)
+    assert 0 < found[0]["certainty"] < 1
+    assert found[1] == found[0]
+
+
 @pytest.mark.parametrize("words", [("data.rows=one",), ("norm=bn",), ("method.rows=own",)])
 def test_one_fit_where_nothing_is_to_choose(tmp_path, words):
     parts, stage, folder = prepared(tmp_path, *words)
