@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.losses import entropies
@@ -157,6 +157,10 @@ class Default(SelfTraining):
         self.merit = -1.0 if self.finished else found[1]  # the least that κ can be
         names = ("agreement_before", "agreement_after", "forgotten", "adapted")
         self.facts |= dict(zip(names, (*found, lost, float(not self.finished)), strict=True))
+
+    def _trained(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Nothing, where the source model was kept."""
+        return iter(()) if self.facts.get("adapted") == 0 else super()._trained()
 
     def _settle(self, state: dict[str, Tensor]) -> None:
         for model in {self.model, self.deployed}:

@@ -139,7 +139,8 @@ def _overlay(benches: dict[str, Bench], index: int) -> report.Overlay:
 def _save_explanations(parts: Parts, stage: Stage, folder: Path, name: str) -> None:
     """Draw ``layers_<name>.png``, with an encoder ``embeddings_`` and ``nearest_<name>.png`` too.
 
-    The first is left out where no layer has moments, scale or shift that are a domain's own.
+    The first is left out where no layer has moments, scale or shift that are a domain's own, or
+    all have equal ones, as a source model that was kept has.
     """
     bench = set_up(parts, stage, folder, finished=True)
     model, title = bench.method.deployed.eval(), f"{parts.recipe.name}: {stage.transfer}"
@@ -159,7 +160,8 @@ def _save_layers(model: DomainModel, path: Path, title: str) -> None:
         label: {pair: [getattr(layer, kind) for layer in layers] for pair, layers in found.items()}
         for kind, label in kinds.items()
     }
-    if all(math.isnan(value) for of in curves.values() for line in of.values() for value in line):
+    values = (value for of in curves.values() for line in of.values() for value in line)
+    if all(math.isnan(value) or value == 0 for value in values):
         return
     paths = [layer.path for layer in next(iter(found.values()))]
     report.save_layer_differences(curves, paths, path, title)

@@ -90,6 +90,8 @@ def _fitted(bench: Bench, folder: Path) -> Bench:
     for stage in bench.stage.variants(bench.method.variants):
         create_console().print(f"      {stage.variant}:", highlight=False)
         fitted.append(_fitted(set_up(bench.parts, stage, folder), folder))
+        if not fitted[-1].trainer.current_epoch:  # there is nothing to learn, in any variant
+            break
     best = max(fitted, key=lambda one: one.method.merit)
     best.method.facts |= {f"{MERIT}{one.stage.variant}": one.method.merit for one in fitted}
     if is_first() and (best.place / LOG).exists():

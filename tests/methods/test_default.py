@@ -117,6 +117,7 @@ def test_an_adaptation_that_loses_agreement_is_undone():
     facts = done.method.facts
     assert facts["adapted"] == 0
     assert facts["agreement_after"] < facts["agreement_before"]
+    assert done.method.trained_parameters == done.method.trained_bytes == 0
 
 
 def test_an_adaptation_that_forgets_a_class_is_undone(monkeypatch):

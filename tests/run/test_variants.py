@@ -8,6 +8,7 @@ from domainnorm.report import load_results
 from domainnorm.run.stage import predict, run_stage, score, set_up
 from domainnorm.run.training import fit
 from tests.run.test_resume import VIEWS, Cut, PowerCutError, stages_of
+from tests.run.tiny import run
 
 TWO = "data.source=[clean,textured]"
 
@@ -71,11 +72,22 @@ def test_no_variant_is_trained_from_a_source_model_that_is_unsure(tmp_path, sele
     parts, stage, folder = prepared(tmp_path, *words)
     (target,) = [one for one in run_stage(parts, stage, folder) if one.role == "target"]
     assert target.metrics["adapted"] == 0
-    assert target.metrics["merit_one_row"] == target.metrics["merit_own_rows"] == -1
+    assert target.metrics["merit_one_row"] == -1
+    assert "merit_own_rows" not in target.metrics
+    assert target.trained_parameters == target.trained_bytes == 0
     kept = load_file(folder / stage.key / "model.safetensors")
     source = load_file(folder / stage.source_key / "model.safetensors")
     assert all(torch.equal(kept[name], tensor) for name, tensor in source.items())
     assert not (folder / stage.key / "log.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "number"),
+    [("{name: default, guard: 1.0, rows: own}", 1), ("{name: default, certainty: 1.0}", 0)],
+)
+def test_how_layers_differ_is_not_drawn_where_a_source_model_was_kept(tmp_path, method, number):
+    folder = run(tmp_path, VIEWS, f"method={method}", "compare=[]")
+    assert len(list((folder / "figures").glob("layers_*.png"))) == number
 
 
 def test_a_lost_log_loses_nothing_else(tmp_path, monkeypatch):
