@@ -108,9 +108,10 @@ def kept_but(model: DomainModel, rows: Sequence[int]) -> Iterator[None]:
 
 
 def own_moments(model: DomainModel) -> list[Tensor]:
-    """Running moments with a row for each domain, and their counts."""
-    tracking = [one.statistics for one in model.norms() if one.statistics.tracks_domains]
-    return [buffer for statistics in tracking for buffer in statistics.buffers()]
+    """Running moments with a row for each domain, of its images alone, and their counts."""
+    tracking = [norm.statistics for norm in model.norms()]
+    own = [one for one in tracking if one.tracks_domains and not one.mixes_domains]
+    return [buffer for statistics in own for buffer in statistics.buffers()]
 
 
 @contextmanager

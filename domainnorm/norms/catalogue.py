@@ -77,6 +77,13 @@ _ROWS = (
         "every domain has its own batch norm; exact at conversion, the safe default on BN networks",
     ),
     NormSpec(
+        "auto_bn",
+        "domain*shared",
+        "Carlucci et al. (AutoDIAL), ICCV 2017, arXiv:1704.08082, eq. 1 and 2",
+        "between bn and dsbn: domains share moments in the channels in which they look alike",
+        {"share": "unlike"},
+    ),
+    NormSpec(
         "ibn_a",
         "mixed*shared",
         "Pan et al. (IBN-Net), ECCV 2018, arXiv:1807.09441, sec. 3 (IBN-a)",

@@ -38,6 +38,11 @@ class Statistics(nn.Module, abc.ABC):
         """Whether there are running moments with a row per domain."""
         return False
 
+    @property
+    def mixes_domains(self) -> bool:
+        """Whether in training the moments of a domain depend on the others in the batch."""
+        return False
+
     @abc.abstractmethod
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition) -> Tensor:
         """Normalize ``x`` (N, C, *), then apply ``scale`` and ``shift``, (N or 1, C) each."""

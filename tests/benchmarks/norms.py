@@ -86,6 +86,8 @@ def cases() -> Iterator[Case]:
             for labels in ("mixed", "shuffled", "sorted"):
                 yield Case("dsbn", nn.BatchNorm2d, shape, channels_last, labels, target)
             yield Case("dsbn", nn.BatchNorm2d, shape, channels_last, "one", 1.05)
+            most = (4.0 if small else 2.2) if channels_last else 1.5
+            yield Case("auto_bn", nn.BatchNorm2d, shape, channels_last, "mixed", most)
         for channels_last in (False, True):
             target = 1.1 if channels_last else 1.5 if small else 1.2
             yield Case("dsbn", nn.BatchNorm2d, shape, channels_last, "mixed", target, False)

@@ -14,12 +14,14 @@ from domainnorm.norms import create_norm
 # Batches differ in size; rank 0 lacks domain 2, rank 1 lacks domain 0, domain 3 is in none.
 LABELS = [[0, 0, 1, 0, 1], [1, 2, 2]]
 STEPS = 3
-COMPILED = ("dsbn", "softmax", "hard clusters", "soft clusters")
+COMPILED = ("dsbn", "unlike", "softmax", "hard clusters", "soft clusters")
 CASES = {
     "dsbn": ("dsbn", {}, False),
     "cbn": ("cbn", {}, False),
     "dsbn strided": ("dsbn", {"stride": 2}, False),
     "dsbn cumulative channels_last": ("dsbn", {"momentum": None}, True),
+    "unlike": ("auto_bn", {"stride": 2}, False),
+    "half": ("domain*shared", {"share": 0.5, "momentum": None}, True),
     "split": ("ibn_a", {}, False),
     "learned": ("mixed*table", {"parts": ["domain", "instance"], "gate": "learned"}, True),
     "softmax": ("sn", {}, False),

@@ -70,7 +70,43 @@ def normalize(x, table, eps):
 
 
 def _domain(statistics, condition, x):
+    if statistics.own_share != 1:
+        return _shared(statistics, condition, x)
     return normalize(x, by_groups(x, groups_of(condition.domain.tolist())), statistics.eps)
+
+
+def _shared(statistics, condition, x):
+    """Each domain with a mixture of the distributions of its own values and of all domains."""
+    groups = groups_of(condition.domain.tolist())
+    own = {n: group for group in groups for n in group}
+
+    def moments(group, c):
+        return moments_of(torch.cat([x[n, c].reshape(-1) for n in group]))
+
+    def unlike(c):
+        """Symmetric divergence of two normal distributions, averaged over pairs of domains."""
+        found = []
+        for i, one in enumerate(groups):
+            for other in groups[:i]:
+                (m, v), (m2, v2) = moments(one, c), moments(other, c)
+                v, v2 = v.detach() + statistics.eps, v2.detach() + statistics.eps
+                apart = (m - m2).detach() ** 2
+                there = torch.log(v2 / v) / 2 + (v + apart) / (2 * v2) - 0.5
+                back = torch.log(v / v2) / 2 + (v2 + apart) / (2 * v) - 0.5
+                found.append(there + back)
+        return sum(found) / len(found) if found else torch.zeros((), dtype=x.dtype)
+
+    def function(n, c):
+        share = statistics.own_share
+        if share == "unlike":
+            share = unlike(c) / (1 + unlike(c))
+        weight = [(1 - share) / len(groups) + share * (group == own[n]) for group in groups]
+        known = [moments(group, c) for group in groups]
+        mean = sum(w * m for w, (m, _) in zip(weight, known, strict=True))
+        pairs = zip(weight, known, strict=True)
+        return mean, sum(w * (v + (m - mean) ** 2) for w, (m, v) in pairs)
+
+    return normalize(x, table_of(x, function), statistics.eps)
 
 
 def _batch(statistics, condition, x):

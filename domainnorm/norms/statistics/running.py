@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,12 +14,19 @@ from domainnorm.norms.kernels.batch_norm import (
     evaluate_rows,
     evaluate_samples,
     normalize_batch,
+    track,
 )
-from domainnorm.norms.kernels.partition import by_domain, several_ranks, whole_batch
-from domainnorm.norms.kernels.sample_moments import sample_moments
+from domainnorm.norms.kernels.partition import by_domain, counts, several_ranks, whole_batch
+from domainnorm.norms.kernels.per_sample import subsample
+from domainnorm.norms.kernels.sample_moments import (
+    Moments,
+    normalize,
+    pool_samples,
+    sample_moments,
+)
 from domainnorm.norms.layer import Statistics
 from domainnorm.registry import register
-from domainnorm.slot import MomentsReached
+from domainnorm.slot import MomentsReached, channel_divergence
 
 
 class RunningMoments(Statistics):
@@ -121,17 +128,53 @@ class DomainStatistics(RunningMoments):
     ``mean = Σ w[d] mean[d]``, ``var = Σ w[d] (var[d] + mean[d]²) - mean²``; samples of an unseen
     domain get the mixture of all in equal parts, or the moments of the unseen samples in the batch.
 
-    Options are those of `RunningMoments`, whose rows are the domains, R = D.
+    **Between the moments of a domain and those of all.** With m[d], v[d] of the domains in a batch,
+    and those of all of them in equal parts, ``M = avg_d m[d]``, ``V = avg_d (v[d] + (m[d] - M)²)``,
+    domain d is normalized with the mixture of both, ``share`` of the first::
+
+        mean[d] = share m[d] + (1 - share) M
+        var[d]  = share (v[d] + (m[d] - mean[d])²) + (1 - share) (V + (M - mean[d])²)
+
+    A share of 1 leaves each domain its own, one of 0 is batch norm in which every domain counts the
+    same. ``unlike`` is a share for each channel, ``k / (1 + k)``, with k the symmetric Kullback-
+    Leibler divergence of two domains, averaged over all pairs in the batch: domains that look alike
+    share, which mixes their features and has more samples; where they do not, moments of all would
+    tell them apart in every layer after it. No gradient flows through it. Running moments are those
+    of the mixtures. A domain that comes in batches of its own has its own.
+
+    Args:
+        num_features: C.
+        num_domains: D.
+        share: Of a domain's own moments in training, in [0, 1], or ``unlike``.
+        **options: See `RunningMoments`, whose rows are the domains, R = D.
 
     Reference:
         Chang et al., Domain-Specific Batch Normalization, CVPR 2019, arXiv:1906.03950, eq. 2.
-        Differs: one tensor with the domain axis first instead of D layers.
+        Differs: one tensor with the domain axis first instead of D layers. Carlucci et al.,
+        AutoDIAL, ICCV 2017, arXiv:1704.08082, eq. 1 and 2 (mixtures). Differs: any number of
+        domains, and there a share for each layer is learned, of two domains from ½ (here 0) to 1.
     """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_domains: int,
+        *,
+        share: float | Literal["unlike"] = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_features, num_domains, **options)
+        self.own_share = share
 
     @property
     def tracks_domains(self) -> bool:
         """Rows are domains."""
         return True
+
+    @property
+    def mixes_domains(self) -> bool:
+        """Domains share moments in part."""
+        return self.own_share != 1
 
     def forward(
         self, x: Tensor, scale: Tensor, shift: Tensor, condition: Condition, rows: bool = False
@@ -153,6 +196,10 @@ class DomainStatistics(RunningMoments):
                 )
             running = self.running_mean
             groups = by_domain(condition, domain, running.shape[0])
+            if self.mixes_domains:
+                if rows and len(scale) > 1:
+                    scale, shift = (table.index_select(0, domain) for table in (scale, shift))
+                return self._between(x, scale, shift, domain)
             if rows and scale.shape[0] < running.shape[0]:
                 scale, shift = (table.expand_as(running) for table in (scale, shift))
             return normalize_batch(x, scale, shift, groups, groups if rows else None, self.running)
@@ -160,6 +207,42 @@ class DomainStatistics(RunningMoments):
             groups = by_domain(condition, domain, len(self.running_mean))
             return evaluate_rows(x, scale, shift, groups, self.running)
         return self._evaluate(x, scale, shift, self._moments(x, condition), condition)
+
+    def _between(self, x: Tensor, scale: Tensor, shift: Tensor, domain: Tensor) -> Tensor:
+        """With mixtures of the moments of each sample's domain (N,) and those of all."""
+        seen, rows = subsample(x, self.stride), len(self.running_mean)
+        own, size = sample_moments(seen), seen.shape[2:].numel()
+        (mean, var), values = pool_samples(own, domain, rows, size=size, sync=self.synchronizes)
+        # The variance of a single value would be zero.
+        mean = torch.where(values == 1, self.running_mean.to(mean.dtype), mean)
+        var = torch.where(values == 1, self.running_var.to(var.dtype), var)
+        mixed = self._mixed(Moments(mean, var), values > 0)
+        track(self.running, mixed.mean.detach(), mixed.var.detach(), counts(values))
+        given = Moments(*(moment.index_select(0, domain) for moment in mixed))
+        return normalize(x, given, scale, shift, self.eps)
+
+    def _mixed(self, own: Moments, present: Tensor) -> Moments:
+        """Of moments (D, C) of the domains, those that are ``present`` (D, 1)."""
+        weight = present.to(own.mean.dtype) / present.sum().clamp(min=1)
+        centre = (weight * own.mean).sum(0)
+        apart = own.mean - centre
+        second = own.var + apart.square()  # about the centre, so that no digits are lost
+        share = self._share(own, present)
+        mean = share * apart
+        second = torch.lerp((weight * second).sum(0).expand_as(second), second, share)
+        return Moments(centre + mean, second - mean.square())
+
+    @torch.no_grad()
+    def _share(self, own: Moments, present: Tensor) -> Tensor:
+        """Share of a domain's own moments, (D, C)."""
+        if self.own_share != "unlike":
+            return torch.full_like(own.mean, self.own_share)
+        one = Moments(*(moment[:, None] for moment in own))
+        apart = channel_divergence(one, own, self.eps)  # (D, D, C), 0 of a domain and itself
+        pairs, number = present & present.t(), present.sum()
+        total = torch.where(pairs[..., None], apart, 0).sum((0, 1))
+        unlike = total / (number * (number - 1)).clamp(min=1)
+        return (unlike / (1 + unlike)).expand_as(own.mean)
 
     def _moments(self, x: Tensor, condition: Condition) -> Pair:
         if condition.unseen == "nearest":
