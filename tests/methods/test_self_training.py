@@ -338,6 +338,19 @@ def test_domains_of_the_same_rows_share_the_statistics_of_one_batch(name, norm, 
     assert done.method.steps > 2
 
 
+@every_form
+def test_domains_that_share_moments_in_part_do_so_in_one_batch(name):
+    """Of source and changed images, by which their running moments move, as where all is shared."""
+
+    def compare(student, batch, image):
+        return student(image, batch["domain"]), student.state_dict()
+
+    own = {"rows": "own", "certainty": 0.0} if name == "default" else {}
+    form, model = compared(name, compare), source_model("auto_bn", ONE)
+    done = fit(form, model, ONE, batch_size=8, precision="64-true", **EVERYTHING, **own)
+    assert done.method.steps > 2
+
+
 @pytest.mark.parametrize("name", [name for name in FORMS if name != "fixmatch"])
 def test_moments_of_the_teacher_follow(name):
     done = fit(name, source_model(), ONE, lr=0.0, decay=0.5)
