@@ -13,9 +13,9 @@ class Restyle(SupervisedMethod):
     """Supervised training on the source, whose images take the style of unlabelled target images.
 
     The style comes from steps of the recipe's augmentation that need images of another domain:
-    ``FDA`` and ``HistogramMatching`` under ``augment.source``. Half of each batch are target
-    images; they have no loss, but the norms see them, under the source's scale and shift, so that
-    domain statistics of the target are learned too.
+    ``FDA`` and ``HistogramMatching`` under ``augment.source``, of which a recipe must have one.
+    Half of each batch are target images; they have no loss, but the norms see them, under the
+    source's scale and shift, so that domain statistics of the target are learned too.
 
     Reference:
         Yang and Soatto, FDA: Fourier Domain Adaptation for Semantic Segmentation, CVPR 2020,
@@ -25,6 +25,7 @@ class Restyle(SupervisedMethod):
     labelled: str = "source"
     unlabelled: str = "target"
     starts_from: str = "backbone"
+    style_steps: tuple[str, ...] = ("FDA", "HistogramMatching")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Give the target's rows the scale and shift of the source."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from domainnorm.data.augmentation.steps import check_augmentation
+from domainnorm.data.augmentation.steps import arguments_of, check_augmentation
 from domainnorm.errors import unknown
 from domainnorm.ranges import problem_of_embedding, problem_of_sampling, problem_of_task
 from domainnorm.recipe.norm import embedding_sizes, reads_domains
@@ -200,6 +200,8 @@ def _check_protocols(recipe: Recipe, problems: Problems) -> None:
         constants = METHODS.entry(named.name).constants if named else {}
         if constants.get("views") == "two":
             _check_views(named.name, recipe, problems)
+        if constants.get("style_steps"):
+            _check_styles(named.name, constants["style_steps"], recipe, problems)
         if constants.get("protocol") == "online":
             for key in ("devices", "num_nodes"):
                 if (given := getattr(recipe.trainer, key)) not in (1, "auto"):
@@ -215,6 +217,19 @@ def _check_views(method: str, recipe: Recipe, problems: Problems) -> None:
             text = f"method '{method}' compares a weak and a strong view of the images of"
             way = "take a part augment/strong_*, or {weak: [...], strong: [...]}"
             problems.add("augment.target", f"{text} '{domain}', and there is one; {way}")
+            return
+
+
+def _check_styles(method: str, wanted: Sequence[str], recipe: Recipe, problems: Problems) -> None:
+    for domain in dict.fromkeys(name for one in recipe.transfers for name in one.source):
+        given = recipe.augment if isinstance(recipe.augment, Mapping) else {}
+        keys = (key for key in (domain, "source", "default") if key in given)
+        steps = given.get(next(keys, "")) or []
+        if isinstance(steps, Mapping):
+            steps = [step for view in steps.values() for step in view]
+        if not {arguments_of(step)[0] for step in steps} & set(wanted):
+            text = f"method '{method}' gives images of '{domain}' the style of others by a step"
+            problems.add("augment.source", f"{text} {' or '.join(wanted)}, and there is none")
             return
 
 

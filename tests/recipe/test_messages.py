@@ -176,6 +176,10 @@ CASES = [
         "augment.target: method 'mean_teacher' compares a weak and a strong view of the images of",
     ),
     (
+        {"method": "restyle"},
+        "augment.source: method 'restyle' gives images of 'clean' the style of others by a step",
+    ),
+    (
         {"method": "eata", "trainer": "{devices: 2}"},
         "trainer.devices: got 2, but 'eata' follows one stream of images, which devices cannot",
     ),

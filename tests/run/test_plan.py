@@ -25,7 +25,7 @@ def test_no_source_model_where_nothing_is_adapted(words):
 
 
 def test_source_model_stands_beside_what_is_adapted():
-    stages = plan_stages(recipe("method=restyle", "compare=[joint]"))
+    stages = plan_stages(recipe("method=restyle", "compare=[joint]", "augment.source=[FDA]"))
     assert [stage.method.name for stage in stages] == ["source_only", "joint", "restyle"]
 
 

@@ -25,7 +25,7 @@ SMALL = ("data.per_domain=40", "backbone.name=test_resnet")
         ("norm=film", "encoder=style", "condition=embedding"),
         ("norm=film", "encoder=style", "condition=mixture"),
         ("backbone.options={in_chans: 1}",),
-        ("method=joint", "compare=[restyle, finetune]"),
+        ("method=joint", "compare=[restyle, finetune]", "augment.source=[FDA]"),
         ("data.batch_size=1", "method=source_only", "compare=[]"),
     ],
     ids=" ".join,
