@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel, norms_at
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Batch, Method
-from domainnorm.methods.reestimation import MomentPass
+from domainnorm.methods.reestimation import MomentPass, between
 from domainnorm.methods.roles import Roles
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
-from domainnorm.slot import channel_divergence
 from domainnorm.tasks import Task
 
 
@@ -106,15 +105,10 @@ class AdaBN(Method):
         """Write the pooled moments into the target's rows, as far as they are wanted."""
         self._pass.write()
         for (statistics, chosen), old in zip(self._tracked.items(), self._source, strict=True):
-            new = statistics.running_mean, statistics.running_var
-            share = torch.zeros_like(old[0])
-            if chosen and self.share == "unlike":
-                distance = channel_divergence(old, new, statistics.eps)
-                share = distance / (1 + distance)
-            elif chosen:
-                share.fill_(float(self.share))
-            for running, before in zip(new, old, strict=True):
-                running.copy_(torch.lerp(before, running, share))
+            found = statistics.running_mean, statistics.running_var
+            wanted = between(old, found, self.share if chosen else 0.0, statistics.eps)
+            for running, moment in zip(found, wanted, strict=True):
+                running.copy_(moment)
 
     def configure_optimizers(self) -> Any:
         """Nothing is optimized."""

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.losses import entropies
-from domainnorm.methods.reestimation import estimate_moments, moment_buffers
+from domainnorm.methods.reestimation import (
+    estimate_moments,
+    moment_buffers,
+    move_rows,
+    own_moments,
+)
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import over_ranks, split
 from domainnorm.methods.self_training import SelfTraining
@@ -34,7 +39,9 @@ class Default(SelfTraining):
     predicts is predicted no more, the source model is kept, and `facts` say so: to agree is what
     self-training teaches, and where it has not even done that, nothing else it did can be trusted.
     Nor is anything learned where the source model is too unsure of the target's images to label
-    them (see `certainty_of`): views come to agree on wrong labels as well.
+    them (see `certainty_of`): views come to agree on wrong labels as well. Its weights are kept
+    then, and only moments move: those of a target's rows become the target's in channels in which
+    both are unlike (see `between`).
 
     Args:
         model: The source model.
@@ -51,6 +58,8 @@ class Default(SelfTraining):
             too, and asks for no certainty.
         certainty: Least certainty of the source model on one of the targets, by its own moments or
             by those of the target, in [0, 1]; 0 always trains.
+        fallback: What a target gets where that is too little: re-estimated ``moments``, where norms
+            have a row for each domain, or the ``source`` model as it is.
         **options: See `SelfTraining`.
 
     Attributes:
@@ -76,6 +85,7 @@ class Default(SelfTraining):
         rows: Literal["auto", "one", "own"] = "auto",
         guard: float = 0.0,
         certainty: float = 0.5,
+        fallback: Literal["moments", "source"] = "moments",
         **options: Any,
     ) -> None:
         if threshold_rule == "auto":
@@ -90,6 +100,7 @@ class Default(SelfTraining):
         super().__init__(model, task, adapting, **given, **options)
         self.guard = guard
         self.certainty = certainty
+        self.fallback = fallback
         self.rows = rows
         self.known: float | None = None
         self._start: dict[str, Tensor] = {}
@@ -137,13 +148,18 @@ class Default(SelfTraining):
         self.finished = False
 
     def on_fit_end(self) -> None:
-        """Keep the source model where it knew too little, or predictions agree less than then."""
+        """Keep the source model if predictions agree less, its weights where it knew too little."""
         self.finished = self.unsure
         self.facts = {} if self.known is None else {"certainty": self.known}
         if self.unsure:
             self._settle(self._start)
             self.merit = -1.0
             self.facts["adapted"] = 0.0
+            if self.fallback == "moments" and own_moments(self.model):
+                for name in self.roles.target:
+                    move_rows(self.model, self.sweep(domains=(name,)), "unlike")
+                self._settle(self.model.state_dict())
+                self.facts["moments"] = 1.0
             return
         super().on_fit_end()
         self.finished = True  # rows are equal now, and in the source model each domain's own

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from domainnorm.backbones import DomainModel, MomentEstimator
+from domainnorm.condition import Pair
 from domainnorm.methods.base import Batch
 from domainnorm.norms.kernels.partition import rows_of_ranks, several_ranks
+from domainnorm.norms.statistics.running import RunningMoments
+from domainnorm.slot import channel_divergence
 
 
 class MomentPass:
@@ -62,6 +66,42 @@ def estimate_moments(model: DomainModel, batches: Iterable[Batch]) -> None:
     for batch in batches:
         moments.observe(batch)
     moments.write()
+
+
+def between(old: Pair, new: Pair, share: float | Literal["unlike"], eps: float) -> Pair:
+    """Moments with a share of the new ones, of each channel ``d / (1 + d)`` where it is ``unlike``.
+
+    d is the symmetric Kullback-Leibler divergence of both, see `channel_divergence`.
+    """
+    weight = torch.zeros_like(old[0])
+    if share == "unlike":
+        distance = channel_divergence(old, new, eps)
+        weight = distance / (1 + distance)
+    else:
+        weight.fill_(share)
+    mean, var = (torch.lerp(one, other, weight) for one, other in zip(old, new, strict=True))
+    return mean, var
+
+
+@torch.no_grad()
+def move_rows(
+    model: DomainModel, batches: Iterable[Batch], share: float | Literal["unlike"]
+) -> None:
+    """Rows of the domains of these images get a share of the moments of these; see `between`.
+
+    Norms whose moments are of all domains keep them.
+    """
+    before = {
+        norm.statistics: (norm.statistics.running_mean.clone(), norm.statistics.running_var.clone())
+        for norm in model.norms()
+        if isinstance(norm.statistics, RunningMoments)
+    }
+    estimate_moments(model, batches)
+    for statistics, old in before.items():
+        found = statistics.running_mean, statistics.running_var
+        wanted = between(old, found, share, statistics.eps) if statistics.tracks_domains else old
+        for running, moment in zip(found, wanted, strict=True):
+            running.copy_(moment)
 
 
 def moment_buffers(model: DomainModel) -> list[Tensor]:

@@ -246,7 +246,8 @@ def _outcome(results: list[report.Result], metric: str) -> str:
     facts = {key: value for result in results for key, value in result.metrics.items()}
     merits = {key: value for key, value in facts.items() if key.startswith(MERIT)}
     if facts.get("adapted") == 0:
-        shown.append(f"{_reason(facts)}: the source model is kept")
+        kept = "its moments alone are adapted" if "moments" in facts else "the source model is kept"
+        shown.append(f"{_reason(facts)}: {kept}")
     elif merits:
         shown.append(f"kept: {max(merits, key=lambda key: merits[key]).removeprefix(MERIT)}")
     return "  ".join(shown)

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,10 @@ from torch.testing import assert_close
 from torchmetrics.functional import cohen_kappa
 
 from domainnorm.methods.default import agreement, certainty_of, counts_of, forgotten, known_to
-from tests.methods.bench import METHODS, TWO, fit, source_model
+from domainnorm.methods.reestimation import between, estimate_moments
+from tests.methods.bench import METHODS, ONE, TWO, fit, make_model, source_model
+
+SOURCE, TARGET = 0, 1
 
 
 def test_agreement_is_the_mean_of_cohens_kappa_of_each_class_against_the_rest():
@@ -78,7 +82,7 @@ def test_the_limit_of_smoothed_labels_that_the_docstring_gives():
 def test_a_source_model_that_is_unsure_of_the_target_is_kept_and_nothing_trained():
     start = source_model()
     before = copy.deepcopy(start.state_dict())
-    done = fit("default", start, lr=1e-3, certainty=1.0)
+    done = fit("default", start, lr=1e-3, certainty=1.0, fallback="source")
     assert done.method.unsure
     assert done.method.trainer.global_step == 0
     assert set(done.method.facts) == {"certainty", "adapted"}
@@ -87,13 +91,51 @@ def test_a_source_model_that_is_unsure_of_the_target_is_kept_and_nothing_trained
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+@pytest.mark.parametrize("rows", ["domain", "one"])
+@pytest.mark.parametrize("norm", ["dsbn", {"early": "bn", "late": "dsbn"}])
+def test_an_unsure_source_model_gets_moments_of_the_target_where_they_are_unlike(norm, rows):
+    """Into the row of the target alone: what is of all domains would change on the source, too."""
+    start = make_model(norm)
+    full = copy.deepcopy(start)
+    done = fit("default", start, replace(ONE, rows=rows), lr=1e-3, certainty=1.0)
+    assert done.method.facts["moments"] == 1
+    assert done.method.trained_parameters == 0
+    estimate_moments(full, done.method.sweep(domains=ONE.target))
+    deployed = done.method.deployed.state_dict()
+    for key, found in done.model.state_dict().items():
+        assert torch.equal(found, deployed[key])
+        if "num_batches" in key:
+            continue
+        if "running" not in key or len(found) == 1:
+            assert torch.equal(found, done.before[key]), key
+            continue
+        pairs = []
+        for state in (done.before, full.state_dict()):
+            path = key.rpartition("running")[0]
+            pairs.append(
+                (state[path + "running_mean"][TARGET], state[path + "running_var"][TARGET])
+            )
+        wanted = between(*pairs, "unlike", 1e-5)[key.endswith("var")]
+        torch.testing.assert_close(found[TARGET], wanted)
+        assert not torch.equal(found[TARGET], done.before[key][TARGET])
+        assert torch.equal(found[SOURCE], done.before[key][SOURCE])
+
+
+def test_without_rows_of_moments_an_unsure_source_model_is_kept_as_it_is():
+    start = source_model("bn")
+    before = copy.deepcopy(start.state_dict())
+    done = fit("default", start, lr=1e-3, certainty=1.0)
+    assert "moments" not in done.method.facts
+    assert all(torch.equal(v, before[k]) for k, v in done.model.state_dict().items())
+
+
 @pytest.mark.parametrize("of_target", [0.3, 0.7])
 def test_the_moments_of_the_target_may_tell_what_those_of_the_source_do_not(of_target, monkeypatch):
     start = source_model()
     before = copy.deepcopy(start.state_dict())
     values = iter([0.2, of_target])
     monkeypatch.setattr("domainnorm.methods.default.certainty_of", lambda _: next(values))
-    done = fit("default", start, lr=1e-3, guard=0.9)
+    done = fit("default", start, lr=1e-3, guard=0.9, fallback="source")
     assert done.method.facts["certainty"] == of_target
     assert done.method.unsure == (of_target < 0.5)
     if done.method.unsure:

@@ -69,6 +69,7 @@ def test_merit_is_the_agreement_of_what_a_variant_ends_with(tmp_path):
 @pytest.mark.parametrize("selection", ["last", "validation", "infomax"])
 def test_no_variant_is_trained_from_a_source_model_that_is_unsure(tmp_path, selection):
     words = ("method.guard=0.0", "method.certainty=1.0", f"evaluation.selection={selection}")
+    words = (*words, "method.fallback=source")
     parts, stage, folder = prepared(tmp_path, *words)
     (target,) = [one for one in run_stage(parts, stage, folder) if one.role == "target"]
     assert target.metrics["adapted"] == 0
@@ -83,7 +84,10 @@ def test_no_variant_is_trained_from_a_source_model_that_is_unsure(tmp_path, sele
 
 @pytest.mark.parametrize(
     ("method", "number"),
-    [("{name: default, guard: 1.0, rows: own}", 1), ("{name: default, certainty: 1.0}", 0)],
+    [
+        ("{name: default, guard: 1.0, rows: own}", 1),
+        ("{name: default, certainty: 1.0, fallback: source}", 0),
+    ],
 )
 def test_how_layers_differ_is_not_drawn_where_a_source_model_was_kept(tmp_path, method, number):
     folder = run(tmp_path, VIEWS, f"method={method}", "compare=[]")
