@@ -69,6 +69,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     ),
     "backbone_rate": (lambda number: number > 0, "a positive number"),
     "share": (lambda number: 0 <= number <= 1, "a share in [0, 1], or 'unlike'"),
+    "least": (lambda number: 0 <= number <= 1, "a share in [0, 1]"),
     "tolerance": (lambda number: number >= 1, "1 or more"),
     **dict.fromkeys(
         ("margin", "layer_decay", "first_stage"),

@@ -35,6 +35,7 @@ class AdaBN(Method):
         share: Weight of the target's moments in [0, 1], that of the source's is the rest; or
             ``unlike``: of each channel ``d / (1 + d)``, d the divergence of both, so that
             channels keep the source's moments where those of the target hardly differ.
+        least: Least share where it is ``unlike``, in [0, 1].
         where: Norms that get them, ``all``, ``early``, ``late``, ``encoder``, ``decoder``, or globs
             over paths; others keep the source's.
 
@@ -60,6 +61,7 @@ class AdaBN(Method):
         *,
         moments: Literal["clean", "as_trained"] = "clean",
         share: float | Literal["unlike"] = 1.0,
+        least: float = 0.0,
         where: str | list[str] = "all",
     ) -> None:
         super().__init__(model, task, roles)
@@ -71,6 +73,7 @@ class AdaBN(Method):
             )
         self.automatic_optimization = False
         self.share = share
+        self.least = least
         chosen = set(norms_at(model.backbone, where))
         self._tracked: dict[Any, bool] = {norm.statistics: norm in chosen for norm in tracked}
         if not any(self._tracked.values()):
@@ -106,7 +109,7 @@ class AdaBN(Method):
         self._pass.write()
         for (statistics, chosen), old in zip(self._tracked.items(), self._source, strict=True):
             found = statistics.running_mean, statistics.running_var
-            wanted = between(old, found, self.share if chosen else 0.0, statistics.eps)
+            wanted = between(old, found, self.share if chosen else 0.0, statistics.eps, self.least)
             for running, moment in zip(found, wanted, strict=True):
                 running.copy_(moment)
 

@@ -24,6 +24,7 @@ from domainnorm.registry import register
 from domainnorm.tasks import Task
 
 _LEAST_SHARE = 0.01  # of predictions, for a class that counts
+_LEAST_MOVED = 0.5  # share of the target's moments
 _FORGOTTEN = 0.1  # of its share before, below which a class is
 
 
@@ -40,8 +41,8 @@ class Default(SelfTraining):
     self-training teaches, and where it has not even done that, nothing else it did can be trusted.
     Nor is anything learned where the source model is too unsure of the target's images to label
     them (see `certainty_of`): views come to agree on wrong labels as well. Its weights are kept
-    then, and only moments move: those of a target's rows become the target's in channels in which
-    both are unlike (see `between`).
+    then, and only moments move: half of those of a target's rows become the target's, and more in
+    channels in which both are unlike (see `between`).
 
     Args:
         model: The source model.
@@ -157,7 +158,7 @@ class Default(SelfTraining):
             self.facts["adapted"] = 0.0
             if self.fallback == "moments" and own_moments(self.model):
                 for name in self.roles.target:
-                    move_rows(self.model, self.sweep(domains=(name,)), "unlike")
+                    move_rows(self.model, self.sweep(domains=(name,)), "unlike", _LEAST_MOVED)
                 self._settle(self.model.state_dict())
                 self.facts["moments"] = 1.0
             return

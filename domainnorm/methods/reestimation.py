@@ -68,15 +68,17 @@ def estimate_moments(model: DomainModel, batches: Iterable[Batch]) -> None:
     moments.write()
 
 
-def between(old: Pair, new: Pair, share: float | Literal["unlike"], eps: float) -> Pair:
-    """Moments with a share of the new ones, of each channel ``d / (1 + d)`` where it is ``unlike``.
+def between(
+    old: Pair, new: Pair, share: float | Literal["unlike"], eps: float, least: float = 0.0
+) -> Pair:
+    """Moments with a share of the new ones; ``unlike``: of each channel ``d / (1 + d)``, or least.
 
     d is the symmetric Kullback-Leibler divergence of both, see `channel_divergence`.
     """
     weight = torch.zeros_like(old[0])
     if share == "unlike":
         distance = channel_divergence(old, new, eps)
-        weight = distance / (1 + distance)
+        weight = (distance / (1 + distance)).clamp(min=least)
     else:
         weight.fill_(share)
     mean, var = (torch.lerp(one, other, weight) for one, other in zip(old, new, strict=True))
@@ -85,7 +87,10 @@ def between(old: Pair, new: Pair, share: float | Literal["unlike"], eps: float) 
 
 @torch.no_grad()
 def move_rows(
-    model: DomainModel, batches: Iterable[Batch], share: float | Literal["unlike"]
+    model: DomainModel,
+    batches: Iterable[Batch],
+    share: float | Literal["unlike"],
+    least: float = 0.0,
 ) -> None:
     """Rows of the domains of these images get a share of the moments of these; see `between`.
 
@@ -99,8 +104,10 @@ def move_rows(
     estimate_moments(model, batches)
     for statistics, old in before.items():
         found = statistics.running_mean, statistics.running_var
-        wanted = between(old, found, share, statistics.eps) if statistics.tracks_domains else old
-        for running, moment in zip(found, wanted, strict=True):
+        chosen = share if statistics.tracks_domains else 0.0
+        for running, moment in zip(
+            found, between(old, found, chosen, statistics.eps, least), strict=True
+        ):
             running.copy_(moment)
 
 

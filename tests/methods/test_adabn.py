@@ -138,17 +138,18 @@ def test_a_share_lies_between_the_moments_of_both(rows, share):
             torch.testing.assert_close(moments[k], expected)
 
 
-def test_unlike_channels_take_the_moments_of_the_target(rows):
-    found = target_rows(fit("adabn", source_model(), share="unlike").model)
+@pytest.mark.parametrize("least", [0.0, 0.4])
+def test_unlike_channels_take_the_moments_of_the_target(rows, least):
+    found = target_rows(fit("adabn", source_model(), share="unlike", least=least).model)
     shares = []
     for path, moments in found.items():
         (mean, var), (new_mean, new_var) = rows[0][path], rows[1][path]
         for c in range(len(mean)):
             distance = symmetric_divergence(mean[c], var[c] + EPS, new_mean[c], new_var[c] + EPS)
-            shares.append(distance / (1 + distance))
+            shares.append(max(least, float(distance / (1 + distance))))
             expected = mean[c] + shares[-1] * (new_mean[c] - mean[c])
             torch.testing.assert_close(moments[0][c], expected, rtol=1e-3, atol=1e-5)
-    assert 0 <= min(shares) < max(shares) < 1
+    assert least <= min(shares) < max(shares) < 1
 
 
 @pytest.mark.parametrize(("where", "kept"), [("early", "late"), ("late", "early")])
