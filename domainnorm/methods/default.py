@@ -85,7 +85,7 @@ class Default(SelfTraining):
         label_decay: float = 0.99,
         rows: Literal["auto", "one", "own"] = "auto",
         guard: float = 0.0,
-        certainty: float = 0.5,
+        certainty: float = 0.55,
         fallback: Literal["moments", "source"] = "moments",
         **options: Any,
     ) -> None:
