@@ -52,13 +52,11 @@ class Method(LightningModule):
     - ``views``: ``"two"`` for batches with a ``strong`` view of each image beside ``image``.
     - ``balance``: what has equal parts of a batch, every ``"domain"``, or the labelled and the
       unlabelled ones as a ``"role"`` each.
-    - ``needs``: what it cannot do without in the norms, ``"moments"`` (running ones),
-      ``"weights"``, or ``""``.
+    - ``needs``: what it needs in the norms, ``"moments"`` (running ones), ``"weights"``, or ``""``.
     - ``takes_shots``: whether it may learn from labels of few target images, see ``data.shots``.
     - ``tasks``: kinds of labels it is for (``"classification"``, ``"multilabel"``,
       ``"segmentation"``), all when empty; ``for_masks``: options with a value for masks only.
-    - ``protocol``: ``"fit"``, or ``"online"`` for a method that is never fitted and adapts while it
-      predicts the test images of the target, as they come.
+    - ``protocol``: ``"fit"``, or ``"online"`` for one that adapts while it predicts test images.
 
     A method of protocol ``fit`` writes `losses`, one that is ``online`` writes `adapt`. Networks,
     buffers and banks of its own are attributes: they are trained, moved and stored with it.
@@ -210,7 +208,9 @@ class Method(LightningModule):
         done = self.current_epoch * batches + self._position[0]
         return done / (batches * max(1, self.trainer.max_epochs or 1))
 
-    def sweep(self, role: str = "target", domains: tuple[str, ...] = ()) -> Iterator[Batch]:
+    def sweep(
+        self, role: str = "target", domains: tuple[str, ...] = (), *, mixed: bool = False
+    ) -> Iterator[Batch]:
         """All training images of a role once, whole and not augmented, without labels.
 
         Every rank gets all of them, so that banks by index and pseudo-labels are the same on each.
@@ -218,11 +218,11 @@ class Method(LightningModule):
         Args:
             role: ``source``, ``target`` or ``all``, one that this method may see.
             domains: Names of some of its domains; all when empty.
+            mixed: In a random order. Files are in that of their classes: moments want it.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         chosen = domains or domains_of(role, self.roles)
-        for batch in data.domain_dataloader("train", domains=chosen):
-            yield self.ready(batch)
+        yield from map(self.ready, data.domain_dataloader("train", domains=chosen, mixed=mixed))
 
     def ready(self, batch: Batch) -> Batch:
         """A batch of a loader of one's own, on the device and in the precision of this method."""

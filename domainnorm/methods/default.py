@@ -158,7 +158,9 @@ class Default(SelfTraining):
             self.facts["adapted"] = 0.0
             if self.fallback == "moments" and own_moments(self.model):
                 for name in self.roles.target:
-                    move_rows(self.model, self.sweep(domains=(name,)), "unlike", _LEAST_MOVED)
+                    move_rows(
+                        self.model, self.sweep(domains=(name,), mixed=True), "unlike", _LEAST_MOVED
+                    )
                 self._settle(self.model.state_dict())
                 self.facts["moments"] = 1.0
             return
@@ -189,7 +191,7 @@ class Default(SelfTraining):
         if known < self.certainty and moment_buffers(self.model):
             before = {key: value.clone() for key, value in self.model.state_dict().items()}
             for name in self.roles.target:
-                estimate_moments(self.model, self.sweep(domains=(name,)))
+                estimate_moments(self.model, self.sweep(domains=(name,), mixed=True))
                 known = max(known, self._certainty_on(name))
                 self.model.load_state_dict(before)
         return known

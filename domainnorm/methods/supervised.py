@@ -15,7 +15,7 @@ from domainnorm.errors import DomainNormError
 from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.heads import pretrained_part
 from domainnorm.methods.reestimation import estimate_moments
-from domainnorm.methods.roles import Roles
+from domainnorm.methods.roles import Roles, domains_of
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
@@ -99,9 +99,11 @@ class SupervisedMethod(Method):
 
     @torch.no_grad()
     def _estimate_moments(self) -> None:
-        seen = [role for role in (self.labelled, self.unlabelled) if role]
+        roles = (domains_of(role, self.roles) for role in (self.labelled, self.unlabelled))
+        seen = dict.fromkeys(chain.from_iterable(roles))
         for model in {self.model, self.deployed}:
-            estimate_moments(model, chain.from_iterable(map(self.sweep, seen)))
+            passes = (self.sweep(domains=(name,), mixed=True) for name in seen)
+            estimate_moments(model, chain.from_iterable(passes))
 
     def configure_optimizers(self) -> Any:
         """An optimizer for each of `optimized`, and a schedule per step.

@@ -225,14 +225,16 @@ def test_progress_is_the_share_of_batches_done():
     assert shares == pytest.approx([number / count for number in range(count)])
 
 
-def test_sweep_shows_every_unlabelled_image_once_without_labels():
+@pytest.mark.parametrize("mixed", [False, True])
+def test_sweep_shows_every_unlabelled_image_once_without_labels(mixed):
+    """In the order of the files, or in another, as moments of batches want classes mixed."""
     seen = []
 
     class Sweeping(SupervisedMethod):
         unlabelled: str = "target"
 
         def on_train_epoch_start(self):
-            for batch in self.sweep():
+            for batch in self.sweep(mixed=mixed):
                 seen.append((batch["index"].tolist(), batch["target"].tolist()))
 
     fit(Sweeping, make_model(), ONE)
@@ -243,6 +245,7 @@ def test_sweep_shows_every_unlabelled_image_once_without_labels():
         if (record.domain, record.split) == ("colour_cast", "train")
     ]
     assert sorted(index) == wanted
+    assert (index == wanted) != mixed
     assert {label for _, part in seen for label in part} == {-1}
 
 
