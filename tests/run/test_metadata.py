@@ -31,7 +31,7 @@ def shops(tmp_path_factory):
 def asked(shops):
     # Every method gets batches with text in them.
     others = ", ".join(name for name in METHODS.names() if name != "joint")
-    views = "augment: {target: {weak: [], strong: [RandomBrightnessContrast]}}\n"
+    views = "augment: {source: [FDA], target: {weak: [], strong: [RandomBrightnessContrast]}}\n"
     return write_recipe(shops, "camera, hour", "metadata", others, views)
 
 
