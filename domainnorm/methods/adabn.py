@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, norms_at
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Batch, Method
-from domainnorm.methods.reestimation import MomentPass, between
+from domainnorm.methods.reestimation import MomentPass, MomentsBefore
 from domainnorm.methods.roles import Roles
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
@@ -81,7 +80,7 @@ class AdaBN(Method):
                 f"method.where: {where!r} names no norm with running moments here; instance norms, "
                 "which 'cin' has early, have none"
             )
-        self._source: list[tuple[Tensor, Tensor]] = []
+        self._source = MomentsBefore(self._tracked)
         self._pass = MomentPass(model)
 
     @property
@@ -96,22 +95,17 @@ class AdaBN(Method):
     def on_train_epoch_start(self) -> None:
         """Start from empty sums, and the moments of the source."""
         self._pass = MomentPass(self.model)
-        self._source = [(s.running_mean.clone(), s.running_var.clone()) for s in self._tracked]
+        self._source = MomentsBefore(self._tracked)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """None; the moments of one batch are observed."""
         self._pass.observe(batch)
         return {}
 
-    @torch.no_grad()
     def on_train_epoch_end(self) -> None:
         """Write the pooled moments into the target's rows, as far as they are wanted."""
         self._pass.write()
-        for (statistics, chosen), old in zip(self._tracked.items(), self._source, strict=True):
-            found = statistics.running_mean, statistics.running_var
-            wanted = between(old, found, self.share if chosen else 0.0, statistics.eps, self.least)
-            for running, moment in zip(found, wanted, strict=True):
-                running.copy_(moment)
+        self._source.blend(self.share, self.least)
 
     def configure_optimizers(self) -> Any:
         """Nothing is optimized."""

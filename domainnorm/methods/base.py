@@ -227,8 +227,7 @@ class Method(LightningModule):
     def ready(self, batch: Batch) -> Batch:
         """A batch of a loader of one's own, on the device and in the precision of this method."""
         converted = self.trainer.precision_plugin.convert_input(batch)
-        moved: Batch = self.transfer_batch_to_device(converted, self.device, 0)
-        return self._shared(moved)
+        return self._shared(self.transfer_batch_to_device(converted, self.device, 0))
 
     def share_rows(self) -> None:
         """Give every domain the rows that its images had, those of `Roles.lenders`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, distributed, nn
@@ -68,12 +68,19 @@ def estimate_moments(model: DomainModel, batches: Iterable[Batch]) -> None:
     moments.write()
 
 
-def between(
-    old: Pair, new: Pair, share: float | Literal["unlike"], eps: float, least: float = 0.0
-) -> Pair:
-    """Moments with a share of the new ones; ``unlike``: of each channel ``d / (1 + d)``, or least.
+Share: TypeAlias = float | Literal["unlike"]
 
-    d is the symmetric Kullback-Leibler divergence of both, see `channel_divergence`.
+
+def between(old: Pair, new: Pair, share: Share, eps: float, least: float = 0.0) -> Pair:
+    """Moments with a share of the new ones, (..., C) each.
+
+    Args:
+        old: Mean and variance.
+        new: The same, of equal shape.
+        share: Weight of the new ones in [0, 1]; ``unlike``: of each channel ``d / (1 + d)``, d the
+            symmetric Kullback-Leibler divergence of both (see `channel_divergence`).
+        eps: Added to variances in d.
+        least: Least weight where it is ``unlike``, in [0, 1].
     """
     weight = torch.zeros_like(old[0])
     if share == "unlike":
@@ -85,30 +92,38 @@ def between(
     return mean, var
 
 
-@torch.no_grad()
-def move_rows(
-    model: DomainModel,
-    batches: Iterable[Batch],
-    share: float | Literal["unlike"],
-    least: float = 0.0,
-) -> None:
+class MomentsBefore:
+    """Running moments of norms before they are estimated, so that these may get a share of both.
+
+    Args:
+        moves: Statistics of norms, and whether their moments move at all.
+    """
+
+    def __init__(self, moves: Mapping[RunningMoments, bool]) -> None:
+        self._moves = dict(moves)
+        self._before = [(one.running_mean.clone(), one.running_var.clone()) for one in moves]
+
+    @torch.no_grad()
+    def blend(self, share: Share, least: float = 0.0) -> None:
+        """Norms whose moments move get a share of those they have now, others have the old ones."""
+        for (statistics, moves), old in zip(self._moves.items(), self._before, strict=True):
+            found = statistics.running_mean, statistics.running_var
+            wanted = between(old, found, share, statistics.eps, least) if moves else old
+            for running, moment in zip(found, wanted, strict=True):
+                running.copy_(moment)
+
+
+def move_rows(model: DomainModel, batches: Iterable[Batch], share: Share, least: float) -> None:
     """Rows of the domains of these images get a share of the moments of these; see `between`.
 
     Norms whose moments are of all domains keep them.
     """
-    before = {
-        norm.statistics: (norm.statistics.running_mean.clone(), norm.statistics.running_var.clone())
-        for norm in model.norms()
-        if isinstance(norm.statistics, RunningMoments)
-    }
+    tracking = (norm.statistics for norm in model.norms())
+    before = MomentsBefore(
+        {one: one.tracks_domains for one in tracking if isinstance(one, RunningMoments)}
+    )
     estimate_moments(model, batches)
-    for statistics, old in before.items():
-        found = statistics.running_mean, statistics.running_var
-        chosen = share if statistics.tracks_domains else 0.0
-        for running, moment in zip(
-            found, between(old, found, chosen, statistics.eps, least), strict=True
-        ):
-            running.copy_(moment)
+    before.blend(share, least)
 
 
 def moment_buffers(model: DomainModel) -> list[Tensor]:

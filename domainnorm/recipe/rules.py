@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from domainnorm.data.augmentation.steps import arguments_of, check_augmentation
+from domainnorm.data.augmentation.steps import arguments_of, check_augmentation, steps_for
 from domainnorm.errors import unknown
 from domainnorm.ranges import problem_of_embedding, problem_of_sampling, problem_of_task
 from domainnorm.recipe.norm import embedding_sizes, reads_domains
@@ -211,9 +211,7 @@ def _check_protocols(recipe: Recipe, problems: Problems) -> None:
 
 def _check_views(method: str, recipe: Recipe, problems: Problems) -> None:
     for domain in dict.fromkeys(name for one in recipe.transfers for name in one.target):
-        given = recipe.augment if isinstance(recipe.augment, Mapping) else {}
-        keys = (key for key in (domain, "target", "default") if key in given)
-        if not isinstance(given.get(next(keys, "")), Mapping):
+        if not isinstance(_steps_of(domain, "target", recipe), Mapping):
             text = f"method '{method}' compares a weak and a strong view of the images of"
             way = "take a part augment/strong_*, or {weak: [...], strong: [...]}"
             problems.add("augment.target", f"{text} '{domain}', and there is one; {way}")
@@ -222,15 +220,18 @@ def _check_views(method: str, recipe: Recipe, problems: Problems) -> None:
 
 def _check_styles(method: str, wanted: Sequence[str], recipe: Recipe, problems: Problems) -> None:
     for domain in dict.fromkeys(name for one in recipe.transfers for name in one.source):
-        given = recipe.augment if isinstance(recipe.augment, Mapping) else {}
-        keys = (key for key in (domain, "source", "default") if key in given)
-        steps = given.get(next(keys, "")) or []
-        if isinstance(steps, Mapping):
-            steps = [step for view in steps.values() for step in view]
-        if not {arguments_of(step)[0] for step in steps} & set(wanted):
+        steps = _steps_of(domain, "source", recipe)
+        if check_augmentation(steps, "augment.source"):
+            return  # what is wrong with them is told already
+        seen = steps.get("weak", []) if isinstance(steps, Mapping) else steps
+        if not {arguments_of(step)[0] for step in seen} & set(wanted):
             text = f"method '{method}' gives images of '{domain}' the style of others by a step"
             problems.add("augment.source", f"{text} {' or '.join(wanted)}, and there is none")
             return
+
+
+def _steps_of(domain: str, role: str, recipe: Recipe) -> Any:
+    return steps_for(recipe.augment if isinstance(recipe.augment, Mapping) else {}, domain, role)
 
 
 def _check_selection(recipe: Recipe, problems: Problems) -> None:

@@ -20,6 +20,7 @@ from domainnorm.data import (
     Stream,
     draw_shots,
 )
+from domainnorm.data.augmentation.steps import steps_for
 from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import check_attributes, check_labelled, check_splits
 from domainnorm.data.sampler import check_batch_size
@@ -258,10 +259,7 @@ class Parts:
             labelled = stage.roles.all
         roles = {name: "source" if name in labelled else "target" for name in stage.roles.all}
         roles |= dict.fromkeys(stage.roles.source, "source")
-        return {
-            name: next((given[key] for key in (name, role, "default") if key in given), [])
-            for name, role in roles.items()
-        }
+        return {name: steps_for(given, name, role) for name, role in roles.items()}
 
 
 def _as_trained(stage: Stage) -> bool:

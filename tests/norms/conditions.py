@@ -1,10 +1,13 @@
 """Norms of the catalogue away from their start, and a condition that feeds each of them."""
 
+import copy
+
 import torch
 
 from domainnorm.condition import Condition
 from domainnorm.norms import CATALOGUE, create_norm
 from domainnorm.norms.catalogue import norm_options
+from tests.reference.norms import reference_norm
 
 DOMAIN = torch.tensor([0, 2, 0, 2, 2, 0, 2])
 
@@ -57,3 +60,20 @@ def apply(norm, name, x, domain=DOMAIN):
     """One pass under the condition the norm needs."""
     with norm.slot.holding(condition_for(name, x, domain)):
         return norm(x)
+
+
+def assert_equals_reference(norm, name, x):
+    """Output and all gradients of a training step are those of the reference."""
+    weight = torch.randn_like(x, memory_format=torch.contiguous_format)
+    results = []
+    for function in (
+        lambda norm, x: apply(norm, name, x),
+        lambda norm, x: reference_norm(norm, condition_for(name, x), x),
+    ):
+        own = copy.deepcopy(norm)
+        value = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        output = function(own, value)
+        (output * weight).sum().backward()
+        results.append([output.detach(), value.grad, *(p.grad for p in own.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)

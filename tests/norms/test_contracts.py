@@ -12,8 +12,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from domainnorm.errors import ConditionError
 from domainnorm.norms import create_norm, list_norms
 from tests.combinations import covering
-from tests.norms.conditions import DOMAIN, apply, condition_for, halves, make
-from tests.reference.norms import reference_norm
+from tests.norms.conditions import (
+    DOMAIN,
+    apply,
+    assert_equals_reference,
+    condition_for,
+    halves,
+    make,
+)
 
 SHAPES = [(7, 5, 9), (7, 4, 6, 5), (7, 3, 3, 4, 5), (7, 64, 21, 23)]
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -34,20 +40,7 @@ def test_values_and_gradients_equal_the_reference(name, shape, mean, channels_la
     apply(norm, name, x + torch.randn(7, *(1,) * (len(shape) - 1)))  # some state to start from
     if channels_last and len(shape) in LAYOUTS:
         x = x.to(memory_format=LAYOUTS[len(shape)])
-    weight = torch.randn(shape, dtype=torch.float64)
-    found, wanted = [], []
-    for results, function in (
-        (found, lambda norm, x: apply(norm, name, x)),
-        (wanted, lambda norm, x: reference_norm(norm, condition_for(name, x), x)),
-    ):
-        own = copy.deepcopy(norm)
-        value = x.clone(memory_format=torch.preserve_format).requires_grad_()
-        output = function(own, value)
-        (output * weight).sum().backward()
-        results += [output.detach(), value.grad]
-        results += [parameter.grad for parameter in own.parameters()]
-    for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)
+    assert_equals_reference(norm, name, x)
 
 
 @every_norm

@@ -180,6 +180,12 @@ CASES = [
         "augment.source: method 'restyle' gives images of 'clean' the style of others by a step",
     ),
     (
+        {"method": "restyle", "augment": "{source: {weak: [], strong: [FDA]}}"},
+        "augment.source: method 'restyle' gives images of 'clean' the style of others by a step",
+    ),
+    ({"method": "restyle", "augment": "{source: [{p: 1}]}"}, "augment.source[0]"),
+    ({"method": "restyle", "augment": "{source: {weak: 3}}"}, "augment.source.weak"),
+    (
         {"method": "eata", "trainer": "{devices: 2}"},
         "trainer.devices: got 2, but 'eata' follows one stream of images, which devices cannot",
     ),

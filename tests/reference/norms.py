@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from tests.reference.domains import symmetric_divergence
 from tests.reference.modulations import reference_scale_shift
 
 BATCH_NORM = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
@@ -89,12 +90,9 @@ def _shared(statistics, condition, x):
         for i, one in enumerate(groups):
             for other in groups[:i]:
                 (m, v), (m2, v2) = moments(one, c), moments(other, c)
-                v, v2 = v.detach() + statistics.eps, v2.detach() + statistics.eps
-                apart = (m - m2).detach() ** 2
-                there = torch.log(v2 / v) / 2 + (v + apart) / (2 * v2) - 0.5
-                back = torch.log(v / v2) / 2 + (v2 + apart) / (2 * v) - 0.5
-                found.append(there + back)
-        return sum(found) / len(found) if found else torch.zeros((), dtype=x.dtype)
+                pair = (m, v + statistics.eps, m2, v2 + statistics.eps)
+                found.append(symmetric_divergence(*(value.detach() for value in pair)))
+        return sum(found) / len(found) if found else 0.0
 
     def function(n, c):
         share = statistics.own_share

@@ -207,6 +207,18 @@ def _constructor(name: str) -> list[str] | None:
     return None
 
 
+def steps_for(augment: Mapping[str, Any], domain: str, role: str) -> Any:
+    """What a recipe's ``augment`` says of a domain: its own steps, else its role's or the default.
+
+    Args:
+        augment: Domain name, ``source``, ``target`` or ``default`` → steps, see
+            `check_augmentation`.
+        domain: Name of a domain.
+        role: ``source`` or ``target``.
+    """
+    return next((augment[key] for key in (domain, role, "default") if key in augment), [])
+
+
 def arguments_of(step: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Name and keyword arguments of a step that has no problems."""
     if isinstance(step, str):

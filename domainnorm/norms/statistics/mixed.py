@@ -11,12 +11,10 @@ from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError, unknown
 from domainnorm.norms.kernels.batch_norm import track
 from domainnorm.norms.kernels.partition import counts
-from domainnorm.norms.kernels.pooled import Pooled
 from domainnorm.norms.kernels.sample_moments import (
     Moments,
     affine_map,
     pool_channels,
-    pool_samples,
     sample_moments,
 )
 from domainnorm.norms.statistics.channels import check_groups
@@ -164,8 +162,8 @@ class MixedStatistics(DomainStatistics):
                 mean = torch.lerp(batch.mean, mean.expand_as(own.mean), self.alpha)
                 var = torch.lerp(batch.var, var.expand_as(own.var), self.alpha)
             return mean, var
-        batch, pooled = self._pooled(own, x, condition)
-        track(self.running, pooled.mean, pooled.var, counts(pooled.values))
+        batch, rows, values = self._pooled(own, x, condition)
+        track(self.running, rows.mean.detach(), rows.var.detach(), counts(values))
         return batch
 
     def _group(self, condition: Condition, x: Tensor) -> Tensor | None:
@@ -174,8 +172,10 @@ class MixedStatistics(DomainStatistics):
             return self.num_batches_tracked.new_zeros(x.shape[0])
         return condition.domain
 
-    def _pooled(self, own: Moments, x: Tensor, condition: Condition) -> tuple[Moments, Pooled]:
-        """Moments of each sample's group (N, C), and those of the groups."""
+    def _pooled(
+        self, own: Moments, x: Tensor, condition: Condition
+    ) -> tuple[Moments, Moments, Tensor]:
+        """Moments of each sample's group (N, C), and those and the values of the groups."""
         group = self._group(condition, x)
         if condition.unseen and "domain" in self.parts:
             raise ConditionError(
@@ -187,14 +187,9 @@ class MixedStatistics(DomainStatistics):
                 "domain statistics in training need one label per sample; pass domain=, or call "
                 "model.eval()"
             )
-        rows, size = len(self.running_mean), x.shape[2:].numel()
         sync = self.training and self.synchronizes
-        (mean, var), values = pool_samples(own, group, rows, size=size, sync=sync)
-        pooled = Pooled(x, mean.detach(), var.detach(), values)
-        # The variance of a single value would be zero.
-        mean = torch.where(values == 1, self.running_mean.to(mean.dtype), mean)
-        var = torch.where(values == 1, self.running_var.to(var.dtype), var)
-        return Moments(mean.index_select(0, group), var.index_select(0, group)), pooled
+        rows, values = self._pooled_rows(own, group, size=x.shape[2:].numel(), sync=sync)
+        return Moments(*(one.index_select(0, group) for one in rows)), rows, values
 
     def _mix(self, parts: list[Moments]) -> tuple[Tensor, Tensor]:
         """Factor and offset (N, C) of the normalization, ``x · factor + offset``."""

@@ -103,6 +103,19 @@ class RunningMoments(Statistics):
         moments = self.running_mean, self.running_var, self.num_batches_tracked
         return Running(*moments, self.momentum, self.eps, self.stride, self.sync)
 
+    def _pooled_rows(
+        self, own: Moments, row: Tensor, *, size: int, sync: bool
+    ) -> tuple[Moments, Tensor]:
+        """Moments (R, C) of the samples of each row, and how many values each has, (R, 1).
+
+        A row with a single value per channel, whose variance would be zero, has its running ones.
+        """
+        rows = len(self.running_mean)
+        (mean, var), values = pool_samples(own, row, rows, size=size, sync=sync)
+        mean = torch.where(values == 1, self.running_mean.to(mean.dtype), mean)
+        var = torch.where(values == 1, self.running_var.to(var.dtype), var)
+        return Moments(mean, var), values
+
     def _evaluate(
         self, x: Tensor, scale: Tensor, shift: Tensor, moments: Pair, condition: Condition
     ) -> Tensor:
@@ -210,13 +223,11 @@ class DomainStatistics(RunningMoments):
 
     def _between(self, x: Tensor, scale: Tensor, shift: Tensor, domain: Tensor) -> Tensor:
         """With mixtures of the moments of each sample's domain (N,) and those of all."""
-        seen, rows = subsample(x, self.stride), len(self.running_mean)
-        own, size = sample_moments(seen), seen.shape[2:].numel()
-        (mean, var), values = pool_samples(own, domain, rows, size=size, sync=self.synchronizes)
-        # The variance of a single value would be zero.
-        mean = torch.where(values == 1, self.running_mean.to(mean.dtype), mean)
-        var = torch.where(values == 1, self.running_var.to(var.dtype), var)
-        mixed = self._mixed(Moments(mean, var), values > 0)
+        seen = subsample(x, self.stride)
+        own, values = self._pooled_rows(
+            sample_moments(seen), domain, size=seen.shape[2:].numel(), sync=self.synchronizes
+        )
+        mixed = self._mixed(own, values > 0)
         track(self.running, mixed.mean.detach(), mixed.var.detach(), counts(values))
         given = Moments(*(moment.index_select(0, domain) for moment in mixed))
         return normalize(x, given, scale, shift, self.eps)

@@ -8,8 +8,7 @@ from domainnorm.backbones import convert_norms
 from domainnorm.condition import Condition
 from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.norms import create_norm
-from tests.norms.conditions import DOMAIN, apply, make
-from tests.reference.norms import reference_norm
+from tests.norms.conditions import DOMAIN, apply, assert_equals_reference, make
 
 SHAPE = (7, 6, 4, 3)
 MIXTURES = [
@@ -27,18 +26,7 @@ MIXTURES = [
 def test_values_and_gradients_equal_the_reference(options, mean):
     norm = make("mixed*table", 6, dtype=torch.float64, **options)
     x = torch.randn(SHAPE, dtype=torch.float64) + mean
-    weight, results = torch.randn_like(x), []
-    condition = Condition(domain=DOMAIN)
-    for function in (
-        lambda norm, x: apply(norm, "mixed*table", x),
-        lambda norm, x: reference_norm(norm, condition, x),
-    ):
-        own, value = copy.deepcopy(norm), x.clone().requires_grad_()
-        output = function(own, value)
-        (output * weight).sum().backward()
-        results.append([output, value.grad, *(p.grad for p in own.parameters())])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)
+    assert_equals_reference(norm, "mixed*table", x)
 
 
 class IBNa(nn.Module):

@@ -1,13 +1,10 @@
-import copy
-
 import pytest
 import torch
 
 from domainnorm import create_model, fold_domain
 from domainnorm.errors import DomainNormError
 from domainnorm.norms import create_norm
-from tests.norms.conditions import DOMAIN, apply, condition_for, make
-from tests.reference.norms import reference_norm
+from tests.norms.conditions import DOMAIN, apply, assert_equals_reference, make
 
 SHAPE = (7, 6, 4, 3)
 EQUAL = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -18,18 +15,7 @@ EQUAL = torch.tensor([0, 1, 2, 0, 1, 2])
 def test_values_and_gradients_equal_the_reference(share, mean):
     norm = make("dsbn", 6, dtype=torch.float64, share=share)
     x = torch.randn(SHAPE, dtype=torch.float64) + mean + DOMAIN[:, None, None, None]
-    weight, results = torch.randn_like(x), []
-    condition = condition_for("dsbn", x)
-    for function in (
-        lambda norm, x: apply(norm, "dsbn", x),
-        lambda norm, x: reference_norm(norm, condition, x),
-    ):
-        own, value = copy.deepcopy(norm), x.clone().requires_grad_()
-        output = function(own, value)
-        (output * weight).sum().backward()
-        results.append([output, value.grad, *(p.grad for p in own.parameters())])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-7)
+    assert_equals_reference(norm, "dsbn", x)
 
 
 @pytest.mark.parametrize(("share", "other"), [(1.0, "dsbn"), (0.0, "bn")])
