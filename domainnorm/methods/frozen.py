@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
+from domainnorm.losses.precision import in_float32
 
 _LEAST = 0.75  # share of a cell that pixels of one class have, for the cell to be of this class
 
@@ -61,33 +62,51 @@ def deepest(maps: Any) -> Tensor:
 
 
 def feature_distance(
-    features: Tensor, start: Tensor, label: Tensor | None = None, classes: Sequence[int] = ()
+    features: Tensor,
+    start: Tensor,
+    label: Tensor | None = None,
+    classes: Sequence[int] = (),
+    rule: Literal["euclidean", "cosine"] = "euclidean",
 ) -> Tensor:
-    """Mean Euclidean distance between features of the same place.
+    """Mean distance between features of the same place.
 
-    ``avg over n (and cells) of ||f[n] - f0[n]||``. With ``classes`` it is that of the cells of
-    which one of them has at least three quarters of the pixels; 0 where there is none.
+    ``euclidean``: ``avg over n (and cells) of ||f[n] - f0[n]||``. ``cosine``: of ``0.1 · mean over
+    channels of smooth_l1(f[n] - f0[n]) + 0.9 · (1 - cos(f[n], f0[n]))``. With ``classes`` it is
+    that of the cells of which one of them has at least three quarters of the pixels; 0 where there
+    is none.
 
     Args:
         features: (N, F) or (N, F, h, w).
         start: Those of the start, the same shape.
-        label: Masks (N, H, W), or classes (N,), where ``classes`` are given.
+        label: Masks (N, H, W), or classes (N,), -1 where unknown, where ``classes`` are given.
         classes: Positions of classes; all cells when empty.
+        rule: Of the distance of two vectors.
 
     Reference:
-        Hoyer et al., DAFormer, CVPR 2022, arXiv:2111.14887, sec. 3.3.
+        Hoyer et al., DAFormer, CVPR 2022, arXiv:2111.14887, sec. 3.3; ``cosine``: the authors'
+        program of Englert et al., VFM-UDA++, arXiv:2503.10685.
+        Differs: there a learned projection lies between the features and those of ``cosine``.
     """
-    wide = torch.promote_types(features.dtype, torch.float32)
-    distance: Tensor = torch.linalg.vector_norm((features - start).to(wide), dim=1)
+    distance = _distances(features, start, rule)
     if not classes:
         return distance.mean()
     assert label is not None
-    shares = torch.stack([label == one for one in classes], 1).to(wide)
+    shares = torch.stack([label == one for one in classes], 1).to(distance.dtype)
     if label.ndim > 1:
         height, width = distance.shape[1:]
         shares = F.adaptive_avg_pool2d(shares, (height, width))
     chosen = (shares >= _LEAST).any(1)
     return torch.where(chosen, distance, 0.0).sum() / chosen.sum().clamp(min=1)
+
+
+@in_float32
+def _distances(features: Tensor, start: Tensor, rule: str) -> Tensor:
+    """Of each place: (N, F, ...) to (N, ...)."""
+    if rule == "euclidean":
+        distance: Tensor = torch.linalg.vector_norm(features - start, dim=1)
+        return distance
+    apart = F.smooth_l1_loss(features, start, reduction="none").mean(1)
+    return 0.1 * apart + 0.9 * (1 - F.cosine_similarity(features, start, dim=1))
 
 
 def _only_encoder(model: DomainModel) -> DomainModel:

@@ -25,7 +25,7 @@ class SelfTraining(SupervisedMethod):
     """Supervised loss on the source, and confident labels of a teacher on changed target images.
 
     ``L = L_supervised(source) + target_weight · L_labels(strong, mixed) + masked_weight ·
-    L_labels(strong, masked) + distance_weight · feature_distance(source)``
+    L_labels(strong, masked) + distance_weight · feature_distance(distance_of)``
 
     The teacher, a moving average of the network and its running moments, labels the weak view of
     target images, or without one the network itself, in training. `PseudoLabels` says which labels
@@ -67,9 +67,12 @@ class SelfTraining(SupervisedMethod):
             Tokens are as large as the network has them.
         label_flips: Whether labels are those of the mean prediction of images and of their mirror
             images, flipped back.
-        distance_weight: Of the distance between features of source images and those of the network
-            as it started (of masks, of its encoder's deepest maps); 0 keeps no copy of it.
-        distance_classes: Names of classes in whose cells the distance counts; all when None.
+        distance_weight: Of the distance between features of images and those of the network as it
+            started (of masks, of its encoder's deepest maps); 0 keeps no copy of it.
+        distance_of: ``source`` images, or ``all`` of the batch, changed target images too.
+        distance_rule: ``euclidean`` or ``cosine``, see `feature_distance`.
+        distance_classes: Names of classes of source labels in whose cells the distance counts; all
+            when None.
         **options: See `SupervisedMethod`.
 
     Attributes:
@@ -111,6 +114,8 @@ class SelfTraining(SupervisedMethod):
         mask_size: int | None = None,
         label_flips: bool = False,
         distance_weight: float = 0.0,
+        distance_of: Literal["source", "all"] = "source",
+        distance_rule: Literal["euclidean", "cosine"] = "euclidean",
         distance_classes: list[str] | None = None,
         **options: Any,
     ) -> None:
@@ -140,6 +145,8 @@ class SelfTraining(SupervisedMethod):
         self.mask_size = mask_size
         self.label_flips = label_flips
         self.distance_weight = distance_weight
+        self.distance_of = distance_of
+        self.distance_rule = distance_rule
         self.distance_classes = _positions(distance_classes or [], task.class_names)
         self.pseudo_labels = PseudoLabels(
             *(len(task.class_names), threshold, threshold_rule, prior, label_decay),
@@ -160,10 +167,11 @@ class SelfTraining(SupervisedMethod):
         losses: dict[str, Tensor] = {}
         known = batch["labelled"]
         image = batch["image"].masked_scatter(~known.view(-1, 1, 1, 1), guessed.image)
+        changed = {**batch, "image": image}
         with kept_moments(self.model, self.own_rows):
-            logits, features = self._described({**batch, "image": image})
+            logits, features = self._described(changed)
         if features is not None:
-            losses["distance"] = self.distance_weight * self._distance(features[known], source)
+            losses["distance"] = self.distance_weight * self._distance(features, changed)
         losses["supervised"] = self.task.loss(logits[known], source["target"])
         losses["target"] = self.target_weight * self._learned(logits[~known], guessed, share)
         if self.masked_weight:
@@ -204,15 +212,18 @@ class SelfTraining(SupervisedMethod):
             hook.remove()
         return logits, seen[0]
 
-    def _distance(self, features: Tensor, source: Batch) -> Tensor:
-        """How far features of source images are from those of the start."""
+    def _distance(self, features: Tensor, batch: Batch) -> Tensor:
+        """How far features of images are from those of the start."""
         assert self.frozen is not None
+        if self.distance_of == "source":
+            features, batch = features[batch["labelled"]], split(batch)[0]
         with torch.no_grad():
             if self.frozen.masks:
-                start = deepest(self.outputs(source, model=self.frozen.model))
+                start = deepest(self.outputs(batch, model=self.frozen.model))
             else:
-                start = self.features(source, model=self.frozen.model)[0]
-        return feature_distance(features, start, source["target"], self.distance_classes)
+                start = self.features(batch, model=self.frozen.model)[0]
+        chosen = batch["target"], self.distance_classes
+        return feature_distance(features, start, *chosen, rule=self.distance_rule)
 
     @torch.no_grad()
     def _labels_of(self, source: Batch, target: Batch) -> tuple[Tensor, Tensor]:

@@ -218,6 +218,38 @@ def test_distance_counts_cells_that_are_mostly_of_one_class():
     )
 
 
+def test_distance_by_directions():
+    features, start = torch.randn(2, 3, 5, 2, 2).double().unbind()
+    expected = adaptation.cosine_distance(pixels(2 * features), pixels(start))
+    found = feature_distance(2 * features, start, rule="cosine")
+    assert float(found) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["daformer", "mean_teacher"])
+def test_distance_of_all_is_that_of_changed_target_images_too(name):
+    found = {}
+    for chosen in ("source", "all"):
+        options = {"distance_weight": 1.0, "distance_of": chosen, "mix": "none"}
+        method, batch, _, _ = masks(name, **options, distance_rule="cosine")
+        with torch.no_grad():
+            for parameter in method.model.parameters():
+                parameter.mul_(1.1)
+        batch["strong"][~batch["labelled"]] += 3.0
+        parts = []
+        for images in (batch["image"][:2], batch["strong"][2:]):
+            domain = batch["domain"][:2] if not parts else batch["domain"][2:]
+            maps = []
+            for model in (copy.deepcopy(method.model).train(), copy.deepcopy(method.frozen.model)):
+                with model.condition(images, domain) as network:
+                    encoder = getattr(network, "encoder", network)
+                    maps.append(pixels(deepest(encoder(images))))
+            parts.append(adaptation.cosine_distance(*maps))
+        found[chosen] = float(method.losses(batch)["distance"].detach())
+        expected = parts[0] if chosen == "source" else sum(parts) / 2
+        assert found[chosen] == pytest.approx(expected, rel=1e-9)
+    assert found["source"] != pytest.approx(found["all"], rel=1e-3)
+
+
 def test_copy_of_the_start_is_frozen_and_the_encoder_alone():
     method, batch, _, _ = masks("daformer")
     before = copy.deepcopy(method.frozen.state_dict())

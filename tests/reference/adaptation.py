@@ -298,6 +298,18 @@ def feature_distance(features, start, chosen):
     return sum(lengths) / len(lengths)
 
 
+def cosine_distance(features, start):
+    """Program of Englert et al. 2025: 0.1 smooth L1 + 0.9 (1 - cosine), mean over places."""
+    total = 0.0
+    for one, other in zip(features, start, strict=True):
+        apart = [abs(x - y) for x, y in zip(one, other, strict=True)]
+        smooth = [d * d / 2 if d < 1 else d - 0.5 for d in apart]
+        product = sum(x * y for x, y in zip(one, other, strict=True))
+        lengths = math.sqrt(sum(x * x for x in one) * sum(y * y for y in other))
+        total += 0.1 * sum(smooth) / len(smooth) + 0.9 * (1 - product / lengths)
+    return total / len(features)
+
+
 def group_weights(losses, step_size):
     """q of Sagawa et al. 2020, alg. 1, after each of several steps; a row of losses for each."""
     q = [1 / len(losses[0])] * len(losses[0])
