@@ -22,6 +22,7 @@ from .backbones import interpolate_domains as interpolate_domains
 from .backbones import load_domain as load_domain
 from .backbones import remove_domain as remove_domain
 from .backbones import save_domain as save_domain
+from .methods import adapt_online as adapt_online
 from .tasks import create_segmentation_model as create_segmentation_model
 
 __version__: str

@@ -51,6 +51,10 @@ _COUNTS = {
             "start_patience",
             "end_patience",
             "neighbours",
+            "supports",
+            "iterations",
+            "memory",
+            "patches",
         ],
         "1 or more",
     ),
@@ -61,6 +65,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         lambda number: 0 <= number <= 1,
         "a number in [0, 1], or null for the cumulative average",
     ),
+    "radius": _FROM_ZERO,
     "temperature": (lambda number: number > 0, "a positive number"),
     "dropout": (lambda number: 0 <= number < 1, "a probability in [0, 1)"),
     **dict.fromkeys(
@@ -72,11 +77,11 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     "least": (lambda number: 0 <= number <= 1, "a share in [0, 1]"),
     "tolerance": (lambda number: number >= 1, "1 or more"),
     **dict.fromkeys(
-        ("margin", "layer_decay", "first_stage"),
+        ("margin", "layer_decay", "first_stage", "depth"),
         (lambda number: 0 < number <= 1, "a share above 0, at most 1"),
     ),
     **dict.fromkeys(
-        ("overlap", "warmup", "label_smoothing", "decay", "label_decay", "restore"),
+        ("overlap", "warmup", "label_smoothing", "decay", "label_decay", "restore", "floor"),
         (lambda number: 0 <= number < 1, "a share in [0, 1)"),
     ),
     **dict.fromkeys(

@@ -12,3 +12,4 @@ from .unlabelled import domain_rows_loss as domain_rows_loss
 from .unlabelled import entropies as entropies
 from .unlabelled import entropy_loss as entropy_loss
 from .unlabelled import infomax_loss as infomax_loss
+from .unlabelled import opinion_entropies as opinion_entropies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -29,6 +30,30 @@ def entropies(logits: Tensor) -> Tensor:
     check_logits("entropies", logits)
     log_probability = logits.log_softmax(1)
     return -(log_probability.exp() * log_probability).sum(1)
+
+
+def opinion_entropies(logits: Tensor) -> Tensor:
+    """Entropy of each opinion: a distribution over the classes, and "none of them".
+
+    ``b_k = exp(z_k) / (Σ exp(z) + K)`` and ``u = K / (Σ exp(z) + K)``. The gradient reaches the
+    direction of the logits z alone, not their length: a model cannot become surer by scaling them.
+
+    Args:
+        logits: (N, K) or (N, K, H, W).
+
+    Returns:
+        (N,) or (N, H, W), in [0, log(K + 1)].
+
+    Reference:
+        Zhang et al., COME: Test-time adaption by Conservatively Minimizing Entropy, ICLR 2025,
+        arXiv:2410.10894, and the authors' program.
+        Differs: K is the number of classes; the authors' program has 1000 for all data.
+    """
+    check_logits("opinion_entropies", logits)
+    length = torch.linalg.vector_norm(logits, dim=1, keepdim=True)
+    fixed = logits / length.clamp(min=torch.finfo(logits.dtype).tiny) * length.detach()
+    none = torch.full_like(fixed[:, :1], math.log(logits.shape[1]))
+    return entropies(torch.cat([fixed, none], 1))
 
 
 def entropy_loss(logits: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class Method(LightningModule):
         self._stores: nn.ModuleList = nn.ModuleList()
         self._told: nn.ModuleList = nn.ModuleList()
         self._position = (0, 0)  # batches of this epoch before the present one, optimizer steps
-        self._stream: tuple[int, torch.optim.Optimizer] | None = None
+        self._stream: tuple[int, Any] | None = None
 
     # What a method computes.
 
@@ -297,7 +297,7 @@ class Method(LightningModule):
         """Backward and a step of the optimizer of a stream, for `adapt`."""
         assert self._stream is not None
         optimizer = self._stream[1]
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = getattr(getattr(self._trainer, "precision_plugin", None), "scaler", None)
         (loss if scaler is None else scaler.scale(loss)).backward()
         if scaler is not None:
             scaler.unscale_(optimizer)
@@ -436,21 +436,22 @@ class Method(LightningModule):
         return {domain: one.compute() for domain, one in zip(self.eval_domains, told, strict=False)}
 
     def _open_stores(self) -> None:
-        stores = [self.task.store() for _ in self.eval_domains]
-        self._stores = nn.ModuleList(stores).to(self.device)
+        self._stores = nn.ModuleList(self.task.store() for _ in self.eval_domains).to(self.device)
 
     def _is_followed(self, position: int) -> bool:
         online = self.protocol == "online" and self.norm_domain is None
         return online and self.eval_domains[position] in self.roles.target
 
+    def begin_stream(self, domain: str, position: int = 0) -> None:
+        """An optimizer of its own for a domain: momentum would go on moving the one before."""
+        self._stream = position, self.configure_optimizers()
+        self.start_stream(domain)
+
     @torch.enable_grad()
     def _followed(self, batch: Batch, position: int) -> Tensor:
         """Logits that `adapt` gives for a batch without its labels."""
         if self._stream is None or self._stream[0] != position:
-            # Each domain has an optimizer of its own: momentum would go on moving the last one.
-            optimizer: Any = self.configure_optimizers()
-            self._stream = position, optimizer
-            self.start_stream(self.eval_domains[position])
+            self.begin_stream(self.eval_domains[position], position)
         seen = {name: batch[name] for name in batch if name not in _LABELS}
         return self.adapt(self._shared(seen)).detach()
 

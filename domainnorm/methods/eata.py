@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainnorm.backbones import DomainModel, domain_parameters
-from domainnorm.errors import ConversionError
+from domainnorm.backbones import DomainModel
+from domainnorm.errors import DomainNormError
 from domainnorm.losses import entropies
-from domainnorm.methods.base import Batch, Method
-from domainnorm.methods.reestimation import kept_moments, use_batch_statistics
+from domainnorm.methods.online_entropy import OnlineEntropy
+from domainnorm.methods.reestimation import kept_moments
 from domainnorm.methods.roles import Roles
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
 
 @register
-class EATA(Method):
+class EATA(OnlineEntropy):
     """Predict a stream while minimizing the entropy of reliable, non-redundant samples.
 
     With H the entropy of a sample (or pixel), p its probabilities, p̄ their moving average and
@@ -38,6 +38,7 @@ class EATA(Method):
         redundancy: Cosine from which a sample is redundant; None for ``1.3 / √K``.
         fisher_weight: Of the pull towards the source model; 0 for none, which is ETA.
         fisher_images: Source training images that F is estimated on.
+        opinion: See `OnlineEntropy`.
 
     Reference:
         Niu et al., Efficient Test-Time Model Adaptation without Forgetting, ICML 2022,
@@ -47,12 +48,6 @@ class EATA(Method):
     """
 
     labelled: str = "source"
-    unlabelled: str = "target"
-    starts_from: str = "source_only"
-    augmented: bool = False
-    needs: str = "weights"
-    tasks: tuple[str, ...] = ("classification", "segmentation")
-    protocol: str = "online"
 
     def __init__(
         self,
@@ -65,47 +60,38 @@ class EATA(Method):
         redundancy: float | None = None,
         fisher_weight: float = 2000.0,
         fisher_images: int = 2000,
+        opinion: bool = False,
     ) -> None:
-        super().__init__(model, task, roles)
-        self.adapted = domain_parameters(model)
-        if not self.adapted:
-            raise ConversionError("eata: the model has no conditional norm whose scale could adapt")
-        self.train_only(self.adapted)
+        super().__init__(model, task, roles, lr=lr, margin=margin, opinion=opinion)
         num_classes = len(task.class_names)
-        self.lr = lr
-        self.reliable = margin * math.log(num_classes)
         self.redundancy = 1.3 / math.sqrt(num_classes) if redundancy is None else redundancy
         self.fisher_weight, self.fisher_images = fisher_weight, fisher_images
-        self.start: list[Tensor] = []
         self.fisher: list[Tensor] = []
         self.mean_probability: Tensor | None = None
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD over scales and shifts, as in the paper."""
-        return torch.optim.SGD(self.adapted, lr=self.lr, momentum=0.9)
-
     def start_stream(self, domain: str) -> None:
         """Norms use statistics of batches, dropout is off; F and θ⁰ for the rows of ``domain``."""
-        use_batch_statistics(self.model)
+        if self.fisher_weight and self._trainer is None:
+            raise DomainNormError(
+                "fisher_weight: asks for images of the source, which a run has; set it to 0 (ETA)"
+            )
+        super().start_stream(domain)
         self.mean_probability = None
-        self.start = [parameter.detach().clone() for parameter in self.adapted]
         self.fisher = self._fisher(domain) if self.fisher_weight else []
 
-    def adapt(self, batch: Batch) -> Tensor:
-        """Logits of one batch, and a step on the samples of it that are kept."""
-        logits = self.outputs(batch)
-        samples = logits.movedim(1, -1).flatten(0, -2)  # (N, K) or (N·H·W, K)
-        probability, entropy = samples.softmax(1).detach(), entropies(samples)
-        kept = entropy.detach() < self.reliable
+    def loss_of(self, logits: Tensor) -> Tensor | None:
+        """That of the samples that are kept."""
+        probability, entropy = logits.softmax(1).detach(), entropies(logits).detach()
+        kept = entropy < self.reliable
         if self.mean_probability is not None:
             cosine = F.cosine_similarity(self.mean_probability[None], probability, dim=1)
             kept &= cosine.abs() < self.redundancy
-        if bool(kept.any()):
-            mean, former = probability[kept].mean(0), self.mean_probability
-            self.mean_probability = mean if former is None else 0.9 * former + 0.1 * mean
-            entropy = entropy[kept]
-            self.descend((entropy * (self.reliable - entropy.detach()).exp()).mean() + self._pull())
-        return logits
+        if not bool(kept.any()):
+            return None
+        mean, former = probability[kept].mean(0), self.mean_probability
+        self.mean_probability = mean if former is None else 0.9 * former + 0.1 * mean
+        weight = (self.reliable - entropy[kept]).exp()
+        return (weight * self.minimized(logits[kept])).mean() + self._pull()
 
     def _pull(self) -> Tensor | float:
         """``fisher_weight · Σ_i F_i (θ_i - θ_i⁰)²``."""

@@ -44,6 +44,13 @@ def pretrained_part(model: DomainModel) -> set[nn.Parameter]:
     return set(model.backbone.parameters()) - behind
 
 
+def num_classes(model: DomainModel) -> int:
+    """K, outputs of the head of the network."""
+    found = [m for m in head_of(model).modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    last = found[-1]
+    return last.out_features if isinstance(last, nn.Linear) else last.out_channels
+
+
 def num_features(model: DomainModel) -> int:
     """F, channels of the features that reach the head of the network."""
     first = next(m for m in head_of(model).modules() if isinstance(m, (nn.Linear, nn.Conv2d)))

@@ -86,13 +86,13 @@ def over_ranks(value: Tensor) -> Tensor:
 def split(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The labelled and the unlabelled images of a batch, in their order."""
     labelled = batch["labelled"]
-    return _chosen(batch, labelled), _chosen(batch, ~labelled)
+    return chosen(batch, labelled), chosen(batch, ~labelled)
 
 
-def _chosen(part: Any, rows: Tensor) -> Any:
+def chosen(part: Any, rows: Tensor) -> Any:
     """The rows (N,) bool of a tensor, of a list, or of all that a mapping holds."""
     if isinstance(part, Tensor):
         return part[rows]
     if isinstance(part, Mapping):
-        return {name: _chosen(value, rows) for name, value in part.items()}
+        return {name: chosen(value, rows) for name, value in part.items()}
     return [value for value, row in zip(part, rows.tolist(), strict=True) if row]

@@ -1,0 +1,74 @@
+"""A stream whose features are centred."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from domainnorm.backbones import DomainModel
+from domainnorm.methods.base import Batch
+from domainnorm.methods.heads import head_of
+from domainnorm.methods.roles import Roles
+from domainnorm.methods.without_gradients import WithoutGradients, features_changed
+from domainnorm.registry import register
+from domainnorm.tasks import Task
+
+
+@register
+class NEO(WithoutGradients):
+    """Predict a stream from features of which the mean of all that it has shown is taken away.
+
+    ``logits = W (z - m) + b`` with features z in front of the classifier, ``m`` their mean over all
+    images of this target so far, those of the batch included. Needs no gradient, no second pass,
+    no more than one image at a time, and a vector of memory.
+
+    Args:
+        model: The source model.
+        task: Of one class per image.
+        roles: Source and target domains.
+        memory: Images that the mean reaches back, at least 1: a newer one weighs ``1 / memory``
+            once there are so many; None for all.
+
+    Reference:
+        Murphy et al., NEO: No-Optimization Test-Time Adaptation through Latent Re-Centering, ICLR
+        2026, arXiv:2510.05635, and the authors' program.
+        Differs: with ``memory`` the mean forgets by number of images, and starts as their mean; the
+        continual form there starts at 0 and weighs each batch 0.1.
+    """
+
+    tasks: tuple[str, ...] = ("classification",)
+
+    def __init__(
+        self, model: DomainModel, task: Task, roles: Roles, *, memory: int | None = None
+    ) -> None:
+        super().__init__(model, task, roles)
+        head_of(model)
+        self.memory = memory
+        self.means: list[Tensor] = []
+        self.count = 0
+
+    def start_stream(self, domain: str) -> None:
+        """No features yet."""
+        super().start_stream(domain)
+        self.means, self.count = [], 0
+
+    @torch.no_grad()
+    def adapt(self, batch: Batch) -> Tensor:
+        """Logits of one batch, whose features count in the mean that they lose."""
+        size = len(batch["image"])
+        weight = size / (self.count + size)
+        if self.memory is not None:
+            weight = max(weight, min(1.0, size / self.memory))
+        self.count += size
+
+        def centred(position: int, features: Tensor) -> Tensor:
+            mean = features.mean(0)
+            if position < len(self.means):
+                mean = torch.lerp(self.means[position].to(mean), mean, weight)
+                self.means[position] = mean
+            else:
+                self.means.append(mean)
+            return features - mean
+
+        with features_changed(self.model, centred):
+            return self.outputs(batch)

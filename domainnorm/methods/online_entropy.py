@@ -1,0 +1,127 @@
+"""Streams on which a step is made after each batch: what these methods share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.backbones import DomainModel
+from domainnorm.errors import ConversionError
+from domainnorm.losses import entropies, opinion_entropies
+from domainnorm.methods.base import Batch, Method
+from domainnorm.methods.reestimation import use_batch_statistics
+from domainnorm.methods.roles import Roles
+from domainnorm.tasks import Task
+
+
+class OnlineEntropy(Method):
+    """Predict a stream of the target, and make a step on the entropy of some samples of each batch.
+
+    Norms use the statistics of the batch, dropout is off; its predictions are those made before the
+    step, which moves scales and shifts alone: of tables the rows of the target. A sample is
+    an image, or a pixel of masks.
+
+    Args:
+        model: The source model.
+        task: Metrics.
+        roles: Source and target domains.
+        lr: Learning rate of SGD with momentum 0.9.
+        margin: Of the largest possible entropy, in (0, 1]; from there on a sample is unreliable.
+        opinion: Minimize the entropy of opinions instead, see `opinion_entropies`; what is reliable
+            is said by that of predictions.
+        depth: Share of the norm layers, from the input on, whose scales and shifts move, in (0, 1].
+
+    Attributes:
+        adapted: What moves.
+        start: It, before the stream.
+
+    Raises:
+        ConversionError: No conditional norm whose scale could adapt.
+    """
+
+    unlabelled: str = "target"
+    starts_from: str = "source_only"
+    augmented: bool = False
+    needs: str = "weights"
+    tasks: tuple[str, ...] = ("classification", "segmentation")
+    protocol: str = "online"
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        lr: float = 2.5e-4,
+        margin: float = 0.4,
+        opinion: bool = False,
+        depth: float = 1.0,
+    ) -> None:
+        super().__init__(model, task, roles)
+        norms = [norm for norm in model.norms() if any(True for _ in norm.modulation.parameters())]
+        if not norms:
+            name = type(self).__name__.lower()
+            raise ConversionError(
+                f"{name}: the model has no conditional norm with a scale to adapt"
+            )
+        chosen = norms[: max(1, round(depth * len(norms)))]
+        self.adapted = [p for norm in chosen for p in norm.modulation.parameters()]
+        self.train_only(self.adapted)
+        self.lr = lr
+        self.opinion = opinion
+        self.most = math.log(len(task.class_names))
+        self.reliable = margin * self.most
+        self.start: list[Tensor] = []
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD over scales and shifts."""
+        return torch.optim.SGD(self.adapted, lr=self.lr, momentum=0.9)
+
+    def start_stream(self, domain: str) -> None:
+        """Norms use statistics of batches, dropout is off."""
+        use_batch_statistics(self.model)
+        self.start = [parameter.detach().clone() for parameter in self.adapted]
+
+    def adapt(self, batch: Batch) -> Tensor:
+        """Logits of one batch, and a step on what `loss_of` makes of it."""
+        logits = self.outputs(batch)
+        loss = self.loss_of(samples(logits))
+        if loss is not None:
+            self.descend(loss)
+        return logits
+
+    def loss_of(self, logits: Tensor) -> Tensor | None:
+        """Scalar of the logits (M, K) of samples; None for no step."""
+        raise NotImplementedError(f"{type(self).__name__}: loss_of")
+
+    def minimized(self, logits: Tensor) -> Tensor:
+        """The entropies (M,) that are minimized."""
+        return opinion_entropies(logits) if self.opinion else entropies(logits)
+
+    def gradients(self, loss: Tensor) -> Sequence[Tensor]:
+        """Of `adapted`; zeros where the loss does not depend on one."""
+        return torch.autograd.grad(loss, self.adapted, allow_unused=True, materialize_grads=True)
+
+    @torch.no_grad()
+    def go_back(self) -> None:
+        """To the source model, with an optimizer that knows of no step."""
+        for parameter, former in zip(self.adapted, self.start, strict=True):
+            parameter.copy_(former)
+        assert self._stream is not None
+        optimizer: torch.optim.Optimizer = self._stream[1]
+        optimizer.state.clear()
+
+
+def samples(logits: Tensor) -> Tensor:
+    """(N, K) as they are, (N, K, H, W) as (N · H · W, K)."""
+    return logits.movedim(1, -1).flatten(0, -2)
+
+
+def moved(parameters: Sequence[nn.Parameter], by: Sequence[Tensor], factor: float) -> None:
+    """Add ``factor · by`` in place, which autograd does not see."""
+    with torch.no_grad():
+        for parameter, step in zip(parameters, by, strict=True):
+            parameter.add_(step, alpha=factor)

@@ -1,0 +1,99 @@
+import copy
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from domainnorm import adapt_online, create_model, create_segmentation_model
+from domainnorm.errors import ConditionError, DomainNormError
+from domainnorm.methods.without_gradients import WithoutGradients
+from domainnorm.registry import METHODS
+from domainnorm.tasks.segmentation import Segmentation
+from tests.methods.bench import ONE, fit, images, source_model
+
+SMALL = {"cotta": {"augmentations": 2}, "eata": {"fisher_weight": 0.0}}
+NAMES = [name for name in METHODS.names() if METHODS.load(name).protocol == "online"]
+every_stream = pytest.mark.parametrize("name", NAMES)
+
+
+@every_stream
+def test_a_program_gets_what_a_run_gets(name):
+    torch.manual_seed(0)
+    done = fit(name, source_model(), ONE, batch_size=4, **SMALL.get(name, {}))
+    stored = done.method.predictions()["colour_cast"]
+    torch.manual_seed(0)
+    batches = list(done.data.test_dataloader()[0])
+    stream = adapt_online(source_model(), name, domain="colour_cast", **SMALL.get(name, {}))
+    torch.manual_seed(0)
+    found = torch.cat([stream(batch["image"]) for batch in batches]).softmax(1)
+    order = torch.cat([batch["index"] for batch in batches]).argsort()
+    if name != "cotta":  # which draws what a run draws before
+        assert_close(found[order], stored.probabilities, rtol=1e-4, atol=1e-5)
+    assert found.shape == stored.probabilities.shape
+
+
+@every_stream
+def test_a_reset_stream_starts_anew(name):
+    stream = adapt_online(source_model(), name, domain="colour_cast", **SMALL.get(name, {}))
+    batches = images("colour_cast")[:12].split(4)
+    torch.manual_seed(0)
+    first = [stream(batch) for batch in batches]
+    stream.reset()
+    torch.manual_seed(0)
+    assert_close([stream(batch) for batch in batches], first, rtol=0, atol=0)
+
+
+@every_stream
+def test_rows_of_other_domains_stay(name):
+    model = source_model()
+    before = copy.deepcopy(model.state_dict())
+    stream = adapt_online(model, name, domain="colour_cast", **SMALL.get(name, {}))
+    for batch in images("colour_cast")[:8].split(4):
+        assert not stream(batch).requires_grad
+    for key, value in model.state_dict().items():
+        if "modulation" in key or "running" in key:
+            assert torch.equal(value[0], before[key][0]), key
+
+
+def test_one_domain_needs_no_name():
+    model = create_model("test_resnet", 3, "dsbn", ["here"])
+    assert adapt_online(model, "neo")(torch.rand(1, 3, 32, 32)).shape == (1, 3)
+
+
+def test_a_domain_of_several_is_named():
+    model = source_model()
+    with pytest.raises(ConditionError, match="name one of clean, colour_cast"):
+        adapt_online(model, "neo")
+    with pytest.raises(ConditionError, match="did you mean 'colour_cast'"):
+        adapt_online(model, "neo", domain="color_cast")
+
+
+def test_methods_that_train_before_are_refused():
+    with pytest.raises(DomainNormError, match="known: alpha_bn, cotta, eata"):
+        adapt_online(source_model(), "dann", domain="clean")
+    with pytest.raises(DomainNormError, match="did you mean 'neo'"):
+        adapt_online(source_model(), "Neo", domain="clean")
+    with pytest.raises(DomainNormError, match="images of the source"):
+        adapt_online(source_model(), "eata", domain="clean")
+
+
+@pytest.mark.parametrize("name", ["eata", "alpha_bn"])
+def test_masks(name):
+    model = create_segmentation_model("test_resnet", 3, "dsbn", ["a", "b"], width=16)
+    task = Segmentation(["x", "y", "z"])
+    stream = adapt_online(model, name, domain="b", task=task, **SMALL.get(name, {}))
+    assert stream(torch.rand(2, 3, 32, 32)).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if METHODS.load(n).tasks == ("classification",)])
+def test_masks_are_refused_by_what_is_for_classes(name):
+    model = create_segmentation_model("test_resnet", 3, "dsbn", ["a", "b"], width=16)
+    with pytest.raises(DomainNormError, match="is for one class per image"):
+        adapt_online(model, name, domain="b", task=Segmentation(["x", "y", "z"]))
+
+
+def test_nothing_of_a_stream_without_gradients_asks_for_any():
+    for name in NAMES:
+        if issubclass(METHODS.load(name), WithoutGradients):
+            stream = adapt_online(source_model(), name, domain="clean")
+            assert not any(p.requires_grad for p in stream.method.parameters())

@@ -1,0 +1,195 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from domainnorm.backbones import create_model
+from domainnorm.errors import ConversionError
+from domainnorm.methods.heads import head_of
+from domainnorm.methods.without_gradients import WithoutGradients
+from domainnorm.registry import METHODS
+from domainnorm.tasks.classification import Classification
+from tests.methods.bench import ONE, fit, make_model, source_model
+from tests.reference import online
+
+TARGET = ONE.all.index("colour_cast")
+NETWORKS = {"test_resnet": "dsbn", "test_vit": None, "test_convnext": None}
+NAMES = [n for n in METHODS.names() if issubclass(METHODS.load(n), WithoutGradients)]
+every_network = pytest.mark.parametrize("network", NETWORKS)
+
+
+def started(name, network="test_resnet", classes=10, **options):
+    """A method on a network of random weights in float64, at the start of the target's stream."""
+    torch.manual_seed(0)
+    model = create_model(network, classes, NETWORKS[network], ONE.all).double()
+    with torch.no_grad():
+        head_of(model).weight.mul_(20)
+        head_of(model).bias.normal_()
+    task = Classification([str(number) for number in range(classes)])
+    method = METHODS.load(name)(model, task, ONE, **options)
+    method.start_stream("colour_cast")
+    return method
+
+
+def stream(size=3, batches=10, **shape):
+    torch.manual_seed(1)
+    for _ in range(batches):
+        image = torch.rand(size, 3, 64, 64, dtype=torch.float64)
+        yield {"image": image, "domain": torch.full((size,), TARGET)}
+
+
+def told(method):
+    """Weight and bias of the classifier, and features and logits of each batch of the stream."""
+    model = copy.deepcopy(method.model).eval()
+    head, seen, logits = head_of(model), [], []
+    head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1).tolist()))
+    with torch.no_grad():
+        for batch in stream():
+            logits.append(model(batch["image"], batch["domain"]).tolist())
+    return head.weight.flatten(1).tolist(), head.bias.tolist(), seen, logits
+
+
+@every_network
+def test_neo_centres_features_by_all_that_was_seen(network):
+    method = started("neo", network)
+    weight, bias, features, _ = told(method)
+    expected = online.neo(weight, bias, features)
+    for batch, wanted in zip(stream(), expected, strict=True):
+        assert_close(method.adapt(batch).tolist(), wanted)
+
+
+def test_neo_with_a_memory_weighs_new_images_more():
+    method = started("neo", memory=6)
+    _, _, features, _ = told(method)
+    mean = None
+    for batch, found in zip(stream(), features, strict=True):
+        method.adapt(batch)
+        new = torch.tensor(found).double().mean(0)
+        mean = new if mean is None else (mean + new) / 2  # 3 of 6 images
+        assert_close(method.means[0], mean)
+
+
+@every_network
+@pytest.mark.parametrize("most", [1, 4, None])
+def test_t3a_equals_the_published_rule(network, most):
+    method = started("t3a", network, supports=most)
+    weight, bias, features, _ = told(method)
+    expected = online.t3a(weight, bias, features, most)
+    for batch, wanted in zip(stream(), expected, strict=True):
+        assert_close(method.adapt(batch).tolist(), wanted)
+
+
+@pytest.mark.parametrize("classes", [2, 4, 7, 1000])
+@pytest.mark.parametrize("most", [1, None])
+def test_t3a_keeps_a_support_of_each_class(classes, most):
+    method = started("t3a", classes=classes, supports=most)
+    for batch in stream(1, 3):
+        logits = method.adapt(batch)
+        assert logits.shape == (1, classes)
+        assert bool(logits.isfinite().all())
+    kept = torch.bincount(method.label, minlength=classes)
+    assert int(kept.sum()) == (classes + 3 if most is None else int((kept > 0).sum()))
+
+
+@every_network
+@pytest.mark.parametrize("affinity", ["rbf", "knn", "linear"])
+def test_lame_equals_the_published_rule(network, affinity):
+    method = started("lame", network, affinity=affinity, neighbours=2)
+    _, _, features, logits = told(method)
+    for batch, rows, z in zip(stream(), logits, features, strict=True):
+        wanted = online.lame(rows, z, affinity, 2)
+        assert_close(method.adapt(batch).exp().tolist(), wanted)
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 100])
+@pytest.mark.parametrize("affinity", ["rbf", "knn", "linear"])
+def test_lame_of_equal_and_of_single_images(affinity, neighbours):
+    method = started("lame", affinity=affinity, neighbours=neighbours)
+    image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    for size in (1, 2, 4):
+        domain = torch.full((size,), TARGET)
+        found = method.adapt({"image": image.expand(size, -1, -1, -1), "domain": domain})
+        assert bool(found.isfinite().all())
+        assert_close(found.exp().sum(1), torch.ones(size).double())
+        if size == 1:
+            plain = method.outputs({"image": image, "domain": domain})
+            assert_close(found, plain.log_softmax(1).detach())
+
+
+@pytest.mark.parametrize("memory", ["batch", "stream"])
+@pytest.mark.parametrize("norm", ["dsbn", "bn", "cin", "ibn_a"])
+def test_moments_are_between_those_of_the_source_and_of_the_stream(norm, memory):
+    model = make_model({"early": norm, "late": "dsbn"} if norm == "ibn_a" else norm).double()
+    task = Classification([str(number) for number in range(10)])
+    method = METHODS.load("alpha_bn")(model, task, ONE, prior=5.0, memory=memory)
+    method.start_stream("colour_cast")
+    layer = next(iter(method._tracked))
+    row = TARGET if len(layer.running_mean) > 1 else 0
+    source = float(layer.running_mean[row, 0]), float(layer.running_var[row, 0])
+    seen = []
+    layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0].flatten(1)))
+    for number, batch in enumerate(stream(4), 1):
+        method.adapt(batch)
+        images = torch.cat(seen if memory == "stream" else seen[-1:]).tolist()
+        assert len(images) == (4 * number if memory == "stream" else 4)
+        wanted = online.mixed_moments(source, images, 5.0)
+        found = float(layer.running_mean[row, 0]), float(layer.running_var[row, 0])
+        assert found == pytest.approx(wanted, rel=1e-9)
+
+
+def test_moments_normalize_the_very_batch():
+    model = source_model().double()
+    task = Classification([str(number) for number in range(10)])
+    method = METHODS.load("alpha_bn")(copy.deepcopy(model), task, ONE, prior=0.0)
+    method.start_stream("colour_cast")
+    for norm in model.eval().norms():
+        norm.statistics.train()
+    for batch in stream(4, 3):
+        assert_close(method.adapt(batch), model(batch["image"], batch["domain"]).detach())
+
+
+def test_no_prior_images_and_no_share_are_the_source():
+    model = source_model().double()
+    task = Classification([str(number) for number in range(10)])
+    method = METHODS.load("alpha_bn")(copy.deepcopy(model), task, ONE, share=0.0)
+    method.start_stream("colour_cast")
+    for batch in stream(4, 3):
+        found = method.adapt(batch)
+        assert_close(found, model.eval()(batch["image"], batch["domain"]).detach())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [1, 16])
+def test_nothing_is_trained_and_the_source_stays(name, size):
+    done = fit(name, source_model(), ONE, batch_size=size)
+    assert done.method.trained_parameters == 0
+    moved = {k for k, v in done.model.state_dict().items() if not torch.equal(v, done.before[k])}
+    assert all("running" in key for key in moved)
+    for key in moved:
+        assert torch.equal(done.model.state_dict()[key][0], done.before[key][0])
+    assert all(
+        bool(one.probabilities.isfinite().all()) for one in done.method.predictions().values()
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stream_starts_anew(name):
+    method = started(name)
+    first = [method.adapt(batch) for batch in stream(4, 3)]
+    method.start_stream("colour_cast")
+    again = [method.adapt(batch) for batch in stream(4, 3)]
+    assert_close(first, again, rtol=0, atol=0)
+
+
+def test_a_network_without_moments_is_told_what_needs_none():
+    with pytest.raises(ConversionError, match=r"no running moments.*neo"):
+        started("alpha_bn", "test_vit")
+
+
+def test_the_first_image_of_neo_is_the_bias_alone():
+    method = started("neo")
+    batch = next(stream(1))
+    assert_close(method.adapt(batch)[0], head_of(method.model).bias)
+    assert math.isfinite(float(method.adapt(batch).sum()))
