@@ -285,6 +285,13 @@ class DomainDataModule(LightningDataModule):
             for domain in self.test_domains
         ]
 
+    def arrivals(self, domain: str) -> list[int]:
+        """Positions in ``dataset.records`` of the images of a stream, as they come; else none."""
+        if self.loading.stream is None or domain not in self.unlabelled:
+            return []
+        view = self._view([domain], "test", [domain])
+        return [view.positions[number] for number in self._order(view, self.loading.stream)]
+
     def domain_dataloader(
         self, split: Split, *, domains: Sequence[str] | None = None, mixed: bool = False
     ) -> DataLoader[Batch]:
@@ -383,11 +390,14 @@ class DomainDataModule(LightningDataModule):
 
     def _stream(self, domain: str, stream: Stream) -> DataLoader[Batch]:
         view = self._view([domain], "test", [domain])
+        order = self._order(view, stream)
+        return self._loader(view, sampler=order, batch_size=stream.batch_size)
+
+    def _order(self, view: DomainView, stream: Stream) -> list[int]:
         if stream.order == "by_class" and self.dataset.task != "classification":
             raise DataError("stream.order: 'by_class' is for images of one class; take 'shuffled'")
         classes = [self.dataset.records[position].target for position in view.positions]
-        order = stream.positions(classes, self.loading.seed)
-        return self._loader(view, sampler=order, batch_size=stream.batch_size)
+        return stream.positions(classes, self.loading.seed)
 
     def _view(
         self, domains: Sequence[str], split: Split, seen: Sequence[str], *, training: bool = False

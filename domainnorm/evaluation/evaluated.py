@@ -159,8 +159,11 @@ class Evaluated(abc.ABC):
 
     def labelled(self) -> Self:
         """The samples that have a label, in the same order."""
-        keep = self.has_label
-        return type(self)(**{name: tensor[keep] for name, tensor in self._tensors().items()})
+        return self.chosen(self.has_label)
+
+    def chosen(self, samples: Tensor) -> Self:
+        """Some samples: a mask (N,) bool, or their positions in the order wanted."""
+        return type(self)(**{name: tensor[samples] for name, tensor in self._tensors().items()})
 
     def require_labels(self) -> Self:
         """The samples that have a label, in the same order.

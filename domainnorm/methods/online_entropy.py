@@ -93,6 +93,11 @@ class OnlineEntropy(Method):
             self.descend(loss)
         return logits
 
+    @property
+    def trained_domains(self) -> tuple[str, ...]:
+        """The targets, whose rows move; source images are looked at, if at all."""
+        return self.roles.lent(self.roles.target)
+
     def loss_of(self, logits: Tensor) -> Tensor | None:
         """Scalar of the logits (M, K) of samples; None for no step."""
         raise NotImplementedError(f"{type(self).__name__}: loss_of")

@@ -25,6 +25,7 @@ from .image_sheets import save_found_domains as save_found_domains
 from .image_sheets import save_overlays as save_overlays
 from .result_charts import save_curves as save_curves
 from .result_charts import save_results_bars as save_results_bars
+from .result_tables import QUARTER as QUARTER
 from .result_tables import duration as duration
 from .result_tables import matrix_markdown as matrix_markdown
 from .result_tables import results_markdown as results_markdown

@@ -20,9 +20,11 @@ from domainnorm.report.results import (
     label_mark,
     label_notes,
     method_order,
+    stream_notes,
 )
 
 _TOLD = "domain_accuracy"
+QUARTER = "quarter_"  # before its number, among the metrics of a stream
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class _Block:
     transfer: str
     head: list[str]
     rows: list[list[tuple[str, bool]]]  # text of each cell, and whether it is bold
-    told: list[str]  # what an encoder made of the domains, a line per method
+    told: list[str]  # a line per method: what its encoder made of domains, how its stream went
 
 
 def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") -> Table:
@@ -121,6 +123,8 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
     head = [*(f"{domain} ({roles[domain]})" for domain in domains), "Δ target", "trained", "time"]
     encoding = {result.method for result in results if _TOLD in result.metrics}
     told = [_told(results, method, domains) for method in methods if method in encoding]
+    quarters = [_quarters(results, method, targets) for method in methods]
+    told += [said for said in quarters if said]
     return _Block(transfer, head, rows, told)
 
 
@@ -131,6 +135,16 @@ def _told(results: Sequence[Result], method: str, domains: Sequence[str]) -> str
     unseen = [name for name, one in zip(domains, means, strict=True) if not one.n]
     text = f"domain told right, {method}: {', '.join(shares) or 'none seen'}"
     return f"{text}; not seen by its encoder: {', '.join(unseen)}" if unseen else text
+
+
+def _quarters(results: Sequence[Result], method: str, targets: Sequence[str]) -> str:
+    """The metric of a method that follows a stream, in each quarter of it."""
+    found = []
+    for domain in targets:
+        cells = [collect_cell(results, f"{QUARTER}{n}", method, domain) for n in range(1, 5)]
+        if all(cell.spread.n for cell in cells):
+            found.append(f"{domain} {' '.join(f'{cell.spread.mean:.3f}' for cell in cells)}")
+    return f"by quarter of the stream, {method}: {', '.join(found)}" if found else ""
 
 
 def _trained(own: Sequence[Result]) -> str:
@@ -198,7 +212,7 @@ def _footnotes(results: Sequence[Result], metric: str) -> list[str]:
     notes.append(f"bold: best on a target without its labels ({side} is better)")
     if any(result.method == "source_only" for result in results):
         notes.append("Δ target: mean over targets, minus source_only")
-    notes += label_notes(results)
+    notes += [*stream_notes(results), *label_notes(results)]
     unscored = dict.fromkeys(result.domain for result in results if not result.is_scored)
     if unscored:
         notes.append(f"–: no test image of {', '.join(unscored)} has a label; nothing is measured")

@@ -35,6 +35,8 @@ class Result:
         trained_parameters: Number of parameters the method trained.
         trained_bytes: Their size in bytes.
         seconds: Time of the whole stage, all domains together.
+        stream: How test images came to a method that adapts while it predicts, such as ``shuffled,
+            batches of 64``; empty for others.
     """
 
     transfer: str
@@ -50,6 +52,7 @@ class Result:
     trained_parameters: int = 0
     trained_bytes: int = 0
     seconds: float = 0.0
+    stream: str = ""
 
     @property
     def is_scored(self) -> bool:
@@ -64,7 +67,7 @@ def results_csv(results: Sequence[Result], path: str | PathLike[str]) -> None:
     """
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        head = ["transfer", "method", "supervised", "shots", "domain", "role", "seed"]
+        head = ["transfer", "method", "supervised", "shots", "stream", "domain", "role", "seed"]
         tail = ["trained_parameters", "trained_bytes", "seconds"]
         writer.writerow([*head, "metric", "value", "low", "high", *tail])
         for result in results:
@@ -91,8 +94,8 @@ def load_results(path: str | PathLike[str]) -> list[Result]:
     names = {part.name for part in fields(Result)}
     try:
         records = json.loads(Path(path).read_text(encoding="utf-8"))
-        # Runs of before there were scores and shots have none.
-        later: dict[str, Any] = {"scores": {}, "shots": None}
+        # Runs of before there were scores, shots and streams have none.
+        later: dict[str, Any] = {"scores": {}, "shots": None, "stream": ""}
         records = [{**later, **record} for record in records]
         return [_result({name: record[name] for name in names}) for record in records]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -189,6 +192,18 @@ def label_mark(results: Sequence[Result]) -> str:
 def shots_of(results: Sequence[Result]) -> int | None:
     """How few labels per class a method saw; None for none, or all."""
     return next((result.shots for result in results if result.shots is not None), None)
+
+
+def stream_notes(results: Sequence[Result]) -> list[str]:
+    """Which methods adapted while they predicted, and in which order images came to them."""
+    found: dict[str, dict[str, None]] = {}
+    for result in results:
+        if result.stream:
+            found.setdefault(result.stream, {})[result.method] = None
+    return [
+        f"online, test images in one pass, {stream}: {', '.join(methods)}"
+        for stream, methods in found.items()
+    ]
 
 
 def label_notes(results: Sequence[Result]) -> list[str]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from lightning.pytorch import Trainer, seed_everything
 from safetensors import SafetensorError
 
@@ -18,7 +19,7 @@ from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import Evaluated
 from domainnorm.methods import Method
 from domainnorm.registry import METHODS
-from domainnorm.report import Result, create_console, load_results, results_json
+from domainnorm.report import QUARTER, Result, create_console, load_results, results_json
 from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.machine import is_first, wait_for_all
 from domainnorm.run.parts import Parts
@@ -181,6 +182,9 @@ def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> li
     shots = bench.parts.recipe.data.shots if bench.data.shots.positions else None
     labels = bench.method.labelled in ("target", "all") or shots is not None
     labels |= bench.parts.recipe.evaluation.selection == "oracle"
+    quarters = {name: _by_quarter(bench, name, one) for name, one in predictions.items()}
+    loading = bench.parts.recipe.data
+    stream = f"{loading.stream_order}, batches of {loading.stream_batch_size}"
     measured = {domain: _measure(bench, one) for domain, one in predictions.items()}
     return [
         Result(
@@ -189,16 +193,29 @@ def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> li
             domain=domain,
             role="source" if domain in stage.roles.source else "target",
             seed=stage.seed,
-            metrics=metrics | told.get(domain, {}),
+            metrics=metrics | told.get(domain, {}) | quarters[domain],
             intervals=intervals,
             supervised=labels and bool(stage.roles.target),
             shots=shots,
             trained_parameters=bench.method.trained_parameters,
             trained_bytes=bench.method.trained_bytes,
             seconds=seconds,
+            stream=stream if bench.method.protocol == "online" else "",
         )
         for domain, (metrics, intervals) in measured.items()
     ]
+
+
+def _by_quarter(bench: Bench, domain: str, one: Evaluated) -> dict[str, float]:
+    """The metric of a stream in each of its quarters; nothing of other domains, or few images."""
+    place = {index: number for number, index in enumerate(one.index.tolist())}
+    order = [place[index] for index in bench.data.arrivals(domain)]
+    parts = [one.chosen(part) for part in torch.tensor(order, dtype=torch.long).tensor_split(4)]
+    if not all(part.is_labelled for part in parts):
+        return {}
+    task = bench.method.task
+    values = [part.metrics(**task.metric_options())[task.metric] for part in parts]
+    return {f"{QUARTER}{number}": value for number, value in enumerate(values, 1)}
 
 
 def _measure(

@@ -186,6 +186,7 @@ def test_a_sure_model_does_not_go_back_at_each_batch(classes):
 @every_name
 def test_only_rows_of_the_target_move(name):
     done = fit(name, source_model(), ONE, batch_size=4, lr=0.05, **GIVEN.get(name, {}))
+    assert done.method.trained_domains == ("colour_cast",)
     names = {key for key in changed(done.before, done.model) if "modulation" in key}
     if names:  # some keep no image of these
         assert rows_changed(done.before, done.model, names) == {TARGET}

@@ -1,9 +1,12 @@
 """Methods of every protocol through the real command line."""
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from domainnorm.data import Stream
 from domainnorm.evaluation import load_evaluated
+from domainnorm.report import load_results
 from tests.run.tiny import TRANSFER, WORDS, call, run
 
 STREAM = ("method={name: eata, lr: 0.05, margin: 1.0, redundancy: 1.0}", "compare=[source_only]")
@@ -37,6 +40,24 @@ def test_every_test_image_of_a_stream_is_predicted_once(streamed):
             for name in ("source_only", "eata")
         )
         assert sorted(one.index.tolist()) == sorted(other.index.tolist())
+
+
+def test_tables_tell_how_the_stream_went(streamed):
+    """The metric of each quarter is that of its images, in the order in which they came."""
+    found = load_results(stage(streamed, "eata") / "results.json")
+    one = next(result for result in found if result.domain == "colour_cast")
+    loading = Stream(batch_size=4)
+    stored = load_evaluated(stage(streamed, "eata") / "predictions-colour_cast.safetensors")
+    order = loading.positions([0] * len(stored), 0)
+    assert sorted(order) == list(range(10))
+    for number, quarter in enumerate((order[:3], order[3:6], order[6:8], order[8:]), 1):
+        wanted = stored.chosen(torch.tensor(quarter)).metrics()["balanced_accuracy"]
+        assert one.metrics[f"quarter_{number}"] == pytest.approx(wanted)
+    assert one.stream == "shuffled, batches of 4"
+    assert not any("quarter_1" in other.metrics for other in found if other.role == "source")
+    text = (streamed / "results.md").read_text()
+    assert "by quarter of the stream, eata: colour_cast " in text
+    assert "online, test images in one pass, shuffled, batches of 4: eata" in text
 
 
 def test_testing_a_stream_again_follows_it_again(streamed, capsys):
