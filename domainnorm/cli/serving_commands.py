@@ -94,8 +94,13 @@ def _say(done: serve.Predicted) -> None:
 
 
 def _configure_adapt(parser: Parser) -> None:
-    text = "folder of a run with an encoder, or of one of its stages"
+    text = "folder of a run, or of one of its stages; with an encoder, or a method"
     parser.add_argument("folder", type=Path, metavar="RUN", help=text)
+    text = (
+        "a method that adapts while it predicts, such as method=neo method.memory=500: all images "
+        "are of one domain; without one, domains are told by the encoder, and new ones opened"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="method=NAME", help=text)
     text = (
         "folder of images (DICOM files for runs of such data), taken in the order of their names, "
         "a text file with a path per line, or a table with the column image"
@@ -113,7 +118,8 @@ def _adapt(arguments: Namespace) -> int:
     """Follow the stream and say what it showed."""
     options = given(serve.StreamOptions, arguments)
     try:
-        done = serve.adapt_run(arguments.folder, arguments.stream, arguments.output, options)
+        given_to = arguments.folder, arguments.stream, arguments.output, options
+        done = serve.adapt_run(*given_to, arguments.overrides)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on")
         return INTERRUPTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -51,6 +52,7 @@ class AlphaBN(WithoutGradients):
     """
 
     needs: str = "moments"
+    remembered: tuple[str, ...] = ("sums", "count")
 
     def __init__(
         self,
@@ -72,27 +74,27 @@ class AlphaBN(WithoutGradients):
                 "statistics); take a backbone with batch norms, or 'neo', which needs none"
             )
         self.prior, self.share, self.memory = prior, share, memory
-        self._start: dict[RunningMoments, Tensor] = {}
-        self._sums: dict[RunningMoments, Tensor] = {}
-        self._row, self._count, self._weight = 0, 0, 1.0
+        self.sums: dict[int, Tensor] = {}  # mean and mean square (2, C), by the layer's position
+        self.count = 0
+        self._start: list[Tensor] = []
+        self._row, self._weight = 0, 1.0
 
     @torch.no_grad()
     def start_stream(self, domain: str) -> None:
         """Moments of the source, as the row of ``domain`` has them."""
         super().start_stream(domain)
-        self._row, self._count, self._sums = self.model.domain_names.index(domain), 0, {}
-        for one in self._tracked:  # a row of all domains has moved with the one before
-            found = torch.stack([one.running_mean, one.running_var])
-            self._start.setdefault(one, found.clone())
+        self._row, self.count, self.sums = self.model.domain_names.index(domain), 0, {}
+        found = [torch.stack([one.running_mean, one.running_var]) for one in self._tracked]
+        self._start = self._start or found  # rows of all domains have moved with the one before
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Logits of one batch, each layer under moments that the batch counts in."""
         size = len(batch["image"])
         if self.memory == "batch":
-            self._count, self._sums = 0, {}
-        self._count += size
-        self._weight = size / self._count
+            self.count, self.sums = 0, {}
+        self.count += size
+        self._weight = size / self.count
         with self._mixing():
             return self.outputs(batch)
 
@@ -100,19 +102,19 @@ class AlphaBN(WithoutGradients):
     def _mixing(self) -> Iterator[None]:
         """Each layer gets its moments from what reaches it, just before it normalizes."""
         with ExitStack() as stack:
-            for one in self._tracked:
-                hook = one.register_forward_pre_hook(self._mix)
+            for number, one in enumerate(self._tracked):
+                hook = one.register_forward_pre_hook(partial(self._mix, number))
                 stack.callback(hook.remove)
             yield
 
-    def _mix(self, statistics: RunningMoments, inputs: tuple[Any, ...]) -> None:
+    def _mix(self, number: int, statistics: RunningMoments, inputs: tuple[Any, ...]) -> None:
         mean, var = (moment.double() for moment in moments(inputs[0]))
-        added = torch.stack([mean, var + mean.square()], 1).mean(0)  # (2, C) of all these images
-        former = self._sums.get(statistics, added)
-        first, second = self._sums[statistics] = torch.lerp(former, added, self._weight)
+        added = torch.stack([mean, var + mean.square()], 1).mean(0)  # of all these images
+        former = self.sums.get(number, added)
+        first, second = self.sums[number] = torch.lerp(former, added, self._weight)
         row = self._row if len(statistics.running_mean) > 1 else 0
-        mean, var = self._start[statistics][:, row].double()
-        share = self._count / (self._count + self.prior) if self.share is None else self.share
+        mean, var = self._start[number][:, row].double()
+        share = self.count / (self.count + self.prior) if self.share is None else self.share
         new = first, (second - first.square()).clamp(min=0)
         for running, moment in zip(
             (statistics.running_mean, statistics.running_var),

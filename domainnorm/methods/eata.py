@@ -48,6 +48,7 @@ class EATA(OnlineEntropy):
     """
 
     labelled: str = "source"
+    remembered: tuple[str, ...] = ("mean_probability",)
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class NEO(WithoutGradients):
     """
 
     tasks: tuple[str, ...] = ("classification",)
+    remembered: tuple[str, ...] = ("means", "count")
 
     def __init__(
         self, model: DomainModel, task: Task, roles: Roles, *, memory: int | None = None

@@ -28,14 +28,47 @@ class OnlineModel:
     def __init__(self, method: Method, domain: str) -> None:
         self.method, self.domain = method, domain
         self._label = method.model.domain_names.index(domain)
-        self._start = {name: value.clone() for name, value in method.model.state_dict().items()}
+        self._start = {name: value.clone() for name, value in method.state_dict().items()}
         self.reset()
 
     def reset(self) -> None:
         """Go back to the model as it was given, and forget what was seen."""
-        self.method.model.load_state_dict(self._start)
+        self.method.load_state_dict(self._start)
         self.method.on_fit_start()
         self.method.begin_stream(self.domain)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has moved, and what the method remembers: tensors and numbers."""
+        now = self.method.state_dict()
+        moved = {name: value for name, value in now.items() if not value.equal(self._start[name])}
+        optimizer = self._optimizer
+        return {
+            "moved": moved,
+            "optimizer": None if optimizer is None else optimizer.state_dict(),
+            "remembered": {name: getattr(self.method, name) for name in self._remembered},
+            "random": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a stream of the same model and method stopped."""
+        self.reset()
+        self.method.load_state_dict({**self._start, **state["moved"]})
+        if self._optimizer is not None:
+            self._optimizer.load_state_dict(state["optimizer"])
+        for name in self._remembered:
+            setattr(self.method, name, state["remembered"][name])
+        torch.set_rng_state(state["random"])
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer | None:
+        assert self.method._stream is not None
+        found: torch.optim.Optimizer | None = self.method._stream[1]
+        return found
+
+    @property
+    def _remembered(self) -> tuple[str, ...]:
+        """Attributes of a method that are no tensors of its own; it says which, if any."""
+        return getattr(self.method, "remembered", ())
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, K, ...) of the next images (N, 3, H, W) of the stream."""

@@ -49,6 +49,7 @@ class ROID(OnlineEntropy):
     """
 
     tasks: tuple[str, ...] = ("classification",)
+    remembered: tuple[str, ...] = ("mean",)
 
     def __init__(
         self,

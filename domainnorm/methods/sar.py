@@ -46,6 +46,8 @@ class SAR(OnlineEntropy):
         momentum goes on); after going back the average starts anew, and so does momentum.
     """
 
+    remembered: tuple[str, ...] = ("first", "average")
+
     def __init__(
         self,
         model: DomainModel,

@@ -47,6 +47,7 @@ class T3A(WithoutGradients):
     """
 
     tasks: tuple[str, ...] = ("classification",)
+    remembered: tuple[str, ...] = ("supports", "entropy", "label")
 
     def __init__(
         self, model: DomainModel, task: Task, roles: Roles, *, supports: int | None = 20

@@ -63,6 +63,12 @@ class StreamOptions:
             out of range.
     """
 
+    domain: str | None = _option(
+        None,
+        "with method=NAME: the domain of the images, whose rows move (default: the target of the "
+        "run where there is one)",
+        metavar="NAME",
+    )
     batch_size: int = _number(int, 8, "images that are predicted together")
     run_length: float = _number(float, 10_000, "images between false alarms, in expectation")
     max_domains: int = _number(int, 8, "how many domains may be opened")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import count, islice
@@ -16,11 +17,14 @@ from rich.progress import Progress
 from torch import Tensor
 
 from domainnorm.backbones import save_domains
-from domainnorm.errors import CheckpointError, DataError
+from domainnorm.errors import CheckpointError, DataError, RecipeError
 from domainnorm.evaluation import write_json
+from domainnorm.recipe import Named
+from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.image_list import name_of
 from domainnorm.serve.image_sources import MASKS, ImageSource, VolumeImages, find_source
+from domainnorm.serve.online_stream import OnlineStream
 from domainnorm.serve.serving_options import StreamOptions
 from domainnorm.serve.stored import FileModel, Reading, StoredModel, load_stored, none_readable
 from domainnorm.serve.stream_log import (
@@ -40,12 +44,17 @@ PACKS = "packs"
 # Batches between two states; what comes after the last is done again, with the same results.
 _SAVED_EVERY = 20
 _SHOWN = 0.0005
+_NOT_LEARNING = ("batch_size", "white", "domain")
 _UNREADABLE = "unreadable: "
 _BLANK = 2.0  # standard deviation of pixels of 0 to 255, noise of a sensor included
 
 
 def adapt_run(
-    folder: Path, stream: Path, output: Path | None = None, options: StreamOptions | None = None
+    folder: Path,
+    stream: Path,
+    output: Path | None = None,
+    options: StreamOptions | None = None,
+    overrides: Sequence[str] = (),
 ) -> Adapted:
     """Let the model of a finished stage follow a stream; go on where an earlier call stopped.
 
@@ -57,13 +66,16 @@ def adapt_run(
     already, and a folder may grow between two calls.
 
     Args:
-        folder: A run, or one of its stages; trained with an encoder.
+        folder: A run, or one of its stages; trained with an encoder, unless a method is named.
         stream: A folder of images, searched below as well, or a text file with a path per line; see
             `find_source`.
         output: Where the files go; ``<stage>/adapt/<name of the stream>`` when None.
         options: How the stream is followed.
+        overrides: ``method=NAME`` and ``method.KEY=VALUE`` of one that adapts while it predicts:
+            the images are of one domain then, and none is opened.
 
     Raises:
+        RecipeError: Overrides that are wrong, or a method that trains before.
         CheckpointError: No finished stage, or an output folder of another model, stream or options.
         ConditionError: A model without encoder, or with one that reads attributes.
         DataError: No images in the stream, none that can be read, two with one mask, or volumes.
@@ -82,7 +94,11 @@ def adapt_run(
         "stream": str(stream.resolve()),
         **{name: value for name, value in asdict(options).items() if value is not None},
     }
-    follower = _Follower(stored, source, place, options)
+    method = None
+    if overrides:
+        method = _named(stored, overrides)
+        asked["method"] = {"name": method.name, **method.options}
+    follower = _Follower(stored, source, place, options, method)
     if follower.files.makes_masks:
         source.check_masks()
     done = follower.go_on(asked)
@@ -102,14 +118,23 @@ class _Follower:
     """The adapter with its files."""
 
     def __init__(
-        self, stored: StoredModel, source: ImageSource, place: Path, options: StreamOptions
+        self,
+        stored: StoredModel,
+        source: ImageSource,
+        place: Path,
+        options: StreamOptions,
+        method: Named | None,
     ) -> None:
         self.source, self.place, self.options = source, place, options
         self.files = FileModel(stored)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        learning = {k: v for k, v in asdict(options).items() if k not in ("batch_size", "white")}
         model = self.files.model.to(self.device)
-        self.adapter = StreamAdapter(model, self.files.task, **learning)
+        self.adapter: StreamAdapter | OnlineStream
+        if method is None:
+            learning = {k: v for k, v in asdict(options).items() if k not in _NOT_LEARNING}
+            self.adapter = StreamAdapter(model, self.files.task, **learning)
+        else:
+            self.adapter = OnlineStream(stored, self.files.task, method, options.domain)
         self.logged = 0  # lines of the log, which stay on the disk
 
     def go_on(self, asked: dict[str, Any]) -> set[str]:
@@ -215,6 +240,17 @@ class _Follower:
         names, file = self.adapter.model.domain_names, self.place / TIMELINE
         draw_timeline(lines, names, self.options.run_length, file, title)
         return lines
+
+
+def _named(stored: StoredModel, overrides: Sequence[str]) -> Named:
+    """The method of a stream, checked as that of the run's recipe."""
+    wrong = [word for word in overrides if not re.match(r"method(\.|=)", word)]
+    if wrong:
+        raise RecipeError(
+            [f"got {wrong[0]}, expected method=NAME or method.KEY=VALUE"], "domainnorm adapt"
+        )
+    alone = ["compare=[]", *overrides]  # it may be one of those already
+    return read_folder(stored.place.resolve().parents[3], alone)[0].method
 
 
 def _claim_folder(place: Path, asked: dict[str, Any]) -> None:

@@ -210,8 +210,9 @@ class StreamAdapter:
     ) -> None:
         if model.encoder is None:
             raise ConditionError(
-                "a stream needs an encoder, and this model has none; train with 'encoder: style' "
-                "in the recipe, or model.attach_encoder(...)"
+                "a stream of several domains needs an encoder, and this model has none; train with "
+                "'encoder: style' in the recipe, model.attach_encoder(...), or name a method for "
+                "images of one domain, method=neo"
             )
         if model.reads_attributes:
             raise ConditionError(

@@ -192,7 +192,7 @@ def test_names_that_are_taken_are_passed_over():
 
 def test_model_without_encoder_is_refused():
     model = create_model("test_resnet", num_classes=3, norm="dsbn", domains=["a", "b"])
-    with pytest.raises(ConditionError, match="a stream needs an encoder, and this model has none"):
+    with pytest.raises(ConditionError, match="needs an encoder, and this model has none"):
         StreamAdapter(model, task())
 
 
