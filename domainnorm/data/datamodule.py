@@ -28,7 +28,7 @@ from domainnorm.data.dataset import (
 )
 from domainnorm.data.images import read_all
 from domainnorm.data.preprocessing import Preprocessing
-from domainnorm.data.sampler import ClassDraws, DomainBalancedBatchSampler, Draw
+from domainnorm.data.sampler import ClassDraws, DomainBalancedBatchSampler, Draw, Stream
 from domainnorm.data.view import DomainImages, DomainView, Shots, join
 from domainnorm.errors import DataError, counted, unknown
 from domainnorm.ranges import Sampling, problem_of_sampling
@@ -48,33 +48,6 @@ STRONG_VIEW: list[dict[str, Any]] = [
     {"name": "RandomGamma", "gamma_limit": [55, 180], "p": 1.0},
     {"name": "GaussianBlur", "sigma_limit": [0.1, 1.2], "blur_limit": 0, "p": 0.3},
 ]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """How test images of a domain reach a method that adapts while it predicts.
-
-    Args:
-        order: ``shuffled``; ``by_class``, one class after the other, shuffled within; or
-            ``stored``, as the dataset lists them.
-        batch_size: Images of one batch.
-    """
-
-    order: Literal["shuffled", "by_class", "stored"] = "shuffled"
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise DataError(f"stream.batch_size: {self.batch_size}, expected 1 or more")
-
-    def positions(self, classes: Sequence[int], seed: int) -> list[int]:
-        """Positions of images of ``classes`` (N,) in the order of the stream."""
-        if self.order == "stored":
-            return list(range(len(classes)))
-        shuffled = np.random.default_rng((seed, 3)).permutation(len(classes))
-        if self.order == "by_class":
-            shuffled = shuffled[np.argsort(np.asarray(classes)[shuffled], kind="stable")]
-        return [int(position) for position in shuffled]
 
 
 @dataclass(frozen=True)
@@ -287,10 +260,12 @@ class DomainDataModule(LightningDataModule):
 
     def arrivals(self, domain: str) -> list[int]:
         """Positions in ``dataset.records`` of the images of a stream, as they come; else none."""
-        if self.loading.stream is None or domain not in self.unlabelled:
+        stream = self.loading.stream
+        if stream is None or domain not in self.unlabelled:
             return []
-        view = self._view([domain], "test", [domain])
-        return [view.positions[number] for number in self._order(view, self.loading.stream)]
+        positions = self._view([domain], "test", [domain]).positions
+        order = stream.positions(self.dataset, positions, self.loading.seed)
+        return [positions[number] for number in order]
 
     def domain_dataloader(
         self, split: Split, *, domains: Sequence[str] | None = None, mixed: bool = False
@@ -390,14 +365,8 @@ class DomainDataModule(LightningDataModule):
 
     def _stream(self, domain: str, stream: Stream) -> DataLoader[Batch]:
         view = self._view([domain], "test", [domain])
-        order = self._order(view, stream)
+        order = stream.positions(self.dataset, view.positions, self.loading.seed)
         return self._loader(view, sampler=order, batch_size=stream.batch_size)
-
-    def _order(self, view: DomainView, stream: Stream) -> list[int]:
-        if stream.order == "by_class" and self.dataset.task != "classification":
-            raise DataError("stream.order: 'by_class' is for images of one class; take 'shuffled'")
-        classes = [self.dataset.records[position].target for position in view.positions]
-        return stream.positions(classes, self.loading.seed)
 
     def _view(
         self, domains: Sequence[str], split: Split, seen: Sequence[str], *, training: bool = False

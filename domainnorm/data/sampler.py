@@ -1,15 +1,17 @@
-"""Training batches that hold equal parts of every domain."""
+"""Training batches that hold equal parts of every domain, and the order of a stream."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from domainnorm.data.dataset import DomainDataset
 from domainnorm.errors import DataError
 
 _Integers = NDArray[np.int64]
@@ -222,3 +224,45 @@ def check_batch_size(batch_size: int, num_domains: int) -> None:
             f"data.batch_size: {batch_size} for {num_domains} training domains; every batch holds "
             f"each of them, so use at least {num_domains}"
         )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How test images of a domain reach a method that adapts while it predicts.
+
+    Args:
+        order: ``shuffled``; ``by_class``, one class after the other, shuffled within; or
+            ``stored``, as the dataset lists them.
+        batch_size: Images of one batch.
+        run: Under ``by_class``, images of a class until another one comes; None for all.
+    """
+
+    order: Literal["shuffled", "by_class", "stored"] = "shuffled"
+    batch_size: int = 64
+    run: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise DataError(f"stream.batch_size: {self.batch_size}, expected 1 or more")
+
+    def positions(self, dataset: DomainDataset, images: Sequence[int], seed: int) -> list[int]:
+        """Positions in ``images``, which are some of ``dataset.records``, in the stream's order.
+
+        Raises:
+            DataError: By class, and images have not one each.
+        """
+        if self.order == "stored":
+            return list(range(len(images)))
+        drawn = np.random.default_rng((seed, 3))
+        order = drawn.permutation(len(images))
+        if self.order == "by_class":
+            if dataset.task != "classification":
+                text = "stream.order: 'by_class' is for images of one class; take 'shuffled'"
+                raise DataError(text)
+            found = np.asarray([dataset.records[one].target for one in images])[order]
+            own = [order[found == one] for one in np.unique(found)]
+            size = self.run or len(order)
+            runs = [one[at : at + size] for one in own for at in range(0, len(one), size)]
+            chosen = drawn.permutation(len(runs)) if self.run else range(len(runs))
+            order = np.concatenate([runs[number] for number in chosen])
+        return [int(position) for position in order]

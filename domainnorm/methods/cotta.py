@@ -84,9 +84,8 @@ class CoTTA(Method):
         teacher, (source,) = self.deployed, self.source
         logits = self.outputs(batch)
         with torch.no_grad():
-            confidence = self.outputs(batch, model=source).softmax(1).amax(1).mean()
             told = self.outputs(batch, model=teacher)
-            if float(confidence) < self.threshold:
+            if self._is_unsure(batch, source):
                 with kept_moments(teacher):
                     views = [
                         {**batch, "image": varied(batch["image"])}
@@ -102,6 +101,12 @@ class CoTTA(Method):
                 back = torch.rand_like(parameter) < self.restored
                 parameter.copy_(torch.where(back, former, parameter))
         return told
+
+    def _is_unsure(self, batch: Batch, source: DomainModel) -> bool:
+        if not self.threshold:  # then nothing is
+            return False
+        confidence = self.outputs(batch, model=source).softmax(1).amax(1).mean()
+        return float(confidence) < self.threshold
 
 
 def varied(image: Tensor) -> Tensor:

@@ -97,6 +97,8 @@ class DataConfig:
         stream_order: Order of the test images that a method adapts to while it predicts them:
             drawn, one class after the other, or as the dataset lists them.
         stream_batch_size: Images it gets at a time.
+        stream_run: Under ``by_class``, images of one class until another one comes, as frames of
+            one scene; null for all of a class.
         num_workers: Processes that read images; 0 reads them in the training process.
         cache: Folder for decoded images at the size of the input; null decodes them every time.
         attributes: Metadata of the images that ``metadata`` and ``text`` estimate domains from.
@@ -116,6 +118,7 @@ class DataConfig:
     eval_batch_size: int = field(default=64, metadata={"minimum": 1})
     stream_order: Literal["shuffled", "by_class", "stored"] = "shuffled"
     stream_batch_size: int = field(default=64, metadata={"minimum": 1})
+    stream_run: int | None = field(default=None, metadata={"minimum": 1})
     num_workers: int = field(default=0, metadata={"minimum": 0})
     cache: str | None = None
     attributes: list[str] = field(default_factory=list)

@@ -178,7 +178,7 @@ class Parts:
                 original_masks=self.recipe.evaluation.mask_size == "original",
                 balance=method.balance,
                 strong=method.views == "two",
-                stream=Stream(loading.stream_order, loading.stream_batch_size)
+                stream=Stream(loading.stream_order, loading.stream_batch_size, loading.stream_run)
                 if method.protocol == "online"
                 else None,
                 sampling=loading.sampling,

@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from domainnorm.data import Stream
 from domainnorm.evaluation import load_evaluated
 from domainnorm.report import load_results
-from tests.run.tiny import TRANSFER, WORDS, call, run
+from domainnorm.run.parts import Parts
+from tests.run.tiny import TRANSFER, WORDS, call, recipe, run
 
 STREAM = ("method={name: eata, lr: 0.05, margin: 1.0, redundancy: 1.0}", "compare=[source_only]")
 
@@ -46,10 +47,9 @@ def test_tables_tell_how_the_stream_went(streamed):
     """The metric of each quarter is that of its images, in the order in which they came."""
     found = load_results(stage(streamed, "eata") / "results.json")
     one = next(result for result in found if result.domain == "colour_cast")
-    loading = Stream(batch_size=4)
     stored = load_evaluated(stage(streamed, "eata") / "predictions-colour_cast.safetensors")
-    order = loading.positions([0] * len(stored), 0)
-    assert sorted(order) == list(range(10))
+    order = Stream().positions(Parts(recipe()).dataset, range(10), 0)
+    assert sorted(order) == list(range(len(stored)))
     for number, quarter in enumerate((order[:3], order[3:6], order[6:8], order[8:]), 1):
         wanted = stored.chosen(torch.tensor(quarter)).metrics()["balanced_accuracy"]
         assert one.metrics[f"quarter_{number}"] == pytest.approx(wanted)
@@ -88,6 +88,13 @@ def test_order_of_a_stream_is_that_of_the_recipe(tmp_path, streamed, order):
         for folder in (streamed, other)
     ]
     assert not found[0].probabilities.equal(found[1].probabilities)
+
+
+def test_classes_may_come_in_runs(tmp_path):
+    words = ("data.stream_order=by_class", "data.stream_run=2", "data.stream_batch_size=4")
+    folder = run(tmp_path, "method=neo", "compare=[source_only]", *words)
+    text = (folder / "results.md").read_text()
+    assert "online, test images in one pass, by_class in runs of 2, batches of 4: neo" in text
 
 
 def test_stream_is_not_shared_by_devices(tmp_path, capsys):
