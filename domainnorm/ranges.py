@@ -73,7 +73,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         (lambda number: 0 <= number <= 1, "a probability in [0, 1]"),
     ),
     "backbone_rate": (lambda number: number > 0, "a positive number"),
-    "share": (lambda number: 0 <= number <= 1, "a share in [0, 1], or 'unlike'"),
+    "share": (lambda number: 0 <= number <= 1, "a share in [0, 1], 'unlike' or 'layers'"),
     "least": (lambda number: 0 <= number <= 1, "a share in [0, 1]"),
     "tolerance": (lambda number: number >= 1, "1 or more"),
     **dict.fromkeys(

@@ -1,5 +1,5 @@
+from .adapt_online import OnlineModel as OnlineModel
+from .adapt_online import adapt_online as adapt_online
 from .base import Method as Method
-from .online import OnlineModel as OnlineModel
-from .online import adapt_online as adapt_online
 from .roles import Roles as Roles
 from .roles import domains_of as domains_of

@@ -33,8 +33,9 @@ class AdaBN(Method):
             were when the model was trained (``as_trained``).
         share: Weight of the target's moments in [0, 1], that of the source's is the rest; or
             ``unlike``: of each channel ``d / (1 + d)``, d the divergence of both, so that
-            channels keep the source's moments where those of the target hardly differ.
-        least: Least share where it is ``unlike``, in [0, 1].
+            channels keep the source's moments where those of the target hardly differ; or
+            ``layers``: the same for whole layers, see `between`.
+        least: Least share where it is no number, in [0, 1].
         where: Norms that get them, ``all``, ``early``, ``late``, ``encoder``, ``decoder``, or globs
             over paths; others keep the source's.
 
@@ -59,7 +60,7 @@ class AdaBN(Method):
         roles: Roles,
         *,
         moments: Literal["clean", "as_trained"] = "clean",
-        share: float | Literal["unlike"] = 1.0,
+        share: float | Literal["unlike", "layers"] = 1.0,
         least: float = 0.0,
         where: str | list[str] = "all",
     ) -> None:

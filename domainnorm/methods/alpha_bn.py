@@ -36,7 +36,9 @@ class AlphaBN(WithoutGradients):
         task: Metrics.
         roles: Source and target domains.
         prior: Images that the source's moments count as, at least 0.
-        share: a itself, in [0, 1], whatever the number of images; None for ``prior``.
+        share: a itself, in [0, 1], whatever the number of images; None for ``prior``; ``unlike`` or
+            ``layers``: of the moments by ``prior`` the more, the further they are from the
+            source's, by channel or by layer, see `between`.
         memory: Images whose moments count beside the source's: those of the ``batch``, or all so
             far of this ``stream``.
 
@@ -52,7 +54,7 @@ class AlphaBN(WithoutGradients):
     """
 
     needs: str = "moments"
-    remembered: tuple[str, ...] = ("sums", "count")
+    remembered: tuple[str, ...] = ("shown",)
 
     def __init__(
         self,
@@ -61,48 +63,95 @@ class AlphaBN(WithoutGradients):
         roles: Roles,
         *,
         prior: float = 16.0,
-        share: float | None = None,
+        share: float | Literal["unlike", "layers"] | None = None,
         memory: Literal["batch", "stream"] = "batch",
     ) -> None:
         super().__init__(model, task, roles)
-        self._tracked = [
-            norm.statistics for norm in model.norms() if isinstance(norm.statistics, RunningMoments)
-        ]
-        if not self._tracked:
+        self._moments = StreamMoments(model, prior, share, whole=memory == "stream")
+        if not self._moments.layers:
             raise ConversionError(
                 "alpha_bn: this model has no running moments (no norm has batch or domain "
                 "statistics); take a backbone with batch norms, or 'neo', which needs none"
             )
-        self.prior, self.share, self.memory = prior, share, memory
-        self.sums: dict[int, Tensor] = {}  # mean and mean square (2, C), by the layer's position
+
+    def start_stream(self, domain: str) -> None:
+        """Moments of the source, as the row of ``domain`` has them."""
+        super().start_stream(domain)
+        self._moments.start(domain)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What the stream has shown."""
+        return self._moments.shown
+
+    @shown.setter
+    def shown(self, value: dict[str, Any]) -> None:
+        self._moments.shown = value
+
+    @torch.no_grad()
+    def adapt(self, batch: Batch) -> Tensor:
+        """Logits of one batch, each layer under moments that the batch counts in."""
+        with self._moments.counting(len(batch["image"])):
+            return self.outputs(batch)
+
+
+class StreamMoments:
+    """Running moments of the row of a domain that follow a stream; see `AlphaBN` for the rule.
+
+    Args:
+        model: Its moments are written just before a layer normalizes by them.
+        prior: See `AlphaBN`.
+        share: See `AlphaBN`.
+        whole: Whether images of earlier batches count.
+
+    Attributes:
+        layers: Statistics with running moments; without any, nothing happens.
+        sums: Mean and mean square (2, C) of the images so far, by the position of the layer.
+        count: Their number.
+    """
+
+    def __init__(
+        self,
+        model: DomainModel,
+        prior: float,
+        share: float | Literal["unlike", "layers"] | None,
+        *,
+        whole: bool,
+    ) -> None:
+        self.model = model
+        self.prior, self.share, self.whole = prior, share, whole
+        tracking = [norm.statistics for norm in model.norms()]
+        self.layers = [one for one in tracking if isinstance(one, RunningMoments)]
+        self.sums: dict[int, Tensor] = {}
         self.count = 0
         self._start: list[Tensor] = []
         self._row, self._weight = 0, 1.0
 
     @torch.no_grad()
-    def start_stream(self, domain: str) -> None:
-        """Moments of the source, as the row of ``domain`` has them."""
-        super().start_stream(domain)
+    def start(self, domain: str) -> None:
+        """No images yet, and the moments of the source."""
         self._row, self.count, self.sums = self.model.domain_names.index(domain), 0, {}
-        found = [torch.stack([one.running_mean, one.running_var]) for one in self._tracked]
+        found = [torch.stack([one.running_mean, one.running_var]) for one in self.layers]
         self._start = self._start or found  # rows of all domains have moved with the one before
 
-    @torch.no_grad()
-    def adapt(self, batch: Batch) -> Tensor:
-        """Logits of one batch, each layer under moments that the batch counts in."""
-        size = len(batch["image"])
-        if self.memory == "batch":
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What the stream has shown, to go on from."""
+        return {"sums": self.sums, "count": self.count}
+
+    @shown.setter
+    def shown(self, value: dict[str, Any]) -> None:
+        self.sums, self.count = value["sums"], value["count"]
+
+    @contextmanager
+    def counting(self, size: int) -> Iterator[None]:
+        """Inside the block a batch of so many images passes, and counts in the moments."""
+        if not self.whole:
             self.count, self.sums = 0, {}
         self.count += size
         self._weight = size / self.count
-        with self._mixing():
-            return self.outputs(batch)
-
-    @contextmanager
-    def _mixing(self) -> Iterator[None]:
-        """Each layer gets its moments from what reaches it, just before it normalizes."""
         with ExitStack() as stack:
-            for number, one in enumerate(self._tracked):
+            for number, one in enumerate(self.layers):
                 hook = one.register_forward_pre_hook(partial(self._mix, number))
                 stack.callback(hook.remove)
             yield
@@ -114,11 +163,10 @@ class AlphaBN(WithoutGradients):
         first, second = self.sums[number] = torch.lerp(former, added, self._weight)
         row = self._row if len(statistics.running_mean) > 1 else 0
         mean, var = self._start[number][:, row].double()
-        share = self.count / (self.count + self.prior) if self.share is None else self.share
-        new = first, (second - first.square()).clamp(min=0)
-        for running, moment in zip(
-            (statistics.running_mean, statistics.running_var),
-            between((mean, var), new, share, statistics.eps),
-            strict=True,
-        ):
-            running[row] = moment.to(running)
+        old, new = (mean, var), (first, (second - first.square()).clamp(min=0))
+        if self.share is None or isinstance(self.share, str):
+            new = between(old, new, self.count / (self.count + self.prior), statistics.eps)
+        share = 1.0 if self.share is None else self.share
+        running = statistics.running_mean, statistics.running_var
+        for one, moment in zip(running, between(old, new, share, statistics.eps), strict=True):
+            one[row] = moment.to(one)

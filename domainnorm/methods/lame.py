@@ -68,12 +68,23 @@ class LAME(WithoutGradients):
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Log of the assignments of one batch."""
-        features, logits = self.features(batch)
-        if len(features) == 1:
-            return logits.log_softmax(1)
-        weights = affinities(F.normalize(features, dim=1), self.affinity, self.neighbours)
-        assigned: Tensor = assignments(logits, weights, self.iterations)
-        return assigned
+        found = self.features(batch)
+        return assignments_of(*found, self.affinity, self.neighbours, self.iterations)
+
+
+def assignments_of(
+    features: Tensor,
+    logits: Tensor,
+    affinity: str = "rbf",
+    neighbours: int = 5,
+    iterations: int = 100,
+) -> Tensor:
+    """``log Z`` (N, K) of features (N, F) and logits (N, K); of one image its log-probabilities."""
+    if len(features) == 1:
+        return logits.log_softmax(1)
+    weights = affinities(F.normalize(features, dim=1), affinity, neighbours)
+    assigned: Tensor = assignments(logits, weights, iterations)
+    return assigned
 
 
 @in_float32

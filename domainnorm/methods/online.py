@@ -1,117 +1,84 @@
-"""Methods that adapt while they predict, for a program of one's own: no trainer, no recipe."""
+"""What a stream gets of which nothing is known: moments where it is unlike, and sure features."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.errors import ConditionError, DomainNormError, unknown
-from domainnorm.methods.base import Method
-from domainnorm.methods.heads import num_classes
+from domainnorm.methods.alpha_bn import StreamMoments
+from domainnorm.methods.base import Batch
+from domainnorm.methods.lame import assignments_of
 from domainnorm.methods.roles import Roles
-from domainnorm.registry import METHODS
+from domainnorm.methods.t3a import T3A
+from domainnorm.registry import register
 from domainnorm.tasks import Task
-from domainnorm.tasks.classification import Classification
 
 
-class OnlineModel:
-    """A model that predicts images in the order in which they come, and adapts to them.
+@register
+class Online(T3A):
+    """Predict a stream so that no kind of it does harm: moments, prototypes, and the source model.
 
-    Args:
-        method: Of protocol ``online``; its model is changed in place.
-        domain: Whose rows the images have.
-    """
-
-    def __init__(self, method: Method, domain: str) -> None:
-        self.method, self.domain = method, domain
-        self._label = method.model.domain_names.index(domain)
-        self._start = {name: value.clone() for name, value in method.state_dict().items()}
-        self.reset()
-
-    def reset(self) -> None:
-        """Go back to the model as it was given, and forget what was seen."""
-        self.method.load_state_dict(self._start)
-        self.method.on_fit_start()
-        self.method.begin_stream(self.domain)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What has moved, and what the method remembers: tensors and numbers."""
-        now = self.method.state_dict()
-        moved = {name: value for name, value in now.items() if not value.equal(self._start[name])}
-        optimizer = self._optimizer
-        return {
-            "moved": moved,
-            "optimizer": None if optimizer is None else optimizer.state_dict(),
-            "remembered": {name: getattr(self.method, name) for name in self._remembered},
-            "random": torch.get_rng_state(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a stream of the same model and method stopped."""
-        self.reset()
-        self.method.load_state_dict({**self._start, **state["moved"]})
-        if self._optimizer is not None:
-            self._optimizer.load_state_dict(state["optimizer"])
-        for name in self._remembered:
-            setattr(self.method, name, state["remembered"][name])
-        torch.set_rng_state(state["random"])
-
-    @property
-    def _optimizer(self) -> torch.optim.Optimizer | None:
-        assert self.method._stream is not None
-        found: torch.optim.Optimizer | None = self.method._stream[1]
-        return found
-
-    @property
-    def _remembered(self) -> tuple[str, ...]:
-        """Attributes of a method that are no tensors of its own; it says which, if any."""
-        return getattr(self.method, "remembered", ())
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Logits (N, K, ...) of the next images (N, 3, H, W) of the stream."""
-        device = next(self.method.model.parameters()).device
-        domain = torch.full((len(images),), self._label, device=device)
-        with torch.enable_grad():
-            return self.method.adapt({"image": images.to(device), "domain": domain}).detach()
-
-
-def adapt_online(
-    model: DomainModel,
-    method: str,
-    *,
-    domain: str | None = None,
-    task: Task | None = None,
-    **options: Any,
-) -> OnlineModel:
-    """Let a model adapt to the images that it predicts.
-
-    ``stream = adapt_online(model, "neo"); logits = stream(images)``
+    Layers whose moments are unlike the source's get those of the stream, others hardly: those of
+    `AlphaBN` with ``share: layers, memory: stream``. Then ``p = (p_model + p_T3A) / 2``: where the
+    prototypes of the stream are good the mean follows them, and where they are those of a few
+    classes the model's own prediction holds against it. Of a stream in order, in which the images
+    of a batch are of few classes, the assignments of `LAME` from there on. No gradient, one pass,
+    single images too.
 
     Args:
-        model: Of as many classes as ``task`` has; changed in place.
-        method: Name of a method of protocol ``online``, such as ``neo`` or ``eata``.
-        domain: Name of the domain whose rows the images have, and that of what moves; None where
-            the model has one.
-        task: Of the images; one class each when None.
-        **options: Of the method; ``fisher_weight=0`` for ``eata``, which asks a run for images of
-            the source otherwise.
+        model: The source model.
+        task: Of one class per image.
+        roles: Source and target domains.
+        supports: See `T3A`.
+        prior: See `AlphaBN`.
+        ordered: Whether images of one class follow each other, as frames of a scene or slices of a
+            patient do.
 
-    Raises:
-        ConditionError: No domain of several is named, or one that the model does not have.
-        DomainNormError: No such method, one that does not predict while it adapts, or see it.
+    Reference:
+        Iwasawa and Matsuo, NeurIPS 2021, alg. 1; Schneider et al., NeurIPS 2020, arXiv:2006.16971,
+        eq. 1; Boudiaf et al., CVPR 2022, arXiv:2201.05718, eq. 4 to 6. The mean of both
+        predictions, and moments by layer: ours.
     """
-    if method not in METHODS.names() or METHODS.load(method).protocol != "online":
-        names = [name for name in METHODS.names() if METHODS.load(name).protocol == "online"]
-        raise DomainNormError(unknown("method that predicts while it adapts", method, names))
-    names = list(model.domain_names)
-    if domain is None and len(names) > 1:
-        raise ConditionError(f"domain: name one of {', '.join(names)}, whose rows the images have")
-    domain = names[0] if domain is None else domain
-    if domain not in names:
-        raise ConditionError(f"domain: {unknown('domain', domain, names)}")
-    task = task or Classification([str(number) for number in range(num_classes(model))])
-    roles = Roles(tuple(name for name in names if name != domain), (domain,))
-    return OnlineModel(METHODS.load(method)(model, task, roles, **options), domain)
+
+    remembered: tuple[str, ...] = ("supports", "entropy", "label", "shown")
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        supports: int | None = 20,
+        prior: float = 32.0,
+        ordered: bool = False,
+    ) -> None:
+        super().__init__(model, task, roles, supports=supports)
+        self.ordered = ordered
+        self._moments = StreamMoments(model, prior, "layers", whole=True)
+
+    def start_stream(self, domain: str) -> None:
+        """Moments of the source, and the classifier's rows as supports."""
+        super().start_stream(domain)
+        self._moments.start(domain)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What the moments go on from."""
+        return self._moments.shown
+
+    @shown.setter
+    def shown(self, value: dict[str, Any]) -> None:
+        self._moments.shown = value
+
+    @torch.no_grad()
+    def adapt(self, batch: Batch) -> Tensor:
+        """Log of the probabilities of one batch."""
+        with self._moments.counting(len(batch["image"])):
+            features, logits = self.features(batch)
+        both = torch.stack([logits, self.predicted(features, logits)]).log_softmax(2)
+        mean = both.logsumexp(0) - math.log(2)
+        return assignments_of(features, mean) if self.ordered else mean

@@ -68,7 +68,7 @@ def estimate_moments(model: DomainModel, batches: Iterable[Batch]) -> None:
     moments.write()
 
 
-Share: TypeAlias = float | Literal["unlike"]
+Share: TypeAlias = float | Literal["unlike", "layers"]
 
 
 def between(old: Pair, new: Pair, share: Share, eps: float, least: float = 0.0) -> Pair:
@@ -78,14 +78,17 @@ def between(old: Pair, new: Pair, share: Share, eps: float, least: float = 0.0) 
         old: Mean and variance.
         new: The same, of equal shape.
         share: Weight of the new ones in [0, 1]; ``unlike``: of each channel ``d / (1 + d)``, d the
-            symmetric Kullback-Leibler divergence of both (see `channel_divergence`).
+            symmetric Kullback-Leibler divergence of both (see `channel_divergence`); ``layers``:
+            of all channels ``m² / (1 + m²)``, m the median of their d.
         eps: Added to variances in d.
-        least: Least weight where it is ``unlike``, in [0, 1].
+        least: Least weight where it is no number, in [0, 1].
     """
     weight = torch.zeros_like(old[0])
-    if share == "unlike":
+    if isinstance(share, str):
         distance = channel_divergence(old, new, eps)
-        weight = (distance / (1 + distance)).clamp(min=least)
+        if share == "layers":
+            distance = distance.median(-1, keepdim=True).values.square()
+        weight = (distance / (1 + distance)).clamp(min=least).expand_as(weight)
     else:
         weight.fill_(share)
     mean, var = (torch.lerp(one, other, weight) for one, other in zip(old, new, strict=True))

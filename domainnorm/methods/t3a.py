@@ -74,8 +74,11 @@ class T3A(WithoutGradients):
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
-        """Cosines with prototypes times the length of the features, those of the batch included."""
-        features, logits = self.features(batch)
+        """Products of features and prototypes, those of the batch included."""
+        return self.predicted(*self.features(batch))
+
+    def predicted(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Logits (N, K) by prototypes in which features (N, F) that got these logits count."""
         self.supports = torch.cat([self.supports, features.to(self.supports)])
         self.entropy = torch.cat([self.entropy, entropies(logits).to(self.entropy)])
         self.label = torch.cat([self.label, logits.argmax(1)])

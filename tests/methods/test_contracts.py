@@ -14,7 +14,7 @@ from tests.methods.bench import ONE, TWO, fit, make_model, scans, source_model
 every_method = pytest.mark.parametrize("name", METHODS.names())
 FITTED = [name for name in METHODS.names() if METHODS.load(name).protocol == "fit"]
 every_fitted = pytest.mark.parametrize("name", FITTED)
-BESIDE_THE_MODEL = {"neo", "t3a", "lame"}  # what they learn, of one stream
+BESIDE_THE_MODEL = {"neo", "t3a", "lame", "online"}  # what they learn, of one stream
 SMALL = {
     "tent": {"epochs": 1},
     "cotta": {"augmentations": 2},

@@ -8,11 +8,13 @@ from torch.testing import assert_close
 from domainnorm.backbones import create_model
 from domainnorm.errors import ConversionError
 from domainnorm.methods.heads import head_of
+from domainnorm.methods.reestimation import between
 from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.registry import METHODS
 from domainnorm.tasks.classification import Classification
 from tests.methods.bench import ONE, fit, make_model, source_model
 from tests.reference import online
+from tests.reference.losses import probabilities
 
 TARGET = ONE.all.index("colour_cast")
 NETWORKS = {"test_resnet": "dsbn", "test_vit": None, "test_convnext": None}
@@ -94,6 +96,48 @@ def test_t3a_keeps_a_support_of_each_class(classes, most):
 
 
 @every_network
+@pytest.mark.parametrize("ordered", [False, True])
+def test_online_is_the_mean_of_the_source_and_its_supports(network, ordered):
+    method = started("online", network, ordered=ordered, prior=1e15)  # keeps its moments
+    weight, bias, features, logits = told(method)
+    by_supports = online.t3a(weight, bias, features, 20)
+    for batch, rows, others, z in zip(stream(), logits, by_supports, features, strict=True):
+        wanted = [
+            [(p + q) / 2 for p, q in zip(probabilities(row), probabilities(other), strict=True)]
+            for row, other in zip(rows, others, strict=True)
+        ]
+        if ordered:
+            wanted = online.lame([[math.log(p) for p in row] for row in wanted], z, "rbf", 5)
+        assert_close(method.adapt(batch).exp().tolist(), wanted)
+
+
+def test_online_has_the_moments_of_layers_that_are_unlike():
+    method, other = started("online"), started("alpha_bn", memory="stream", share="layers")
+    for batch in stream(4):
+        method.adapt(batch)
+        other.adapt(batch)
+    found, wanted = (
+        {k: v for k, v in m.model.state_dict().items() if "running" in k} for m in (method, other)
+    )
+    assert_close(found, wanted)
+    assert any(not torch.equal(v[0], v[TARGET]) for k, v in found.items() if "mean" in k)
+
+
+def test_a_layer_moves_by_the_square_of_the_median_of_its_channels():
+    torch.manual_seed(0)
+    old, new = ((torch.randn(5).double(), torch.rand(5).double() + 0.1) for _ in range(2))
+    divergence = [
+        (v / w + w / v - 2 + (m - n) ** 2 * (1 / v + 1 / w)) / 2
+        for m, v, n, w in zip(*(one.tolist() for one in (*old, *new)), strict=True)
+    ]
+    median = sorted(divergence)[2]
+    mean, var = between(old, new, "layers", 0.0)
+    share = median**2 / (1 + median**2)
+    assert_close(mean, old[0] + share * (new[0] - old[0]))
+    assert_close(var, old[1] + share * (new[1] - old[1]))
+
+
+@every_network
 @pytest.mark.parametrize("affinity", ["rbf", "knn", "linear"])
 def test_lame_equals_the_published_rule(network, affinity):
     method = started("lame", network, affinity=affinity, neighbours=2)
@@ -125,7 +169,7 @@ def test_moments_are_between_those_of_the_source_and_of_the_stream(norm, memory)
     task = Classification([str(number) for number in range(10)])
     method = METHODS.load("alpha_bn")(model, task, ONE, prior=5.0, memory=memory)
     method.start_stream("colour_cast")
-    layer = next(iter(method._tracked))
+    layer = next(iter(method._moments.layers))
     row = TARGET if len(layer.running_mean) > 1 else 0
     source = float(layer.running_mean[row, 0]), float(layer.running_var[row, 0])
     seen = []

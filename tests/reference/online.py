@@ -65,7 +65,8 @@ def lame(rows, features, kind, neighbours, iterations=100):
     z = [unit(one) for one in features]
     far = [[math.dist(one, other) for other in z] for one in z]
     nearest = [
-        sorted((far[n][m], m) for m in range(count) if m != n)[:neighbours] for n in range(count)
+        sorted((far[n][m], m) for m in range(count) if m != n)[: min(neighbours, count - 1)]
+        for n in range(count)
     ]
     size = sum(near[-1][0] for near in nearest) / count
 

@@ -1,0 +1,117 @@
+"""Methods that adapt while they predict, for a program of one's own: no trainer, no recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from domainnorm.backbones import DomainModel
+from domainnorm.errors import ConditionError, DomainNormError, unknown
+from domainnorm.methods.base import Method
+from domainnorm.methods.heads import num_classes
+from domainnorm.methods.roles import Roles
+from domainnorm.registry import METHODS
+from domainnorm.tasks import Task
+from domainnorm.tasks.classification import Classification
+
+
+class OnlineModel:
+    """A model that predicts images in the order in which they come, and adapts to them.
+
+    Args:
+        method: Of protocol ``online``; its model is changed in place.
+        domain: Whose rows the images have.
+    """
+
+    def __init__(self, method: Method, domain: str) -> None:
+        self.method, self.domain = method, domain
+        self._label = method.model.domain_names.index(domain)
+        self._start = {name: value.clone() for name, value in method.state_dict().items()}
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the model as it was given, and forget what was seen."""
+        self.method.load_state_dict(self._start)
+        self.method.on_fit_start()
+        self.method.begin_stream(self.domain)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has moved, and what the method remembers: tensors and numbers."""
+        now = self.method.state_dict()
+        moved = {name: value for name, value in now.items() if not value.equal(self._start[name])}
+        optimizer = self._optimizer
+        return {
+            "moved": moved,
+            "optimizer": None if optimizer is None else optimizer.state_dict(),
+            "remembered": {name: getattr(self.method, name) for name in self._remembered},
+            "random": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a stream of the same model and method stopped."""
+        self.reset()
+        self.method.load_state_dict({**self._start, **state["moved"]})
+        if self._optimizer is not None:
+            self._optimizer.load_state_dict(state["optimizer"])
+        for name in self._remembered:
+            setattr(self.method, name, state["remembered"][name])
+        torch.set_rng_state(state["random"])
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer | None:
+        assert self.method._stream is not None
+        found: torch.optim.Optimizer | None = self.method._stream[1]
+        return found
+
+    @property
+    def _remembered(self) -> tuple[str, ...]:
+        """Attributes of a method that are no tensors of its own; it says which, if any."""
+        return getattr(self.method, "remembered", ())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (N, K, ...) of the next images (N, 3, H, W) of the stream."""
+        device = next(self.method.model.parameters()).device
+        domain = torch.full((len(images),), self._label, device=device)
+        with torch.enable_grad():
+            return self.method.adapt({"image": images.to(device), "domain": domain}).detach()
+
+
+def adapt_online(
+    model: DomainModel,
+    method: str,
+    *,
+    domain: str | None = None,
+    task: Task | None = None,
+    **options: Any,
+) -> OnlineModel:
+    """Let a model adapt to the images that it predicts.
+
+    ``stream = adapt_online(model, "neo"); logits = stream(images)``
+
+    Args:
+        model: Of as many classes as ``task`` has; changed in place.
+        method: Name of a method of protocol ``online``, such as ``neo`` or ``eata``.
+        domain: Name of the domain whose rows the images have, and that of what moves; None where
+            the model has one.
+        task: Of the images; one class each when None.
+        **options: Of the method; ``fisher_weight=0`` for ``eata``, which asks a run for images of
+            the source otherwise.
+
+    Raises:
+        ConditionError: No domain of several is named, or one that the model does not have.
+        DomainNormError: No such method, one that does not predict while it adapts, or see it.
+    """
+    if method not in METHODS.names() or METHODS.load(method).protocol != "online":
+        names = [name for name in METHODS.names() if METHODS.load(name).protocol == "online"]
+        raise DomainNormError(unknown("method that predicts while it adapts", method, names))
+    names = list(model.domain_names)
+    if domain is None and len(names) > 1:
+        raise ConditionError(f"domain: name one of {', '.join(names)}, whose rows the images have")
+    domain = names[0] if domain is None else domain
+    if domain not in names:
+        raise ConditionError(f"domain: {unknown('domain', domain, names)}")
+    task = task or Classification([str(number) for number in range(num_classes(model))])
+    roles = Roles(tuple(name for name in names if name != domain), (domain,))
+    return OnlineModel(METHODS.load(method)(model, task, roles, **options), domain)
