@@ -112,7 +112,10 @@ def test_online_is_the_mean_of_the_source_and_its_supports(network, ordered):
 
 
 def test_online_has_the_moments_of_layers_that_are_unlike():
-    method, other = started("online"), started("alpha_bn", memory="stream", share="layers")
+    method, other = (
+        started("online"),
+        started("alpha_bn", memory="stream", share="layers", prior=32.0),
+    )
     for batch in stream(4):
         method.adapt(batch)
         other.adapt(batch)
