@@ -90,6 +90,11 @@ def _say(done: serve.Predicted) -> None:
         print(f"  {name}  {number}")
     if done.unlike is not None:
         print(f"  of no known domain, by the encoder: {counted(done.unlike, 'image')}")
+    if done.online:
+        print(
+            f"by the model as '{done.online}' has left it, which adapts no more; to go on: "
+            f"domainnorm adapt RUN --stream FOLDER method={done.online}"
+        )
     print(f"predictions: {done.folder}")
 
 

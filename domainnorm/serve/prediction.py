@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def predict_run(
             **source.asked(),
         }
         write_json(asked, made / ASKED)
-        return predictor.write(made, place, f"{stored.recipe.name}: {images.name}")
+        done = predictor.write(made, place, f"{stored.recipe.name}: {images.name}")
+    return replace(done, online=stored.online)
 
 
 class _Predictor:

@@ -38,6 +38,8 @@ class Predicted:
         by: How these domains were found -> number of images, see `GivenDomain`.
         unlike: Images that are of no known domain; None where the encoder was not asked.
         unused: Columns of a table that nothing reads.
+        online: Method that the stage adapted by while it predicted, which this does not; else
+            empty.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class Predicted:
     by: dict[str, int]
     unlike: int | None
     unused: tuple[str, ...] = ()
+    online: str = ""
 
 
 class PredictionTable:

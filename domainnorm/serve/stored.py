@@ -16,7 +16,7 @@ from domainnorm.data import Preprocessing
 from domainnorm.data.masks import VOID
 from domainnorm.errors import CheckpointError, DataError, counted
 from domainnorm.recipe import Recipe
-from domainnorm.registry import TASKS
+from domainnorm.registry import METHODS, TASKS
 from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.run_folder import RECIPE, read_folder
@@ -41,6 +41,14 @@ class StoredModel:
     recipe: Recipe
     class_names: tuple[str, ...]
     place: Path
+
+    @property
+    def online(self) -> str:
+        """The method of its stage, if it adapted while it predicted; else empty."""
+        asked = (self.recipe.method, *self.recipe.compare)
+        names = [one.name for one in asked if one.label == self.place.name]
+        streams = [n for n in names if METHODS.entry(n).constants.get("protocol") == "online"]
+        return "".join(streams[:1])
 
 
 def load_stored(folder: Path) -> StoredModel:

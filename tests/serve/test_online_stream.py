@@ -118,3 +118,17 @@ def test_the_domain_of_several_targets_is_asked_for(tmp_path, cast, capsys):
     words = ("method=neo", "--domain", "textured")
     assert adapt(folder, cast, tmp_path / "out", *words) == 0
     assert {line.domain for line in read_log(tmp_path / "out" / "log.csv")} == {"textured"}
+
+
+def test_predictions_say_that_they_do_not_adapt(tmp_path, cast, source, capsys):
+    folder = run(tmp_path / "run", "method=neo", "compare=[source_only]")
+    capsys.readouterr()
+    words = (str(cast), "--domain", "colour_cast")
+    assert call("predict", str(folder), *words) == 0
+    said = capsys.readouterr().out
+    assert (
+        "by the model as 'neo' has left it, which adapts no more; to go on: domainnorm adapt"
+        in said
+    )
+    assert call("predict", str(source), *words, "--output", str(tmp_path / "plain")) == 0
+    assert "adapts no more" not in capsys.readouterr().out
