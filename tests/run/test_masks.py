@@ -13,7 +13,7 @@ from domainnorm.recipe import load_recipe
 from domainnorm.run import run_matrix, run_recipe
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
-from domainnorm.serve import adapt_run, export_run
+from domainnorm.serve import StreamOptions, adapt_run, export_run
 from tests.run.tiny import call, figures
 
 TEXT = """\
@@ -173,9 +173,11 @@ def followable(file, tmp_path_factory):
     return run_recipe(load_recipe(str(file), words), tmp_path_factory.mktemp("followable"))
 
 
-def test_stream_leaves_masks_of_the_size_of_its_images(file, followable, tmp_path):
+@pytest.mark.parametrize("overrides", [(), ("method=alpha_bn",), ("method=tent_online",)])
+def test_stream_leaves_masks_of_the_size_of_its_images(file, followable, tmp_path, overrides):
     images = file.parent / "data/dusk/images"
-    adapted = adapt_run(followable, images, tmp_path / "stream")
+    options = StreamOptions(domain="dusk") if overrides else None
+    adapted = adapt_run(followable, images, tmp_path / "stream", options, overrides)
     assert adapted.images == len(list(images.iterdir()))
     for image in images.iterdir():
         mask = cv2.imread(
