@@ -20,7 +20,7 @@ from domainnorm.tasks import Task
 
 @register
 class Online(T3A):
-    """Predict a stream so that no kind of it does harm: moments, prototypes, and the source model.
+    """Predict a stream of which nothing is known: moments, prototypes, and the source model.
 
     Layers whose moments are unlike the source's get those of the stream, others hardly: those of
     `AlphaBN` with ``share: layers, memory: stream``. Then ``p = (p_model + p_T3A) / 2``: where the
