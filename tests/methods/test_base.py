@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from domainnorm.backbones import create_model, data_config
 from domainnorm.data import Stream
 from domainnorm.errors import ConversionError, DomainNormError
-from domainnorm.methods import Method
+from domainnorm.methods import Method, Roles
 from domainnorm.methods.heads import head_of, num_features
 from domainnorm.methods.reestimation import kept_moments
 from domainnorm.methods.samples import split
@@ -314,9 +314,19 @@ def test_task_says_what_a_method_of_masks_needs():
     assert isinstance(make("mean_teacher", make_model(), mix="cut").task, Classification)
 
 
-def test_method_of_the_documentation_can_be_fitted():
+def test_stream_of_the_documentation_can_be_followed():
     page = Path(__file__).parents[2] / "docs/methods.md"
     code = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    model = make_model(roles=Roles(("site_a",), ("site_b",)))
+    names = {"model": model, "images": torch.rand(2, 3, 32, 32)}
+    exec(code, names)
+    assert names["logits"].shape == (2, 10)
+
+
+def test_method_of_the_documentation_can_be_fitted():
+    page = Path(__file__).parents[2] / "docs/methods.md"
+    chapter = page.read_text(encoding="utf-8").split("## A method of your own")[1]
+    code = chapter.split("```python\n")[1].split("```")[0]
     names = {"__name__": "diverse"}
     exec(code, names)
     done = fit(names["Diverse"], make_model(), ONE, entropy_weight=0.5)
