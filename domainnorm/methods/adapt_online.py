@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class OnlineModel:
         return {
             "moved": moved,
             "optimizer": None if optimizer is None else optimizer.state_dict(),
-            "remembered": {name: getattr(self.method, name) for name in self._remembered},
+            "remembered": {name: attrgetter(name)(self.method) for name in self._remembered},
             "random": torch.get_rng_state(),
         }
 
@@ -55,8 +56,11 @@ class OnlineModel:
         self.method.load_state_dict({**self._start, **state["moved"]})
         if self._optimizer is not None:
             self._optimizer.load_state_dict(state["optimizer"])
+        device = next(self.method.model.parameters()).device
         for name in self._remembered:
-            setattr(self.method, name, state["remembered"][name])
+            value = self.method.transfer_batch_to_device(state["remembered"][name], device, 0)
+            owner, _, last = f"method.{name}".rpartition(".")
+            setattr(attrgetter(owner)(self), last, value)
         torch.set_rng_state(state["random"])
 
     @property
@@ -67,7 +71,7 @@ class OnlineModel:
 
     @property
     def _remembered(self) -> tuple[str, ...]:
-        """Attributes of a method that are no tensors of its own; it says which, if any."""
+        """Attributes that are no tensors of the method, dotted ones too; it says which, if any."""
         return getattr(self.method, "remembered", ())
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -76,6 +80,12 @@ class OnlineModel:
         domain = torch.full((len(images),), self._label, device=device)
         with torch.enable_grad():
             return self.method.adapt({"image": images.to(device), "domain": domain}).detach()
+
+
+def online_methods() -> list[str]:
+    """Names of the methods that predict while they adapt."""
+    constants = {name: METHODS.entry(name).constants for name in METHODS.names()}
+    return [name for name, found in constants.items() if found.get("protocol") == "online"]
 
 
 def adapt_online(
@@ -103,9 +113,9 @@ def adapt_online(
         ConditionError: No domain of several is named, or one that the model does not have.
         DomainNormError: No such method, one that does not predict while it adapts, or see it.
     """
-    if method not in METHODS.names() or METHODS.load(method).protocol != "online":
-        names = [name for name in METHODS.names() if METHODS.load(name).protocol == "online"]
-        raise DomainNormError(unknown("method that predicts while it adapts", method, names))
+    if method not in online_methods():
+        what = "method that predicts while it adapts"
+        raise DomainNormError(unknown(what, method, online_methods()))
     names = list(model.domain_names)
     if domain is None and len(names) > 1:
         raise ConditionError(f"domain: name one of {', '.join(names)}, whose rows the images have")

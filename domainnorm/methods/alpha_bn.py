@@ -16,7 +16,7 @@ from domainnorm.methods.base import Batch
 from domainnorm.methods.reestimation import between
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.without_gradients import WithoutGradients
-from domainnorm.norms.kernels.per_sample import moments
+from domainnorm.norms.kernels.per_sample import raw_moments
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -54,7 +54,7 @@ class AlphaBN(WithoutGradients):
     """
 
     needs: str = "moments"
-    remembered: tuple[str, ...] = ("shown",)
+    remembered: tuple[str, ...] = ("moments.sums", "moments.count")
 
     def __init__(
         self,
@@ -67,8 +67,8 @@ class AlphaBN(WithoutGradients):
         memory: Literal["batch", "stream"] = "batch",
     ) -> None:
         super().__init__(model, task, roles)
-        self._moments = StreamMoments(model, prior, share, whole=memory == "stream")
-        if not self._moments.layers:
+        self.moments = StreamMoments(model, prior, share, whole=memory == "stream")
+        if not self.moments.layers:
             raise ConversionError(
                 "alpha_bn: this model has no running moments (no norm has batch or domain "
                 "statistics); take a backbone with batch norms, or 'neo', which needs none"
@@ -77,21 +77,12 @@ class AlphaBN(WithoutGradients):
     def start_stream(self, domain: str) -> None:
         """Moments of the source, as the row of ``domain`` has them."""
         super().start_stream(domain)
-        self._moments.start(domain)
-
-    @property
-    def shown(self) -> dict[str, Any]:
-        """What the stream has shown."""
-        return self._moments.shown
-
-    @shown.setter
-    def shown(self, value: dict[str, Any]) -> None:
-        self._moments.shown = value
+        self.moments.start(domain)
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Logits of one batch, each layer under moments that the batch counts in."""
-        with self._moments.counting(len(batch["image"])):
+        with self.moments.counting(len(batch["image"])):
             return self.outputs(batch)
 
 
@@ -134,15 +125,6 @@ class StreamMoments:
         found = [torch.stack([one.running_mean, one.running_var]) for one in self.layers]
         self._start = self._start or found  # rows of all domains have moved with the one before
 
-    @property
-    def shown(self) -> dict[str, Any]:
-        """What the stream has shown, to go on from."""
-        return {"sums": self.sums, "count": self.count}
-
-    @shown.setter
-    def shown(self, value: dict[str, Any]) -> None:
-        self.sums, self.count = value["sums"], value["count"]
-
     @contextmanager
     def counting(self, size: int) -> Iterator[None]:
         """Inside the block a batch of so many images passes, and counts in the moments."""
@@ -157,8 +139,7 @@ class StreamMoments:
             yield
 
     def _mix(self, number: int, statistics: RunningMoments, inputs: tuple[Any, ...]) -> None:
-        mean, var = (moment.double() for moment in moments(inputs[0]))
-        added = torch.stack([mean, var + mean.square()], 1).mean(0)  # of all these images
+        added = raw_moments(inputs[0]).mean(0)  # of all these images
         former = self.sums.get(number, added)
         first, second = self.sums[number] = torch.lerp(former, added, self._weight)
         row = self._row if len(statistics.running_mean) > 1 else 0

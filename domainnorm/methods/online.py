@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +43,7 @@ class Online(T3A):
         predictions, and moments by layer: ours.
     """
 
-    remembered: tuple[str, ...] = ("supports", "entropy", "label", "shown")
+    remembered: tuple[str, ...] = ("supports", "entropy", "label", "moments.sums", "moments.count")
 
     def __init__(
         self,
@@ -58,26 +57,17 @@ class Online(T3A):
     ) -> None:
         super().__init__(model, task, roles, supports=supports)
         self.ordered = ordered
-        self._moments = StreamMoments(model, prior, "layers", whole=True)
+        self.moments = StreamMoments(model, prior, "layers", whole=True)
 
     def start_stream(self, domain: str) -> None:
         """Moments of the source, and the classifier's rows as supports."""
         super().start_stream(domain)
-        self._moments.start(domain)
-
-    @property
-    def shown(self) -> dict[str, Any]:
-        """What the moments go on from."""
-        return self._moments.shown
-
-    @shown.setter
-    def shown(self, value: dict[str, Any]) -> None:
-        self._moments.shown = value
+        self.moments.start(domain)
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Log of the probabilities of one batch."""
-        with self._moments.counting(len(batch["image"])):
+        with self.moments.counting(len(batch["image"])):
             features, logits = self.features(batch)
         both = torch.stack([logits, self.predicted(features, logits)]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)

@@ -140,13 +140,10 @@ class SelfTraining(SupervisedMethod):
         self.confusion_weight = confusion_weight
         self.fairness_weight = fairness_weight
         self.masked_weight = masked_weight
-        self.mask_ratio = mask_ratio
-        self.mask_by = mask_by
-        self.mask_size = mask_size
+        self.mask_ratio, self.mask_by, self.mask_size = mask_ratio, mask_by, mask_size
         self.label_flips = label_flips
         self.distance_weight = distance_weight
-        self.distance_of = distance_of
-        self.distance_rule = distance_rule
+        self.distance_of, self.distance_rule = distance_of, distance_rule
         self.distance_classes = _positions(distance_classes or [], task.class_names)
         self.pseudo_labels = PseudoLabels(
             *(len(task.class_names), threshold, threshold_rule, prior, label_decay),

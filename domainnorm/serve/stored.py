@@ -15,8 +15,9 @@ from domainnorm.backbones import DomainModel, ModelHeader, load_model, read_head
 from domainnorm.data import Preprocessing
 from domainnorm.data.masks import VOID
 from domainnorm.errors import CheckpointError, DataError, counted
+from domainnorm.methods import online_methods
 from domainnorm.recipe import Recipe
-from domainnorm.registry import METHODS, TASKS
+from domainnorm.registry import TASKS
 from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.run_folder import RECIPE, read_folder
@@ -47,8 +48,7 @@ class StoredModel:
         """The method of its stage, if it adapted while it predicted; else empty."""
         asked = (self.recipe.method, *self.recipe.compare)
         names = [one.name for one in asked if one.label == self.place.name]
-        streams = [n for n in names if METHODS.entry(n).constants.get("protocol") == "online"]
-        return "".join(streams[:1])
+        return next((name for name in names if name in online_methods()), "")
 
 
 def load_stored(folder: Path) -> StoredModel:

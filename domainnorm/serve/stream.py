@@ -17,14 +17,14 @@ from rich.progress import Progress
 from torch import Tensor
 
 from domainnorm.backbones import save_domains
-from domainnorm.errors import CheckpointError, DataError, RecipeError
+from domainnorm.errors import CheckpointError, ConditionError, DataError, RecipeError
 from domainnorm.evaluation import write_json
+from domainnorm.methods import OnlineModel, adapt_online, online_methods
 from domainnorm.recipe import Named
 from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.image_list import name_of
 from domainnorm.serve.image_sources import MASKS, ImageSource, VolumeImages, find_source
-from domainnorm.serve.online_stream import OnlineStream
 from domainnorm.serve.serving_options import StreamOptions
 from domainnorm.serve.stored import FileModel, Reading, StoredModel, load_stored, none_readable
 from domainnorm.serve.stream_log import (
@@ -38,6 +38,7 @@ from domainnorm.serve.stream_log import (
 )
 from domainnorm.storage import digest_of, make_folders, whole_file
 from domainnorm.streams import StreamAdapter, StreamStep
+from domainnorm.tasks import Task
 
 ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"
 PACKS = "packs"
@@ -112,6 +113,64 @@ def adapt_run(
     if all(line.event.startswith(_UNREADABLE) for line in lines):
         raise none_readable(stream, [line.event.removeprefix(_UNREADABLE) for line in lines])
     return summarize(place, lines)
+
+
+class OnlineStream:
+    """`OnlineModel` as `StreamAdapter` is: steps, and a state to go on from.
+
+    Args:
+        stored: The model.
+        task: Of its run.
+        method: What it adapts by.
+        domain: Whose images the stream has; None for the one target of the run, or only domain.
+
+    Raises:
+        ConditionError: Several domains, and none is named.
+        RecipeError: A method that does not predict while it adapts.
+    """
+
+    def __init__(self, stored: StoredModel, task: Task, method: Named, domain: str | None) -> None:
+        if method.name not in online_methods():
+            text = f"method: '{method.name}' trains before it predicts, and a stream has no end"
+            names = ", ".join(online_methods())
+            raise RecipeError([f"{text}; take one of {names}"], "domainnorm adapt")
+        self.model = stored.model
+        named = domain or _only(stored)
+        self.stream: OnlineModel = adapt_online(
+            self.model, method.name, domain=named, task=task, **method.options
+        )
+        self.rows: dict[str, Any] = {}  # it opens no domain
+        self.num_images = 0
+
+    def __call__(self, image: Tensor) -> StreamStep:
+        """Predict images (N, 3, H, W), and adapt to them."""
+        output = self.stream(image)
+        self.num_images += len(image)
+        weights = output.new_zeros(len(image), self.model.num_domains)
+        weights[:, self.model.domain_names.index(self.stream.domain)] = 1
+        unlike = torch.zeros(len(image), dtype=torch.bool)
+        return StreamStep(output, weights, unlike, torch.ones(len(image)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `OnlineModel.state_dict`."""
+        return {"images": self.num_images, **self.stream.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a stream of the same model and method stopped."""
+        self.num_images = int(state["images"])
+        self.stream.load_state_dict(state)
+
+
+def _only(stored: StoredModel) -> str:
+    """The one domain that images can be of, where nobody says it."""
+    names = list(stored.model.domain_names)
+    targets = {name for one in stored.recipe.transfers for name in one.target} & set(names)
+    found = names if len(names) == 1 else sorted(targets)
+    if len(found) != 1:
+        raise ConditionError(
+            f"--domain: name the one whose images these are, of {', '.join(names)}"
+        )
+    return found[0]
 
 
 class _Follower:

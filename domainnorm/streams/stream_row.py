@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
-from domainnorm.norms.kernels.per_sample import moments
+from domainnorm.norms.kernels.per_sample import raw_moments
 from domainnorm.norms.statistics.running import RunningMoments
 
 # Images that a row remembers: what a stream shows may change slowly.
@@ -124,8 +124,7 @@ class StreamRow:
 
         def observer(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             def observe(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-                mean, var = (moment.detach().double() for moment in moments(inputs[0]))
-                seen[path] = torch.stack([mean, var + mean.square()], 1)
+                seen[path] = raw_moments(inputs[0].detach())
 
             return observe
 

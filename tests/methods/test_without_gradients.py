@@ -172,7 +172,7 @@ def test_moments_are_between_those_of_the_source_and_of_the_stream(norm, memory)
     task = Classification([str(number) for number in range(10)])
     method = METHODS.load("alpha_bn")(model, task, ONE, prior=5.0, memory=memory)
     method.start_stream("colour_cast")
-    layer = next(iter(method._moments.layers))
+    layer = next(iter(method.moments.layers))
     row = TARGET if len(layer.running_mean) > 1 else 0
     source = float(layer.running_mean[row, 0]), float(layer.running_var[row, 0])
     seen = []

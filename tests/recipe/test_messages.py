@@ -143,6 +143,7 @@ CASES = [
     ({"method": "{name: tent, sa: b}"}, "method.sa: unknown key 'sa': did you mean 'as'?"),
     ({"method": "{name: dann, domain_weight: -1}"}, "method.domain_weight: got -1.0, expected 0 "),
     ({"method": "{name: eata, margin: 0}"}, "method.margin: got 0.0, expected a share above 0"),
+    ({"method": "{name: alpha_bn, prior: -1}"}, "method.prior: got -1.0, expected 0 or more"),
     (
         {"method": "shot", "task": "{name: segmentation}", "data": f"{{{MASKS}, target: [b]}}"},
         "method: 'shot' is for one class per image, and this task has masks",

@@ -13,7 +13,7 @@ from torch import Tensor
 from domainnorm.backbones.conversion.norm_layers import evaluating
 from domainnorm.backbones.model import DomainModel
 from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
-from domainnorm.norms.kernels.per_sample import moments
+from domainnorm.norms.kernels.per_sample import raw_moments
 from domainnorm.norms.statistics.running import RunningMoments
 
 
@@ -60,10 +60,9 @@ class MomentEstimator:
             row = torch.zeros(len(x), dtype=torch.long, device=x.device)
         elif row is None or condition.unseen:
             return  # domain statistics refuse these themselves, naming the layer
-        mean, var = (moment.double() for moment in moments(x))
-        both = torch.stack([mean, var + mean.square()], dim=1)  # (N, 2, C)
+        both = raw_moments(x)
         sums, counts = self._totals(statistics, both.device)
-        weight = torch.ones_like(mean[:, 0])
+        weight = torch.ones_like(both[:, 0, 0])
         if counted is not None:  # a folded layer sees several rows of each sample
             weight = counted.to(weight).repeat_interleave(len(x) // len(counted))
         sums.index_add_(0, row, both * weight[:, None, None])

@@ -118,6 +118,15 @@ def moments(x: Tensor, lengths: list[int] | None = None) -> tuple[Tensor, Tensor
     return mean.view(x.shape[:2]), var.view(x.shape[:2])
 
 
+def raw_moments(x: Tensor) -> Tensor:
+    """Mean and mean square of each sample and channel of ``x`` (N, C, *), which add up: (N, 2, C).
+
+    In float64.
+    """
+    mean, var = (moment.double() for moment in moments(x))
+    return torch.stack([mean, var + mean.square()], 1)
+
+
 def _flat(x: Tensor) -> tuple[Tensor, int]:
     """``x`` with one axis of pixels as a view; and where it is.
 
