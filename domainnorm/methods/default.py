@@ -42,7 +42,7 @@ class Default(SelfTraining):
     Nor is anything learned where the source model is too unsure of the target's images to label
     them (see `certainty_of`): views come to agree on wrong labels as well. Its weights are kept
     then, and only moments move: half of those of a target's rows become the target's, and more in
-    channels in which both are unlike (see `between`).
+    layers in which both are unlike (see `between`).
 
     Args:
         model: The source model.
@@ -159,7 +159,7 @@ class Default(SelfTraining):
             if self.fallback == "moments" and own_moments(self.model):
                 for name in self.roles.target:
                     move_rows(
-                        self.model, self.sweep(domains=(name,), mixed=True), "unlike", _LEAST_MOVED
+                        self.model, self.sweep(domains=(name,), mixed=True), "layers", _LEAST_MOVED
                     )
                 self._settle(self.model.state_dict())
                 self.facts["moments"] = 1.0

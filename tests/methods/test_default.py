@@ -115,7 +115,7 @@ def test_an_unsure_source_model_gets_moments_of_the_target_where_they_are_unlike
             pairs.append(
                 (state[path + "running_mean"][TARGET], state[path + "running_var"][TARGET])
             )
-        wanted = between(*pairs, "unlike", 1e-5, least=0.5)[key.endswith("var")]
+        wanted = between(*pairs, "layers", 1e-5, least=0.5)[key.endswith("var")]
         torch.testing.assert_close(found[TARGET], wanted)
         assert not torch.equal(found[TARGET], done.before[key][TARGET])
         assert torch.equal(found[SOURCE], done.before[key][SOURCE])
