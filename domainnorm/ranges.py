@@ -16,6 +16,10 @@ Far: TypeAlias = Literal["mean", "batch"]
 Conditioned: TypeAlias = Literal["id", "estimate", "id_or_estimate", "mixture", "embedding"]
 # How training images of labelled domains are drawn, see `domainnorm.data.sampler.ClassDraws`.
 Sampling: TypeAlias = Literal["uniform", "balanced", "rare"]
+# How test images follow each other in a stream, see `domainnorm.data.sampler.Stream`.
+StreamOrder: TypeAlias = Literal[
+    "shuffled", "by_class", "stored", "continual", "returning", "gradual", "mixed"
+]
 # Which domains share rows of norms while anything is learned, see `domainnorm.methods.roles`.
 Rows: TypeAlias = Literal["domain", "role", "one"]
 ESTIMATED: tuple[Unseen, ...] = ("estimate", "mixture")
@@ -55,6 +59,7 @@ _COUNTS = {
             "iterations",
             "memory",
             "patches",
+            "reset",
         ],
         "1 or more",
     ),

@@ -246,26 +246,38 @@ class DomainDataModule(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader for each labelled domain, with labels, in the order of `val_domains`."""
-        return [self._evaluation(domain, "val") for domain in self.val_domains]
+        return [self.evaluation_dataloader(domain, "val") for domain in self.val_domains]
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """One loader for each domain, with labels, in the order of `test_domains`."""
-        stream = self.loading.stream
-        return [
-            self._stream(domain, stream)
-            if stream is not None and domain in self.unlabelled
-            else self._evaluation(domain, "test")
-            for domain in self.test_domains
-        ]
+        """One loader for each of `streams` and each other domain, as `test_domains` has them."""
+        streamed = [name for domains in self.streams for name in domains]
+        others = [name for name in self.test_domains if name not in streamed]
+        return [*map(self._stream, self.streams), *map(self.evaluation_dataloader, others)]
+
+    def evaluation_dataloader(self, domain: str, split: Split = "test") -> DataLoader[Batch]:
+        """Images of a domain with labels, in the order of the dataset; some for each rank."""
+        view = self._view([domain], split, [domain])
+        rank, world_size = self._rank()
+        # Padding ranks to equal length would count some images twice.
+        shard = list(range(rank, len(view), world_size))
+        return self._loader(view, sampler=shard, batch_size=self.loading.eval_batch_size)
+
+    @property
+    def streams(self) -> list[tuple[str, ...]]:
+        """Domains of each stream that a method is to follow in the test."""
+        if self.loading.stream is None:
+            return []
+        joins = self.loading.stream.joins
+        return [tuple(self.unlabelled)] if joins else [(name,) for name in self.unlabelled]
 
     def arrivals(self, domain: str) -> list[int]:
         """Positions in ``dataset.records`` of the images of a stream, as they come; else none."""
-        stream = self.loading.stream
-        if stream is None or domain not in self.unlabelled:
-            return []
-        positions = self._view([domain], "test", [domain]).positions
-        order = stream.positions(self.dataset, positions, self.loading.seed)
-        return [positions[number] for number in order]
+        for domains in self.streams:
+            if domain in domains:
+                view, order = self._arriving(domains)
+                came = (view.positions[number] for number in order)
+                return [one for one in came if self.dataset.records[one].domain == domain]
+        return []
 
     def domain_dataloader(
         self, split: Split, *, domains: Sequence[str] | None = None, mixed: bool = False
@@ -356,17 +368,17 @@ class DomainDataModule(LightningDataModule):
             draws[label] = ClassDraws.of(positions, counts, temperature)
         return draws
 
-    def _evaluation(self, domain: str, split: Split) -> DataLoader[Batch]:
-        view = self._view([domain], split, [domain])
-        rank, world_size = self._rank()
-        # Padding ranks to equal length would count some images twice.
-        shard = list(range(rank, len(view), world_size))
-        return self._loader(view, sampler=shard, batch_size=self.loading.eval_batch_size)
+    def _stream(self, domains: tuple[str, ...]) -> DataLoader[Batch]:
+        assert self.loading.stream is not None
+        view, order = self._arriving(domains)
+        return self._loader(view, sampler=order, batch_size=self.loading.stream.batch_size)
 
-    def _stream(self, domain: str, stream: Stream) -> DataLoader[Batch]:
-        view = self._view([domain], "test", [domain])
-        order = stream.positions(self.dataset, view.positions, self.loading.seed)
-        return self._loader(view, sampler=order, batch_size=stream.batch_size)
+    def _arriving(self, domains: tuple[str, ...]) -> tuple[DomainView, list[int]]:
+        """Images of a stream, and the order in which they come."""
+        assert self.loading.stream is not None
+        view = self._view(domains, "test", domains)
+        stream, seed = self.loading.stream, self.loading.seed
+        return view, stream.positions(self.dataset, domains, view.positions, seed)
 
     def _view(
         self, domains: Sequence[str], split: Split, seen: Sequence[str], *, training: bool = False

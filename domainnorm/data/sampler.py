@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from torch.utils.data import Sampler
 
 from domainnorm.data.dataset import DomainDataset
 from domainnorm.errors import DataError
+from domainnorm.ranges import StreamOrder
 
 _Integers = NDArray[np.int64]
 
@@ -228,16 +230,22 @@ def check_batch_size(batch_size: int, num_domains: int) -> None:
 
 @dataclass(frozen=True)
 class Stream:
-    """How test images of a domain reach a method that adapts while it predicts.
+    """How test images reach a method that adapts while it predicts.
+
+    Of each domain a stream of its own: ``shuffled``; ``by_class``, one class after the other,
+    shuffled within; or ``stored``, as the dataset lists them. Or one of all domains, shuffled
+    within each: ``continual``, one domain after the other; ``returning``, domains in turn, several
+    times; ``gradual``, the share of a domain rises and falls linearly while the one before and
+    the one after it fall and rise; or ``mixed``, all shuffled together.
 
     Args:
-        order: ``shuffled``; ``by_class``, one class after the other, shuffled within; or
-            ``stored``, as the dataset lists them.
+        order: See above.
         batch_size: Images of one batch.
-        run: Under ``by_class``, images of a class until another one comes; None for all.
+        run: Images until another class or domain comes, under ``by_class`` and ``returning``; None
+            for all of a class, and for a third of each domain.
     """
 
-    order: Literal["shuffled", "by_class", "stored"] = "shuffled"
+    order: StreamOrder = "shuffled"
     batch_size: int = 64
     run: int | None = None
 
@@ -245,8 +253,21 @@ class Stream:
         if self.batch_size < 1:
             raise DataError(f"stream.batch_size: {self.batch_size}, expected 1 or more")
 
-    def positions(self, dataset: DomainDataset, images: Sequence[int], seed: int) -> list[int]:
-        """Positions in ``images``, which are some of ``dataset.records``, in the stream's order.
+    @property
+    def joins(self) -> bool:
+        """Whether several domains are one stream."""
+        return self.order in ("continual", "returning", "gradual", "mixed")
+
+    def positions(
+        self, dataset: DomainDataset, domains: Sequence[str], images: Sequence[int], seed: int
+    ) -> list[int]:
+        """Positions in ``images``, in the stream's order.
+
+        Args:
+            dataset: Whose records they are.
+            domains: Names of their domains, in the order in which these come.
+            images: Positions in ``dataset.records``.
+            seed: Of what is drawn.
 
         Raises:
             DataError: By class, and images have not one each.
@@ -255,14 +276,33 @@ class Stream:
             return list(range(len(images)))
         drawn = np.random.default_rng((seed, 3))
         order = drawn.permutation(len(images))
+        if self.order in ("shuffled", "mixed"):
+            return [int(position) for position in order]
         if self.order == "by_class":
             if dataset.task != "classification":
                 text = "stream.order: 'by_class' is for images of one class; take 'shuffled'"
                 raise DataError(text)
             found = np.asarray([dataset.records[one].target for one in images])[order]
-            own = [order[found == one] for one in np.unique(found)]
-            size = self.run or len(order)
-            runs = [one[at : at + size] for one in own for at in range(0, len(one), size)]
+            runs = _runs([order[found == one] for one in np.unique(found)], self.run)
             chosen = drawn.permutation(len(runs)) if self.run else range(len(runs))
-            order = np.concatenate([runs[number] for number in chosen])
-        return [int(position) for position in order]
+            return [int(position) for number in chosen for position in runs[number][1]]
+        found = np.asarray([dataset.records[one].domain for one in images])[order]
+        own = [order[found == name] for name in domains]
+        if self.order == "gradual":  # the sum of two uniform numbers has a triangular density
+            times = [number + drawn.random((2, len(one))).sum(0) for number, one in enumerate(own)]
+            order = np.concatenate(own)[np.concatenate(times).argsort()]
+            return [int(position) for position in order]
+        third = max(1, math.ceil(max(map(len, own)) / 3))
+        runs = _runs(own, (self.run or third) if self.order == "returning" else None)
+        runs.sort(key=operator.itemgetter(0))  # visits; of one visit the order of domains stays
+        return [int(position) for _, run in runs for position in run]
+
+
+def _runs(groups: Sequence[_Integers], size: int | None) -> list[tuple[int, _Integers]]:
+    """Groups cut into pieces of ``size``, each with its number within its group."""
+    pieces = []
+    for one in groups:
+        size_of_one = size or max(1, len(one))
+        starts = range(0, len(one), size_of_one)
+        pieces += [(number, one[at : at + size_of_one]) for number, at in enumerate(starts)]
+    return pieces

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConditionError, DomainNormError, unknown
-from domainnorm.methods.base import Method
 from domainnorm.methods.heads import num_classes
+from domainnorm.methods.online_method import OnlineMethod
 from domainnorm.methods.roles import Roles
 from domainnorm.registry import METHODS
 from domainnorm.tasks import Task
@@ -26,60 +26,45 @@ class OnlineModel:
         domain: Whose rows the images have.
     """
 
-    def __init__(self, method: Method, domain: str) -> None:
+    def __init__(self, method: OnlineMethod, domain: str) -> None:
         self.method, self.domain = method, domain
         self._label = method.model.domain_names.index(domain)
-        self._start = {name: value.clone() for name, value in method.state_dict().items()}
-        self.reset()
+        method.begin_stream((domain,))
 
     def reset(self) -> None:
         """Go back to the model as it was given, and forget what was seen."""
-        self.method.load_state_dict(self._start)
-        self.method.on_fit_start()
-        self.method.begin_stream(self.domain)
+        self.method.restart()
 
     def state_dict(self) -> dict[str, Any]:
         """What has moved, and what the method remembers: tensors and numbers."""
-        now = self.method.state_dict()
-        moved = {name: value for name, value in now.items() if not value.equal(self._start[name])}
-        optimizer = self._optimizer
+        now, before = self.method.state_dict(), self.method.source_state
+        moved = {name: value for name, value in now.items() if not value.equal(before[name])}
+        optimizer = self.method.stream_optimizer
         return {
             "moved": moved,
             "optimizer": None if optimizer is None else optimizer.state_dict(),
-            "remembered": {name: attrgetter(name)(self.method) for name in self._remembered},
+            "remembered": {name: attrgetter(name)(self.method) for name in self.method.memories},
             "random": torch.get_rng_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a stream of the same model and method stopped."""
         self.reset()
-        self.method.load_state_dict({**self._start, **state["moved"]})
-        if self._optimizer is not None:
-            self._optimizer.load_state_dict(state["optimizer"])
+        self.method.load_state_dict({**self.method.source_state, **state["moved"]})
+        if self.method.stream_optimizer is not None:
+            self.method.stream_optimizer.load_state_dict(state["optimizer"])
         device = next(self.method.model.parameters()).device
-        for name in self._remembered:
+        for name in self.method.memories:
             value = self.method.transfer_batch_to_device(state["remembered"][name], device, 0)
             owner, _, last = f"method.{name}".rpartition(".")
             setattr(attrgetter(owner)(self), last, value)
         torch.set_rng_state(state["random"])
 
-    @property
-    def _optimizer(self) -> torch.optim.Optimizer | None:
-        assert self.method._stream is not None
-        found: torch.optim.Optimizer | None = self.method._stream[1]
-        return found
-
-    @property
-    def _remembered(self) -> tuple[str, ...]:
-        """Attributes that are no tensors of the method, dotted ones too; it says which, if any."""
-        return getattr(self.method, "remembered", ())
-
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, K, ...) of the next images (N, 3, H, W) of the stream."""
         device = next(self.method.model.parameters()).device
         domain = torch.full((len(images),), self._label, device=device)
-        with torch.enable_grad():
-            return self.method.adapt({"image": images.to(device), "domain": domain}).detach()
+        return self.method.follow_stream({"image": images.to(device), "domain": domain})
 
 
 def online_methods() -> list[str]:

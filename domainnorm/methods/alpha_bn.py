@@ -40,7 +40,8 @@ class AlphaBN(WithoutGradients):
             ``layers``: of the moments by ``prior`` the more, the further they are from the
             source's, by channel or by layer, see `between`.
         memory: Images whose moments count beside the source's: those of the ``batch``, or all so
-            far of this ``stream``.
+            far of this ``stream``; each image in the row of its domain.
+        **options: See `OnlineMethod`.
 
     Raises:
         ConversionError: A model without running moments.
@@ -54,7 +55,7 @@ class AlphaBN(WithoutGradients):
     """
 
     needs: str = "moments"
-    remembered: tuple[str, ...] = ("moments.sums", "moments.count")
+    remembered: tuple[str, ...] = ("moments.sums", "moments.counts")
 
     def __init__(
         self,
@@ -65,8 +66,9 @@ class AlphaBN(WithoutGradients):
         prior: float = 16.0,
         share: float | Literal["unlike", "layers"] | None = None,
         memory: Literal["batch", "stream"] = "batch",
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles)
+        super().__init__(model, task, roles, **options)
         self.moments = StreamMoments(model, prior, share, whole=memory == "stream")
         if not self.moments.layers:
             raise ConversionError(
@@ -74,20 +76,20 @@ class AlphaBN(WithoutGradients):
                 "statistics); take a backbone with batch norms, or 'neo', which needs none"
             )
 
-    def start_stream(self, domain: str) -> None:
-        """Moments of the source, as the row of ``domain`` has them."""
-        super().start_stream(domain)
-        self.moments.start(domain)
+    def start_stream(self, domains: tuple[str, ...]) -> None:
+        """Moments of the source, as the rows have them."""
+        super().start_stream(domains)
+        self.moments.start()
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Logits of one batch, each layer under moments that the batch counts in."""
-        with self.moments.counting(len(batch["image"])):
+        with self.moments.counting(batch["domain"]):
             return self.outputs(batch)
 
 
 class StreamMoments:
-    """Running moments of the row of a domain that follow a stream; see `AlphaBN` for the rule.
+    """Running moments of rows that follow a stream; see `AlphaBN` for the rule.
 
     Args:
         model: Its moments are written just before a layer normalizes by them.
@@ -97,8 +99,8 @@ class StreamMoments:
 
     Attributes:
         layers: Statistics with running moments; without any, nothing happens.
-        sums: Mean and mean square (2, C) of the images so far, by the position of the layer.
-        count: Their number.
+        sums: Mean and mean square (2, C) of the images so far, by position of the layer and row.
+        counts: Their number, by row; of layers with one row for all, row 0 is that.
     """
 
     def __init__(
@@ -113,25 +115,28 @@ class StreamMoments:
         self.prior, self.share, self.whole = prior, share, whole
         tracking = [norm.statistics for norm in model.norms()]
         self.layers = [one for one in tracking if isinstance(one, RunningMoments)]
-        self.sums: dict[int, Tensor] = {}
-        self.count = 0
+        self.sums: dict[tuple[int, int], Tensor] = {}
+        self.counts: dict[tuple[bool, int], int] = {}
         self._start: list[Tensor] = []
-        self._row, self._weight = 0, 1.0
+        self._members: dict[bool, dict[int, Tensor]] = {}
 
     @torch.no_grad()
-    def start(self, domain: str) -> None:
+    def start(self) -> None:
         """No images yet, and the moments of the source."""
-        self._row, self.count, self.sums = self.model.domain_names.index(domain), 0, {}
-        found = [torch.stack([one.running_mean, one.running_var]) for one in self.layers]
-        self._start = self._start or found  # rows of all domains have moved with the one before
+        self.counts, self.sums = {}, {}
+        self._start = [torch.stack([one.running_mean, one.running_var]) for one in self.layers]
 
     @contextmanager
-    def counting(self, size: int) -> Iterator[None]:
-        """Inside the block a batch of so many images passes, and counts in the moments."""
+    def counting(self, domain: Tensor) -> Iterator[None]:
+        """Inside the block a batch of these domains (N,) passes, and counts in the moments."""
         if not self.whole:
-            self.count, self.sums = 0, {}
-        self.count += size
-        self._weight = size / self.count
+            self.counts, self.sums = {}, {}
+        of_domains = {label: domain == label for label in sorted(set(domain.tolist()))}
+        self._members = {True: of_domains, False: {0: torch.ones_like(domain, dtype=torch.bool)}}
+        for own, members in self._members.items():
+            for row, chosen in members.items():
+                size = int(chosen.sum())
+                self.counts[own, row] = self.counts.get((own, row), 0) + size
         with ExitStack() as stack:
             for number, one in enumerate(self.layers):
                 hook = one.register_forward_pre_hook(partial(self._mix, number))
@@ -139,15 +144,20 @@ class StreamMoments:
             yield
 
     def _mix(self, number: int, statistics: RunningMoments, inputs: tuple[Any, ...]) -> None:
-        added = raw_moments(inputs[0]).mean(0)  # of all these images
-        former = self.sums.get(number, added)
-        first, second = self.sums[number] = torch.lerp(former, added, self._weight)
-        row = self._row if len(statistics.running_mean) > 1 else 0
-        mean, var = self._start[number][:, row].double()
-        old, new = (mean, var), (first, (second - first.square()).clamp(min=0))
-        if self.share is None or isinstance(self.share, str):
-            new = between(old, new, self.count / (self.count + self.prior), statistics.eps)
-        share = 1.0 if self.share is None else self.share
-        running = statistics.running_mean, statistics.running_var
-        for one, moment in zip(running, between(old, new, share, statistics.eps), strict=True):
-            one[row] = moment.to(one)
+        own = statistics.tracks_domains
+        for row, chosen in self._members[own].items():
+            # A folded layer sees several rows of each image.
+            of_rows = chosen.repeat_interleave(len(inputs[0]) // len(chosen))
+            added = raw_moments(inputs[0][of_rows]).mean(0)  # of all these images
+            count = self.counts[own, row]
+            former = self.sums.get((number, row), added)
+            weight = int(chosen.sum()) / count
+            first, second = self.sums[number, row] = torch.lerp(former, added, weight)
+            mean, var = self._start[number][:, row].double()
+            old, new = (mean, var), (first, (second - first.square()).clamp(min=0))
+            if self.share is None or isinstance(self.share, str):
+                new = between(old, new, count / (count + self.prior), statistics.eps)
+            share = 1.0 if self.share is None else self.share
+            running = statistics.running_mean, statistics.running_var
+            for one, moment in zip(running, between(old, new, share, statistics.eps), strict=True):
+                one[row] = moment.to(one)

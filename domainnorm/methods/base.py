@@ -36,7 +36,6 @@ Batch: TypeAlias = dict[str, Any]
 # Outputs (K, H, W) for an input, and the mask (h, w) of its image as the dataset has it -> outputs
 # (K, h, w), and classes (h, w) with −1 for none.
 Restore: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-_LABELS = ("target", "original", "labelled")
 
 
 class Method(LightningModule):
@@ -58,8 +57,8 @@ class Method(LightningModule):
       ``"segmentation"``), all when empty; ``for_masks``: options with a value for masks only.
     - ``protocol``: ``"fit"``, or ``"online"`` for one that adapts while it predicts test images.
 
-    A method of protocol ``fit`` writes `losses`, one that is ``online`` writes `adapt`. Networks,
-    buffers and banks of its own are attributes: they are trained, moved and stored with it.
+    A method of protocol ``fit`` writes `losses`, for one that is ``online`` see `OnlineMethod`.
+    Networks, buffers and banks of its own are attributes: trained, moved and stored with it.
 
     Args:
         model: The network; trained in place.
@@ -109,7 +108,6 @@ class Method(LightningModule):
         self._stores: nn.ModuleList = nn.ModuleList()
         self._told: nn.ModuleList = nn.ModuleList()
         self._position = (0, 0)  # batches of this epoch before the present one, optimizer steps
-        self._stream: tuple[int, Any] | None = None
 
     # What a method computes.
 
@@ -119,16 +117,6 @@ class Method(LightningModule):
         Empty for a method that needs no step here, or has made its own with `step`.
         """
         raise NotImplementedError(f"{type(self).__name__}: losses")
-
-    def adapt(self, batch: Batch) -> Tensor:
-        """Logits (N, K, ...) of one batch of a stream without labels, and a step on it.
-
-        Called with gradients on; see `descend`.
-        """
-        raise NotImplementedError(f"{type(self).__name__}: adapt")
-
-    def start_stream(self, domain: str) -> None:
-        """Before the first image of each domain of a stream: modes, sums, and the like."""
 
     @property
     def max_epochs(self) -> int | None:
@@ -293,24 +281,6 @@ class Method(LightningModule):
             optimizer.step()
             optimizer.zero_grad()
 
-    def descend(self, loss: Tensor) -> None:
-        """Backward and a step of the optimizer of a stream, for `adapt`."""
-        assert self._stream is not None
-        optimizer = self._stream[1]
-        scaler = getattr(getattr(self._trainer, "precision_plugin", None), "scaler", None)
-        (loss if scaler is None else scaler.scale(loss)).backward()
-        if scaler is not None:
-            scaler.unscale_(optimizer)
-        if self.clip is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.clip)
-        if scaler is None:
-            optimizer.step()
-        else:
-            scaler.step(optimizer)
-            scaler.update()
-        optimizer.zero_grad()
-
     # What Lightning calls.
 
     def train(self, mode: bool = True) -> Method:
@@ -389,7 +359,7 @@ class Method(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect predictions of one batch."""
-        self._collect(batch, dataloader_idx)
+        self._collect(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/<domain>/<metric>``, and the mean of the task's metric as ``val/selection``."""
@@ -401,27 +371,24 @@ class Method(LightningModule):
         self.log("val/selection", sum(scores) / len(scores))
 
     def on_test_epoch_start(self) -> None:
-        """Start collecting for every test domain; before a stream the teacher is the model."""
-        if self.protocol == "online" and self.norm_domain is None:
-            self.on_fit_start()
+        """Start collecting for every test domain."""
         self._open_stores()
-        self._stream = None
         count = len(self.eval_domains) if self.deployed.encoder is not None else 0
         self._told = nn.ModuleList(DomainsTold() for _ in range(count)).to(self.device)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect predictions of one batch, and how well the encoder tells its domains."""
-        estimate = None
-        if self._told:
-            told: Any = self._told[dataloader_idx]
-            estimate = self.deployed.estimate_of(batch)
-            told.update(estimate, batch["domain"])
-        if self._is_followed(dataloader_idx):
-            self._keep(self._followed(batch, dataloader_idx), batch, dataloader_idx)
-            return
-        if self._stream is not None:
-            self.eval()
-        self._collect(batch, dataloader_idx, estimate)
+        self._collect(batch, self.tell(batch))
+
+    def tell(self, batch: Batch) -> Estimate | None:
+        """What the encoder says of a batch, which counts in `domains_told`; None without one."""
+        if not self._told:
+            return None
+        estimate = self.deployed.estimate_of(batch)
+        for position, chosen in self._by_domain(batch):
+            told: Any = self._told[position]
+            told.update(Estimate(*(one[chosen] for one in estimate)), batch["domain"][chosen])
+        return estimate
 
     def predictions(self) -> dict[str, Evaluated]:
         """What the last validation or test collected, by domain."""
@@ -438,24 +405,7 @@ class Method(LightningModule):
     def _open_stores(self) -> None:
         self._stores = nn.ModuleList(self.task.store() for _ in self.eval_domains).to(self.device)
 
-    def _is_followed(self, position: int) -> bool:
-        online = self.protocol == "online" and self.norm_domain is None
-        return online and self.eval_domains[position] in self.roles.target
-
-    def begin_stream(self, domain: str, position: int = 0) -> None:
-        """An optimizer of its own for a domain: momentum would go on moving the one before."""
-        self._stream = position, self.configure_optimizers()
-        self.start_stream(domain)
-
-    @torch.enable_grad()
-    def _followed(self, batch: Batch, position: int) -> Tensor:
-        """Logits that `adapt` gives for a batch without its labels."""
-        if self._stream is None or self._stream[0] != position:
-            self.begin_stream(self.eval_domains[position], position)
-        seen = {name: batch[name] for name in batch if name not in _LABELS}
-        return self.adapt(self._shared(seen)).detach()
-
-    def _collect(self, batch: Batch, position: int, estimate: Estimate | None = None) -> None:
+    def _collect(self, batch: Batch, estimate: Estimate | None = None) -> None:
         domain, model = self._shared(batch)["domain"], self.deployed
         if self.norm_domain is not None:
             row = model.domain_names.index(self.norm_domain)
@@ -466,17 +416,25 @@ class Method(LightningModule):
         embedding = model.embedding_of(batch)
         if embedding is not None:
             given["embedding"] = embedding
-        self._keep(self.task.predict(model, batch["image"], **given), batch, position)
+        self.keep(self.task.predict(model, batch["image"], **given), batch)
 
-    def _keep(self, logits: Tensor, batch: Batch, position: int) -> None:
-        store: Any = self._stores[position]
-        if "original" not in batch:
-            store.update(logits, batch["target"], batch["index"])
-            return
-        assert self.restore is not None
-        for one, truth, index in zip(logits, batch["original"], batch["index"], strict=True):
-            restored, classes = self.restore(one, truth)
-            store.update(restored[None], classes[None], index[None])
+    def keep(self, logits: Tensor, batch: Batch) -> None:
+        """Collect logits (N, K, ...) of a batch, each image for its domain."""
+        for position, chosen in self._by_domain(batch):
+            store: Any = self._stores[position]
+            if "original" not in batch:
+                store.update(logits[chosen], batch["target"][chosen], batch["index"][chosen])
+                continue
+            assert self.restore is not None
+            for number in chosen.nonzero()[:, 0].tolist():
+                restored, classes = self.restore(logits[number], batch["original"][number])
+                store.update(restored[None], classes[None], batch["index"][number][None])
+
+    def _by_domain(self, batch: Batch) -> Iterator[tuple[int, Tensor]]:
+        """Positions in ``eval_domains`` of the domains of a batch, and which images (N,) are so."""
+        for label in batch["domain"].unique().tolist():
+            name = self.model.domain_names[label]
+            yield self.eval_domains.index(name), batch["domain"] == label
 
     def log_loss(self, loss: Tensor | Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Log ``train/loss``, and ``train/<name>`` where it is the sum of several; return it.

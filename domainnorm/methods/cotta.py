@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.methods.base import Batch, Method
+from domainnorm.methods.base import Batch
+from domainnorm.methods.online_method import OnlineMethod
 from domainnorm.methods.reestimation import kept_moments, use_batch_statistics
 from domainnorm.methods.roles import Roles
 from domainnorm.registry import register
@@ -18,7 +20,7 @@ from domainnorm.tasks import Task
 
 
 @register
-class CoTTA(Method):
+class CoTTA(OnlineMethod):
     """Predict a stream with a moving average of the model, which learns its predictions.
 
     On each batch: the teacher's logits, averaged over random views of the images where
@@ -36,6 +38,7 @@ class CoTTA(Method):
         restore: Probability of each number to come back from the source, in [0, 1).
         threshold: Mean confidence of the source model below which views are averaged, in [0, 1].
         augmentations: How many views.
+        **options: See `OnlineMethod`.
 
     Reference:
         Wang et al., Continual Test-Time Domain Adaptation, CVPR 2022, arXiv:2203.13591, eq. 1 to 8.
@@ -43,10 +46,7 @@ class CoTTA(Method):
         shifted, resized and changed in brightness and noise, without blur and mirror images.
     """
 
-    unlabelled: str = "target"
-    starts_from: str = "source_only"
     tasks: tuple[str, ...] = ("classification",)
-    protocol: str = "online"
 
     def __init__(
         self,
@@ -59,8 +59,9 @@ class CoTTA(Method):
         restore: float = 0.01,
         threshold: float = 0.92,
         augmentations: int = 32,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles)
+        super().__init__(model, task, roles, **options)
         self.augmentations: int = augmentations
         self.lr = lr
         self.restored = restore
@@ -72,7 +73,7 @@ class CoTTA(Method):
         """Adam over all parameters, as in the paper."""
         return torch.optim.Adam(self.model.parameters(), lr=self.lr)
 
-    def start_stream(self, domain: str) -> None:
+    def start_stream(self, domains: tuple[str, ...]) -> None:
         """At the first domain the source is the model; the others go on from there."""
         if not self.source:
             self.source = (copy.deepcopy(self.model).requires_grad_(False),)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,7 +39,9 @@ class DeYO(OnlineEntropy):
         drop: Least loss of probability, in [-1, 1].
         patches: Along each side, at least 1.
         depth: Share of the norm layers, from the input on, that move, in (0, 1].
-        opinion: See `OnlineEntropy`.
+        opinion: Minimize the entropy of opinions, see `opinion_entropies`; that of predictions says
+            what is reliable.
+        **options: See `OnlineMethod`.
 
     Reference:
         Lee et al., Entropy is not Enough for Test-Time Adaptation, ICLR 2024, arXiv:2403.07366, and
@@ -60,8 +64,11 @@ class DeYO(OnlineEntropy):
         patches: int = 4,
         depth: float = 0.75,
         opinion: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles, lr=lr, margin=margin, opinion=opinion, depth=depth)
+        super().__init__(model, task, roles, lr=lr, depth=depth, **options)
+        self.opinion = opinion
+        self.reliable = margin * self.most
         self.drop = drop
         self.patches = patches
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,9 @@ class EATA(OnlineEntropy):
         redundancy: Cosine from which a sample is redundant; None for ``1.3 / √K``.
         fisher_weight: Of the pull towards the source model; 0 for none, which is ETA.
         fisher_images: Source training images that F is estimated on.
-        opinion: See `OnlineEntropy`.
+        opinion: Minimize the entropy of opinions, see `opinion_entropies`; that of predictions says
+            what is reliable.
+        **options: See `OnlineEntropy`.
 
     Reference:
         Niu et al., Efficient Test-Time Model Adaptation without Forgetting, ICML 2022,
@@ -62,23 +65,33 @@ class EATA(OnlineEntropy):
         fisher_weight: float = 2000.0,
         fisher_images: int = 2000,
         opinion: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles, lr=lr, margin=margin, opinion=opinion)
+        super().__init__(model, task, roles, lr=lr, **options)
+        self.opinion = opinion
+        self.reliable = margin * self.most
         num_classes = len(task.class_names)
         self.redundancy = 1.3 / math.sqrt(num_classes) if redundancy is None else redundancy
         self.fisher_weight, self.fisher_images = fisher_weight, fisher_images
         self.fisher: list[Tensor] = []
+        self._known: dict[str, list[Tensor]] = {}
         self.mean_probability: Tensor | None = None
 
-    def start_stream(self, domain: str) -> None:
-        """Norms use statistics of batches, dropout is off; F and θ⁰ for the rows of ``domain``."""
+    def start_stream(self, domains: tuple[str, ...]) -> None:
+        """Norms use statistics of batches, dropout is off; F and θ⁰ for the rows of the targets."""
         if self.fisher_weight and self._trainer is None:
             raise DomainNormError(
                 "fisher_weight: asks for images of the source, which a run has; set it to 0 (ETA)"
             )
-        super().start_stream(domain)
+        super().start_stream(domains)
         self.mean_probability = None
-        self.fisher = self._fisher(domain) if self.fisher_weight else []
+        self.fisher = []
+        for name in self.roles.lent(domains) if self.fisher_weight else ():
+            if name not in self._known:
+                self._known[name] = self._fisher(name)
+            # Of own rows that of their domain, of what domains share the largest.
+            found = zip(self.fisher or self._known[name], self._known[name], strict=True)
+            self.fisher = [torch.maximum(one, other) for one, other in found]
 
     def loss_of(self, logits: Tensor) -> Tensor | None:
         """That of the samples that are kept."""

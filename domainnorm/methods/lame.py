@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ class LAME(WithoutGradients):
             ``neighbours``, mean of both directions; ``linear``: ``z[n] · z[m]``.
         neighbours: At least 1, without the image itself.
         iterations: At most; they end once the objective changes by less than 1e-8 of itself.
+        **options: See `OnlineMethod`.
 
     Reference:
         Boudiaf et al., Parameter-free Online Test-time Adaptation, CVPR 2022, arXiv:2201.05718,
@@ -59,8 +60,9 @@ class LAME(WithoutGradients):
         affinity: Literal["rbf", "knn", "linear"] = "rbf",
         neighbours: int = 5,
         iterations: int = 100,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles)
+        super().__init__(model, task, roles, **options)
         head_of(model)
         self.affinity = affinity
         self.neighbours, self.iterations = neighbours, iterations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ class NEO(WithoutGradients):
         roles: Source and target domains.
         memory: Images that the mean reaches back, at least 1: a newer one weighs ``1 / memory``
             once there are so many; None for all.
+        **options: See `OnlineMethod`.
 
     Reference:
         Murphy et al., NEO: No-Optimization Test-Time Adaptation through Latent Re-Centering, ICLR
@@ -40,17 +43,23 @@ class NEO(WithoutGradients):
     remembered: tuple[str, ...] = ("means", "count")
 
     def __init__(
-        self, model: DomainModel, task: Task, roles: Roles, *, memory: int | None = None
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        memory: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles)
+        super().__init__(model, task, roles, **options)
         head_of(model)
         self.memory = memory
         self.means: list[Tensor] = []
         self.count = 0
 
-    def start_stream(self, domain: str) -> None:
+    def start_stream(self, domains: tuple[str, ...]) -> None:
         """No features yet."""
-        super().start_stream(domain)
+        super().start_stream(domains)
         self.means, self.count = [], 0
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class Online(T3A):
         prior: See `AlphaBN`.
         ordered: Whether images of one class follow each other, as frames of a scene or slices of a
             patient do.
+        **options: See `OnlineMethod`.
 
     Reference:
         Iwasawa and Matsuo, NeurIPS 2021, alg. 1; Schneider et al., NeurIPS 2020, arXiv:2006.16971,
@@ -43,7 +45,7 @@ class Online(T3A):
         predictions, and moments by layer: ours.
     """
 
-    remembered: tuple[str, ...] = ("supports", "entropy", "label", "moments.sums", "moments.count")
+    remembered: tuple[str, ...] = ("supports", "entropy", "label", "moments.sums", "moments.counts")
 
     def __init__(
         self,
@@ -54,20 +56,21 @@ class Online(T3A):
         supports: int | None = 20,
         prior: float = 32.0,
         ordered: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles, supports=supports)
+        super().__init__(model, task, roles, supports=supports, **options)
         self.ordered = ordered
         self.moments = StreamMoments(model, prior, "layers", whole=True)
 
-    def start_stream(self, domain: str) -> None:
+    def start_stream(self, domains: tuple[str, ...]) -> None:
         """Moments of the source, and the classifier's rows as supports."""
-        super().start_stream(domain)
-        self.moments.start(domain)
+        super().start_stream(domains)
+        self.moments.start()
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Log of the probabilities of one batch."""
-        with self.moments.counting(len(batch["image"])):
+        with self.moments.counting(batch["domain"]):
             features, logits = self.features(batch)
         both = torch.stack([logits, self.predicted(features, logits)]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
 from domainnorm.losses import entropies, opinion_entropies
-from domainnorm.methods.base import Batch, Method
+from domainnorm.methods.base import Batch
+from domainnorm.methods.online_method import OnlineMethod
 from domainnorm.methods.reestimation import use_batch_statistics
 from domainnorm.methods.roles import Roles
 from domainnorm.tasks import Task
 
 
-class OnlineEntropy(Method):
+class OnlineEntropy(OnlineMethod):
     """Predict a stream of the target, and make a step on the entropy of some samples of each batch.
 
     Norms use the statistics of the batch, dropout is off; its predictions are those made before the
@@ -29,25 +31,22 @@ class OnlineEntropy(Method):
         task: Metrics.
         roles: Source and target domains.
         lr: Learning rate of SGD with momentum 0.9.
-        margin: Of the largest possible entropy, in (0, 1]; from there on a sample is unreliable.
-        opinion: Minimize the entropy of opinions instead, see `opinion_entropies`; what is reliable
-            is said by that of predictions.
         depth: Share of the norm layers, from the input on, whose scales and shifts move, in (0, 1].
+        **options: See `OnlineMethod`.
 
     Attributes:
         adapted: What moves.
         start: It, before the stream.
+        most: The largest possible entropy, ln K.
+        opinion: Whether the entropy of opinions is minimized, see `opinion_entropies`.
 
     Raises:
         ConversionError: No conditional norm whose scale could adapt.
     """
 
-    unlabelled: str = "target"
-    starts_from: str = "source_only"
     augmented: bool = False
     needs: str = "weights"
     tasks: tuple[str, ...] = ("classification", "segmentation")
-    protocol: str = "online"
 
     def __init__(
         self,
@@ -56,11 +55,10 @@ class OnlineEntropy(Method):
         roles: Roles,
         *,
         lr: float = 2.5e-4,
-        margin: float = 0.4,
-        opinion: bool = False,
         depth: float = 1.0,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles)
+        super().__init__(model, task, roles, **options)
         norms = [norm for norm in model.norms() if any(True for _ in norm.modulation.parameters())]
         if not norms:
             name = type(self).__name__.lower()
@@ -71,16 +69,15 @@ class OnlineEntropy(Method):
         self.adapted = [p for norm in chosen for p in norm.modulation.parameters()]
         self.train_only(self.adapted)
         self.lr = lr
-        self.opinion = opinion
+        self.opinion = False
         self.most = math.log(len(task.class_names))
-        self.reliable = margin * self.most
         self.start: list[Tensor] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD over scales and shifts."""
         return torch.optim.SGD(self.adapted, lr=self.lr, momentum=0.9)
 
-    def start_stream(self, domain: str) -> None:
+    def start_stream(self, domains: tuple[str, ...]) -> None:
         """Norms use statistics of batches, dropout is off."""
         use_batch_statistics(self.model)
         self.start = [parameter.detach().clone() for parameter in self.adapted]
@@ -115,9 +112,8 @@ class OnlineEntropy(Method):
         """To the source model, with an optimizer that knows of no step."""
         for parameter, former in zip(self.adapted, self.start, strict=True):
             parameter.copy_(former)
-        assert self._stream is not None
-        optimizer: torch.optim.Optimizer = self._stream[1]
-        optimizer.state.clear()
+        assert self.stream_optimizer is not None
+        self.stream_optimizer.state.clear()
 
 
 def samples(logits: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,6 +41,7 @@ class ROID(OnlineEntropy):
         temperature: Of the weights, above 0.
         decay: Weight of the model against the source's after each step, in [0, 1).
         prior: Whether predictions are multiplied by the mean prediction.
+        **options: See `OnlineEntropy`.
 
     Reference:
         Marsden et al., Universal Test-time Adaptation through Weight Ensembling, Diversity
@@ -61,8 +64,9 @@ class ROID(OnlineEntropy):
         temperature: float = 0.3333,
         decay: float = 0.99,
         prior: bool = True,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles, lr=lr)
+        super().__init__(model, task, roles, lr=lr, **options)
         self.temperature = temperature
         self.kept_share = decay
         self.prior = prior
@@ -72,9 +76,9 @@ class ROID(OnlineEntropy):
         """SGD with Nesterov momentum, as in the authors' program."""
         return torch.optim.SGD(self.adapted, lr=self.lr, momentum=0.9, nesterov=True)
 
-    def start_stream(self, domain: str) -> None:
+    def start_stream(self, domains: tuple[str, ...]) -> None:
         """The mean prediction starts uniform."""
-        super().start_stream(domain)
+        super().start_stream(domains)
         self.mean = torch.full_like(self.mean, 1 / len(self.mean))
 
     def adapt(self, batch: Batch) -> Tensor:

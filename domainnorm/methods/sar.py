@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,9 @@ class SAR(OnlineEntropy):
         radius: ρ, length of the step to the worst place, at least 0.
         floor: Of the largest possible entropy, in [0, 1); 0 never goes back.
         depth: Share of the norm layers, from the input on, that move, in (0, 1].
-        opinion: See `OnlineEntropy`.
+        opinion: Minimize the entropy of opinions, see `opinion_entropies`; that of predictions says
+            what is reliable.
+        **options: See `OnlineMethod`.
 
     Reference:
         Niu et al., Towards Stable Test-Time Adaptation in Dynamic Wild World, ICLR 2023,
@@ -60,16 +64,19 @@ class SAR(OnlineEntropy):
         floor: float = 0.03,
         depth: float = 0.75,
         opinion: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles, lr=lr, margin=margin, opinion=opinion, depth=depth)
+        super().__init__(model, task, roles, lr=lr, depth=depth, **options)
+        self.opinion = opinion
+        self.reliable = margin * self.most
         self.radius = radius
         self.floor = floor * self.most
         self.first: float | None = None
         self.average: float | None = None
 
-    def start_stream(self, domain: str) -> None:
+    def start_stream(self, domains: tuple[str, ...]) -> None:
         """No average yet."""
-        super().start_stream(domain)
+        super().start_stream(domains)
         self.first = self.average = None
 
     def adapt(self, batch: Batch) -> Tensor:

@@ -97,11 +97,12 @@ class SWAD(SupervisedMethod):
         super().on_validation_epoch_start()
         self._losses = {position: [] for position in range(len(self.eval_domains))}
 
-    def _keep(self, logits: Tensor, batch: Batch, position: int) -> None:
-        super()._keep(logits, batch, position)
-        if self.trainer.validating:
-            loss = self.task.loss(logits, batch["target"]).detach()
-            self._losses[position].append((loss, len(logits)))
+    def keep(self, logits: Tensor, batch: Batch) -> None:
+        """Collect predictions, and in validation losses."""
+        super().keep(logits, batch)
+        for position, chosen in self._by_domain(batch) if self.trainer.validating else ():
+            loss = self.task.loss(logits[chosen], batch["target"][chosen]).detach()
+            self._losses[position].append((loss, len(logits[chosen])))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/loss``, and let the mean of this epoch enter the result, or wait, or not."""

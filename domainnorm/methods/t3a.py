@@ -33,6 +33,7 @@ class T3A(WithoutGradients):
         task: Of one class per image.
         roles: Source and target domains.
         supports: Most supports of a class, at least 1; None for all.
+        **options: See `OnlineMethod`.
 
     Raises:
         ConversionError: A classifier that is no one linear layer.
@@ -50,18 +51,24 @@ class T3A(WithoutGradients):
     remembered: tuple[str, ...] = ("supports", "entropy", "label")
 
     def __init__(
-        self, model: DomainModel, task: Task, roles: Roles, *, supports: int | None = 20
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        supports: int | None = 20,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles)
+        super().__init__(model, task, roles, **options)
         if getattr(head_of(model), "weight", None) is None:
             raise ConversionError("t3a: the classifier of this network is no one linear layer")
         self.most = supports
         self.supports = self.entropy = self.label = torch.zeros(0)
 
     @torch.no_grad()
-    def start_stream(self, domain: str) -> None:
+    def start_stream(self, domains: tuple[str, ...]) -> None:
         """The classifier's rows are the first supports."""
-        super().start_stream(domain)
+        super().start_stream(domains)
         weight, bias = self._classifier()
         logits = F.linear(weight, weight, bias)
         self.supports, self.entropy, self.label = weight, entropies(logits), logits.argmax(1)

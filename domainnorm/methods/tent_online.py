@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,8 @@ class TENTOnline(OnlineEntropy):
         task: Metrics.
         roles: Source and target domains.
         lr: Learning rate of Adam.
-        opinion: See `OnlineEntropy`.
+        opinion: Minimize the entropy of opinions, see `opinion_entropies`.
+        **options: See `OnlineEntropy`.
 
     Reference:
         Wang et al., Tent: Fully Test-time Adaptation by Entropy Minimization, ICLR 2021,
@@ -41,8 +44,10 @@ class TENTOnline(OnlineEntropy):
         *,
         lr: float = 1e-3,
         opinion: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(model, task, roles, lr=lr, opinion=opinion)
+        super().__init__(model, task, roles, lr=lr, **options)
+        self.opinion = opinion
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over scales and shifts, as in the paper."""

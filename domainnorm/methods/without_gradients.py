@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
-from domainnorm.methods.base import Method
 from domainnorm.methods.heads import head_of, heads_of
+from domainnorm.methods.online_method import OnlineMethod
 from domainnorm.methods.roles import Roles
 from domainnorm.tasks import Task
 
 
-class WithoutGradients(Method):
+class WithoutGradients(OnlineMethod):
     """Predicts a stream of the target by the source model and by what the stream has shown so far.
 
     Nothing is trained, and no source image is seen.
@@ -24,24 +24,21 @@ class WithoutGradients(Method):
         model: The source model.
         task: Metrics.
         roles: Source and target domains.
+        **options: See `OnlineMethod`.
     """
 
-    unlabelled: str = "target"
-    starts_from: str = "source_only"
     augmented: bool = False
-    takes_shots: bool = False  # nothing is learned from labels
-    protocol: str = "online"
 
-    def __init__(self, model: DomainModel, task: Task, roles: Roles) -> None:
-        super().__init__(model, task, roles)
+    def __init__(self, model: DomainModel, task: Task, roles: Roles, **options: Any) -> None:
+        super().__init__(model, task, roles, **options)
         self.train_only(())
 
     def configure_optimizers(self) -> Any:
         """Nothing is optimized."""
         return None
 
-    def start_stream(self, domain: str) -> None:
-        """Evaluation mode; what an earlier domain has shown is forgotten."""
+    def start_stream(self, domains: tuple[str, ...]) -> None:
+        """Evaluation mode; what an earlier stream has shown is forgotten."""
         self.eval()
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
-from domainnorm.ranges import Conditioned, Far, Rows, Sampling, Unseen
+from domainnorm.ranges import Conditioned, Far, Rows, Sampling, StreamOrder, Unseen
 from domainnorm.registry import DATASETS
 
 Precision: TypeAlias = Literal[
@@ -94,11 +94,13 @@ class DataConfig:
             every class equally often, ``balanced``; or ``rare``, rare classes more often.
         sampling_temperature: Of ``rare``: the larger, the more alike the classes.
         eval_batch_size: Images per batch in validation and test.
-        stream_order: Order of the test images that a method adapts to while it predicts them:
-            drawn, one class after the other, or as the dataset lists them.
+        stream_order: Order of the test images that a method adapts to while it predicts them. Of
+            each target a stream of its own: ``shuffled``, one class after the other (``by_class``),
+            or as the dataset lists them (``stored``). Or all targets in one stream: one after the
+            other (``continual``), again and again (``returning``), ``gradual``, or ``mixed``.
         stream_batch_size: Images it gets at a time.
-        stream_run: Under ``by_class``, images of one class until another one comes, as frames of
-            one scene; null for all of a class.
+        stream_run: Under ``by_class`` and ``returning``, images of one class or target until
+            another one comes, as frames of one scene; null for all of a class, a third of a target.
         num_workers: Processes that read images; 0 reads them in the training process.
         cache: Folder for decoded images at the size of the input; null decodes them every time.
         attributes: Metadata of the images that ``metadata`` and ``text`` estimate domains from.
@@ -116,7 +118,7 @@ class DataConfig:
     sampling: Sampling = "uniform"
     sampling_temperature: float = field(default=0.01, metadata={"above": 0})
     eval_batch_size: int = field(default=64, metadata={"minimum": 1})
-    stream_order: Literal["shuffled", "by_class", "stored"] = "shuffled"
+    stream_order: StreamOrder = "shuffled"
     stream_batch_size: int = field(default=64, metadata={"minimum": 1})
     stream_run: int | None = field(default=None, metadata={"minimum": 1})
     num_workers: int = field(default=0, metadata={"minimum": 0})

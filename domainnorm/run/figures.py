@@ -172,9 +172,9 @@ def _save_embeddings(bench: Bench, path: Path, title: str) -> None:
     model, data = bench.method.deployed, bench.data
     assert model.encoder is not None
     points = {}
-    for domain, loader in zip(data.test_domains, data.test_dataloader(), strict=True):
+    for domain in data.test_domains:
         found: list[torch.Tensor] = []
-        for batch in loader:
+        for batch in data.evaluation_dataloader(domain):
             # White, so that distances in the figure are those that decide.
             embedding = model.estimate_of(batch).embedding
             found.append(embedding @ model.encoder.gaussians.whitening.T)

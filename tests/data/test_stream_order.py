@@ -13,7 +13,7 @@ def scans():
 
 def classes(scans, order, **options):
     images = [n for n, one in enumerate(scans.records) if one.domain == "clean"]
-    found = Stream(order, **options).positions(scans, images, 0)
+    found = Stream(order, **options).positions(scans, ["clean"], images, 0)
     assert sorted(found) == list(range(len(images)))
     return [scans.records[images[number]].target for number in found]
 

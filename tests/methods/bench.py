@@ -104,6 +104,7 @@ def fit(
     accumulate: int = 1,
     precision: str = "32-true",
     shots: int = 0,
+    loading: dict[str, Any] | None = None,
     **options: Any,
 ) -> Fitted:
     """Fit a method by name or class; one that is online follows the stream of the target."""
@@ -111,7 +112,7 @@ def fit(
     model = make_model(roles=roles) if model is None else model
     before = copy.deepcopy(model.state_dict())
     method = make(name, model, roles, **options)
-    data = make_data(name, model, roles, batch_size, shots)
+    data = make_data(name, model, roles, batch_size, shots, **(loading or {}))
     method.eval_domains = data.val_domains
     method.clip, method.accumulate = clip, accumulate
     seen = Recorder()

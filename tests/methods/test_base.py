@@ -9,9 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from domainnorm.backbones import create_model, data_config
-from domainnorm.data import Stream
 from domainnorm.errors import ConversionError, DomainNormError
-from domainnorm.methods import Method, Roles
+from domainnorm.methods import Roles
 from domainnorm.methods.heads import head_of, num_features
 from domainnorm.methods.reestimation import kept_moments
 from domainnorm.methods.samples import split
@@ -78,30 +77,6 @@ class Averaged(SupervisedMethod):
 
     def on_fit_end(self):
         pass  # the rows as training has left them
-
-
-class Watching(Method):
-    """Keeps what a stream shows; moves one parameter by one with each batch."""
-
-    unlabelled: str = "target"
-    protocol: str = "online"
-
-    def __init__(self, model, task, roles):
-        super().__init__(model, task, roles)
-        self.seen, self.started, self.told = [], [], []
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.model.parameters(), lr=1.0)
-
-    def start_stream(self, domain):
-        self.started.append(domain)
-
-    def adapt(self, batch):
-        self.seen.append(sorted(batch))
-        logits = self.outputs(batch)
-        self.told.append(logits.detach().clone())
-        self.descend(-next(iter(self.model.parameters())).sum())
-        return logits
 
 
 def names_changed(before, after):
@@ -276,36 +251,6 @@ def test_split_keeps_lists_and_attributes_with_their_images():
     assert labelled["index"].tolist() == [4, 6]
     assert labelled["original"] == ["a", "c"]
     assert other["attributes"] == {"scanner": ["y"]}
-
-
-def test_stream_is_shown_without_labels():
-    seen = fit(Watching, make_model(), ONE, batch_size=4).method.seen
-    assert seen
-    assert all(names == ["domain", "image", "index"] for names in seen)
-
-
-def test_predictions_of_a_stream_are_those_made_before_each_step():
-    done = fit(Watching, make_model(), ONE, batch_size=4)
-    told = torch.cat(done.method.told).softmax(1)
-    found = done.method.predictions()["colour_cast"]
-    order = torch.cat([b["index"] for b in done.data.test_dataloader()[0]]).argsort()
-    assert_close(found.probabilities, told[order].to(found.probabilities.dtype))
-
-
-def test_each_target_is_a_stream_of_its_own_and_sources_are_only_tested():
-    roles = type(ONE)(("clean",), ("colour_cast", "textured"))
-    done = fit(Watching, make_model(roles=roles), roles, batch_size=4)
-    assert done.method.started == ["colour_cast", "textured"]
-    assert set(done.method.predictions()) == {"clean", "colour_cast", "textured"}
-    count = sum(len(loader) for loader in done.data.test_dataloader()[:2])
-    assert len(done.method.seen) == count
-
-
-def test_classes_follow_each_other_in_a_stream_by_class():
-    data = make_data(Watching, make_model(), ONE, 4, stream=Stream("by_class", 4))
-    targets = torch.cat([batch["target"] for batch in data.test_dataloader()[0]]).tolist()
-    assert targets == sorted(targets)
-    assert len(set(targets)) > 1
 
 
 def test_task_says_what_a_method_of_masks_needs():

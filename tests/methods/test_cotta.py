@@ -31,10 +31,7 @@ def test_stream_equals_the_published_rule(name, norm):
     method.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     student, teacher, source = network(model), network(model), network(model)
     batches = [torch.rand(4, 3, 64, 64, dtype=torch.float64) for _ in range(10)]
-    method.eval_domains = ["colour_cast"]
-    method._stream = (0, method.configure_optimizers())
-    method.on_fit_start()
-    method.start_stream("colour_cast")
+    method.begin_stream(("colour_cast",))
     torch.manual_seed(1)
     domain = torch.full((4,), TARGET)
     found = [method.adapt({"image": image, "domain": domain}) for image in batches]
@@ -52,9 +49,7 @@ def test_stream_equals_the_published_rule(name, norm):
 def test_where_the_source_is_sure_the_teacher_looks_once():
     method = CoTTA(source_model(), Classification(list("abcdefghij")), ONE, threshold=0.0)
     method.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    method.eval_domains = ["colour_cast"]
-    method._stream = (0, method.configure_optimizers())
-    method.start_stream("colour_cast")
+    method.begin_stream(("colour_cast",))
     calls = []
     method.deployed.register_forward_hook(lambda *_: calls.append(1))
     method.adapt({"image": torch.rand(4, 3, 32, 32), "domain": torch.full((4,), TARGET)})

@@ -31,7 +31,7 @@ def started(name, network="test_resnet", classes=10, **options):
         head_of(model).bias.normal_()
     task = Classification([str(number) for number in range(classes)])
     method = METHODS.load(name)(model, task, ONE, **options)
-    method.start_stream("colour_cast")
+    method.begin_stream(("colour_cast",))
     return method
 
 
@@ -171,7 +171,7 @@ def test_moments_are_between_those_of_the_source_and_of_the_stream(norm, memory)
     model = make_model({"early": norm, "late": "dsbn"} if norm == "ibn_a" else norm).double()
     task = Classification([str(number) for number in range(10)])
     method = METHODS.load("alpha_bn")(model, task, ONE, prior=5.0, memory=memory)
-    method.start_stream("colour_cast")
+    method.begin_stream(("colour_cast",))
     layer = next(iter(method.moments.layers))
     row = TARGET if len(layer.running_mean) > 1 else 0
     source = float(layer.running_mean[row, 0]), float(layer.running_var[row, 0])
@@ -190,7 +190,7 @@ def test_moments_normalize_the_very_batch():
     model = source_model().double()
     task = Classification([str(number) for number in range(10)])
     method = METHODS.load("alpha_bn")(copy.deepcopy(model), task, ONE, prior=0.0)
-    method.start_stream("colour_cast")
+    method.begin_stream(("colour_cast",))
     for norm in model.eval().norms():
         norm.statistics.train()
     for batch in stream(4, 3):
@@ -201,7 +201,7 @@ def test_no_prior_images_and_no_share_are_the_source():
     model = source_model().double()
     task = Classification([str(number) for number in range(10)])
     method = METHODS.load("alpha_bn")(copy.deepcopy(model), task, ONE, share=0.0)
-    method.start_stream("colour_cast")
+    method.begin_stream(("colour_cast",))
     for batch in stream(4, 3):
         found = method.adapt(batch)
         assert_close(found, model.eval()(batch["image"], batch["domain"]).detach())
@@ -225,7 +225,7 @@ def test_nothing_is_trained_and_the_source_stays(name, size):
 def test_a_stream_starts_anew(name):
     method = started(name)
     first = [method.adapt(batch) for batch in stream(4, 3)]
-    method.start_stream("colour_cast")
+    method.restart()
     again = [method.adapt(batch) for batch in stream(4, 3)]
     assert_close(first, again, rtol=0, atol=0)
 

@@ -1,0 +1,205 @@
+"""Methods that predict the test images of their targets, one batch after the other, and adapt."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from domainnorm.backbones import DomainModel
+from domainnorm.methods.base import Batch, Method
+from domainnorm.methods.roles import Roles
+from domainnorm.tasks import Task
+
+_LABELS = ("target", "original", "labelled")
+# Images that a mean prediction remembers, and of which there must be some before it says anything.
+_MEMORY, _ENOUGH = 256, 64
+_WATCHED = ("mean", "seen", "most")
+
+
+class OnlineMethod(Method):
+    """One algorithm that adapts while it predicts: it writes `adapt`.
+
+    A **stream** is images of one target, or of several (``data.stream_order``); each starts from
+    the source model. What one has moved in the rows of its targets stays there.
+
+    Args:
+        model: The source model.
+        task: Metrics.
+        roles: Source and target domains.
+        reset: When the model goes back to the source's within a stream, and all is forgotten:
+            ``never``; after so many batches; at another ``domain``, that of the first image of a
+            batch; or at a ``collapse``, see `Collapse`.
+
+    Attributes:
+        source_state: The method as the first stream began with it; empty before.
+        remembered: Attributes beside tensors of the module that a killed stream goes on with.
+
+    Reference:
+        Press et al., RDumb, NeurIPS 2023, arXiv:2306.05401 (a number of batches); Lim et al., ICLR
+        2026, arXiv:2603.03796, sec. 4.1 (when predictions concentrate).
+        Differs: all of the model goes back, not its last layers.
+    """
+
+    unlabelled: str = "target"
+    starts_from: str = "source_only"
+    takes_shots: bool = False  # nothing is learned from labels
+    protocol: str = "online"
+    remembered: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        reset: int | Literal["never", "domain", "collapse"] = "never",
+    ) -> None:
+        super().__init__(model, task, roles)
+        self.reset = reset
+        self.collapse = Collapse()
+        self.steps = 0
+        self.present = ""  # the domain of the last image
+        self.source_state: dict[str, Tensor] = {}
+        self._domains: tuple[str, ...] = ()
+        self._loader = -1
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    def adapt(self, batch: Batch) -> Tensor:
+        """Logits (N, K, ...) of one batch of a stream without labels, and a step on it.
+
+        Called with gradients on; see `descend`.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: adapt")
+
+    def start_stream(self, domains: tuple[str, ...]) -> None:
+        """Before the first image of a stream of these targets: modes, sums, and the like."""
+
+    def begin_stream(self, domains: tuple[str, ...]) -> None:
+        """Start from the source model, but for the rows that earlier streams have moved."""
+        if self.source_state:
+            self._go_back(self.roles.lent(self._domains))
+        else:
+            self.source_state = {name: value.clone() for name, value in self.state_dict().items()}
+        self._domains, self.present = domains, ""
+        self._start()
+
+    def restart(self) -> None:
+        """Go back to the source model, and forget what this stream has shown."""
+        self._go_back(())
+        self._start()
+
+    @torch.enable_grad()
+    def follow_stream(self, batch: Batch) -> Tensor:
+        """Logits of the next images, which `adapt` has without their labels; resets are seen to."""
+        named = self.model.domain_names[int(batch["domain"][0])]
+        before, self.present = self.present or named, named
+        due = self.reset == "domain" and named != before
+        if due or (isinstance(self.reset, int) and self.steps == self.reset):
+            self.restart()
+        self.steps += 1
+        seen = {name: batch[name] for name in batch if name not in _LABELS}
+        logits = self.adapt(self._shared(seen)).detach()
+        if self.reset == "collapse" and self.collapse.update(logits):
+            self.restart()
+        return logits
+
+    def descend(self, loss: Tensor) -> None:
+        """Backward and a step of the optimizer of a stream, for `adapt`."""
+        assert self._optimizer is not None
+        scaler = getattr(getattr(self._trainer, "precision_plugin", None), "scaler", None)
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        if scaler is not None:
+            scaler.unscale_(self._optimizer)
+        if self.clip is not None:
+            parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.clip)
+        if scaler is None:
+            self._optimizer.step()
+        else:
+            scaler.step(self._optimizer)
+            scaler.update()
+        self._optimizer.zero_grad()
+
+    @property
+    def stream_optimizer(self) -> torch.optim.Optimizer | None:
+        """What `descend` steps with; None before a stream, and of methods without steps."""
+        return self._optimizer
+
+    @property
+    def memories(self) -> tuple[str, ...]:
+        """`remembered`, and what resets are decided by."""
+        return (*self.remembered, "steps", "present", *(f"collapse.{one}" for one in _WATCHED))
+
+    def on_test_epoch_start(self) -> None:
+        """Start collecting; the source model is what streams start from."""
+        super().on_test_epoch_start()
+        self._loader, self.source_state = -1, {}
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Predict the next images of a stream, or images of another domain as the model is now."""
+        if self.norm_domain is not None or dataloader_idx >= len(self._streams):
+            self.eval()
+            super().test_step(batch, batch_idx, dataloader_idx)
+            return
+        self.tell(batch)
+        if dataloader_idx != self._loader:
+            self._loader = dataloader_idx
+            self.begin_stream(self._streams[dataloader_idx])
+        self.keep(self.follow_stream(batch), batch)
+
+    @property
+    def _streams(self) -> list[tuple[str, ...]]:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        found: list[tuple[str, ...]] = data.streams
+        return found
+
+    @torch.enable_grad()
+    def _start(self) -> None:
+        """An optimizer of its own: momentum would go on moving what was before."""
+        self.collapse, self.steps = Collapse(), 0
+        self.on_fit_start()  # a teacher starts as the model
+        found: Any = self.configure_optimizers()
+        self._optimizer = found
+        self.start_stream(self._domains)
+
+    def _go_back(self, keeping: tuple[str, ...]) -> None:
+        """To the source model, but for rows of some domains."""
+        labels = [self.model.domain_names.index(name) for name in keeping]
+        rows = [(owned.tensor, owned.tensor.detach()[labels]) for owned in self.model.domain_rows()]
+        self.load_state_dict(self.source_state)
+        with torch.no_grad():
+            for tensor, kept in rows:
+                tensor[labels] = kept
+
+
+class Collapse:
+    """Whether predictions of a stream concentrate on few classes.
+
+    Of the mean prediction over about the last 256 images (pixels of masks are averaged first), the
+    entropy falls below half of the largest that it has had, 64 images or more being seen.
+
+    Attributes:
+        mean: Mean prediction (K,), None at first.
+        seen: Images it is of, 256 at most.
+        most: Its largest entropy.
+    """
+
+    def __init__(self) -> None:
+        self.mean: Tensor | None = None
+        self.seen = 0
+        self.most = 0.0
+
+    def update(self, logits: Tensor) -> bool:
+        """Take in logits (N, K, ...) of a batch."""
+        size = len(logits)
+        told = logits.float().softmax(1).movedim(1, -1).flatten(0, -2).mean(0)
+        self.seen = min(_MEMORY, self.seen + size)
+        former = told if self.mean is None else self.mean
+        self.mean = torch.lerp(former, told, min(1.0, size / self.seen))
+        if self.seen < _ENOUGH:
+            return False
+        entropy = -float(torch.special.xlogy(self.mean, self.mean).sum())
+        self.most = max(self.most, entropy)
+        return entropy < self.most / 2

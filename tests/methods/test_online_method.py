@@ -1,0 +1,258 @@
+import copy
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from domainnorm import adapt_online
+from domainnorm.data import Stream
+from domainnorm.methods import Roles
+from domainnorm.methods.online_method import Collapse, OnlineMethod
+from domainnorm.registry import METHODS
+from domainnorm.tasks.classification import Classification
+from tests.methods.bench import ONE, fit, images, make_data, make_model, scans, source_model
+
+TARGETS = Roles(("clean",), ("textured", "colour_cast"))  # not in the order of the dataset
+SMALL = {"cotta": {"augmentations": 2}, "eata": {"fisher_images": 16}}
+NAMES = [name for name in METHODS.names() if METHODS.load(name).protocol == "online"]
+JOINT = ["continual", "returning", "gradual", "mixed"]
+every_stream = pytest.mark.parametrize("name", NAMES)
+
+
+class Watching(OnlineMethod):
+    """Keeps what a stream shows; moves one parameter by one with each batch."""
+
+    def __init__(self, model, task, roles, **options):
+        super().__init__(model, task, roles, **options)
+        self.seen, self.started, self.told, self.domains = [], [], [], []
+        self.at = []
+
+    @property
+    def moving(self):
+        return next(iter(self.model.parameters()))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.model.parameters(), lr=1.0)
+
+    def start_stream(self, domains):
+        self.started.append(domains)
+
+    def adapt(self, batch):
+        self.seen.append(sorted(batch))
+        self.at.append(float(self.moving.detach().flatten()[0]))
+        self.domains += [self.model.domain_names[label] for label in batch["domain"].tolist()]
+        logits = self.outputs(batch)
+        self.told.append(logits.detach().clone())
+        self.descend(-self.moving.sum())
+        return logits
+
+
+def steps(method):
+    """How many steps had been made from the source model before each batch."""
+    return [round(value - method.at[0]) for value in method.at]
+
+
+def test_stream_is_shown_without_labels():
+    seen = fit(Watching, make_model(), ONE, batch_size=4).method.seen
+    assert seen
+    assert all(names == ["domain", "image", "index"] for names in seen)
+
+
+def test_predictions_of_a_stream_are_those_made_before_each_step():
+    done = fit(Watching, make_model(), ONE, batch_size=4)
+    told = torch.cat(done.method.told).softmax(1)
+    found = done.method.predictions()["colour_cast"]
+    order = torch.cat([b["index"] for b in done.data.test_dataloader()[0]]).argsort()
+    assert_close(found.probabilities, told[order].to(found.probabilities.dtype))
+
+
+def test_each_target_is_a_stream_of_its_own_from_the_source_model():
+    done = fit(Watching, make_model(roles=TARGETS), TARGETS, batch_size=4)
+    assert done.method.started == [("textured",), ("colour_cast",)]
+    assert set(done.method.predictions()) == {"clean", "colour_cast", "textured"}
+    first, second = (len(loader) for loader in done.data.test_dataloader()[:2])
+    assert steps(done.method) == [*range(first), *range(second)]
+
+
+def test_rows_of_an_earlier_stream_stay():
+    lone = Roles(("clean", "colour_cast"), ("textured",))
+    both = fit("tent_online", source_model(roles=TARGETS), TARGETS, batch_size=4, lr=0.1)
+    state = source_model(roles=TARGETS).state_dict()
+    model = make_model(roles=lone)
+    order = [TARGETS.all.index(name) for name in lone.all]
+    rows = {owned.key for owned in model.domain_rows()}
+    model.load_state_dict({k: v[order] if k in rows else v for k, v in state.items()})
+    alone = fit("tent_online", model, lone, batch_size=4, lr=0.1)
+    now, wanted = both.model.state_dict(), alone.model.state_dict()
+    moved = 0
+    for key in rows:
+        assert_close(now[key][TARGETS.all.index("textured")], wanted[key][2])
+        moved += not torch.equal(now[key][1], state[key][1])
+    assert moved > 3
+
+
+def test_classes_follow_each_other_in_a_stream_by_class():
+    data = make_data(Watching, make_model(), ONE, 4, stream=Stream("by_class", 4))
+    targets = torch.cat([batch["target"] for batch in data.test_dataloader()[0]]).tolist()
+    assert targets == sorted(targets)
+    assert len(set(targets)) > 1
+
+
+def arriving(order, run=None):
+    """Names of the domains of the images of a stream of two targets, and their indices."""
+    stream = {"stream": Stream(order, 3, run)}
+    done = fit(Watching, make_model(roles=TARGETS), TARGETS, loading=stream)
+    assert done.method.started == [TARGETS.target]
+    assert set(done.method.predictions()) == set(TARGETS.all)
+    index = torch.cat([batch["index"] for batch in done.data.test_dataloader()[0]]).tolist()
+    assert sorted(index) == sorted(
+        one for name in TARGETS.target for one in scans().positions([name], "test")
+    )
+    assert len(done.data.test_dataloader()) == 2
+    for name in TARGETS.target:
+        own = [one for one in index if scans().records[one].domain == name]
+        assert done.data.arrivals(name) == own != sorted(own)
+        assert sorted(done.method.predictions()[name].index.tolist()) == sorted(own)
+    return done.method.domains
+
+
+def test_a_continual_stream_has_one_target_after_the_other():
+    found = arriving("continual")
+    assert found == sorted(found, key=TARGETS.target.index)
+
+
+def test_a_returning_stream_has_them_in_turn():
+    found = arriving("returning")
+    turns = [name for n, name in enumerate(found) if n == 0 or name != found[n - 1]]
+    assert turns == ["textured", "colour_cast"] * 3
+    found = arriving("returning", run=2)
+    assert found[:6] == ["textured"] * 2 + ["colour_cast"] * 2 + ["textured"] * 2
+
+
+def test_a_gradual_stream_goes_from_one_to_the_other():
+    found = arriving("gradual")
+    first = [name == "textured" for name in found]
+    third = len(first) // 3
+    assert first[0] > first[-1]
+    shares = [sum(part) / third for part in (first[:third], first[third:-third], first[-third:])]
+    assert shares[0] > shares[1] > shares[2]
+    assert 0.2 < shares[1] < 0.8
+
+
+def test_a_mixed_stream_has_both_from_the_start():
+    found = arriving("mixed")
+    assert len(set(found[: len(found) // 3])) == len(set(found[-len(found) // 3 :])) == 2
+
+
+@every_stream
+@pytest.mark.parametrize("order", ["mixed", "returning"])
+def test_every_method_follows_a_stream_of_several_targets(name, order):
+    stream = {"stream": Stream(order, 4)}
+    model = source_model(roles=TARGETS)
+    before = copy.deepcopy(model.state_dict())
+    done = fit(name, model, TARGETS, loading=stream, **SMALL.get(name, {}))
+    found = done.method.predictions()
+    assert set(found) == set(TARGETS.all)
+    for one in found.values():
+        assert bool(one.probabilities.isfinite().all())
+    for key, value in done.model.state_dict().items():
+        if "modulation" in key or "running" in key:
+            assert torch.equal(value[0], before[key][0]), key  # rows of the source
+
+
+def test_images_of_several_targets_count_in_rows_of_their_own():
+    stream = {"stream": Stream("mixed", 4)}
+    model = source_model(roles=TARGETS).double()
+    done = fit("alpha_bn", model, TARGETS, loading=stream, memory="stream", precision="64-true")
+    layer = done.method.moments.layers[0]
+    seen = {name: [] for name in TARGETS.target}
+    first = {name: (layer.running_mean[row], row) for row, name in enumerate(TARGETS.all)}
+    inputs = []
+    layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    for batch in done.data.test_dataloader()[0]:
+        done.model.eval()(batch["image"].double(), batch["domain"])
+        for label, one in zip(batch["domain"].tolist(), inputs.pop(), strict=True):
+            seen[TARGETS.all[label]].append(one)
+    start = source_model(roles=TARGETS).state_dict()
+    key = next(key for key in start if key.endswith("running_mean"))
+    for name, found in seen.items():
+        mean, row = first[name]
+        share = len(found) / (len(found) + 16)
+        own = torch.stack(found).mean((0, 2, 3))
+        assert_close(mean, torch.lerp(start[key][row].double(), own, share))
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_model_goes_back_after_some_batches(every):
+    method = fit(Watching, make_model(), ONE, batch_size=4, reset=every).method
+    assert steps(method) == [number % every for number in range(len(method.at))]
+
+
+def test_a_model_goes_back_where_the_domain_changes():
+    stream = {"stream": Stream("returning", 2, run=4)}
+    method = fit(
+        Watching, make_model(roles=TARGETS), TARGETS, loading=stream, reset="domain"
+    ).method
+    starts = [n for n, count in enumerate(steps(method)) if count == 0]
+    firsts = method.domains[::2]
+    changes = [n for n, name in enumerate(firsts) if n == 0 or name != firsts[n - 1]]
+    assert starts == changes
+    assert len(starts) > 3
+
+
+@every_stream
+def test_a_model_that_always_goes_back_predicts_each_batch_as_the_first(name):
+    options = {} if name != "eata" else {"fisher_weight": 0.0}
+    options |= SMALL[name] if name == "cotta" else {}
+    batch = images("colour_cast")[:8]
+    stream = adapt_online(source_model(), name, domain="colour_cast", reset=1, **options)
+    other = images("colour_cast")[8:16]
+    torch.manual_seed(0)
+    first = stream(batch)
+    stream(other)
+    torch.manual_seed(0)
+    assert_close(stream(batch), first, rtol=0, atol=0)
+
+
+def sure(labels, classes=10):
+    return 20.0 * torch.nn.functional.one_hot(torch.tensor(labels), classes).float()
+
+
+def test_predictions_of_one_class_are_a_collapse():
+    watch = Collapse()
+    assert not any(watch.update(sure([n % 10 for n in range(16)])) for _ in range(20))
+    told = [watch.update(sure([3] * 16)) for _ in range(40)]
+    at = told.index(True)
+    # The mean remembers 256 images: by then about 1 − 0.94^at of them are of one class.
+    assert 8 <= at <= 24
+    assert not any(told[:at])
+
+
+def test_few_images_are_no_collapse():
+    watch = Collapse()
+    assert not any(watch.update(sure([n])) for n in (1, 1, 2, 2, 2, 2))
+    assert not any(watch.update(sure([2])) for _ in range(56))
+
+
+def test_one_class_from_the_start_is_no_collapse():
+    watch = Collapse()
+    assert not any(watch.update(sure([4] * 64)) for _ in range(20))
+
+
+def test_a_collapsed_model_goes_back():
+    class Collapsing(Watching):
+        def adapt(self, batch):
+            super().adapt(batch)
+            collapsed = len(self.at) > 20
+            labels = torch.arange(len(batch["image"])) if not collapsed else [0] * 8
+            return sure(list(labels))
+
+    task = Classification([str(digit) for digit in range(10)])
+    method = Collapsing(make_model(), task, ONE, reset="collapse")
+    method.begin_stream(("colour_cast",))
+    for _ in range(80):
+        method.follow_stream({"image": torch.rand(8, 3, 32, 32), "domain": torch.ones(8).long()})
+    found = steps(method)
+    back = [n for n in range(1, len(found)) if found[n] == 0]
+    assert min(back) > 25
+    assert found[: back[0]] == list(range(back[0]))
