@@ -70,7 +70,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         lambda number: 0 <= number <= 1,
         "a number in [0, 1], or null for the cumulative average",
     ),
-    **dict.fromkeys(("radius", "prior"), _FROM_ZERO),
+    **dict.fromkeys(("radius", "prior", "age_weight", "entropy_weight"), _FROM_ZERO),
     "temperature": (lambda number: number > 0, "a positive number"),
     "dropout": (lambda number: 0 <= number < 1, "a probability in [0, 1)"),
     **dict.fromkeys(

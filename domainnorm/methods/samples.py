@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,3 +96,13 @@ def chosen(part: Any, rows: Tensor) -> Any:
     if isinstance(part, Mapping):
         return {name: chosen(value, rows) for name, value in part.items()}
     return [value for value, row in zip(part, rows.tolist(), strict=True) if row]
+
+
+def gathered(parts: Sequence[Any]) -> Any:
+    """Tensors, lists, or mappings of them, joined along the images: what `chosen` took apart."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, Mapping):
+        return {name: gathered([part[name] for part in parts]) for name in first}
+    return [value for part in parts for value in part]

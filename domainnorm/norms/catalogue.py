@@ -111,6 +111,13 @@ _ROWS = (
         {"parts": ["instance", "layer", "batch"], "gate": "softmax"},
     ),
     NormSpec(
+        "iabn",
+        "mixed*shared",
+        "Gong et al. (NOTE), NeurIPS 2022, arXiv:2208.05117, sec. 3.1 (IABN)",
+        "images unlike the rest are normalized by themselves; for streams, with method 'note'",
+        {"parts": ["instance", "batch"], "gate": "shrink"},
+    ),
+    NormSpec(
         "alpha_bn",
         "mixed*shared",
         "You et al., 2021, arXiv:2110.04065, eq. 2 (α-BN)",

@@ -11,7 +11,12 @@ from domainnorm.registry import METHODS
 from domainnorm.tasks.segmentation import Segmentation
 from tests.methods.bench import ONE, fit, images, source_model
 
-SMALL = {"cotta": {"augmentations": 2}, "eata": {"fisher_weight": 0.0}}
+SMALL = {
+    "cotta": {"augmentations": 2},
+    "eata": {"fisher_weight": 0.0},
+    "note": {"memory": 6},
+    "rotta": {"memory": 6},
+}
 DRAWING = {"cotta", "deyo", "roid"}
 NAMES = [name for name in METHODS.names() if METHODS.load(name).protocol == "online"]
 every_stream = pytest.mark.parametrize("name", NAMES)

@@ -19,6 +19,8 @@ SMALL = {
     "tent": {"epochs": 1},
     "cotta": {"augmentations": 2},
     "mcd": {"generator_steps": 1},
+    "note": {"memory": 8},
+    "rotta": {"memory": 8},
     "default": {"guard": 1.0},  # keeps what it has learned
 }
 

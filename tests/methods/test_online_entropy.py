@@ -24,7 +24,7 @@ FLOORS = {"test_resnet": (0.3, 0.5), "test_vit": (0.4, 0.05), "test_convnext": (
 SURER = {"test_resnet": 20, "test_vit": 20, "test_convnext": 200}
 every_network = pytest.mark.parametrize("network", NETWORKS)
 every_name = pytest.mark.parametrize("name", NAMES)
-GIVEN = {"eata": {"fisher_weight": 0.0}}
+GIVEN = {"eata": {"fisher_weight": 0.0}, "note": {"memory": 4}, "rotta": {"memory": 4}}
 
 
 @torch.no_grad()

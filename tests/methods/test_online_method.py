@@ -13,7 +13,12 @@ from domainnorm.tasks.classification import Classification
 from tests.methods.bench import ONE, fit, images, make_data, make_model, scans, source_model
 
 TARGETS = Roles(("clean",), ("textured", "colour_cast"))  # not in the order of the dataset
-SMALL = {"cotta": {"augmentations": 2}, "eata": {"fisher_images": 16}}
+SMALL = {
+    "cotta": {"augmentations": 2},
+    "eata": {"fisher_images": 16},
+    "note": {"memory": 6},
+    "rotta": {"memory": 6},
+}
 NAMES = [name for name in METHODS.names() if METHODS.load(name).protocol == "online"]
 JOINT = ["continual", "returning", "gradual", "mixed"]
 every_stream = pytest.mark.parametrize("name", NAMES)
@@ -202,8 +207,7 @@ def test_a_model_goes_back_where_the_domain_changes():
 
 @every_stream
 def test_a_model_that_always_goes_back_predicts_each_batch_as_the_first(name):
-    options = {} if name != "eata" else {"fisher_weight": 0.0}
-    options |= SMALL[name] if name == "cotta" else {}
+    options = {"fisher_weight": 0.0} if name == "eata" else SMALL.get(name, {})
     batch = images("colour_cast")[:8]
     stream = adapt_online(source_model(), name, domain="colour_cast", reset=1, **options)
     other = images("colour_cast")[8:16]

@@ -189,6 +189,28 @@ def _cluster(statistics, condition, x):
     return normalize(x, torch.stack(mixed), eps)
 
 
+def shrunk(tracked, own, size, eps, k=4.0):
+    """Gong et al. 2022, sec. 3.1: moments (N, C, 2) of the batch, corrected by each sample's."""
+    if size == 1:
+        return tracked
+    tracked = tracked.expand_as(own)
+    rows = []
+    for pairs in zip(tracked.flatten(0, 1), own.flatten(0, 1), strict=True):
+        (mean, var), (own_mean, own_var) = pairs
+        limits = k * ((var + eps) / size) ** 0.5, k * (var + eps) * (2 / (size - 1)) ** 0.5
+        corrected = []
+        for at, here, limit in zip((mean, var), (own_mean, own_var), limits, strict=True):
+            apart = here - at
+            if apart > limit:
+                corrected.append(at + apart - limit)
+            elif apart < -limit:
+                corrected.append(at + apart + limit)
+            else:
+                corrected.append(at + 0 * apart)
+        rows.append(torch.stack([corrected[0], corrected[1].clamp(min=0)]))
+    return torch.stack(rows).view_as(own)
+
+
 def _mixed(statistics, condition, x):
     tables = {
         "instance": lambda: by_groups(x, [[n] for n in range(len(x))]),
@@ -204,6 +226,9 @@ def _mixed(statistics, condition, x):
         share = statistics.share
         rows = [share[c] * tracked[:, c] + (1 - share[c]) * other[:, c] for c in range(len(share))]
         return torch.stack(rows, dim=1)
+    if statistics.gate == "shrink":
+        at = [name in ("batch", "domain") for name in statistics.parts].index(True)
+        return normalize(x, shrunk(parts[at], parts[1 - at], x[0, 0].numel(), eps), eps)
     if statistics.gate == "softmax":
         weights = [
             weight.exp() / weight.exp().sum()

@@ -270,3 +270,152 @@ def roid(network, batches, descent, *, temperature, decay, varied):
         prior = (prior + smooth) / (1 + smooth * told.shape[1])
         outputs.append((told * prior).log())
     return outputs
+
+
+class Robust(torch.nn.Module):
+    """Yuan et al. 2023, eq. 1 and 2: batch norm by moments that follow the images, with gradients.
+
+    In the place of the statistics of a layer; ``learning`` when the moments move.
+    """
+
+    takes_rows = tokens = learning = False
+
+    def __init__(self, mean, var, eps, share):
+        super().__init__()
+        self.mean, self.var, self.eps, self.share = mean.clone(), var.clone(), eps, share
+
+    def forward(self, x, scale, shift, condition, rows=False):
+        mean, var = self.mean, self.var
+        if self.learning:
+            values = x.transpose(0, 1).flatten(1)
+            own = values.mean(1)
+            own_var = ((values - own[:, None]) ** 2).mean(1)
+            mean = (1 - self.share) * mean + self.share * own
+            var = (1 - self.share) * var + self.share * own_var
+            self.mean, self.var = mean.detach(), var.detach()
+        shape = (1, -1, 1, 1)
+        normal = (x - mean.view(shape)) / (var.view(shape) + self.eps) ** 0.5
+        return normal * scale[..., None, None] + shift[..., None, None]
+
+
+def enters(kept, label, burden, size):
+    """Yuan et al. 2023, alg. 2: whether an image enters a memory, from which another may go.
+
+    ``kept`` are lists [image, entropy, age] of each class, ``burden`` is of entropy and age.
+    """
+    entropy, full = burden.entropy, None
+    if len(kept[label]) >= size / len(kept):
+        full = [label]
+    elif sum(map(len, kept)) >= size:
+        full = [k for k in range(len(kept)) if len(kept[k]) == max(map(len, kept))]
+    worst = None
+    for k in full or []:
+        for number, one in enumerate(kept[k]):
+            found = burden(one[1], one[2])
+            if worst is None or found >= worst[0]:
+                worst = (found, k, number)
+    if worst is None:
+        return True
+    if worst[0] <= burden(entropy, 0):
+        return False
+    kept[worst[1]].pop(worst[2])
+    return True
+
+
+class Burden:
+    """What makes an image leave the memory: λ_t / (1 + exp(-age / size)) + λ_u H / ln K."""
+
+    def __init__(self, weights, size, classes):
+        self.weights, self.size, self.most = weights, size, math.log(classes)
+        self.entropy = 0.0  # of the new image
+
+    def __call__(self, entropy, age):
+        old = 1 / (1 + math.exp(-age / self.size))
+        return self.weights[0] * old + self.weights[1] * entropy / self.most
+
+
+def timely_loss(told, seen, kept, size):
+    """Yuan et al. 2023, eq. 5 to 8: probabilities, log-probabilities, and what is kept."""
+    loss = 0.0
+    for p, log_q, one in zip(told, seen, kept, strict=True):
+        age = one[2] / size
+        loss = loss - math.exp(-age) / (1 + math.exp(-age)) * (p * log_q).sum()
+    return loss / len(kept)
+
+
+def rotta(student, teacher, learning, batches, descent, *, classes, size, decay, weights, varied):
+    """Yuan et al. 2023, alg. 1: logits of the teacher, and the memory at each step.
+
+    ``learning(True)`` lets the moments of both networks move.
+    """
+    outputs, kept, contents, count = [], [[] for _ in range(classes)], [], 0
+    burden = Burden(weights, size, classes)
+    for batch in batches:
+        with torch.no_grad():
+            logits = teacher[0](batch)
+        outputs.append(logits.clone())
+        for image, row in zip(batch, logits, strict=True):
+            label, burden.entropy = int(row.argmax()), float(row_entropy(row))
+            if enters(kept, label, burden, size):
+                kept[label].append([image, burden.entropy, 0])
+            for one in (one for group in kept for one in group):
+                one[2] += 1
+            count += 1
+            if count % size:
+                continue
+            found = [one for group in kept for one in group]
+            contents.append(sorted((k, one[2]) for k in range(classes) for one in kept[k]))
+            images = torch.stack([one[0] for one in found])
+            views = varied(images)
+            learning(True)
+            with torch.no_grad():
+                told = teacher[0](images).softmax(1)
+            seen = student[0](views).log_softmax(1)
+            descent.step(descent.gradients(timely_loss(told, seen, found, size)))
+            learning(False)
+            with torch.no_grad():
+                for p, q in zip(teacher[1], student[1], strict=True):
+                    p.copy_(decay * p + (1 - decay) * q)
+    return outputs, contents
+
+
+def reserved(kept, label, seen, size):
+    """Gong et al. 2022, alg. 1 (PBRS): whether an image enters; another one may have gone."""
+    if sum(map(len, kept.values())) < size:
+        return True
+    most = max(map(len, kept.values()))
+    largest = sorted(k for k in kept if len(kept[k]) == most)
+    if label not in largest:
+        group = largest[int(torch.randint(len(largest), ()))]
+        kept[group].pop(int(torch.randint(len(kept[group]), ())))
+    elif float(torch.rand(())) <= len(kept[label]) / seen:
+        kept[label].pop(int(torch.randint(len(kept[label]), ())))
+    else:
+        return False
+    return True
+
+
+def note(network, learning, batches, descent, *, size):
+    """Gong et al. 2022, alg. 1: logits, and the classes in the memory at each step.
+
+    ``learning(True)`` lets layers use and follow the moments of the images.
+    """
+    outputs, kept, seen, contents, count = [], {}, {}, [], 0
+    for batch in batches:
+        with torch.no_grad():
+            logits = network(batch)
+        outputs.append(logits.clone())
+        for image, row in zip(batch, logits, strict=True):
+            label = int(row.argmax())
+            seen[label] = seen.get(label, 0) + 1
+            if reserved(kept, label, seen[label], size):
+                kept.setdefault(label, []).append(image)
+            count += 1
+            if count % size:
+                continue
+            contents.append(sorted(k for k in kept for _ in kept[k]))
+            learning(True)
+            found = network(torch.stack([one for k in kept for one in kept[k]]))
+            descent.step(descent.gradients(sum(map(row_entropy, found)) / len(found)))
+            learning(False)
+    return outputs, contents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -23,6 +24,7 @@ from domainnorm.registry import register
 
 _PARTS = ("instance", "batch", "domain", "layer", "group")
 _TRACKED = ("batch", "domain")
+_DEVIATIONS = 4.0  # standard errors that moments of a sample may be off; k of IABN
 
 
 @register
@@ -39,6 +41,10 @@ class MixedStatistics(DomainStatistics):
       is clipped before every training step (BIN).
     - ``softmax``: ``mean = Σ_p w_p M_p``, ``var = Σ_p v_p V_p``, w and v softmax of learned
       weights of the layer, equal at the start (switchable normalization).
+    - ``shrink``: ``instance`` and the tracked part t, whose moments are corrected where those of
+      the sample, of n values, are further from them than chance would have it: ``mean = M_t +
+      s(M_i - M_t, 4 sqrt(V_t / n))``, ``var = V_t + s(V_i - V_t, 4 V_t sqrt(2 / (n - 1)))``, where
+      ``s(d, l)`` takes l from the size of d, down to 0 (IABN). One value has the moments of t.
     - ``fixed``: one part; training as usual, evaluation with ``alpha`` times the running moments
       (source) plus ``1 - alpha`` times those of the batch at hand (target) (α-BN).
 
@@ -66,10 +72,11 @@ class MixedStatistics(DomainStatistics):
         Kim, Batch-Instance Normalization, NeurIPS 2018, arXiv:1805.07925, sec. 3 (learned). Luo et
         al., Differentiable Learning-to-Normalize, ICLR 2019, arXiv:1806.10779, sec. 2 (softmax).
         You et al., Test-time Batch Statistics Calibration, 2021, arXiv:2110.04065, eq. 2
-        (fixed).
+        (fixed). Gong et al., NOTE, NeurIPS 2022, arXiv:2208.05117, sec. 3.1 (shrink).
         Agrees with the authors' code (XingangPan/IBN-Net, hyeonseob-nam/Batch-Instance-
-        Normalization, switchablenorms/Switchable-Normalization) but for variances of a sample,
-        which are biased here, as in the papers, and unbiased in that of switchable normalization.
+        Normalization, switchablenorms/Switchable-Normalization, TaesikGong/NOTE) but for
+        variances of a sample, which are biased here, as in the papers, and unbiased in those of
+        switchable normalization and NOTE.
     """
 
     takes_rows = False
@@ -80,7 +87,7 @@ class MixedStatistics(DomainStatistics):
         num_domains: int,
         *,
         parts: list[str] | None = None,
-        gate: Literal["split", "learned", "softmax", "fixed"] = "split",
+        gate: Literal["split", "learned", "softmax", "shrink", "fixed"] = "split",
         alpha: float = 0.9,
         num_groups: int = 32,
         momentum: float | None = 0.1,
@@ -130,7 +137,14 @@ class MixedStatistics(DomainStatistics):
                 with an instance part.
         """
         own = sample_moments(x)
-        factor, offset = self._mix([self._part(name, own, x, condition) for name in self.parts])
+        size = x.shape[2:].numel()
+        parts = self.parts
+        if self.gate == "shrink" and size == 1:
+            parts = tuple(name for name in parts if name in _TRACKED)
+        found = [self._part(name, own, x, condition) for name in parts]
+        if self.gate == "shrink" and size > 1:
+            found = [self._shrunk(found, size)]
+        factor, offset = self._mix(found)
         return affine_map(x, scale * factor, shift + scale * offset)
 
     def _part(self, name: str, own: Moments, x: Tensor, condition: Condition) -> Moments:
@@ -191,6 +205,19 @@ class MixedStatistics(DomainStatistics):
         rows, values = self._pooled_rows(own, group, size=x.shape[2:].numel(), sync=sync)
         return Moments(*(one.index_select(0, group) for one in rows)), rows, values
 
+    def _shrunk(self, parts: list[Moments], size: int) -> Moments:
+        """Moments of the tracked part, corrected by those of samples of ``size`` values."""
+        tracked = [name in _TRACKED for name in self.parts].index(True)
+        (mean, var), own = parts[tracked], parts[1 - tracked]
+        spread = var + self.eps
+        limit = _DEVIATIONS * (spread / size).sqrt()
+        apart = own.mean - mean
+        mean = mean + apart - torch.minimum(torch.maximum(apart, -limit), limit)
+        limit = _DEVIATIONS * math.sqrt(2 / (size - 1)) * spread
+        apart = own.var - var
+        var = var + apart - torch.minimum(torch.maximum(apart, -limit), limit)
+        return Moments(mean, var.clamp(min=0))
+
     def _mix(self, parts: list[Moments]) -> tuple[Tensor, Tensor]:
         """Factor and offset (N, C) of the normalization, ``x · factor + offset``."""
         if self.gate == "learned":
@@ -242,8 +269,16 @@ def _check(parts: list[str], gate: str, alpha: float) -> None:
         raise DomainNormError(
             f"parts: {parts}, expected exactly one of batch and domain, which has running moments"
         )
-    expected = {"fixed": "one part", "learned": "two parts"}.get(gate, "two parts or more")
-    fits = {"fixed": len(parts) == 1, "learned": len(parts) == 2}.get(gate, len(parts) >= 2)
+    expected = {
+        "fixed": "one part",
+        "learned": "two parts",
+        "shrink": "instance and batch or domain",
+    }.get(gate, "two parts or more")
+    fits = {
+        "fixed": len(parts) == 1,
+        "learned": len(parts) == 2,
+        "shrink": len(parts) == 2 and "instance" in parts,
+    }.get(gate, len(parts) >= 2)
     if not fits:
         raise DomainNormError(f"parts: {parts} under gate '{gate}', expected {expected}")
     if not 0 <= alpha <= 1:

@@ -17,6 +17,7 @@ MIXTURES = [
     {"parts": ["domain", "group"], "gate": "learned"},
     {"parts": ["layer", "batch"], "gate": "learned"},
     {"parts": ["group", "domain", "instance"], "gate": "softmax"},
+    {"parts": ["domain", "instance"], "gate": "shrink"},
     {"parts": ["domain"], "gate": "fixed"},
 ]
 

@@ -1,0 +1,227 @@
+"""A stream learned from a memory of timely images of all classes, under moments that follow it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from domainnorm.backbones import DomainModel
+from domainnorm.losses import entropies
+from domainnorm.methods.base import Batch
+from domainnorm.methods.cotta import varied
+from domainnorm.methods.online_entropy import OnlineEntropy
+from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import chosen, gathered
+from domainnorm.norms.statistics.running import RunningMoments
+from domainnorm.registry import register
+from domainnorm.tasks import Task
+
+
+@register
+class RoTTA(OnlineEntropy):
+    """Predict a stream with a teacher; its student learns from a memory of the stream's images.
+
+    Each image, with the class that the teacher predicts, may enter a memory in which classes have
+    equal room (see `TimelyMemory`). After every ``memory`` images the student makes a step on the
+    mean over them of ``sigmoid(-age / memory) · CE(p_teacher, p_student)``, the student's images in
+    other views, and the teacher's scales and shifts follow (``decay``). In these passes each layer
+    normalizes by its running moments after ``share`` of the memory's has been mixed into them, with
+    gradients through both.
+
+    Args:
+        model: The source model.
+        task: Of one class per image.
+        roles: Source and target domains.
+        lr: Learning rate of Adam.
+        memory: Images that are kept, and between two steps, at least 1.
+        share: Of the memory's moments in the running ones at each step, in [0, 1].
+        decay: Weight of the teacher in its moving average, in [0, 1).
+        age_weight: Of age in what makes an image leave the memory, at least 0.
+        entropy_weight: Of the entropy of its prediction, at least 0.
+        **options: See `OnlineEntropy`.
+
+    Reference:
+        Yuan et al., Robust Test-Time Adaptation in Dynamic Scenarios, CVPR 2023, arXiv:2303.13899,
+        eq. 1 to 9, and the authors' program.
+        Differs: views as those of `CoTTA`; dropout is off; layers without running moments, as those
+        of transformers, take part with their scales and shifts.
+    """
+
+    tasks: tuple[str, ...] = ("classification",)
+    remembered: tuple[str, ...] = ("kept.entries", "count")
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        lr: float = 1e-3,
+        memory: int = 64,
+        share: float = 0.05,
+        decay: float = 0.999,
+        age_weight: float = 1.0,
+        entropy_weight: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, task, roles, lr=lr, **options)
+        self.kept = TimelyMemory(memory, len(task.class_names), age_weight, entropy_weight)
+        self.share = share
+        self.decay = decay
+        self.follow(decay)
+        self.count = 0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over scales and shifts, as in the paper."""
+        return torch.optim.Adam(self.adapted, lr=self.lr)
+
+    def start_stream(self, domains: tuple[str, ...]) -> None:
+        """Evaluation mode, an empty memory."""
+        super().start_stream(domains)
+        self.eval()
+        self.kept.entries, self.count = [], 0
+
+    def adapt(self, batch: Batch) -> Tensor:
+        """The teacher's logits of one batch, whose images enter the memory one by one."""
+        with torch.no_grad():
+            logits = self.outputs(batch, model=self.deployed)
+        found = zip(logits.argmax(1).tolist(), entropies(logits).tolist(), strict=True)
+        for number, (label, entropy) in enumerate(found):
+            alone = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+            alone[number] = True
+            self.kept.add(chosen(batch, alone), label, entropy)
+            self.count += 1
+            if self.count % self.kept.size == 0:
+                self._learn()
+        return logits
+
+    def _learn(self) -> None:
+        """A step on the memory."""
+        # Views are drawn in this order.
+        entries = sorted(self.kept.entries, key=attrgetter("label"))
+        batch = gathered([one.batch for one in entries])
+        age = torch.tensor([one.age / self.kept.size for one in entries])
+        view = {**batch, "image": varied(batch["image"])}
+        with torch.no_grad(), blended_moments(self.deployed, batch["domain"], self.share):
+            told = self.outputs(batch, model=self.deployed).softmax(1)
+        with blended_moments(self.model, batch["domain"], self.share):
+            logits = self.outputs(view)
+        loss = -(told * logits.log_softmax(1)).sum(1)
+        self.descend((torch.sigmoid(-age).to(loss) * loss).mean())
+        with torch.no_grad():
+            pairs = zip(self.deployed.parameters(), self.model.parameters(), strict=True)
+            for teacher, student in pairs:
+                teacher.lerp_(student, 1 - self.decay)
+
+
+class Kept(NamedTuple):
+    """An image of a memory, as a batch of one, with what was predicted of it."""
+
+    batch: Batch
+    label: int
+    entropy: float
+    age: int
+
+
+class TimelyMemory:
+    """Images of a stream, about equally many of each predicted class, new and sure ones.
+
+    An image leaves where a new one finds no room: of its class where that has its share of the
+    memory, of the classes that have most where not. It is the one with the largest ``age_weight ·
+    sigmoid(age / size) + entropy_weight · H / ln K``, and stays if the new one has a larger one.
+
+    Args:
+        size: Images.
+        num_classes: K.
+        age_weight: See above.
+        entropy_weight: See above.
+
+    Attributes:
+        entries: What is kept.
+    """
+
+    def __init__(
+        self, size: int, num_classes: int, age_weight: float, entropy_weight: float
+    ) -> None:
+        self.size, self.num_classes = size, num_classes
+        self.age_weight, self.entropy_weight = age_weight, entropy_weight
+        self.entries: list[Kept] = []
+
+    def add(self, batch: Batch, label: int, entropy: float) -> None:
+        """Take in a new image, or not; all of the others are older then."""
+        new = Kept(batch, label, entropy, 0)
+        counts = [0] * self.num_classes
+        for one in self.entries:
+            counts[one.label] += 1
+        full: list[int] | None = None
+        if counts[label] >= self.size / self.num_classes:
+            full = [label]
+        elif len(self.entries) >= self.size:
+            full = [k for k, number in enumerate(counts) if number == max(counts)]
+        if full is None or self._make_room(full, self._burden(new)):
+            self.entries.append(new)
+        self.entries = [Kept(*one[:3], one[3] + 1) for one in self.entries]
+
+    def _make_room(self, labels: list[int], burden: float) -> bool:
+        found = [n for n, one in enumerate(self.entries) if one.label in labels]
+        # By class, the last of equals; without any there is room.
+        found.sort(key=lambda n: (self._burden(self.entries[n]), self.entries[n].label, n))
+        if not found:
+            return True
+        if self._burden(self.entries[found[-1]]) > burden:
+            del self.entries[found[-1]]
+            return True
+        return False
+
+    def _burden(self, one: Kept) -> float:
+        old = 1 / (1 + math.exp(-one.age / self.size))
+        return self.age_weight * old + self.entropy_weight * one.entropy / math.log(
+            self.num_classes
+        )
+
+
+@contextmanager
+def blended_moments(model: DomainModel, domain: Tensor, share: float) -> Iterator[None]:
+    """Inside the block running moments get a share of those of a batch, and then normalize it.
+
+    Args:
+        model: In evaluation mode; its moments move.
+        domain: Labels (N,) of the batch, whose rows move.
+        share: In [0, 1].
+    """
+    with ExitStack() as stack:
+        for norm in model.norms():
+            if isinstance(norm.statistics, RunningMoments):
+                hook = partial(_blend, domain, share)
+                stack.callback(norm.statistics.register_forward_pre_hook(hook).remove)
+        yield
+
+
+def _blend(
+    domain: Tensor, share: float, statistics: RunningMoments, inputs: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """Move running moments; what is normalized gets the gradients that flow through them."""
+    x, changed = inputs[0], torch.empty_like(inputs[0])
+    # A folded layer sees several rows of each image.
+    rows = domain.repeat_interleave(len(x) // len(domain))
+    rows = rows if statistics.tracks_domains else torch.zeros_like(rows)
+    shape = 1, -1, *(1,) * (x.ndim - 2)
+    for row in sorted(set(rows.tolist())):
+        part = x[rows == row]
+        running = statistics.running_mean[row], statistics.running_var[row]
+        seen = torch.var_mean(part.to(running[0].dtype), [0, *range(2, x.ndim)], correction=0)
+        mean, var = (torch.lerp(a, b, share) for a, b in zip(running, seen[::-1], strict=True))
+        with torch.no_grad():
+            for one, moment in zip(running, (mean, var), strict=True):
+                one.copy_(moment)
+        # Equal to ``part``: normalized by numbers it is what mean and var would make of it.
+        ratio = ((var.detach() + statistics.eps) / (var + statistics.eps)).sqrt().view(shape)
+        changed[rows == row] = ((part - mean.view(shape)) * ratio + mean.detach().view(shape)).to(x)
+    return changed, *inputs[1:]
