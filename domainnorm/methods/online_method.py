@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -65,6 +68,7 @@ class OnlineMethod(Method):
         self._domains: tuple[str, ...] = ()
         self._loader = -1
         self._optimizer: torch.optim.Optimizer | None = None
+        self._spent: dict[str, tuple[float, int]] = {}  # seconds and images
 
     def adapt(self, batch: Batch) -> Tensor:
         """Logits (N, K, ...) of one batch of a stream without labels, and a step on it.
@@ -136,18 +140,38 @@ class OnlineMethod(Method):
         """Start collecting; the source model is what streams start from."""
         super().on_test_epoch_start()
         self._loader, self.source_state = -1, {}
+        self._spent = {}
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Predict the next images of a stream, or images of another domain as the model is now."""
         if self.norm_domain is not None or dataloader_idx >= len(self._streams):
             self.eval()
-            super().test_step(batch, batch_idx, dataloader_idx)
+            with self._clock("ms_plain", batch):
+                super().test_step(batch, batch_idx, dataloader_idx)
             return
         self.tell(batch)
         if dataloader_idx != self._loader:
             self._loader = dataloader_idx
             self.begin_stream(self._streams[dataloader_idx])
-        self.keep(self.follow_stream(batch), batch)
+        with self._clock("ms_per_image", batch):
+            logits = self.follow_stream(batch)
+        self.keep(logits, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """What an image of a stream costs, and one that is only predicted, in milliseconds."""
+        self.facts |= {name: 1000 * of / images for name, (of, images) in self._spent.items()}
+
+    @contextmanager
+    def _clock(self, name: str, batch: Batch) -> Iterator[None]:
+        started = self._now()
+        yield
+        seconds, images = self._spent.get(name, (0.0, 0))
+        self._spent[name] = seconds + self._now() - started, images + len(batch["image"])
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     @property
     def _streams(self) -> list[tuple[str, ...]]:

@@ -24,6 +24,7 @@ from domainnorm.report.results import (
 )
 
 _TOLD = "domain_accuracy"
+COSTS = "ms_per_image", "ms_plain"  # of a stream, and of images that are only predicted
 QUARTER = "quarter_"  # before its number, among the metrics of a stream
 
 
@@ -144,7 +145,13 @@ def _quarters(results: Sequence[Result], method: str, targets: Sequence[str]) ->
         cells = [collect_cell(results, f"{QUARTER}{n}", method, domain) for n in range(1, 5)]
         if all(cell.spread.n for cell in cells):
             found.append(f"{domain} {' '.join(f'{cell.spread.mean:.3f}' for cell in cells)}")
-    return f"by quarter of the stream, {method}: {', '.join(found)}" if found else ""
+    if not found:
+        return ""
+    costs = [collect_cell(results, name, method, targets[0]).spread for name in COSTS]
+    text = f"by quarter of the stream, {method}: {', '.join(found)}"
+    if all(cost.n for cost in costs):
+        text += f"; {costs[0].mean:.1f} ms an image (predicting alone: {costs[1].mean:.1f} ms)"
+    return text
 
 
 def _trained(own: Sequence[Result]) -> str:
