@@ -9,7 +9,13 @@ from typing import Any
 
 from domainnorm.data.augmentation.steps import arguments_of, check_augmentation, steps_for
 from domainnorm.errors import unknown
-from domainnorm.ranges import problem_of_embedding, problem_of_sampling, problem_of_task
+from domainnorm.ranges import (
+    CORRUPTED,
+    CORRUPTIONS,
+    problem_of_embedding,
+    problem_of_sampling,
+    problem_of_task,
+)
 from domainnorm.recipe.norm import embedding_sizes, reads_domains
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named, Recipe, labels_of
@@ -43,6 +49,7 @@ def check_together(recipe: Recipe, problems: Problems) -> None:
     _check_backbone(recipe.backbone, problems)
     _check_domains(recipe, problems)
     _check_sizes(recipe.data, problems)
+    _check_corruption(recipe, problems)
     _check_task(recipe, problems)
     _check_methods(recipe, problems)
     _check_condition(recipe, problems)
@@ -99,6 +106,23 @@ def _check_domains(recipe: Recipe, problems: Problems) -> None:
                 if not _DOMAIN.fullmatch(name) or not name.isprintable():
                     expected = "a printable domain name without slashes"
                     problems.expect(f"{key}.{role}", name, expected)
+
+
+def _check_corruption(recipe: Recipe, problems: Problems) -> None:
+    """A known corruption, a severity of five, and a twin that is used."""
+    given = recipe.data.corrupt
+    if given is None:
+        return
+    for key in given.keys() - {"name", "severity"}:
+        problems.add("data.corrupt", unknown("key", key, ["name", "severity"]))
+    name, severity = given.get("name"), given.get("severity")
+    if name not in CORRUPTIONS:
+        problems.add("data.corrupt.name", unknown("corruption", str(name), CORRUPTIONS))
+    if type(severity) is not int or not 1 <= severity <= 5:
+        problems.expect("data.corrupt.severity", severity, "a whole number from 1 to 5")
+    if not recipe.corrupted:
+        text = "is given, and no source or target is a twin that it makes, such as"
+        problems.add("data.corrupt", f"{text} '{recipe.domains[0]}{CORRUPTED}'")
 
 
 def _check_once(key: str, names: Sequence[str], problems: Problems) -> None:

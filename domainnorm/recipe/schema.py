@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
-from domainnorm.ranges import Conditioned, Far, Rows, Sampling, StreamOrder, Unseen
+from domainnorm.ranges import CORRUPTED, Conditioned, Far, Rows, Sampling, StreamOrder, Unseen
 from domainnorm.registry import DATASETS
 
 Precision: TypeAlias = Literal[
@@ -103,6 +103,8 @@ class DataConfig:
             another one comes, as frames of one scene; null for all of a class, a third of a target.
         num_workers: Processes that read images; 0 reads them in the training process.
         cache: Folder for decoded images at the size of the input; null decodes them every time.
+        corrupt: A corruption of ImageNet-C, ``{name: fog, severity: 5}`` (1 to 5): domains have
+            twins then, ``<domain>_corrupted``, to be named as targets or sources; null for none.
         attributes: Metadata of the images that ``metadata`` and ``text`` estimate domains from.
     """
 
@@ -123,6 +125,7 @@ class DataConfig:
     stream_run: int | None = field(default=None, metadata={"minimum": 1})
     num_workers: int = field(default=0, metadata={"minimum": 0})
     cache: str | None = None
+    corrupt: dict[str, Any] | None = None
     attributes: list[str] = field(default_factory=list)
 
 
@@ -255,11 +258,19 @@ class Recipe:
         return list(dict.fromkeys(chain.from_iterable(pairs)))
 
     @property
+    def corrupted(self) -> list[str]:
+        """Domains of which the transfers name a corrupted twin."""
+        twins = [name for name in self.domains if name.endswith(CORRUPTED)]
+        return [name.removesuffix(CORRUPTED) for name in twins] if self.data.corrupt else []
+
+    @property
     def read_dataset(self) -> Named:
         """The dataset, asked for the domains of the transfers unless others are given."""
         name, options = self.dataset.name, self.dataset.options
         if "domains" in DATASETS.entry(name).parameters and options.get("domains") is None:
-            options = {**options, "domains": self.domains}
+            twins = {f"{one}{CORRUPTED}" for one in self.corrupted}
+            names = [one for one in self.domains if one not in twins]
+            options = {**options, "domains": list(dict.fromkeys([*names, *self.corrupted]))}
         return Named(name, options)
 
     def to_yaml(self) -> str:

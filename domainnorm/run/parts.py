@@ -20,6 +20,7 @@ from domainnorm.data import (
     Stream,
     draw_shots,
 )
+from domainnorm.data.augmentation.corruptions import CorruptedDataset
 from domainnorm.data.augmentation.steps import steps_for
 from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import check_attributes, check_labelled, check_splits
@@ -64,6 +65,9 @@ class Parts:
     def _dataset(self) -> DomainDataset:
         named = self.recipe.read_dataset
         dataset: DomainDataset = DATASETS.load(named.name)(**named.options)
+        if self.recipe.data.corrupt:
+            twins = [name for name in self.recipe.corrupted if name in dataset.domain_names]
+            dataset = CorruptedDataset(dataset, twins, **self.recipe.data.corrupt)
         for name in self.recipe.domains:
             if name not in dataset.domain_names:
                 raise DataError(
@@ -215,11 +219,12 @@ class Parts:
 
     def _read(self, model: DomainModel) -> DomainDataset:
         """The dataset, behind the cache of the recipe where there is one."""
-        if self.recipe.data.cache is None:
-            return self.dataset
-        folder = Path(self.recipe.data.cache).expanduser()
-        options = self.recipe.dataset.options
-        return CachedDataset(self.dataset, folder, self.preprocessing(model), options)
+        whole, size = self.dataset, self.preprocessing(model)
+        found = whole.dataset if isinstance(whole, CorruptedDataset) else whole
+        if self.recipe.data.cache is not None:
+            folder = Path(self.recipe.data.cache).expanduser()
+            found = CachedDataset(found, folder, size, self.recipe.dataset.options)
+        return whole.with_size(found, size) if isinstance(whole, CorruptedDataset) else found
 
     def preprocessing(self, model: DomainModel) -> Preprocessing:
         """What fits images to the model, by the recipe's sizes.

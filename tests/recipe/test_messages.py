@@ -56,6 +56,23 @@ CASES = [
         {"data": f"{{{FOLDER}, val_fraction: some}}"},
         "data.val_fraction: got 'some', expected a number",
     ),
+    (
+        {"data": f"{{{DATA}, corrupt: {{name: fogg, severity: 2}}}}"},
+        "data.corrupt.name: unknown corruption 'fogg': did you mean 'fog'?",
+    ),
+    (
+        {"data": f"{{{DATA}, corrupt: {{name: fog, severity: 6}}}}"},
+        "data.corrupt.severity: got 6, expected a whole number from 1 to 5",
+    ),
+    (
+        {"data": f"{{{DATA}, corrupt: {{name: fog, strength: 1}}}}"},
+        "data.corrupt: unknown key 'strength': known: name, severity",
+    ),
+    (
+        {"data": f"{{{DATA}, corrupt: {{name: fog, severity: 5}}}}"},
+        "data.corrupt: is given, and no source or target is a twin that it makes, such as "
+        "'clean_corrupted'",
+    ),
     ({"data": "{name: scans}"}, "data.source: no domains given, expected at least one"),
     (
         {"data": "{name: scans, source: clean}"},
