@@ -14,6 +14,7 @@ from domainnorm.methods.base import Batch
 from domainnorm.methods.lame import assignments_of
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.t3a import T3A
+from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
@@ -26,12 +27,12 @@ class Online(T3A):
     `AlphaBN` with ``share: layers, memory: stream``. Then ``p = (p_model + p_T3A) / 2``: where the
     prototypes of the stream are good the mean follows them, and where they are those of a few
     classes the model's own prediction holds against it. Of a stream in order, in which the images
-    of a batch are of few classes, the assignments of `LAME` from there on. No gradient, one pass,
-    single images too.
+    of a batch are of few classes, the assignments of `LAME` from there on. Masks get moments alone.
+    No gradient, one pass, single images too.
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Of one class per image, or of masks.
         roles: Source and target domains.
         supports: See `T3A`.
         prior: See `AlphaBN`.
@@ -45,6 +46,7 @@ class Online(T3A):
         predictions, and moments by layer: ours.
     """
 
+    tasks: tuple[str, ...] = ("classification", "segmentation")
     remembered: tuple[str, ...] = ("supports", "entropy", "label", "moments.sums", "moments.counts")
 
     def __init__(
@@ -64,13 +66,18 @@ class Online(T3A):
 
     def start_stream(self, domains: tuple[str, ...]) -> None:
         """Moments of the source, and the classifier's rows as supports."""
-        super().start_stream(domains)
+        if self.task.labels == "segmentation":
+            WithoutGradients.start_stream(self, domains)
+        else:
+            super().start_stream(domains)
         self.moments.start()
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
-        """Log of the probabilities of one batch."""
+        """Log of the probabilities of one batch; logits of masks."""
         with self.moments.counting(batch["domain"]):
+            if self.task.labels == "segmentation":
+                return self.outputs(batch)
             features, logits = self.features(batch)
         both = torch.stack([logits, self.predicted(features, logits)]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)

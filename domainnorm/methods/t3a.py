@@ -60,7 +60,7 @@ class T3A(WithoutGradients):
         **options: Any,
     ) -> None:
         super().__init__(model, task, roles, **options)
-        if getattr(head_of(model), "weight", None) is None:
+        if task.labels == "classification" and getattr(head_of(model), "weight", None) is None:
             raise ConversionError("t3a: the classifier of this network is no one linear layer")
         self.most = supports
         self.supports = self.entropy = self.label = torch.zeros(0)

@@ -83,7 +83,7 @@ def test_methods_that_train_before_are_refused():
         adapt_online(source_model(), "eata", domain="clean")
 
 
-@pytest.mark.parametrize("name", ["eata", "alpha_bn"])
+@pytest.mark.parametrize("name", ["eata", "alpha_bn", "online"])
 def test_masks(name):
     model = create_segmentation_model("test_resnet", 3, "dsbn", ["a", "b"], width=16)
     task = Segmentation(["x", "y", "z"])
@@ -103,3 +103,18 @@ def test_nothing_of_a_stream_without_gradients_asks_for_any():
         if issubclass(METHODS.load(name), WithoutGradients):
             stream = adapt_online(source_model(), name, domain="clean")
             assert not any(p.requires_grad for p in stream.method.parameters())
+
+
+def test_online_gives_masks_the_moments_of_layers_that_are_unlike():
+    model = create_segmentation_model("test_resnet", 3, "dsbn", ["a", "b"], width=16).double()
+    task, moments = Segmentation(["x", "y", "z"]), {"share": "layers", "memory": "stream"}
+    streams = [
+        adapt_online(copy.deepcopy(model), name, domain="b", task=task, prior=5.0, **options)
+        for name, options in (("online", {}), ("alpha_bn", moments))
+    ]
+    torch.manual_seed(0)
+    for batch in torch.rand(8, 3, 32, 32, dtype=torch.float64).split(2):
+        one, other = (stream(batch) for stream in streams)
+        assert_close(one, other, rtol=0, atol=0)
+    before = model(batch, "b") if model.eval() else None
+    assert not torch.equal(one, before)
