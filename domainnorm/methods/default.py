@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
-from domainnorm.losses import entropies
+from domainnorm.methods.certainty import certainty_of
 from domainnorm.methods.reestimation import (
     estimate_moments,
     moment_buffers,
@@ -40,7 +40,7 @@ class Default(SelfTraining):
     predicts is predicted no more, the source model is kept, and `facts` say so: to agree is what
     self-training teaches, and where it has not even done that, nothing else it did can be trusted.
     Nor is anything learned where the source model is too unsure of the target's images to label
-    them (see `certainty_of`): views come to agree on wrong labels as well. Its weights are kept
+    them (see `Certainty`): views come to agree on wrong labels as well. Its weights are kept
     then, and only moments move: half of those of a target's rows become the target's, and more in
     layers in which both are unlike (see `between`).
 
@@ -216,31 +216,6 @@ class Default(SelfTraining):
             strong = self.outputs(target, view="strong", model=self.deployed)
             seen.append(counts_of(weak.argmax(1), strong.argmax(1), weak.shape[1]))
         return over_ranks(torch.stack(seen).sum(0))
-
-
-def certainty_of(logits: Iterable[Tensor]) -> float:
-    """Share of the entropy of the predicted classes that images explain, in [0, 1].
-
-    Theil's uncertainty coefficient ``1 - mean_n H(p_n) / H(mean_n p_n)`` of probabilities p: 0 for
-    a model that says the same of every image, 1 for one that is always sure and of not one class
-    alone. Label smoothing lowers it: 0.1 of ten equally frequent classes to at most 0.78.
-
-    Args:
-        logits: Of batches, (N, K, ...) each, at least one.
-
-    Reference:
-        Theil, On the estimation of relationships involving qualitative variables, American Journal
-        of Sociology 76, 1970.
-    """
-    total, entropy, count = torch.zeros(()), torch.zeros(()), 0
-    for one in logits:
-        samples = one.float().movedim(1, -1).flatten(0, -2)
-        total = total.to(samples) + samples.softmax(1).sum(0)
-        entropy = entropy.to(samples) + entropies(samples).sum()
-        count += len(samples)
-    mean = total / count
-    possible = -torch.special.xlogy(mean, mean).sum()
-    return float(1 - entropy / count / possible) if possible > 0 else 0.0
 
 
 def counts_of(first: Tensor, second: Tensor, num_classes: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.methods.alpha_bn import StreamMoments
 from domainnorm.methods.base import Batch
+from domainnorm.methods.certainty import Certainty
 from domainnorm.methods.lame import assignments_of
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.t3a import T3A
@@ -18,17 +19,26 @@ from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
+_WHOLE = 16.0  # images that the source's moments count as, where the stream's are taken whole
+_MEMORY = 1000  # images that certainty is of
+_FIRST, _LATER = 256, 8  # images that both moments are tried on, and every how many batches after
+_ENOUGH = 32  # images, before which nothing is decided
+_SURER, _AS_SURE = 0.15, 0.05  # certainty by which whole moments are taken, and given up
+
 
 @register
 class Online(T3A):
     """Predict a stream of which nothing is known: moments, prototypes, and the source model.
 
     Layers whose moments are unlike the source's get those of the stream, others hardly: those of
-    `AlphaBN` with ``share: layers, memory: stream``. Then ``p = (p_model + p_T3A) / 2``: where the
-    prototypes of the stream are good the mean follows them, and where they are those of a few
+    `AlphaBN` with ``share: layers, memory: stream``. Where the stream's moments, taken whole, make
+    the model much surer, and of more than one class (`Certainty`, 0.15 more), they are taken so:
+    noise, or a colour cast. Then ``p = (p_model + p_T3A) / 2``: where the prototypes of the stream
+    are good the mean follows them, and where they are those of a few
     classes the model's own prediction holds against it. Of a stream in order, in which the images
     of a batch are of few classes, the assignments of `LAME` from there on. Masks get moments alone.
-    No gradient, one pass, single images too.
+    No gradient, single images too; one pass, and two on the first 256 images and each eighth batch
+    after them.
 
     Args:
         model: The source model.
@@ -40,14 +50,19 @@ class Online(T3A):
             patient do.
         **options: See `OnlineMethod`.
 
+    Attributes:
+        whole: Whether moments of the stream are taken whole.
+        moments: Those by layer, and those taken whole.
+        sure: Certainty under each.
+
     Reference:
         Iwasawa and Matsuo, NeurIPS 2021, alg. 1; Schneider et al., NeurIPS 2020, arXiv:2006.16971,
         eq. 1; Boudiaf et al., CVPR 2022, arXiv:2201.05718, eq. 4 to 6. The mean of both
-        predictions, and moments by layer: ours.
+        predictions, moments by layer, and when to take them whole: ours.
     """
 
     tasks: tuple[str, ...] = ("classification", "segmentation")
-    remembered: tuple[str, ...] = ("supports", "entropy", "label", "moments.sums", "moments.counts")
+    remembered: tuple[str, ...] = ("supports", "entropy", "label", "whole", "batches", "seen")
 
     def __init__(
         self,
@@ -62,23 +77,71 @@ class Online(T3A):
     ) -> None:
         super().__init__(model, task, roles, supports=supports, **options)
         self.ordered = ordered
-        self.moments = StreamMoments(model, prior, "layers", whole=True)
+        self.moments = (
+            StreamMoments(model, prior, "layers", whole=True),
+            StreamMoments(model, _WHOLE, None, whole=True),
+        )
+        self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
+        self.whole, self.batches = False, 0
 
     def start_stream(self, domains: tuple[str, ...]) -> None:
         """Moments of the source, and the classifier's rows as supports."""
+        self._start_prototypes(domains)
+        for one in self.moments:
+            one.start()
+        self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
+        self.whole, self.batches = False, 0
+
+    def _start_prototypes(self, domains: tuple[str, ...]) -> None:
         if self.task.labels == "segmentation":
             WithoutGradients.start_stream(self, domains)
         else:
             super().start_stream(domains)
-        self.moments.start()
+
+    @property
+    def seen(self) -> list[Any]:
+        """What a killed stream goes on with, of moments and certainties."""
+        sums = [[one.sums, one.counts] for one in self.moments]
+        return [sums, [dict(vars(one)) for one in self.sure]]
+
+    @seen.setter
+    def seen(self, value: list[Any]) -> None:
+        for one, (sums, counts) in zip(self.moments, value[0], strict=True):
+            one.sums, one.counts = sums, counts
+        for sure, found in zip(self.sure, value[1], strict=True):
+            vars(sure).update(found)
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Log of the probabilities of one batch; logits of masks."""
-        with self.moments.counting(batch["domain"]):
-            if self.task.labels == "segmentation":
-                return self.outputs(batch)
-            features, logits = self.features(batch)
-        both = torch.stack([logits, self.predicted(features, logits)]).log_softmax(2)
+        found = self._predicted(batch)
+        if self.task.labels == "segmentation":
+            return found[1]
+        both = torch.stack([found[1], self.predicted(*found)]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)
-        return assignments_of(features, mean) if self.ordered else mean
+        return assignments_of(found[0], mean) if self.ordered else mean
+
+    def _predicted(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features and logits under the moments that are taken now."""
+        looks = self.sure[0].images < _FIRST or self.batches % _LATER == 0
+        self.batches += 1
+        found = {}
+        # Those that are taken come last, so that the rows keep them.
+        tried = (not self.whole, self.whole) if looks and self.moments[0].layers else (self.whole,)
+        for whole in tried:
+            with self.moments[whole].counting(batch["domain"]):
+                found[whole] = self._passed(batch)
+            self.sure[whole].update(found[whole][1])
+        gain = self.sure[1].value - self.sure[0].value
+        if len(found) == 2 and self.sure[0].images >= _ENOUGH:
+            whole = gain > (_AS_SURE if self.whole else _SURER)
+            if whole != self.whole:
+                self.whole = whole
+                self._start_prototypes(())  # the former ones are of other features
+        return found[self.whole]
+
+    def _passed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self.task.labels == "segmentation":
+            logits = self.outputs(batch)
+            return logits, logits
+        return self.features(batch)

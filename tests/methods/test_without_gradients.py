@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from domainnorm import adapt_online
 from domainnorm.backbones import create_model
 from domainnorm.errors import ConversionError
 from domainnorm.methods.heads import head_of
@@ -124,6 +125,59 @@ def test_online_has_the_moments_of_layers_that_are_unlike():
     )
     assert_close(found, wanted)
     assert any(not torch.equal(v[0], v[TARGET]) for k, v in found.items() if "mean" in k)
+
+
+def sure_of(images):
+    """A network of random weights with the moments of these images, sure of their classes."""
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 10, "dsbn", ONE.all)
+    with torch.no_grad():
+        for norm in model.norms():
+            norm.statistics.train()
+            norm.statistics.momentum = 1.0
+        for domain in ONE.all:
+            model(images, domain)
+        head_of(model).weight.mul_(400)
+        head_of(model).bias.sub_(model.eval()(images, "colour_cast").mean(0))
+    return model
+
+
+def test_online_takes_the_moments_whole_where_they_make_it_much_surer():
+    whole = torch.rand(96, 3, 32, 32)
+    stream = adapt_online(sure_of(whole), "online", domain="colour_cast")
+    other = adapt_online(sure_of(whole), "alpha_bn", domain="colour_cast", memory="stream")
+    for number, batch in enumerate((0.3 * whole + 1).split(8)):
+        assert not (stream.method.whole and number < 4)  # 32 images decide
+        stream(batch)
+        other(batch)
+    assert stream.method.whole
+    sure = [one.value for one in stream.method.sure]
+    assert sure[1] > sure[0] + 0.15
+    found, wanted = (
+        {k: v for k, v in one.method.model.state_dict().items() if "running" in k}
+        for one in (stream, other)
+    )
+    assert_close(found, wanted)
+
+
+def test_online_leaves_the_moments_where_they_make_it_no_surer():
+    whole = torch.rand(96, 3, 32, 32)
+    stream = adapt_online(sure_of(whole), "online", domain="colour_cast")
+    for batch in whole.split(8):
+        stream(batch)
+    assert not stream.method.whole
+    assert stream.method.sure[0].value > 0.5
+
+
+def test_online_tries_both_moments_at_first_and_now_and_then():
+    stream = adapt_online(source_model(), "online", domain="clean")
+    passes = []
+    stream.method.model.register_forward_hook(lambda *_: passes.append(stream.method.batches))
+    torch.manual_seed(0)
+    for batch in torch.rand(640, 3, 32, 32).split(16):
+        stream(batch)
+    counts = [passes.count(number) for number in range(1, 41)]
+    assert counts == [2] * 16 + [2 if (n - 1) % 8 == 0 else 1 for n in range(17, 41)]
 
 
 def test_a_layer_moves_by_the_square_of_the_median_of_its_channels():
