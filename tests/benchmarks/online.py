@@ -23,6 +23,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "sar": {"margin": 1.0, "floor": 0.0},
     "deyo": {"margin": 1.0, "drop": -1.0},
     "cotta": {"threshold": 0.0},
+    "note": {"memory": 16},
+    "rotta": {"memory": 16},
 }
 
 
