@@ -66,6 +66,7 @@ class OnlineMethod(Method):
         self.present = ""  # the domain of the last image
         self.source_state: dict[str, Tensor] = {}
         self._domains: tuple[str, ...] = ()
+        self._before: tuple[str, ...] = ()
         self._loader = -1
         self._optimizer: torch.optim.Optimizer | None = None
         self._spent: dict[str, tuple[float, int]] = {}  # seconds and images
@@ -82,25 +83,39 @@ class OnlineMethod(Method):
 
     def begin_stream(self, domains: tuple[str, ...]) -> None:
         """Start from the source model, but for the rows that earlier streams have moved."""
-        if self.source_state:
-            self._go_back(self.roles.lent(self._domains))
-        else:
+        if not self.source_state:
             self.source_state = {name: value.clone() for name, value in self.state_dict().items()}
+            self._before = self._domains = ()
+        self._before += self._domains
         self._domains, self.present = domains, ""
-        self._start()
+        self.restart()
 
     def restart(self) -> None:
         """Go back to the source model, and forget what this stream has shown."""
-        self._go_back(())
-        self._start()
+        kept = set(self.roles.lent(self._before)) - set(self.roles.lent(self._domains))
+        labels = [self.model.domain_names.index(name) for name in sorted(kept)]
+        rows = [(owned.tensor, owned.tensor.detach()[labels]) for owned in self.model.domain_rows()]
+        self.load_state_dict(self.source_state)
+        with torch.no_grad():
+            for tensor, value in rows:
+                tensor[labels] = value
+        self.collapse, self.steps = Collapse(), 0
+        self.on_fit_start()  # a teacher starts as the model
+        # Its own: momentum would go on moving what was before.
+        found: Any = self.configure_optimizers()
+        self._optimizer = found
+        with torch.enable_grad():
+            self.start_stream(self._domains)
 
     @torch.enable_grad()
     def follow_stream(self, batch: Batch) -> Tensor:
         """Logits of the next images, which `adapt` has without their labels; resets are seen to."""
-        named = self.model.domain_names[int(batch["domain"][0])]
-        before, self.present = self.present or named, named
-        due = self.reset == "domain" and named != before
-        if due or (isinstance(self.reset, int) and self.steps == self.reset):
+        due = isinstance(self.reset, int) and self.steps == self.reset
+        if self.reset == "domain":
+            named = self.model.domain_names[int(batch["domain"][0])]
+            before, self.present = self.present or named, named
+            due = named != before
+        if due:
             self.restart()
         self.steps += 1
         seen = {name: batch[name] for name in batch if name not in _LABELS}
@@ -178,24 +193,6 @@ class OnlineMethod(Method):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         found: list[tuple[str, ...]] = data.streams
         return found
-
-    @torch.enable_grad()
-    def _start(self) -> None:
-        """An optimizer of its own: momentum would go on moving what was before."""
-        self.collapse, self.steps = Collapse(), 0
-        self.on_fit_start()  # a teacher starts as the model
-        found: Any = self.configure_optimizers()
-        self._optimizer = found
-        self.start_stream(self._domains)
-
-    def _go_back(self, keeping: tuple[str, ...]) -> None:
-        """To the source model, but for rows of some domains."""
-        labels = [self.model.domain_names.index(name) for name in keeping]
-        rows = [(owned.tensor, owned.tensor.detach()[labels]) for owned in self.model.domain_rows()]
-        self.load_state_dict(self.source_state)
-        with torch.no_grad():
-            for tensor, kept in rows:
-                tensor[labels] = kept
 
 
 class Collapse:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from domainnorm import adapt_online
+from domainnorm import adapt_online, create_model
 from domainnorm.data import Stream
 from domainnorm.methods import Roles
 from domainnorm.methods.online_method import Collapse, OnlineMethod
@@ -94,6 +94,31 @@ def test_rows_of_an_earlier_stream_stay():
         assert_close(now[key][TARGETS.all.index("textured")], wanted[key][2])
         moved += not torch.equal(now[key][1], state[key][1])
     assert moved > 3
+
+
+@pytest.mark.parametrize("reset", ["never", 2])
+@pytest.mark.parametrize("rows", ["domain", "role"])
+def test_rows_of_all_streams_stay_and_each_starts_from_the_source(rows, reset):
+    roles = Roles(("clean",), ("textured", "colour_cast", "clean_twin"), rows)
+    model = create_model("test_resnet", 10, "dsbn", roles.all)
+    task = Classification([str(digit) for digit in range(10)])
+    method = METHODS.load("tent_online")(model, task, roles, lr=0.1, reset=reset)
+    rows_of = {owned.key: owned.tensor for owned in model.domain_rows()}
+    key = next(key for key in rows_of if key.endswith("scale"))
+    source, left = rows_of[key].detach().clone(), []
+    for name in roles.target:
+        method.begin_stream((name,))
+        own = 1 if rows == "role" else roles.all.index(name)
+        assert torch.equal(rows_of[key][own], source[own])
+        for batch in torch.rand(3, 4, 3, 32, 32):
+            label = torch.full((4,), roles.all.index(name))
+            method.follow_stream({"image": batch, "domain": label})
+        left.append(rows_of[key][own].detach().clone())
+        assert not torch.equal(left[-1], source[own])
+    if rows == "domain":
+        assert_close(rows_of[key].detach()[1:], torch.stack(left), rtol=0, atol=0)
+    else:
+        assert torch.equal(rows_of[key][1], left[-1])
 
 
 def test_classes_follow_each_other_in_a_stream_by_class():
