@@ -150,6 +150,9 @@ def problem_of(parameter: Parameter, value: Any) -> str:
     words = get_args(parameter.annotation)
     if get_origin(parameter.annotation) is Literal and value not in words:
         return unknown("value", value, words)
+    spelled = [word for one in words if get_origin(one) is Literal for word in get_args(one)]
+    if spelled and str not in words and isinstance(value, str) and value not in spelled:
+        return unknown("value", value, spelled)
     if value is None:
         return ""
     expected = ""

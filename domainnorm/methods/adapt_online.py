@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from operator import attrgetter
 from typing import Any
 
@@ -13,6 +14,7 @@ from domainnorm.errors import ConditionError, DomainNormError, unknown
 from domainnorm.methods.heads import num_classes
 from domainnorm.methods.online_method import OnlineMethod
 from domainnorm.methods.roles import Roles
+from domainnorm.ranges import problem_of
 from domainnorm.registry import METHODS
 from domainnorm.tasks import Task
 from domainnorm.tasks.classification import Classification
@@ -36,19 +38,21 @@ class OnlineModel:
         self.method.restart()
 
     def state_dict(self) -> dict[str, Any]:
-        """What has moved, and what the method remembers: tensors and numbers."""
+        """A copy of what has moved and of what the method remembers: tensors and numbers."""
         now, before = self.method.state_dict(), self.method.source_state
         moved = {name: value for name, value in now.items() if not value.equal(before[name])}
         optimizer = self.method.stream_optimizer
-        return {
+        state = {
             "moved": moved,
             "optimizer": None if optimizer is None else optimizer.state_dict(),
             "remembered": {name: attrgetter(name)(self.method) for name in self.method.memories},
             "random": torch.get_rng_state(),
         }
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a stream of the same model and method stopped."""
+        state = copy.deepcopy(state)
         self.reset()
         self.method.load_state_dict({**self.method.source_state, **state["moved"]})
         if self.method.stream_optimizer is not None:
@@ -96,7 +100,8 @@ def adapt_online(
 
     Raises:
         ConditionError: No domain of several is named, or one that the model does not have.
-        DomainNormError: No such method, one that does not predict while it adapts, or see it.
+        DomainNormError: No such method or option, one that does not predict while it adapts, a
+            value that an option cannot have, or see the method.
     """
     if method not in online_methods():
         what = "method that predicts while it adapts"
@@ -109,4 +114,8 @@ def adapt_online(
         raise ConditionError(f"domain: {unknown('domain', domain, names)}")
     task = task or Classification([str(number) for number in range(num_classes(model))])
     roles = Roles(tuple(name for name in names if name != domain), (domain,))
-    return OnlineModel(METHODS.load(method)(model, task, roles, **options), domain)
+    parameters = METHODS.entry(method).parameters
+    for option in options.keys() & parameters.keys():
+        if problem := problem_of(parameters[option], options[option]):
+            raise DomainNormError(f"{method}: {option}: {problem}")
+    return OnlineModel(METHODS.create(method, model, task, roles, **options), domain)

@@ -149,15 +149,25 @@ class StreamMoments:
             # A folded layer sees several rows of each image.
             of_rows = chosen.repeat_interleave(len(inputs[0]) // len(chosen))
             added = raw_moments(inputs[0][of_rows]).mean(0)  # of all these images
-            count = self.counts[own, row]
             former = self.sums.get((number, row), added)
-            weight = int(chosen.sum()) / count
-            first, second = self.sums[number, row] = torch.lerp(former, added, weight)
-            mean, var = self._start[number][:, row].double()
-            old, new = (mean, var), (first, (second - first.square()).clamp(min=0))
-            if self.share is None or isinstance(self.share, str):
-                new = between(old, new, count / (count + self.prior), statistics.eps)
-            share = 1.0 if self.share is None else self.share
-            running = statistics.running_mean, statistics.running_var
-            for one, moment in zip(running, between(old, new, share, statistics.eps), strict=True):
-                one[row] = moment.to(one)
+            weight = int(chosen.sum()) / self.counts[own, row]
+            self.sums[number, row] = torch.lerp(former, added, weight)
+            self._write(number, row)
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Into the rows again, where something else has been written since."""
+        for number, row in self.sums:
+            self._write(number, row)
+
+    def _write(self, number: int, row: int) -> None:
+        statistics, (first, second) = self.layers[number], self.sums[number, row]
+        count = self.counts[statistics.tracks_domains, row]
+        mean, var = self._start[number][:, row].double()
+        old, new = (mean, var), (first, (second - first.square()).clamp(min=0))
+        if self.share is None or isinstance(self.share, str):
+            new = between(old, new, count / (count + self.prior), statistics.eps)
+        share = 1.0 if self.share is None else self.share
+        running = statistics.running_mean, statistics.running_var
+        for one, moment in zip(running, between(old, new, share, statistics.eps), strict=True):
+            one[row] = moment.to(one)

@@ -39,8 +39,10 @@ class Certainty:
         self.images = 0.0
 
     def update(self, logits: Tensor) -> None:
-        """Take in logits (N, K, ...) of a batch."""
+        """Take in logits (N, K, ...) of a batch; one that is not finite does not count."""
         found = logits.float().movedim(1, -1).flatten(0, -2)
+        if not bool(found.isfinite().all()):
+            return
         keep = 1.0
         if self.memory is not None and self.images + len(logits) > self.memory:
             keep = max(0.0, self.memory - len(logits)) / self.images if self.images else 0.0

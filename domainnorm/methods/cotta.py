@@ -74,9 +74,8 @@ class CoTTA(OnlineMethod):
         return torch.optim.Adam(self.model.parameters(), lr=self.lr)
 
     def start_stream(self, domains: tuple[str, ...]) -> None:
-        """At the first domain the source is the model; the others go on from there."""
-        if not self.source:
-            self.source = (copy.deepcopy(self.model).requires_grad_(False),)
+        """The model is the source's then, but for rows that earlier streams have moved."""
+        self.source = (copy.deepcopy(self.model).requires_grad_(False),)
         for model in (self.model, self.deployed, *self.source):
             use_batch_statistics(model)
 

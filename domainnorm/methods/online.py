@@ -137,6 +137,7 @@ class Online(T3A):
             whole = gain > (_AS_SURE if self.whole else _SURER)
             if whole != self.whole:
                 self.whole = whole
+                self.moments[whole].write()
                 self._start_prototypes(())  # the former ones are of other features
         return found[self.whole]
 

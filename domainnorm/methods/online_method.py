@@ -94,13 +94,13 @@ class OnlineMethod(Method):
         """Go back to the source model, and forget what this stream has shown."""
         kept = set(self.roles.lent(self._before)) - set(self.roles.lent(self._domains))
         labels = [self.model.domain_names.index(name) for name in sorted(kept)]
-        rows = [(owned.tensor, owned.tensor.detach()[labels]) for owned in self.model.domain_rows()]
+        rows = [one.tensor.detach()[labels] for one in self.deployed.domain_rows()]
         self.load_state_dict(self.source_state)
-        with torch.no_grad():
-            for tensor, value in rows:
-                tensor[labels] = value
-        self.collapse, self.steps = Collapse(), 0
         self.on_fit_start()  # a teacher starts as the model
+        for model in {self.model, self.deployed}:  # of both, or the one would follow the other
+            for one, value in zip(model.domain_rows(), rows, strict=True):
+                one.tensor.data[labels] = value
+        self.collapse, self.steps = Collapse(), 0
         # Its own: momentum would go on moving what was before.
         found: Any = self.configure_optimizers()
         self._optimizer = found
@@ -196,7 +196,7 @@ class OnlineMethod(Method):
 
 
 class Collapse:
-    """Whether predictions of a stream concentrate on few classes.
+    """Whether predictions of a stream concentrate on few classes, or are no numbers any more.
 
     Of the mean prediction over about the last 256 images (pixels of masks are averaged first), the
     entropy falls below half of the largest that it has had, 64 images or more being seen.
@@ -216,6 +216,8 @@ class Collapse:
         """Take in logits (N, K, ...) of a batch."""
         size = len(logits)
         told = logits.float().softmax(1).movedim(1, -1).flatten(0, -2).mean(0)
+        if not bool(told.isfinite().all()):
+            return True
         self.seen = min(_MEMORY, self.seen + size)
         former = told if self.mean is None else self.mean
         self.mean = torch.lerp(former, told, min(1.0, size / self.seen))

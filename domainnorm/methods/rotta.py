@@ -55,7 +55,7 @@ class RoTTA(OnlineEntropy):
     """
 
     tasks: tuple[str, ...] = ("classification",)
-    remembered: tuple[str, ...] = ("kept.entries", "count")
+    remembered: tuple[str, ...] = ("kept.stored", "count")
 
     def __init__(
         self,
@@ -153,6 +153,15 @@ class TimelyMemory:
         self.size, self.num_classes = size, num_classes
         self.age_weight, self.entropy_weight = age_weight, entropy_weight
         self.entries: list[Kept] = []
+
+    @property
+    def stored(self) -> list[tuple[Any, ...]]:
+        """`entries` as tuples, which are read again without code."""
+        return [tuple(one) for one in self.entries]
+
+    @stored.setter
+    def stored(self, value: list[tuple[Any, ...]]) -> None:
+        self.entries = [Kept(*one) for one in value]
 
     def add(self, batch: Batch, label: int, entropy: float) -> None:
         """Take in a new image, or not; all of the others are older then."""

@@ -49,6 +49,7 @@ def check_together(recipe: Recipe, problems: Problems) -> None:
     _check_backbone(recipe.backbone, problems)
     _check_domains(recipe, problems)
     _check_sizes(recipe.data, problems)
+    _check_stream(recipe.data, problems)
     _check_corruption(recipe, problems)
     _check_task(recipe, problems)
     _check_methods(recipe, problems)
@@ -106,6 +107,13 @@ def _check_domains(recipe: Recipe, problems: Problems) -> None:
                 if not _DOMAIN.fullmatch(name) or not name.isprintable():
                     expected = "a printable domain name without slashes"
                     problems.expect(f"{key}.{role}", name, expected)
+
+
+def _check_stream(data: DataConfig, problems: Problems) -> None:
+    """Runs where there are some."""
+    if data.stream_run is not None and data.stream_order not in ("by_class", "returning"):
+        text = f"is for the orders 'by_class' and 'returning', and this is '{data.stream_order}'"
+        problems.add("data.stream_run", text)
 
 
 def _check_corruption(recipe: Recipe, problems: Problems) -> None:

@@ -102,7 +102,8 @@ def check_grid(grid: Grid) -> None:
     datasets: dict[str, Parts] = {}
 
     def check(recipe: Recipe) -> None:
-        key = repr((recipe.read_dataset, recipe.domains, recipe.data.attributes))
+        asked = recipe.domains, recipe.data.attributes, recipe.data.corrupt
+        key = repr((recipe.read_dataset, *asked))
         try:
             parts = copy(datasets[key]) if key in datasets else Parts(recipe)
             parts.recipe = recipe

@@ -27,6 +27,7 @@ from domainnorm.data.dataset import check_attributes, check_labelled, check_spli
 from domainnorm.data.sampler import check_batch_size
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
+from domainnorm.ranges import CORRUPTED
 from domainnorm.recipe import Recipe
 from domainnorm.registry import DATASETS, METHODS, TASKS
 from domainnorm.run.encoding import attach_encoder
@@ -70,9 +71,10 @@ class Parts:
             dataset = CorruptedDataset(dataset, twins, **self.recipe.data.corrupt)
         for name in self.recipe.domains:
             if name not in dataset.domain_names:
-                raise DataError(
-                    f"data.source, data.target: {unknown('domain', name, dataset.domain_names)}"
-                )
+                problem = unknown("domain", name, dataset.domain_names)
+                if name.endswith(CORRUPTED) and not self.recipe.data.corrupt:
+                    problem += "; for a corrupted twin give data.corrupt={name: fog, severity: 5}"
+                raise DataError(f"data.source, data.target: {problem}")
         check_attributes(self.recipe.data.attributes, dataset)
         return dataset
 

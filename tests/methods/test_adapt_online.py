@@ -1,4 +1,5 @@
 import copy
+import io
 
 import pytest
 import torch
@@ -59,6 +60,38 @@ def test_rows_of_other_domains_stay(name):
     for key, value in model.state_dict().items():
         if "modulation" in key or "running" in key:
             assert torch.equal(value[0], before[key][0]), key
+
+
+@every_stream
+def test_a_state_is_a_copy_of_tensors_and_numbers(name):
+    batches = torch.rand(24, 3, 32, 32).split(4)
+    stream = adapt_online(source_model(), name, domain="colour_cast", **SMALL.get(name, {}))
+    for batch in batches[:3]:
+        stream(batch)
+    file = io.BytesIO()
+    torch.save(stream.state_dict(), file)
+    state = stream.state_dict()
+    wanted = [stream(batch) for batch in batches[3:]]
+    stream.load_state_dict(state)
+    assert_close([stream(batch) for batch in batches[3:]], wanted, rtol=0, atol=0)
+    other = adapt_online(source_model(), name, domain="colour_cast", **SMALL.get(name, {}))
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert_close([other(batch) for batch in batches[3:]], wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"reset": "colapse"}, "neo: reset: unknown value 'colapse': did you mean 'collapse'"),
+        ({"reset": 0}, "neo: reset: got 0, expected 1 or more"),
+        ({"memory": 2.5}, "neo: memory: got 2.5, expected a whole number"),
+        ({"memry": 2}, "unknown option 'memry': did you mean 'memory'"),
+    ],
+)
+def test_options_are_those_of_recipes(options, problem):
+    with pytest.raises(DomainNormError, match=problem):
+        adapt_online(source_model(), "neo", domain="clean", **options)
 
 
 def test_one_domain_needs_no_name():

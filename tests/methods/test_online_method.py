@@ -96,22 +96,26 @@ def test_rows_of_an_earlier_stream_stay():
     assert moved > 3
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("tent_online", {}), ("rotta", {"memory": 4, "decay": 0.5}), ("cotta", {"augmentations": 2})],
+)
 @pytest.mark.parametrize("reset", ["never", 2])
 @pytest.mark.parametrize("rows", ["domain", "role"])
-def test_rows_of_all_streams_stay_and_each_starts_from_the_source(rows, reset):
+def test_rows_of_all_streams_stay_and_each_starts_from_the_source(rows, reset, name, options):
     roles = Roles(("clean",), ("textured", "colour_cast", "clean_twin"), rows)
     model = create_model("test_resnet", 10, "dsbn", roles.all)
     task = Classification([str(digit) for digit in range(10)])
-    method = METHODS.load("tent_online")(model, task, roles, lr=0.1, reset=reset)
-    rows_of = {owned.key: owned.tensor for owned in model.domain_rows()}
+    method = METHODS.load(name)(model, task, roles, lr=0.1, reset=reset, **options)
+    rows_of = {owned.key: owned.tensor for owned in method.deployed.domain_rows()}  # of a teacher
     key = next(key for key in rows_of if key.endswith("scale"))
     source, left = rows_of[key].detach().clone(), []
-    for name in roles.target:
-        method.begin_stream((name,))
-        own = 1 if rows == "role" else roles.all.index(name)
+    for target in roles.target:
+        method.begin_stream((target,))
+        own = 1 if rows == "role" else roles.all.index(target)
         assert torch.equal(rows_of[key][own], source[own])
         for batch in torch.rand(3, 4, 3, 32, 32):
-            label = torch.full((4,), roles.all.index(name))
+            label = torch.full((4,), roles.all.index(target))
             method.follow_stream({"image": batch, "domain": label})
         left.append(rows_of[key][own].detach().clone())
         assert not torch.equal(left[-1], source[own])
@@ -285,3 +289,16 @@ def test_a_collapsed_model_goes_back():
     back = [n for n in range(1, len(found)) if found[n] == 0]
     assert min(back) > 25
     assert found[: back[0]] == list(range(back[0]))
+
+
+def test_what_is_no_number_is_a_collapse():
+    watch = Collapse()
+    assert not watch.update(sure([n % 10 for n in range(128)]))
+    assert watch.update(torch.full((4, 10), torch.nan))
+    assert not watch.update(sure([n % 10 for n in range(64)]))
+    stream = adapt_online(
+        source_model(), "tent_online", domain="colour_cast", reset="collapse", lr=0.1
+    )
+    stream(torch.rand(16, 3, 32, 32))
+    stream(torch.full((2, 3, 32, 32), torch.nan))
+    assert bool(stream(torch.rand(16, 3, 32, 32)).isfinite().all())

@@ -162,6 +162,10 @@ def test_online_takes_the_moments_whole_where_they_make_it_much_surer(monkeypatc
     Said.values = dict.fromkeys(map(id, stream.method.sure), 0.4)
     stream(batch)
     assert not stream.method.whole
+    # The rows have the moments that are taken from now on.
+    before = {k: v.clone() for k, v in stream.method.model.state_dict().items() if "running" in k}
+    stream.method.moments[0].write()
+    assert_close(stream.method.model.state_dict(), {**stream.method.model.state_dict(), **before})
 
 
 def test_online_tries_both_moments_at_first_and_now_and_then():

@@ -57,6 +57,10 @@ CASES = [
         "data.val_fraction: got 'some', expected a number",
     ),
     (
+        {"data": f"{{{DATA}, stream_run: 5}}"},
+        "data.stream_run: is for the orders 'by_class' and 'returning', and this is 'shuffled'",
+    ),
+    (
         {"data": f"{{{DATA}, corrupt: {{name: fogg, severity: 2}}}}"},
         "data.corrupt.name: unknown corruption 'fogg': did you mean 'fog'?",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import zlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -102,7 +103,7 @@ class CorruptedDataset(DomainDataset):
             return image
         if self.preprocessing is not None:
             image = self.preprocessing.fitted(image)
-        return corrupt(image, *self.corruption, seed=position)
+        return corrupt(image, *self.corruption, seed=zlib.crc32(self.records[index].file.encode()))
 
     def mask(self, index: int) -> Pixels:
         """See `DomainDataset`; of a twin that of its image."""

@@ -186,3 +186,17 @@ def test_labels_that_are_hidden_stay_hidden():
     assert {one.target for one in hidden.records if one.domain == "clean"} != {-1}
     with pytest.raises(DataError, match="no mask"):
         hidden.mask(len(hidden.records) - 1)
+
+
+def test_an_image_of_a_twin_is_the_same_whatever_else_is_read():
+    few, many = Scans(per_domain=40, domains=["textured"]), Scans(per_domain=40)
+    found = [CorruptedDataset(one, ["textured"], "gaussian_noise", 3) for one in (few, many)]
+    images = [
+        {
+            one.records[n].file: one.image(n)
+            for n in range(len(one.dataset.records), len(one.records))
+        }
+        for one in found
+    ]
+    assert images[0].keys() == images[1].keys()
+    assert all(np.array_equal(images[0][name], images[1][name]) for name in images[0])
