@@ -21,7 +21,7 @@ class NEO(WithoutGradients):
     """Predict a stream from features of which the mean of all that it has shown is taken away.
 
     ``logits = W (z - m) + b`` with features z in front of the classifier, ``m`` their mean over all
-    images of this target so far, those of the batch included. Needs no gradient, no second pass,
+    images of this row so far, those of the batch included. Needs no gradient, no second pass,
     no more than one image at a time, and a vector of memory.
 
     Args:
@@ -40,7 +40,7 @@ class NEO(WithoutGradients):
     """
 
     tasks: tuple[str, ...] = ("classification",)
-    remembered: tuple[str, ...] = ("means", "count")
+    remembered: tuple[str, ...] = ("means", "counts")
 
     def __init__(
         self,
@@ -54,31 +54,38 @@ class NEO(WithoutGradients):
         super().__init__(model, task, roles, **options)
         head_of(model)
         self.memory = memory
-        self.means: list[Tensor] = []
-        self.count = 0
+        self.means: dict[int, list[Tensor]] = {}  # of each head, by row of the images
+        self.counts: dict[int, int] = {}
 
     def start_stream(self, domains: tuple[str, ...]) -> None:
         """No features yet."""
         super().start_stream(domains)
-        self.means, self.count = [], 0
+        self.means, self.counts = {}, {}
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
-        """Logits of one batch, whose features count in the mean that they lose."""
-        size = len(batch["image"])
-        weight = size / (self.count + size)
-        if self.memory is not None:
-            weight = max(weight, min(1.0, size / self.memory))
-        self.count += size
+        """Logits of one batch, whose features count in the means that they lose."""
+        domain = batch["domain"]
+        members = {row: domain == row for row in sorted(set(domain.tolist()))}
+        weights = {row: self._weight(row, int(own.sum())) for row, own in members.items()}
 
         def centred(position: int, features: Tensor) -> Tensor:
-            mean = features.mean(0)
-            if position < len(self.means):
-                mean = torch.lerp(self.means[position].to(mean), mean, weight)
-                self.means[position] = mean
-            else:
-                self.means.append(mean)
-            return features - mean
+            found = torch.empty_like(features)
+            for row, own in members.items():
+                mean, means = features[own].mean(0), self.means.setdefault(row, [])
+                if position < len(means):
+                    mean = torch.lerp(means[position].to(mean), mean, weights[row])
+                    means[position] = mean
+                else:
+                    means.append(mean)
+                found[own] = features[own] - mean
+            return found
 
         with features_changed(self.model, centred):
             return self.outputs(batch)
+
+    def _weight(self, row: int, size: int) -> float:
+        """That of so many new images in the mean of their row, which count from now on."""
+        count = self.counts[row] = self.counts.get(row, 0) + size
+        weight = size / count
+        return weight if self.memory is None else max(weight, min(1.0, size / self.memory))

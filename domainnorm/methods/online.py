@@ -62,7 +62,7 @@ class Online(T3A):
     """
 
     tasks: tuple[str, ...] = ("classification", "segmentation")
-    remembered: tuple[str, ...] = ("supports", "entropy", "label", "whole", "batches", "seen")
+    remembered: tuple[str, ...] = ("kept", "whole", "batches", "seen")
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Online(T3A):
         found = self._predicted(batch)
         if self.task.labels == "segmentation":
             return found[1]
-        both = torch.stack([found[1], self.predicted(*found)]).log_softmax(2)
+        both = torch.stack([found[1], self.predicted(*found, batch["domain"])]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)
         return assignments_of(found[0], mean) if self.ordered else mean
 

@@ -48,7 +48,7 @@ class T3A(WithoutGradients):
     """
 
     tasks: tuple[str, ...] = ("classification",)
-    remembered: tuple[str, ...] = ("supports", "entropy", "label")
+    remembered: tuple[str, ...] = ("kept",)
 
     def __init__(
         self,
@@ -63,15 +63,12 @@ class T3A(WithoutGradients):
         if task.labels == "classification" and getattr(head_of(model), "weight", None) is None:
             raise ConversionError("t3a: the classifier of this network is no one linear layer")
         self.most = supports
-        self.supports = self.entropy = self.label = torch.zeros(0)
+        self.kept: dict[int, list[Tensor]] = {}  # supports, their entropies and classes, by row
 
-    @torch.no_grad()
     def start_stream(self, domains: tuple[str, ...]) -> None:
-        """The classifier's rows are the first supports."""
+        """No supports but the classifier's rows."""
         super().start_stream(domains)
-        weight, bias = self._classifier()
-        logits = F.linear(weight, weight, bias)
-        self.supports, self.entropy, self.label = weight, entropies(logits), logits.argmax(1)
+        self.kept = {}
 
     def _classifier(self) -> tuple[Tensor, Tensor | None]:
         head = head_of(self.model)
@@ -82,30 +79,42 @@ class T3A(WithoutGradients):
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Products of features and prototypes, those of the batch included."""
-        return self.predicted(*self.features(batch))
+        return self.predicted(*self.features(batch), batch["domain"])
 
-    def predicted(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Logits (N, K) by prototypes in which features (N, F) that got these logits count."""
-        self.supports = torch.cat([self.supports, features.to(self.supports)])
-        self.entropy = torch.cat([self.entropy, entropies(logits).to(self.entropy)])
-        self.label = torch.cat([self.label, logits.argmax(1)])
-        self._drop()
-        weight = self._classifier()[0]
-        unit = F.normalize(self.supports, dim=1)
-        prototypes = torch.zeros_like(weight).index_add_(0, self.label, unit.to(weight))
-        missing = torch.bincount(self.label, minlength=len(weight)) == 0
+    def predicted(self, features: Tensor, logits: Tensor, domain: Tensor) -> Tensor:
+        """Logits (N, K) by prototypes in which features (N, F) that got these logits count.
+
+        Images (N,) of each row have prototypes of their own.
+        """
+        found = torch.empty_like(logits)
+        for row in sorted(set(domain.tolist())):
+            own = domain == row
+            found[own] = self._among(row, features[own], logits[own]).to(found)
+        return found
+
+    def _among(self, row: int, features: Tensor, logits: Tensor) -> Tensor:
+        weight, bias = self._classifier()
+        of_classifier = F.linear(weight, weight, bias)
+        first = [weight, entropies(of_classifier), of_classifier.argmax(1)]
+        new = features, entropies(logits), logits.argmax(1)
+        pairs = zip(self.kept.get(row, first), new, strict=True)
+        supports, entropy, label = (torch.cat([one, other.to(one)]) for one, other in pairs)
+        kept = self._surest(entropy, label)
+        supports, label = supports[kept], label[kept]
+        self.kept[row] = [supports, entropy[kept], label]
+        unit = F.normalize(supports, dim=1)
+        prototypes = torch.zeros_like(weight).index_add_(0, label, unit.to(weight))
+        missing = torch.bincount(label, minlength=len(weight)) == 0
         prototypes = torch.where(missing[:, None], weight, prototypes)
         return features @ F.normalize(prototypes, dim=1).to(features).T
 
-    def _drop(self) -> None:
-        """All but the surest supports of each class."""
+    def _surest(self, entropy: Tensor, label: Tensor) -> Tensor:
+        """Positions of the surest supports of each class."""
+        place = torch.arange(len(label), device=label.device)
         if self.most is None:
-            return
-        order = self.entropy.argsort(stable=True)
-        order = order[self.label[order].argsort(stable=True)]  # by class, the surest first
-        sizes = torch.bincount(self.label)
-        place = torch.arange(len(order), device=order.device)
-        within = place - (sizes.cumsum(0) - sizes)[self.label[order]]
-        kept = order[within < self.most].sort().values
-        self.supports, self.entropy = self.supports[kept], self.entropy[kept]
-        self.label = self.label[kept]
+            return place
+        order = entropy.argsort(stable=True)
+        order = order[label[order].argsort(stable=True)]  # by class, the surest first
+        sizes = torch.bincount(label)
+        within = place - (sizes.cumsum(0) - sizes)[label[order]]
+        return order[within < self.most].sort().values

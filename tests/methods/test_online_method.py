@@ -12,6 +12,7 @@ from domainnorm.registry import METHODS
 from domainnorm.tasks.classification import Classification
 from tests.methods.bench import ONE, fit, images, make_data, make_model, scans, source_model
 
+TASK = Classification([str(digit) for digit in range(10)])
 TARGETS = Roles(("clean",), ("textured", "colour_cast"))  # not in the order of the dataset
 SMALL = {
     "cotta": {"augmentations": 2},
@@ -105,8 +106,7 @@ def test_rows_of_an_earlier_stream_stay():
 def test_rows_of_all_streams_stay_and_each_starts_from_the_source(rows, reset, name, options):
     roles = Roles(("clean",), ("textured", "colour_cast", "clean_twin"), rows)
     model = create_model("test_resnet", 10, "dsbn", roles.all)
-    task = Classification([str(digit) for digit in range(10)])
-    method = METHODS.load(name)(model, task, roles, lr=0.1, reset=reset, **options)
+    method = METHODS.load(name)(model, TASK, roles, lr=0.1, reset=reset, **options)
     rows_of = {owned.key: owned.tensor for owned in method.deployed.domain_rows()}  # of a teacher
     key = next(key for key in rows_of if key.endswith("scale"))
     source, left = rows_of[key].detach().clone(), []
@@ -216,6 +216,24 @@ def test_images_of_several_targets_count_in_rows_of_their_own():
         assert_close(mean, torch.lerp(start[key][row].double(), own, share))
 
 
+@pytest.mark.parametrize("name", ["neo", "t3a", "alpha_bn"])
+def test_images_of_each_target_are_predicted_as_in_a_stream_of_their_own(name):
+    options = {"memory": "stream"} if name == "alpha_bn" else {}
+    method = METHODS.load(name)(source_model(roles=TARGETS), TASK, TARGETS, **options)
+    method.begin_stream(TARGETS.target)
+    alone = [
+        adapt_online(source_model(roles=TARGETS), name, domain=one, **options)
+        for one in TARGETS.target
+    ]
+    torch.manual_seed(0)
+    for batch in torch.rand(4, 6, 3, 32, 32):
+        domain = torch.tensor([1, 2, 2, 1, 2, 1])
+        found = method.follow_stream({"image": batch, "domain": domain})
+        for label, one in zip((1, 2), alone, strict=True):
+            wanted = one(batch[domain == label])
+            assert_close(found[domain == label], wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_model_goes_back_after_some_batches(every):
     method = fit(Watching, make_model(), ONE, batch_size=4, reset=every).method
@@ -280,8 +298,7 @@ def test_a_collapsed_model_goes_back():
             labels = torch.arange(len(batch["image"])) if not collapsed else [0] * 8
             return sure(list(labels))
 
-    task = Classification([str(digit) for digit in range(10)])
-    method = Collapsing(make_model(), task, ONE, reset="collapse")
+    method = Collapsing(make_model(), TASK, ONE, reset="collapse")
     method.begin_stream(("colour_cast",))
     for _ in range(80):
         method.follow_stream({"image": torch.rand(8, 3, 32, 32), "domain": torch.ones(8).long()})

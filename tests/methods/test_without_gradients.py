@@ -73,7 +73,7 @@ def test_neo_with_a_memory_weighs_new_images_more():
         method.adapt(batch)
         new = torch.tensor(found).double().mean(0)
         mean = new if mean is None else (mean + new) / 2  # 3 of 6 images
-        assert_close(method.means[0], mean)
+        assert_close(method.means[TARGET][0], mean)
 
 
 @every_network
@@ -94,7 +94,7 @@ def test_t3a_keeps_a_support_of_each_class(classes, most):
         logits = method.adapt(batch)
         assert logits.shape == (1, classes)
         assert bool(logits.isfinite().all())
-    kept = torch.bincount(method.label, minlength=classes)
+    kept = torch.bincount(method.kept[TARGET][2], minlength=classes)
     assert int(kept.sum()) == (classes + 3 if most is None else int((kept > 0).sum()))
 
 
@@ -149,11 +149,11 @@ def test_online_takes_the_moments_whole_where_they_make_it_much_surer(monkeypatc
     torch.manual_seed(0)
     for number, batch in enumerate(torch.rand(96, 3, 32, 32).split(8)):
         assert stream.method.whole == (whole and number > 3)  # 32 images decide
-        supports = len(stream.method.supports)
+        supports = sum(len(one[0]) for one in stream.method.kept.values())
         stream(batch)
         other(batch)
         if whole and number == 3:  # the former ones are of other features
-            assert len(stream.method.supports) <= 10 + 8 < supports
+            assert len(stream.method.kept[TARGET][0]) <= 10 + 8 < supports
     found, wanted = (
         {k: v for k, v in one.method.model.state_dict().items() if "running" in k}
         for one in (stream, other)
