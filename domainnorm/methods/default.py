@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, set_rows
-from domainnorm.methods.certainty import certainty_of
+from domainnorm.evaluation.certainty import certainty_of
 from domainnorm.methods.reestimation import (
     estimate_moments,
     moment_buffers,

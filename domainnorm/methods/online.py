@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
+from domainnorm.evaluation.certainty import Certainty
 from domainnorm.methods.alpha_bn import StreamMoments
 from domainnorm.methods.base import Batch
-from domainnorm.methods.certainty import Certainty
 from domainnorm.methods.lame import assignments_of
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.t3a import T3A

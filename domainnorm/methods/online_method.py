@@ -164,10 +164,10 @@ class OnlineMethod(Method):
             with self._clock("ms_plain", batch):
                 super().test_step(batch, batch_idx, dataloader_idx)
             return
-        self.tell(batch)
         if dataloader_idx != self._loader:
             self._loader = dataloader_idx
             self.begin_stream(self._streams[dataloader_idx])
+        self.tell(batch)
         with self._clock("ms_per_image", batch):
             logits = self.follow_stream(batch)
         self.keep(logits, batch)

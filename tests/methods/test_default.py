@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 from torchmetrics.functional import cohen_kappa
 
-from domainnorm.methods.certainty import certainty_of
+from domainnorm.evaluation.certainty import certainty_of
 from domainnorm.methods.default import agreement, counts_of, forgotten, known_to
 from domainnorm.methods.reestimation import between, estimate_moments
 from tests.methods.bench import METHODS, ONE, TWO, fit, make_model, source_model

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from domainnorm import adapt_online
 from domainnorm.backbones import create_model
 from domainnorm.errors import ConversionError
-from domainnorm.methods.certainty import Certainty
+from domainnorm.evaluation.certainty import Certainty
 from domainnorm.methods.heads import head_of
 from domainnorm.methods.reestimation import between
 from domainnorm.methods.without_gradients import WithoutGradients

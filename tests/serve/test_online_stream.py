@@ -88,7 +88,7 @@ def test_a_method_that_trains_before_is_refused(source, cast, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["method=noe"], "unknown method 'noe': did you mean 'neo'?"),
+        (["method=neoo"], "unknown method 'neoo': did you mean 'neo'?"),
         (["method=neo", "method.memory=0"], "method.memory: got 0, expected 1 or more"),
         (["seed=1"], "got seed=1, expected method=NAME or method.KEY=VALUE"),
         (["method=neo", "--domain", "color_cast"], "did you mean 'colour_cast'?"),
@@ -104,7 +104,7 @@ def test_mistakes_are_told_before_anything_is_written(source, cast, tmp_path, ca
 def test_another_method_needs_another_folder(source, cast, tmp_path, capsys):
     assert adapt(source, cast, tmp_path, "method=neo") == 0
     assert adapt(source, cast, tmp_path, "method=t3a") == 1
-    assert "method was {'name': 'neo', 'memory': None}, now {'name': 't3a'" in (
+    assert "method was {'name': 'neo', 'reset': 'never', 'memory': None}, now {'name': 't3a'" in (
         capsys.readouterr().err
     )
 
