@@ -276,8 +276,6 @@ class Stream:
             return list(range(len(images)))
         drawn = np.random.default_rng((seed, 3))
         order = drawn.permutation(len(images))
-        if self.order in ("shuffled", "mixed"):
-            return [int(position) for position in order]
         if self.order == "by_class":
             if dataset.task != "classification":
                 text = "stream.order: 'by_class' is for images of one class; take 'shuffled'"
@@ -285,17 +283,23 @@ class Stream:
             found = np.asarray([dataset.records[one].target for one in images])[order]
             runs = _runs([order[found == one] for one in np.unique(found)], self.run)
             chosen = drawn.permutation(len(runs)) if self.run else range(len(runs))
-            return [int(position) for number in chosen for position in runs[number][1]]
-        found = np.asarray([dataset.records[one].domain for one in images])[order]
-        own = [order[found == name] for name in domains]
+            order = np.concatenate([runs[number][1] for number in chosen])
+        elif self.order in ("continual", "returning", "gradual"):
+            found = np.asarray([dataset.records[one].domain for one in images])[order]
+            order = self._in_turn([order[found == name] for name in domains], drawn)
+        return [int(position) for position in order]
+
+    def _in_turn(self, groups: Sequence[_Integers], drawn: np.random.Generator) -> _Integers:
+        """Shuffled images of each domain, one domain after the other in the way of the order."""
         if self.order == "gradual":  # the sum of two uniform numbers has a triangular density
-            times = [number + drawn.random((2, len(one))).sum(0) for number, one in enumerate(own)]
-            order = np.concatenate(own)[np.concatenate(times).argsort()]
-            return [int(position) for position in order]
-        third = max(1, math.ceil(max(map(len, own)) / 3))
-        runs = _runs(own, (self.run or third) if self.order == "returning" else None)
-        runs.sort(key=operator.itemgetter(0))  # visits; of one visit the order of domains stays
-        return [int(position) for _, run in runs for position in run]
+            pairs = enumerate(groups)
+            times = [number + drawn.random((2, len(one))).sum(0) for number, one in pairs]
+            return np.concatenate(groups)[np.concatenate(times).argsort()]
+        size = None
+        if self.order == "returning":
+            size = self.run or max(1, math.ceil(max(map(len, groups)) / 3))
+        visits = sorted(_runs(groups, size), key=operator.itemgetter(0))  # domains stay in order
+        return np.concatenate([run for _, run in visits])
 
 
 def _runs(groups: Sequence[_Integers], size: int | None) -> list[tuple[int, _Integers]]:

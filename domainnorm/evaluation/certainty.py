@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,13 +54,27 @@ class Certainty:
         self.images = keep * self.images + len(logits)
 
     @property
-    def value(self) -> float:
-        """The coefficient of what was taken in; 0 for nothing."""
+    def possible(self) -> float:
+        """Entropy of the mean prediction; 0 for nothing."""
         if self.total is None:
             return 0.0
         mean = self.total / self.samples
-        possible = -float(torch.special.xlogy(mean, mean).sum())
+        return -float(torch.special.xlogy(mean, mean).sum())
+
+    @property
+    def value(self) -> float:
+        """The coefficient of what was taken in; 0 for nothing."""
+        possible = self.possible
         return 1 - self.entropy / self.samples / possible if possible > 0 else 0.0
+
+    @property
+    def stored(self) -> tuple[Any, ...]:
+        """What was taken in, to go on from."""
+        return self.total, self.entropy, self.samples, self.images
+
+    @stored.setter
+    def stored(self, value: tuple[Any, ...]) -> None:
+        self.total, self.entropy, self.samples, self.images = value
 
 
 def certainty_of(logits: Iterable[Tensor]) -> float:

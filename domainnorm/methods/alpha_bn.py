@@ -13,8 +13,9 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Batch
-from domainnorm.methods.reestimation import between
+from domainnorm.methods.reestimation import between, tracked_statistics
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import by_row
 from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.norms.kernels.per_sample import raw_moments
 from domainnorm.norms.statistics.running import RunningMoments
@@ -113,8 +114,7 @@ class StreamMoments:
     ) -> None:
         self.model = model
         self.prior, self.share, self.whole = prior, share, whole
-        tracking = [norm.statistics for norm in model.norms()]
-        self.layers = [one for one in tracking if isinstance(one, RunningMoments)]
+        self.layers = tracked_statistics(model)
         self.sums: dict[tuple[int, int], Tensor] = {}
         self.counts: dict[tuple[bool, int], int] = {}
         self._start: list[Tensor] = []
@@ -131,8 +131,7 @@ class StreamMoments:
         """Inside the block a batch of these domains (N,) passes, and counts in the moments."""
         if not self.whole:
             self.counts, self.sums = {}, {}
-        of_domains = {label: domain == label for label in sorted(set(domain.tolist()))}
-        self._members = {True: of_domains, False: {0: torch.ones_like(domain, dtype=torch.bool)}}
+        self._members = {True: by_row(domain), False: by_row(torch.zeros_like(domain))}
         for own, members in self._members.items():
             for row, chosen in members.items():
                 size = int(chosen.sum())

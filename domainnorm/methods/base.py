@@ -25,7 +25,7 @@ from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import DomainsTold, Evaluated
 from domainnorm.methods.heads import head_of
 from domainnorm.methods.roles import Roles, domains_of
-from domainnorm.methods.samples import split
+from domainnorm.methods.samples import by_row, split
 from domainnorm.norms.kernels.partition import several_ranks
 from domainnorm.ranges import Conditioned, problem_of_task
 from domainnorm.tasks import Task
@@ -432,9 +432,8 @@ class Method(LightningModule):
 
     def _by_domain(self, batch: Batch) -> Iterator[tuple[int, Tensor]]:
         """Positions in ``eval_domains`` of the domains of a batch, and which images (N,) are so."""
-        for label in batch["domain"].unique().tolist():
-            name = self.model.domain_names[label]
-            yield self.eval_domains.index(name), batch["domain"] == label
+        for label, chosen in by_row(batch["domain"]).items():
+            yield self.eval_domains.index(self.model.domain_names[label]), chosen
 
     def log_loss(self, loss: Tensor | Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Log ``train/loss``, and ``train/<name>`` where it is the sum of several; return it.

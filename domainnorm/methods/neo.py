@@ -11,6 +11,7 @@ from domainnorm.backbones import DomainModel
 from domainnorm.methods.base import Batch
 from domainnorm.methods.heads import head_of
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import by_row
 from domainnorm.methods.without_gradients import WithoutGradients, features_changed
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -65,8 +66,7 @@ class NEO(WithoutGradients):
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Logits of one batch, whose features count in the means that they lose."""
-        domain = batch["domain"]
-        members = {row: domain == row for row in sorted(set(domain.tolist()))}
+        members = by_row(batch["domain"])
         weights = {row: self._weight(row, int(own.sum())) for row, own in members.items()}
 
         def centred(position: int, features: Tensor) -> Tensor:

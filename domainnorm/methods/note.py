@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from domainnorm.backbones import DomainModel
 from domainnorm.methods.base import Batch
-from domainnorm.methods.online_entropy import OnlineEntropy
-from domainnorm.methods.reestimation import use_batch_statistics
+from domainnorm.methods.online_entropy import OnlineMemory
+from domainnorm.methods.reestimation import tracked_statistics, use_batch_statistics
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import chosen, gathered
-from domainnorm.norms.statistics.running import RunningMoments
+from domainnorm.methods.samples import gathered
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
 
 @register
-class NOTE(OnlineEntropy):
+class NOTE(OnlineMemory):
     """Predict a stream by running moments, and learn from a balanced memory of its images.
 
     Each image, with its predicted class, may enter a memory (see `BalancedMemory`). After every
@@ -34,7 +34,7 @@ class NOTE(OnlineEntropy):
         lr: Learning rate of Adam.
         memory: Images that are kept, and between two steps, at least 1.
         momentum: Of the memory's moments in the running ones at each step, in [0, 1].
-        **options: See `OnlineEntropy`.
+        **options: See `OnlineMemory`.
 
     Reference:
         Gong et al., NOTE: Robust Continual Test-time Adaptation Against Temporal Correlation,
@@ -44,8 +44,7 @@ class NOTE(OnlineEntropy):
         is off.
     """
 
-    tasks: tuple[str, ...] = ("classification",)
-    remembered: tuple[str, ...] = ("kept.entries", "kept.seen", "count")
+    kept: BalancedMemory
 
     def __init__(
         self,
@@ -61,44 +60,28 @@ class NOTE(OnlineEntropy):
         super().__init__(model, task, roles, lr=lr, **options)
         self.kept = BalancedMemory(memory)
         self.momentum = momentum
-        self.count = 0
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over scales and shifts, as in the authors' program."""
-        return torch.optim.Adam(self.adapted, lr=self.lr)
-
-    def start_stream(self, domains: tuple[str, ...]) -> None:
-        """Evaluation mode, an empty memory."""
-        super().start_stream(domains)
-        self.eval()
-        self.kept.entries, self.kept.seen, self.count = [], {}, 0
-
-    def adapt(self, batch: Batch) -> Tensor:
-        """Logits of one batch, whose images enter the memory one by one."""
-        with torch.no_grad():
-            logits = self.outputs(batch)
-        for number, label in enumerate(logits.argmax(1).tolist()):
-            alone = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-            alone[number] = True
-            self.kept.add(chosen(batch, alone), label)
-            self.count += 1
-            if self.count % self.kept.size == 0:
-                self._learn()
-        return logits
 
     def _learn(self) -> None:
         """A step on the memory."""
-        found = [norm.statistics for norm in self.model.norms()]
-        tracking = [one for one in found if isinstance(one, RunningMoments)]
-        before = [one.momentum for one in tracking]
         use_batch_statistics(self.model)
-        for one in tracking:
-            one.momentum = self.momentum
-        logits = self.outputs(gathered([one for one, _ in self.kept.entries]))
-        for one, former in zip(tracking, before, strict=True):
-            one.momentum = former
+        with followed(self.model, self.momentum):
+            logits = self.outputs(gathered([one for one, _ in self.kept.entries]))
         self.eval()
         self.descend(self.minimized(logits).mean())
+
+
+@contextmanager
+def followed(model: DomainModel, momentum: float) -> Iterator[None]:
+    """Inside the block running moments get this share of those of a batch."""
+    tracked = tracked_statistics(model)
+    before = [one.momentum for one in tracked]
+    try:
+        for one in tracked:
+            one.momentum = momentum
+        yield
+    finally:
+        for one, former in zip(tracked, before, strict=True):
+            one.momentum = former
 
 
 class BalancedMemory:
@@ -118,11 +101,24 @@ class BalancedMemory:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.clear()
+
+    def clear(self) -> None:
+        """Keep nothing."""
         self.entries: list[tuple[Batch, int]] = []
         self.seen: dict[int, int] = {}
 
-    def add(self, batch: Batch, label: int) -> None:
-        """Take in a new image, or not."""
+    @property
+    def stored(self) -> tuple[Any, ...]:
+        """`entries` and `seen`."""
+        return self.entries, self.seen
+
+    @stored.setter
+    def stored(self, value: tuple[Any, ...]) -> None:
+        self.entries, self.seen = value
+
+    def add(self, batch: Batch, label: int, entropy: float = 0.0) -> None:
+        """Take in a new image, or not; its entropy is not asked for."""
         self.seen[label] = self.seen.get(label, 0) + 1
         if len(self.entries) >= self.size and not self._make_room(label):
             return

@@ -15,7 +15,6 @@ from domainnorm.methods.base import Batch
 from domainnorm.methods.lame import assignments_of
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.t3a import T3A
-from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
@@ -34,11 +33,10 @@ class Online(T3A):
     `AlphaBN` with ``share: layers, memory: stream``. Where the stream's moments, taken whole, make
     the model much surer, and of more than one class (`Certainty`, 0.15 more), they are taken so:
     noise, or a colour cast. Then ``p = (p_model + p_T3A) / 2``: where the prototypes of the stream
-    are good the mean follows them, and where they are those of a few
-    classes the model's own prediction holds against it. Of a stream in order, in which the images
-    of a batch are of few classes, the assignments of `LAME` from there on. Masks get moments alone.
-    No gradient, single images too; one pass, and two on the first 256 images and each eighth batch
-    after them.
+    are good the mean follows them, and where they are those of a few classes the model's own
+    prediction holds against it. Of a stream in order, in which the images of a batch are of few
+    classes, the assignments of `LAME` from there on. Masks get moments alone. No gradient, single
+    images too; one pass, and two on the first 256 images and each eighth batch after them.
 
     Args:
         model: The source model.
@@ -86,30 +84,24 @@ class Online(T3A):
 
     def start_stream(self, domains: tuple[str, ...]) -> None:
         """Moments of the source, and the classifier's rows as supports."""
-        self._start_prototypes(domains)
+        super().start_stream(domains)
         for one in self.moments:
             one.start()
         self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
         self.whole, self.batches = False, 0
 
-    def _start_prototypes(self, domains: tuple[str, ...]) -> None:
-        if self.task.labels == "segmentation":
-            WithoutGradients.start_stream(self, domains)
-        else:
-            super().start_stream(domains)
-
     @property
     def seen(self) -> list[Any]:
         """What a killed stream goes on with, of moments and certainties."""
         sums = [[one.sums, one.counts] for one in self.moments]
-        return [sums, [dict(vars(one)) for one in self.sure]]
+        return [sums, [one.stored for one in self.sure]]
 
     @seen.setter
     def seen(self, value: list[Any]) -> None:
         for one, (sums, counts) in zip(self.moments, value[0], strict=True):
             one.sums, one.counts = sums, counts
         for sure, found in zip(self.sure, value[1], strict=True):
-            vars(sure).update(found)
+            sure.stored = found
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
@@ -138,7 +130,7 @@ class Online(T3A):
             if whole != self.whole:
                 self.whole = whole
                 self.moments[whole].write()
-                self._start_prototypes(())  # the former ones are of other features
+                self.kept = {}  # prototypes so far are of other features
         return found[self.whole]
 
     def _passed(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from domainnorm.methods.base import Batch
 from domainnorm.methods.online_method import OnlineMethod
 from domainnorm.methods.reestimation import use_batch_statistics
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import chosen
 from domainnorm.tasks import Task
 
 
@@ -114,6 +115,69 @@ class OnlineEntropy(OnlineMethod):
             parameter.copy_(former)
         assert self.stream_optimizer is not None
         self.stream_optimizer.state.clear()
+
+
+class OnlineMemory(OnlineEntropy):
+    """Predict a stream, and make a step on a memory of its images after as many as it has room for.
+
+    Each image, with what is predicted of it, may enter the memory, one after the other. Norms
+    normalize by running moments. Of a stream of fewer images nothing is learned.
+
+    Attributes:
+        kept: The memory, see `RoTTA` and `NOTE`.
+        count: Images so far.
+    """
+
+    tasks: tuple[str, ...] = ("classification",)
+    remembered: tuple[str, ...] = ("kept.stored", "count")
+    kept: ImageMemory
+    count: int = 0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over scales and shifts, as in both programs."""
+        return torch.optim.Adam(self.adapted, lr=self.lr)
+
+    def start_stream(self, domains: tuple[str, ...]) -> None:
+        """Evaluation mode, an empty memory."""
+        super().start_stream(domains)
+        self.eval()
+        self.kept.clear()
+        self.count = 0
+
+    def adapt(self, batch: Batch) -> Tensor:
+        """Logits of one batch by what is deployed, a teacher where there is one; and steps."""
+        with torch.no_grad():
+            logits = self.outputs(batch, model=self.deployed)
+        alone = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        told = zip(logits.argmax(1).tolist(), entropies(logits).tolist(), strict=True)
+        for one, (label, entropy) in zip(alone, told, strict=True):
+            self.kept.add(chosen(batch, one), label, entropy)
+            self.count += 1
+            if self.count % self.kept.size == 0:
+                self._learn()
+        return logits
+
+    def _learn(self) -> None:
+        """A step on the memory."""
+        raise NotImplementedError(f"{type(self).__name__}: _learn")
+
+
+class ImageMemory(Protocol):
+    """Some images of a stream.
+
+    Attributes:
+        size: How many there is room for.
+        stored: What is kept, of tensors, numbers, tuples, lists and mappings.
+    """
+
+    size: int
+    stored: Any
+
+    def add(self, batch: Batch, label: int, entropy: float) -> None:
+        """Take in an image, a batch of one, with its predicted class and entropy; or not."""
+
+    def clear(self) -> None:
+        """Keep nothing."""
 
 
 def samples(logits: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
+from domainnorm.evaluation.certainty import Certainty
 from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.roles import Roles
 from domainnorm.tasks import Task
@@ -18,7 +19,6 @@ from domainnorm.tasks import Task
 _LABELS = ("target", "original", "labelled")
 # Images that a mean prediction remembers, and of which there must be some before it says anything.
 _MEMORY, _ENOUGH = 256, 64
-_WATCHED = ("mean", "seen", "most")
 
 
 class OnlineMethod(Method):
@@ -36,6 +36,7 @@ class OnlineMethod(Method):
             batch; or at a ``collapse``, see `Collapse`.
 
     Attributes:
+        stream_optimizer: What `descend` steps with; None before a stream, and where nothing is.
         source_state: The method as the first stream began with it; empty before.
         remembered: Attributes beside tensors of the module that a killed stream goes on with.
 
@@ -68,7 +69,7 @@ class OnlineMethod(Method):
         self._domains: tuple[str, ...] = ()
         self._before: tuple[str, ...] = ()
         self._loader = -1
-        self._optimizer: torch.optim.Optimizer | None = None
+        self.stream_optimizer: torch.optim.Optimizer | None = None
         self._spent: dict[str, tuple[float, int]] = {}  # seconds and images
 
     def adapt(self, batch: Batch) -> Tensor:
@@ -103,7 +104,7 @@ class OnlineMethod(Method):
         self.collapse, self.steps = Collapse(), 0
         # Its own: momentum would go on moving what was before.
         found: Any = self.configure_optimizers()
-        self._optimizer = found
+        self.stream_optimizer = found
         with torch.enable_grad():
             self.start_stream(self._domains)
 
@@ -126,30 +127,26 @@ class OnlineMethod(Method):
 
     def descend(self, loss: Tensor) -> None:
         """Backward and a step of the optimizer of a stream, for `adapt`."""
-        assert self._optimizer is not None
+        optimizer = self.stream_optimizer
+        assert optimizer is not None
         scaler = getattr(getattr(self._trainer, "precision_plugin", None), "scaler", None)
         (loss if scaler is None else scaler.scale(loss)).backward()
         if scaler is not None:
-            scaler.unscale_(self._optimizer)
+            scaler.unscale_(optimizer)
         if self.clip is not None:
-            parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.clip)
         if scaler is None:
-            self._optimizer.step()
+            optimizer.step()
         else:
-            scaler.step(self._optimizer)
+            scaler.step(optimizer)
             scaler.update()
-        self._optimizer.zero_grad()
-
-    @property
-    def stream_optimizer(self) -> torch.optim.Optimizer | None:
-        """What `descend` steps with; None before a stream, and of methods without steps."""
-        return self._optimizer
+        optimizer.zero_grad()
 
     @property
     def memories(self) -> tuple[str, ...]:
         """`remembered`, and what resets are decided by."""
-        return (*self.remembered, "steps", "present", *(f"collapse.{one}" for one in _WATCHED))
+        return (*self.remembered, "steps", "present", "collapse.told.stored", "collapse.most")
 
     def on_test_epoch_start(self) -> None:
         """Start collecting; the source model is what streams start from."""
@@ -198,31 +195,24 @@ class OnlineMethod(Method):
 class Collapse:
     """Whether predictions of a stream concentrate on few classes, or are no numbers any more.
 
-    Of the mean prediction over about the last 256 images (pixels of masks are averaged first), the
-    entropy falls below half of the largest that it has had, 64 images or more being seen.
+    Of the mean prediction over about the last 256 images (`Certainty`), the entropy falls below
+    half of the largest that it has had, 64 images or more being seen.
 
     Attributes:
-        mean: Mean prediction (K,), None at first.
-        seen: Images it is of, 256 at most.
-        most: Its largest entropy.
+        told: What was predicted.
+        most: The largest entropy of its mean.
     """
 
     def __init__(self) -> None:
-        self.mean: Tensor | None = None
-        self.seen = 0
+        self.told = Certainty(_MEMORY)
         self.most = 0.0
 
     def update(self, logits: Tensor) -> bool:
         """Take in logits (N, K, ...) of a batch."""
-        size = len(logits)
-        told = logits.float().softmax(1).movedim(1, -1).flatten(0, -2).mean(0)
-        if not bool(told.isfinite().all()):
+        if not bool(logits.isfinite().all()):
             return True
-        self.seen = min(_MEMORY, self.seen + size)
-        former = told if self.mean is None else self.mean
-        self.mean = torch.lerp(former, told, min(1.0, size / self.seen))
-        if self.seen < _ENOUGH:
+        self.told.update(logits)
+        if self.told.images < _ENOUGH:
             return False
-        entropy = -float(torch.special.xlogy(self.mean, self.mean).sum())
-        self.most = max(self.most, entropy)
-        return entropy < self.most / 2
+        self.most = max(self.most, self.told.possible)
+        return self.told.possible < self.most / 2

@@ -121,12 +121,15 @@ def move_rows(model: DomainModel, batches: Iterable[Batch], share: Share, least:
 
     Norms whose moments are of all domains keep them.
     """
-    tracking = (norm.statistics for norm in model.norms())
-    before = MomentsBefore(
-        {one: one.tracks_domains for one in tracking if isinstance(one, RunningMoments)}
-    )
+    before = MomentsBefore({one: one.tracks_domains for one in tracked_statistics(model)})
     estimate_moments(model, batches)
     before.blend(share, least)
+
+
+def tracked_statistics(model: DomainModel) -> list[RunningMoments]:
+    """Statistics with running moments, of all norms, in the order of the network."""
+    found = (norm.statistics for norm in model.norms())
+    return [one for one in found if isinstance(one, RunningMoments)]
 
 
 def moment_buffers(model: DomainModel) -> list[Tensor]:

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.losses import entropies
 from domainnorm.methods.base import Batch
 from domainnorm.methods.cotta import varied
-from domainnorm.methods.online_entropy import OnlineEntropy
+from domainnorm.methods.online_entropy import OnlineMemory
+from domainnorm.methods.reestimation import tracked_statistics
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import chosen, gathered
+from domainnorm.methods.samples import by_row, gathered
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 
 
 @register
-class RoTTA(OnlineEntropy):
+class RoTTA(OnlineMemory):
     """Predict a stream with a teacher; its student learns from a memory of the stream's images.
 
     Each image, with the class that the teacher predicts, may enter a memory in which classes have
@@ -45,7 +45,7 @@ class RoTTA(OnlineEntropy):
         decay: Weight of the teacher in its moving average, in [0, 1).
         age_weight: Of age in what makes an image leave the memory, at least 0.
         entropy_weight: Of the entropy of its prediction, at least 0.
-        **options: See `OnlineEntropy`.
+        **options: See `OnlineMemory`.
 
     Reference:
         Yuan et al., Robust Test-Time Adaptation in Dynamic Scenarios, CVPR 2023, arXiv:2303.13899,
@@ -54,8 +54,7 @@ class RoTTA(OnlineEntropy):
         of transformers, take part with their scales and shifts.
     """
 
-    tasks: tuple[str, ...] = ("classification",)
-    remembered: tuple[str, ...] = ("kept.stored", "count")
+    kept: TimelyMemory
 
     def __init__(
         self,
@@ -76,31 +75,6 @@ class RoTTA(OnlineEntropy):
         self.share = share
         self.decay = decay
         self.follow(decay)
-        self.count = 0
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over scales and shifts, as in the paper."""
-        return torch.optim.Adam(self.adapted, lr=self.lr)
-
-    def start_stream(self, domains: tuple[str, ...]) -> None:
-        """Evaluation mode, an empty memory."""
-        super().start_stream(domains)
-        self.eval()
-        self.kept.entries, self.count = [], 0
-
-    def adapt(self, batch: Batch) -> Tensor:
-        """The teacher's logits of one batch, whose images enter the memory one by one."""
-        with torch.no_grad():
-            logits = self.outputs(batch, model=self.deployed)
-        found = zip(logits.argmax(1).tolist(), entropies(logits).tolist(), strict=True)
-        for number, (label, entropy) in enumerate(found):
-            alone = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-            alone[number] = True
-            self.kept.add(chosen(batch, alone), label, entropy)
-            self.count += 1
-            if self.count % self.kept.size == 0:
-                self._learn()
-        return logits
 
     def _learn(self) -> None:
         """A step on the memory."""
@@ -154,6 +128,10 @@ class TimelyMemory:
         self.age_weight, self.entropy_weight = age_weight, entropy_weight
         self.entries: list[Kept] = []
 
+    def clear(self) -> None:
+        """Keep nothing."""
+        self.entries = []
+
     @property
     def stored(self) -> list[tuple[Any, ...]]:
         """`entries` as tuples, which are read again without code."""
@@ -206,10 +184,9 @@ def blended_moments(model: DomainModel, domain: Tensor, share: float) -> Iterato
         share: In [0, 1].
     """
     with ExitStack() as stack:
-        for norm in model.norms():
-            if isinstance(norm.statistics, RunningMoments):
-                hook = partial(_blend, domain, share)
-                stack.callback(norm.statistics.register_forward_pre_hook(hook).remove)
+        for statistics in tracked_statistics(model):
+            hook = partial(_blend, domain, share)
+            stack.callback(statistics.register_forward_pre_hook(hook).remove)
         yield
 
 
@@ -222,8 +199,8 @@ def _blend(
     rows = domain.repeat_interleave(len(x) // len(domain))
     rows = rows if statistics.tracks_domains else torch.zeros_like(rows)
     shape = 1, -1, *(1,) * (x.ndim - 2)
-    for row in sorted(set(rows.tolist())):
-        part = x[rows == row]
+    for row, own in by_row(rows).items():
+        part = x[own]
         running = statistics.running_mean[row], statistics.running_var[row]
         seen = torch.var_mean(part.to(running[0].dtype), [0, *range(2, x.ndim)], correction=0)
         mean, var = (torch.lerp(a, b, share) for a, b in zip(running, seen[::-1], strict=True))
@@ -232,5 +209,5 @@ def _blend(
                 one.copy_(moment)
         # Equal to ``part``: normalized by numbers it is what mean and var would make of it.
         ratio = ((var.detach() + statistics.eps) / (var + statistics.eps)).sqrt().view(shape)
-        changed[rows == row] = ((part - mean.view(shape)) * ratio + mean.detach().view(shape)).to(x)
+        changed[own] = ((part - mean.view(shape)) * ratio + mean.detach().view(shape)).to(x)
     return changed, *inputs[1:]

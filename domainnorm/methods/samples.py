@@ -106,3 +106,8 @@ def gathered(parts: Sequence[Any]) -> Any:
     if isinstance(first, Mapping):
         return {name: gathered([part[name] for part in parts]) for name in first}
     return [value for part in parts for value in part]
+
+
+def by_row(rows: Tensor) -> dict[int, Tensor]:
+    """Which samples (N,) bool are of each label among ``rows`` (N,), in ascending order."""
+    return {row: rows == row for row in sorted(set(rows.tolist()))}

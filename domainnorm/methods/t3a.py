@@ -14,6 +14,7 @@ from domainnorm.losses import entropies
 from domainnorm.methods.base import Batch
 from domainnorm.methods.heads import head_of
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import by_row
 from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -87,8 +88,7 @@ class T3A(WithoutGradients):
         Images (N,) of each row have prototypes of their own.
         """
         found = torch.empty_like(logits)
-        for row in sorted(set(domain.tolist())):
-            own = domain == row
+        for row, own in by_row(domain).items():
             found[own] = self._among(row, features[own], logits[own]).to(found)
         return found
 

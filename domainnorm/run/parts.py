@@ -220,13 +220,19 @@ class Parts:
         )
 
     def _read(self, model: DomainModel) -> DomainDataset:
-        """The dataset, behind the cache of the recipe where there is one."""
-        whole, size = self.dataset, self.preprocessing(model)
-        found = whole.dataset if isinstance(whole, CorruptedDataset) else whole
-        if self.recipe.data.cache is not None:
-            folder = Path(self.recipe.data.cache).expanduser()
-            found = CachedDataset(found, folder, size, self.recipe.dataset.options)
-        return whole.with_size(found, size) if isinstance(whole, CorruptedDataset) else found
+        """The dataset, behind the cache of the recipe; corrupted twins are made before it."""
+        if isinstance(self.dataset, CorruptedDataset):
+            kept = self._kept(self.dataset.dataset, model)
+            return self.dataset.with_size(kept, self.preprocessing(model))
+        return self._kept(self.dataset, model)
+
+    def _kept(self, dataset: DomainDataset, model: DomainModel) -> DomainDataset:
+        """A dataset behind the cache where there is one."""
+        if self.recipe.data.cache is None:
+            return dataset
+        folder = Path(self.recipe.data.cache).expanduser()
+        options = self.recipe.dataset.options
+        return CachedDataset(dataset, folder, self.preprocessing(model), options)
 
     def preprocessing(self, model: DomainModel) -> Preprocessing:
         """What fits images to the model, by the recipe's sizes.

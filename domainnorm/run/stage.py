@@ -184,8 +184,7 @@ def score(bench: Bench, predictions: dict[str, Evaluated], seconds: float) -> li
     labels |= bench.parts.recipe.evaluation.selection == "oracle"
     quarters = {name: _by_quarter(bench, name, one) for name, one in predictions.items()}
     loading = bench.parts.recipe.data
-    runs = loading.stream_run if loading.stream_order in ("by_class", "returning") else None
-    length = f" in runs of {runs}" if runs else ""
+    length = f" in runs of {loading.stream_run}" if loading.stream_run else ""
     stream = f"{loading.stream_order}{length}, batches of {loading.stream_batch_size}"
     measured = {domain: _measure(bench, one) for domain, one in predictions.items()}
     return [

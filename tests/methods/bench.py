@@ -18,6 +18,8 @@ from domainnorm.registry import METHODS
 from domainnorm.run.machine import quiet_lightning
 from domainnorm.tasks.classification import Classification
 
+# Options that make a short stream enough.
+SMALL = {"cotta": {"augmentations": 2}, "note": {"memory": 6}, "rotta": {"memory": 6}}
 ONE = Roles(("clean",), ("colour_cast",))
 TWO = Roles(("clean", "textured"), ("colour_cast",))
 

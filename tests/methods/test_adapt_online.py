@@ -10,14 +10,9 @@ from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.registry import METHODS
 from domainnorm.tasks.segmentation import Segmentation
-from tests.methods.bench import ONE, fit, images, source_model
+from tests.methods.bench import ONE, SMALL, fit, images, source_model
 
-SMALL = {
-    "cotta": {"augmentations": 2},
-    "eata": {"fisher_weight": 0.0},
-    "note": {"memory": 6},
-    "rotta": {"memory": 6},
-}
+GIVEN = {**SMALL, "eata": {"fisher_weight": 0.0}}
 DRAWING = {"cotta", "deyo", "roid"}
 NAMES = [name for name in METHODS.names() if METHODS.load(name).protocol == "online"]
 every_stream = pytest.mark.parametrize("name", NAMES)
@@ -26,11 +21,11 @@ every_stream = pytest.mark.parametrize("name", NAMES)
 @every_stream
 def test_a_program_gets_what_a_run_gets(name):
     torch.manual_seed(0)
-    done = fit(name, source_model(), ONE, batch_size=4, **SMALL.get(name, {}))
+    done = fit(name, source_model(), ONE, batch_size=4, **GIVEN.get(name, {}))
     stored = done.method.predictions()["colour_cast"]
     torch.manual_seed(0)
     batches = list(done.data.test_dataloader()[0])
-    stream = adapt_online(source_model(), name, domain="colour_cast", **SMALL.get(name, {}))
+    stream = adapt_online(source_model(), name, domain="colour_cast", **GIVEN.get(name, {}))
     torch.manual_seed(0)
     found = torch.cat([stream(batch["image"]) for batch in batches]).softmax(1)
     order = torch.cat([batch["index"] for batch in batches]).argsort()
@@ -41,7 +36,7 @@ def test_a_program_gets_what_a_run_gets(name):
 
 @every_stream
 def test_a_reset_stream_starts_anew(name):
-    stream = adapt_online(source_model(), name, domain="colour_cast", **SMALL.get(name, {}))
+    stream = adapt_online(source_model(), name, domain="colour_cast", **GIVEN.get(name, {}))
     batches = images("colour_cast")[:12].split(4)
     torch.manual_seed(0)
     first = [stream(batch) for batch in batches]
@@ -54,7 +49,7 @@ def test_a_reset_stream_starts_anew(name):
 def test_rows_of_other_domains_stay(name):
     model = source_model()
     before = copy.deepcopy(model.state_dict())
-    stream = adapt_online(model, name, domain="colour_cast", **SMALL.get(name, {}))
+    stream = adapt_online(model, name, domain="colour_cast", **GIVEN.get(name, {}))
     for batch in images("colour_cast")[:8].split(4):
         assert not stream(batch).requires_grad
     for key, value in model.state_dict().items():
@@ -65,7 +60,7 @@ def test_rows_of_other_domains_stay(name):
 @every_stream
 def test_a_state_is_a_copy_of_tensors_and_numbers(name):
     batches = torch.rand(24, 3, 32, 32).split(4)
-    stream = adapt_online(source_model(), name, domain="colour_cast", **SMALL.get(name, {}))
+    stream = adapt_online(source_model(), name, domain="colour_cast", **GIVEN.get(name, {}))
     for batch in batches[:3]:
         stream(batch)
     file = io.BytesIO()
@@ -74,7 +69,7 @@ def test_a_state_is_a_copy_of_tensors_and_numbers(name):
     wanted = [stream(batch) for batch in batches[3:]]
     stream.load_state_dict(state)
     assert_close([stream(batch) for batch in batches[3:]], wanted, rtol=0, atol=0)
-    other = adapt_online(source_model(), name, domain="colour_cast", **SMALL.get(name, {}))
+    other = adapt_online(source_model(), name, domain="colour_cast", **GIVEN.get(name, {}))
     file.seek(0)
     other.load_state_dict(torch.load(file, weights_only=True))
     assert_close([other(batch) for batch in batches[3:]], wanted, rtol=0, atol=0)
@@ -120,7 +115,7 @@ def test_methods_that_train_before_are_refused():
 def test_masks(name):
     model = create_segmentation_model("test_resnet", 3, "dsbn", ["a", "b"], width=16)
     task = Segmentation(["x", "y", "z"])
-    stream = adapt_online(model, name, domain="b", task=task, **SMALL.get(name, {}))
+    stream = adapt_online(model, name, domain="b", task=task, **GIVEN.get(name, {}))
     assert stream(torch.rand(2, 3, 32, 32)).shape == (2, 3, 32, 32)
 
 

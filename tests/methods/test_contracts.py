@@ -9,18 +9,16 @@ import torch
 from domainnorm.methods import domains_of
 from domainnorm.registry import METHODS
 from tests.combinations import covering
-from tests.methods.bench import ONE, TWO, fit, make_model, scans, source_model
+from tests.methods.bench import ONE, SMALL, TWO, fit, make_model, scans, source_model
 
 every_method = pytest.mark.parametrize("name", METHODS.names())
 FITTED = [name for name in METHODS.names() if METHODS.load(name).protocol == "fit"]
 every_fitted = pytest.mark.parametrize("name", FITTED)
 BESIDE_THE_MODEL = {"neo", "t3a", "lame", "online"}  # what they learn, of one stream
-SMALL = {
+GIVEN = {
+    **SMALL,
     "tent": {"epochs": 1},
-    "cotta": {"augmentations": 2},
     "mcd": {"generator_steps": 1},
-    "note": {"memory": 8},
-    "rotta": {"memory": 8},
     "default": {"guard": 1.0},  # keeps what it has learned
 }
 
@@ -32,7 +30,7 @@ def start(name, roles):
 
 @functools.cache
 def fitted(name, roles=TWO):
-    return fit(name, start(name, roles), roles, **SMALL.get(name, {}))
+    return fit(name, start(name, roles), roles, **GIVEN.get(name, {}))
 
 
 @every_fitted
@@ -64,7 +62,7 @@ def test_every_parameter_that_learns_is_in_one_optimizer(name):
 
 @covering(1, name=METHODS.names(), norm=["dsbn", "cin"])
 def test_bfloat16_keeps_everything_finite(name, norm):
-    done = fit(name, make_model(norm), ONE, precision="bf16-mixed", **SMALL.get(name, {}))
+    done = fit(name, make_model(norm), ONE, precision="bf16-mixed", **GIVEN.get(name, {}))
     assert all(bool(tensor.isfinite().all()) for tensor in done.method.state_dict().values())
 
 
@@ -141,5 +139,5 @@ def test_constants_read_from_the_source_are_those_of_the_class(name):
 @covering(1, name=METHODS.names(), norm=["cin", "bn"])
 def test_every_norm_with_running_moments_can_be_fitted(name, norm):
     model = make_model(norm)
-    done = fit(name, model, ONE, **SMALL.get(name, {}))
+    done = fit(name, model, ONE, **GIVEN.get(name, {}))
     assert all(math.isfinite(loss) for loss in done.seen.losses)

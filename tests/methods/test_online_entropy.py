@@ -14,7 +14,7 @@ from domainnorm.methods.deyo import shuffled
 from domainnorm.methods.heads import head_of
 from domainnorm.methods.online_entropy import OnlineEntropy
 from domainnorm.registry import METHODS, MODULATIONS
-from tests.methods.bench import ONE, changed, fit, images, rows_changed, source_model
+from tests.methods.bench import ONE, SMALL, changed, fit, images, rows_changed, source_model
 from tests.reference import online
 
 TARGET = ONE.all.index("colour_cast")
@@ -24,7 +24,7 @@ FLOORS = {"test_resnet": (0.3, 0.5), "test_vit": (0.4, 0.05), "test_convnext": (
 SURER = {"test_resnet": 20, "test_vit": 20, "test_convnext": 200}
 every_network = pytest.mark.parametrize("network", NETWORKS)
 every_name = pytest.mark.parametrize("name", NAMES)
-GIVEN = {"eata": {"fisher_weight": 0.0}, "note": {"memory": 4}, "rotta": {"memory": 4}}
+GIVEN = {**SMALL, "eata": {"fisher_weight": 0.0}}
 
 
 @torch.no_grad()

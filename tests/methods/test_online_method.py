@@ -10,16 +10,11 @@ from domainnorm.methods import Roles
 from domainnorm.methods.online_method import Collapse, OnlineMethod
 from domainnorm.registry import METHODS
 from domainnorm.tasks.classification import Classification
-from tests.methods.bench import ONE, fit, images, make_data, make_model, scans, source_model
+from tests.methods.bench import ONE, SMALL, fit, images, make_data, make_model, scans, source_model
 
 TASK = Classification([str(digit) for digit in range(10)])
 TARGETS = Roles(("clean",), ("textured", "colour_cast"))  # not in the order of the dataset
-SMALL = {
-    "cotta": {"augmentations": 2},
-    "eata": {"fisher_images": 16},
-    "note": {"memory": 6},
-    "rotta": {"memory": 6},
-}
+GIVEN = {**SMALL, "eata": {"fisher_images": 16}}
 NAMES = [name for name in METHODS.names() if METHODS.load(name).protocol == "online"]
 JOINT = ["continual", "returning", "gradual", "mixed"]
 every_stream = pytest.mark.parametrize("name", NAMES)
@@ -184,7 +179,7 @@ def test_every_method_follows_a_stream_of_several_targets(name, order):
     stream = {"stream": Stream(order, 4)}
     model = source_model(roles=TARGETS)
     before = copy.deepcopy(model.state_dict())
-    done = fit(name, model, TARGETS, loading=stream, **SMALL.get(name, {}))
+    done = fit(name, model, TARGETS, loading=stream, **GIVEN.get(name, {}))
     found = done.method.predictions()
     assert set(found) == set(TARGETS.all)
     for one in found.values():
@@ -254,7 +249,7 @@ def test_a_model_goes_back_where_the_domain_changes():
 
 @every_stream
 def test_a_model_that_always_goes_back_predicts_each_batch_as_the_first(name):
-    options = {"fisher_weight": 0.0} if name == "eata" else SMALL.get(name, {})
+    options = {"fisher_weight": 0.0} if name == "eata" else GIVEN.get(name, {})
     batch = images("colour_cast")[:8]
     stream = adapt_online(source_model(), name, domain="colour_cast", reset=1, **options)
     other = images("colour_cast")[8:16]

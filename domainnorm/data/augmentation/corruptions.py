@@ -6,6 +6,7 @@ import copy
 import math
 import zlib
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from domainnorm.data.dataset import DomainDataset, Record
-from domainnorm.data.preprocessing import Preprocessing
+from domainnorm.data.dataset import DomainDataset
+from domainnorm.data.preprocessing import Pixels, Preprocessing
 from domainnorm.ranges import CORRUPTED
 
-Pixels: TypeAlias = NDArray[np.uint8]
 _Image: TypeAlias = Any  # float64 (H, W, 3), 0 to 1
 _SIDE = 224.0  # pixels, for which lengths are published
 
@@ -57,7 +57,10 @@ class CorruptedDataset(DomainDataset):
         domains: Those that have a twin.
         name: See `corrupt`.
         severity: See `corrupt`.
+
+    Attributes:
         preprocessing: Images get the size of the input before they are corrupted; None: their own.
+        originals: Position in the dataset of each record.
     """
 
     def __init__(
@@ -66,12 +69,11 @@ class CorruptedDataset(DomainDataset):
         domains: Collection[str],
         name: str,
         severity: int,
-        preprocessing: Preprocessing | None = None,
     ) -> None:
         self.dataset = dataset
         self.corruption = name, severity
-        self.preprocessing = preprocessing
-        self.keeps_size = dataset.keeps_size and preprocessing is None
+        self.preprocessing: Preprocessing | None = None
+        self.keeps_size = dataset.keeps_size
         self.task = dataset.task
         self.reads = dataset.reads
         self.class_names = dataset.class_names
@@ -82,7 +84,7 @@ class CorruptedDataset(DomainDataset):
         for position, record in enumerate(dataset.records):
             if record.domain in domains:
                 self.originals.append(position)
-                self.records.append(_twin(record))
+                self.records.append(replace(record, domain=f"{record.domain}{CORRUPTED}"))
 
     @property
     def class_colours(self) -> Any:
@@ -121,11 +123,6 @@ class CorruptedDataset(DomainDataset):
     def sources(self, index: int, *, is_mask: bool) -> list[Path]:
         """Those of the image."""
         return self.dataset.sources(self.originals[index], is_mask=is_mask)
-
-
-def _twin(record: Record) -> Record:
-    values = {**vars(record), "domain": f"{record.domain}{CORRUPTED}"}
-    return Record(**values)
 
 
 def _length(image: _Image) -> float:
@@ -206,10 +203,9 @@ def _snow(image: _Image, at: int, drawn: np.random.Generator) -> _Image:
 
 def _frost(image: _Image, at: int, drawn: np.random.Generator) -> _Image:
     own, frost = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[at]
-    height, width = image.shape[:2]
     # Where a rough plain crosses its middle.
     ridges = 1 - np.abs(2 * _plasma(image, 1.6, drawn) - 1)
-    crystals = (ridges**3)[:height, :width, None] * np.array([0.85, 0.95, 1.0])
+    crystals = (ridges**3)[..., None] * np.array([0.85, 0.95, 1.0])
     return own * image + frost * crystals
 
 

@@ -137,14 +137,11 @@ class MixedStatistics(DomainStatistics):
                 with an instance part.
         """
         own = sample_moments(x)
-        size = x.shape[2:].numel()
-        parts = self.parts
-        if self.gate == "shrink" and size == 1:
-            parts = tuple(name for name in parts if name in _TRACKED)
-        found = [self._part(name, own, x, condition) for name in parts]
-        if self.gate == "shrink" and size > 1:
-            found = [self._shrunk(found, size)]
-        factor, offset = self._mix(found)
+        if self.gate == "shrink":
+            parts = [self._shrunk(own, x, condition)]
+        else:
+            parts = [self._part(name, own, x, condition) for name in self.parts]
+        factor, offset = self._mix(parts)
         return affine_map(x, scale * factor, shift + scale * offset)
 
     def _part(self, name: str, own: Moments, x: Tensor, condition: Condition) -> Moments:
@@ -205,18 +202,21 @@ class MixedStatistics(DomainStatistics):
         rows, values = self._pooled_rows(own, group, size=x.shape[2:].numel(), sync=sync)
         return Moments(*(one.index_select(0, group) for one in rows)), rows, values
 
-    def _shrunk(self, parts: list[Moments], size: int) -> Moments:
-        """Moments of the tracked part, corrected by those of samples of ``size`` values."""
-        tracked = [name in _TRACKED for name in self.parts].index(True)
-        (mean, var), own = parts[tracked], parts[1 - tracked]
+    def _shrunk(self, own: Moments, x: Tensor, condition: Condition) -> Moments:
+        """Moments of the tracked part, corrected by those of the samples (N, C)."""
+        mean, var = self._part(self.parts[self._tracked_at], own, x, condition)
+        size = x.shape[2:].numel()
+        if size == 1:
+            return Moments(mean, var)
         spread = var + self.eps
-        limit = _DEVIATIONS * (spread / size).sqrt()
-        apart = own.mean - mean
-        mean = mean + apart - torch.minimum(torch.maximum(apart, -limit), limit)
+        mean = mean + _beyond(own.mean - mean, _DEVIATIONS * (spread / size).sqrt())
         limit = _DEVIATIONS * math.sqrt(2 / (size - 1)) * spread
-        apart = own.var - var
-        var = var + apart - torch.minimum(torch.maximum(apart, -limit), limit)
-        return Moments(mean, var.clamp(min=0))
+        return Moments(mean, (var + _beyond(own.var - var, limit)).clamp(min=0))
+
+    @property
+    def _tracked_at(self) -> int:
+        """Position of the batch or domain part."""
+        return [name in _TRACKED for name in self.parts].index(True)
 
     def _mix(self, parts: list[Moments]) -> tuple[Tensor, Tensor]:
         """Factor and offset (N, C) of the normalization, ``x · factor + offset``."""
@@ -227,7 +227,7 @@ class MixedStatistics(DomainStatistics):
                 share: Tensor = self.share
             else:
                 share = self.share.clamp(0, 1)
-            tracked = [name in _TRACKED for name in self.parts].index(True)
+            tracked = self._tracked_at
             rstds = [torch.rsqrt(var + self.eps) for _, var in parts]
             factors = [rstds[tracked] * share, rstds[1 - tracked] * (1 - share)]
             offsets = [parts[tracked].mean * factors[0], parts[1 - tracked].mean * factors[1]]
@@ -257,6 +257,11 @@ class MixedStatistics(DomainStatistics):
     def extra_repr(self) -> str:
         """Shapes and constants, for ``print(model)``."""
         return f"{super().extra_repr()}, parts={'+'.join(self.parts)}, gate={self.gate}"
+
+
+def _beyond(apart: Tensor, limit: Tensor) -> Tensor:
+    """What lies beyond a limit of either sign; zero within."""
+    return apart - torch.minimum(torch.maximum(apart, -limit), limit)
 
 
 def _check(parts: list[str], gate: str, alpha: float) -> None:
