@@ -89,6 +89,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     "share": (lambda number: 0 <= number <= 1, "a share in [0, 1], 'unlike' or 'layers'"),
     "least": (lambda number: 0 <= number <= 1, "a share in [0, 1]"),
     "tolerance": (lambda number: number >= 1, "1 or more"),
+    "run_length": (lambda number: number > 1, "more than 1 image"),
     **dict.fromkeys(
         ("margin", "layer_decay", "first_stage", "depth"),
         (lambda number: 0 < number <= 1, "a share above 0, at most 1"),
@@ -115,6 +116,35 @@ def problem_of_task(method: str, kinds: Iterable[str], labels: str) -> str:
         return ""
     fitting = " or ".join(_LABELS.get(kind, kind) for kind in kinds)
     return f"'{method}' is for {fitting}, and this task has {_LABELS.get(labels, labels)}"
+
+
+def problem_of_opened(
+    reset: object, rows: str, *, has_encoder: bool, reads_attributes: bool, has_rows: bool
+) -> str:
+    """What is in the way of a stream whose rows are opened, see `OnlineMethod`.
+
+    Args:
+        reset: Of the method.
+        rows: ``data.rows``.
+        has_encoder: Whether the model has a domain encoder.
+        reads_attributes: Whether that reads attributes instead of images.
+        has_rows: Whether the norms have a row for each domain.
+    """
+    if not has_encoder:
+        return (
+            "'opened' asks a domain encoder whose rows an image has; train with 'encoder: style', "
+            "or take 'told' for images of one domain"
+        )
+    if reads_attributes:
+        return (
+            "'opened' looks at images, and this encoder reads their attributes; train with "
+            "'encoder: style', 'backbone' or 'cnn'"
+        )
+    if not has_rows:
+        return "'opened' would open nothing, since no norm looks at the domain"
+    if rows == "one":
+        return "'opened' has no row left to open where data.rows is 'one'"
+    return "" if reset != "domain" else "'opened' beside reset: domain, which forgets all of them"
 
 
 def problem_of_sampling(sampling: str, labels: str) -> str:

@@ -99,11 +99,12 @@ def _say(done: serve.Predicted) -> None:
 
 
 def _configure_adapt(parser: Parser) -> None:
-    text = "folder of a run, or of one of its stages; with an encoder, or a method"
+    text = "folder of a run, or of one of its stages"
     parser.add_argument("folder", type=Path, metavar="RUN", help=text)
     text = (
         "a method that adapts while it predicts, such as method=neo method.memory=500: all images "
-        "are of one domain; without one, domains are told by the encoder, and new ones opened"
+        "are of one domain, unless method.rows=opened; without method and --domain it is 'online', "
+        "domains are told by the encoder of the run, and new ones opened"
     )
     parser.add_argument("overrides", nargs="*", metavar="method=NAME", help=text)
     text = (

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from domainnorm.backbones import DomainModel
+from domainnorm.backbones import DomainModel, add_domain
 from domainnorm.errors import ConditionError, DomainNormError, unknown
 from domainnorm.methods.heads import num_classes
-from domainnorm.methods.online_method import OnlineMethod
+from domainnorm.methods.online_method import OnlineMethod, in_the_way
 from domainnorm.methods.roles import Roles
 from domainnorm.ranges import problem_of
 from domainnorm.registry import METHODS
+from domainnorm.streams import Sighting
 from domainnorm.tasks import Task
 from domainnorm.tasks.classification import Classification
 
@@ -25,13 +27,25 @@ class OnlineModel:
 
     Args:
         method: Of protocol ``online``; its model is changed in place.
-        domain: Whose rows the images have.
+
+    Attributes:
+        domain: Whose rows all images have, where no rows are opened.
     """
 
-    def __init__(self, method: OnlineMethod, domain: str) -> None:
-        self.method, self.domain = method, domain
-        self._label = method.model.domain_names.index(domain)
-        method.begin_stream((domain,))
+    def __init__(self, method: OnlineMethod) -> None:
+        self.method, self.domain = method, method.roles.target[0]
+        self._label = method.model.domain_names.index(self.domain)
+        method.begin_stream(method.roles.target)
+
+    @property
+    def seen(self) -> Sighting | None:
+        """What was told of the domains of the last batch; None where nobody asks for it."""
+        return self.method.sighting
+
+    @property
+    def opened(self) -> list[str]:
+        """Names of the domains that were opened, in this order."""
+        return [] if self.method.watch is None else self.method.watch.opened
 
     def reset(self) -> None:
         """Go back to the model as it was given, and forget what was seen."""
@@ -46,6 +60,7 @@ class OnlineModel:
             "moved": moved,
             "optimizer": None if optimizer is None else optimizer.state_dict(),
             "remembered": {name: attrgetter(name)(self.method) for name in self.method.memories},
+            "begun": self.method.begun,
             "random": torch.get_rng_state(),
         }
         return copy.deepcopy(state)
@@ -54,6 +69,8 @@ class OnlineModel:
         """Go on where a stream of the same model and method stopped."""
         state = copy.deepcopy(state)
         self.reset()
+        for row, values in state["begun"].items():
+            self.method.begin_row(row, values)
         self.method.load_state_dict({**self.method.source_state, **state["moved"]})
         if self.method.stream_optimizer is not None:
             self.method.stream_optimizer.load_state_dict(state["optimizer"])
@@ -83,39 +100,64 @@ def adapt_online(
     *,
     domain: str | None = None,
     task: Task | None = None,
+    max_domains: int = 8,
     **options: Any,
 ) -> OnlineModel:
     """Let a model adapt to the images that it predicts.
 
-    ``stream = adapt_online(model, "neo"); logits = stream(images)``
+    ``stream = adapt_online(model, "neo"); logits = stream(images)``. Images of several domains
+    that nobody tells, new ones among them: ``adapt_online(model, "online", rows="opened")``, of a
+    model with a fitted encoder, which gets ``max_domains`` further rows then.
 
     Args:
         model: Of as many classes as ``task`` has; changed in place.
         method: Name of a method of protocol ``online``, such as ``neo`` or ``eata``.
         domain: Name of the domain whose rows the images have, and that of what moves; None where
-            the model has one.
+            the model has one, or for ``rows="opened"``.
         task: Of the images; one class each when None.
+        max_domains: How many domains may be opened.
         **options: Of the method; ``fisher_weight=0`` for ``eata``, which asks a run for images of
             the source otherwise.
 
     Raises:
-        ConditionError: No domain of several is named, or one that the model does not have.
+        ConditionError: No domain of several is named, or one that the model does not have; or see
+            `problem_of_opened`.
         DomainNormError: No such method or option, one that does not predict while it adapts, a
             value that an option cannot have, or see the method.
     """
     if method not in online_methods():
         what = "method that predicts while it adapts"
         raise DomainNormError(unknown(what, method, online_methods()))
+    task = task or Classification([str(number) for number in range(num_classes(model))])
+    parameters = METHODS.entry(method).parameters
+    for option in options.keys() & parameters.keys():
+        if problem := problem_of(parameters[option], options[option]):
+            raise DomainNormError(f"{method}: {option}: {problem}")
+    opens = options.get("rows") == "opened"
+    if opens and (problem := in_the_way(model, options.get("reset"))):
+        raise ConditionError(f"{method}: rows: {problem}")
+    roles = _spare(model, max_domains) if opens else _of_one(model, domain)
+    return OnlineModel(METHODS.create(method, model, task, roles, **options))
+
+
+def _of_one(model: DomainModel, domain: str | None) -> Roles:
+    """Roles of a stream of one domain."""
     names = list(model.domain_names)
     if domain is None and len(names) > 1:
         raise ConditionError(f"domain: name one of {', '.join(names)}, whose rows the images have")
     domain = names[0] if domain is None else domain
     if domain not in names:
         raise ConditionError(f"domain: {unknown('domain', domain, names)}")
-    task = task or Classification([str(number) for number in range(num_classes(model))])
-    roles = Roles(tuple(name for name in names if name != domain), (domain,))
-    parameters = METHODS.entry(method).parameters
-    for option in options.keys() & parameters.keys():
-        if problem := problem_of(parameters[option], options[option]):
-            raise DomainNormError(f"{method}: {option}: {problem}")
-    return OnlineModel(METHODS.create(method, model, task, roles, **options), domain)
+    return Roles(tuple(name for name in names if name != domain), (domain,))
+
+
+def _spare(model: DomainModel, number: int) -> Roles:
+    """Roles of a stream of all domains, and of new ones, for which there are rows now."""
+    known = tuple(model.domain_names)
+    if number < 1:
+        raise DomainNormError(f"max_domains: got {number}, expected 1 or more")
+    free = (f"found_{k}" for k in itertools.count(1) if f"found_{k}" not in known)
+    spare = tuple(itertools.islice(free, number))
+    for name in spare:
+        add_domain(model, name)
+    return Roles(known, spare)

@@ -82,6 +82,10 @@ class AlphaBN(WithoutGradients):
         super().start_stream(domains)
         self.moments.start()
 
+    def row_opened(self, row: int) -> None:
+        """Its moments are mixed with those that it was opened with."""
+        self.moments.begin(row)
+
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Logits of one batch, each layer under moments that the batch counts in."""
@@ -125,6 +129,16 @@ class StreamMoments:
         """No images yet, and the moments of the source."""
         self.counts, self.sums = {}, {}
         self._start = [torch.stack([one.running_mean, one.running_var]) for one in self.layers]
+
+    @torch.no_grad()
+    def begin(self, row: int) -> None:
+        """No images of this row yet, and the moments that it has now."""
+        self.counts.pop((True, row), None)
+        for number, one in enumerate(self.layers):
+            if one.tracks_domains:
+                self.sums.pop((number, row), None)
+                moments = torch.stack([one.running_mean[row], one.running_var[row]])
+                self._start[number][:, row] = moments
 
     @contextmanager
     def counting(self, domain: Tensor) -> Iterator[None]:

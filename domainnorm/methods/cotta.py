@@ -79,6 +79,11 @@ class CoTTA(OnlineMethod):
         for model in (self.model, self.deployed, *self.source):
             use_batch_statistics(model)
 
+    @property
+    def copies(self) -> list[DomainModel]:
+        """The source model among them, whose numbers come back."""
+        return [*super().copies, *self.source]
+
     def adapt(self, batch: Batch) -> Tensor:
         """The teacher's logits of one batch, and a step of the model towards them."""
         teacher, (source,) = self.deployed, self.source

@@ -90,6 +90,11 @@ class Online(T3A):
         self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
         self.whole, self.batches = False, 0
 
+    def row_opened(self, row: int) -> None:
+        """Both moments are mixed with those that it was opened with."""
+        for one in self.moments:
+            one.begin(row)
+
     @property
     def seen(self) -> list[Any]:
         """What a killed stream goes on with, of moments and certainties."""

@@ -83,6 +83,14 @@ class OnlineEntropy(OnlineMethod):
         use_batch_statistics(self.model)
         self.start = [parameter.detach().clone() for parameter in self.adapted]
 
+    @torch.no_grad()
+    def row_opened(self, row: int) -> None:
+        """`start` has the row as it was opened."""
+        tables = {owned.tensor for owned in self.model.domain_rows()}
+        for parameter, former in zip(self.adapted, self.start, strict=True):
+            if parameter in tables:
+                former[row] = parameter[row]
+
     def adapt(self, batch: Batch) -> Tensor:
         """Logits of one batch, and a step on what `loss_of` makes of it."""
         logits = self.outputs(batch)

@@ -10,10 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from domainnorm.backbones import DomainModel
+from domainnorm.backbones import DomainModel, mix_rows
+from domainnorm.errors import DomainNormError
 from domainnorm.evaluation.certainty import Certainty
 from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import chosen
+from domainnorm.ranges import problem_of_opened
+from domainnorm.streams import DomainWatch, Sighting
 from domainnorm.tasks import Task
 
 _LABELS = ("target", "original", "labelled")
@@ -34,8 +38,15 @@ class OnlineMethod(Method):
         reset: When the model goes back to the source's within a stream, and all is forgotten:
             ``never``; after so many batches; at another ``domain``, that of the first image of a
             batch; or at a ``collapse``, see `Collapse`.
+        rows: Whose rows an image has: ``told``, of its domain; or ``opened``: nobody says its
+            domain, which the encoder tells and `DomainWatch` opens where it is new. Rows of the
+            targets are those that may be opened, and images that are taken for any other domain
+            are predicted by the model as it is, and adapt nothing.
+        run_length: Of ``opened``, images between false alarms, see `NoveltyAlarm`.
 
     Attributes:
+        watch: Of ``opened``, what tells the domains; None before a stream.
+        sighting: What it has told of the last batch.
         stream_optimizer: What `descend` steps with; None before a stream, and where nothing is.
         source_state: The method as the first stream began with it; empty before.
         remembered: Attributes beside tensors of the module that a killed stream goes on with.
@@ -44,6 +55,9 @@ class OnlineMethod(Method):
         Press et al., RDumb, NeurIPS 2023, arXiv:2306.05401 (a number of batches); Lim et al., ICLR
         2026, arXiv:2603.03796, sec. 4.1 (when predictions concentrate).
         Differs: all of the model goes back, not its last layers.
+
+    Raises:
+        DomainNormError: Rows that cannot be opened, see `problem_of_opened`.
     """
 
     unlabelled: str = "target"
@@ -59,9 +73,17 @@ class OnlineMethod(Method):
         roles: Roles,
         *,
         reset: int | Literal["never", "domain", "collapse"] = "never",
+        rows: Literal["told", "opened"] = "told",
+        run_length: float = 10_000.0,
     ) -> None:
         super().__init__(model, task, roles)
+        if rows == "opened" and (problem := in_the_way(model, reset, roles.rows)):
+            raise DomainNormError(f"rows: {problem}")
         self.reset = reset
+        self.rows, self.run_length = rows, run_length
+        self.watch: DomainWatch | None = None
+        self.sighting: Sighting | None = None
+        self.begun: dict[int, list[Tensor]] = {}  # what rows that were opened began with
         self.collapse = Collapse()
         self.steps = 0
         self.present = ""  # the domain of the last image
@@ -82,8 +104,27 @@ class OnlineMethod(Method):
     def start_stream(self, domains: tuple[str, ...]) -> None:
         """Before the first image of a stream of these targets: modes, sums, and the like."""
 
+    @torch.no_grad()
+    def begin_row(self, row: int, values: list[Tensor]) -> None:
+        """Let a row that is opened begin with these values, of all tensors that have such rows."""
+        self.begun[row] = values
+        for model in self.copies:
+            for one, value in zip(model.domain_rows(), values, strict=True):
+                one.tensor[row] = value.to(one.tensor)
+        self.row_opened(row)
+
+    def row_opened(self, row: int) -> None:
+        """What is remembered of how rows began is that of this one now, which has been written."""
+
+    @property
+    def copies(self) -> list[DomainModel]:
+        """All networks that have this model's rows."""
+        return list({self.model, self.deployed})
+
     def begin_stream(self, domains: tuple[str, ...]) -> None:
         """Start from the source model, but for the rows that earlier streams have moved."""
+        if self.rows == "opened":
+            domains = self.roles.target
         if not self.source_state:
             self.source_state = {name: value.clone() for name, value in self.state_dict().items()}
             self._before = self._domains = ()
@@ -98,7 +139,7 @@ class OnlineMethod(Method):
         rows = [one.tensor.detach()[labels] for one in self.deployed.domain_rows()]
         self.load_state_dict(self.source_state)
         self.on_fit_start()  # a teacher starts as the model
-        for model in {self.model, self.deployed}:  # of both, or the one would follow the other
+        for model in self.copies:  # of all, or the one would follow the other
             for one, value in zip(model.domain_rows(), rows, strict=True):
                 one.tensor.data[labels] = value
         self.collapse, self.steps = Collapse(), 0
@@ -107,6 +148,14 @@ class OnlineMethod(Method):
         self.stream_optimizer = found
         with torch.enable_grad():
             self.start_stream(self._domains)
+        self.begun = {}
+        if self.rows == "opened":
+            self.watch = DomainWatch(self.model, self._learning, self.run_length)
+
+    @property
+    def _learning(self) -> list[int]:
+        """Labels of the rows that may be opened."""
+        return [self.model.domain_names.index(name) for name in self.roles.lent(self._domains)]
 
     @torch.enable_grad()
     def follow_stream(self, batch: Batch) -> Tensor:
@@ -120,10 +169,57 @@ class OnlineMethod(Method):
             self.restart()
         self.steps += 1
         seen = {name: batch[name] for name in batch if name not in _LABELS}
-        logits = self.adapt(self._shared(seen)).detach()
+        told = self.watch is None
+        logits = self.adapt(self._shared(seen)).detach() if told else self._watched(seen)
         if self.reset == "collapse" and self.collapse.update(logits):
             self.restart()
         return logits
+
+    def _watched(self, batch: Batch) -> Tensor:
+        """Logits of a batch of which nobody says the domains; only rows of targets adapt."""
+        watch = self.watch
+        assert watch is not None
+        self.sighting = sighting = watch.look(batch["image"])
+        rows = torch.tensor(self._learning, device=sighting.domain.device)
+        learns = torch.isin(sighting.domain, rows)
+        parts: list[tuple[Tensor, Tensor]] = []
+        if not bool(learns.all()):
+            others = chosen(batch, ~learns)
+            parts.append((~learns, self._as_it_is(others, sighting.weights[~learns])))
+        if bool(learns.any()):
+            own = {**chosen(batch, learns), "domain": sighting.domain[learns]}
+            parts.append((learns, self.adapt(own).detach()))
+        logits = parts[0][1].new_empty(len(learns), *parts[0][1].shape[1:])
+        for members, found in parts:
+            logits[members] = found.to(logits)
+        if sighting.alarm is not None and (opening := watch.open()) is not None:
+            sighting.opened = self.model.domain_names[opening.label]
+            mix_rows(self.model, sighting.opened, opening.shares)
+            rows_now = [one.tensor[opening.label].detach() for one in self.model.domain_rows()]
+            self.begin_row(opening.label, [row.clone() for row in rows_now])
+            domain = torch.full((len(opening.images),), opening.label, device=rows.device)
+            self.adapt({"image": opening.images, "domain": domain})
+        self._follow_encoder()
+        return logits
+
+    @torch.no_grad()
+    def _as_it_is(self, batch: Batch, weights: Tensor) -> Tensor:
+        """Logits of images that adapt nothing."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        embedding = self.deployed.embedding_of(batch)
+        given = {} if embedding is None else {"embedding": embedding}
+        logits = self.task.predict(self.deployed, batch["image"], weights=weights, **given)
+        for module, mode in modes.items():
+            module.training = mode
+        return logits
+
+    def _follow_encoder(self) -> None:
+        """What the encoder knows of opened domains, in all copies of the model."""
+        assert self.watch is not None
+        for model in self.copies:
+            if model is not self.model and model.encoder is not None:
+                model.encoder.gaussians.load_state_dict(self.watch.gaussians.state_dict())
 
     def descend(self, loss: Tensor) -> None:
         """Backward and a step of the optimizer of a stream, for `adapt`."""
@@ -146,7 +242,9 @@ class OnlineMethod(Method):
     @property
     def memories(self) -> tuple[str, ...]:
         """`remembered`, and what resets are decided by."""
-        return (*self.remembered, "steps", "present", "collapse.told.stored", "collapse.most")
+        watched = () if self.watch is None else ("watch.seen",)
+        decided = ("steps", "present", "collapse.told.stored", "collapse.most")
+        return (*self.remembered, *watched, *decided)
 
     def on_test_epoch_start(self) -> None:
         """Start collecting; the source model is what streams start from."""
@@ -172,6 +270,8 @@ class OnlineMethod(Method):
     def on_test_epoch_end(self) -> None:
         """What an image of a stream costs, and one that is only predicted, in milliseconds."""
         self.facts |= {name: 1000 * of / images for name, (of, images) in self._spent.items()}
+        if self.watch is not None:
+            self.facts["rows_opened"] = float(len(self.watch.opened))
 
     @contextmanager
     def _clock(self, name: str, batch: Batch) -> Iterator[None]:
@@ -190,6 +290,17 @@ class OnlineMethod(Method):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         found: list[tuple[str, ...]] = data.streams
         return found
+
+
+def in_the_way(model: DomainModel, reset: object = "never", rows: str = "domain") -> str:
+    """What is in the way of rows that are opened, see `problem_of_opened`; nothing when empty."""
+    return problem_of_opened(
+        reset,
+        rows,
+        has_encoder=model.encoder is not None,
+        reads_attributes=model.reads_attributes,
+        has_rows=any(True for _ in model.domain_rows()),
+    )
 
 
 class Collapse:

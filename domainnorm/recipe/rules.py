@@ -13,6 +13,7 @@ from domainnorm.ranges import (
     CORRUPTED,
     CORRUPTIONS,
     problem_of_embedding,
+    problem_of_opened,
     problem_of_sampling,
     problem_of_task,
 )
@@ -239,6 +240,23 @@ def _check_protocols(recipe: Recipe, problems: Problems) -> None:
                 if (given := getattr(recipe.trainer, key)) not in (1, "auto"):
                     text = f"got {given}, but '{named.name}' follows one stream of images, which"
                     problems.add(f"trainer.{key}", f"{text} devices cannot share; set it to 1")
+        if named and named.options.get("rows") == "opened" and not problems.among("encoder"):
+            _check_opened(named, recipe, problems)
+
+
+def _check_opened(method: Named, recipe: Recipe, problems: Problems) -> None:
+    encoder, reads = recipe.encoder, False
+    if encoder is not None:
+        reads = bool(ENCODERS.entry(encoder.name).constants.get("reads_attributes"))
+    text = problem_of_opened(
+        method.options.get("reset"),
+        recipe.data.rows,
+        has_encoder=encoder is not None,
+        reads_attributes=reads,
+        has_rows=reads_domains(recipe.norm),
+    )
+    if text:
+        problems.add("method.rows", text)
 
 
 def _check_views(method: str, recipe: Recipe, problems: Problems) -> None:

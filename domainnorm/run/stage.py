@@ -151,7 +151,8 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     if weights is not None:
         for loaded in {model, method.deployed} if finished else {model}:
             _load(loaded, weights, parts, stage)
-    if method.protocol == "online" and not finished:  # before it follows a stream
+    opens = stage.method.options.get("rows") == "opened"  # what nobody has shown to the encoder
+    if method.protocol == "online" and not finished and not opens:  # before it follows a stream
         teach_encoder(model, data, stage.seed, encoder_weights(model))
     method.finished = finished
     method.eval_domains = data.val_domains

@@ -56,32 +56,20 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How a stream is followed; see `StreamAdapter`, and `domainnorm adapt --help`.
+    """How a stream is followed; see `adapt_online`, and `domainnorm adapt --help`.
 
     Raises:
-        DomainNormError: A batch of no images, a wrong ``white``; the adapter refuses what else is
-            out of range.
+        DomainNormError: A batch of no images, or a wrong ``white``.
     """
 
     domain: str | None = _option(
         None,
-        "with method=NAME: the domain of the images, whose rows move (default: the target of the "
-        "run where there is one)",
+        "the domain of all images, whose rows move (default: where a method is named the target of "
+        "the run, if there is one)",
         metavar="NAME",
     )
     batch_size: int = _number(int, 8, "images that are predicted together")
-    run_length: float = _number(float, 10_000, "images between false alarms, in expectation")
     max_domains: int = _number(int, 8, "how many domains may be opened")
-    share: float = _number(
-        float, 0.2, "largest part of the stream's moments in those of a new domain"
-    )
-    prior: float = _number(
-        float, 32, "images of a new domain after which half of that part is reached"
-    )
-    depth: float = _number(
-        float, 0.75, "part of the norm layers, from the input on, that take on such moments"
-    )
-    lr: float = _number(float, 0.0, "of entropy minimization in new domains; 0: statistics alone")
     white: int | None = _option(None, _WHITE, type=int, metavar="X")
 
     def __post_init__(self) -> None:

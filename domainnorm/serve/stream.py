@@ -19,8 +19,9 @@ from torch import Tensor
 from domainnorm.backbones import save_domains
 from domainnorm.errors import CheckpointError, ConditionError, DataError, RecipeError
 from domainnorm.evaluation import write_json
-from domainnorm.methods import OnlineModel, adapt_online, online_methods
+from domainnorm.methods import adapt_online, online_methods
 from domainnorm.recipe import Named
+from domainnorm.registry import TASKS
 from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.image_list import name_of
@@ -37,15 +38,13 @@ from domainnorm.serve.stream_log import (
     write_log,
 )
 from domainnorm.storage import digest_of, make_folders, whole_file
-from domainnorm.streams import StreamAdapter, StreamStep
-from domainnorm.tasks import Task
+from domainnorm.streams import Sighting
 
 ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"
 PACKS = "packs"
 # Batches between two states; what comes after the last is done again, with the same results.
 _SAVED_EVERY = 20
 _SHOWN = 0.0005
-_NOT_LEARNING = ("batch_size", "white", "domain")
 _UNREADABLE = "unreadable: "
 _BLANK = 2.0  # standard deviation of pixels of 0 to 255, noise of a sensor included
 
@@ -67,18 +66,20 @@ def adapt_run(
     already, and a folder may grow between two calls.
 
     Args:
-        folder: A run, or one of its stages; trained with an encoder, unless a method is named.
+        folder: A run, or one of its stages.
         stream: A folder of images, searched below as well, or a text file with a path per line; see
             `find_source`.
         output: Where the files go; ``<stage>/adapt/<name of the stream>`` when None.
         options: How the stream is followed.
-        overrides: ``method=NAME`` and ``method.KEY=VALUE`` of one that adapts while it predicts:
-            the images are of one domain then, and none is opened.
+        overrides: ``method=NAME`` and ``method.KEY=VALUE`` of one that adapts while it predicts.
+            Images are of one domain, unless ``method.rows`` is ``opened``, as it is where neither
+            a method nor a domain is named; what adapts is ``online`` then.
 
     Raises:
-        RecipeError: Overrides that are wrong, or a method that trains before.
+        RecipeError: Overrides that are wrong, a method that trains before, or rows that are opened
+            by a run without encoder.
         CheckpointError: No finished stage, or an output folder of another model, stream or options.
-        ConditionError: A model without encoder, or with one that reads attributes.
+        ConditionError: It is not said whose images these are.
         DataError: No images in the stream, none that can be read, two with one mask, or volumes.
     """
     options = options or StreamOptions()
@@ -95,10 +96,8 @@ def adapt_run(
         "stream": str(stream.resolve()),
         **{name: value for name, value in asdict(options).items() if value is not None},
     }
-    method = None
-    if overrides:
-        method = _named(stored, overrides)
-        asked["method"] = {"name": method.name, **method.options}
+    method = _named(stored, overrides, options.domain)
+    asked["method"] = {"name": method.name, **method.options}
     follower = _Follower(stored, source, place, options, method)
     if follower.files.makes_masks:
         source.check_masks()
@@ -115,52 +114,6 @@ def adapt_run(
     return summarize(place, lines)
 
 
-class OnlineStream:
-    """`OnlineModel` as `StreamAdapter` is: steps, and a state to go on from.
-
-    Args:
-        stored: The model.
-        task: Of its run.
-        method: What it adapts by.
-        domain: Whose images the stream has; None for the one target of the run, or only domain.
-
-    Raises:
-        ConditionError: Several domains, and none is named.
-        RecipeError: A method that does not predict while it adapts.
-    """
-
-    def __init__(self, stored: StoredModel, task: Task, method: Named, domain: str | None) -> None:
-        if method.name not in online_methods():
-            text = f"method: '{method.name}' trains before it predicts, and a stream has no end"
-            names = ", ".join(online_methods())
-            raise RecipeError([f"{text}; take one of {names}"], "domainnorm adapt")
-        self.model = stored.model
-        named = domain or _only(stored)
-        self.stream: OnlineModel = adapt_online(
-            self.model, method.name, domain=named, task=task, **method.options
-        )
-        self.rows: dict[str, Any] = {}  # it opens no domain
-        self.num_images = 0
-
-    def __call__(self, image: Tensor) -> StreamStep:
-        """Predict images (N, 3, H, W), and adapt to them."""
-        output = self.stream(image)
-        self.num_images += len(image)
-        weights = output.new_zeros(len(image), self.model.num_domains)
-        weights[:, self.model.domain_names.index(self.stream.domain)] = 1
-        unlike = torch.zeros(len(image), dtype=torch.bool)
-        return StreamStep(output, weights, unlike, torch.ones(len(image)))
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `OnlineModel.state_dict`."""
-        return {"images": self.num_images, **self.stream.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a stream of the same model and method stopped."""
-        self.num_images = int(state["images"])
-        self.stream.load_state_dict(state)
-
-
 def _only(stored: StoredModel) -> str:
     """The one domain that images can be of, where nobody says it."""
     names = list(stored.model.domain_names)
@@ -174,7 +127,7 @@ def _only(stored: StoredModel) -> str:
 
 
 class _Follower:
-    """The adapter with its files."""
+    """A model that adapts, with its files."""
 
     def __init__(
         self,
@@ -182,18 +135,21 @@ class _Follower:
         source: ImageSource,
         place: Path,
         options: StreamOptions,
-        method: Named | None,
+        method: Named,
     ) -> None:
         self.source, self.place, self.options = source, place, options
         self.files = FileModel(stored)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = self.files.model.to(self.device)
-        self.adapter: StreamAdapter | OnlineStream
-        if method is None:
-            learning = {k: v for k, v in asdict(options).items() if k not in _NOT_LEARNING}
-            self.adapter = StreamAdapter(model, self.files.task, **learning)
-        else:
-            self.adapter = OnlineStream(stored, self.files.task, method, options.domain)
+        told = method.options["rows"] == "told"
+        self.stream = adapt_online(
+            self.files.model.to(self.device),
+            method.name,
+            domain=(options.domain or _only(stored)) if told else None,
+            task=self.files.task,
+            max_domains=options.max_domains,
+            **method.options,
+        )
+        self.predicted = 0  # images
         self.logged = 0  # lines of the log, which stay on the disk
 
     def go_on(self, asked: dict[str, Any]) -> set[str]:
@@ -205,7 +161,8 @@ class _Follower:
         try:
             state = torch.load(self.place / STATE, map_location="cpu", weights_only=True)
             lines = read_log(self.place / LOG)[: state["lines"]]
-            self.adapter.load_state_dict(state["adapter"])
+            self.predicted = int(state["images"])
+            self.stream.load_state_dict(state["stream"])
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{self.place / STATE}: not a complete state of a stream ({error}); delete "
@@ -236,13 +193,14 @@ class _Follower:
     def _batch(self, numbers: Sequence[int]) -> Iterator[StreamLine]:
         readings = [self._read(number) for number in numbers]
         images = [one.image for one in readings if one.image is not None]
-        step = self.adapter(torch.stack(images).to(self.device)) if images else None
+        outputs = iter(self.stream(torch.stack(images).to(self.device)) if images else ())
+        self.predicted += len(images)
         position = count()
         for number, one in zip(numbers, readings, strict=True):
-            if step is None or one.problem:
+            if one.problem:
                 yield StreamLine(self._name(number), event=one.problem)
             else:
-                yield self._line(number, one.size, step, next(position))
+                yield self._line(number, one.size, next(outputs), next(position))
 
     def _read(self, number: int) -> Reading:
         try:
@@ -257,21 +215,27 @@ class _Follower:
     def _name(self, number: int) -> str:
         return str(self.source.listed.files[number][0])
 
-    def _line(self, number: int, size: tuple[int, int], step: StreamStep, n: int) -> StreamLine:
-        weights = step.weights[n].tolist()
-        named = list(zip(self.adapter.model.domain_names, weights, strict=False))
-        prediction, confidence = self._prediction(number, size, step.output[n])
-        event = ""
-        if step.alarm == n:
-            event = f"new domain '{step.opened}'" if step.opened else "alarm, no room for a domain"
+    def _line(self, number: int, size: tuple[int, int], output: Tensor, n: int) -> StreamLine:
+        prediction, confidence = self._prediction(number, size, output)
         return StreamLine(
-            self._name(number),
-            prediction,
-            f"{confidence:.4f}",
+            self._name(number), prediction, f"{confidence:.4f}", *self._domain(self.stream.seen, n)
+        )
+
+    def _domain(self, sighting: Sighting | None, n: int) -> tuple[str, ...]:
+        """What the log says of the domain of an image of the last batch."""
+        if sighting is None:
+            return self.stream.domain, f"{self.stream.domain}=1.000", "0", "1", ""
+        weights = sighting.weights[n].tolist()
+        named = list(zip(self.files.model.domain_names, weights, strict=True))
+        event = ""
+        if sighting.alarm == n:
+            found = sighting.opened
+            event = f"new domain '{found}'" if found else "alarm, no room for a domain"
+        return (
             max(named, key=lambda pair: pair[1])[0],
             "|".join(f"{domain}={weight:.3f}" for domain, weight in named if weight > _SHOWN),
-            str(int(step.unlike[n])),
-            f"{float(step.evidence[n]):.4g}",
+            str(int(sighting.unlike[n])),
+            f"{float(sighting.evidence[n]):.4g}",
             event,
         )
 
@@ -285,31 +249,50 @@ class _Follower:
 
     def save(self) -> None:
         """The state, whole or not at all, and packs of the domains that were opened."""
-        if not self.adapter.num_images:
+        if not self.predicted:
             return  # nothing was learned: files that cannot be read yet are tried again
+        state = {"images": self.predicted, "stream": self.stream.state_dict()}
         with whole_file(self.place / STATE) as partial:
-            torch.save({"lines": self.logged, "adapter": self.adapter.state_dict()}, partial)
-        if self.adapter.rows and any(True for _ in self.adapter.model.domain_rows()):
-            packs = {name: self.place / PACKS / f"{name}.safetensors" for name in self.adapter.rows}
-            save_domains(self.adapter.model, packs)
+            torch.save({"lines": self.logged, **state}, partial)
+        if opened := self.stream.opened:
+            packs = {name: self.place / PACKS / f"{name}.safetensors" for name in opened}
+            save_domains(self.files.model, packs)
 
     def draw(self, title: str) -> list[StreamLine]:
         """Draw the timeline; the lines of the log."""
         lines = read_log(self.place / LOG)[: self.logged]
-        names, file = self.adapter.model.domain_names, self.place / TIMELINE
-        draw_timeline(lines, names, self.options.run_length, file, title)
+        names, file = self.files.model.domain_names, self.place / TIMELINE
+        draw_timeline(lines, names, self.stream.method.run_length, file, title)
         return lines
 
 
-def _named(stored: StoredModel, overrides: Sequence[str]) -> Named:
+def _named(stored: StoredModel, overrides: Sequence[str], domain: str | None) -> Named:
     """The method of a stream, checked as that of the run's recipe."""
     wrong = [word for word in overrides if not re.match(r"method(\.|=)", word)]
     if wrong:
         raise RecipeError(
             [f"got {wrong[0]}, expected method=NAME or method.KEY=VALUE"], "domainnorm adapt"
         )
-    alone = ["compare=[]", *overrides]  # it may be one of those already
-    return read_folder(stored.place.resolve().parents[3], alone)[0].method
+    words = overrides or [_default(stored, domain)]
+    # It may be one of those that are compared already.
+    recipe, _ = read_folder(stored.place.resolve().parents[3], ["compare=[]", *words])
+    if recipe.method.name not in online_methods():
+        text = f"method: '{recipe.method.name}' trains before it predicts, and a stream has no end"
+        names = ", ".join(online_methods())
+        raise RecipeError([f"{text}; take one of {names}"], "domainnorm adapt")
+    return recipe.method
+
+
+def _default(stored: StoredModel, domain: str | None) -> str:
+    """What adapts where nobody says it; findings have moments alone."""
+    if domain is None and stored.recipe.encoder is None:
+        raise ConditionError(
+            "a stream of several domains needs an encoder, and this run has none; train with "
+            "'encoder: style', or say whose images these are: --domain NAME"
+        )
+    findings = TASKS.entry(stored.recipe.task.name).constants.get("labels") == "multilabel"
+    name = "alpha_bn, memory: stream, share: layers" if findings else "online"
+    return f"method={{name: {name}, rows: {'told' if domain else 'opened'}}}"
 
 
 def _claim_folder(place: Path, asked: dict[str, Any]) -> None:

@@ -1,13 +1,13 @@
-"""What following a stream is worth: a finished source model on images that change their domain.
+"""What opened rows are worth: a finished source model on images that change their domain.
 
-``python -m tests.benchmarks.streams RUN [--order ...] [--depths ...]`` prints Markdown; RUN is what
-``domainnorm run RECIPE method=source_only encoder=style`` leaves. The stream is made of images of
-the target domains, and of the source's test images before, between and after them: each visit in
-random order (``visits``), or in that of the files (``files``: a film, or class after class), or all
-of them in random order (``shuffled``). The seed of the stage draws. Every way predicts a batch
-before it learns from it. *tent*: statistics of the batch, one step of Adam (1e-3) per batch on
-scale and shift. *bn*: one running average (momentum 0.1) of the moments of all batches, scale and
-shift of the source. *ours*: `StreamAdapter`. Target labels are used for the table alone.
+``python -m tests.benchmarks.streams RUN [--order ...] [WAY ...]`` prints Markdown; RUN is what
+``domainnorm run RECIPE method=source_only encoder=style`` leaves, a WAY a method of streams with
+its options, ``alpha_bn,memory=stream,share=layers``. The stream is made of images of the target
+domains, and of the source's test images before, between and after them: each visit in random order
+(``visits``), or in that of the files (``files``: a film, or class after class), or all of them in
+random order (``shuffled``). The seed of the stage draws. Each way has one row for all images, that
+of the first target, and with ``rows: opened`` those that it opens. Target labels are used for the
+table alone.
 """
 
 from __future__ import annotations
@@ -17,28 +17,25 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from domainnorm.backbones import DomainModel, domain_parameters
 from domainnorm.data.view import DomainView
 from domainnorm.errors import DomainNormError
-from domainnorm.losses import entropy_loss
+from domainnorm.methods import OnlineModel, adapt_online
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import WEIGHTS, Bench, set_up
-from domainnorm.streams import StreamAdapter
-from domainnorm.tasks import Task
 from tests.benchmarks.conditions import cell
 from tests.benchmarks.table import render
 from tests.benchmarks.timer import prepare
 
-Predict = Callable[[Tensor], Tensor]
 ORDERS = ("visits", "files", "shuffled")
 
 
@@ -85,83 +82,42 @@ def spaced(positions: list[int], limit: int) -> list[int]:
     )
 
 
-def source_only(model: DomainModel, task: Task, source: str) -> Predict:
-    label = model.domain_names.index(source)
-    return lambda image: task.predict(model, image, torch.full((len(image),), label))
+def parsed(way: str) -> tuple[str, dict[str, object]]:
+    name, *options = way.split(",")
+    pairs = (option.split("=", 1) for option in options)
+    return name, {key: yaml.safe_load(value) for key, value in pairs}
 
 
-def bn(model: DomainModel, task: Task, source: str) -> Predict:
-    predict = source_only(model, task, source)
-
-    def step(image: Tensor) -> Tensor:
-        output = predict(image)
-        for norm in model.norms():
-            norm.statistics.train()
-        with torch.no_grad():
-            model(image, source)
-        model.eval()
-        return output
-
-    return step
+def following(bench: Bench, way: str, opened: bool) -> OnlineModel:
+    name, options = parsed(way)
+    model = copy.deepcopy(bench.method.model).eval()
+    options |= {"rows": "opened"} if opened else {"domain": bench.stage.roles.target[0]}
+    task: Any = bench.method.task
+    return adapt_online(model, name, task=task, **options)  # type: ignore[arg-type]
 
 
-def tent(model: DomainModel, task: Task, source: str) -> Predict:
-    model.requires_grad_(False)
-    chosen = domain_parameters(model)
-    optimizer = torch.optim.Adam(chosen, lr=1e-3)
-    for parameter in chosen:
-        parameter.requires_grad_(True)
-    for norm in model.norms():
-        norm.statistics.train()
-
-    def step(image: Tensor) -> Tensor:
-        with torch.enable_grad():
-            output: Tensor = model(image, source)
-            loss = entropy_loss(output)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return output.detach()
-
-    return step
-
-
-class Ours:
-    """`StreamAdapter`, and what it did."""
-
-    def __init__(self, model: DomainModel, task: Task, source: str, **options: float) -> None:
-        self.adapter = StreamAdapter(model, task, **options)  # type: ignore[arg-type]
-        self.alarms: list[int] = []
-
-    def __call__(self, image: Tensor) -> Tensor:
-        before = self.adapter.num_images
-        step = self.adapter(image)
-        if step.alarm is not None:
-            self.alarms.append(before + step.alarm)
-        return step.output
-
-
-WAYS: dict[str, Callable[[DomainModel, Task, str], Predict]] = {
-    "source-only": source_only,
-    "bn": bn,
-    "tent": tent,
-    "ours": Ours,
-    "ours, entropy": partial(Ours, lr=1e-3),
-}
-
-
-def measure(bench: Bench, order: str, limit: int, batch_size: int) -> dict[str, dict[str, float]]:
+def measure(
+    bench: Bench, order: str, limit: int, batch_size: int, ways: Sequence[str]
+) -> dict[str, dict[str, float]]:
     """Way -> domain -> metric, over the images of the stream."""
     view, task = streams_of(bench, order, limit), bench.method.task
-    names, found, seconds = view.domains, {}, {}
-    for way, make in WAYS.items():
-        model = copy.deepcopy(bench.method.model).eval()
-        predict = make(model, task, bench.stage.roles.source[0])
+    model, source = bench.method.model.eval(), bench.stage.roles.source[0]
+    predict: dict[str, Callable[[Tensor], Tensor]] = {
+        "source-only": lambda image: task.predict(
+            model, image, torch.full((len(image),), model.domain_names.index(source))
+        )
+    }
+    for way in ways:
+        for opened in (False, True):
+            predict[f"{way}, {'opened' if opened else 'one row'}"] = following(bench, way, opened)
+    names, found, seconds = view.domains, {}, dict.fromkeys(predict, 0.0)
+    for way, step in predict.items():
         stores = {label: task.store() for label in sorted(set(names.tolist()))}
-        seconds[way] = 0.0
+        torch.manual_seed(bench.stage.seed)
         for batch in DataLoader(view, batch_size=batch_size):
             started = time.thread_time()
-            output = predict(batch["image"])
+            with torch.no_grad():
+                output = step(batch["image"])
             seconds[way] += time.thread_time() - started
             for label, store in stores.items():
                 own = batch["domain"] == label
@@ -173,11 +129,10 @@ def measure(bench: Bench, order: str, limit: int, batch_size: int) -> dict[str, 
             for label, store in stores.items()
         }
         found[way]["mean"] = statistics.mean(found[way].values())
-        if isinstance(predict, Ours):
-            opened = ", ".join(predict.adapter.rows) or "none"
-            print(f"seed {bench.stage.seed}, {way}: alarms at {predict.alarms}; opened {opened}")
+        if isinstance(step, OnlineModel) and step.opened:
+            print(f"seed {bench.stage.seed}, {way}: {', '.join(step.opened)}", flush=True)
     cost = {way: f"{spent / seconds['source-only']:.2f}" for way, spent in seconds.items()}
-    print(f"seed {bench.stage.seed}, CPU time, of a prediction alone: {cost}")
+    print(f"seed {bench.stage.seed}, CPU time, of a prediction alone: {cost}", flush=True)
     return found
 
 
@@ -195,21 +150,19 @@ def main() -> None:
     parser.add_argument("--order", choices=ORDERS, default="visits")
     parser.add_argument("--limit", type=int, default=400, help="images of a visit")
     parser.add_argument("--batch-size", type=int, default=8)
-    text = "further depths of adaptation, a row each"
-    parser.add_argument("--depths", type=float, nargs="*", default=[], help=text)
+    parser.add_argument("ways", nargs="*", metavar="WAY", default=["online"])
     arguments = parser.parse_args()
     prepare()
-    for depth in arguments.depths:
-        WAYS[f"ours, depth {depth:g}"] = partial(Ours, depth=depth)
+    asked = arguments.order, arguments.limit, arguments.batch_size, arguments.ways
     seeds: list[Mapping[str, Mapping[str, float]]] = [
-        measure(bench, arguments.order, arguments.limit, arguments.batch_size)
-        for bench in benches(arguments.run)
+        measure(bench, *asked) for bench in benches(arguments.run)
     ]
     if not seeds:
         raise DomainNormError(f"{arguments.run}: no finished stage of 'source_only'")
-    columns: Sequence[str] = list(seeds[0]["ours"])
+    columns: Sequence[str] = list(seeds[0]["source-only"])
     rows = [
-        (way, *(cell([seed[way][column] for seed in seeds]) for column in columns)) for way in WAYS
+        (way, *(cell([seed[way][column] for seed in seeds]) for column in columns))
+        for way in seeds[0]
     ]
     print(render(("", *columns), rows, markdown=True))
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from domainnorm import adapt_online
 from domainnorm.backbones import (
     add_domain,
     create_model,
@@ -20,7 +21,6 @@ from domainnorm.backbones import (
 from domainnorm.encoders import create_encoder, extend_encoder, fit_encoder
 from domainnorm.encoders.attribute_encoder import Vocabulary
 from domainnorm.errors import CheckpointError, ConditionError, DomainNormError
-from domainnorm.streams import StreamAdapter
 from domainnorm.tasks import create_segmentation_model
 from domainnorm.tasks.classification import Classification
 
@@ -386,8 +386,8 @@ def test_told_domains_need_no_attributes_where_looking_at_them_is_put_off(model,
 
 def test_stream_of_images_is_refused(model):
     with pytest.raises(ConditionError) as raised:
-        StreamAdapter(model, Classification(CLASSES))
+        adapt_online(model, "neo", task=Classification(CLASSES), rows="opened")
     assert str(raised.value) == (
-        "a stream is of images alone, and this model's encoder reads their attributes; "
-        "train with 'encoder: style', 'backbone' or 'cnn'"
+        "neo: rows: 'opened' looks at images, and this encoder reads their attributes; train with "
+        "'encoder: style', 'backbone' or 'cnn'"
     )

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from domainnorm import adapt_online
 from domainnorm.backbones import create_model, load_model, save_model
 from domainnorm.encoders import create_encoder, extend_encoder, fit_encoder
 from domainnorm.encoders.text import Wording
 from domainnorm.errors import CheckpointError, ConditionError, DomainNormError
-from domainnorm.streams import StreamAdapter
 from domainnorm.tasks.classification import Classification
 from tests.reference.encoders import text_of
 
@@ -224,8 +224,8 @@ def test_messages_name_the_encoder(model):
         model(torch.rand(1, 3, 32, 32))
     with pytest.raises(ConditionError, match="encoder 'text': no attributes to learn from"):
         fit_encoder(create_encoder("text", 2), [({}, torch.tensor([0, 1]))], [])
-    with pytest.raises(ConditionError, match="this model's encoder reads their attributes"):
-        StreamAdapter(model, Classification(["x", "y"]))
+    with pytest.raises(ConditionError, match="this encoder reads their attributes"):
+        adapt_online(model, "neo", task=Classification(["x", "y"]), rows="opened")
 
 
 def test_options_out_of_range_are_refused():

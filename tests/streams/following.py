@@ -2,7 +2,7 @@
 
 import torch
 
-from domainnorm.backbones import create_model
+from domainnorm.backbones import add_domain, create_model
 from domainnorm.encoders import create_encoder, fit_encoder
 from domainnorm.tasks import Classification
 from tests.encoders.pairs import images, pairs
@@ -11,9 +11,13 @@ from tests.made_once import made_once
 NEW = 4  # unlike 0 and 1 in brightness and contrast
 
 
-def make(norm="dsbn", domains=("a", "b")):
+def make(norm="dsbn", domains=("a", "b"), spare=()):
+    """A model, with rows of further domains that its encoder does not know."""
     torch.manual_seed(1)
-    return made(norm, domains)
+    model = made(norm, domains)
+    for name in spare:
+        add_domain(model, name)
+    return model
 
 
 @made_once
