@@ -186,7 +186,9 @@ def problem_of(parameter: Parameter, value: Any) -> str:
     if value is None:
         return ""
     expected = ""
-    if parameter.name in _COUNTS and isinstance(value, (int, float)):
+    if parameter.annotation in (int, float) and isinstance(value, str):
+        expected = "a number"
+    elif parameter.name in _COUNTS and isinstance(value, (int, float)):
         whole = isinstance(value, int)
         expected = ("" if value >= 1 else _COUNTS[parameter.name]) if whole else "a whole number"
     elif isinstance(value, (int, float)) and (known := _range_of(parameter.name)):

@@ -50,6 +50,7 @@ class CachedDataset(DomainDataset):
         self.class_names = dataset.class_names
         self.records = dataset.records
         self.table = dataset.table
+        self.left_out = dataset.left_out
 
     @property
     def class_colours(self) -> list[tuple[int, int, int]]:

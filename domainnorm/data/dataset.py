@@ -7,6 +7,7 @@ import copy
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from domainnorm.data.images import WHITE, read_image, read_size
 from domainnorm.data.masks import VOID, Classes, Colour, distinct_colours, read_mask
+from domainnorm.data.refusals import LeftOut
 from domainnorm.errors import DataError, unknown
 
 Split = Literal["train", "val", "test"]
@@ -88,6 +90,11 @@ class DomainDataset(abc.ABC):
     class_names: list[str]
     records: list[Record]
     table: Path | None = None
+
+    @cached_property
+    def left_out(self) -> LeftOut:
+        """Files that were looked at and are no record."""
+        return LeftOut()
 
     @property
     def class_colours(self) -> list[Colour]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from domainnorm.data.images import SUFFIXES
-from domainnorm.data.refusals import is_collecting
+from domainnorm.data.images import SUFFIXES, files_below
+from domainnorm.data.refusals import LeftOut, is_collecting
 from domainnorm.data.splits import check_fraction, check_groups, cut, cut_ends
 from domainnorm.data.table import Row, read_table
 from domainnorm.errors import DataError
@@ -96,19 +96,31 @@ def list_folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
 
 
-def list_images(folder: Path) -> list[str]:
-    """Names of the image files inside a folder, sorted; none when it does not exist.
+def list_images(folder: Path, left_out: LeftOut | None = None, root: Path = Path()) -> list[str]:
+    """Paths of the image files anywhere below a folder, sorted; none when it does not exist.
 
     Links to files that do not exist are among them, for `check_listed` to name.
+
+    Args:
+        folder: Searched; hidden files and folders are not.
+        left_out: Told of files of other kinds, by their paths below ``root``.
+        root: Folder of the data.
     """
-    entries = folder.iterdir() if folder.is_dir() else ()
-    return sorted(
-        entry.name
-        for entry in entries
-        if entry.suffix.lower() in SUFFIXES
-        and entry.name[0] != "."
-        and (entry.is_file() or not entry.exists())
-    )
+    found = []
+    for file in sorted(files_below(folder)) if folder.is_dir() else ():
+        if file.suffix.lower() in SUFFIXES:
+            found.append(file.relative_to(folder).as_posix())
+        elif left_out is not None:
+            kind = f"no image by its suffix, {file.suffix or 'none'}"
+            left_out.add(kind, file.relative_to(root).as_posix())
+    return found
+
+
+def tell_loose(folder: Path, left_out: LeftOut, root: Path, place: str) -> None:
+    """Tell of images right in a folder, where they should be in one of its folders: ``place``."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in SUFFIXES and file.name[0] != "." and file.is_file():
+            left_out.add(f"image outside of {place}", file.relative_to(root).as_posix())
 
 
 def missing_files(root: Path, files: Iterable[str]) -> list[str]:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
+from domainnorm.data.refusals import reading
 from domainnorm.errors import DataError
+from domainnorm.storage import damage_of
 
 Item = TypeVar("Item")
 Reading = TypeVar("Reading")
@@ -30,9 +32,10 @@ IMAGES, MASKS = "images", "masks"  # folders beside each other
 DRAWN_BY = "domainnorm"  # the software that PNG files of our figures name in their header
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0")  # little and big endian; the last has wide offsets
-_COMPRESSION = 259
+_COMPRESSION, _SAMPLES = 259, 277
 _STRIPS, _TILES = (273, 279), (324, 325)  # tags of their offsets and lengths
 _DEFLATE, _LZW, _PACKBITS = (8, 32946), 5, 32773
+_REPLACED = "replace the file, or remove it and its row in a table of images"
 # Errors here name the file, which the lines that OpenCV prints do not.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -41,9 +44,24 @@ def find_images(root: Path) -> list[Path]:
     """Image files anywhere below a folder, relative to it and sorted.
 
     Hidden files are none, nor are figures of this program. Links are followed, but for those that
-    lead back to a folder above them.
+    lead back to a folder above them; one that leads nowhere is for who reads it to name.
     """
-    return sorted(file.relative_to(root) for file in _images_in(root, ()) if not _is_figure(file))
+    found = (file for file in files_below(root) if file.suffix.lower() in SUFFIXES)
+    return sorted(file.relative_to(root) for file in found if not _is_figure(file))
+
+
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Files anywhere below a folder but hidden ones; links that lead nowhere are among them."""
+    place = folder.resolve()
+    if place in above:
+        return
+    for entry in _entries(folder):
+        if entry.name[0] == ".":
+            continue
+        if entry.is_dir():
+            yield from files_below(entry, (*above, place))
+        elif entry.is_file() or not entry.exists():
+            yield entry
 
 
 def _is_figure(file: Path) -> bool:
@@ -55,19 +73,6 @@ def _is_figure(file: Path) -> bool:
             return f"tEXtSoftware\0{DRAWN_BY}".encode() in stream.read(256)
     except OSError:
         return False  # who reads it as an image says why it cannot be
-
-
-def _images_in(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    place = folder.resolve()
-    if place in above:
-        return
-    for entry in _entries(folder):
-        if entry.name[0] == ".":
-            continue
-        if entry.suffix.lower() in SUFFIXES and entry.is_file():
-            yield entry
-        elif entry.is_dir():
-            yield from _images_in(entry, (*above, place))
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -119,12 +124,12 @@ def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8
     Raises:
         DataError: It is truncated, no image, or holds another number type.
     """
-    image = _decoded(data)
-    if image is None or _is_damaged_tiff(data):
-        raise DataError(
-            f"{name}: not a readable image ({len(data)} bytes; truncated, damaged or another "
-            "format); replace the file, or remove it and its row in a table of images"
-        )
+    with reading(name, "image", _REPLACED):
+        why = _damage_of(data)
+        image = None if why else _decoded(data)
+    if image is None:
+        why = why or "truncated, damaged or another format"
+        raise DataError(f"{name}: not a readable image ({len(data)} bytes; {why}); {_REPLACED}")
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=255 / white)
     if image.dtype != np.uint8:
@@ -137,17 +142,17 @@ def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8
 
 @contextmanager
 def opened(file: Path, what: str = "image") -> Iterator[Image.Image]:
-    """A file as Pillow reads it, pixels as they are stored; messages call it ``what``.
+    """A whole file as Pillow reads it, pixels as they are stored; messages call it ``what``.
 
     Raises:
-        DataError: The file is missing, truncated or no image.
+        DataError: The file is missing, truncated, damaged or no image.
     """
-    try:
-        with Image.open(file) as image:
+    with reading(file, what):
+        data = file.read_bytes()
+        if why := _damage_of(data):
+            raise DataError(f"{file}: not a readable {what} ({why}); replace the file")
+        with Image.open(io.BytesIO(data)) as image:
             yield image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{file}: not a readable {what} ({reason}); replace the file") from error
 
 
 def read_size(file: Path) -> tuple[int, int]:
@@ -156,10 +161,35 @@ def read_size(file: Path) -> tuple[int, int]:
     Raises:
         DataError: The file is missing or no image.
     """
-    with opened(file) as image:
+    with reading(file, "image"), Image.open(file) as image:
         width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
-    return (width, height) if turned else (height, width)
+        return (width, height) if _orientation(image) > 4 else (height, width)
+
+
+def orientation_of(file: Path) -> int:
+    """The orientation that a file states, 1 to 8; 1 is as stored, and so is that of none.
+
+    Raises:
+        DataError: The file is missing or no image.
+    """
+    with reading(file, "image"), Image.open(file) as image:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def upright(values: NDArray[Any], image: Image.Image) -> NDArray[Any]:
+    """Pixels (H, W, ...) as stored in an image, turned as it states, as `read_image` gives them."""
+    orientation = _orientation(image)
+    if orientation in (5, 7):
+        values = values.swapaxes(0, 1)
+    turns = {3: 2, 4: 2, 6: -1, 7: 2, 8: 1}.get(orientation, 0)
+    values = np.rot90(values, turns)
+    return np.ascontiguousarray(values[:, ::-1] if orientation in (2, 4) else values)
+
+
+def _orientation(image: Image.Image) -> int:
+    """How pixels are to be turned; those of TIFF are by whoever decodes them, size included."""
+    turned = image.format == "TIFF"
+    return 1 if turned else int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def read_all(
@@ -171,9 +201,20 @@ def read_all(
         yield from progress(readings, len(items)) if progress else readings
 
 
+def _damage_of(data: bytes) -> str:
+    """What is wrong with a compressed image that would decode to other pixels; nothing if whole."""
+    if _is_cut_jpeg(data) or _is_damaged_tiff(data):
+        return "truncated or damaged"
+    return damage_of(data)
+
+
 def _decoded(data: bytes) -> NDArray[Any] | None:
-    if not data or _is_cut_jpeg(data):
+    if not data:
         return None
+    if data[:4] in _TIFF and _has_alpha(data):
+        with Image.open(io.BytesIO(data)) as stored:
+            if stored.mode == "RGBA":  # of 8 bits; OpenCV multiplies its colours by alpha
+                return np.asarray(stored)[..., 2::-1]
     image = _imdecode(data, _FLAGS)
     if image is None:
         # Of number types that OpenCV cannot turn into colours it can at least tell which they are.
@@ -208,16 +249,26 @@ def _is_damaged_tiff(data: bytes) -> bool:
     """
     if data[:4] not in _TIFF:
         return False
-    stream = io.BytesIO(data)
-    tags = ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
-    stream.seek(tags.next)
-    tags.load(stream)
+    tags = _tags(data)
     compression = tags.get(_COMPRESSION)
     if compression in _DEFLATE:
         offsets, lengths = (tags.get(tag, ()) for tag in (_TILES if _TILES[0] in tags else _STRIPS))
         parts = zip(offsets, lengths, strict=False)  # a file may leave out the lengths
         return not all(_inflates(data[start : start + length]) for start, length in parts)
-    return compression in (_LZW, _PACKBITS) and not _loads(stream)
+    return compression in (_LZW, _PACKBITS) and not _loads(io.BytesIO(data))
+
+
+def _tags(data: bytes) -> ImageFileDirectory_v2:
+    """Those of the first image of a TIFF."""
+    stream = io.BytesIO(data)
+    tags = ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
+    stream.seek(tags.next)
+    tags.load(stream)
+    return tags
+
+
+def _has_alpha(data: bytes) -> bool:
+    return _tags(data).get(_SAMPLES) == 4
 
 
 def _inflates(part: bytes) -> bool:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.images import opened
+from domainnorm.data.images import opened, upright
 from domainnorm.errors import DataError, counted
 
 Colour = tuple[int, int, int]
@@ -38,23 +38,23 @@ class Labels(NamedTuple):
 
 
 def read_labels(file: Path) -> Labels:
-    """Read a file of labels.
+    """Read a file of labels, turned by the orientation that it states, as its image is.
 
     Raises:
-        DataError: The file is missing, truncated or no image.
+        DataError: The file is missing, truncated, damaged or no image.
     """
     with opened(file, "mask") as image:
         image.load()
-        values, palette = np.asarray(image), None
+        values, palette = upright(np.asarray(image), image), None
         if image.mode == "P":
             colours = image.getpalette("RGB") or []
             palette = np.zeros((256, 3), np.uint8)
             palette.reshape(-1)[: len(colours)] = colours
-    if values.ndim == 3:
-        # Pillow cuts colours of 16 bits down to 8, which would make every number 0.
-        stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        if stored is not None and stored.dtype == np.uint16 and stored.ndim == 3:
-            values = stored[..., [2, 1, 0, *range(3, stored.shape[2])]]
+        if values.ndim == 3:
+            # Pillow cuts colours of 16 bits down to 8, which would make every number 0.
+            stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+            if stored is not None and stored.dtype == np.uint16 and stored.ndim == 3:
+                values = upright(stored[..., [2, 1, 0, *range(3, stored.shape[2])]], image)
     return Labels(values, palette)
 
 
@@ -62,7 +62,7 @@ def mask_numbers(values: NDArray[Any], file: Path) -> NDArray[np.uint8]:
     """The numbers (H, W) of what `read_labels` read from a file.
 
     Raises:
-        DataError: They are colours, or not within 0 to 255.
+        DataError: They are colours, or no whole numbers within 0 to 255.
     """
     if values.ndim == 3:
         grey = values[..., :1]
@@ -72,6 +72,13 @@ def mask_numbers(values: NDArray[Any], file: Path) -> NDArray[np.uint8]:
                 "colours to numbers, or give each class in classes.txt, where there is one, its own"
             )
         values = grey[..., 0]
+    if values.dtype.kind == "f":
+        strange = values[~np.isfinite(values) | (values != np.round(values))]
+        if strange.size:
+            raise DataError(
+                f"{file}: {counted(strange.size, 'pixel')} with values such as {strange[0]:g}, "
+                "expected whole numbers of classes; write them as integers (not as shares of 1)"
+            )
     if values.size and (values.min() < 0 or values.max() > 255):
         raise DataError(f"{file}: values up to {values.max()}, expected 0 to 255")
     return values.astype(np.uint8)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from domainnorm.errors import DataError
+from domainnorm.errors import DataError, DomainNormError, counted
 
 Made = TypeVar("Made")
 _COLLECTED: ContextVar[list[str] | None] = ContextVar("problems of data", default=None)
@@ -37,6 +37,44 @@ def refusing() -> Iterator[None]:
         yield
     except DataError as error:
         refuse(str(error))
+
+
+@contextmanager
+def reading(file: object, what: str, way: str = "replace the file") -> Iterator[None]:
+    """Whatever a decoder raises while a file is read is an error that names the file.
+
+    Raises:
+        DataError: ``file: not a readable what (reason); way``; one of ours goes on as it is.
+    """
+    try:
+        yield
+    except DomainNormError:
+        raise
+    except Exception as error:  # decoders raise what they like, of damaged files above all
+        told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = " ".join(told.split()) or type(error).__name__
+        raise DataError(f"{file}: not a readable {what} ({reason}); {way}") from error
+
+
+class LeftOut:
+    """Files that are no record of a dataset, by what they are, with an example of each."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+
+    def add(self, kind: str, file: str) -> None:
+        """One file, and what it is."""
+        self._found.setdefault(kind, []).append(file)
+
+    def join(self, other: LeftOut) -> None:
+        """Those of another dataset, too."""
+        for kind, files in other._found.items():
+            self._found.setdefault(kind, []).extend(files)
+
+    def __iter__(self) -> Iterator[str]:
+        """What to say of each kind."""
+        for kind, files in self._found.items():
+            yield f"left out: {counted(len(files), 'file')} ({kind}), such as {files[0]}"
 
 
 def is_collecting() -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from domainnorm.data.dataset import Split
-from domainnorm.data.refusals import refuse
+from domainnorm.data.refusals import reading, refuse
 from domainnorm.errors import DataError, counted, nearest
 from domainnorm.storage import whole_file
 
@@ -117,13 +117,15 @@ def read_delimited(
         DataError: The table is not UTF-8 text, has a column twice, or a line has not one cell for
             each column; the message names the table and the line.
     """
-    try:
-        # A table saved by a spreadsheet starts with a byte order mark, hence utf-8-sig.
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, delimiter=delimiter)
-            filled = [(reader.line_num, cells) for cells in reader if cells]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read as a UTF-8 table: {error}") from error
+    # A table saved by a spreadsheet starts with a byte order mark, hence utf-8-sig.
+    with (
+        reading(file, "UTF-8 table", "save it as one"),
+        file.open(newline="", encoding="utf-8-sig") as stream,
+    ):
+        reader = csv.reader(stream, delimiter=delimiter)
+        filled = [(reader.line_num, cells) for cells in reader if cells]
+        if any("\0" in cell for _, cells in filled for cell in cells):
+            raise ValueError("a cell holds the character NUL")
     (_, columns), *lines = filled or [(0, [])]
     _check_unique(file, columns)
     mark = "tab" if delimiter == "\t" else "comma"
@@ -178,15 +180,16 @@ def _delimited(table: Path) -> list[dict[str, str]]:
 
 def _parquet(table: Path) -> list[dict[str, Any]]:
     try:
-        from pyarrow import ArrowException, parquet  # noqa: PLC0415  (an optional library)
+        from pyarrow import parquet  # noqa: PLC0415  (an optional library)
     except ImportError as error:
         raise DataError(
             f"{table}: Parquet needs pyarrow; pip install 'domainnorm[data]', or store CSV"
         ) from error
-    try:
-        lines: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
-    except (OSError, ArrowException) as error:
-        raise DataError(f"{table}: not a readable Parquet table ({error})") from error
+    with reading(table, "Parquet table"):
+        # Pages carry checksums where they were written so.
+        lines: list[dict[str, Any]] = parquet.read_table(
+            table, page_checksum_verification=True
+        ).to_pylist()
     return lines
 
 

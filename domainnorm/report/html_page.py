@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -55,6 +56,7 @@ def run_page(folder: Path, name: str) -> str:
 <body>
 <h1>{title}</h1>
 <p>{html.escape(_facts(made))}</p>
+{_noted(made.get("left_out", []))}
 <pre>{html.escape("domainnorm " + shlex.join(made.get("command", [])))}</pre>
 {_body(results, folder)}
 <details><summary>recipe.yaml</summary><pre>{html.escape(recipe)}</pre></details>
@@ -62,6 +64,12 @@ def run_page(folder: Path, name: str) -> str:
 </body>
 </html>
 """
+
+
+def _noted(notes: Sequence[str]) -> str:
+    """What of the data was left out, an item each."""
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def _facts(made: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from domainnorm import report
 from domainnorm.errors import CheckpointError, RecipeError, counted
@@ -60,7 +61,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
     if needs_network(recipe):
         rehearse_stages(parts, stages)
     with on_all_ranks(recipe):
-        folder = _new_folder(recipe, output, "run")
+        folder = _new_folder(recipe, output, "run", {"left_out": list(parts.dataset.left_out)})
         _carry_out(parts, folder)
     return folder
 
@@ -94,8 +95,11 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
     return folder
 
 
-def _new_folder(recipe: Recipe, output: Path, purpose: str) -> Path:
-    return of_first(lambda: make_folder(recipe, output, purpose, describe_environment()))
+def _new_folder(
+    recipe: Recipe, output: Path, purpose: str, facts: Mapping[str, Any] | None = None
+) -> Path:
+    made = {**describe_environment(), **(facts or {})}
+    return of_first(lambda: make_folder(recipe, output, purpose, made))
 
 
 def resume_run(folder: Path) -> Path:
@@ -191,6 +195,8 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
     prepare(recipe)
     stages = plan_stages(recipe)
     console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)
+    for note in parts.dataset.left_out:
+        console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
     results: list[report.Result] = []
     begun, trains = time.perf_counter(), any(not _is_finished(stage, folder) for stage in stages)
     for number, stage in enumerate(stages, 1):

@@ -248,7 +248,8 @@ def _frames(listed: ImageList) -> Iterator[_Frame]:
 def _header(file: Path) -> Header | str | None:
     """The header, why it cannot be read, or None for no image of DICOM."""
     try:
-        return read_header(file)
+        found = read_header(file)
+        return f"{file}: no image to predict ({found})" if isinstance(found, str) else found
     except DataError as error:
         return str(error)
 

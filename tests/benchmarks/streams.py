@@ -1,6 +1,6 @@
 """What opened rows are worth: a finished source model on images that change their domain.
 
-``python -m tests.benchmarks.streams RUN [--order ...] [WAY ...]`` prints Markdown; RUN is what
+``python -m tests.benchmarks.streams RUN [WAY ...] [--order ...]`` prints Markdown; RUN is what
 ``domainnorm run RECIPE method=source_only encoder=style`` leaves, a WAY a method of streams with
 its options, ``alpha_bn,memory=stream,share=layers``. The stream is made of images of the target
 domains, and of the source's test images before, between and after them: each visit in random order

@@ -59,7 +59,7 @@ def test_wrong_table_names_the_place(tmp_path, text, message):
 def test_table_that_is_no_text_is_refused(tmp_path):
     table = tmp_path / "splits.csv"
     table.write_bytes(HEAD.encode() + b"\xff\xfe,a,x,g,train\n")
-    with pytest.raises(DataError, match=r"splits\.csv: cannot be read as a UTF-8 table"):
+    with pytest.raises(DataError, match=r"splits\.csv: not a readable UTF-8 table"):
         read_table(table)
 
 

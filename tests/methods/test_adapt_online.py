@@ -81,6 +81,7 @@ def test_a_state_is_a_copy_of_tensors_and_numbers(name):
         ({"reset": "colapse"}, "neo: reset: unknown value 'colapse': did you mean 'collapse'"),
         ({"reset": 0}, "neo: reset: got 0, expected 1 or more"),
         ({"memory": 2.5}, "neo: memory: got 2.5, expected a whole number"),
+        ({"run_length": "1e4"}, "neo: run_length: got '1e4', expected a number"),
         ({"memry": 2}, "unknown option 'memry': did you mean 'memory'"),
     ],
 )

@@ -78,6 +78,7 @@ class CorruptedDataset(DomainDataset):
         self.reads = dataset.reads
         self.class_names = dataset.class_names
         self.table = dataset.table
+        self.left_out = dataset.left_out
         self.domain_names = [*dataset.domain_names, *(f"{one}{CORRUPTED}" for one in domains)]
         self.originals = list(range(len(dataset.records)))
         self.records = list(dataset.records)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, FileDataset, Record, select_domains
-from domainnorm.data.folders import list_folders, list_images
+from domainnorm.data.folders import list_folders, list_images, tell_loose
 from domainnorm.data.images import SUFFIXES
-from domainnorm.data.refusals import refuse
+from domainnorm.data.refusals import LeftOut, refuse
 from domainnorm.data.table import Row
 
 ALLOW_HINT = ", or let domains lack classes with data.allow_missing_classes=true"
@@ -89,12 +89,19 @@ def class_records(rows: Iterable[Row], class_names: Sequence[str]) -> list[Recor
     ]
 
 
-def scan_classes(root: Path, domains: Iterable[str]) -> list[Row]:
-    """Every image of ``<domain>/<class>/``, sorted by file, all in the training split."""
+def scan_classes(root: Path, domains: Iterable[str], left_out: LeftOut | None = None) -> list[Row]:
+    """Every image below ``<domain>/<class>/``, sorted by file, all in the training split.
+
+    Files that are none, and images beside folders of classes, are told to ``left_out``.
+    """
+    domains = list(domains)
     found = [
         (f"{domain}/{label}/{name}", domain, label)
         for domain in domains
         for label in list_folders(root / domain)
-        for name in list_images(root / domain / label)
+        for name in list_images(root / domain / label, left_out, root)
     ]
+    for domain in domains:
+        if left_out is not None and (root / domain).is_dir():
+            tell_loose(root / domain, left_out, root, "a folder of a class")
     return [Row(file, domain, label, file, "train") for file, domain, label in sorted(found)]

@@ -84,7 +84,7 @@ class Dicom(TestedDataset):
 
     def find_domains(self, asked: Sequence[str]) -> list[str]:
         """What the headers name."""
-        self._headers = list(read_headers(self.root))
+        self._headers = list(read_headers(self.root, self.left_out))
         if not self._headers:
             raise DataError(f"{self.root}: no DICOM images; expected {self.layout}")
         return sorted({header.scanner(self._domain_by) for header in self._headers})

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat, savemat
-from scipy.io.matlab import MatReadError
 
 from domainnorm.data.dataset import (
     DOMAIN_KEYS,
@@ -24,11 +23,13 @@ from domainnorm.data.dataset import (
 from domainnorm.data.datasets.drawing import draw_boxes, draw_grey, generator_of, write_image
 from domainnorm.data.datasets.objects import read_image_list
 from domainnorm.data.images import read_image
+from domainnorm.data.refusals import reading
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
+_FORMAT, _AGAIN = "file of the format that its name says", "get the file again"
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # (N, H, W) or (N, H, W, 3), and (N,)
 
 
@@ -51,10 +52,8 @@ def read_libsvm(file: Path) -> Arrays:
     from sklearn.datasets import load_svmlight_file  # noqa: PLC0415  (takes most of a second)
 
     _bytes(file, 1)
-    try:
+    with reading(file, _FORMAT, _AGAIN):
         values, labels = load_svmlight_file(str(file), n_features=256)
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(file, error) from error
     grey = np.round(127.5 * (values.toarray().reshape(-1, 16, 16) + 1)).astype(np.uint8)
     return _checked(file, grey, labels.astype(np.int64) - 1)
 
@@ -66,12 +65,10 @@ def read_mat(file: Path) -> Arrays:
         DataError: The file is missing or damaged.
     """
     _bytes(file, 1)
-    try:
+    with reading(file, _FORMAT, _AGAIN):
         content: dict[str, Any] = loadmat(file, variable_names=["X", "y"])
         pixels = np.ascontiguousarray(np.moveaxis(content["X"], -1, 0), dtype=np.uint8)
         digits = content["y"].reshape(-1).astype(np.int64) % 10
-    except (OSError, ValueError, KeyError, TypeError, MatReadError) as error:
-        raise _damaged(file, error) from error
     return _checked(file, pixels, digits)
 
 
@@ -86,15 +83,13 @@ def write_idx(file: Path, values: NDArray[np.uint8]) -> None:
 def _idx(file: Path, axes: int) -> NDArray[np.uint8]:
     packed = file.with_name(f"{file.name}.gz")
     source = packed if packed.is_file() and not file.is_file() else file
-    try:
+    with reading(source, _FORMAT, _AGAIN):
         data = _bytes(source)
         data = gzip.decompress(data) if source == packed else data
         if tuple(data[:4]) != (0, 0, 8, axes):
             raise ValueError(f"starts with {data[:4].hex()}, expected 0000080{axes}")
         shape = np.frombuffer(data, ">i4", axes, 4)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
-    except (OSError, EOFError, ValueError) as error:
-        raise _damaged(source, error) from error
 
 
 def _bytes(file: Path, count: int = -1) -> bytes:
@@ -113,10 +108,6 @@ def _checked(file: Path, pixels: NDArray[np.uint8], digits: NDArray[np.int64]) -
     if digits.size and not 0 <= digits.min() <= digits.max() <= 9:
         raise DataError(f"{file}: labels {digits.min()} to {digits.max()}, expected 0 to 9")
     return pixels, digits
-
-
-def _damaged(file: Path, error: Exception) -> DataError:
-    return DataError(f"{file}: not in the format its name says ({error}); get the file again")
 
 
 _PARTS: tuple[Split, Split] = ("train", "test")

@@ -32,8 +32,9 @@ from domainnorm.data.folders import (
     find_table,
     list_folders,
     list_images,
+    tell_loose,
 )
-from domainnorm.data.images import SUFFIXES
+from domainnorm.data.images import IMAGES, SUFFIXES
 from domainnorm.data.masks import VOID, read_classes, read_mask
 from domainnorm.data.refusals import refuse
 from domainnorm.data.table import Row, write_table
@@ -145,8 +146,8 @@ class Folder(FolderDataset, ClassFiles):
         super().__init__(**options)
 
     def scan(self) -> list[Row]:
-        """Images of ``<domain>/<class>/``."""
-        return scan_classes(self.root, list_folders(self.root))
+        """Images below ``<domain>/<class>/``."""
+        return scan_classes(self.root, list_folders(self.root), self.left_out)
 
     def take(self, rows: Sequence[Row], table: Path | None) -> None:
         """Classes are those of the chosen domains."""
@@ -206,13 +207,13 @@ class FolderMasks(FolderDataset, MaskFiles):
         self.class_names = self._classes.names
 
     def scan(self) -> list[Row]:
-        """Images of ``<domain>/images/``."""
-        return [
-            Row(file, domain, "", file, "train")
-            for domain in list_folders(self.root)
-            for name in list_images(self.root / domain / "images")
-            for file in [f"{domain}/images/{name}"]
-        ]
+        """Images below ``<domain>/images/``."""
+        found = []
+        for domain in list_folders(self.root):
+            tell_loose(self.root / domain, self.left_out, self.root, IMAGES)
+            names = list_images(self.root / domain / IMAGES, self.left_out, self.root)
+            found += [Row(f"{domain}/{IMAGES}/{name}", domain, "", "", "train") for name in names]
+        return [replace(row, group=row.file) for row in found]
 
     def take(self, rows: Sequence[Row], table: Path | None) -> None:
         """Masks lie beside the images."""
@@ -245,8 +246,7 @@ class FolderMasks(FolderDataset, MaskFiles):
 
     def _found(self, file: str, folder: str = "masks") -> str | None:
         """The file of an image in a folder beside its own, if there is one."""
-        path = PurePosixPath(file)
-        place = path.parent.parent / folder
+        path, place = PurePosixPath(file), _place(file, folder)
         if place not in self._listings:
             self._listings[place] = _by_stem(self.root / place)
         names = self._listings[place]
@@ -310,14 +310,23 @@ def classes_of_sample(domains: Sequence[str]) -> list[str]:
 
 def _beside(file: str, folder: str) -> str:
     """``day/masks/1.png`` for ``day/images/1.jpg``."""
-    path = PurePosixPath(file)
-    return (path.parent.parent / folder / f"{path.stem}.png").as_posix()
+    return (_place(file, folder) / f"{PurePosixPath(file).stem}.png").as_posix()
+
+
+def _place(file: str, folder: str) -> PurePosixPath:
+    """``day/masks/drive_1`` for ``day/images/drive_1/1.jpg``."""
+    above = PurePosixPath(file).parent
+    if IMAGES not in above.parts:
+        return above.parent / folder
+    last = len(above.parts) - 1 - above.parts[::-1].index(IMAGES)
+    return PurePosixPath(*above.parts[:last], folder, *above.parts[last + 1 :])
 
 
 def _by_stem(folder: Path) -> dict[str, str]:
     """Names of masks by their stems, as written and in lower case; those in ``.png`` come first."""
     # A link that leads nowhere is no image without a label, but a mask that is missing.
     names = [name for name in list_images(folder) if name.lower().endswith(_SUFFIXES)]
+    names = [name for name in names if "/" not in name]
     names.sort(key=lambda name: name.endswith(".png"))
     exact = {PurePosixPath(name).stem: name for name in names}
     return {stem.lower(): name for stem, name in exact.items()} | exact

@@ -41,6 +41,8 @@ class Join(DomainDataset):
         names = [str(part.get("name")) for part in parts]
         self.parts = _created_all(parts)
         self._check_parts(names)
+        for part in self.parts:
+            self.left_out.join(part.left_out)
         self.task = self.parts[0].task
         self.class_names = self.parts[0].class_names
         prefixes = [str(part.get("prefix", "")) for part in parts]

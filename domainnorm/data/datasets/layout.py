@@ -13,7 +13,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from domainnorm.data.dataset import (
     DOMAIN_KEYS,
@@ -26,6 +25,7 @@ from domainnorm.data.dataset import (
 )
 from domainnorm.data.datasets.drawing import draw_boxes, draw_scene, generator_of, write_image
 from domainnorm.data.folders import missing_files
+from domainnorm.data.images import opened, upright
 from domainnorm.data.refusals import is_collecting
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
@@ -377,14 +377,10 @@ def read_grey(file: Path) -> NDArray[np.uint8]:
     and colours are weighted: official masks are drawings in black, grey and white.
 
     Raises:
-        DataError: The file is missing, truncated or no image; the message names it.
+        DataError: The file is missing, truncated, damaged or no image; the message names it.
     """
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("L"), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{file}: not a readable mask ({reason}); replace the file") from error
+    with opened(file, "mask") as image:
+        return upright(np.asarray(image.convert("L"), dtype=np.uint8), image)
 
 
 def draw_split(

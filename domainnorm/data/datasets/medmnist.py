@@ -17,6 +17,7 @@ from domainnorm.data.dataset import (
     select_domains,
 )
 from domainnorm.data.datasets.drawing import draw_grey, generator_of
+from domainnorm.data.refusals import reading
 from domainnorm.data.volumes.grey_values import import_medical
 from domainnorm.errors import DataError
 from domainnorm.registry import register
@@ -98,10 +99,8 @@ class MedMnist(DomainDataset):
                 f"--root={self.root} --size={self.size} (docs/data_medical.md)"
             )
         reader = getattr(import_medical("medmnist"), name)
-        try:
+        with reading(file, "file of MedMNIST", "get it again"):
             return reader(split=split, root=str(self.root), size=self.size)
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{file}: not a readable file of MedMNIST ({error})") from error
 
     @classmethod
     def write_sample(cls, root: Path, *, seed: int = 0) -> None:

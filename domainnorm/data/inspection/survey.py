@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, DomainDataset, FileDataset, Record
-from domainnorm.data.images import Progress, read_all
+from domainnorm.data.images import Progress, orientation_of, read_all
 from domainnorm.data.masks import VOID
 from domainnorm.data.refusals import attempted
 from domainnorm.errors import DataError, counted
@@ -88,7 +89,8 @@ def survey_dataset(
     _take(survey, read_all(lambda index: _read(dataset, index), positions, progress))
     survey.problems = list(dict.fromkeys(survey.problems))  # slices share the volume's
     survey.problems += _unnumbered(survey)
-    survey.notes += [*_unlabelled(dataset), *_strays(dataset)]
+    survey.notes += [*dataset.left_out, *_unlabelled(dataset), *_strays(dataset)]
+    survey.notes += _turned(dataset)
     survey.notes += [
         f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of 16 "
         "bits are taken to use them all; where they hold 12, folders, manifests and chest_xray "
@@ -223,6 +225,25 @@ def _strays(dataset: DomainDataset) -> Iterator[str]:
         yield (
             f"{counted(len(strays), 'file')} beside masks of no image that is used, such as "
             f"{', '.join(strays[:3])}"
+        )
+
+
+def _turned(dataset: DomainDataset) -> Iterator[str]:
+    """Images that state an orientation which their masks do not, or the other way round."""
+    if not isinstance(dataset, FileDataset) or dataset.reads != "images":
+        return
+    differing = []
+    for record in dataset.records:
+        files = [dataset.root / name for name in (record.file, record.mask) if name]
+        if len(files) == 2:
+            with suppress(DataError):  # a problem already
+                first, second = map(orientation_of, files)
+                differing += [record.file] if first != second else []
+    if differing:
+        yield (
+            f"{counted(len(differing), 'image')} with another orientation (EXIF) than the mask, "
+            f"such as {', '.join(differing[:3])}; each file is turned as it states itself: look "
+            "whether both show the same way up"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.refusals import refusing
+from domainnorm.data.refusals import LeftOut, reading, refusing
 from domainnorm.data.volumes.grey_values import (
     import_medical,
     percentile_range,
@@ -38,8 +38,17 @@ ATTRIBUTES = {
 }
 # The last two are of projections: at the detector, and as a film was scanned.
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT")
+_DECODERS = (
+    "compressed transfer syntaxes may need pip install pylibjpeg pylibjpeg-libjpeg "
+    "pylibjpeg-openjpeg; else replace the file"
+)
 _SUFFIXES = (".dcm", ".dicom", ".ima")
-_READ = ("PatientID", "SOPInstanceUID", "NumberOfFrames", "Rows", *ATTRIBUTES.values())
+_READ = (
+    *("PatientID", "SOPInstanceUID", "SOPClassUID", "ImageType", "NumberOfFrames", "Rows"),
+    *ATTRIBUTES.values(),
+)
+_NO_PICTURES = {"LOCALIZER": "localizer", "SCOUT": "localizer", "SCREEN SAVE": "screen save"}
 
 
 @dataclass(frozen=True)
@@ -61,20 +70,23 @@ class Header:
         return "_".join(words) or "unknown"
 
 
-def read_headers(root: Path) -> Iterator[Header]:
+def read_headers(root: Path, left_out: LeftOut | None = None) -> Iterator[Header]:
     """Headers of all DICOM images below a folder, in the order of their paths.
 
-    Objects without pixels (reports, directories) are left out.
+    Objects that are none (segmentations, doses, reports, directories), localizers and screen saves
+    are left out, and told to ``left_out``.
 
     Raises:
-        DataError: A file with a suffix of DICOM is none.
+        DataError: A file with a suffix of DICOM is none, or its header ends early.
     """
     for file in dicom_files(root):
         header = None
         with refusing():
             header = read_header(file)
-        if header is not None:
+        if isinstance(header, Header):
             yield header
+        elif header and left_out is not None:
+            left_out.add(header, file.relative_to(root).as_posix())
 
 
 def dicom_files(root: Path) -> list[Path]:
@@ -82,23 +94,44 @@ def dicom_files(root: Path) -> list[Path]:
     return [file for file in sorted(root.rglob("*")) if file.is_file() and _may_be(file)]
 
 
-def read_header(file: Path) -> Header | None:
-    """Header of an image; None for objects without pixels, and for other files of such names.
+def read_header(file: Path) -> Header | str | None:
+    """Header of an image, or what else it is; None for other files of such names.
+
+    What an image is, is decided by SOP class and ImageType.
 
     Raises:
         DataError: A file with a suffix of DICOM is none, or cannot be read.
     """
     pydicom = import_medical("pydicom")
+    named = file.suffix.lower() in _SUFFIXES
+    options = {"stop_before_pixels": True, "specific_tags": list(_READ)}
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
-    except (pydicom.errors.InvalidDicomError, OSError, EOFError) as error:
-        if file.suffix.lower() in _SUFFIXES:
-            raise DataError(f"{file}: not a readable DICOM file ({error})") from error
+        with reading(file, "DICOM file"):
+            header = pydicom.dcmread(file, force=named, **options)  # some have no preamble
+            if not header and named:
+                raise ValueError("it has no element that is known")
+            tags = {tag: _text(header.get(tag)) for tag in _READ}
+            frames = int(tags["NumberOfFrames"] or 1)
+    except DataError:
+        if named:
+            raise
         return None
+    kind = pydicom.uid.UID(tags["SOPClassUID"]).name
+    if kind != tags["SOPClassUID"] and "Image" not in kind:
+        return str(kind).removesuffix(" Storage")
+    words = tags["ImageType"].upper()
+    for word, meaning in _NO_PICTURES.items():
+        if word in words:
+            return meaning
     if "Rows" not in header:
-        return None
-    tags = {tag: str(header.get(tag, "") or "").strip() for tag in _READ}
-    return Header(file, tags, int(header.get("NumberOfFrames", 1) or 1))
+        if not named:
+            return None
+        raise DataError(f"{file}: not a readable DICOM file (its header has no Rows); replace it")
+    return Header(file, tags, frames)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
 
 
 def frame_names(name: str, frames: int) -> list[str]:
@@ -125,9 +158,11 @@ def read_pixels(
 ) -> NDArray[np.uint8]:
     """One image as it is meant to be shown: (H, W, 3), 0 to 255.
 
-    Stored values go through the header's modality transform (rescale slope and intercept, or its
-    table). Then ``window`` applies, or else the header's window or table, or else the 0.5 to 99.5
-    percentiles. MONOCHROME1, where low values are bright, is inverted. Colour stays.
+    Stored values go through the modality transform (rescale slope and intercept, or a table). Then
+    ``window`` applies, or else the header's table or window, or else the 0.5 to 99.5 percentiles.
+    MONOCHROME1, where low values are bright, is inverted; padding is black, and no part of any
+    percentile. Palettes are looked up. Of several frames each has what the header says of it, see
+    `FrameHeader`.
 
     Args:
         file: Path of the file.
@@ -136,34 +171,56 @@ def read_pixels(
         spacing: Distance between pixels that is wanted, in mm; None keeps that of the file.
 
     Raises:
-        DataError: The file cannot be decoded, or does not say the distance between its pixels; the
-            message names it.
+        DataError: The file cannot be decoded, shows its values in a way that is not known here, or
+            does not say the distance between its pixels; the message names it.
     """
     pydicom = import_medical("pydicom")
-    try:
-        header = pydicom.dcmread(file)
+    with reading(file, "DICOM file", _DECODERS):
+        header = pydicom.dcmread(file, force=True)
         stored = pydicom.pixels.pixel_array(header, index=frame)
-    except Exception as error:  # pydicom's decoders raise whatever their plugins do
-        raise DataError(
-            f"{file}: cannot be decoded ({error}); compressed transfer syntaxes may need "
-            "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
-        ) from error
-    if header.get("SamplesPerPixel", 1) == 3:
-        shown = np.asarray(stored >> max(0, int(header.BitsStored) - 8), dtype=np.uint8)
-    else:
-        shown = _shown(pydicom, header, stored, window)
-        if header.PhotometricInterpretation == "MONOCHROME1":
-            shown = 255 - shown
-    if spacing is not None:
-        shown = resample(shown, _spacing(header, file), spacing, classes=False)
+        own = FrameHeader(header, frame)
+        shown = _shown(pydicom, own, np.asarray(stored), window)
+        if spacing is not None:
+            shown = resample(shown, _spacing(own, file), spacing, classes=False)
     return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=-1)
 
 
-def _spacing(header: Any, file: Path) -> tuple[float, float]:
+class FrameHeader:
+    """What a header says of one frame: its own groups come first, then shared ones, then the rest.
+
+    Args:
+        header: Of the file.
+        frame: Position of the frame.
+
+    Attributes:
+        root: The header.
+
+    Reference:
+        DICOM PS3.3, C.7.6.16 (multi-frame functional groups).
+    """
+
+    def __init__(self, header: Any, frame: int) -> None:
+        self.root = header
+        of_frames = header.get("PerFrameFunctionalGroupsSequence")
+        own = [of_frames[frame]] if of_frames and frame < len(of_frames) else []
+        self._groups = [*own, *(header.get("SharedFunctionalGroupsSequence") or ())]
+
+    def group(self, name: str) -> Any:
+        """The innermost item of a functional group; None where there is none."""
+        for place in self._groups:
+            if items := place.get(name):
+                return items[0]
+        return None
+
+    def places(self, group: str) -> list[Any]:
+        """That item, where there is one, and the header."""
+        found = self.group(group)
+        return [self.root] if found is None else [found, self.root]
+
+
+def _spacing(header: FrameHeader, file: Path) -> tuple[float, float]:
     """Distance between rows and between columns, in mm."""
-    shared = header.get("SharedFunctionalGroupsSequence")  # of enhanced multi-frame objects
-    measures = shared[0].get("PixelMeasuresSequence") if shared else None
-    for place in (header, *(measures or ())):
+    for place in header.places("PixelMeasuresSequence"):
         for tag in _SPACINGS:
             given = place.get(tag)
             if given is not None and len(given) == 2 and min(map(float, given)) > 0:
@@ -175,20 +232,90 @@ def _spacing(header: Any, file: Path) -> tuple[float, float]:
 
 
 def _shown(
-    pydicom: Any, header: Any, stored: NDArray[Any], window: list[float] | None
+    pydicom: Any, header: FrameHeader, stored: NDArray[Any], window: list[float] | None
 ) -> NDArray[np.uint8]:
-    values = pydicom.pixels.apply_modality_lut(stored, header)
+    kind = str(header.root.get("PhotometricInterpretation", "")).strip()
+    if kind in _COLOURS:  # decoded to RGB
+        return _eight_bits(stored, int(header.root.BitsStored))
+    if kind == "PALETTE COLOR":
+        colours = pydicom.pixels.apply_color_lut(stored, header.root)
+        return _eight_bits(colours[..., :3], 8 * colours.dtype.itemsize)
+    if kind not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ValueError(f"PhotometricInterpretation '{kind}' is not known here")
+    shape = str(header.root.get("PresentationLUTShape", "")).strip()
+    if shape and shape != {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}[kind]:
+        raise ValueError(f"PresentationLUTShape '{shape}' contradicts {kind}")
+    padding = _padding(header.root, stored)
+    grey = _grey(pydicom, header, stored, window, ~padding)
+    grey = 255 - grey if kind == "MONOCHROME1" else grey
+    return np.where(padding, np.uint8(0), grey)
+
+
+def _eight_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    return np.asarray(colours >> max(0, bits - 8), dtype=np.uint8)
+
+
+def _padding(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which stored values fill up the frame and show nothing."""
+    given = [header.get(tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    found = [_like(int(value), stored.dtype) for value in given if value is not None]
+    if given[0] is None:
+        return np.zeros(stored.shape, dtype=bool)
+    return np.asarray((stored >= min(found)) & (stored <= max(found)))
+
+
+def _like(value: int, kind: np.dtype[Any]) -> int:
+    """A number of a header as the pixels have it, whose sign it may not have been written with."""
+    if kind.kind not in "iu" or np.iinfo(kind).min <= value <= np.iinfo(kind).max:
+        return value
+    return value - (1 << 8 * kind.itemsize) if value > 0 else value + (1 << 8 * kind.itemsize)
+
+
+def _grey(
+    pydicom: Any,
+    header: FrameHeader,
+    stored: NDArray[Any],
+    window: list[float] | None,
+    counts: NDArray[np.bool_],
+) -> NDArray[np.uint8]:
+    """Stored values as grey, before any inversion; those that do not count are in no statistic."""
+    transform = header.group("PixelValueTransformationSequence")
+    values = pydicom.pixels.apply_modality_lut(stored, header.root)
+    if transform is not None:
+        slope, intercept = float(transform.RescaleSlope), float(transform.RescaleIntercept)
+        values = stored * slope + intercept
     if window is not None:
         return to_grey(values, *window_range(window))
-    if "VOILUTSequence" in header:
-        shown = pydicom.pixels.apply_voi_lut(values, header)
-        return to_grey(shown, float(shown.min()), float(shown.max()))
-    if "WindowCenter" in header and "WindowWidth" in header:
-        # Several windows may be offered; the first is the default one.
-        given = [float(np.ravel(header[tag].value)[0]) for tag in ("WindowCenter", "WindowWidth")]
-        if given[1] > 0:
-            return to_grey(values, *window_range(given))
-    return to_grey(values, *percentile_range(np.asarray(values)))
+    if "VOILUTSequence" in header.root:
+        shown = pydicom.pixels.apply_voi_lut(values, header.root)
+        return to_grey(shown, *_range_of_table(pydicom, header.root))
+    for place in header.places("FrameVOILUTSequence"):
+        if "WindowCenter" in place and "WindowWidth" in place:
+            # Several windows may be offered; the first is the default one.
+            given = [
+                float(np.ravel(place[tag].value)[0]) for tag in ("WindowCenter", "WindowWidth")
+            ]
+            if given[1] > 0:
+                return _windowed(values, given, str(place.get("VOILUTFunction", "LINEAR")))
+    return to_grey(values, *percentile_range(np.asarray(values)[counts]))
+
+
+def _windowed(values: NDArray[Any], window: list[float], function: str) -> NDArray[np.uint8]:
+    """A window of the header, by the function that it names (PS3.3, C.11.2.1.2)."""
+    if function.strip() in ("", "LINEAR", "LINEAR_EXACT"):  # they differ by half a value
+        return to_grey(values, *window_range(window))
+    if function.strip() == "SIGMOID":
+        centre, width = window
+        return to_grey(1 / (1 + np.exp(-4 * (values - centre) / width)), 0, 1)
+    raise ValueError(f"VOILUTFunction '{function}' is not known here")
+
+
+def _range_of_table(pydicom: Any, header: Any) -> tuple[float, float]:
+    """Values that the first table of grey values gives at its ends, the smaller one first."""
+    number, first, _ = header.VOILUTSequence[0].LUTDescriptor
+    ends = np.array([int(first), int(first) + (int(number) or 65536) - 1])
+    found = pydicom.pixels.apply_voi_lut(ends, header)
+    return float(found.min()), float(found.max())
 
 
 def _words(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import threading
 from collections import OrderedDict
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import FileDataset
 from domainnorm.data.masks import VOID
-from domainnorm.data.refusals import refuse
+from domainnorm.data.refusals import reading, refuse
 from domainnorm.data.volumes.grey_values import (
     check_spacing,
     check_window,
@@ -27,6 +28,7 @@ from domainnorm.data.volumes.grey_values import (
 from domainnorm.errors import DataError
 from domainnorm.storage import whole_file
 
+_WHOLE = 1e-3  # what a scale factor of the header may leave of a class number
 _ROUNDING = 0.1  # of a voxel, at the corners; headers hold rotations in single precision
 VOLUMES = (".nii.gz", ".nii")
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -94,7 +96,13 @@ class NiftiSlices(FileDataset):
         return to_grey(values, *bounds)
 
     def _load_classes(self, file: Path) -> NDArray[np.uint8]:
-        values = np.round(load_values(file))
+        values = load_values(file)
+        if not bool((np.abs(values - np.round(values)) <= _WHOLE).all()):  # NaN is none, either
+            raise DataError(
+                f"{file}: values that are no whole numbers, expected those of classes; write them "
+                "as integers"
+            )
+        values = np.round(values)
         if self.merged:
             return (values > 0).astype(np.uint8)
         wrong = np.setdiff1d(np.unique(values), [*range(len(self.class_names)), VOID])
@@ -125,13 +133,18 @@ def open_volume(file: Path) -> Any:
     Raises:
         DataError: It cannot be read, or has more axes.
     """
+    with reading(file, "NIfTI file"):
+        return _upright(import_medical("nibabel").load(file), file)
+
+
+def _upright(volume: Any, file: Path) -> Any:
     nibabel = import_medical("nibabel")
-    try:
-        volume = nibabel.as_closest_canonical(nibabel.squeeze_image(nibabel.load(file)))
-    except (OSError, nibabel.filebasedimages.ImageFileError, ValueError) as error:
-        raise DataError(f"{file}: not a readable NIfTI file ({error}); replace it") from error
+    volume = nibabel.as_closest_canonical(nibabel.squeeze_image(volume))
     if len(volume.shape) != 3:
         raise DataError(f"{file}: shape {volume.shape}, expected a volume of three dimensions")
+    if volume.get_data_dtype().kind not in "iufb":
+        kind = volume.get_data_dtype()
+        raise DataError(f"{file}: voxels are {kind}, expected a number each; convert the file")
     return volume
 
 
@@ -162,10 +175,13 @@ def load_values(file: Path) -> NDArray[np.float32]:
     Raises:
         DataError: It is truncated or damaged.
     """
-    try:
-        return np.asarray(open_volume(file).dataobj, dtype=np.float32)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{file}: truncated or damaged ({error}); replace it") from error
+    with reading(file, "NIfTI file"):
+        data = file.read_bytes()
+        if file.name.lower().endswith(".gz"):  # all of it, so that its checksum is looked at
+            data = gzip.decompress(data)
+        # Of the class that the header asks for.
+        volume = type(import_medical("nibabel").load(file)).from_bytes(data)
+        return np.asarray(_upright(volume, file).dataobj, dtype=np.float32)
 
 
 def write_classes(classes: NDArray[np.uint8], source: Path, file: Path) -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
+from numpy.testing import assert_array_equal
 
 from domainnorm.data import survey_dataset
 from domainnorm.data.dataset import attributes_of, check_attributes
 from domainnorm.data.datasets import Dicom
+from domainnorm.data.volumes.dicom_files import read_pixels
 from domainnorm.errors import DataError
 from tests.data.datasets.drawn import read, where, write
 
@@ -98,6 +100,150 @@ def test_first_of_several_windows_counts(edited):
         header.WindowCenter, header.WindowWidth = [50, 1000], [100, 2000]
 
     assert edited(change)[0, :3, 0].tolist() == [0, 128, 255]
+
+
+def group(name, **values):
+    """An item of functional groups that has one, with these elements."""
+    item, groups = pydicom.Dataset(), pydicom.Dataset()
+    for tag, value in values.items():
+        setattr(item, tag, value)
+    setattr(groups, name, [item])
+    return groups
+
+
+def joined(*groups):
+    for other in groups[1:]:
+        groups[0].update(other)
+    return groups[0]
+
+
+def framed(header, *planes):
+    """Several frames, each of these values in its first row."""
+    shape = header.Rows, header.Columns
+    stacked = np.zeros((len(planes), *shape), np.uint16)
+    for plane, values in zip(stacked, planes, strict=True):
+        plane[0, : len(values)] = values
+    header.NumberOfFrames, header.PixelData = len(planes), stacked.tobytes()
+
+
+def test_slope_and_window_of_a_frame_come_before_those_of_all_and_of_the_file(tmp_path):
+    write("dicom", tmp_path)
+    file = tmp_path / "patient_01/series_1/3.dcm"
+    header = pydicom.dcmread(file)
+    framed(header, [0, 50, 100], [0, 50, 100])
+    header.RescaleSlope, header.RescaleIntercept = 1000, 0
+    header.WindowCenter, header.WindowWidth = 5000, 1
+    shared = group("FrameVOILUTSequence", WindowCenter=200, WindowWidth=400)
+    pixels = "PixelValueTransformationSequence"
+    header.SharedFunctionalGroupsSequence = [
+        joined(shared, group(pixels, RescaleSlope=1, RescaleIntercept=0, RescaleType="US"))
+    ]
+    four = group(pixels, RescaleSlope=4, RescaleIntercept=0, RescaleType="US")
+    header.PerFrameFunctionalGroupsSequence = [pydicom.Dataset(), four]
+    header.save_as(file)
+    first, second = (read_pixels(file, frame, None)[0, :3, 0].tolist() for frame in (0, 1))
+    assert first == [0, 32, 64]  # 0, 50, 100 of 400
+    assert second == [0, 128, 255]  # 0, 200, 400 of 400
+
+
+def test_spacing_of_a_frame_comes_first(tmp_path):
+    write("dicom", tmp_path)
+    file = tmp_path / "patient_01/series_1/3.dcm"
+    header = pydicom.dcmread(file)
+    framed(header, [1], [1])
+    header.SharedFunctionalGroupsSequence = [group("PixelMeasuresSequence", PixelSpacing=[2, 2])]
+    own = group("PixelMeasuresSequence", PixelSpacing=[1, 1])
+    header.PerFrameFunctionalGroupsSequence = [pydicom.Dataset(), own]
+    header.save_as(file)
+    assert read_pixels(file, 0, None, 1.0).shape[0] == 2 * read_pixels(file, 1, None, 1.0).shape[0]
+
+
+def test_palettes_are_looked_up(edited):
+    def change(header):
+        set_values(header, [0, 3])
+        header.PhotometricInterpretation = "PALETTE COLOR"
+        for colour, value in (("Red", 248), ("Green", 0), ("Blue", 128)):
+            table = np.zeros(4, np.uint16)
+            table[3] = value << 8
+            name = f"{colour}PaletteColorLookupTableDescriptor"
+            header.add_new(name, "US", [4, 0, 16])
+            setattr(header, f"{colour}PaletteColorLookupTableData", table.tobytes())
+
+    assert edited(change)[0, :2].tolist() == [[0, 0, 0], [248, 0, 128]]
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_and_in_no_percentile(edited, kind):
+    def change(header):
+        plane = np.full((header.Rows, header.Columns), 2000, np.uint16)
+        half = header.Rows // 2
+        plane[:half] = np.linspace(1000, 1100, half * header.Columns).reshape(half, -1)
+        header.PixelData = plane.tobytes()
+        header.PhotometricInterpretation = kind
+        header.add_new("PixelPaddingValue", "US", 1999)
+        header.add_new("PixelPaddingRangeLimit", "US", 2001)
+        for tag in ("WindowCenter", "WindowWidth", "PresentationLUTShape"):
+            if tag in header:
+                delattr(header, tag)
+
+    shown = edited(change)[..., 0]
+    half = len(shown) // 2
+    assert (shown[half:] == 0).all()
+    dark, bright = (half - 1, 0) if kind == "MONOCHROME1" else (0, half - 1)
+    assert shown[dark].mean() < 5
+    assert shown[bright].mean() > 250
+    assert 120 < shown[:half].mean() < 135
+
+
+def test_padding_that_is_written_without_its_sign_is_found(edited):
+    def change(header):
+        plane = np.full((header.Rows, header.Columns), -2000, np.int16)
+        plane[0, :3] = [0, 50, 100]
+        header.PixelRepresentation, header.PixelData = 1, plane.tobytes()
+        header.WindowCenter, header.WindowWidth = -1000, 4000
+        header.add_new("PixelPaddingValue", "US", 65536 - 2000)
+
+    shown = edited(change)[..., 0]
+    assert shown[1:].max() == 0
+    assert shown[0, :3].min() > 100
+
+
+def test_sigmoid_windows_are_sigmoids(edited):
+    def change(header):
+        set_values(header, [0, 100, 200])
+        header.WindowCenter, header.WindowWidth = 100, 100
+        header.VOILUTFunction = "SIGMOID"
+
+    found = edited(change)[0, :3, 0].tolist()
+    assert found == [round(255 / (1 + np.exp(-x))) for x in (-4, 0, 4)]
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "problem"),
+    [
+        ("PhotometricInterpretation", "HSV", "PhotometricInterpretation 'HSV' is not known here"),
+        ("PresentationLUTShape", "INVERSE", "'INVERSE' contradicts MONOCHROME2"),
+        ("VOILUTFunction", "CUBIC", "VOILUTFunction 'CUBIC' is not known here"),
+    ],
+)
+def test_what_changes_grey_values_in_an_unknown_way_is_refused(edited, tag, value, problem):
+    def change(header):
+        header.WindowCenter, header.WindowWidth = 5, 10
+        setattr(header, tag, value)
+
+    with pytest.raises(DataError, match=problem):
+        edited(change)
+
+
+def test_tables_of_grey_values_show_what_they_say_whatever_is_in_the_image(edited):
+    def change(header):
+        set_values(header, [0, 1, 2])
+        table = pydicom.Dataset()
+        table.add_new("LUTDescriptor", "US", [4, 0, 12])
+        table.LUTData = np.array([0, 1000, 2000, 4000], np.uint16).tobytes()
+        header.VOILUTSequence = [table]
+
+    assert edited(change)[0, :3, 0].tolist() == [0, 64, 128]
 
 
 def test_spacing_resamples_rows_and_columns_of_the_header(edited):
@@ -281,3 +427,59 @@ def test_missing_table_says_what_to_write(tmp_path):
     (tmp_path / "labels.csv").unlink()
     with pytest.raises(DataError, match=r"labels\.csv: missing; write a CSV table"):
         Dicom(root=str(tmp_path))
+
+
+def left_in(tmp_path, change, name="patient_01/series_1/3.dcm", **saving):
+    """A sample of which one file is changed by a function; what of it is left out, and is read."""
+    write("dicom", tmp_path)
+    header = pydicom.dcmread(tmp_path / name)
+    change(header)
+    header.save_as(tmp_path / name, **saving)
+    dataset = Dicom(root=str(tmp_path))
+    return list(dataset.left_out), len(dataset.records)
+
+
+SAMPLE = 40  # images
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "kind"),
+    [
+        ("SOPClassUID", "1.2.840.10008.5.1.4.1.1.66.4", "Segmentation"),
+        ("SOPClassUID", "1.2.840.10008.5.1.4.1.1.481.2", "RT Dose"),
+        ("SOPClassUID", "1.2.840.10008.5.1.4.1.1.88.11", "Basic Text SR"),
+        ("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"], "localizer"),
+        ("ImageType", ["DERIVED", "SECONDARY", "SCREEN SAVE"], "screen save"),
+    ],
+)
+def test_what_shows_no_picture_is_left_out_and_named(tmp_path, tag, value, kind):
+    found = left_in(tmp_path, lambda header: setattr(header, tag, value))
+    said = f"left out: 1 file ({kind}), such as patient_01/series_1/3.dcm"
+    assert found == ([said], SAMPLE - 1)
+
+
+def test_secondary_captures_are_images(tmp_path):
+    def change(header):
+        header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+
+    assert left_in(tmp_path, change) == ([], SAMPLE)
+
+
+def test_files_without_preamble_are_read(tmp_path):
+    write("dicom", tmp_path)
+    file = tmp_path / "patient_01/series_1/3.dcm"
+    before = read_pixels(file, 0, None)
+    file.write_bytes(file.read_bytes()[132:])
+    dataset = Dicom(root=str(tmp_path))
+    assert len(dataset.records) == SAMPLE
+    assert_array_equal(dataset.image(where(dataset, file="patient_01/series_1/3.dcm")[0]), before)
+
+
+@pytest.mark.parametrize("kept", [10, 200, 700])
+def test_headers_that_end_early_are_named(tmp_path, kept):
+    write("dicom", tmp_path)
+    file = tmp_path / "patient_01/series_1/3.dcm"
+    file.write_bytes(file.read_bytes()[:kept])
+    (problem,) = survey_dataset(lambda: Dicom(root=str(tmp_path))).problems
+    assert problem.file.endswith("patient_01/series_1/3.dcm")
+    assert problem.text.startswith("not a readable DICOM file")

@@ -256,3 +256,29 @@ def test_damaged_image_is_named(make_folder):
     index = next(i for i, record in enumerate(folder.records) if record.file == "day/cat/00.png")
     with pytest.raises(DataError, match=r"day/cat/00\.png: not a readable image"):
         folder.image(index)
+
+
+def test_images_in_folders_of_a_class_belong_to_it(make_folder):
+    root = make_folder()
+    before = len(Folder(root=str(root)).records)
+    inner = root / "day" / "cat" / "camera_1" / "june"
+    inner.mkdir(parents=True)
+    (root / "day" / "cat" / "00.png").rename(inner / "00.png")
+    folder = Folder(root=str(root))
+    (record,) = [one for one in folder.records if one.file == "day/cat/camera_1/june/00.png"]
+    assert folder.class_names[record.target] == "cat"
+    assert len(folder.records) == before
+
+
+def test_what_is_left_out_is_counted_and_named(make_folder):
+    root = make_folder()
+    for name in ("day/loose.png", "day/cat/notes.txt", "day/cat/scan.dcm", "day/dog/more.txt"):
+        (root / name).write_bytes((root / "day" / "cat" / "01.png").read_bytes())
+    (root / "day" / "cat" / ".hidden.txt").touch()
+    wanted = [
+        "left out: 2 files (no image by its suffix, .txt), such as day/cat/notes.txt",
+        "left out: 1 file (no image by its suffix, .dcm), such as day/cat/scan.dcm",
+        "left out: 1 file (image outside of a folder of a class), such as day/loose.png",
+    ]
+    assert list(Folder(root=str(root)).left_out) == wanted
+    assert set(wanted) <= set(survey_dataset(lambda: Folder(root=str(root))).notes)

@@ -262,3 +262,22 @@ def test_domain_without_images_is_named(root):
     (root / "night").mkdir()
     with pytest.raises(DataError, match="night/images: no images"):
         FolderMasks(root=str(root))
+
+
+def test_masks_of_images_in_folders_lie_in_folders_of_the_same_name(root):
+    before = FolderMasks(root=str(root))
+    domain = before.domain_names[0]
+    for folder in ("images", "masks"):
+        inner = root / domain / folder / "drive_1"
+        inner.mkdir()
+        for file in [*(root / domain / folder).iterdir()]:
+            if file.is_file():
+                file.rename(inner / file.name)
+    (root / domain / "loose.png").touch()
+    after = FolderMasks(root=str(root))
+    assert len(after.records) == len(before.records)
+    own = [record for record in after.records if record.domain == domain]
+    assert all(record.mask.startswith(f"{domain}/masks/drive_1/") for record in own)
+    assert list(after.left_out) == [
+        f"left out: 1 file (image outside of images), such as {domain}/loose.png"
+    ]
