@@ -12,7 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from domainnorm.backbones.domains.domain_rows import set_rows
-from domainnorm.backbones.domains.owned_rows import encoder_rows, owned_rows
+from domainnorm.backbones.domains.owned_rows import (
+    digest_of,
+    encoder_rows,
+    owned_rows,
+    value_problem,
+)
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import CheckpointError
 from domainnorm.storage import whole_file
@@ -30,6 +35,7 @@ class ModelHeader:
         domain_names: Domains, in row order.
         class_names: Classes, in output order.
         end_to_end: Whether its encoder has learned with the network.
+        digest: SHA-256 of the tensors; empty in files of before.
         version: Format version of the file.
     """
 
@@ -37,13 +43,15 @@ class ModelHeader:
     domain_names: tuple[str, ...]
     class_names: tuple[str, ...]
     end_to_end: bool = False
+    digest: str = ""
     version: int = VERSION
 
 
 def save_model(model: DomainModel, path: str | Path, backbone: str, classes: Sequence[str]) -> None:
     """Write all weights; an existing file is replaced only when the new one is complete."""
-    header = ModelHeader(backbone, model.domain_names, tuple(classes), model.end_to_end)
-    save_whole(_stored(model), path, {"domainnorm": json.dumps(asdict(header))})
+    stored, names = _stored(model), (model.domain_names, tuple(classes))
+    header = ModelHeader(backbone, *names, model.end_to_end, digest_of(stored))
+    save_whole(stored, path, {"domainnorm": json.dumps(asdict(header))})
 
 
 def save_whole(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
@@ -82,6 +90,7 @@ def read_header(path: str | Path) -> ModelHeader:
             tuple(map(str, fields["domain_names"])),
             tuple(map(str, fields["class_names"])),
             bool(fields.get("end_to_end", False)),
+            str(fields.get("digest", "")),
         )
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
@@ -115,6 +124,14 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
         )
     with safe_open(str(path), framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if header.digest and header.digest != digest_of(stored):
+        raise CheckpointError(f"{path}: its numbers are not those that were saved; train it again")
+    for name, tensor in stored.items():
+        if problem := value_problem(name, tensor):
+            raise CheckpointError(
+                f"{path}: {problem}; what it predicts would be no number. Its training has "
+                "diverged, or the file is damaged"
+            )
     known = [name for name in model.domain_names if name in header.domain_names]
     if not known:
         raise CheckpointError(

@@ -38,6 +38,12 @@ Batch: TypeAlias = dict[str, Any]
 Restore: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+def mean_of_known(values: Iterable[Any]) -> float:
+    """Mean of the values that are numbers; nan of none."""
+    known = [float(value) for value in values if not math.isnan(float(value))]
+    return sum(known) / len(known) if known else math.nan
+
+
 class Method(LightningModule):
     """One adaptation algorithm over a `DomainModel`.
 
@@ -362,13 +368,16 @@ class Method(LightningModule):
         self._collect(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/<domain>/<metric>``, and the mean of the task's metric as ``val/selection``."""
+        """Log ``val/<domain>/<metric>``, and the mean of the task's metric as ``val/selection``.
+
+        The mean is over domains in which the metric exists.
+        """
         scores, options = [], self.task.metric_options()
         for domain, evaluated in self.predictions().items():
             values = evaluated.metrics(**options)
             scores.append(values[self.task.metric])
             self.log_dict({f"val/{domain}/{key}": value for key, value in values.items()})
-        self.log("val/selection", sum(scores) / len(scores))
+        self.log("val/selection", mean_of_known(scores))
 
     def on_test_epoch_start(self) -> None:
         """Start collecting for every test domain."""

@@ -21,6 +21,7 @@ from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError, DomainNormError
 from domainnorm.methods import Method, domains_of
 from domainnorm.methods.bank import Bank
+from domainnorm.methods.base import mean_of_known
 from domainnorm.recipe import Recipe
 from domainnorm.run.machine import readable_refusals
 from domainnorm.run.scoring import Scorer
@@ -210,10 +211,17 @@ class Selection(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this epoch where it is better than those before, or they fail the guard."""
         value, source = self._measured(trainer)
+        if math.isnan(value) and self.asked == "validation":
+            raise DomainNormError(
+                f"evaluation.selection: '{self.asked}' is defined on no domain here, by its "
+                f"validation images ({self.scorer.method.task.metric}: are all of one class, or "
+                "without one?); take 'last', or other splits"
+            )
         self.best_source = max(self.best_source, source)
         least = self.best_source - self.guard
         refused = self.kept_source < least  # the kept one, by what has been learned since
-        better = self.kept == -math.inf or refused or (source >= least and value > self.kept)
+        kept = -math.inf if math.isnan(self.kept) else self.kept  # no number loses to any
+        better = self.kept == -math.inf or refused or (source >= least and value > kept)
         if trainer.strategy.broadcast(better):
             self.kept, self.kept_source = value, source
             trainer.save_checkpoint(self.path, weights_only=True)
@@ -237,11 +245,8 @@ class Selection(Checkpoint):
         keys = [f"val/{name}/{metric}" for name in roles.source]
         seen = [found[key] for key in keys if key in found]
         guarded = bool(seen) and self.asked != "oracle"
-        return _mean(list(values.values())), _mean(seen) if guarded else 0.0
-
-
-def _mean(values: list[Any]) -> float:
-    return float(sum(map(float, values)) / len(values))
+        on_source = mean_of_known(seen) if guarded else 0.0
+        return mean_of_known(values.values()), 0.0 if math.isnan(on_source) else on_source
 
 
 @contextmanager

@@ -140,8 +140,17 @@ class FileModel:
         return self.preprocessing.whole()(pixels)
 
     def said(self, output: Tensor) -> Said:
-        """What an output says, (K,) or (K, H, W)."""
+        """What an output says, (K,) or (K, H, W).
+
+        Raises:
+            CheckpointError: It is no number.
+        """
         output, names = output.float(), self.task.class_names
+        if bool(output.isnan().any()):
+            raise CheckpointError(
+                "the model predicts values that are no numbers: its training, or what it has "
+                "adapted to, has diverged; train it again, or start the stream anew"
+            )
         if self.task.labels == "multilabel":
             shares = output.sigmoid()
             found = tuple(c for c, p in zip(names, shares.tolist(), strict=True) if p > 0.5)

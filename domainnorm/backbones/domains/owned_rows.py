@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from domainnorm.encoders import DomainEncoder
@@ -59,3 +61,28 @@ def encoder_rows(encoder: DomainEncoder | None) -> list[OwnedRows]:
         return []
     gaussians = encoder.gaussians
     return [OwnedRows(f"encoder.gaussians.{name}", gaussians, name) for name in gaussians.row_names]
+
+
+def value_problem(key: str, values: Tensor) -> str:
+    """What is wrong with the numbers of a stored tensor, by its name; nothing when empty."""
+    unbounded = key.endswith("gaussians.threshold")  # of domains without held-out images
+    if bool(values.isnan().any() if unbounded else (~values.isfinite()).any()):
+        return f"{key} has values that are not finite"
+    if key.endswith(("running_var", "num_batches_tracked")) and bool((values < 0).any()):
+        return f"{key} has negative values"
+    return ""
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over name, dtype, shape and bytes of tensors, sorted by name."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(tensors.items()):
+        add_to(digest, key, tensor)
+    return digest.hexdigest()
+
+
+def add_to(digest: hashlib._Hash, key: str, tensor: Tensor) -> None:
+    """One tensor more; see `digest_of`."""
+    value = tensor.detach().cpu().contiguous()
+    digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+    digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -30,6 +30,7 @@ class PackHeader:
         made_with: Version of domainnorm that wrote it.
         encoder: SHA-256 of the domain encoder, apart from what it knows of single domains; empty
             where the pack does not tell it anything.
+        own: SHA-256 of the tensors of the pack; empty in packs of before.
         version: Format version.
     """
 
@@ -39,6 +40,7 @@ class PackHeader:
     shared: dict[str, str]
     made_with: str
     encoder: str = ""
+    own: str = ""
     version: int = VERSION
 
     def to_json(self) -> str:

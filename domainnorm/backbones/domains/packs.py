@@ -14,7 +14,13 @@ from torch import Tensor
 
 from domainnorm.backbones.checkpoint import save_whole
 from domainnorm.backbones.domains.domain_rows import add_domain, check_name
-from domainnorm.backbones.domains.owned_rows import OwnedRows, encoder_rows
+from domainnorm.backbones.domains.owned_rows import (
+    OwnedRows,
+    add_to,
+    digest_of,
+    encoder_rows,
+    value_problem,
+)
 from domainnorm.backbones.domains.pack_header import KEY, PackHeader, read_pack_header
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import CheckpointError, ConditionError, unknown
@@ -65,9 +71,11 @@ def save_domains(model: DomainModel, files: dict[str, Path]) -> None:
         row = model.domain_names.index(domain)
         known = model.encoder is not None and bool(model.encoder.gaussians.known[row])
         digest = _encoder_digest(model) if known else ""
-        header = PackHeader(domain, backbone, layers, shared, version("domainnorm"), digest)
         told = encoder_rows(model.encoder) if known else []
         tensors = {rows.key: rows.tensor[row].detach().clone() for rows in (*owned, *told)}
+        made = version("domainnorm")
+        own = digest_of(tensors)
+        header = PackHeader(domain, backbone, layers, shared, made, digest, own)
         try:
             save_whole(tensors, file, {KEY: header.to_json()})
         except SafetensorError as error:
@@ -138,6 +146,8 @@ def read_pack(model: DomainModel, file: str | Path) -> tuple[PackHeader, dict[st
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: not a complete domain pack ({error})") from error
+    if header.own and header.own != digest_of(tensors):
+        raise CheckpointError(f"{file}: its numbers are not those that were saved; get it again")
     for key, value in wanted.items():
         problem = _value_problem(key, tensors[key], value)
         if problem:
@@ -180,11 +190,7 @@ def _first_problem(
 def _value_problem(key: str, stored: Tensor, rows: Tensor) -> str:
     if stored.dtype != rows.dtype or stored.shape != rows.shape[1:]:
         return f"{key} is {stored.dtype}, expected {rows.dtype}"
-    if not bool(stored.isfinite().all()):
-        return f"{key} has values that are not finite"
-    if key.endswith(("running_var", "num_batches_tracked")) and bool((stored < 0).any()):
-        return f"{key} has negative values"
-    return ""
+    return value_problem(key, stored)
 
 
 def _differing(first: Mapping[str, object], second: Mapping[str, object]) -> Iterable[str]:
@@ -215,11 +221,8 @@ def _encoder_digest(model: DomainModel) -> str:
     """SHA-256 of all of the encoder but its rows of domains."""
     assert model.encoder is not None
     rows = {f"gaussians.{key}" for key in model.encoder.gaussians.row_names}
-    digest = hashlib.sha256()
-    for key, tensor in sorted(model.encoder.state_dict().items()):
-        if key not in rows:
-            _digest(digest, key, tensor)
-    return digest.hexdigest()
+    state = model.encoder.state_dict()
+    return digest_of({key: tensor for key, tensor in state.items() if key not in rows})
 
 
 def _shared_digests(model: DomainModel) -> dict[str, str]:
@@ -232,11 +235,5 @@ def _shared_digests(model: DomainModel) -> dict[str, str]:
         if (id(modules.get(owner)), name) in own or key.startswith("encoder."):
             continue  # what guesses the domain decides nothing about what a domain needs
         part = key.removeprefix("backbone.").partition(".")[0]
-        _digest(hashes.setdefault(part, hashlib.sha256()), key, tensor)
+        add_to(hashes.setdefault(part, hashlib.sha256()), key, tensor)
     return {part: digest.hexdigest() for part, digest in hashes.items()}
-
-
-def _digest(digest: hashlib._Hash, key: str, tensor: Tensor) -> None:
-    value = tensor.detach().cpu().contiguous()
-    digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-    digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
