@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from domainnorm.backbones import DomainModel, add_domain
+from domainnorm.backbones import DomainModel, add_domain, remove_domain
 from domainnorm.errors import ConditionError, DomainNormError, unknown
 from domainnorm.methods.heads import num_classes
 from domainnorm.methods.online_method import OnlineMethod, in_the_way
@@ -134,10 +134,17 @@ def adapt_online(
         if problem := problem_of(parameters[option], options[option]):
             raise DomainNormError(f"{method}: {option}: {problem}")
     opens = options.get("rows") == "opened"
+    if opens and domain is not None:
+        raise ConditionError(f"domain: got {domain}, but nobody says it where rows are opened")
     if opens and (problem := in_the_way(model, options.get("reset"))):
         raise ConditionError(f"{method}: rows: {problem}")
     roles = _spare(model, max_domains) if opens else _of_one(model, domain)
-    return OnlineModel(METHODS.create(method, model, task, roles, **options))
+    try:
+        return OnlineModel(METHODS.create(method, model, task, roles, **options))
+    except BaseException:
+        for name in roles.target if opens else ():
+            remove_domain(model, name)
+        raise
 
 
 def _of_one(model: DomainModel, domain: str | None) -> Roles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, mix_rows
+from domainnorm.backbones.domains.owned_rows import encoder_rows
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation.certainty import Certainty
 from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import chosen
 from domainnorm.ranges import problem_of_opened
 from domainnorm.streams import DomainWatch, Sighting
 from domainnorm.tasks import Task
@@ -40,13 +41,14 @@ class OnlineMethod(Method):
             batch; or at a ``collapse``, see `Collapse`.
         rows: Whose rows an image has: ``told``, of its domain; or ``opened``: nobody says its
             domain, which the encoder tells and `DomainWatch` opens where it is new. Rows of the
-            targets are those that may be opened, and images that are taken for any other domain
-            are predicted by the model as it is, and adapt nothing.
+            stream's targets are those that may be opened, and images that are taken for any other
+            domain are predicted by a copy of the source model, and adapt nothing.
         run_length: Of ``opened``, images between false alarms, see `NoveltyAlarm`.
 
     Attributes:
         watch: Of ``opened``, what tells the domains; None before a stream.
         sighting: What it has told of the last batch.
+        settled: Of ``opened``, the source model, with the rows as they were opened.
         stream_optimizer: What `descend` steps with; None before a stream, and where nothing is.
         source_state: The method as the first stream began with it; empty before.
         remembered: Attributes beside tensors of the module that a killed stream goes on with.
@@ -84,6 +86,10 @@ class OnlineMethod(Method):
         self.watch: DomainWatch | None = None
         self.sighting: Sighting | None = None
         self.begun: dict[int, list[Tensor]] = {}  # what rows that were opened began with
+        self.settled: tuple[DomainModel, ...] = ()  # no child: it is neither moved nor stored
+        # What the encoder knows of rows that earlier streams have opened, by label.
+        self._told_before: dict[int, list[Tensor]] = {}
+        self._opened = 0
         self.collapse = Collapse()
         self.steps = 0
         self.present = ""  # the domain of the last image
@@ -119,15 +125,15 @@ class OnlineMethod(Method):
     @property
     def copies(self) -> list[DomainModel]:
         """All networks that have this model's rows."""
-        return list({self.model, self.deployed})
+        return [*{self.model, self.deployed}, *self.settled]
 
     def begin_stream(self, domains: tuple[str, ...]) -> None:
         """Start from the source model, but for the rows that earlier streams have moved."""
-        if self.rows == "opened":
-            domains = self.roles.target
         if not self.source_state:
             self.source_state = {name: value.clone() for name, value in self.state_dict().items()}
             self._before = self._domains = ()
+            self._told_before = {}
+        self._remember_opened()
         self._before += self._domains
         self._domains, self.present = domains, ""
         self.restart()
@@ -142,7 +148,7 @@ class OnlineMethod(Method):
         for model in self.copies:  # of all, or the one would follow the other
             for one, value in zip(model.domain_rows(), rows, strict=True):
                 one.tensor.data[labels] = value
-        self.collapse, self.steps = Collapse(), 0
+        self.collapse, self.steps, self.sighting = Collapse(), 0, None
         # Its own: momentum would go on moving what was before.
         found: Any = self.configure_optimizers()
         self.stream_optimizer = found
@@ -150,7 +156,9 @@ class OnlineMethod(Method):
             self.start_stream(self._domains)
         self.begun = {}
         if self.rows == "opened":
-            self.watch = DomainWatch(self.model, self._learning, self.run_length)
+            settled = copy.deepcopy(self.model).eval().requires_grad_(False)
+            self.settled = (settled,)
+            self.watch = DomainWatch(settled, self._learning, self.run_length)
 
     @property
     def _learning(self) -> list[int]:
@@ -169,25 +177,27 @@ class OnlineMethod(Method):
             self.restart()
         self.steps += 1
         seen = {name: batch[name] for name in batch if name not in _LABELS}
-        told = self.watch is None
-        logits = self.adapt(self._shared(seen)).detach() if told else self._watched(seen)
+        if self.watch is None:
+            logits = self.adapt(self._shared(seen)).detach()
+        else:
+            logits = self._watched(seen["image"], self.watch)
         if self.reset == "collapse" and self.collapse.update(logits):
             self.restart()
         return logits
 
-    def _watched(self, batch: Batch) -> Tensor:
-        """Logits of a batch of which nobody says the domains; only rows of targets adapt."""
-        watch = self.watch
-        assert watch is not None
-        self.sighting = sighting = watch.look(batch["image"])
-        rows = torch.tensor(self._learning, device=sighting.domain.device)
-        learns = torch.isin(sighting.domain, rows)
+    def _watched(self, image: Tensor, watch: DomainWatch) -> Tensor:
+        """Logits of images of which nobody says the domains; only rows of targets adapt."""
+        self.sighting = sighting = watch.look(image)
+        domain = sighting.domain
+        learns = torch.isin(domain, torch.tensor(self._learning, device=domain.device))
         parts: list[tuple[Tensor, Tensor]] = []
         if not bool(learns.all()):
-            others = chosen(batch, ~learns)
-            parts.append((~learns, self._as_it_is(others, sighting.weights[~learns])))
+            (settled,), weights = self.settled, sighting.weights[~learns]
+            with torch.no_grad():
+                found = self.task.predict(settled, image[~learns], weights=weights)
+            parts.append((~learns, found))
         if bool(learns.any()):
-            own = {**chosen(batch, learns), "domain": sighting.domain[learns]}
+            own = {"image": image[learns], "domain": domain[learns]}
             parts.append((learns, self.adapt(own).detach()))
         logits = parts[0][1].new_empty(len(learns), *parts[0][1].shape[1:])
         for members, found in parts:
@@ -195,31 +205,22 @@ class OnlineMethod(Method):
         if sighting.alarm is not None and (opening := watch.open()) is not None:
             sighting.opened = self.model.domain_names[opening.label]
             mix_rows(self.model, sighting.opened, opening.shares)
-            rows_now = [one.tensor[opening.label].detach() for one in self.model.domain_rows()]
-            self.begin_row(opening.label, [row.clone() for row in rows_now])
-            domain = torch.full((len(opening.images),), opening.label, device=rows.device)
-            self.adapt({"image": opening.images, "domain": domain})
-        self._follow_encoder()
+            now = [one.tensor[opening.label].detach() for one in self.model.domain_rows()]
+            self.begin_row(opening.label, [row.clone() for row in now])
+            label = torch.full((len(opening.images),), opening.label, device=domain.device)
+            self.adapt({"image": opening.images, "domain": label})
+            self._opened += 1
+        for model in {self.model, self.deployed}:
+            assert model.encoder is not None
+            model.encoder.gaussians.load_state_dict(watch.gaussians.state_dict())
         return logits
 
-    @torch.no_grad()
-    def _as_it_is(self, batch: Batch, weights: Tensor) -> Tensor:
-        """Logits of images that adapt nothing."""
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        embedding = self.deployed.embedding_of(batch)
-        given = {} if embedding is None else {"embedding": embedding}
-        logits = self.task.predict(self.deployed, batch["image"], weights=weights, **given)
-        for module, mode in modes.items():
-            module.training = mode
-        return logits
-
-    def _follow_encoder(self) -> None:
-        """What the encoder knows of opened domains, in all copies of the model."""
-        assert self.watch is not None
-        for model in self.copies:
-            if model is not self.model and model.encoder is not None:
-                model.encoder.gaussians.load_state_dict(self.watch.gaussians.state_dict())
+    def _remember_opened(self) -> None:
+        """What the encoder knows of rows that this stream has opened, for after the others."""
+        if self.watch is not None:
+            tables = [one.tensor for one in encoder_rows(self.model.encoder)]
+            for row in self.begun:
+                self._told_before[row] = [table[row].clone() for table in tables]
 
     def descend(self, loss: Tensor) -> None:
         """Backward and a step of the optimizer of a stream, for `adapt`."""
@@ -249,7 +250,7 @@ class OnlineMethod(Method):
     def on_test_epoch_start(self) -> None:
         """Start collecting; the source model is what streams start from."""
         super().on_test_epoch_start()
-        self._loader, self.source_state = -1, {}
+        self._loader, self.source_state, self._opened = -1, {}, 0
         self._spent = {}
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -271,7 +272,12 @@ class OnlineMethod(Method):
         """What an image of a stream costs, and one that is only predicted, in milliseconds."""
         self.facts |= {name: 1000 * of / images for name, (of, images) in self._spent.items()}
         if self.watch is not None:
-            self.facts["rows_opened"] = float(len(self.watch.opened))
+            self.facts["rows_opened"] = float(self._opened)
+            self._remember_opened()
+            for model in {self.model, self.deployed}:
+                for number, one in enumerate(encoder_rows(model.encoder)):
+                    for row, known in self._told_before.items():
+                        one.tensor[row] = known[number]
 
     @contextmanager
     def _clock(self, name: str, batch: Batch) -> Iterator[None]:

@@ -144,7 +144,7 @@ class _Follower:
         self.stream = adapt_online(
             self.files.model.to(self.device),
             method.name,
-            domain=(options.domain or _only(stored)) if told else None,
+            domain=(options.domain or _only(stored)) if told else options.domain,
             task=self.files.task,
             max_domains=options.max_domains,
             **method.options,
@@ -274,8 +274,9 @@ def _named(stored: StoredModel, overrides: Sequence[str], domain: str | None) ->
             [f"got {wrong[0]}, expected method=NAME or method.KEY=VALUE"], "domainnorm adapt"
         )
     words = overrides or [_default(stored, domain)]
-    # It may be one of those that are compared already.
-    recipe, _ = read_folder(stored.place.resolve().parents[3], ["compare=[]", *words])
+    # It may be one of those that are compared already, and rows are spare ones of its own.
+    words = ["compare=[]", "data.rows=domain", *words]
+    recipe, _ = read_folder(stored.place.resolve().parents[3], words)
     if recipe.method.name not in online_methods():
         text = f"method: '{recipe.method.name}' trains before it predicts, and a stream has no end"
         names = ", ".join(online_methods())

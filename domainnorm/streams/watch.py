@@ -14,8 +14,9 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConditionError, DataError, DomainNormError
 
-# Images that are kept of what may be a new domain, and embeddings of each that was found.
-_BUFFER, _EMBEDDINGS = 32, 200
+# Images that are kept of what may be a new domain, those of them that may follow an alarm within
+# its batch only while there are few, and embeddings of each domain that was found.
+_BUFFER, _FEW, _EMBEDDINGS = 32, 8, 200
 # Switches and images that a stream is taken to have shown before it begins, and how many images
 # back the rate of switches is remembered.
 _SWITCHES, _IMAGES, _MEMORY = 1.0, 50.0, 500.0
@@ -126,7 +127,8 @@ class NoveltyAlarm:
         Returns:
             Whether this is an alarm; the evidence then starts anew.
         """
-        self.evidence = max(1.0, self.evidence) * (1 - _STAKE + _STAKE * unlike / rate)
+        bet = 1 / rate if unlike else 0.0
+        self.evidence = max(1.0, self.evidence) * (1 - _STAKE + _STAKE * bet)
         raised = self.evidence >= self.run_length
         if raised:
             self.evidence = 1.0
@@ -236,9 +238,11 @@ class DomainWatch:
             rate = float(bounds[int(weights[n].argmax())])
             if alarm is None and self.alarm.update(bool(unlike[n]), rate):
                 alarm = n
-            if unlike[n]:
+            # A batch may go on to yet another domain after an alarm.
+            room = alarm in (None, n) or len(self._unlike) < _FEW
+            if unlike[n] and room:
                 self._unlike.append((image[n], estimate.embedding[n], weights[n]))
-            elif self.alarm.is_quiet and alarm is None:
+            elif not unlike[n] and self.alarm.is_quiet and alarm is None:
                 self._unlike.clear()
             evidence.append(self.alarm.evidence if alarm != n else self.alarm.run_length)
         if alarm is None:
@@ -274,7 +278,7 @@ class DomainWatch:
 
     @property
     def seen(self) -> dict[str, Any]:
-        """What a killed stream goes on with beside the encoder: tensors and numbers alone."""
+        """What a killed stream goes on with: tensors and numbers alone."""
         return {
             "labels": self.labels,
             "belief": self.belief.state_dict(),
@@ -282,6 +286,7 @@ class DomainWatch:
             "unlike": [list(one) for one in self._unlike],
             "waiting": [list(one) for one in self._waiting],
             "embeddings": {label: list(known) for label, known in self._embeddings.items()},
+            "gaussians": self.gaussians.state_dict(),
         }
 
     @seen.setter
@@ -291,6 +296,7 @@ class DomainWatch:
         self.alarm.load_state_dict(state["alarm"])
         self._unlike = deque(map(tuple, state["unlike"]), maxlen=_BUFFER)
         self._waiting = deque(map(tuple, state["waiting"]), maxlen=_EMBEDDINGS)
+        self.gaussians.load_state_dict(state["gaussians"])
         self._embeddings = {
             label: deque(known, maxlen=_EMBEDDINGS) for label, known in state["embeddings"].items()
         }

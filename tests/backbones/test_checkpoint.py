@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -184,3 +185,54 @@ def test_weights_of_another_network_are_refused_naming_it(saved):
     with pytest.raises(CheckpointError, match=r"do not fit this model \(file: test_resnet\)"):
         load_model(other, saved[1])
     assert all(torch.equal(tensor, before[key]) for key, tensor in other.state_dict().items())
+
+
+def altered(path, change):
+    """The file with other tensors and the same header."""
+    with safe_open(str(path), "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata=metadata)
+
+
+def test_numbers_that_are_not_those_that_were_saved_are_refused(saved):
+    _, path = saved
+    other = make()
+    before = copy.deepcopy(other.state_dict())
+
+    def change(tensors):
+        next(t for t in tensors.values() if t.is_floating_point()).view(-1)[0] += 1e-3
+
+    altered(path, change)
+    with pytest.raises(CheckpointError, match="its numbers are not those that were saved"):
+        load_model(other, path)
+    torch.testing.assert_close(other.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "problem"),
+    [
+        (float("nan"), "scale", "has values that are not finite"),
+        (float("inf"), "weight", "has values that are not finite"),
+        (-1.0, "running_var", "has negative values"),
+    ],
+)
+def test_weights_that_would_predict_no_number_are_refused(tmp_path, value, where, problem):
+    model, path = make(), tmp_path / "model.safetensors"
+    chosen = next(t for name, t in model.state_dict().items() if name.endswith(where))
+    chosen.view(-1)[0] = value
+    save_model(model, path, "test_resnet", CLASSES)
+    with pytest.raises(CheckpointError, match=problem):
+        load_model(make(), path)
+
+
+def test_files_without_a_digest_are_read(saved):
+    model, path = saved
+    with safe_open(str(path), "pt") as file:
+        header = json.loads(file.metadata()["domainnorm"])
+    del header["digest"]
+    save_file(load_file(path), path, metadata={"domainnorm": json.dumps(header)})
+    other = make()
+    load_model(other, path)
+    torch.testing.assert_close(other(IMAGE, "a"), model(IMAGE, "a"), rtol=0, atol=0)

@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from domainnorm import adapt_online, create_model
+from domainnorm.backbones import add_domain
 from domainnorm.encoders import create_encoder
 from domainnorm.errors import ConditionError, DataError, DomainNormError
 from domainnorm.methods import Roles
@@ -100,15 +101,84 @@ def test_a_killed_stream_goes_on(name):
     assert other.opened == one.opened
 
 
+@pytest.mark.parametrize("norm", ["dsbn", "cbn"])
+@every_stream
+def test_what_a_new_domain_moves_changes_no_prediction_of_known_ones(name, norm):
+    model = make(norm)
+    with torch.no_grad():
+        model.get_classifier().weight.mul_(20)
+    images_of_a = images(0, 6)
+    wanted = copy.deepcopy(model)(images_of_a, "a")
+    options = {"lr": 0.1} if "lr" in METHODS.entry(name).parameters else {}
+    stream_of = opening(name, model, **options)
+    for batch in stream(0, NEW, NEW, NEW, NEW):
+        stream_of(batch)
+    found = stream_of(images_of_a)
+    assert stream_of.seen.domain.tolist() == [0] * 6
+    assert_close(found, wanted, atol=1e-3, rtol=1e-3)
+    assert stream_of.opened == ["found_1"]
+
+
+@every_stream
+def test_images_of_a_run_and_those_that_opened_a_row_share_a_memory(name):
+    model = make()
+    for domain in ("x", "y"):
+        add_domain(model, domain)
+    roles, given = Roles(("a", "b"), ("x", "y")), GIVEN.get(name, {})
+    method = METHODS.load(name)(model, task(), roles, rows="opened", **given)
+    method.begin_stream(roles.target)
+    for number, batch in enumerate(stream(0, NEW, NEW, *[30] * 5)):
+        index = torch.arange(len(batch)) + 8 * number
+        domain = torch.full((len(batch),), 2)
+        method.follow_stream({"image": batch, "domain": domain, "index": index})
+    assert method.watch.opened == ["x", "y"]
+
+
+@pytest.mark.parametrize("name", ["neo", "alpha_bn", "rotta", "cotta"])
+def test_each_target_of_its_own_stream_keeps_its_row_and_its_place(name):
+    model = make()
+    for domain in ("x", "y"):
+        add_domain(model, domain)
+    roles, given = Roles(("a", "b"), ("x", "y")), GIVEN.get(name, {})
+    method = METHODS.load(name)(model, task(), roles, rows="opened", **given)
+    rows, known = [], []
+    for target, domain in (("x", NEW), ("y", 9)):
+        method.begin_stream((target,))
+        for batch in stream(0, domain, domain, domain):
+            method.follow_stream({"image": batch, "domain": torch.full((len(batch),), 2)})
+        assert method.watch.opened == [target]
+        row = model.domain_names.index(target)
+        rows.append([one.tensor[row].clone() for one in method.deployed.domain_rows()])
+        known.append(model.encoder.gaussians.mean[row].clone())
+    method.facts = {}
+    method.on_test_epoch_end()
+    assert method.facts["rows_opened"] == 2
+    for row, (values, mean) in enumerate(zip(rows, known, strict=True), 2):
+        for one, value in zip(method.deployed.domain_rows(), values, strict=True):
+            assert torch.equal(one.tensor[row], value), one.key
+        for network in (model, method.deployed):
+            assert torch.equal(network.encoder.gaussians.mean[row], mean)
+            assert network.encoder.gaussians.known[row]
+
+
+def test_a_row_is_made_of_what_raised_the_alarm_however_large_the_batch():
+    stream_of = opening("neo")
+    stream_of(images(0, 8))
+    stream_of(torch.cat([images(NEW, 8), images(30, 40)]))
+    assert stream_of.opened == ["found_1"]
+    stream_of(images(NEW, 8))
+    assert stream_of.seen.domain.tolist() == [2] * 8
+
+
 def test_a_reset_forgets_what_was_opened():
     stream_of = opening("neo")
-    first = [stream_of(batch) for batch in stream(0, NEW, NEW)]
+    for batch in stream(0, NEW, NEW):
+        stream_of(batch)
     assert stream_of.opened
     stream_of.reset()
     assert stream_of.opened == []
-    torch.manual_seed(1)
+    assert stream_of.seen is None
     assert not stream_of.method.model.encoder.gaussians.known[2:].any()
-    assert len(first) == 3
 
 
 def test_names_that_are_taken_are_passed_over():
@@ -145,6 +215,21 @@ def test_images_that_are_not_finite_are_refused():
 def test_options_that_open_nothing_are_refused(options, problem):
     with pytest.raises((ConditionError, DomainNormError), match=problem):
         opening("neo", **options)
+
+
+def test_a_domain_is_not_said_beside_rows_that_are_opened():
+    with pytest.raises(ConditionError, match="domain: got a, but nobody says it where rows are"):
+        adapt_online(make(), "neo", task=task(), rows="opened", domain="a")
+
+
+@pytest.mark.parametrize("name", ["eata", "neo"])
+def test_a_refusal_leaves_the_model_as_it_was(name):
+    model = make()
+    with pytest.raises(DomainNormError):
+        adapt_online(model, name, task=task(), rows="opened", run_length=float("inf"))
+    with pytest.raises(DomainNormError, match="fisher_weight"):
+        adapt_online(model, "eata", task=task(), rows="opened")
+    assert model.domain_names == ("a", "b")
 
 
 def test_what_has_no_rows_is_refused_before_the_model_changes():
