@@ -18,6 +18,7 @@ from typing import Any
 
 from domainnorm.errors import CheckpointError
 
+_PARTIAL, _LOCK = ".partial.", ".running"
 _PNG, _GZIP, _ZIP = b"\x89PNG\r\n\x1a\n", b"\x1f\x8b", b"PK\x03\x04"
 
 
@@ -37,17 +38,58 @@ def whole_file(path: str | os.PathLike[str], *, durable: bool = True) -> Iterato
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The end of the name stays, since writers choose the format by it; all of it may be too long.
-    partial = path.with_name(f".partial.{secrets.token_hex(4)}.{path.name[-40:]}")
+    partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}.{path.name[-40:]}")
     try:
         yield partial
         if durable:
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError) and error.filename in (None, str(partial)):
+            error.filename = str(path)  # what a user knows
         raise
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what `whole_file` has left in a folder, and below, where it was killed."""
+    for leftover in folder.rglob(f"{_PARTIAL}*"):
+        with suppress(OSError):
+            leftover.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside the block no other process that asks for it works in this folder.
+
+    Nothing is asked where the system, or the file system, knows no such locks.
+
+    Raises:
+        CheckpointError: Another one does; it is named.
+    """
+    try:
+        import fcntl  # noqa: PLC0415 - not of Windows
+    except ImportError:
+        yield
+        return
+    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            other = file.read().strip() or "another"
+            raise CheckpointError(
+                f"{folder}: process {other} works in it; wait until it has ended, or stop it"
+            ) from None
+        except OSError:  # some network file systems
+            yield
+            return
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def replace_text(path: str | os.PathLike[str], text: str) -> None:

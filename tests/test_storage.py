@@ -1,11 +1,20 @@
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from domainnorm.errors import CheckpointError
-from domainnorm.storage import make_folders, replace_text, whole_file
+from domainnorm.storage import (
+    damage_of,
+    locked,
+    make_folders,
+    remove_partial,
+    replace_text,
+    whole_file,
+)
 from tests.run.tiny import WORDS, call
 
 
@@ -80,3 +89,40 @@ def test_command_says_where_it_cannot_write(words, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"domainnorm {words[0]}: /proc/none")
     assert "cannot be written (No such file or directory); choose another folder" in said
+
+
+def test_an_error_of_the_disk_names_the_file_that_was_asked_for(tmp_path):
+    def full(partial):
+        partial.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as raised:  # noqa: SIM117
+        with whole_file(tmp_path / "a") as partial:
+            full(partial)
+    assert raised.value.filename == str(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_kill_has_left_is_removed(tmp_path):
+    (tmp_path / "stage").mkdir()
+    for name in (".partial.1234.a.ckpt", "stage/.partial.5678.b.json", "kept.json"):
+        (tmp_path / name).touch()
+    remove_partial(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["kept.json", "stage"]
+
+
+def test_a_folder_is_one_process_s_at_a_time(tmp_path):
+    text = f"the process {os.getpid()} works in it; wait until it has ended"
+    with locked(tmp_path):
+        program = "import sys; from pathlib import Path; from domainnorm.storage import locked\n"
+        program += "with locked(Path(sys.argv[1])): pass"
+        words = [sys.executable, "-c", program, str(tmp_path)]
+        other = subprocess.run(words, check=False, capture_output=True, text=True)
+        assert other.returncode != 0
+        assert text.removeprefix("the ") in other.stderr
+    assert subprocess.run(words, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"PK\x03\x04", b"\x1f\x8b", b"\x89PNG\r\n\x1a\n"])
+def test_damage_of_anything_is_told(data):
+    assert bool(damage_of(data)) == (len(data) > 1)

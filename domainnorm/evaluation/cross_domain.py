@@ -19,7 +19,7 @@ from domainnorm.errors import CheckpointError, unknown
 from domainnorm.evaluation.evaluated import Evaluated, EvaluationError
 from domainnorm.evaluation.intervals import seed_spread
 from domainnorm.evaluation.single_label import LOWER_IS_BETTER
-from domainnorm.storage import number_of, write_json
+from domainnorm.storage import number_of, whole_file, write_json
 
 Values = NDArray[np.float64]
 _FORMAT = "domainnorm.matrix"
@@ -195,7 +195,7 @@ class CrossDomainMatrix:
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write a line per metric, row, column and seed: value, low, high; empty if missing."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as made, made.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["metric", "row", "column", "seed", "value", "low", "high"])
             places = product(self.metrics, self.rows, self.columns, self.seeds)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from domainnorm.errors import CheckpointError, counted, unknown
 from domainnorm.evaluation import EvaluationError, Spread, seed_spread, write_json
-from domainnorm.storage import number_of
+from domainnorm.storage import number_of, whole_file
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def results_csv(results: Sequence[Result], path: str | PathLike[str]) -> None:
 
     Scores follow as ``score/<validator>``.
     """
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as made, made.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         head = ["transfer", "method", "supervised", "shots", "stream", "domain", "role", "seed"]
         tail = ["trained_parameters", "trained_bytes", "seconds"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from domainnorm.run.run_folder import (
 from domainnorm.run.scoring import with_ensv
 from domainnorm.run.stage import MERIT, RESULTS, WEIGHTS, predict, run_stage, score, set_up
 from domainnorm.run.trial import rehearse_stages
-from domainnorm.storage import write_json
+from domainnorm.storage import locked, write_json
 
 # What a test may change of a run: how its models are tested, not which they are.
 _TRAINER = ("threads", "accelerator", "devices", "num_nodes", "strategy", "precision")
@@ -190,7 +191,15 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
     """Carry out what is not done yet of a run in its folder, and print its table.
 
     Figures and the page are made unless there shall be no ``page``.
+
+    Raises:
+        CheckpointError: Another process carries it out.
     """
+    with locked(folder) if is_first() else nullcontext():
+        _carry_out_all(parts, folder, page=page)
+
+
+def _carry_out_all(parts: Parts, folder: Path, *, page: bool) -> None:
     recipe, console = parts.recipe, report.create_console()
     prepare(recipe)
     stages = plan_stages(recipe)

@@ -36,11 +36,19 @@ def make_folder(
     if purpose == COMPARISON:
         stem = f"{purpose}-{stem}"
     names = [stem, *(f"{stem}_{number}" for number in range(2, 100))]
-    folder = next(p for name in names if not (p := output / recipe.name / name).exists())
-    make_folders(folder, new=True)
+    folder = next(p for name in names if _is_made(p := output / recipe.name / name))
     evaluation.write_json(environment, folder / ENVIRONMENT)
     fill_folder(folder, recipe, purpose)
     return folder
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether a folder was made now; not if it was there, as where runs begin in one second."""
+    try:
+        make_folders(folder, new=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def fill_folder(folder: Path, recipe: recipes.Recipe, purpose: str) -> None:

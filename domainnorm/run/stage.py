@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Trainer, seed_everything
 from safetensors import SafetensorError
 
@@ -26,9 +31,18 @@ from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.scoring import Scorer
 from domainnorm.run.training import BEST, LOG, TRAINING, fit, make_trainer
+from domainnorm.storage import remove_partial, write_json
 
 WEIGHTS = "model.safetensors"
 RESULTS = "results.json"
+MADE_OF = "made_of.json"
+# Keys that say where a stage is carried out, and those of which it has its own.
+_ELSEWHERE = (
+    *("data.root", "data.cache", "data.num_workers", "data.eval_batch_size"),
+    *("data.source", "data.target", "data.transfers", "checkpoint", "backbone.weights"),
+    *("trainer.threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
+    *("trainer.strategy", "trainer.channels_last"),
+)
 MERIT = "merit_"  # before the name of a variant, among the metrics of target domains
 
 
@@ -51,8 +65,11 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     Its files are in ``folder / stage.key``, a run folder being given.
     """
     place = folder / stage.key
+    check_unchanged(place, made_of(parts, stage), finished=(place / RESULTS).exists())
     if (place / RESULTS).exists():
         return load_results(place / RESULTS)
+    if is_first():
+        remove_partial(place)
     bench = set_up(parts, stage, folder)
     method, online = bench.method, bench.method.protocol == "online"
     former = encoder_weights(method.model)
@@ -79,6 +96,71 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
         _save_results(bench, predictions, unlabelled, results)
     wait_for_all()
     return results
+
+
+def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
+    """What the results of a stage hang on: its part of the recipe, and the data by name."""
+    recipe = replace(parts.recipe, method=stage.method, compare=[], seeds=[stage.seed])
+    flat = dict(_flat(yaml.safe_load(recipe.to_yaml())))
+    records = parts.dataset.records
+    names = sorted(
+        f"{one.file}\0{one.domain}\0{one.group}\0{one.split}\0{one.target}\0{one.labels}"
+        for one in records
+    )
+    return {
+        "recipe": {key: value for key, value in flat.items() if not key.startswith(_ELSEWHERE)},
+        "images": dict(Counter(f"{one.domain}, {one.split}" for one in records)),
+        "data": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+    }
+
+
+def _flat(tree: Any, above: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and values of a mapping of mappings."""
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{above}.{key}" if above else str(key))
+    else:
+        yield above, json.dumps(tree, default=str)
+
+
+def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> None:
+    """Refuse to go on with a stage of other data, or to take results of another recipe for its own.
+
+    Raises:
+        CheckpointError: What differs is named.
+    """
+    file = place / MADE_OF
+    if not file.exists():
+        if is_first() and not finished:  # else one of before
+            write_json(made, file)
+        return
+    way = "undo the change, or start a new run"
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        before = {name: before[name] for name in made}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}); start a new run") from error
+    if before["data"] != made["data"]:
+        then, now = before["images"], made["images"]
+        changes = [
+            f"{key}: {then.get(key, 0)} images, now {now.get(key, 0)}"
+            for key in dict.fromkeys([*then, *now])
+            if then.get(key) != now.get(key)
+        ]
+        told = "; ".join(changes[:5]) or "as many images, but other files, groups or labels"
+        raise CheckpointError(f"{place}: the data have changed since it began ({told}); {way}")
+    keys = dict.fromkeys([*before["recipe"], *made["recipe"]])
+    changed = [
+        f"{key} was {before['recipe'].get(key)}, now {made['recipe'].get(key)}"
+        for key in keys
+        if before["recipe"].get(key) != made["recipe"].get(key)
+    ]
+    if changed and finished:
+        raise CheckpointError(
+            f"{place}: is finished, by another recipe.yaml ({'; '.join(changed[:5])}); {way}"
+        )
+    if changed and is_first():
+        write_json(made, file)
 
 
 def _fitted(bench: Bench, folder: Path) -> Bench:

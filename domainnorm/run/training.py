@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError, DomainNormError
@@ -25,7 +26,7 @@ from domainnorm.methods.base import mean_of_known
 from domainnorm.recipe import Recipe
 from domainnorm.run.machine import readable_refusals
 from domainnorm.run.scoring import Scorer
-from domainnorm.storage import replace_text
+from domainnorm.storage import replace_text, whole_file
 
 TRAINING, BEST, LOG = "training.ckpt", "best.ckpt", "log.csv"
 _BETWEEN_LINES = 10.0  # seconds
@@ -39,6 +40,21 @@ _BROKEN = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
 )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are written beside their place, and take it when they are on the disk.
+
+    Lightning writes to the folder of temporary files and moves: on another file system, a kill or a
+    full disk destroys the last good one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """See `whole_file`."""
+        with whole_file(path) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 def make_trainer(
@@ -97,6 +113,7 @@ def _trainer(recipe: Recipe, method: Method, callbacks: list[Callback], bar: boo
         limit_train_batches=options.limit_batches,
         limit_val_batches=None if method.eval_domains else 0,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=False,
         use_distributed_sampler=False,  # the data module divides batches among ranks itself
         num_sanity_val_steps=0,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domainnorm.data.masks import distinct_colours
+from domainnorm.errors import DataError
 from domainnorm.report import Overlay, save_contact_sheet, save_overlays
 from domainnorm.serve.given_domains import GivenDomain
 from domainnorm.serve.image_sources import ImageSource
@@ -193,25 +194,30 @@ class PredictionFigures:
         known = (*self._files.task.class_names, _NONE)
         names = [name for name in known if name in self._of_class]
         rows = {name: self._of_class[name].chosen() for name in names[:_ROWS]}
-        fitted = self._files.preprocessing.fitted
-        images = {
-            name: [fitted(self._source.pixels(shown.number)) for shown in row]
+        read = {
+            name: [(image, one.caption) for one in row for image in self._fitted(one.number)]
             for name, row in rows.items()
         }
-        captions = {name: [shown.caption for shown in row] for name, row in rows.items()}
-        save_contact_sheet(images, path, title, captions)
+        read = {name: row for name, row in read.items() if row}
+        images = {name: [image for image, _ in row] for name, row in read.items()}
+        captions = {name: [caption for _, caption in row] for name, row in read.items()}
+        if images:
+            save_contact_sheet(images, path, title, captions)
 
     def save_overlays(self, path: Path, title: str) -> None:
         """Draw masks over images, at the size of the input."""
-        names, fitted = self._files.task.class_names, self._files.preprocessing.fitted
+        names = self._files.task.class_names
         rows = [
-            Overlay(
-                fitted(self._source.pixels(shown.number)),
-                None,
-                {"prediction": mask.numpy().astype(np.uint8)},
-                shown.caption,
-            )
+            Overlay(image, None, {"prediction": mask.numpy().astype(np.uint8)}, shown.caption)
             for shown, mask in self._masks
+            for image in self._fitted(shown.number)
         ]
         if rows:
             save_overlays(rows, path, names, distinct_colours(len(names)), title)
+
+    def _fitted(self, number: int) -> list[NDArray[np.uint8]]:
+        """The image at the size of the input; none if its file is no longer what it was."""
+        try:
+            return [self._files.preprocessing.fitted(self._source.pixels(number))]
+        except DataError:
+            return []

@@ -37,7 +37,7 @@ from domainnorm.serve.stream_log import (
     summarize,
     write_log,
 )
-from domainnorm.storage import digest_of, make_folders, whole_file
+from domainnorm.storage import digest_of, locked, make_folders, whole_file
 from domainnorm.streams import Sighting
 
 ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"
@@ -101,14 +101,16 @@ def adapt_run(
     follower = _Follower(stored, source, place, options, method)
     if follower.files.makes_masks:
         source.check_masks()
-    done = follower.go_on(asked)
-    try:
-        names = [str(name) for name, _ in source.listed.files]
-        follower.follow([number for number, name in enumerate(names) if name not in done])
-        # Not when interrupted: the adapter may have learned from a batch that is not in the log.
-        follower.save()
-    finally:
-        lines = follower.draw(f"{stored.recipe.name}: {stream.name}")
+    make_folders(place)
+    with locked(place):
+        done = follower.go_on(asked)
+        try:
+            names = [str(name) for name, _ in source.listed.files]
+            follower.follow([number for number, name in enumerate(names) if name not in done])
+            # Not when interrupted: it may have learned from a batch that is not in the log.
+            follower.save()
+        finally:
+            lines = follower.draw(f"{stored.recipe.name}: {stream.name}")
     if all(line.event.startswith(_UNREADABLE) for line in lines):
         raise none_readable(stream, [line.event.removeprefix(_UNREADABLE) for line in lines])
     return summarize(place, lines)
