@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.images import opened, upright
+from domainnorm.data.refusals import reading
 from domainnorm.errors import DataError, counted
 
 Colour = tuple[int, int, int]
@@ -173,13 +174,12 @@ def read_classes(file: Path) -> Classes:
         DataError: The file is missing, or a line is no ``name``, ``name,R,G,B`` or ``,R,G,B``; the
             message says what to write.
     """
-    try:
+    way = (
+        "write one class per line, the first for the value 0 of masks: 'road', or "
+        "'road,128,64,128' with its colour"
+    )
+    with reading(file, "list of classes", way):
         lines = file.read_text(encoding="utf-8-sig").rstrip().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{file}: cannot be read ({_reason(error)}); write one class per line, the first "
-            "for the value 0 of masks: 'road', or 'road,128,64,128' with its colour"
-        ) from error
     entries = [_entry(f"{file}, line {number}", line) for number, line in enumerate(lines, 1)]
     void = [colour for name, colour in entries if not name and colour is not None]
     entries = entries[: len(entries) - len(void)]
@@ -209,10 +209,6 @@ def _entry(where: str, line: str) -> tuple[str, Colour | None]:
     if len(numbers) != 3 or len(values) != 3:
         raise DataError(f"{where}: '{line}', expected 'name' or 'name,R,G,B' with 0 to 255")
     return name, (values[0], values[1], values[2])
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def distinct_colours(count: int) -> list[tuple[int, int, int]]:

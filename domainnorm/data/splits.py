@@ -7,10 +7,11 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import numpy as np
 
-from domainnorm.data.dataset import DomainDataset, Record, Split
+from domainnorm.data.dataset import DomainDataset, FileDataset, Record, Split
 from domainnorm.data.refusals import refuse
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError, counted
@@ -67,6 +68,34 @@ def check_groups(rows: Sequence[Row | Record], where: str) -> None:
                 "groups that are films cut in time are read with data.groups: sequences, where "
                 "the dataset has that key"
             )
+
+
+def check_records(dataset: DomainDataset) -> None:
+    """What every dataset has to be: files below its root, and groups of one split.
+
+    Raises:
+        DataError: The first of both that is not so.
+    """
+    check_paths(dataset)
+    check_groups(dataset.records, _where(dataset))
+
+
+def check_paths(dataset: DomainDataset) -> None:
+    """Raise a DataError for records of files that are not below the folder of the data."""
+    for record in dataset.records if isinstance(dataset, FileDataset) else ():
+        for name in (record.file, record.mask):
+            path = PurePosixPath(name or "")
+            if path.is_absolute() or ".." in path.parts:
+                refuse(
+                    f"{_where(dataset)}: '{name}' is not below the folder of the data; move the "
+                    "file there, or set data.root to a folder above all of them"
+                )
+
+
+def _where(dataset: DomainDataset) -> str:
+    if dataset.table is not None:
+        return str(dataset.table)
+    return str(dataset.root) if isinstance(dataset, FileDataset) else "this dataset"
 
 
 def cut_ends(rows: Sequence[Row], fraction: float, where: str) -> list[Row]:

@@ -25,6 +25,7 @@ from domainnorm.data.augmentation.steps import steps_for
 from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import check_attributes, check_labelled, check_splits
 from domainnorm.data.sampler import check_batch_size
+from domainnorm.data.splits import check_records
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
 from domainnorm.ranges import CORRUPTED
@@ -66,6 +67,7 @@ class Parts:
     def _dataset(self) -> DomainDataset:
         named = self.recipe.read_dataset
         dataset: DomainDataset = DATASETS.load(named.name)(**named.options)
+        check_records(dataset)
         if self.recipe.data.corrupt:
             twins = [name for name in self.recipe.corrupted if name in dataset.domain_names]
             dataset = CorruptedDataset(dataset, twins, **self.recipe.data.corrupt)

@@ -12,6 +12,7 @@ from domainnorm.data.dataset import Record
 from domainnorm.data.datasets.driving import OFFICIAL, DrivingDataset
 from domainnorm.data.datasets.label_sets import TRAIN_IDS
 from domainnorm.data.datasets.layout import Layout
+from domainnorm.data.refusals import reading
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -116,11 +117,9 @@ def _attributes(root: Path) -> dict[str, dict[str, str]]:
     attributes: dict[str, dict[str, str]] = {}
     for pattern in ATTRIBUTES:
         for file in sorted(root.glob(pattern)):
-            try:
+            with reading(file, "list of frames of BDD100K"):
                 frames = json.loads(file.read_bytes(), object_hook=_without_labels)
                 attributes.update({frame[0]: frame[1] for frame in frames if frame})
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(f"{file}: not a list of frames of BDD100K ({error})") from error
     if not attributes:
         raise DataError(
             f"{root}: no attributes of frames in {' or '.join(ATTRIBUTES[:2])}; time of day and "

@@ -21,7 +21,7 @@ from domainnorm.data.dataset import (
 from domainnorm.data.datasets.drawing import draw_grey, generator_of, write_image
 from domainnorm.data.datasets.layout import TestedDataset
 from domainnorm.data.images import SUFFIXES
-from domainnorm.data.refusals import refuse
+from domainnorm.data.refusals import reading, refuse
 from domainnorm.data.table import write_lines
 from domainnorm.errors import DataError, counted
 from domainnorm.registry import register
@@ -70,11 +70,11 @@ def read_manifest(table: Path) -> Iterator[Study] | None:
     """
     # PadChest quotes whole reports, longer than the reader's default limit.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            names = set(next(csv.reader(stream), []))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: cannot be read as a UTF-8 CSV table: {error}") from error
+    with (
+        reading(table, "UTF-8 table", "save it as one"),
+        table.open(newline="", encoding="utf-8-sig") as stream,
+    ):
+        names = set(next(csv.reader(stream), []))
     for columns, read in _STYLES.items():
         if names.issuperset(columns):
             return _studies(table, read)
@@ -82,12 +82,15 @@ def read_manifest(table: Path) -> Iterator[Study] | None:
 
 
 def _studies(table: Path, read: Callable[[dict[str, str]], Study]) -> Iterator[Study]:
-    with table.open(newline="", encoding="utf-8-sig") as stream:
+    with (
+        reading(table, "UTF-8 table", "save it as one"),
+        table.open(newline="", encoding="utf-8-sig") as stream,
+    ):
         reader = csv.DictReader(stream, restval="")
         for row in reader:
             try:
                 yield read(row)
-            except (KeyError, ValueError, SyntaxError) as error:
+            except (KeyError, ValueError, SyntaxError, TypeError, StopIteration) as error:
                 raise DataError(
                     f"{table}, line {reader.line_num}: {error}; the columns are known, the value "
                     "is not; restore the line or remove it"
@@ -234,10 +237,19 @@ class ChestXray(TestedDataset):
                 f"{folder}: {counted(len(differing), 'image')} listed again with other findings, "
                 f"patient or split, the first is {differing[0]}; keep one of the tables"
             )
+        unknown_names = sorted(tested - {file.rpartition("/")[2] for file in images.values()})
+        if unknown_names and (self._missing == "error" or len(unknown_names) == len(tested)):
+            refuse(
+                f"{folder / 'test_list.txt'}: {len(unknown_names)} of its "
+                f"{counted(len(tested), 'name')} are no image here, the first is "
+                f"{unknown_names[0]}; unpack all archives, or remove the list to have a test "
+                "split drawn"
+            )
         if absent and (self._missing == "error" or not read):
             refuse(
                 f"{folder}: {len(absent)} images are listed but absent, the first is {absent[0]}; "
-                "unpack all archives, or set data.missing to 'skip'"
+                "unpack all archives (CheXpert's are looked for by …/patient*/study*/view*), or set "
+                "data.missing to 'skip'"
             )
         return [record for record, _ in read.values()]
 
@@ -299,13 +311,22 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _found(images: dict[str, str], path: str) -> str | None:
-    """The file that a table means: its path, or that without CheXpert's folder of the release."""
-    return images.get(path) or images.get(path.partition("/")[2]) or None
+    """The file that a table means: its path, or that without CheXpert's folder of the release.
+
+    Or, where archives have folders of their own (``CheXpert-v1.0 batch 2 (train 1)``), by patient,
+    study and view.
+    """
+    named = path, path.partition("/")[2], "/".join(path.split("/")[-3:])
+    return next((images[name] for name in named if images.get(name)), None)
 
 
 def _tested(site: Path) -> set[str]:
+    """Names of the images of ``test_list.txt``, without the folders that some copies have."""
     file = site / "test_list.txt"
-    return set(file.read_text(encoding="utf-8").split()) if file.is_file() else set()
+    if not file.is_file():
+        return set()
+    with reading(file, "list of images"):
+        return {name.rpartition("/")[2] for name in file.read_text(encoding="utf-8").split()}
 
 
 def _nih_example(number: int, found: list[str]) -> tuple[str, str, dict[str, str]]:

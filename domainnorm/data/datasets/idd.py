@@ -16,6 +16,7 @@ from domainnorm.data.datasets.driving import OFFICIAL, DrivingDataset
 from domainnorm.data.datasets.label_sets import CITYSCAPES19, TRAIN_IDS
 from domainnorm.data.datasets.layout import Layout
 from domainnorm.data.masks import VOID
+from domainnorm.data.refusals import reading
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -90,13 +91,11 @@ class IDD(DrivingDataset):
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """Classes of ``cityscapes19``, painted polygon by polygon, (H, W)."""
-        try:
+        with reading(file, "file of polygons"):
             content = json.loads(file.read_bytes())
             values = np.full((content["imgHeight"], content["imgWidth"]), VOID, np.uint8)
             for number, outline in _outlines(file, content["objects"]):
                 cv2.fillPoly(values, [outline], number)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{file}: not a file of polygons ({error}); replace it") from error
         return values
 
     @classmethod

@@ -14,7 +14,7 @@ from domainnorm.data.dataset import (
 )
 from domainnorm.data.datasets.drawing import draw_boxes, generator_of, write_image
 from domainnorm.data.datasets.layout import GreyMasks, Layout, TestedDataset, nearest
-from domainnorm.data.refusals import refuse
+from domainnorm.data.refusals import reading, refuse
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -102,7 +102,10 @@ def _read_kinds(table: Path) -> dict[str, str]:
     """Kind of cell by the stem of the image."""
     if not table.is_file():
         raise DataError(f"{table}: missing; it is part of the repository (docs/data_medical.md)")
-    with table.open(newline="", encoding="utf-8-sig") as stream:
+    with (
+        reading(table, "UTF-8 table", "get it again"),
+        table.open(newline="", encoding="utf-8-sig") as stream,
+    ):
         rows = [row for row in csv.reader(stream) if row]
     try:
         return {f"{int(number):03d}": _KINDS[kind.strip()] for number, kind in rows[1:]}

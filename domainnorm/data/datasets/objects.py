@@ -10,7 +10,7 @@ from domainnorm.data.dataset import Split, resolved_root
 from domainnorm.data.datasets.class_files import ClassFiles, scan_classes
 from domainnorm.data.datasets.drawing import draw_boxes, generator_of, write_image, write_objects
 from domainnorm.data.folders import Cuts, check_listed, missing_files
-from domainnorm.data.refusals import is_collecting
+from domainnorm.data.refusals import is_collecting, reading
 from domainnorm.data.splits import check_fraction, cut
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError, unknown
@@ -23,13 +23,8 @@ def read_image_list(file: Path) -> list[tuple[str, str]]:
     Raises:
         DataError: The list cannot be read, is empty, or a label is no number.
     """
-    try:
+    with reading(file, "list of images", "put the official list there (docs/data.md)"):
         lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(
-            f"{file}: cannot be read ({reason}); put the official list there (docs/data.md)"
-        ) from error
     pairs = []
     for number, line in enumerate(lines, 1):
         path, _, label = line.strip().partition(" ")

@@ -15,6 +15,7 @@ from domainnorm.data.dataset import UNLABELLED, DomainDataset, FileDataset, Reco
 from domainnorm.data.images import Progress, orientation_of, read_all
 from domainnorm.data.masks import VOID
 from domainnorm.data.refusals import attempted
+from domainnorm.data.splits import check_paths
 from domainnorm.errors import DataError, counted
 
 _DARK = 64  # of 255; values of 14 bits in files of 16
@@ -84,6 +85,7 @@ def survey_dataset(
     if survey.dataset is None:
         return survey
     dataset = survey.dataset
+    survey.problems += [_problem(told) for told in attempted(lambda: check_paths(dataset))[1]]
     _count(survey, dataset.records)
     positions = range(len(dataset.records))
     _take(survey, read_all(lambda index: _read(dataset, index), positions, progress))

@@ -71,7 +71,7 @@ def test_missing_attributes_say_where_they_are(root):
 
 def test_damaged_attributes_are_named(root):
     (root / "labels/det_20/det_val.json").write_text("[{")
-    with pytest.raises(DataError, match=r"det_val\.json: not a list of frames of BDD100K"):
+    with pytest.raises(DataError, match=r"det_val\.json: not a readable list of frames of BDD100K"):
         BDD100K(root=str(root))
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from domainnorm.data.datasets import ChestXray
+from domainnorm.data.splits import check_records
 from domainnorm.errors import DataError
 from tests.data.datasets.drawn import read, where, write
 
@@ -139,3 +142,55 @@ def test_root_without_tables_gives_the_layout(tmp_path):
     (tmp_path / "site").mkdir()
     with pytest.raises(DataError, match=r"no folder has a table in known columns.*<site>"):
         ChestXray(root=str(tmp_path))
+
+
+@pytest.mark.parametrize("folder", ["", "images_001/images/"])
+def test_names_of_a_test_list_may_have_folders(tmp_path, folder):
+    before = read("chest_xray", tmp_path, domains=["nih"])
+    file = tmp_path / "nih" / "test_list.txt"
+    file.write_text("".join(f"{folder}{name}\n" for name in file.read_text().split()))
+    after = ChestXray(root=str(tmp_path), domains=["nih"])
+    assert [one.split for one in after.records] == [one.split for one in before.records]
+
+
+def test_a_test_list_of_other_images_is_refused(tmp_path):
+    write("chest_xray", tmp_path)
+    (tmp_path / "nih" / "test_list.txt").write_text("elsewhere_1.png\nelsewhere_2.png\n")
+    with pytest.raises(DataError, match=r"test_list\.txt: 2 of its 2 names are no image here"):
+        ChestXray(root=str(tmp_path), domains=["nih"])
+
+
+def test_chexpert_may_lie_in_folders_of_its_archives(tmp_path):
+    before = read("chest_xray", tmp_path, domains=["chexpert"])
+    site = tmp_path / "chexpert"
+    small = site / "CheXpert-v1.0-small"
+    names = ("1 (validate & csv)", "2 (train 1)")
+    first, second = (site / f"CheXpert-v1.0 batch {name}" for name in names)
+    for folder in (first, second):
+        folder.mkdir()
+    for table in small.glob("*.csv"):
+        table.rename(first / table.name)
+    (small / "valid").rename(first / "valid")
+    for patient in (small / "train").iterdir():
+        patient.rename(second / patient.name)
+    after = ChestXray(root=str(tmp_path), domains=["chexpert"])
+    assert len(after.records) == len(before.records)
+    assert {one.labels for one in after.records} == {one.labels for one in before.records}
+
+
+def test_a_patient_in_two_splits_stops_a_run(tmp_path):
+    dataset = read("chest_xray", tmp_path, domains=["nih"])
+    check_records(dataset)
+    first, second = (where(dataset, split=split)[0] for split in ("train", "test"))
+    group = dataset.records[first].group
+    dataset.records[second] = replace(dataset.records[second], group=group)
+    with pytest.raises(DataError, match=r"is in split .* a group belongs to one split"):
+        check_records(dataset)
+
+
+@pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "nih/../../a.png"])
+def test_files_outside_of_the_folder_stop_a_run(tmp_path, name):
+    dataset = read("chest_xray", tmp_path, domains=["nih"])
+    dataset.records[0] = replace(dataset.records[0], file=name)
+    with pytest.raises(DataError, match="is not below the folder of the data"):
+        check_records(dataset)

@@ -248,7 +248,7 @@ def test_root_without_images_says_what_is_expected(tmp_path):
 
 def test_missing_list_of_classes_says_what_to_write(root):
     (root / "classes.txt").unlink()
-    with pytest.raises(DataError, match=r"classes\.txt: cannot be read .* one class per line"):
+    with pytest.raises(DataError, match=r"classes\.txt: not a readable .* one class per line"):
         FolderMasks(root=str(root))
 
 

@@ -76,7 +76,7 @@ def test_unknown_label_is_refused(root):
 def test_damaged_polygons_are_refused(root):
     dataset = IDD(root=str(root))
     (root / str(dataset.records[0].mask)).write_text("{")
-    with pytest.raises(DataError, match=r"000_gtFine_polygons\.json: not a file of polygons"):
+    with pytest.raises(DataError, match=r"000_gtFine_polygons\.json: not a readable file"):
         dataset.mask(0)
 
 

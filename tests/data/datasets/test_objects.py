@@ -165,7 +165,7 @@ def test_spoilt_image_is_left_out(pacs):
     ("file", "message"),
     [
         ("pacs_label/photo_train_kfold.txt", "photo_train_kfold.txt: the official list does not"),
-        ("pacs_label/sketch_crossval_kfold.txt", "sketch_crossval_kfold.txt: cannot be read"),
+        ("pacs_label/sketch_crossval_kfold.txt", "sketch_crossval_kfold.txt: not a readable list"),
         ("kfold/cartoon/dog/00001.jpg", r"1\.jpg: does not exist, but pacs_label lists it \(1 of"),
     ],
 )
@@ -227,5 +227,7 @@ def test_missing_image_of_visda_is_named(visda):
 
 def test_missing_list_is_named(visda):
     (visda / "train/image_list.txt").unlink()
-    with pytest.raises(DataError, match=r"train/image_list\.txt: cannot be read \(No such file"):
+    with pytest.raises(
+        DataError, match=r"train/image_list\.txt: not a readable list of images \(No such file"
+    ):
         VisDA(root=str(visda))
