@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import pickle
 import secrets
 import zipfile
 import zlib
@@ -18,6 +19,11 @@ from typing import Any
 
 from domainnorm.errors import CheckpointError
 
+# What reading a damaged file of JSON, tensors or a table raises, whatever the reader.
+DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
+    *(RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+)
 _PARTIAL, _LOCK = ".partial.", ".running"
 _PNG, _GZIP, _ZIP = b"\x89PNG\r\n\x1a\n", b"\x1f\x8b", b"PK\x03\x04"
 

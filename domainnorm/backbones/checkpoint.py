@@ -20,7 +20,7 @@ from domainnorm.backbones.domains.owned_rows import (
 )
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import CheckpointError
-from domainnorm.storage import whole_file
+from domainnorm.storage import DAMAGED, whole_file
 
 VERSION = 1
 _ENCODER = "encoder."
@@ -94,7 +94,7 @@ def read_header(path: str | Path) -> ModelHeader:
         )
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+    except (*DAMAGED, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: not a complete model file of domainnorm ({error}); expected the "
             "model.safetensors of a finished stage"

@@ -40,6 +40,7 @@ DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 _STORAGE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     errno.EFBIG: "raise the limit on file sizes",
+    errno.ENAMETOOLONG: "take a shorter name",
     **dict.fromkeys(
         (errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST),
         "choose another folder with --output",

@@ -19,7 +19,7 @@ from domainnorm.errors import CheckpointError, unknown
 from domainnorm.evaluation.evaluated import Evaluated, EvaluationError
 from domainnorm.evaluation.intervals import seed_spread
 from domainnorm.evaluation.single_label import LOWER_IS_BETTER
-from domainnorm.storage import number_of, whole_file, write_json
+from domainnorm.storage import DAMAGED, number_of, whole_file, write_json
 
 Values = NDArray[np.float64]
 _FORMAT = "domainnorm.matrix"
@@ -241,7 +241,7 @@ class CrossDomainMatrix:
                     name: (number_of(value), number_of(low), number_of(high))
                     for name, (value, low, high) in cell["metrics"].items()
                 }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EvaluationError) as error:
+        except (*DAMAGED, EvaluationError) as error:
             raise CheckpointError(
                 f"{path}: cannot be read as a matrix ({type(error).__name__}: {error}); "
                 "expected a file written by CrossDomainMatrix.to_json"

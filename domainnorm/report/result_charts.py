@@ -40,6 +40,7 @@ from domainnorm.report.results import (
     label_notes,
     method_order,
 )
+from domainnorm.storage import DAMAGED
 
 _BAR_WIDTH = 0.36  # inches; "0.87" at 8 points fits above it
 _BARS_PER_ROW = 30
@@ -204,7 +205,7 @@ def _read_panels(path: Path) -> dict[str, dict[str, Curve]]:
                 for column, place in places.items():
                     if row[column]:
                         sums[place][float(row["epoch"])].append(float(row[column]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise EvaluationError(
             f"{path}: cannot be read as training metrics ({type(error).__name__}: {error}); "
             "expected the metrics.csv of a run"

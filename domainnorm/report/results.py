@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from domainnorm.errors import CheckpointError, counted, unknown
 from domainnorm.evaluation import EvaluationError, Spread, seed_spread, write_json
-from domainnorm.storage import number_of, whole_file
+from domainnorm.storage import DAMAGED, number_of, whole_file
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def load_results(path: str | PathLike[str]) -> list[Result]:
         later: dict[str, Any] = {"scores": {}, "shots": None, "stream": ""}
         records = [{**later, **record} for record in records]
         return [_result({name: record[name] for name in names}) for record in records]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path}: cannot be read as results ({type(error).__name__}: {error}); "
             "expected a file written by results_json"

@@ -42,7 +42,7 @@ from domainnorm.run.run_folder import (
 from domainnorm.run.scoring import with_ensv
 from domainnorm.run.stage import RESULTS
 from domainnorm.run.trial import rehearse_stages, sample_recipe
-from domainnorm.storage import make_folders, write_json
+from domainnorm.storage import DAMAGED, make_folders, write_json
 
 GRID, METRICS = "grid.json", "metrics.json"
 _NO_COLUMNS = ("method", "compare", "seed", "data.source", "data.target", "data.transfers")
@@ -234,7 +234,7 @@ def resume_comparison(
         places = sorted((folder / "cells").iterdir())
         recipes = [read_folder(place)[0] for place in places]
         cells = [GridCell(one, recipe) for one, recipe in zip(values, recipes, strict=True)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{folder}: cannot be read as a comparison ({error}); expected a folder that "
             "`domainnorm compare` has made, outputs/<recipe>/compare-<time>"

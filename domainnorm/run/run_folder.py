@@ -14,7 +14,7 @@ from domainnorm import evaluation
 from domainnorm import recipe as recipes  # read where a recipe is, not for a page
 from domainnorm.errors import CheckpointError
 from domainnorm.report import run_page
-from domainnorm.storage import make_folders, replace_text
+from domainnorm.storage import DAMAGED, make_folders, replace_text
 
 RECIPE, PURPOSE, ENVIRONMENT = "recipe.yaml", "run.json", "environment.json"
 PAGE, TABLES, COST = "report.html", "results.md", "cost.json"
@@ -70,7 +70,7 @@ def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[recipes.Re
     try:
         made = json.loads((folder / PURPOSE).read_text(encoding="utf-8"))
         purpose, name = str(made["purpose"]), str(made["recipe"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{folder / PURPOSE}: cannot be read ({error})") from error
     if purpose == COMPARISON:
         raise CheckpointError(
@@ -104,7 +104,7 @@ def write_page(folder: Path, file: Path | None = None) -> Path:
         commands = {"run": "run", STAGES: "run", COMPARISON: COMPARISON}
         command = commands.get(purpose, "matrix")
         page = run_page(folder, str(made["recipe"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{folder}: no results that can be read ({error}); of a run that was interrupted, "
             f"`domainnorm {command} --resume {folder}` makes some"

@@ -31,7 +31,7 @@ from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.scoring import Scorer
 from domainnorm.run.training import BEST, LOG, TRAINING, fit, make_trainer
-from domainnorm.storage import remove_partial, write_json
+from domainnorm.storage import DAMAGED, remove_partial, write_json
 
 WEIGHTS = "model.safetensors"
 RESULTS = "results.json"
@@ -138,7 +138,7 @@ def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> Non
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
         before = {name: before[name] for name in made}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); start a new run") from error
     if before["data"] != made["data"]:
         then, now = before["images"], made["images"]

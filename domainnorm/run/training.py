@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-import pickle
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,20 +24,10 @@ from domainnorm.methods.base import mean_of_known
 from domainnorm.recipe import Recipe
 from domainnorm.run.machine import readable_refusals
 from domainnorm.run.scoring import Scorer
-from domainnorm.storage import replace_text, whole_file
+from domainnorm.storage import DAMAGED, replace_text, whole_file
 
 TRAINING, BEST, LOG = "training.ckpt", "best.ckpt", "log.csv"
 _BETWEEN_LINES = 10.0  # seconds
-_BROKEN = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -160,7 +148,7 @@ def _read(path: Path, device: torch.device | str, beside: str = "") -> dict[str,
         stored: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         if not {"state_dict", "epoch"} <= stored.keys():
             raise KeyError("state_dict")
-    except _BROKEN as error:
+    except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path}: not a complete checkpoint ({reason}); delete it{beside} to train this stage "

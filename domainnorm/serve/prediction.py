@@ -30,7 +30,7 @@ from domainnorm.serve.image_sources import MASKS, ImageSource, find_source
 from domainnorm.serve.prediction_table import Predicted, PredictionFigures, PredictionTable
 from domainnorm.serve.serving_options import PredictOptions
 from domainnorm.serve.stored import FileModel, Reading, StoredModel, load_stored, none_readable
-from domainnorm.storage import digest_of, make_folders
+from domainnorm.storage import DAMAGED, digest_of, make_folders
 
 ASKED, PREDICTIONS = "prediction.json", "predictions.csv"
 OVERLAYS, SHEET = "overlays.png", "classes.png"
@@ -255,7 +255,7 @@ def _former(asked: Path) -> str:
     """The images of an earlier prediction."""
     try:
         return str(json.loads(asked.read_text(encoding="utf-8"))["images"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{asked}: cannot be read ({error}); choose another --output"
         ) from error

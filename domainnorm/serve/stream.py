@@ -37,7 +37,7 @@ from domainnorm.serve.stream_log import (
     summarize,
     write_log,
 )
-from domainnorm.storage import digest_of, locked, make_folders, whole_file
+from domainnorm.storage import DAMAGED, digest_of, locked, make_folders, whole_file
 from domainnorm.streams import Sighting
 
 ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"
@@ -165,7 +165,7 @@ class _Follower:
             lines = read_log(self.place / LOG)[: state["lines"]]
             self.predicted = int(state["images"])
             self.stream.load_state_dict(state["stream"])
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        except DAMAGED as error:
             raise CheckpointError(
                 f"{self.place / STATE}: not a complete state of a stream ({error}); delete "
                 f"{self.place} to start again, or choose another --output"
@@ -315,8 +315,8 @@ def _claim_folder(place: Path, asked: dict[str, Any]) -> None:
 
 def _check_same(path: Path, asked: dict[str, Any]) -> None:
     try:
-        former = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        former = dict(json.loads(path.read_text(encoding="utf-8")))
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}); choose another --output"
         ) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from domainnorm.errors import CheckpointError
+from domainnorm.storage import DAMAGED
 
 VERSION = 1
 KEY = "domainnorm_pack"
@@ -78,7 +79,7 @@ def read_pack_header(path: str | Path) -> tuple[PackHeader, dict[str, TensorInfo
         return header, _tensors(tensors, size - 8 - length)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except DAMAGED as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(
             f"{path}: not a complete domain pack ({reason[:200]}); expected a file that "

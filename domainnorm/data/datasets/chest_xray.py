@@ -248,8 +248,8 @@ class ChestXray(TestedDataset):
         if absent and (self._missing == "error" or not read):
             refuse(
                 f"{folder}: {len(absent)} images are listed but absent, the first is {absent[0]}; "
-                "unpack all archives (CheXpert's are looked for by …/patient*/study*/view*), or set "
-                "data.missing to 'skip'"
+                "unpack all archives (CheXpert's are looked for by patient*/study*/view*), or "
+                "set data.missing to 'skip'"
             )
         return [record for record, _ in read.values()]
 
