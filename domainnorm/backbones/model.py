@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones.conversion.converted import Conversion, ConvertedLayer
-from domainnorm.backbones.conversion.kinds import kind_of
-from domainnorm.backbones.conversion.norm_layers import replace_modules
 from domainnorm.backbones.domains.owned_rows import OwnedRows, owned_rows
+from domainnorm.backbones.timm_interface import TimmInterface
 from domainnorm.condition import (
     Condition,
     Domain,
@@ -25,14 +23,14 @@ from domainnorm.condition import (
 )
 from domainnorm.condition import told_weights as told_weights  # noqa: PLC0414 - offered here too
 from domainnorm.encoders import Attributes, DomainEncoder, Estimate
-from domainnorm.errors import ConditionError, ConversionError
+from domainnorm.errors import ConditionError
 from domainnorm.norms import ConditionalNorm
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.ranges import ESTIMATED, Conditioned, Far, Unseen
 from domainnorm.slot import ConditionSlot, find_nearest
 
 
-class DomainModel(nn.Module):
+class DomainModel(TimmInterface):
     """A converted network, called with images and the domain of each.
 
     timm's own methods have their names here too, and take the domain of each sample as well.
@@ -411,89 +409,3 @@ class DomainModel(nn.Module):
                 condition = self.slot.current or condition
         self.slot.arm_backward(output, condition)
         return output
-
-    def _own(self, name: str) -> Any:
-        method = getattr(self.backbone, name, None)
-        if method is None:
-            raise ConversionError(
-                f"{name}: {type(self.backbone).__name__} has no such method; it belongs to timm's "
-                "networks, and not to those made with features_only=True"
-            )
-        return method
-
-    def forward_features(self, image: Tensor, domain: Domain = None) -> Any:
-        """The features before pooling and head, (N, F, H, W) or (N, L, F); ``domain`` as ever."""
-        return self._under(self._condition(image, domain), self._own("forward_features"), image)
-
-    def forward_head(
-        self, features: Tensor, domain: Domain = None, *, pre_logits: bool = False
-    ) -> Any:
-        """Logits of what `forward_features` gave; the head of many networks holds a norm too.
-
-        Args:
-            features: (N, F, H, W) or (N, L, F).
-            domain: See `forward`.
-            pre_logits: Stop before the classifier, (N, F).
-        """
-        condition = self._condition(features, domain, features=True)
-        return self._under(condition, self._own("forward_head"), features, pre_logits=pre_logits)
-
-    def forward_intermediates(self, image: Tensor, domain: Domain = None, **options: Any) -> Any:
-        """Final features and a list of feature maps; ``options`` are timm's own."""
-        condition = self._condition(image, domain)
-        return self._under(condition, self._own("forward_intermediates"), image, **options)
-
-    def get_classifier(self) -> Any:
-        """The last layer; a pair of layers in networks that learned by distillation."""
-        return self._own("get_classifier")()
-
-    def reset_classifier(self, num_classes: int, **options: Any) -> None:
-        """Replace the last layer by a new one of ``num_classes``, 0 for none, as timm does.
-
-        Where that brings a new norm with it, as in LeViT, the conditional one in its place stays:
-        what it normalizes is the same. A norm in a place that had none is shared by all domains,
-        with a warning.
-        """
-        reset = self._own("reset_classifier")
-        former = dict(self.backbone.named_modules())
-        reset(num_classes, **options)
-        for path, layer in list(self.backbone.named_modules()):
-            if kind_of(layer) is None:
-                continue
-            if path not in former:
-                warnings.warn(
-                    f"{path} ({type(layer).__name__}): a norm that came with the new classifier "
-                    "and that all domains share; convert a network with it to give each its own",
-                    stacklevel=2,
-                )
-            elif isinstance(former[path], ConditionalNorm):
-                replace_modules(self.backbone, {layer: former[path]})
-        # A head may lose its norm together with its classifier.
-        paths = {path for path, norm in self.named_modules() if isinstance(norm, ConditionalNorm)}
-        self.conversion = Conversion(
-            layer for layer in self.conversion if f"backbone.{layer.path}" in paths
-        )
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute blocks during backward instead of keeping what they computed."""
-        self._own("set_grad_checkpointing")(enable)
-
-    @property
-    def num_features(self) -> int:
-        """F, channels of `forward_features`."""
-        return int(self.backbone.num_features)  # type: ignore[arg-type]
-
-    @property
-    def num_classes(self) -> int:
-        """K, 0 without a classifier."""
-        return int(self.backbone.num_classes)  # type: ignore[arg-type]
-
-    @property
-    def feature_info(self) -> Any:
-        """Channels and reductions of the feature maps, as timm declares them."""
-        return self.backbone.feature_info
-
-    @property
-    def pretrained_cfg(self) -> Any:
-        """What the pretrained weights expect, for `timm.data.resolve_model_data_config`."""
-        return self.backbone.pretrained_cfg
