@@ -377,3 +377,26 @@ def test_compiles_in_one_graph_and_new_labels_do_not_recompile(name):
         with norm.slot.holding(condition_for(name, x, domain)):
             torch.testing.assert_close(compiled(x), eager, rtol=1e-4, atol=1e-5)
     assert counter.frame_count == 1
+
+
+@pytest.mark.slow
+@every_norm
+def test_a_compiled_step_moves_what_an_eager_one_moves(name):
+    torch.manual_seed(0)
+    norm = make(name, 4).train()
+    x, target = torch.randn(SHAPES[1]), torch.randn(SHAPES[1])
+    if not any(True for _ in norm.parameters()):
+        pytest.skip("has no parameter")
+    found = []
+    for compiles in (False, True):
+        own = copy.deepcopy(norm)
+        torch._dynamo.reset()
+        called = torch.compile(own, fullgraph=True) if compiles else own
+        with own.slot.holding(condition_for(name, x, DOMAIN)):
+            (called(x) - target).square().mean().backward()
+        found.append({key: p.grad for key, p in own.named_parameters()})
+    eager, compiled = found
+    for key, gradient in eager.items():
+        assert (gradient is None) == (compiled[key] is None), key
+        if gradient is not None:
+            torch.testing.assert_close(compiled[key], gradient, rtol=1e-3, atol=1e-4)

@@ -221,12 +221,13 @@ class MixedStatistics(DomainStatistics):
     def _mix(self, parts: list[Moments]) -> tuple[Tensor, Tensor]:
         """Factor and offset (N, C) of the normalization, ``x · factor + offset``."""
         if self.gate == "learned":
+            share: Tensor = self.share
             if self.training and not torch.compiler.is_compiling():
                 # Not an operation of the graph: two forward passes may precede one backward.
                 self.share.data.clamp_(0, 1)
-                share: Tensor = self.share
             else:
-                share = self.share.clamp(0, 1)
+                # The gradient of `clamp` at its bounds, where a gate starts, is 0 in compiled code.
+                share = share + (share.clamp(0, 1) - share).detach()
             tracked = self._tracked_at
             rstds = [torch.rsqrt(var + self.eps) for _, var in parts]
             factors = [rstds[tracked] * share, rstds[1 - tracked] * (1 - share)]
