@@ -6,7 +6,7 @@ from tests.fuzz.images import fuzz, kinds
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.file)
+@pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.file)
 def test_damaged_files_are_refused_or_harmless(kind, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -97,7 +97,7 @@ def test_stream_of_files_is_refused(stage, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "stream" / "a.png"), torch.zeros(8, 8, 3).byte().numpy())
     words = ("--stream", str(tmp_path / "stream"), "--output", str(tmp_path / "out"))
     assert call("adapt", str(stage / "joint"), *words) != 0
-    assert "a stream is of images alone, and this model's encoder" in capsys.readouterr().err
+    assert "'opened' looks at images, and this encoder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

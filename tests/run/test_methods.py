@@ -63,7 +63,8 @@ def test_tables_tell_how_the_stream_went(streamed):
 def test_testing_a_stream_again_follows_it_again(streamed, capsys):
     def rows():
         lines = [line for line in capsys.readouterr().out.splitlines() if "eata" in line]
-        return [line.partition(";")[0] for line in lines]  # without what an image has cost
+        # Without what an image has cost, which makes the table wider or not.
+        return [line.partition(";")[0].split() for line in lines]
 
     assert call("report", str(streamed)) == 0
     capsys.readouterr()
@@ -78,7 +79,7 @@ def test_testing_a_stream_again_follows_it_again(streamed, capsys):
         .split()[0]
         .strip("*")
     )
-    assert score in first[0]
+    assert score in " ".join(first[0])
 
 
 @pytest.mark.parametrize("order", ["by_class", "stored"])
