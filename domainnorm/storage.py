@@ -50,6 +50,7 @@ def whole_file(path: str | os.PathLike[str], *, durable: bool = True) -> Iterato
         if durable:
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
+        partial.chmod(0o666 & ~_umask())  # writers of tensors leave it to its owner alone
         partial.replace(path)
     except BaseException as error:
         with suppress(OSError):
@@ -57,6 +58,18 @@ def whole_file(path: str | os.PathLike[str], *, durable: bool = True) -> Iterato
         if isinstance(error, OSError) and error.filename in (None, str(partial)):
             error.filename = str(path)  # what a user knows
         raise
+
+
+def _umask() -> int:
+    """What the process takes off the permissions of new files; only setting it tells."""
+    status = Path("/proc/self/status")  # of Linux, where no other thread sees it changed
+    if status.exists():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
 
 
 def remove_partial(folder: Path) -> None:

@@ -135,17 +135,11 @@ class TimmInterface(nn.Module):
         rows = {one.key for one in owned_rows(self) if one.key in named}
         return rows | {_PREFIX + name for name in own}
 
-    def group_matcher(self, *, coarse: bool = False) -> dict[str, Any]:
-        """Patterns of the names of parameters by layer, for rates that fall with depth.
-
-        Raises:
-            ConversionError: A network that says nothing of its layers.
-        """
+    def group_matcher(self, *, coarse: bool = False) -> Any:
+        """Patterns of the names of parameters by layer, or a function, for rates by depth."""
         found = self._own("group_matcher")(coarse=coarse)
         if callable(found):
-            raise ConversionError(
-                f"group_matcher: that of {type(self.backbone).__name__} is a function of names"
-            )
+            return lambda name: found(name.removeprefix(_PREFIX))
         return {layer: _below(pattern) for layer, pattern in found.items()}
 
 

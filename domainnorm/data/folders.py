@@ -107,7 +107,8 @@ def list_images(folder: Path, left_out: LeftOut | None = None, root: Path = Path
         root: Folder of the data.
     """
     found = []
-    for file in sorted(files_below(folder)) if folder.is_dir() else ():
+    above = tuple(place.resolve() for place in folder.parents if place.is_relative_to(root))
+    for file in sorted(files_below(folder, above)) if folder.is_dir() else ():
         if file.suffix.lower() in SUFFIXES:
             found.append(file.relative_to(folder).as_posix())
         elif left_out is not None:

@@ -32,7 +32,7 @@ IMAGES, MASKS = "images", "masks"  # folders beside each other
 DRAWN_BY = "domainnorm"  # the software that PNG files of our figures name in their header
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0")  # little and big endian; the last has wide offsets
-_COMPRESSION, _SAMPLES = 259, 277
+_BITS, _COMPRESSION, _SAMPLES = 258, 259, 277
 _STRIPS, _TILES = (273, 279), (324, 325)  # tags of their offsets and lengths
 _DEFLATE, _LZW, _PACKBITS = (8, 32946), 5, 32773
 _REPLACED = "replace the file, or remove it and its row in a table of images"
@@ -173,7 +173,7 @@ def orientation_of(file: Path) -> int:
         DataError: The file is missing or no image.
     """
     with reading(file, "image"), Image.open(file) as image:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _stated(image)
 
 
 def upright(values: NDArray[Any], image: Image.Image) -> NDArray[Any]:
@@ -188,8 +188,18 @@ def upright(values: NDArray[Any], image: Image.Image) -> NDArray[Any]:
 
 def _orientation(image: Image.Image) -> int:
     """How pixels are to be turned; those of TIFF are by whoever decodes them, size included."""
-    turned = image.format == "TIFF"
-    return 1 if turned else int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return 1 if image.format == "TIFF" else _stated(image)
+
+
+def _stated(image: Image.Image) -> int:
+    """The orientation in EXIF alone: other decoders do not look for it in XMP, as Pillow does."""
+    if image.format == "TIFF":
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    else:
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        found = exif.get(ExifTags.Base.Orientation, 1)
+    return int(found) if found in range(1, 9) else 1
 
 
 def read_all(
@@ -213,7 +223,7 @@ def _decoded(data: bytes) -> NDArray[Any] | None:
         return None
     if data[:4] in _TIFF and _has_alpha(data):
         with Image.open(io.BytesIO(data)) as stored:
-            if stored.mode == "RGBA":  # of 8 bits; OpenCV multiplies its colours by alpha
+            if stored.mode == "RGBA":  # OpenCV multiplies its colours by alpha
                 return np.asarray(stored)[..., 2::-1]
     image = _imdecode(data, _FLAGS)
     if image is None:
@@ -268,7 +278,10 @@ def _tags(data: bytes) -> ImageFileDirectory_v2:
 
 
 def _has_alpha(data: bytes) -> bool:
-    return _tags(data).get(_SAMPLES) == 4
+    """Whether a TIFF has four channels of 8 bits."""
+    tags = _tags(data)
+    bits = tags.get(_BITS, ())
+    return tags.get(_SAMPLES) == 4 and {*(bits if isinstance(bits, tuple) else (bits,))} == {8}
 
 
 def _inflates(part: bytes) -> bool:

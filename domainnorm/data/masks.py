@@ -132,6 +132,7 @@ class Classes:
     def _numbers(self, pixels: NDArray[np.uint8], mask: Path) -> NDArray[np.uint8]:
         """Classes (H, W) of colours (H, W, 3 or 4), 255 for void ones."""
         places = places_of_colours(pixels[..., :3], [*self.colours, *self.void])
+        places[(pixels[..., :3] > 255).any(-1)] = -1  # of 16 bits
         strange = places < 0
         if strange.any():
             row, column = np.argwhere(strange)[0]

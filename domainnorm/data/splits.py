@@ -82,10 +82,13 @@ def check_records(dataset: DomainDataset) -> None:
 
 def check_paths(dataset: DomainDataset) -> None:
     """Raise a DataError for records of files that are not below the folder of the data."""
-    for record in dataset.records if isinstance(dataset, FileDataset) else ():
+    if not isinstance(dataset, FileDataset):
+        return
+    for record in dataset.records:
         for name in (record.file, record.mask):
             path = PurePosixPath(name or "")
-            if path.is_absolute() or ".." in path.parts:
+            outside = path.is_absolute() and not path.is_relative_to(dataset.root.as_posix())
+            if outside or ".." in path.parts:
                 refuse(
                     f"{_where(dataset)}: '{name}' is not below the folder of the data; move the "
                     "file there, or set data.root to a folder above all of them"

@@ -92,7 +92,8 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
         raise RecipeError([f"{text} turn; take 'last' or 'validation'"], recipe.name)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, kind)
-        carry_out_matrix(recipe, folder, kind)
+        with locked(folder) if is_first() else nullcontext():
+            carry_out_matrix(recipe, folder, kind)
     return folder
 
 
@@ -120,7 +121,7 @@ def resume_run(folder: Path) -> Path:
                 write_json(describe_environment(), folder / ENVIRONMENT)
             _carry_out(parts, folder, page=purpose == "run")
     else:
-        with on_all_ranks(recipe):
+        with on_all_ranks(recipe), locked(folder) if is_first() else nullcontext():
             carry_out_matrix(recipe, folder, purpose)
     return folder
 

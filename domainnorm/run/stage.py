@@ -31,7 +31,7 @@ from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.scoring import Scorer
 from domainnorm.run.training import BEST, LOG, TRAINING, fit, make_trainer
-from domainnorm.storage import DAMAGED, remove_partial, write_json
+from domainnorm.storage import DAMAGED, digest_of, remove_partial, write_json
 
 WEIGHTS = "model.safetensors"
 RESULTS = "results.json"
@@ -101,14 +101,19 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
 def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
     """What the results of a stage hang on: its part of the recipe, and the data by name."""
     recipe = replace(parts.recipe, method=stage.method, compare=[], seeds=[stage.seed])
-    flat = dict(_flat(yaml.safe_load(recipe.to_yaml())))
-    records = parts.dataset.records
+    tree = yaml.safe_load(recipe.to_yaml())
+    for part in tree["data"].get("parts") or ():
+        part.pop("root", None)
+    flat = dict(_flat(tree))
+    given = _start(parts, stage, Path()) if _is_given(parts, stage) else None
+    records = [one for one in parts.dataset.records if one.domain in stage.roles.all]
     names = sorted(
         f"{one.file}\0{one.domain}\0{one.group}\0{one.split}\0{one.target}\0{one.labels}"
         for one in records
     )
     return {
         "recipe": {key: value for key, value in flat.items() if not key.startswith(_ELSEWHERE)},
+        "checkpoint": "" if given is None or not given.is_file() else digest_of(given),
         "images": dict(Counter(f"{one.domain}, {one.split}" for one in records)),
         "data": hashlib.sha256("\n".join(names).encode()).hexdigest(),
     }
@@ -149,15 +154,20 @@ def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> Non
         ]
         told = "; ".join(changes[:5]) or "as many images, but other files, groups or labels"
         raise CheckpointError(f"{place}: the data have changed since it began ({told}); {way}")
-    keys = dict.fromkeys([*before["recipe"], *made["recipe"]])
+    then, now = before["recipe"], made["recipe"]
+    # A key that one of both lacks is one of another version.
     changed = [
-        f"{key} was {before['recipe'].get(key)}, now {made['recipe'].get(key)}"
-        for key in keys
-        if before["recipe"].get(key) != made["recipe"].get(key)
+        f"{key} was {then[key]}, now {now[key]}"
+        for key in now
+        if key in then and then[key] != now[key]
     ]
-    if changed and finished:
+    if before["checkpoint"] != made["checkpoint"]:
+        changed.append("checkpoint: other weights")
+    trained = finished or any(place.rglob(TRAINING))
+    if changed and trained:
+        what = "is finished" if finished else "has been trained in part"
         raise CheckpointError(
-            f"{place}: is finished, by another recipe.yaml ({'; '.join(changed[:5])}); {way}"
+            f"{place}: {what}, by another recipe.yaml ({'; '.join(changed[:5])}); {way}"
         )
     if changed and is_first():
         write_json(made, file)

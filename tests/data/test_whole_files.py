@@ -14,7 +14,7 @@ from PIL import Image
 from domainnorm.data import survey_dataset
 from domainnorm.data.datasets import FolderMasks, MedMnist
 from domainnorm.data.images import read_image, read_size
-from domainnorm.data.masks import read_mask
+from domainnorm.data.masks import read_classes, read_mask
 from domainnorm.data.volumes.nifti_slices import load_values
 from domainnorm.errors import DataError
 from domainnorm.storage import damage_of
@@ -153,3 +153,37 @@ def test_alpha_of_tiff_is_dropped_and_multiplies_nothing(tmp_path, alpha):
     pixels = np.dstack([np.full((4, 5), value, np.uint8) for value in (200, 150, 100, 128)])
     Image.fromarray(pixels).save(tmp_path / "a.tif", tiffinfo={338: alpha})
     assert_array_equal(read_image(tmp_path / "a.tif"), pixels[..., :3])
+
+
+def test_alpha_of_sixteen_bits_leaves_white_alone(tmp_path):
+    pixels = np.dstack([np.full((4, 5), value, np.uint16) for value in (1000, 2000, 4000, 65535)])
+    assert cv2.imwrite(str(tmp_path / "a.tif"), pixels[..., [2, 1, 0, 3]])
+    assert read_image(tmp_path / "a.tif", 4095)[0, 0].tolist() == [62, 125, 249]
+
+
+def test_colours_of_sixteen_bits_are_no_others(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_text("sky,0,0,0\nroad,0,255,255\n")
+    pixels = np.zeros((2, 3, 3), np.uint16)
+    pixels[0, 0] = (65535, 0, 0)  # blue, of which 65536 would be green
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    with pytest.raises(DataError, match="1 pixel of colours that"):
+        read_classes(file).read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_orientations_that_are_none_turn_nothing(tmp_path, orientation):
+    stored(tmp_path / "a.png", CORNERS, orientation)
+    assert read_size(tmp_path / "a.png") == (6, 8)
+    assert_array_equal(read_mask(tmp_path / "a.png"), CORNERS)
+
+
+def test_orientation_in_xmp_turns_nothing(tmp_path):
+    text = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    stream = io.BytesIO()
+    Image.fromarray(CORNERS).save(stream, "JPEG", quality=100)
+    marked = b"http://ns.adobe.com/xap/1.0/\0" + text.encode()
+    data = stream.getvalue()
+    segment = b"\xff\xe1" + (len(marked) + 2).to_bytes(2, "big") + marked
+    (tmp_path / "a.jpg").write_bytes(data[:2] + segment + data[2:])
+    assert read_size(tmp_path / "a.jpg") == read_image(tmp_path / "a.jpg").shape[:2] == (6, 8)

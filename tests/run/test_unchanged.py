@@ -1,5 +1,6 @@
 """What a run goes on with is what it began with, and what it writes is whole."""
 
+import json
 import os
 import shutil
 
@@ -37,6 +38,12 @@ def made(tmp_path_factory):
     return folder
 
 
+def umask():
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
 @pytest.fixture
 def copied(made, tmp_path):
     """The run, and its data, to be changed."""
@@ -72,6 +79,30 @@ def test_another_recipe_is_refused_where_stages_are_finished(copied, capsys):
     assert call("run", "--resume", str(copied)) == 1
     said = capsys.readouterr().err
     assert "is finished, by another recipe.yaml (trainer.max_epochs was 1, now 12)" in said
+
+
+def test_other_weights_to_start_from_are_refused(copied, capsys):
+    source = copied / "stages" / "photo-to-painting" / "seed0" / "source_only"
+    file = copied / "recipe.yaml"
+    recipe = yaml.safe_load(file.read_text())
+    recipe["checkpoint"] = str(source)
+    file.write_text(yaml.safe_dump(recipe))
+    assert call("run", "--resume", str(copied)) == 1
+    assert "checkpoint: other weights" in capsys.readouterr().err
+
+
+def test_a_key_that_another_version_had_not_changes_nothing(copied):
+    for file in copied.rglob("made_of.json"):
+        made = json.loads(file.read_text())
+        del made["recipe"]["trainer.accumulate"]
+        file.write_text(json.dumps(made))
+    assert call("run", "--resume", str(copied)) == 0
+
+
+def test_weights_may_be_read_by_others(made):
+    files = list(made.rglob("*.safetensors"))
+    assert files
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~umask()}
 
 
 def test_two_processes_do_not_carry_out_one_run(copied, capsys):

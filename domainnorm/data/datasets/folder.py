@@ -146,8 +146,21 @@ class Folder(FolderDataset, ClassFiles):
         super().__init__(**options)
 
     def scan(self) -> list[Row]:
-        """Images below ``<domain>/<class>/``."""
-        return scan_classes(self.root, list_folders(self.root), self.left_out)
+        """Images below ``<domain>/<class>/``.
+
+        Raises:
+            DataError: All of them lie deeper, so that folders are those of something else.
+        """
+        rows = scan_classes(self.root, list_folders(self.root), self.left_out)
+        deep = [row.file for row in rows if row.file.count("/") > 2]
+        splits = {"train", "val", "valid", "test"}
+        if deep and (len(deep) == len(rows) or {row.label for row in rows} <= splits):
+            raise DataError(
+                f"data.root: below {self.root} images lie deeper than {self.expected}, such as "
+                f"{deep[0]}, where '{deep[0].split('/')[1]}' would be a class; set data.root to "
+                "the folder of the domains, and write given splits into splits.csv (docs/data.md)"
+            )
+        return rows
 
     def take(self, rows: Sequence[Row], table: Path | None) -> None:
         """Classes are those of the chosen domains."""
@@ -246,12 +259,14 @@ class FolderMasks(FolderDataset, MaskFiles):
 
     def _found(self, file: str, folder: str = "masks") -> str | None:
         """The file of an image in a folder beside its own, if there is one."""
-        path, place = PurePosixPath(file), _place(file, folder)
-        if place not in self._listings:
-            self._listings[place] = _by_stem(self.root / place)
-        names = self._listings[place]
-        name = names.get(path.stem) or names.get(path.stem.lower())
-        return name and (place / name).as_posix()
+        path = PurePosixPath(file)
+        for place in _places(file, folder):
+            if place not in self._listings:
+                self._listings[place] = _by_stem(self.root / place)
+            names = self._listings[place]
+            if name := names.get(path.stem) or names.get(path.stem.lower()):
+                return (place / name).as_posix()
+        return None
 
     def _view(self, file: str, folder: str) -> str:
         return self._found(file, folder) or _beside(file, folder)
@@ -310,16 +325,17 @@ def classes_of_sample(domains: Sequence[str]) -> list[str]:
 
 def _beside(file: str, folder: str) -> str:
     """``day/masks/1.png`` for ``day/images/1.jpg``."""
-    return (_place(file, folder) / f"{PurePosixPath(file).stem}.png").as_posix()
+    return (_places(file, folder)[0] / f"{PurePosixPath(file).stem}.png").as_posix()
 
 
-def _place(file: str, folder: str) -> PurePosixPath:
-    """``day/masks/drive_1`` for ``day/images/drive_1/1.jpg``."""
+def _places(file: str, folder: str) -> list[PurePosixPath]:
+    """``day/masks/drive_1`` for ``day/images/drive_1/1.jpg``, else ``day/masks``, or beside it."""
     above = PurePosixPath(file).parent
-    if IMAGES not in above.parts:
-        return above.parent / folder
-    last = len(above.parts) - 1 - above.parts[::-1].index(IMAGES)
-    return PurePosixPath(*above.parts[:last], folder, *above.parts[last + 1 :])
+    parts, found = above.parts, []
+    for place in reversed([n for n, part in enumerate(parts) if part == IMAGES]):
+        before, after = parts[:place], parts[place + 1 :]
+        found += [PurePosixPath(*before, folder, *after), PurePosixPath(*before, folder)]
+    return list(dict.fromkeys([*found, above.parent / folder]))
 
 
 def _by_stem(folder: Path) -> dict[str, str]:

@@ -103,7 +103,7 @@ def read_header(file: Path) -> Header | str | None:
         DataError: A file with a suffix of DICOM is none, or cannot be read.
     """
     pydicom = import_medical("pydicom")
-    named = file.suffix.lower() in _SUFFIXES
+    named = file.suffix.lower() in _SUFFIXES or _has_preamble(file)
     options = {"stop_before_pixels": True, "specific_tags": list(_READ)}
     try:
         with reading(file, "DICOM file"):
@@ -116,8 +116,9 @@ def read_header(file: Path) -> Header | str | None:
         if named:
             raise
         return None
-    kind = pydicom.uid.UID(tags["SOPClassUID"]).name
-    if kind != tags["SOPClassUID"] and "Image" not in kind:
+    media = getattr(header.file_meta, "MediaStorageSOPClassUID", "")
+    kind = pydicom.uid.UID(tags["SOPClassUID"] or str(media)).name
+    if kind and not kind[0].isdigit() and "Image" not in kind:
         return str(kind).removesuffix(" Storage")
     words = tags["ImageType"].upper()
     for word, meaning in _NO_PICTURES.items():
@@ -128,6 +129,14 @@ def read_header(file: Path) -> Header | str | None:
             return None
         raise DataError(f"{file}: not a readable DICOM file (its header has no Rows); replace it")
     return Header(file, tags, frames)
+
+
+def _has_preamble(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _text(value: Any) -> str:
@@ -177,6 +186,11 @@ def read_pixels(
     pydicom = import_medical("pydicom")
     with reading(file, "DICOM file", _DECODERS):
         header = pydicom.dcmread(file, force=True)
+        if "TransferSyntaxUID" not in header.file_meta:  # without a preamble
+            implicit, little = header.original_encoding
+            syntax = "ImplicitVRLittleEndian" if implicit else "ExplicitVRLittleEndian"
+            syntax = syntax if little else "ExplicitVRBigEndian"
+            header.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
         stored = pydicom.pixels.pixel_array(header, index=frame)
         own = FrameHeader(header, frame)
         shown = _shown(pydicom, own, np.asarray(stored), window)
@@ -223,7 +237,7 @@ def _spacing(header: FrameHeader, file: Path) -> tuple[float, float]:
     for place in header.places("PixelMeasuresSequence"):
         for tag in _SPACINGS:
             given = place.get(tag)
-            if given is not None and len(given) == 2 and min(map(float, given)) > 0:
+            if given is not None and np.size(given) == 2 and min(map(float, given)) > 0:
                 return float(given[0]), float(given[1])
     raise DataError(
         f"{file}: the header has none of {', '.join(_SPACINGS)}, which data.spacing needs; leave "
@@ -239,7 +253,8 @@ def _shown(
         return _eight_bits(stored, int(header.root.BitsStored))
     if kind == "PALETTE COLOR":
         colours = pydicom.pixels.apply_color_lut(stored, header.root)
-        return _eight_bits(colours[..., :3], 8 * colours.dtype.itemsize)
+        # Entries of 8 bits may be stored in words of 16.
+        return _eight_bits(colours[..., :3], 16 if colours.max() > 255 else 8)
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(f"PhotometricInterpretation '{kind}' is not known here")
     shape = str(header.root.get("PresentationLUTShape", "")).strip()
@@ -258,7 +273,7 @@ def _eight_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
 def _padding(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_]:
     """Which stored values fill up the frame and show nothing."""
     given = [header.get(tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
-    found = [_like(int(value), stored.dtype) for value in given if value is not None]
+    found = [_like(int(np.ravel(one)[0]), stored.dtype) for one in given if one is not None]
     if given[0] is None:
         return np.zeros(stored.shape, dtype=bool)
     return np.asarray((stored >= min(found)) & (stored <= max(found)))
@@ -286,15 +301,16 @@ def _grey(
         values = stored * slope + intercept
     if window is not None:
         return to_grey(values, *window_range(window))
-    if "VOILUTSequence" in header.root:
+    tables = header.root.get("VOILUTSequence")
+    if tables and tables[0].get("LUTDescriptor") and tables[0].get("LUTData"):
+        _sign_first(tables[0], values)
         shown = pydicom.pixels.apply_voi_lut(values, header.root)
         return to_grey(shown, *_range_of_table(pydicom, header.root))
     for place in header.places("FrameVOILUTSequence"):
-        if "WindowCenter" in place and "WindowWidth" in place:
+        found = [place.get(tag) for tag in ("WindowCenter", "WindowWidth")]
+        if None not in found:
             # Several windows may be offered; the first is the default one.
-            given = [
-                float(np.ravel(place[tag].value)[0]) for tag in ("WindowCenter", "WindowWidth")
-            ]
+            given = [float(np.ravel(one)[0]) for one in found]
             if given[1] > 0:
                 return _windowed(values, given, str(place.get("VOILUTFunction", "LINEAR")))
     return to_grey(values, *percentile_range(np.asarray(values)[counts]))
@@ -308,6 +324,13 @@ def _windowed(values: NDArray[Any], window: list[float], function: str) -> NDArr
         centre, width = window
         return to_grey(1 / (1 + np.exp(-4 * (values - centre) / width)), 0, 1)
     raise ValueError(f"VOILUTFunction '{function}' is not known here")
+
+
+def _sign_first(table: Any, values: NDArray[Any]) -> None:
+    """Without its sign the first value that a table is of reads as a large one."""
+    number, first, bits = table.LUTDescriptor
+    if int(first) >= 1 << 15 and np.asarray(values).min() < 0:
+        table.LUTDescriptor = [number, int(first) - (1 << 16), bits]
 
 
 def _range_of_table(pydicom: Any, header: Any) -> tuple[float, float]:

@@ -172,6 +172,32 @@ def test_palettes_are_looked_up(edited):
     assert edited(change)[0, :2].tolist() == [[0, 0, 0], [248, 0, 128]]
 
 
+def test_palettes_of_eight_bits_in_words_of_sixteen(edited):
+    def change(header):
+        set_values(header, [0, 3])
+        header.PhotometricInterpretation = "PALETTE COLOR"
+        for colour, value in (("Red", 248), ("Green", 0), ("Blue", 128)):
+            table = np.array([0, 0, 0, value], np.uint16)
+            header.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [4, 0, 16])
+            setattr(header, f"{colour}PaletteColorLookupTableData", table.tobytes())
+
+    assert edited(change)[0, :2].tolist() == [[0, 0, 0], [248, 0, 128]]
+
+
+@pytest.mark.parametrize("place", ["empty table", "empty window of a frame"])
+def test_what_is_there_and_empty_says_nothing(edited, place):
+    def change(header):
+        set_values(header, [0, 50, 100])
+        header.WindowCenter, header.WindowWidth = 50, 100
+        if place == "empty table":
+            header.VOILUTSequence = [pydicom.Dataset()]
+        else:
+            groups = [group("FrameVOILUTSequence", WindowCenter=None, WindowWidth=None)]
+            header.SharedFunctionalGroupsSequence = groups
+
+    assert edited(change)[0, :3, 0].tolist() == [0, 128, 255]
+
+
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
 def test_padding_is_black_and_in_no_percentile(edited, kind):
     def change(header):
@@ -475,11 +501,13 @@ def test_files_without_preamble_are_read(tmp_path):
     assert_array_equal(dataset.image(where(dataset, file="patient_01/series_1/3.dcm")[0]), before)
 
 
-@pytest.mark.parametrize("kept", [10, 200, 700])
-def test_headers_that_end_early_are_named(tmp_path, kept):
+@pytest.mark.parametrize(("kept", "suffix"), [(10, True), (200, True), (700, True), (400, False)])
+def test_headers_that_end_early_are_named(tmp_path, kept, suffix):
     write("dicom", tmp_path)
     file = tmp_path / "patient_01/series_1/3.dcm"
     file.write_bytes(file.read_bytes()[:kept])
+    if not suffix:
+        file.rename(file.with_suffix(""))
     (problem,) = survey_dataset(lambda: Dicom(root=str(tmp_path))).problems
-    assert problem.file.endswith("patient_01/series_1/3.dcm")
+    assert "patient_01/series_1/3" in problem.file
     assert problem.text.startswith("not a readable DICOM file")

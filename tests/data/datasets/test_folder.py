@@ -282,3 +282,23 @@ def test_what_is_left_out_is_counted_and_named(make_folder):
     ]
     assert list(Folder(root=str(root)).left_out) == wanted
     assert set(wanted) <= set(survey_dataset(lambda: Folder(root=str(root))).notes)
+
+
+@pytest.mark.parametrize("between", ["train", "cameras"])
+def test_a_tree_of_something_else_is_refused(make_folder, between):
+    root = make_folder()
+    for domain in ("day", "night"):
+        (root / domain).rename(root / f"{domain}_")
+        (root / domain / between).mkdir(parents=True)
+        for folder in list((root / f"{domain}_").iterdir()):
+            folder.rename(root / domain / between / folder.name)
+        (root / f"{domain}_").rmdir()
+    with pytest.raises(DataError, match="lie deeper than <domain>/<class>/<image>, such as day/"):
+        Folder(root=str(root))
+
+
+def test_links_to_folders_above_a_class_are_not_followed(make_folder):
+    root = make_folder()
+    before = len(Folder(root=str(root)).records)
+    (root / "day" / "cat" / "up").symlink_to(root / "day", target_is_directory=True)
+    assert len(Folder(root=str(root)).records) == before

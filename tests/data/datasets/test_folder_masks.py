@@ -281,3 +281,16 @@ def test_masks_of_images_in_folders_lie_in_folders_of_the_same_name(root):
     assert list(after.left_out) == [
         f"left out: 1 file (image outside of images), such as {domain}/loose.png"
     ]
+
+
+def test_masks_of_images_in_folders_may_lie_flat(root):
+    before = FolderMasks(root=str(root))
+    domain = before.domain_names[0]
+    inner = root / domain / "images" / "drive_1"
+    inner.mkdir()
+    for file in list((root / domain / "images").iterdir()):
+        if file.is_file():
+            file.rename(inner / file.name)
+    after = FolderMasks(root=str(root))
+    masks = [{one.mask for one in data.records if one.domain == domain} for data in (before, after)]
+    assert masks[0] == masks[1]
