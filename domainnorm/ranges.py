@@ -72,6 +72,7 @@ _COUNTS = {
         "1 or more",
     ),
 }
+_LARGEST = 2**31 - 1  # what counts of anything here can be
 _FROM_ZERO: tuple[Callable[[float], bool], str] = (lambda number: number >= 0, "0 or more")
 _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     "momentum": (
@@ -188,6 +189,8 @@ def problem_of(parameter: Parameter, value: Any) -> str:
     expected = ""
     if parameter.annotation in (int, float) and isinstance(value, str):
         expected = "a number"
+    elif isinstance(value, int) and abs(value) > _LARGEST and not parameter.name.endswith("seed"):
+        expected = f"at most {_LARGEST}"
     elif parameter.name in _COUNTS and isinstance(value, (int, float)):
         whole = isinstance(value, int)
         expected = ("" if value >= 1 else _COUNTS[parameter.name]) if whole else "a whole number"

@@ -39,6 +39,7 @@ _TAKEN = (
     "scriptable",
 )
 _LARGEST_SEED = 2**32 - 1
+_LARGEST_SIDE = 65536
 _ESTIMATED = ("estimate", "id_or_estimate", "mixture")  # of `condition` and `unseen`
 
 
@@ -144,8 +145,9 @@ def _check_sizes(data: DataConfig, problems: Problems) -> None:
     """One positive number or two; a crop is no larger than the image that it is cut from."""
     for key, size in (("data.image_size", data.image_size), ("data.crop_size", data.crop_size)):
         sides = size if isinstance(size, list) else [1 if size is None else size]
-        if min(sides, default=0) < 1 or len(sides) > 2:
-            problems.expect(key, size, "a positive number of pixels or [height, width]")
+        if min(sides, default=0) < 1 or len(sides) > 2 or max(sides) > _LARGEST_SIDE:
+            expected = f"1 to {_LARGEST_SIDE} pixels or [height, width]"
+            problems.expect(key, size, expected)
     if data.image_size is None or data.crop_size is None or problems.among("data"):
         return
     whole, crop = (

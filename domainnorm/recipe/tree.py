@@ -20,6 +20,8 @@ PART_NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 SUFFIXES = (".yaml", ".yml")
 OVERRIDE = re.compile(r"([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)", re.DOTALL)
 NAMED_SECTIONS = ("task", "method", "norm", "perturb", "encoder")
+_DEEPEST = 50  # mappings and lists within each other
+_SHOWN = 200  # letters of a word that is wrong
 _REFERENCE = re.compile(r"\$\{[A-Za-z_][\w-]*(\.[\w-]+)*\}")
 
 
@@ -100,9 +102,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _refuse_what_is_not_plain(text: str) -> None:
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         problem = None
-        if isinstance(event, yaml.AliasEvent):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            problem = "nested too deeply to be a recipe"
+        elif isinstance(event, yaml.AliasEvent):
             problem = "YAML aliases are not read in recipes; write ${section.key} instead"
         elif (tag := getattr(event, "tag", None)) is not None:
             problem = f"YAML tag '{tag}' is not read in recipes; write plain values"
@@ -111,6 +118,15 @@ def _refuse_what_is_not_plain(text: str) -> None:
         if problem:
             mark: Any = event.start_mark
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def _refuse_depth(text: str) -> None:
+    """Raise a YAMLError for a text of more brackets than a value has: reading it takes minutes."""
+    depth = 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if depth > _DEEPEST:
+            raise yaml.YAMLError("nested too deeply")
 
 
 def _is_readable(value: str) -> bool:
@@ -213,10 +229,12 @@ def parse_overrides(overrides: Sequence[str], problems: Problems) -> list[tuple[
             problems.add(f"override '{text}'", "expected key=value, such as method.lr=1e-3")
             continue
         try:
-            loaded = OmegaConf.load(StringIO(f"value: {match[2]}\n"))
+            _refuse_depth(given := f"value: {match[2]}\n")
+            loaded = OmegaConf.load(StringIO(given))
             pairs.append((match[1], OmegaConf.to_container(loaded)["value"]))  # type: ignore[call-overload, index]
         except (yaml.YAMLError, OmegaConfBaseException, KeyError):
-            problems.add(f"override '{text}'", f"cannot read '{match[2]}' as a YAML value")
+            shown = [one if len(one) <= _SHOWN else f"{one[:_SHOWN]}…" for one in (text, match[2])]
+            problems.add(f"override '{shown[0]}'", f"cannot read '{shown[1]}' as a YAML value")
     return pairs
 
 

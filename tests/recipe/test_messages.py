@@ -109,10 +109,10 @@ CASES = [
         {"data": f"{{{DATA}, num_workers: true}}"},
         "data.num_workers: got true, expected a whole number",
     ),
-    ({"data": f"{{{DATA}, image_size: -3}}"}, "data.image_size: got -3, expected a positive"),
+    ({"data": f"{{{DATA}, image_size: -3}}"}, "data.image_size: got -3, expected 1 to 65536"),
     (
         {"data": f"{{{DATA}, image_size: [32, 32, 3]}}"},
-        "data.image_size: got [32, 32, 3], expected a positive number of pixels or [height, width]",
+        "data.image_size: got [32, 32, 3], expected 1 to 65536 pixels or [height, width]",
     ),
     (
         {"data": f"{{{DATA}, transfers: [{{source: [a]}}]}}"},
