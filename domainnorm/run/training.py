@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import sys
 import time
@@ -41,8 +42,10 @@ class WholeCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         """See `whole_file`."""
-        with whole_file(path) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+        made = io.BytesIO()  # the writer of archives hides what the disk says
+        torch.save(checkpoint, made)
+        with whole_file(path) as partial:
+            partial.write_bytes(made.getbuffer())
 
 
 def make_trainer(

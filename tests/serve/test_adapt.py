@@ -266,7 +266,7 @@ def test_run_without_encoder_is_refused(stream, tmp_path, capsys):
     folder = run(tmp_path, "data.image_size=48", "method=source_only", "compare=[]")
     assert adapt(folder, stream, tmp_path / "out") == 1
     assert "needs an encoder, and this run has none; train with" in capsys.readouterr().err
-    assert adapt(folder, stream, tmp_path / "out", "method={name: neo, rows: opened}") == 1
+    assert adapt(folder, stream, tmp_path / "out", "method={name: neo, rows: opened}") == 2
     assert "method.rows: 'opened' asks a domain encoder" in capsys.readouterr().err
 
 

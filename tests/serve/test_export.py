@@ -233,6 +233,8 @@ def test_weights_of_another_shape_are_refused(finished, tmp_path, capsys):
     state = load_file(file)
     with safe_open(str(file), "pt") as opened:
         metadata = opened.metadata()
+    header = json.loads(metadata["domainnorm"]) | {"digest": ""}
+    metadata["domainnorm"] = json.dumps(header)
     state["backbone.fc.weight"] = torch.zeros(3, 3)
     save_file(state, file, metadata=metadata)
     code, said = failing(copied, "--format", "onnx", capsys=capsys)
