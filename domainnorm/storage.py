@@ -50,7 +50,8 @@ def whole_file(path: str | os.PathLike[str], *, durable: bool = True) -> Iterato
         if durable:
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
-        partial.chmod(0o666 & ~_umask())  # writers of tensors leave it to its owner alone
+        if not partial.stat().st_mode & 0o077:  # writers of tensors leave it to its owner alone
+            partial.chmod(0o666 & ~_umask())
         partial.replace(path)
     except BaseException as error:
         with suppress(OSError):

@@ -117,11 +117,22 @@ def list_images(folder: Path, left_out: LeftOut | None = None, root: Path = Path
     return found
 
 
+def images_in(folder: Path) -> list[str]:
+    """Names of the image files right in a folder, sorted, as `list_images`."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted(
+        entry.name
+        for entry in entries
+        if entry.suffix.lower() in SUFFIXES
+        and entry.name[0] != "."
+        and (entry.is_file() or not entry.exists())
+    )
+
+
 def tell_loose(folder: Path, left_out: LeftOut, root: Path, place: str) -> None:
     """Tell of images right in a folder, where they should be in one of its folders: ``place``."""
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in SUFFIXES and file.name[0] != "." and file.is_file():
-            left_out.add(f"image outside of {place}", file.relative_to(root).as_posix())
+    for name in images_in(folder):
+        left_out.add(f"image outside of {place}", (folder / name).relative_to(root).as_posix())
 
 
 def missing_files(root: Path, files: Iterable[str]) -> list[str]:

@@ -158,6 +158,10 @@ class OnlineMethod(Method):
         if self.rows == "opened":
             settled = copy.deepcopy(self.model).eval().requires_grad_(False)
             self.settled = (settled,)
+            for model in self.copies:  # what the encoder knows of domains is one for all
+                assert model.encoder is not None
+                assert self.model.encoder is not None
+                model.encoder.gaussians = self.model.encoder.gaussians
             self.watch = DomainWatch(settled, self._learning, self.run_length)
 
     @property
@@ -210,9 +214,6 @@ class OnlineMethod(Method):
             label = torch.full((len(opening.images),), opening.label, device=domain.device)
             self.adapt({"image": opening.images, "domain": label})
             self._opened += 1
-        for model in {self.model, self.deployed}:
-            assert model.encoder is not None
-            model.encoder.gaussians.load_state_dict(watch.gaussians.state_dict())
         return logits
 
     def _remember_opened(self) -> None:
@@ -274,10 +275,9 @@ class OnlineMethod(Method):
         if self.watch is not None:
             self.facts["rows_opened"] = float(self._opened)
             self._remember_opened()
-            for model in {self.model, self.deployed}:
-                for number, one in enumerate(encoder_rows(model.encoder)):
-                    for row, known in self._told_before.items():
-                        one.tensor[row] = known[number]
+            for number, one in enumerate(encoder_rows(self.model.encoder)):
+                for row, known in self._told_before.items():
+                    one.tensor[row] = known[number]
 
     @contextmanager
     def _clock(self, name: str, batch: Batch) -> Iterator[None]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -101,15 +102,23 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _refuse_what_is_not_plain(text: str) -> None:
+def _events(text: str) -> Iterator[Any]:
+    """Events of a YAML text, one nested too deeply refused before reading it takes minutes."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        problem = None
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
+            mark: Any = event.start_mark
             problem = "nested too deeply to be a recipe"
-        elif isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        yield event
+
+
+def _refuse_what_is_not_plain(text: str) -> None:
+    for event in _events(text):
+        problem = None
+        if isinstance(event, yaml.AliasEvent):
             problem = "YAML aliases are not read in recipes; write ${section.key} instead"
         elif (tag := getattr(event, "tag", None)) is not None:
             problem = f"YAML tag '{tag}' is not read in recipes; write plain values"
@@ -118,15 +127,6 @@ def _refuse_what_is_not_plain(text: str) -> None:
         if problem:
             mark: Any = event.start_mark
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-
-
-def _refuse_depth(text: str) -> None:
-    """Raise a YAMLError for a text of more brackets than a value has: reading it takes minutes."""
-    depth = 0
-    for letter in text:
-        depth += (letter in "[{") - (letter in "]}")
-        if depth > _DEEPEST:
-            raise yaml.YAMLError("nested too deeply")
 
 
 def _is_readable(value: str) -> bool:
@@ -229,7 +229,8 @@ def parse_overrides(overrides: Sequence[str], problems: Problems) -> list[tuple[
             problems.add(f"override '{text}'", "expected key=value, such as method.lr=1e-3")
             continue
         try:
-            _refuse_depth(given := f"value: {match[2]}\n")
+            given = f"value: {match[2]}\n"
+            deque(_events(given), maxlen=0)
             loaded = OmegaConf.load(StringIO(given))
             pairs.append((match[1], OmegaConf.to_container(loaded)["value"]))  # type: ignore[call-overload, index]
         except (yaml.YAMLError, OmegaConfBaseException, KeyError):

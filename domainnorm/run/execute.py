@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         rehearse_stages(parts, stages)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, "run", {"left_out": list(parts.dataset.left_out)})
-        _carry_out(parts, folder)
+        with _alone(folder):
+            _carry_out(parts, folder)
     return folder
 
 
@@ -92,7 +93,7 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
         raise RecipeError([f"{text} turn; take 'last' or 'validation'"], recipe.name)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, kind)
-        with locked(folder) if is_first() else nullcontext():
+        with _alone(folder):
             carry_out_matrix(recipe, folder, kind)
     return folder
 
@@ -104,24 +105,29 @@ def _new_folder(
     return of_first(lambda: make_folder(recipe, output, purpose, made))
 
 
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """`locked`, by the first process of a run for all of them."""
+    return locked(folder) if is_first() else nullcontext()
+
+
 def resume_run(folder: Path) -> Path:
     """Finished stages are read, a stage in the middle goes on from its last epoch.
 
     The result is the same, weights included, as that of a run that was never interrupted.
 
     Raises:
-        CheckpointError: Not a run folder, or a truncated checkpoint.
+        CheckpointError: Not a run folder, a truncated checkpoint, or another process is at it.
         RecipeError: The recipe in it was edited into something wrong.
     """
     recipe, purpose = read_folder(folder)
     if purpose in ("run", STAGES):
         parts = Parts(recipe)
-        with on_all_ranks(recipe):
+        with on_all_ranks(recipe), _alone(folder):
             if is_first() and not (folder / ENVIRONMENT).exists():  # of a comparison
                 write_json(describe_environment(), folder / ENVIRONMENT)
             _carry_out(parts, folder, page=purpose == "run")
     else:
-        with on_all_ranks(recipe), locked(folder) if is_first() else nullcontext():
+        with on_all_ranks(recipe), _alone(folder):
             carry_out_matrix(recipe, folder, purpose)
     return folder
 
@@ -192,15 +198,7 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
     """Carry out what is not done yet of a run in its folder, and print its table.
 
     Figures and the page are made unless there shall be no ``page``.
-
-    Raises:
-        CheckpointError: Another process carries it out.
     """
-    with locked(folder) if is_first() else nullcontext():
-        _carry_out_all(parts, folder, page=page)
-
-
-def _carry_out_all(parts: Parts, folder: Path, *, page: bool) -> None:
     recipe, console = parts.recipe, report.create_console()
     prepare(recipe)
     stages = plan_stages(recipe)

@@ -278,7 +278,7 @@ class DomainWatch:
 
     @property
     def seen(self) -> dict[str, Any]:
-        """What a killed stream goes on with: tensors and numbers alone."""
+        """What a killed stream goes on with beside the encoder: tensors and numbers alone."""
         return {
             "labels": self.labels,
             "belief": self.belief.state_dict(),
@@ -286,7 +286,6 @@ class DomainWatch:
             "unlike": [list(one) for one in self._unlike],
             "waiting": [list(one) for one in self._waiting],
             "embeddings": {label: list(known) for label, known in self._embeddings.items()},
-            "gaussians": self.gaussians.state_dict(),
         }
 
     @seen.setter
@@ -296,7 +295,6 @@ class DomainWatch:
         self.alarm.load_state_dict(state["alarm"])
         self._unlike = deque(map(tuple, state["unlike"]), maxlen=_BUFFER)
         self._waiting = deque(map(tuple, state["waiting"]), maxlen=_EMBEDDINGS)
-        self.gaussians.load_state_dict(state["gaussians"])
         self._embeddings = {
             label: deque(known, maxlen=_EMBEDDINGS) for label, known in state["embeddings"].items()
         }

@@ -8,7 +8,6 @@ import torch
 from torch.testing import assert_close
 
 from domainnorm import adapt_online, create_model
-from domainnorm.backbones import add_domain
 from domainnorm.encoders import create_encoder
 from domainnorm.errors import ConditionError, DataError, DomainNormError
 from domainnorm.methods import Roles
@@ -27,6 +26,13 @@ def opening(name, model=None, **options):
     model = make() if model is None else model
     options = {"rows": "opened", "max_domains": 2, **GIVEN.get(name, {}), **options}
     return adapt_online(model, name, task=task(), **options)
+
+
+def of_run(name):
+    """A method as a run has it, of two targets that its encoder does not know."""
+    roles = Roles(("a", "b"), ("x", "y"))
+    model, given = make(spare=roles.target), GIVEN.get(name, {})
+    return METHODS.load(name)(model, task(), roles, rows="opened", **given)
 
 
 def rows_of(model, number):
@@ -121,12 +127,8 @@ def test_what_a_new_domain_moves_changes_no_prediction_of_known_ones(name, norm)
 
 @every_stream
 def test_images_of_a_run_and_those_that_opened_a_row_share_a_memory(name):
-    model = make()
-    for domain in ("x", "y"):
-        add_domain(model, domain)
-    roles, given = Roles(("a", "b"), ("x", "y")), GIVEN.get(name, {})
-    method = METHODS.load(name)(model, task(), roles, rows="opened", **given)
-    method.begin_stream(roles.target)
+    method = of_run(name)
+    method.begin_stream(method.roles.target)
     for number, batch in enumerate(stream(0, NEW, NEW, *[30] * 5)):
         index = torch.arange(len(batch)) + 8 * number
         domain = torch.full((len(batch),), 2)
@@ -136,11 +138,8 @@ def test_images_of_a_run_and_those_that_opened_a_row_share_a_memory(name):
 
 @pytest.mark.parametrize("name", ["neo", "alpha_bn", "rotta", "cotta"])
 def test_each_target_of_its_own_stream_keeps_its_row_and_its_place(name):
-    model = make()
-    for domain in ("x", "y"):
-        add_domain(model, domain)
-    roles, given = Roles(("a", "b"), ("x", "y")), GIVEN.get(name, {})
-    method = METHODS.load(name)(model, task(), roles, rows="opened", **given)
+    method = of_run(name)
+    model = method.model
     rows, known = [], []
     for target, domain in (("x", NEW), ("y", 9)):
         method.begin_stream((target,))

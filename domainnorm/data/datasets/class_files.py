@@ -102,6 +102,6 @@ def scan_classes(root: Path, domains: Iterable[str], left_out: LeftOut | None = 
         for name in list_images(root / domain / label, left_out, root)
     ]
     for domain in domains:
-        if left_out is not None and (root / domain).is_dir():
+        if left_out is not None:
             tell_loose(root / domain, left_out, root, "a folder of a class")
     return [Row(file, domain, label, file, "train") for file, domain, label in sorted(found)]

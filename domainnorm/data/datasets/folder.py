@@ -30,6 +30,7 @@ from domainnorm.data.folders import (
     Cuts,
     check_listed,
     find_table,
+    images_in,
     list_folders,
     list_images,
     tell_loose,
@@ -225,8 +226,9 @@ class FolderMasks(FolderDataset, MaskFiles):
         for domain in list_folders(self.root):
             tell_loose(self.root / domain, self.left_out, self.root, IMAGES)
             names = list_images(self.root / domain / IMAGES, self.left_out, self.root)
-            found += [Row(f"{domain}/{IMAGES}/{name}", domain, "", "", "train") for name in names]
-        return [replace(row, group=row.file) for row in found]
+            files = [f"{domain}/{IMAGES}/{name}" for name in names]
+            found += [Row(file, domain, "", file, "train") for file in files]
+        return found
 
     def take(self, rows: Sequence[Row], table: Path | None) -> None:
         """Masks lie beside the images."""
@@ -341,8 +343,7 @@ def _places(file: str, folder: str) -> list[PurePosixPath]:
 def _by_stem(folder: Path) -> dict[str, str]:
     """Names of masks by their stems, as written and in lower case; those in ``.png`` come first."""
     # A link that leads nowhere is no image without a label, but a mask that is missing.
-    names = [name for name in list_images(folder) if name.lower().endswith(_SUFFIXES)]
-    names = [name for name in names if "/" not in name]
+    names = [name for name in images_in(folder) if name.lower().endswith(_SUFFIXES)]
     names.sort(key=lambda name: name.endswith(".png"))
     exact = {PurePosixPath(name).stem: name for name in names}
     return {stem.lower(): name for stem, name in exact.items()} | exact

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -69,6 +68,7 @@ class _Reading:
     digest: bytes = b""
     brightest: int = 0
     pixels: NDArray[np.int64] | None = None  # (256,)
+    turned: bool = False  # whether image and mask state different orientations
     problems: tuple[Problem, ...] = ()
 
 
@@ -92,7 +92,6 @@ def survey_dataset(
     survey.problems = list(dict.fromkeys(survey.problems))  # slices share the volume's
     survey.problems += _unnumbered(survey)
     survey.notes += [*dataset.left_out, *_unlabelled(dataset), *_strays(dataset)]
-    survey.notes += _turned(dataset)
     survey.notes += [
         f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of 16 "
         "bits are taken to use them all; where they hold 12, folders, manifests and chest_xray "
@@ -140,22 +139,25 @@ def _read(dataset: DomainDataset, index: int) -> _Reading:
     if record.mask is None:
         return read
     try:
-        mask = dataset.mask(index)
+        mask, turned = dataset.mask(index), _turned(dataset, record)
     except DataError as error:
         return replace(read, problems=(_problem_of(dataset, error, record.mask),))
     problems: tuple[Problem, ...] = ()
     if mask.shape != (height, width):
         text = f"{mask.shape[1]} × {mask.shape[0]} pixels, its image has {width} × {height}"
         problems = (Problem(record.mask, text),)
-    return replace(read, pixels=np.bincount(mask.ravel(), minlength=VOID + 1), problems=problems)
+    pixels = np.bincount(mask.ravel(), minlength=VOID + 1)
+    return replace(read, pixels=pixels, turned=turned, problems=problems)
 
 
 def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
     seen: dict[bytes, Record] = {}
     twins: list[tuple[Record, Record]] = []
+    differing: list[str] = []
     for reading in readings:
         record = reading.record
         survey.problems += reading.problems
+        differing += [record.file] if reading.turned else []
         if reading.size is not None:
             survey.sizes.setdefault(record.domain, Counter())[reading.size] += 1
             found = max(survey.brightest[record.domain], reading.brightest)
@@ -171,6 +173,12 @@ def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
         survey.notes.append(
             f"{counted(len(twins), 'image')} with the same pixels as one in another split, such as "
             f"{first.file} ({first.split}) and {other.file} ({other.split})"
+        )
+    if differing:
+        survey.notes.append(
+            f"{counted(len(differing), 'image')} with another orientation (EXIF) than the mask, "
+            f"such as {', '.join(differing[:3])}; each file is turned as it states itself: look "
+            "whether both show the same way up"
         )
 
 
@@ -230,23 +238,17 @@ def _strays(dataset: DomainDataset) -> Iterator[str]:
         )
 
 
-def _turned(dataset: DomainDataset) -> Iterator[str]:
-    """Images that state an orientation which their masks do not, or the other way round."""
+def _turned(dataset: DomainDataset, record: Record) -> bool:
+    """Whether an image states an orientation which its mask does not, or the other way round."""
     if not isinstance(dataset, FileDataset) or dataset.reads != "images":
-        return
-    differing = []
-    for record in dataset.records:
-        files = [dataset.root / name for name in (record.file, record.mask) if name]
-        if len(files) == 2:
-            with suppress(DataError):  # a problem already
-                first, second = map(orientation_of, files)
-                differing += [record.file] if first != second else []
-    if differing:
-        yield (
-            f"{counted(len(differing), 'image')} with another orientation (EXIF) than the mask, "
-            f"such as {', '.join(differing[:3])}; each file is turned as it states itself: look "
-            "whether both show the same way up"
+        return False
+    try:
+        first, second = (
+            orientation_of(dataset.root / str(one)) for one in (record.file, record.mask)
         )
+    except DataError:  # masks may be polygons, which have none
+        return False
+    return first != second
 
 
 def _problem_of(dataset: DomainDataset, error: DataError, file: str) -> Problem:
