@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import accumulate
+
+_MOST, _LONGEST = 16_000, 2000  # letters of all problems that a message shows, and of each
 
 
 class DomainNormError(Exception):
@@ -11,7 +14,7 @@ class DomainNormError(Exception):
 
 
 class RecipeError(DomainNormError):
-    """One or more problems in a recipe or its overrides.
+    """One or more problems in a recipe or its overrides; many, and long ones, are cut short.
 
     Args:
         problems: One line per problem, each naming the key, what came and what was expected.
@@ -20,9 +23,13 @@ class RecipeError(DomainNormError):
 
     def __init__(self, problems: Iterable[str], where: str = "recipe") -> None:
         self.problems = list(problems)
-        noun = "problem" if len(self.problems) == 1 else "problems"
-        lines = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"{where}: {len(self.problems)} {noun}{lines}")
+        short = [one[:_LONGEST] + "…" * (len(one) > _LONGEST) for one in self.problems]
+        letters = accumulate(map(len, short))
+        shown = [one for one, so_far in zip(short, letters, strict=True) if so_far <= _MOST]
+        lines = "".join(f"\n  - {problem}" for problem in shown)
+        more = len(self.problems) - len(shown)
+        rest = f"\n  and {more} more" if more else ""
+        super().__init__(f"{where}: {counted(len(self.problems), 'problem')}{lines}{rest}")
 
 
 class DataError(DomainNormError):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -80,15 +81,12 @@ def read_header(path: str | Path) -> ModelHeader:
     try:
         with safe_open(str(path), framework="pt") as file:
             fields = json.loads((file.metadata() or {})["domainnorm"])
-        for key in ("domain_names", "class_names"):
-            if not isinstance(fields[key], list):
-                raise TypeError(f"{key} is not a list")
         if fields["version"] != VERSION:
             raise ValueError(f"format version {fields['version']}, this program reads {VERSION}")
         return ModelHeader(
             str(fields["backbone"]),
-            tuple(map(str, fields["domain_names"])),
-            tuple(map(str, fields["class_names"])),
+            _names(fields, "domain_names"),
+            _names(fields, "class_names"),
             bool(fields.get("end_to_end", False)),
             str(fields.get("digest", "")),
         )
@@ -99,6 +97,15 @@ def read_header(path: str | Path) -> ModelHeader:
             f"{path}: not a complete model file of domainnorm ({error}); expected the "
             "model.safetensors of a finished stage"
         ) from error
+
+
+def _names(fields: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    if not isinstance(fields[key], list):
+        raise TypeError(f"{key} is not a list")
+    names = tuple(map(str, fields[key]))
+    if "" in names or len(set(names)) < len(names):
+        raise ValueError(f"{key} are not distinct")
+    return names
 
 
 def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()) -> ModelHeader:

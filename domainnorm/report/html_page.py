@@ -6,13 +6,17 @@ import base64
 import html
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from domainnorm.errors import CheckpointError
+from domainnorm.storage import DAMAGED
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
@@ -37,12 +41,14 @@ def run_page(folder: Path, name: str) -> str:
         name: Of the recipe.
 
     Raises:
-        OSError: One of the files cannot be read.
+        OSError: One of the files is missing.
+        CheckpointError: One is damaged.
     """
-    made = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    results = (folder / "results.md").read_text(encoding="utf-8")
-    environment = json.dumps(made, indent=2, ensure_ascii=False)
+    file = folder / "environment.json"
+    with _naming(file):
+        made = json.loads(file.read_text(encoding="utf-8"))
+        environment, told = json.dumps(made, indent=2, ensure_ascii=False), _told(made)
+    recipe, results = (_text(folder / name) for name in ("recipe.yaml", "results.md"))
     title = html.escape(name)
     return f"""<!doctype html>
 <html lang="en">
@@ -55,15 +61,36 @@ def run_page(folder: Path, name: str) -> str:
 </head>
 <body>
 <h1>{title}</h1>
-<p>{html.escape(_facts(made))}</p>
-{_noted(made.get("left_out", []))}
-<pre>{html.escape("domainnorm " + shlex.join(made.get("command", [])))}</pre>
+{told}
 {_body(results, folder)}
 <details><summary>recipe.yaml</summary><pre>{html.escape(recipe)}</pre></details>
 <details><summary>environment.json</summary><pre>{html.escape(environment)}</pre></details>
 </body>
 </html>
 """
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Say which file it is that is damaged."""
+    try:
+        yield
+    except OSError:
+        raise
+    except DAMAGED as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}); put back what it was") from error
+
+
+def _text(file: Path) -> str:
+    with _naming(file):
+        return file.read_text(encoding="utf-8")
+
+
+def _told(made: dict[str, Any]) -> str:
+    """What the environment says above the results."""
+    return f"""<p>{html.escape(_facts(made))}</p>
+{_noted(made.get("left_out", []))}
+<pre>{html.escape("domainnorm " + shlex.join(made.get("command", [])))}</pre>"""
 
 
 def _noted(notes: Sequence[str]) -> str:

@@ -9,11 +9,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from domainnorm.errors import CheckpointError, counted, unknown
 from domainnorm.evaluation import EvaluationError, Spread, seed_spread, write_json
 from domainnorm.storage import DAMAGED, number_of, whole_file
+
+# What JSON has for fields of a `Result` that are no mappings.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("transfer", "method", "domain", "role", "stream"), str),
+    **dict.fromkeys(("seed", "supervised", "trained_parameters", "trained_bytes"), int),
+    "shots": (int, NoneType),
+    "seconds": (int, float),
+}
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,8 @@ def load_results(path: str | PathLike[str]) -> list[Result]:
         records = json.loads(Path(path).read_text(encoding="utf-8"))
         # Runs of before there were scores, shots and streams have none.
         later: dict[str, Any] = {"scores": {}, "shots": None, "stream": ""}
+        if not records:
+            raise ValueError("no result in it")
         records = [{**later, **record} for record in records]
         return [_result({name: record[name] for name in names}) for record in records]
     except DAMAGED as error:
@@ -106,6 +117,9 @@ def load_results(path: str | PathLike[str]) -> list[Result]:
 
 
 def _result(record: dict[str, Any]) -> Result:
+    for key, kind in _KINDS.items():
+        if not isinstance(record[key], kind):
+            raise TypeError(f"{key} is {record[key]!r}")
     metrics = {name: number_of(value) for name, value in record["metrics"].items()}
     intervals = {
         name: (number_of(low), number_of(high)) for name, (low, high) in record["intervals"].items()

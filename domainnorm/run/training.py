@@ -25,10 +25,12 @@ from domainnorm.methods.base import mean_of_known
 from domainnorm.recipe import Recipe
 from domainnorm.run.machine import readable_refusals
 from domainnorm.run.scoring import Scorer
-from domainnorm.storage import DAMAGED, replace_text, whole_file
+from domainnorm.storage import DAMAGED, damage_of, replace_text, whole_file
 
 TRAINING, BEST, LOG = "training.ckpt", "best.ckpt", "log.csv"
 _BETWEEN_LINES = 10.0  # seconds
+# What Lightning and optimizers raise over a checkpoint that holds something else.
+_UNLIKE = (LookupError, TypeError, ValueError, AttributeError)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -122,42 +124,49 @@ def fit(trainer: Trainer, method: Method, data: DomainDataModule, recipe: Recipe
     """
     saving: Any = trainer.checkpoint_callbacks[-1]
     last = Path(saving.dirpath) / TRAINING
-    if last.exists():
-        _check(last, method)
     resumed = str(last) if last.exists() else None
-    trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
+    steps = _read(last, method)["global_step"] if resumed else -1
+    try:
+        trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
+    except _UNLIKE as error:
+        if trainer.global_step > steps:
+            raise
+        raise _broken(last, error) from error  # it has not come to a step
     if selects(recipe, method) and trainer.current_epoch:  # 0: the method has trained nothing
-        best = _read(last.parent / BEST, method.device, f" and {TRAINING}")
+        best = _read(last.parent / BEST, method, f" and {TRAINING}")
         method.load_state_dict(best["state_dict"])
         method.on_fit_end()
 
 
-def _check(path: Path, method: Method) -> None:
-    """Refuse a file that is not a checkpoint of this method before Lightning trips over it."""
+def _read(path: Path, method: Method, beside: str = "") -> dict[str, Any]:
+    """A checkpoint of this method; ``beside`` is what has to be deleted with a broken one."""
     banks = [name for name, module in method.named_modules() if isinstance(module, Bank)]
-    found = _shapes(_read(path, "cpu")["state_dict"], banks)
     expected = _shapes(method.state_dict(), banks)
+    try:
+        data = path.read_bytes()
+        if damage := damage_of(data):
+            raise ValueError(damage)
+        stored: dict[str, Any] = torch.load(
+            io.BytesIO(data), map_location=method.device, weights_only=True
+        )
+        found, _ = _shapes(stored["state_dict"], banks), int(stored["global_step"])
+    except DAMAGED as error:
+        raise _broken(path, error, beside) from error
     if found != expected:
         wrong = sorted(name for name, _ in set(found.items()) ^ set(expected.items()))
         raise CheckpointError(
             f"{path}: of another model ({', '.join(dict.fromkeys(wrong[:6]))} differ); undo the "
             "changes of recipe.yaml, or start a new run"
         )
-
-
-def _read(path: Path, device: torch.device | str, beside: str = "") -> dict[str, Any]:
-    """What a checkpoint holds; ``beside`` is what has to be deleted together with a broken one."""
-    try:
-        stored: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        if not {"state_dict", "epoch"} <= stored.keys():
-            raise KeyError("state_dict")
-    except DAMAGED as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: not a complete checkpoint ({reason}); delete it{beside} to train this stage "
-            "again, finished stages stay"
-        ) from error
     return stored
+
+
+def _broken(path: Path, error: Exception, beside: str = "") -> CheckpointError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return CheckpointError(
+        f"{path}: not a complete checkpoint ({reason}); delete it{beside} to train this stage "
+        "again, finished stages stay"
+    )
 
 
 def _shapes(state: dict[str, torch.Tensor], banks: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -302,6 +311,10 @@ class EpochLog(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a damaged file before an epoch is lost to it."""
+        self._before(0)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row of this epoch, instead of any row that a killed run left for it."""
         values = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
@@ -309,12 +322,25 @@ class EpochLog(Callback):
             return  # a method without a loss has no curve to draw
         row = {"epoch": str(trainer.current_epoch), "step": str(trainer.global_step)}
         row |= {key: "" if math.isnan(value) else repr(value) for key, value in values.items()}
-        old = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        earlier = [one for one in csv.DictReader(old) if int(one["epoch"]) < trainer.current_epoch]
-        rows = [*earlier, row]
+        rows = [*self._before(trainer.current_epoch), row]
         names = list(dict.fromkeys(name for one in rows for name in one))
         lines = [names, *([one.get(name, "") for name in names] for one in rows)]
         replace_text(self.path, "".join(",".join(line) + "\n" for line in lines))
+
+    def _before(self, epoch: int) -> list[dict[str, str]]:
+        """The rows of earlier epochs."""
+        if not self.path.exists():
+            return []
+        try:
+            rows = list(csv.DictReader(self.path.read_text(encoding="utf-8").splitlines()))
+            if any(None in one or None in one.values() for one in rows):
+                raise ValueError("lines of different lengths")
+            return [one for one in rows if int(one["epoch"]) < epoch]
+        except (*DAMAGED, csv.Error) as error:
+            raise CheckpointError(
+                f"{self.path}: cannot be read as a log ({error}); delete it, and go on with "
+                "--resume: curves then lack earlier epochs"
+            ) from error
 
 
 class EpochLines(Callback):

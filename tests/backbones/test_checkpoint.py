@@ -158,6 +158,11 @@ DAMAGES = {
     ),
     "no domains": (lambda path: rewrite(path, domain_names=None), "'domain_names'"),
     "domains are a word": (lambda path: rewrite(path, domain_names="ab"), "is not a list"),
+    "domain twice": (lambda path: rewrite(path, domain_names=["a", "a"]), "are not distinct"),
+    "no name": (
+        lambda path: rewrite(path, domain_names=["a", ""]),
+        "domain_names are not distinct",
+    ),
     "later version": (lambda path: rewrite(path, version=2), "format version 2"),
     "other domains": (lambda path: rewrite(path, domain_names=["p", "q"]), "share none with"),
     "too few names": (lambda path: rewrite(path, domain_names=["a"]), "do not fit this model"),

@@ -346,3 +346,11 @@ def test_text_in_another_encoding_is_named(tmp_path, encoding):
     (tmp_path / "own.yaml").write_bytes("# Größe\ntask: classification\n".encode(encoding))
     with pytest.raises(RecipeError, match=r"not UTF-8 text \(.* at byte \d+\); save it as UTF-8"):
         load_recipe(str(tmp_path / "own.yaml"))
+
+
+def test_messages_end_whatever_is_wrong(write):
+    long, many = "x" * 100_000, ", ".join(["x"] * 5000)
+    with pytest.raises(RecipeError, match=r"and 49.. more") as caught:
+        load_recipe(write(norm=long, augment=f"{{default: [{many}]}}"))
+    assert len(str(caught.value)) < 20_000
+    assert len(caught.value.problems) > 5000

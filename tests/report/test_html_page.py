@@ -115,3 +115,19 @@ def test_run_without_results_is_refused_with_the_way_out(folder, name):
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=rf"{name}.*run --resume {folder}"):
         write_page(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results.md", b"\xff"),
+        ("recipe.yaml", b"\xff"),
+        ("environment.json", b"{"),
+        ("environment.json", b"[]"),
+        ("environment.json", b'{"command": 3}'),
+    ],
+)
+def test_damaged_file_is_named(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{name}: cannot be read \(.*put back what it was"):
+        write_page(folder)

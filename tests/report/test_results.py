@@ -23,10 +23,19 @@ def test_missing_number_survives_the_round_trip(tmp_path: Path) -> None:
     assert math.isnan(loaded.metrics["balanced_accuracy"])
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '[{"method": "tent"}]', "3"])
+@pytest.mark.parametrize("text", ["", "[]", "[1]", '[{"method": "tent"}]', "3"])
 def test_foreign_json_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"results\.json: cannot be read as results"):
+        load_results(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("domain", 3), ("transfer", None), ("seed", "x"), ("seconds", "x")]
+)
+def test_value_of_another_kind_is_named(tmp_path: Path, key: str, value: object) -> None:
+    results_json([result("tent", 0.7, **{key: value})], tmp_path / "results.json")
+    with pytest.raises(CheckpointError, match=rf"results\.json: .*{key} is {value!r}"):
         load_results(tmp_path / "results.json")
 
 

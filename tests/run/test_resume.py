@@ -188,6 +188,46 @@ def test_truncated_checkpoint_names_the_file_and_the_way_out(tmp_path, kept):
         resume_run(folder)
 
 
+def test_one_flipped_bit_of_a_checkpoint_is_refused(tmp_path):
+    folder, file = interrupted(tmp_path)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"training.ckpt: .*the checksum of .* is wrong"):
+        resume_run(folder)
+
+
+def without_optimizer(stored):
+    del stored["optimizer_states"]
+
+
+def without_moments(stored):
+    for one in stored["optimizer_states"][0]["state"].values():
+        del one["exp_avg"]
+
+
+def with_a_text(stored):
+    stored["state_dict"][next(iter(stored["state_dict"]))] = "x"
+
+
+@pytest.mark.parametrize("spoil", [without_optimizer, without_moments, with_a_text])
+def test_checkpoint_that_holds_something_else_is_refused(tmp_path, spoil):
+    folder, file = interrupted(tmp_path)
+    stored = torch.load(file, weights_only=True)
+    spoil(stored)
+    torch.save(stored, file)
+    with pytest.raises(CheckpointError, match=r"training.ckpt: not a complete checkpoint"):
+        resume_run(folder)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"x\n1\n", b"epoch,step\n0\n", b"epoch\n0,1\n"])
+def test_damaged_log_is_named_before_an_epoch_is_lost(tmp_path, content):
+    folder, file = interrupted(tmp_path)
+    file.with_name("log.csv").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"log.csv: cannot be read as a log .*; delete it"):
+        resume_run(folder)
+
+
 def test_checkpoint_of_another_model_is_refused(tmp_path):
     folder, file = interrupted(tmp_path)
     stored = torch.load(file, weights_only=True)
@@ -209,8 +249,12 @@ def test_finished_stages_are_read_and_not_trained_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_finished_run_resumes_to_the_same_metrics(tmp_path):
+def test_finished_run_resumes_to_the_same_metrics_and_tidies_up_after_a_kill(tmp_path):
     folder = run(tmp_path, "method=adabn", "compare=[]")
     before = (folder / "metrics.json").read_bytes()
+    left = (".partial.1234.metrics.csv", f"{TRANSFER}/seed0/source_only/training.ckpt")
+    for name in left:
+        (folder / name).touch()
     assert call("run", "--resume", str(folder)) == 0
     assert (folder / "metrics.json").read_bytes() == before
+    assert not any((folder / name).exists() for name in left)

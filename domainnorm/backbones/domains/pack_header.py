@@ -99,6 +99,7 @@ def _header(text: str) -> PackHeader:
         {part: _text(fields["shared"], part) for part in fields["shared"]},
         _text(fields, "made_with"),
         _text(fields, "encoder") if "encoder" in fields else "",
+        _text(fields, "own") if "own" in fields else "",
     )
 
 

@@ -146,12 +146,12 @@ def read_pack(model: DomainModel, file: str | Path) -> tuple[PackHeader, dict[st
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: not a complete domain pack ({error})") from error
-    if header.own and header.own != digest_of(tensors):
-        raise CheckpointError(f"{file}: its numbers are not those that were saved; get it again")
     for key, value in wanted.items():
         problem = _value_problem(key, tensors[key], value)
         if problem:
             raise CheckpointError(f"{file}: {problem}; the file is damaged or was tampered with")
+    if header.own and header.own != digest_of(tensors):
+        raise CheckpointError(f"{file}: its numbers are not those that were saved; get it again")
     return header, tensors
 
 
