@@ -18,10 +18,13 @@ from .backbones import calibrate as calibrate
 from .backbones import convert_norms as convert_norms
 from .backbones import create_model as create_model
 from .backbones import fold_domain as fold_domain
+from .backbones import freeze_bn as freeze_bn
 from .backbones import interpolate_domains as interpolate_domains
 from .backbones import load_domain as load_domain
 from .backbones import remove_domain as remove_domain
 from .backbones import save_domain as save_domain
+from .backbones import unfreeze_bn as unfreeze_bn
+from .backbones import update_bn as update_bn
 from .methods import adapt_online as adapt_online
 from .tasks import create_segmentation_model as create_segmentation_model
 

@@ -151,8 +151,16 @@ class Condition:
         """The condition of ``times`` consecutive rows per sample."""
         if times == 1:
             return self
-        given = {
-            name: value.repeat_interleave(times, dim=0)
+        return self._each(lambda value: value.repeat_interleave(times, dim=0))
+
+    def of_first(self, rows: int) -> Condition:
+        """The condition of ``rows`` samples that are all as the first one."""
+        same = self._each(lambda value: value[:1].expand(rows, *value.shape[1:]))
+        return replace(same, settle=None)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        given: dict[str, Any] = {
+            name: change(value)
             for name in ("domain", "weights", "embedding", "map", "chance", "far")
             if (value := getattr(self, name)) is not None
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -36,6 +36,8 @@ class ConditionSlot:
         self._armed_in: dict[int, int] = {}  # and the threads they run in
         # What compiled code reads: a compiler can follow neither the lock nor autograd's ids.
         self._traced: Condition | None = None
+        self._look: Callable[[], set[str]] | None = None  # see `looking`
+        self._looks = False
         self._lock = threading.RLock()
         self._process = os.getpid()
 
@@ -108,13 +110,16 @@ class ConditionSlot:
         num_samples = condition.num_samples
         if num_samples is None:
             return condition
-        if folded and num_samples and num_rows % num_samples == 0:
+        if self._looks:
+            return condition.of_first(num_rows)
+        whole = num_samples > 0 and num_rows % num_samples == 0
+        if whole and (folded or (num_rows > num_samples and self._find_folded(path, condition))):
             return condition.repeat(num_rows // num_samples)
         if num_samples != num_rows:
-            raise ConditionError(
-                f"{path}: {num_rows} rows for {num_samples} domain labels; this layer does not see "
-                "one row per image, convert with `example=`, or exclude it with `where`"
-            )
+            why = "not one image after the other; exclude this layer with `where`"
+            if torch.compiler.is_compiling():
+                why = "which compiled code cannot look into; call the model at this size before"
+            raise ConditionError(f"{path}: {num_rows} rows for {num_samples} domain labels, {why}")
         return condition
 
     @contextmanager
@@ -139,6 +144,37 @@ class ConditionSlot:
                 yield
             finally:
                 self._held = self._traced = former
+
+    @contextmanager
+    def looking(self, look: Callable[[], set[str]]) -> Iterator[None]:
+        """What a layer does that sees several rows per sample, which the conversion has not seen.
+
+        Whether it does may depend on the size of the images: windows of TinyViT are the whole map
+        of a small one.
+
+        Args:
+            look: Passes images through the network, every row under the condition of the first
+                sample; returns the paths of layers in which the rows of a sample are consecutive.
+        """
+        if torch.compiler.is_compiling():
+            yield
+            return
+        former, self._look = self._look, look
+        try:
+            yield
+        finally:
+            self._look = former
+
+    def _find_folded(self, path: str, condition: Condition) -> bool:
+        if torch.compiler.is_compiling() or self._look is None:
+            return False
+        recorded, self._recorded = self._recorded, None
+        self._looks = True
+        try:
+            with self.holding(condition):
+                return path in self._look()
+        finally:
+            self._looks, self._recorded = False, recorded
 
     def settle(self, condition: Condition) -> None:
         """Put ``condition`` in the place of the current one, to the end of its block."""
@@ -193,7 +229,7 @@ class ConditionSlot:
 
 def in_backward() -> bool:
     """Whether this thread is in a backward pass, as a block that checkpointing recomputes is."""
-    return torch._C._current_graph_task_id() >= 0
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() >= 0
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:

@@ -1,3 +1,6 @@
+from .batch_norms import freeze_bn as freeze_bn
+from .batch_norms import unfreeze_bn as unfreeze_bn
+from .batch_norms import update_bn as update_bn
 from .checkpoint import ModelHeader as ModelHeader
 from .checkpoint import load_model as load_model
 from .checkpoint import read_header as read_header
@@ -8,13 +11,13 @@ from .conversion.converted import CalibratedLayer as CalibratedLayer
 from .conversion.converted import Calibration as Calibration
 from .conversion.converted import Conversion as Conversion
 from .conversion.converted import ConvertedLayer as ConvertedLayer
+from .conversion.example import data_config as data_config
+from .conversion.example import example_image as example_image
 from .conversion.kinds import NormKind as NormKind
 from .conversion.kinds import register_norm_class as register_norm_class
 from .conversion.norm_rules import norms_at as norms_at
 from .create import create_model as create_model
 from .create import create_network as create_network
-from .create import data_config as data_config
-from .create import example_image as example_image
 from .deployment.fold import fold_domain as fold_domain
 from .deployment.fuse import fuse_norms as fuse_norms
 from .deployment.programs import export_onnx as export_onnx

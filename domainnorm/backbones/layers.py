@@ -10,7 +10,7 @@ import torch
 from timm.models._manipulate import group_with_matcher
 from torch import nn
 
-from domainnorm.backbones.create import timm_part
+from domainnorm.backbones.conversion.example import timm_part
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import ConversionError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones.conversion.converted import Conversion, ConvertedLayer
+from domainnorm.backbones.conversion.norm_layers import probe_inputs
 from domainnorm.backbones.domains.owned_rows import OwnedRows, owned_rows
 from domainnorm.backbones.timm_interface import TimmInterface
 from domainnorm.condition import (
@@ -140,7 +141,8 @@ class DomainModel(TimmInterface):
             >>> with model.condition(images, domain) as backbone:
             ...     stem = backbone.bn1(backbone.conv1(images))
         """
-        with self.slot.holding(self._condition(image, domain)):
+        condition = self._condition(image, domain)
+        with self.slot.holding(condition), self._looking(self.backbone, image):
             yield self.backbone
 
     @torch.no_grad()
@@ -403,9 +405,25 @@ class DomainModel(TimmInterface):
 
     def _under(self, condition: Condition, method: Any, *arguments: Any, **options: Any) -> Any:
         """Call ``method`` under a condition, which a recompute during backward sees again."""
-        with self.slot.holding(condition):
+        with self.slot.holding(condition), self._looking(method, *arguments, **options):
             output = method(*arguments, **options)
             if condition.settle is not None:
                 condition = self.slot.current or condition
         self.slot.arm_backward(output, condition)
         return output
+
+    def _looking(
+        self, method: Any, image: Tensor, *others: Any, **options: Any
+    ) -> AbstractContextManager[None]:
+        """Layers that see several rows per image at this size are found out inside the block."""
+
+        def look() -> set[str]:
+            norms = {norm.path: norm for norm in self.norms()}
+            inputs = probe_inputs(
+                self.backbone, norms, image[:1], lambda one: method(one, *others, **options)
+            )
+            for path, seen in inputs.items():
+                norms[path].folded |= seen.folded
+            return {path for path, seen in inputs.items() if seen.folded}
+
+        return self.slot.looking(look)

@@ -20,6 +20,7 @@ from domainnorm.recipe.sections import read_named
 from domainnorm.recipe.tree import OVERRIDE, split_overrides
 from domainnorm.registry import DATASETS, REQUIRED, Entry
 from domainnorm.storage import make_folders
+from domainnorm.terminal import create_console, say
 
 TASKS = ("classification", "segmentation", "multilabel")
 _PLACE = "DATASET is a name of `domainnorm data list`"
@@ -36,7 +37,6 @@ def _execute(arguments: Namespace) -> int:
 
 def _list(arguments: Namespace) -> int:
     # Deferred: loading rich takes longer than everything else `domainnorm --help` does.
-    from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
@@ -45,7 +45,7 @@ def _list(arguments: Namespace) -> int:
         raise _misused("list", words)
     if words and words[0] not in TASKS:
         raise RecipeError([unknown("task", words[0], TASKS)], "domainnorm data list")
-    console = Console(highlight=False)
+    console = create_console()
     entries = [DATASETS.entry(name) for name in DATASETS.names()]
     for task in words or TASKS:
         table = Table(title=task, title_justify="left", show_header=False, show_lines=True)
@@ -96,15 +96,15 @@ def _check(arguments: Namespace) -> int:
         text = unknown("dataset or recipe", names[0], known)
         raise RecipeError([text], "domainnorm data check")
     entry, options = DATASETS.entry(named.name), named.options
-    console = report.create_console()
+    console = create_console()
     survey = data.survey_dataset(lambda: entry.load()(**options), progress=_reading_bar(console))
     for table in report.survey_tables(survey):
         console.print(table)
     place = options.get("root", "")
     if survey.problems:
-        print(f"{counted(len(survey.problems), 'problem')}  {named.name} {place}", file=sys.stderr)
+        say(f"{counted(len(survey.problems), 'problem')}  {named.name} {place}", error=True)
         return 1
-    print(f"ok  {named.name} {place}".rstrip())
+    say(f"ok  {named.name} {place}".rstrip())
     return 0
 
 
@@ -148,8 +148,8 @@ def _sample(arguments: Namespace) -> int:
     make_folders(folder)
     kind.write_sample(folder, seed=int(seed))
     domains = kind(root=str(folder.resolve())).domain_names
-    print(f"{folder}: a sample of {name}, drawn; domains {', '.join(domains)}")
-    print(f"data: {_yaml({'name': name, 'root': str(folder.resolve())})}")
+    say(f"{folder}: a sample of {name}, drawn; domains {', '.join(domains)}")
+    say(f"data: {_yaml({'name': name, 'root': str(folder.resolve())})}")
     return 0
 
 
@@ -198,7 +198,7 @@ def _domains(arguments: Namespace) -> int:
     pile = data.open_pile(
         source, classes=arguments.classes, columns=columns, seed=arguments.seed, ignored=sheet
     )
-    console = report.create_console()
+    console = create_console()
     discovery = data.discover_domains(
         pile,
         arguments.domains,
@@ -214,8 +214,8 @@ def _domains(arguments: Namespace) -> int:
     for found in report.found_tables(discovery):
         console.print(found)
     for line in _summary(discovery):
-        print(line)
-    print(f"{arguments.output}: written; look at {arguments.output.with_suffix('.png')} first")
+        say(line)
+    say(f"{arguments.output}: written; look at {arguments.output.with_suffix('.png')} first")
     _print_usage(discovery, table, columns)
     return 0
 
@@ -284,7 +284,7 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
     """Say how a recipe reads the table, and what it would refuse."""
     pile, targets = discovery.pile, [text for text in discovery.column("target") if text]
     if not targets:
-        print("no image has a target; the dataset manifest needs classes: fill the column")
+        say("no image has a target; the dataset manifest needs classes: fill the column")
         return
     name = "manifest_masks" if (pile.root / targets[0]).is_file() else "manifest"
     inside = table.is_relative_to(pile.root)
@@ -300,11 +300,11 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
         # Domains were not drawn by class, so that one may well lack some.
         allowing, others = attempted(lambda: kind(**options, **_ALLOWED))
         if allowing is not None and not others:
-            print(_lacking(allowing))
+            say(_lacking(allowing))
             options, problems = options | _ALLOWED, []
-    print(f"data: {_yaml({'name': name, **options, 'source': discovery.domain_names})}")
+    say(f"data: {_yaml({'name': name, **options, 'source': discovery.domain_names})}")
     for problem in problems:
-        print(f"a run will refuse it: {problem}", file=sys.stderr)
+        say(f"a run will refuse it: {problem}", error=True)
 
 
 def _lacking(dataset: data.DomainDataset) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from domainnorm.errors import unknown
+from domainnorm.terminal import printable
 
 Options = TypeVar("Options")
 
@@ -37,6 +38,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(f"domainnorm {command}", description=description, allow_abbrev=False)
         self._command = command
         self._own: Mapping[str, Action] = {}
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(printable(message), file)
 
     def add_actions(self, actions: Mapping[str, Action]) -> None:
         """Let the first word be one of ``actions``, which has a parser of its own.

@@ -16,6 +16,7 @@ from typing import Any
 
 from domainnorm.cli.parser import Command, Parser
 from domainnorm.errors import DomainNormError, RecipeError, unknown
+from domainnorm.terminal import say
 
 # Where each is, so that one does not import what the others need.
 COMMANDS = {
@@ -62,15 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in OPTIONS[:2]:
-        print(_help())
+        say(_help())
         return DONE
     if words[0] == "--version":
-        print(f"domainnorm {version('domainnorm')}")
+        say(f"domainnorm {version('domainnorm')}")
         return DONE
     if words[0] not in COMMANDS:
         is_option = words[0].startswith("-")
         kind, known = ("option", OPTIONS) if is_option else ("command", COMMANDS)
-        print(f"domainnorm: {unknown(kind, words[0], known)}", file=sys.stderr)
+        say(f"domainnorm: {unknown(kind, words[0], known)}", error=True)
         return MISUSED
     return _execute(words[0], words[1:])
 
@@ -82,10 +83,10 @@ def _execute(name: str, words: Sequence[str]) -> int:
     try:
         return command.execute(parser.read(words))
     except RecipeError as error:
-        print(error, file=sys.stderr)
+        say(error, error=True)
         return MISUSED
     except DomainNormError as error:
-        print(f"domainnorm {name}: {error}", file=sys.stderr)
+        say(f"domainnorm {name}: {error}", error=True)
         return FAILED
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has left; nothing may be written at exit either.
@@ -94,7 +95,7 @@ def _execute(name: str, words: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in _STORAGE:
             raise
-        print(f"domainnorm {name}: {_storage_message(error, name)}", file=sys.stderr)
+        say(f"domainnorm {name}: {_storage_message(error, name)}", error=True)
         return FAILED
 
 

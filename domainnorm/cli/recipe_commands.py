@@ -12,6 +12,7 @@ from domainnorm.cli.parser import Command, Parser
 from domainnorm.errors import DataError, DomainNormError, RecipeError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe.tree import split_overrides
+from domainnorm.terminal import create_console, say
 
 _REGISTRIES = {
     "methods": registry.METHODS,
@@ -33,13 +34,12 @@ def _configure_list(parser: Parser) -> None:
 def _list(arguments: Namespace) -> int:
     """Print a table of names and one-line summaries for each kind."""
     # Deferred: loading rich takes longer than everything else `domainnorm --help` does.
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     kind = arguments.kind
     if kind is not None and kind not in _KINDS:
         raise RecipeError([unknown("kind", kind, _KINDS)], where="domainnorm list")
-    console = Console(highlight=False)
+    console = create_console()
     for name in [kind] if kind else _KINDS:
         table = Table(title=name, title_justify="left", box=None, show_header=False)
         table.add_column(no_wrap=True, style="bold")
@@ -67,12 +67,11 @@ def _show(arguments: Namespace) -> int:
     text = recipe.load_recipe(arguments.recipe, arguments.overrides).to_yaml()
     if sys.stdout.isatty():
         # Deferred: loading rich takes longer than all the rest, and a pipe needs none of it.
-        from rich.console import Console  # noqa: PLC0415
         from rich.syntax import Syntax  # noqa: PLC0415
 
-        Console().print(Syntax(text, "yaml", background_color="default"))
+        create_console().print(Syntax(text, "yaml", background_color="default"))
     else:
-        print(text, end="")
+        say(text, end="")
     return 0
 
 
@@ -100,10 +99,10 @@ def _check(arguments: Namespace) -> int:
             elif recipe.needs_network(loaded):
                 _build(loaded, reference)
         except RecipeError as error:
-            print(RecipeError(error.problems, reference), file=sys.stderr)
+            say(RecipeError(error.problems, reference), error=True)
             code = 2
         else:
-            print(f"ok  {reference}")
+            say(f"ok  {reference}")
     return code
 
 
@@ -114,7 +113,7 @@ def _build(loaded: recipe.Recipe, reference: str) -> None:
     except RecipeError as error:
         if not isinstance(error.__cause__, DataError):
             raise
-        print(f"{reference}: the norms were not tried: {error.__cause__}", file=sys.stderr)
+        say(f"{reference}: the norms were not tried: {error.__cause__}", error=True)
 
 
 def _configure_copy(parser: Parser) -> None:
@@ -139,7 +138,7 @@ def _copy(arguments: Namespace) -> int:
         shutil.copyfile(source, destination)
     except (OSError, shutil.SameFileError) as error:
         raise DomainNormError(f"{destination}: cannot be written ({error})") from error
-    print(f"copied to {destination}; edit it, then: domainnorm run {destination}")
+    say(f"copied to {destination}; edit it, then: domainnorm run {destination}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from domainnorm import recipe, run
 from domainnorm.cli.parser import Command, Parser
 from domainnorm.cli.program import INTERRUPTED, TERMINATED, Terminated, ended_like_ctrl_c
 from domainnorm.errors import RecipeError
+from domainnorm.terminal import say
 
 KINDS = {
     "models": "one fine-tuned model per domain, every model on every domain",
@@ -78,10 +78,10 @@ def carry_out(
         if run.is_first():
             made = folder or _newest(root, started)
             way = f"; go on with: domainnorm {command} --resume {made}"
-            print("interrupted" + (way if made else " before anything was stored"), file=sys.stderr)
+            say("interrupted" + (way if made else " before anything was stored"), error=True)
         return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
     if run.is_first():
-        print(f"run folder: {done}")
+        say(f"run folder: {done}")
     return 0
 
 
@@ -185,7 +185,7 @@ def _compare(arguments: Namespace) -> int:
     if arguments.dry_run and arguments.words:
         grid = load(arguments.words[0], arguments.words[1:])
         run.check_grid(grid)
-        print(run.describe_plan(grid))
+        say(run.describe_plan(grid))
         return 0
     return carry_out(
         "compare",
@@ -227,7 +227,7 @@ def _configure_report(parser: Parser) -> None:
 
 def _report(arguments: Namespace) -> int:
     """Write the page and say where it is."""
-    print(run.write_page(arguments.folder, arguments.out))
+    say(run.write_page(arguments.folder, arguments.out))
     return 0
 
 

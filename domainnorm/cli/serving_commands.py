@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from argparse import ArgumentTypeError, Namespace
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from domainnorm import backbones, serve
 from domainnorm.cli.parser import Action, Command, Parser, given
 from domainnorm.cli.program import INTERRUPTED, TERMINATED, Terminated, ended_like_ctrl_c
 from domainnorm.errors import RecipeError, counted
+from domainnorm.terminal import say
 
 _ROWS = 20
 _BY = {
@@ -65,7 +65,7 @@ def _predict(arguments: Namespace) -> int:
         with ended_like_ctrl_c():
             done = serve.predict_run(arguments.folder, arguments.images, arguments.output, options)
     except KeyboardInterrupt as error:
-        print("interrupted; nothing was written, earlier predictions stay", file=sys.stderr)
+        say("interrupted; nothing was written, earlier predictions stay", error=True)
         return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     _say(done)
     return 0
@@ -74,28 +74,28 @@ def _predict(arguments: Namespace) -> int:
 def _say(done: serve.Predicted) -> None:
     failed = len(done.unreadable)
     skipped = f", {failed} of them unreadable and passed over" if failed else ""
-    print(f"{counted(done.images, 'image')}{skipped}")
+    say(f"{counted(done.images, 'image')}{skipped}")
     if done.unused:
-        print(f"columns that nothing reads: {', '.join(done.unused)}")
-    print("mean share of pixels:" if done.masks else "predicted:")
+        say(f"columns that nothing reads: {', '.join(done.unused)}")
+    say("mean share of pixels:" if done.masks else "predicted:")
     found = {name: value for name, value in done.classes.items() if value}
     for name in sorted(found, key=lambda name: -found[name])[:_ROWS]:
-        print(f"  {name}  {found[name]:.3f}" if done.masks else f"  {name}  {found[name]:.0f}")
+        say(f"  {name}  {found[name]:.3f}" if done.masks else f"  {name}  {found[name]:.0f}")
     if len(found) > _ROWS:
-        print(f"  and {len(found) - _ROWS} further classes")
+        say(f"  and {len(found) - _ROWS} further classes")
     ways = ", ".join(f"{_BY[way]} ({number})" for way, number in done.by.items())
     if ways:
-        print(f"domain: {ways}")
+        say(f"domain: {ways}")
     for name, number in done.domains.items():
-        print(f"  {name}  {number}")
+        say(f"  {name}  {number}")
     if done.unlike is not None:
-        print(f"  of no known domain, by the encoder: {counted(done.unlike, 'image')}")
+        say(f"  of no known domain, by the encoder: {counted(done.unlike, 'image')}")
     if done.online:
-        print(
+        say(
             f"by the model as '{done.online}' has left it, which adapts no more; to go on: "
             f"domainnorm adapt RUN --stream FOLDER method={done.online}"
         )
-    print(f"predictions: {done.folder}")
+    say(f"predictions: {done.folder}")
 
 
 def _configure_adapt(parser: Parser) -> None:
@@ -127,15 +127,15 @@ def _adapt(arguments: Namespace) -> int:
         given_to = arguments.folder, arguments.stream, arguments.output, options
         done = serve.adapt_run(*given_to, arguments.overrides)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on")
+        say("interrupted; the same command goes on")
         return INTERRUPTED
     skipped = f", {done.passed_over} of them passed over" if done.passed_over else ""
-    print(f"{counted(done.images, 'image')}{skipped}")
+    say(f"{counted(done.images, 'image')}{skipped}")
     for name, number in done.domains.items():
         opened = f"  (opened at image {done.opened[name]})" if name in done.opened else ""
-        print(f"  {name}  {number}{opened}")
+        say(f"  {name}  {number}{opened}")
     packs = ", packs" if done.opened else ""
-    print(f"log, timeline{packs}: {done.folder}")
+    say(f"log, timeline{packs}: {done.folder}")
     return 0
 
 
@@ -163,8 +163,8 @@ def _export(arguments: Namespace) -> int:
         output=arguments.out,
         tolerance=arguments.tolerance,
     )
-    print(f"{done.stage}: largest difference {done.difference:.1e} of the largest logit")
-    print(f"exported to {done.folder}")
+    say(f"{done.stage}: largest difference {done.difference:.1e} of the largest logit")
+    say(f"exported to {done.folder}")
     return 0
 
 
@@ -196,7 +196,7 @@ def _save(folder: str, domain: str, file: str | None = None) -> None:
     path = Path(file or f"{domain}.safetensors")
     stored = serve.load_stored(Path(folder))
     backbones.save_domain(stored.model, domain, path)
-    print(f"{path}: {_size(path.stat().st_size)}, of {stored.place}")
+    say(f"{path}: {_size(path.stat().st_size)}, of {stored.place}")
 
 
 def _show(file: str) -> None:
@@ -212,13 +212,13 @@ def _show(file: str) -> None:
         "made with": f"domainnorm {header.made_with}",
     }
     for name, value in lines.items():
-        print(f"{name:<15} {value}")
+        say(f"{name:<15} {value}")
 
 
 def _check(folder: str, file: str) -> None:
     model = serve.load_stored(Path(folder)).model
     header, _ = backbones.read_pack(model, file)
-    print(f"ok  {file}: domain '{header.domain}' fits {folder}")
+    say(f"ok  {file}: domain '{header.domain}' fits {folder}")
 
 
 def _size(number: int) -> str:

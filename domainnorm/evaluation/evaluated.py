@@ -20,6 +20,8 @@ from domainnorm.storage import whole_file
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+DIVERGED = "the training has diverged: lower method.lr, or set trainer.gradient_clip"
+
 
 class EvaluationError(DomainNormError):
     """Predictions, metrics or matrices that cannot be computed or combined as asked."""
@@ -228,9 +230,10 @@ class Evaluated(abc.ABC):
             self._refuse(name, f"a tensor on {tensor.device}", "a tensor on the CPU")
 
     def _check_probabilities(self, values: Tensor, most: float, expected: str) -> None:
-        # A comparison with nan is false, so a diverged network is refused here as well.
+        if bool(values.isnan().any()):
+            self._refuse("probabilities", "values that are nan", f"{expected}; {DIVERGED}")
         if not bool(((values >= 0) & (values <= most)).all()):
-            self._refuse("probabilities", "values that are nan or outside [0, 1]", expected)
+            self._refuse("probabilities", "values outside [0, 1]", expected)
 
     def _refuse(self, name: str, came: str, expected: str) -> NoReturn:
         raise EvaluationError(f"{type(self).__name__}.{name}: {came}, expected {expected}")

@@ -15,7 +15,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from domainnorm.condition import Estimate
 from domainnorm.errors import CheckpointError
-from domainnorm.evaluation.evaluated import Evaluated, EvaluationError, read_kind
+from domainnorm.evaluation.evaluated import DIVERGED, Evaluated, EvaluationError, read_kind
 from domainnorm.evaluation.findings import MultiLabelPredictions
 from domainnorm.evaluation.pixels import VOID, SegmentationCounts, boundary_counts, confusion_counts
 from domainnorm.evaluation.single_label import Predictions
@@ -173,8 +173,7 @@ class SegmentationStore(EvaluatedStore[SegmentationCounts]):
         highest, guess = logits.max(dim=1)
         if bool(highest.isnan().any()):
             raise EvaluationError(
-                "SegmentationStore.update: logits that are nan, expected numbers; the training "
-                "diverged, lower the learning rate"
+                f"SegmentationStore.update: logits that are nan, expected numbers; {DIVERGED}"
             )
         self._append(
             confusion=confusion_counts(guess, known, self.num_classes),

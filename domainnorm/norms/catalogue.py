@@ -26,6 +26,8 @@ class NormSpec:
         paper: Authors, venue, arXiv id, and the place in it as closely as it was looked up.
         use: When to take it, in one line.
         options: Options of the halves that make it this norm; a caller's own come before them.
+        late: What late layers of a network get where it is named for all of them: a name, or
+            ``kin``, what keeps their function. None: the same.
     """
 
     name: str
@@ -33,6 +35,7 @@ class NormSpec:
     paper: str
     use: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    late: str | None = None
 
     @property
     def statistics(self) -> str:
@@ -57,6 +60,7 @@ _ROWS = (
         "instance*table",
         "Dumoulin et al., ICLR 2017, arXiv:1610.07629, eq. 5",
         "style removed per image, restored per domain; on BN networks early layers only",
+        late="kin",
     ),
     NormSpec(
         "bn",
@@ -87,8 +91,9 @@ _ROWS = (
         "ibn_a",
         "mixed*shared",
         "Pan et al. (IBN-Net), ECCV 2018, arXiv:1807.09441, sec. 3 (IBN-a)",
-        "half the channels lose style, half keep it: generalization without domain labels",
+        "half the channels of early layers lose style: generalization without domain labels",
         {"parts": ["instance", "batch"], "gate": "split"},
+        late="bn",
     ),
     NormSpec(
         "ibn_b",
@@ -201,6 +206,17 @@ CATALOGUE: dict[str, NormSpec] = {row.name: row for row in _ROWS}
 def list_norms() -> list[str]:
     """Names of the catalogue, for `create_norm` and a recipe's ``norm``."""
     return list(CATALOGUE)
+
+
+def rules_of(name: str) -> dict[str, str | None]:
+    """What a name means for the regions of a network, None for each layer's kin.
+
+    Instance statistics help early, where style lives, and destroy late features.
+    """
+    late = CATALOGUE[name].late if name in CATALOGUE else None
+    if late is None:
+        return {"all": name}
+    return {"early": name, "late": None if late == "kin" else late}
 
 
 def create_norm(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from domainnorm.errors import ConditionError
 from domainnorm.norms.kernels.per_sample import accumulate_dtype, moments
 from domainnorm.slot import ConditionSlot
 
+S = TypeVar("S", bound="Statistics")
+
 
 class Statistics(nn.Module, abc.ABC):
     """Which moments normalize a sample.
@@ -21,12 +24,17 @@ class Statistics(nn.Module, abc.ABC):
     Subclasses are called as ``Statistics(num_features, num_domains, **options)``; ``path`` is the
     module path of the layer they are in. ``tokens``: channels are the last axis of ``x``, not the
     second. ``takes_rows``: may be called with a pair per domain and ``rows=True``, which spares the
-    arithmetic per sample.
+    arithmetic per sample. ``frozen``: stays in evaluation mode when the network goes to training.
     """
 
     path: str = ""
     tokens: bool = False
     takes_rows: bool = False
+    frozen: bool = False
+
+    def train(self: S, mode: bool = True) -> S:
+        """Training mode, unless frozen."""
+        return super().train(mode and not self.frozen)
 
     @property
     def keeps_function(self) -> bool:
@@ -104,8 +112,8 @@ class ConditionalNorm(nn.Module):
         num_features: C, which every input must have; None: whatever the halves take.
 
     A layer that sees tokens or windows of an image as consecutive rows has ``folded`` set; one that
-    replaced a layer whose output is channels_last whatever its input has ``to_channels_last``. The
-    conversion finds both out.
+    replaced a layer whose output is channels_last whatever its input has ``to_channels_last``, and
+    one that takes maps (N, C, H, W) besides tokens ``maps_too``. The conversion finds that out.
 
     Shape:
         (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W) in, the same out, dtype and memory
@@ -135,6 +143,7 @@ class ConditionalNorm(nn.Module):
         statistics.path = modulation.path = path
         self.folded = False
         self.to_channels_last = False
+        self.maps_too = False
         self._origin: tuple[nn.Module, ...] = ()
 
     @property
@@ -154,6 +163,11 @@ class ConditionalNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize one batch under the condition in the slot."""
+        if self.maps_too and x.ndim == 4:
+            return self._forward(x.movedim(1, -1)).movedim(-1, 1)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         slot, statistics = self.slot, self.statistics
         condition = slot.read(self.path, x.shape[0], self.folded)
         if condition.settle is not None:

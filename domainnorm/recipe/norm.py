@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from domainnorm.errors import unknown
-from domainnorm.norms.catalogue import CATALOGUE
+from domainnorm.norms.catalogue import CATALOGUE, rules_of
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import Named, Recipe
 from domainnorm.recipe.sections import read_section
@@ -17,7 +17,6 @@ _PATTERN = re.compile(r"[\w.*?\[\]!-]+")
 _OWN_KEYS = ("name", "statistics", "modulation")
 _NEEDED = {"map": "a map with every image", "style": "the moments of a style image"}
 _EARLY = ("early", "stem")
-_CIN = ("cin", {"name": "cin"})  # without a place: of early layers, where the others keep their kin
 _OF_PIXELS = ("instance", "thumbnail", "mixed")
 _EXPECTED = "a norm name, {statistics, modulation, where}, rules such as {early: cin}, or null"
 
@@ -76,8 +75,7 @@ def lacking(value: Any) -> set[str]:
         Of ``moments`` (running ones), ``rows`` (of domains) and ``weights``; nothing where layers
         are said to keep their kin.
     """
-    norms = [None] if value in _CIN else _stated(value)
-    halves = [_halves(norm) for norm in norms]
+    halves = [_halves(norm) for norm in _stated(value)]
     if not all(halves):
         return set()
     statistics = [STATISTICS.entry(names["statistics"]).constants for names in halves]
@@ -92,17 +90,24 @@ def lacking(value: Any) -> set[str]:
 
 def takes_pixels(value: Any) -> bool:
     """Whether a norm of a checked ``norm:`` value has moments over pixels of late, small maps."""
-    if _is_rules(value):
-        late = [norm for pattern, norm in value.items() if pattern not in _EARLY]
-    else:
-        limited = isinstance(value, Mapping) and value.get("where") in _EARLY
-        late = [] if limited or value in _CIN else [value]
+    rules = _rules(value)
+    if isinstance(value, Mapping) and value.get("where") in _EARLY:
+        rules = {}
+    late = [norm for pattern, norm in rules.items() if pattern not in _EARLY]
     return any(_halves(norm).get("statistics") in _OF_PIXELS for norm in late)
 
 
 def _stated(value: Any) -> list[Any]:
     """The norms that a ``norm:`` value names, None for layers that keep their kin."""
-    return list(value.values()) if _is_rules(value) else [value]
+    return list(_rules(value).values())
+
+
+def _rules(value: Any) -> Mapping[str, Any]:
+    """A ``norm:`` value as rules, a name alone as what it means."""
+    if _is_rules(value):
+        return value  # type: ignore[no-any-return]
+    name = value.get("name") if isinstance(value, Mapping) and len(value) == 1 else value
+    return rules_of(name) if isinstance(name, str) else {"all": value}
 
 
 def _one_reads_domains(norm: Any) -> bool:

@@ -9,7 +9,6 @@ from .arms import comparison_table as comparison_table
 from .arms import ranks_markdown as ranks_markdown
 from .arms import save_comparison as save_comparison
 from .card import model_card as model_card
-from .data_tables import create_console as create_console
 from .data_tables import found_tables as found_tables
 from .data_tables import survey_tables as survey_tables
 from .domain_charts import save_embeddings as save_embeddings

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,13 +17,6 @@ if TYPE_CHECKING:
     from domainnorm.data import Discovery  # needs torch and scikit-learn
 
 _SPLITS = ("train", "val", "test")
-_WIDTH_OF_A_FILE = 120
-
-
-def create_console() -> Console:
-    """A console as wide as the terminal; a file or pipe gets lines of 120 characters."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_OF_A_FILE)
 
 
 def survey_tables(survey: Survey) -> Iterator[Table]:

@@ -43,6 +43,7 @@ from domainnorm.run.scoring import with_ensv
 from domainnorm.run.stage import RESULTS
 from domainnorm.run.trial import rehearse_stages, sample_recipe
 from domainnorm.storage import DAMAGED, make_folders, write_json
+from domainnorm.terminal import create_console
 
 GRID, METRICS = "grid.json", "metrics.json"
 _NO_COLUMNS = ("method", "compare", "seed", "data.source", "data.target", "data.transfers")
@@ -233,7 +234,7 @@ def resume_comparison(
         values = json.loads((folder / GRID).read_text(encoding="utf-8"))["cells"]
         places = sorted((folder / "cells").iterdir())
         recipes = [read_folder(place)[0] for place in places]
-        cells = [GridCell(one, recipe) for one, recipe in zip(values, recipes, strict=True)]
+        cells = [GridCell(dict(one), recipe) for one, recipe in zip(values, recipes, strict=True)]
     except DAMAGED as error:
         raise CheckpointError(
             f"{folder}: cannot be read as a comparison ({error}); expected a folder that "
@@ -262,7 +263,7 @@ def _size(units: Sequence[Unit]) -> str:
 
 
 def _carry_out(units: list[Unit], folder: Path, engine: Engine) -> None:
-    console = report.create_console()
+    console = create_console()
     console.print(
         f"[bold]{units[-1].recipe.name}[/bold]: {_size(units)} → {folder}", soft_wrap=True
     )
@@ -442,8 +443,15 @@ def _arms(cells: Sequence[Unit]) -> list[report.Arm]:
             key = result.transfer, result.domain, result.seed
             place = places[result.transfer, result.method, result.seed]
             found.setdefault((keys[result.method], key), (result, place))
-            cost = (cell.needs.get(result.method, cell).folder / COST).read_text(encoding="utf-8")
-            arm.add_cost(json.loads(cost))
+            arm.add_cost(_cost(cell.needs.get(result.method, cell).folder / COST))
     for (name, key), one in zip(found, with_ensv(list(found.values())), strict=True):
         arms[name].results[key] = one
     return list(arms.values())
+
+
+def _cost(file: Path) -> dict[str, int]:
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        return {key: int(stored[key]) for key in ("resident_bytes", "device_bytes")}
+    except DAMAGED as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}); put back what it was") from error

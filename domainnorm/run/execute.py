@@ -37,6 +37,7 @@ from domainnorm.run.scoring import with_ensv
 from domainnorm.run.stage import MERIT, RESULTS, WEIGHTS, predict, run_stage, score, set_up
 from domainnorm.run.trial import rehearse_stages
 from domainnorm.storage import locked, write_json
+from domainnorm.terminal import create_console
 
 # What a test may change of a run: how its models are tested, not which they are.
 _TRAINER = ("threads", "accelerator", "devices", "num_nodes", "strategy", "precision")
@@ -168,7 +169,7 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
             bench = set_up(parts, stage, folder, finished=not online)
             again = score(bench, predict(bench), seconds=0.0)
             results += _as_trained(again, folder / stage.key / RESULTS)
-        console = report.create_console()
+        console = create_console()
         if overrides:
             console.print(f"tested with {' '.join(overrides)}", markup=False, highlight=False)
         console.print(report.results_table(results, parts.metric))
@@ -199,7 +200,7 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
 
     Figures and the page are made unless there shall be no ``page``.
     """
-    recipe, console = parts.recipe, report.create_console()
+    recipe, console = parts.recipe, create_console()
     prepare(recipe)
     stages = plan_stages(recipe)
     console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)

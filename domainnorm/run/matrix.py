@@ -18,6 +18,7 @@ from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, supervised_method
 from domainnorm.run.run_folder import write_page, write_results
 from domainnorm.run.stage import groups_of, predict, run_stage, set_up
+from domainnorm.terminal import create_console
 
 _ROW_LABELS = {"models": "model trained on", "norms": "norms of"}
 KINDS = {"models": ("models",), "norms": ("norms",), "both": ("models", "norms")}
@@ -30,7 +31,7 @@ def carry_out_matrix(recipe: Recipe, folder: Path, kind: str) -> None:
     parts = Parts(replace(recipe, checkpoint=None, evaluation=evaluation))
     parts.check_images(stage for one in KINDS[kind] for stage in _stages(parts, one))
     prepare(recipe)
-    console = report.create_console()
+    console = create_console()
     for domain in _unscored(parts):
         text = f"{domain}: no test image has a label; its column stays empty"
         console.print(text, markup=False, highlight=False)

@@ -24,14 +24,15 @@ from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import Evaluated
 from domainnorm.methods import Method
 from domainnorm.registry import METHODS
-from domainnorm.report import QUARTER, Result, create_console, load_results, results_json
+from domainnorm.report import QUARTER, Result, load_results, results_json
 from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.machine import is_first, wait_for_all
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.scoring import Scorer
 from domainnorm.run.training import BEST, LOG, TRAINING, fit, make_trainer
-from domainnorm.storage import DAMAGED, digest_of, remove_partial, write_json
+from domainnorm.storage import DAMAGED, digest_of, write_json
+from domainnorm.terminal import create_console
 
 WEIGHTS = "model.safetensors"
 RESULTS = "results.json"
@@ -67,9 +68,8 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
     place = folder / stage.key
     check_unchanged(place, made_of(parts, stage), finished=(place / RESULTS).exists())
     if (place / RESULTS).exists():
+        _remove_checkpoints(place)  # a kill may have come before
         return load_results(place / RESULTS)
-    if is_first():
-        remove_partial(place)
     bench = set_up(parts, stage, folder)
     method, online = bench.method, bench.method.protocol == "online"
     former = encoder_weights(method.model)
@@ -214,6 +214,10 @@ def _save_results(
             for domain, one in stored.items():
                 one.save(place / f"{word}-{domain}.safetensors")
     results_json(results, place / RESULTS)
+    _remove_checkpoints(place)
+
+
+def _remove_checkpoints(place: Path) -> None:
     for leftover in (TRAINING, BEST):
         for path in (place / leftover, *place.glob(f"*/{leftover}")):
             path.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
@@ -31,6 +30,7 @@ from domainnorm.serve.prediction_table import Predicted, PredictionFigures, Pred
 from domainnorm.serve.serving_options import PredictOptions
 from domainnorm.serve.stored import FileModel, Reading, StoredModel, load_stored, none_readable
 from domainnorm.storage import DAMAGED, digest_of, make_folders
+from domainnorm.terminal import create_console
 
 ASKED, PREDICTIONS = "prediction.json", "predictions.csv"
 OVERLAYS, SHEET = "overlays.png", "classes.png"
@@ -136,7 +136,7 @@ class _Predictor:
         return table.summary(place, unused)
 
     def _predict_all(self, made: Path, table: PredictionTable, figures: PredictionFigures) -> None:
-        console = Console(stderr=True)
+        console = create_console(error=True)
         with Progress(console=console, disable=not console.is_terminal) as bar:
             progress = bar.add_task("images", total=len(self.listed))
             every, said_last = range(len(self.listed)), ""

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from domainnorm.backbones import create_model, data_config
-from domainnorm.backbones.create import example_image, find_weights
+from domainnorm.backbones.conversion.example import example_image
+from domainnorm.backbones.create import find_weights
 from domainnorm.errors import CheckpointError, ConversionError, UnknownNameError
 from tests.backbones.networks import randomize
 

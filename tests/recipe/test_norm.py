@@ -138,6 +138,7 @@ def test_every_need_of_a_method_is_one_that_norms_may_lack():
         ("norm={name: in, where: early}", "compare=[]"),
         ("norm=ln", "compare=[source_only]"),
         ("norm=bn", "method={name: joint, rows_weight: 0}"),
+        ("norm=ibn_a",),
     ],
     ids=" ".join,
 )
@@ -150,7 +151,7 @@ def test_usual_recipes_need_no_network(words):
     [
         ("norm=in", "compare=[]"),
         ("norm={early: dsbn, late: in}",),
-        ("norm=ibn_a",),
+        ("norm={all: ibn_a}",),
         ("norm=ln",),
         ("norm={name: in, where: early}",),
         ("norm={statistics: domain, modulation: none}", "method=tent"),

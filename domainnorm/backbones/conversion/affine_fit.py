@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any, TypeAlias
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from domainnorm.backbones.batch_norms import images_with_domains
 from domainnorm.backbones.conversion.converted import CalibratedLayer, Calibration
 from domainnorm.backbones.conversion.kinds import kind_of
 from domainnorm.backbones.conversion.norm_layers import evaluating
@@ -147,8 +148,8 @@ def _gather(model: DomainModel, loader: Iterable[Any], max_batches: int) -> tupl
     device = next(model.parameters()).device
     images: list[Tensor] = []
     labels: list[Tensor] = []
-    for number, batch in enumerate(islice(loader, max_batches)):
-        image, domain = _parts(batch, number)
+    batches = images_with_domains(islice(loader, max_batches), "calibrate")
+    for number, (image, domain) in enumerate(batches):
         if images and image.shape[1:] != images[0].shape[1:]:
             raise DataError(
                 f"calibrate: batch {number} has images {tuple(image.shape[1:])}, those before "
@@ -161,20 +162,6 @@ def _gather(model: DomainModel, loader: Iterable[Any], max_batches: int) -> tupl
     if not sum(map(len, images)):
         raise DataError("calibrate: the loader gave no images; give a few batches of each domain")
     return torch.cat(images), torch.cat(labels)
-
-
-def _parts(batch: Any, number: int) -> tuple[Tensor, Any]:
-    image, domain = None, None
-    if isinstance(batch, Mapping):
-        image, domain = batch.get("image"), batch.get("domain")
-    elif isinstance(batch, (tuple, list)) and len(batch) == 2:
-        image, domain = batch
-    if not isinstance(image, Tensor):
-        raise DataError(
-            f"calibrate: batch {number} is {type(batch).__name__}, expected a mapping with 'image' "
-            "and 'domain', or (image, domain)"
-        )
-    return image, domain
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones.conversion.converted import ConvertedLayer
+from domainnorm.backbones.conversion.example import example_image
 from domainnorm.backbones.conversion.kinds import NormKind
 from domainnorm.backbones.conversion.norm_layers import (
     LayerInput,
@@ -65,8 +66,9 @@ def convert_norms(
         where: ``all``, ``stem``, ``early``, ``late``, ``encoder``, ``decoder``, globs over module
             paths, or a list.
         example: An input (1, 3, H, W), not constant, to look at what the layers see: maps of one
-            element, and images that are folded into several rows (LeViT). Without it only vectors
-            are known to have a single element, and the other cases raise when they are met.
+            element, and images that are folded into several rows (LeViT). Networks of timm tell
+            one themselves; of others only vectors are known to have a single element then, and
+            the other maps raise when they are met.
         unseen: What is done about samples of unseen domains in evaluation, see `DomainModel`.
 
     Raises:
@@ -83,6 +85,8 @@ def convert_norms(
             f"{type(network).__name__}: norm={norm!r} with where={where!r} leaves every norm layer "
             "as it is; match at least one of them, e.g. where='all'"
         )
+    if example is None and hasattr(network, "pretrained_cfg"):
+        example = example_image(network)
     inputs = _inputs(network, {path: layers[path] for path in choices}, example)
     slot, report = ConditionSlot(), []
     new: dict[str, ConditionalNorm] = {}
@@ -92,6 +96,7 @@ def convert_norms(
         new[path] = _convert(layers[path], kinds[path], one, default)
         new[path].folded = path in inputs and inputs[path].folded
         new[path].to_channels_last = kinds[path].to_channels_last
+        new[path].maps_too = kinds[path].maps_too
         report.append(_describe(layers[path], kinds[path], fit, new[path]))
         new[path].remember(layers[path], values=not report[-1].exact)
     # Only now, so that a refused network is left as it was.

@@ -53,6 +53,7 @@ class NormKind:
         num_features: Attribute of C, for layers without scale; None: that of torch's classes.
         to_channels_last: Whether its output is channels_last in memory whatever its input is, as
             that of timm's ``LayerNorm2d``; convolutions after it are faster for it.
+        maps_too: Whether it takes maps (N, C, H, W) besides tokens, whose channels are last.
     """
 
     family: Family
@@ -65,6 +66,7 @@ class NormKind:
     eps: str | float = "eps"
     num_features: str | None = None
     to_channels_last: bool = False
+    maps_too: bool = False
 
     @property
     def kin(self) -> str:
@@ -200,13 +202,14 @@ def _fill(layer: nn.Module, attribute: str | None, value: Tensor, neutral: int) 
 
 def kind_of(layer: nn.Module) -> NormKind | None:
     """The kind of a layer, by its exact class."""
-    return KINDS.get(type(layer))
+    cls = type(layer)
+    return KINDS.get(cls) or _NAMED.get(f"{cls.__module__}.{cls.__qualname__}")
 
 
 def base_kind(layer: nn.Module) -> type[nn.Module] | None:
     """The nearest base of the layer's class that is in the table, if the class itself is not."""
     bases = type(layer).__mro__[1:]
-    return None if type(layer) in KINDS else next((base for base in bases if base in KINDS), None)
+    return None if kind_of(layer) else next((base for base in bases if base in KINDS), None)
 
 
 def register_norm_class(cls: type[nn.Module], family: Family, **attributes: Any) -> None:
@@ -244,7 +247,7 @@ def register_norm_class(cls: type[nn.Module], family: Family, **attributes: Any)
 
 
 def _kinds() -> Iterable[tuple[NormKind, tuple[type[nn.Module], ...]]]:
-    """The table: classes of timm, torch and torchvision."""
+    """The table: classes of timm and torch."""
     t, norm, act = timm_layers, timm_norm, timm_norm_act
     yield NormKind("batch", axes=1), (nn.BatchNorm1d,)
     yield NormKind("batch", axes=2), (nn.BatchNorm2d,)
@@ -293,4 +296,16 @@ def _kinds() -> Iterable[tuple[NormKind, tuple[type[nn.Module], ...]]]:
 
 KINDS: dict[type[nn.Module], NormKind] = {
     cls: kind for kind, classes in _kinds() for cls in classes
+}
+# Of packages that need not be imported for it.
+_SMP = "segmentation_models_pytorch"
+_NAMED: dict[str, NormKind] = {
+    "torchvision.models.convnext.LayerNorm2d": NormKind("layer", axes=2, to_channels_last=True),
+    "torchvision.ops.misc.FrozenBatchNorm2d": NormKind("batch", axes=2, frozen=True),
+    f"{_SMP}.decoders.upernet.decoder.LayerNorm2d": NormKind(
+        "layer", axes=2, to_channels_last=True
+    ),
+    f"{_SMP}.encoders.mix_transformer.LayerNorm": NormKind(
+        "layer", channels_last=True, maps_too=True
+    ),
 }

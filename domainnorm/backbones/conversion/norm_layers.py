@@ -147,21 +147,25 @@ class LayerInput:
 
 
 def probe_inputs(
-    network: nn.Module, layers: Mapping[str, nn.Module], example: Tensor
+    network: nn.Module,
+    layers: Mapping[str, nn.Module],
+    example: Tensor,
+    run: Callable[[Tensor], Any] | None = None,
 ) -> dict[str, LayerInput]:
-    """Run ``network`` in evaluation mode and look at the inputs of ``layers``.
+    """Run ``network``, or ``run``, in evaluation mode and look at the inputs of its ``layers``.
 
     LeViT, EfficientViT and others fold tokens or windows into the batch axis. That the rows of one
     image are consecutive there is checked, not assumed: in a batch of two images, the second half
     of the rows has to be what the second image gives alone.
     """
     other = torch.flip(example, (-1, -2)) * 0.5 + 0.25
-    pair = _record(network, layers, torch.cat([other, example]))
-    images = 2 * len(example)
-    unequal = {path for path, seen in pair.items() if any(len(x) != images for x in seen)}
-    alone: dict[str, list[Tensor]] = {}
-    if unequal:
-        alone = _record(network, {path: layers[path] for path in unequal}, example)
+    with evaluating(network):
+        pair = _record(run or network, layers, torch.cat([other, example]))
+        images = 2 * len(example)
+        unequal = {path for path, seen in pair.items() if any(len(x) != images for x in seen)}
+        alone: dict[str, list[Tensor]] = {}
+        if unequal:
+            alone = _record(run or network, {path: layers[path] for path in unequal}, example)
     found = {}
     for path, seen in pair.items():
         size = min(x.shape[2:].numel() for x in seen)
@@ -197,7 +201,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _record(
-    network: nn.Module, layers: Mapping[str, nn.Module], image: Tensor
+    run: Callable[[Tensor], Any], layers: Mapping[str, nn.Module], image: Tensor
 ) -> dict[str, list[Tensor]]:
     seen: dict[str, list[Tensor]] = {}
 
@@ -210,10 +214,10 @@ def _record(
 
         return record
 
-    with evaluating(network), ExitStack() as hooks:
+    with ExitStack() as hooks:
         for path, layer in layers.items():
             hooks.enter_context(layer.register_forward_pre_hook(recorder(path)))
-        network(image)
+        run(image)
     return seen
 
 

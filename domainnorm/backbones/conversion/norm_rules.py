@@ -13,7 +13,7 @@ from domainnorm.backbones.conversion.kinds import NormKind
 from domainnorm.backbones.conversion.norm_layers import LayerInput
 from domainnorm.errors import ConversionError
 from domainnorm.norms import CATALOGUE, ConditionalNorm
-from domainnorm.norms.catalogue import norm_options
+from domainnorm.norms.catalogue import norm_options, rules_of
 
 REGIONS = ("all", "stem", "early", "late")
 PARTS = ("encoder", "decoder")  # children of segmentation networks
@@ -175,7 +175,7 @@ def resolve_rules(
             with options and an optional ``where``, or rules ``{pattern: name, mapping or None}`` of
             which the last that matches a layer decides. ``cin`` alone, where ``all`` layers or
             those of the ``encoder`` are meant, single ones left out or not, is instance statistics
-            early and each layer's kin late: they help early and destroy late features.
+            early and each layer's kin late; ``ibn_a`` alone has ``bn`` late.
         regions: The norm layers of the network.
         where: Limits the whole conversion.
 
@@ -206,9 +206,8 @@ def _pairs(
         return [("all", NormChoice(None))]
     if isinstance(norm, str):
         entries = [where] if isinstance(where, str) else where
-        if norm == "cin" and {"all", "encoder"} & set(entries):
-            return [("early", NormChoice("cin")), ("late", NormChoice(None))]
-        return [("all", NormChoice(norm))]
+        meant = rules_of(norm) if {"all", "encoder"} & set(entries) else {"all": norm}
+        return [(region, NormChoice(name)) for region, name in meant.items()]
     if _is_spec(norm):
         if set(norm) == {"name"}:
             return _pairs(str(norm["name"]), where)

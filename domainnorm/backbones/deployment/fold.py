@@ -10,9 +10,9 @@ import torch
 from timm.layers import LayerNorm2d, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from torch import Tensor, nn
 
+from domainnorm.backbones.conversion.example import example_image
 from domainnorm.backbones.conversion.kinds import KINDS, Family, NormKind, kind_of
 from domainnorm.backbones.conversion.norm_layers import replace_modules
-from domainnorm.backbones.create import example_image
 from domainnorm.backbones.deployment.fuse import fuse_norms
 from domainnorm.backbones.insert import remove_perturbations
 from domainnorm.backbones.model import DomainModel

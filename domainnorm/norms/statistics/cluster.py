@@ -224,6 +224,8 @@ class ClusterStatistics(Statistics):
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, values: Tensor) -> None:
         """Move the running moments of clusters that hold more than one value, (K, 1)."""
+        if in_backward():  # a recompute
+            return
         rows, seen = self.clusters, values > 1
         rows.num_batches_tracked += seen[:, 0]
         unbiased = var * values / (values - 1).clamp(min=1e-6)

@@ -26,14 +26,15 @@ from domainnorm.norms.kernels.sample_moments import (
 )
 from domainnorm.norms.layer import Statistics
 from domainnorm.registry import register
-from domainnorm.slot import MomentsReached, channel_divergence
+from domainnorm.slot import MomentsReached, channel_divergence, in_backward
 
 
 class RunningMoments(Statistics):
     """Normalizes with the moments of groups of samples, and keeps running ones for evaluation.
 
     Training: moments of the group in this batch; ``running += momentum · (batch - running)`` for
-    the groups that are present, with the unbiased variance, as in PyTorch. A group that holds a
+    the groups that are present, with the unbiased variance, as in PyTorch. Differs: once for each
+    batch under gradient checkpointing, which moves those of PyTorch twice. A group that holds a
     single value per channel has no variance: its running moments normalize it and stay as they
     are. When several ranks train together, a group's moments are those of its samples on all of
     them. Evaluation: running moments.
@@ -78,6 +79,7 @@ class RunningMoments(Statistics):
         self.register_buffer("running_mean", torch.zeros(num_rows, num_features))
         self.register_buffer("running_var", torch.ones(num_rows, num_features))
         self.register_buffer("num_batches_tracked", torch.zeros(num_rows, dtype=torch.long))
+        self.train()  # where it is not frozen
 
     @property
     def keeps_function(self) -> bool:
@@ -99,8 +101,14 @@ class RunningMoments(Statistics):
 
     @property
     def running(self) -> Running:
-        """The moments, as the kernels take and move them."""
+        """The moments, as the kernels take and move them; copies where a batch comes again.
+
+        Gradient checkpointing runs a layer a second time, and has moved them in the first.
+        """
         moments = self.running_mean, self.running_var, self.num_batches_tracked
+        if self.training and in_backward():
+            mean, var, batches = moments
+            moments = mean.clone(), var.clone(), batches.clone()
         return Running(*moments, self.momentum, self.eps, self.stride, self.sync)
 
     def _pooled_rows(
@@ -200,7 +208,7 @@ class DomainStatistics(RunningMoments):
             ConditionError: Soft weights in training, where a sample must belong to one domain.
         """
         domain = condition.domain
-        if self.training and not self.frozen:
+        if self.training:
             if domain is None or condition.unseen:
                 got = "soft weights" if domain is None else "samples of unseen domains"
                 raise ConditionError(
@@ -300,7 +308,7 @@ class BatchStatistics(RunningMoments):
         pairs = None
         if rows and domain is not None and len(scale) > 1:
             pairs = by_domain(condition, domain, len(scale))
-        if self.frozen or not self.training:
+        if not self.training:
             if pairs is not None:
                 return evaluate_rows(x, scale, shift, pairs, self.running)
             moments = self.running_mean, self.running_var

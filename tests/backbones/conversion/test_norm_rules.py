@@ -34,8 +34,15 @@ def test_cin_is_instance_early_and_domain_late_on_an_efficientnet():
     assert late == {"blocks.3", "blocks.4", "blocks.5", "blocks.6", "bn2"}
 
 
-def test_cin_in_all_layers_can_be_forced():
-    assert set(norms_of({"all": "cin"}).values()) == {"cin"}
+def test_ibn_a_is_mixed_early_and_batch_late():
+    norms = norms_of("ibn_a")
+    assert prefixes(norms, "ibn_a") == {"conv1", "bn1", "layer1", "layer2"}
+    assert prefixes(norms, "bn") == {"layer3", "layer4"}
+
+
+@pytest.mark.parametrize("name", ["cin", "ibn_a"])
+def test_one_norm_in_all_layers_can_be_forced(name):
+    assert set(norms_of({"all": name}).values()) == {name}
 
 
 def test_early_layers_of_a_network_without_stages_are_its_first_half():
@@ -107,10 +114,10 @@ def test_options_in_a_rule_override_those_of_the_replaced_layer():
 
 
 @pytest.mark.parametrize("where", [["all"], ["all", "!bn1"]])
-@pytest.mark.parametrize("name", ["cin", {"name": "cin"}])
-def test_leaving_layers_out_does_not_change_what_cin_means(where, name):
-    found, wanted = norms_of(name, where=where), norms_of("cin")
-    assert set(wanted.values()) == {"cin", "dsbn"}
+@pytest.mark.parametrize("name", ["cin", {"name": "cin"}, "ibn_a"])
+def test_leaving_layers_out_does_not_change_what_a_name_means(where, name):
+    found, wanted = norms_of(name, where=where), norms_of(name)
+    assert set(wanted.values()) == ({"ibn_a", "bn"} if name == "ibn_a" else {"cin", "dsbn"})
     assert found == {path: norm for path, norm in wanted.items() if path in found}
     assert wanted.keys() - found.keys() == ({"bn1"} if "!bn1" in where else set())
 

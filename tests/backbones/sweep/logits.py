@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from domainnorm.backbones import convert_norms, fold_domain
-from domainnorm.backbones.create import example_image
+from domainnorm.backbones.conversion.example import example_image
 from tests.backbones.sweep.kept import DOMAINS, Kept, tensors
 
 # The largest and slowest ones with fewer blocks of the same kind, or smaller images.

@@ -1,0 +1,98 @@
+"""Layers whose rows are images at one size, and windows of images at another."""
+
+import copy
+
+import pytest
+import timm
+import torch
+
+from domainnorm.backbones import convert_norms, create_model, fold_domain
+from domainnorm.errors import ConditionError
+from tests.backbones.networks import DOMAINS, randomize
+
+WINDOWED = ["tiny_vit_5m_224", "efficientvit_m0"]
+
+
+@pytest.fixture(params=WINDOWED)
+def network(request):
+    torch.manual_seed(0)
+    return randomize(timm.create_model(request.param, num_classes=3))
+
+
+@pytest.mark.parametrize("size", [224, 256, 320])
+def test_other_sizes_than_the_one_that_was_looked_at(network, size):
+    network.eval()
+    image = torch.rand(3, 3, size, size)
+    with torch.no_grad():
+        wanted = network(image)
+        model = convert_norms(copy.deepcopy(network), None, DOMAINS)
+        torch.testing.assert_close(model.eval()(image, ["a", "b", "c"]), wanted)
+        torch.testing.assert_close(fold_domain(model, "b").eval()(image), wanted)
+
+
+def test_looking_again_moves_nothing(network):
+    model = convert_norms(network, None, DOMAINS).train()
+    image, domain = torch.rand(3, 3, 256, 256), torch.tensor([0, 2, 0])
+    known = copy.deepcopy(model).eval()
+    known(image, domain)
+    known.train()
+    modes = [module.training for module in model.modules()]
+    for one in (model, known):
+        torch.manual_seed(1)
+        one(image, domain).sum().backward()
+    assert [module.training for module in model.modules()] == modes
+    for key, tensor in known.state_dict().items():
+        assert torch.equal(model.state_dict()[key], tensor), key
+    for key, parameter in known.named_parameters():
+        assert torch.equal(model.get_parameter(key).grad, parameter.grad), key
+
+
+def test_a_domain_reaches_the_windows_of_its_image_alone(network):
+    model = convert_norms(network, None, DOMAINS).eval()
+    for norm in model.norms():
+        norm.modulation.shift.data.normal_()
+    image = torch.rand(3, 3, 256, 256)
+    with torch.no_grad():
+        both = model(image, ["a", "b", "c"])
+        alone = [model(image[i : i + 1], name) for i, name in enumerate("abc")]
+    torch.testing.assert_close(both, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_features_are_looked_at_as_the_network_takes_them():
+    model = create_model("tiny_vit_5m_224", 3, None, DOMAINS).eval()
+    image = torch.rand(2, 3, 256, 256)
+    with torch.no_grad():
+        features = model.forward_features(image, ["a", "b"])
+        wanted = model(image, ["a", "b"])
+        torch.testing.assert_close(model.forward_head(features, ["a", "b"]), wanted)
+        with model.condition(image, "a") as backbone:
+            backbone(image)
+
+
+class Shuffled(torch.nn.Module):
+    """Windows of all images, those of one place after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(6)
+
+    def forward(self, image):
+        if image.shape[-1] > 4:
+            parts = image.unfold(3, 4, 4).unbind(3)
+            image = torch.cat(parts)
+        return self.norm(image.flatten(1).unflatten(1, (-1, 6)))
+
+
+def test_rows_in_another_order_are_refused():
+    model = convert_norms(Shuffled(), None, DOMAINS, example=torch.rand(1, 3, 2, 4))
+    model(torch.rand(2, 3, 2, 4), ["a", "b"])
+    message = "norm: 4 rows for 2 domain labels, not one image after the other"
+    with pytest.raises(ConditionError, match=message):
+        model(torch.rand(2, 3, 2, 8), ["a", "b"])
+    assert not any(norm.folded for norm in model.norms())
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "mobilevit_xxs", *WINDOWED])
+def test_networks_of_timm_need_no_example(name):
+    without = convert_norms(timm.create_model(name), "cin", DOMAINS).conversion
+    assert list(without) == list(create_model(name, 1000, "cin", DOMAINS).conversion)
