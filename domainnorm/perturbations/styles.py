@@ -128,7 +128,10 @@ class DSU(Perturbation):
 
     Reference:
         Li et al., Uncertainty Modeling for Out-of-Distribution Generalization, ICLR 2022,
-        arXiv:2202.03958, eq. 5 to 8.
+        arXiv:2202.03958, eq. 5 to 8. Differs: variances are biased, as in the paper, and nothing is
+        added to those over the batch, where the authors' code (lixiaotong97/DSU) takes unbiased
+        ones and adds eps to all, so that there equal samples are perturbed as well; it sits after
+        the stem and each stage, there after the first convolution, the pooling and each stage.
     """
 
     default_where = ("stem", "stage1", "stage2", "stage3", "stage4")

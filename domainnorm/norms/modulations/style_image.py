@@ -29,7 +29,9 @@ class StyleModulation(Modulation):
 
     Reference:
         Huang and Belongie, Arbitrary Style Transfer in Real-time with Adaptive Instance
-        Normalization, ICCV 2017, arXiv:1703.06868, eq. 8.
+        Normalization, ICCV 2017, arXiv:1703.06868, eq. 8. Differs: variances are biased, where
+        naoto0804/pytorch-AdaIN takes unbiased ones; one layer of features in one network, not
+        between an encoder and a decoder that was trained for it.
     """
 
     keeps_function = False

@@ -76,7 +76,8 @@ class MixedStatistics(DomainStatistics):
         Agrees with the authors' code (XingangPan/IBN-Net, hyeonseob-nam/Batch-Instance-
         Normalization, switchablenorms/Switchable-Normalization, TaesikGong/NOTE) but for
         variances of a sample, which are biased here, as in the papers, and unbiased in those of
-        switchable normalization and NOTE.
+        switchable normalization and NOTE. Differs from switchable normalization besides: running
+        variances are unbiased and start at 1, there biased and at 0.
     """
 
     takes_rows = False
