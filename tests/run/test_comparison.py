@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,6 +216,24 @@ def test_other_networks_share_nothing():
 def test_folder_of_no_comparison_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read as a comparison"):
         resume_comparison(tmp_path, InThisProcess())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cost.json", "{"),
+        ("cost.json", "[]"),
+        ("metrics.json", "[]"),
+        ("grid.json", '{"cells": [1, 2, 3, 4]}'),
+    ],
+)
+def test_damaged_file_of_a_comparison_is_refused(made, tmp_path, name, content):
+    folder = shutil.copytree(made[0], tmp_path / "copy")
+    for file in folder.rglob(name):
+        file.write_text(content)
+    message = "cannot be read as a comparison" if name == "grid.json" else f"{name}: cannot be read"
+    with pytest.raises(CheckpointError, match=message):
+        resume_comparison(folder, InThisProcess())
 
 
 def test_run_that_another_process_carries_out_is_not_begun_again(tmp_path):
