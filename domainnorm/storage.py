@@ -84,11 +84,19 @@ def remove_partial(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Inside the block no other process that asks for it works in this folder.
 
-    Nothing is asked where the system, or the file system, knows no such locks.
+    Nothing is asked where the system, or the file system, knows no such locks. What a killed
+    process has left half-written is removed, see `remove_partial`.
 
     Raises:
         CheckpointError: Another one does; it is named.
     """
+    with _held(folder):
+        remove_partial(folder)
+        yield
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
     try:
         import fcntl  # noqa: PLC0415 - not of Windows
     except ImportError:

@@ -111,6 +111,12 @@ def test_what_a_kill_has_left_is_removed(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["kept.json", "stage"]
 
 
+def test_what_a_kill_has_left_is_removed_by_who_works_in_the_folder_next(tmp_path):
+    (tmp_path / ".partial.1234.a.json").touch()
+    with locked(tmp_path):
+        assert [file.name for file in tmp_path.iterdir()] == [".running"]
+
+
 def test_a_folder_is_one_process_s_at_a_time(tmp_path):
     text = f"the process {os.getpid()} works in it; wait until it has ended"
     with locked(tmp_path):
