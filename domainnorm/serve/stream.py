@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,6 @@ from typing import Any
 
 import cv2
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
@@ -39,6 +39,7 @@ from domainnorm.serve.stream_log import (
 )
 from domainnorm.storage import DAMAGED, digest_of, locked, make_folders, whole_file
 from domainnorm.streams import Sighting
+from domainnorm.terminal import create_console
 
 ASKED, LOG, STATE, TIMELINE = "stream.json", "log.csv", "state.pt", "timeline.png"
 PACKS = "packs"
@@ -153,6 +154,7 @@ class _Follower:
         )
         self.predicted = 0  # images
         self.logged = 0  # lines of the log, which stay on the disk
+        self.digest = hashlib.sha256()  # of them
 
     def go_on(self, asked: dict[str, Any]) -> set[str]:
         """Read what an earlier call left, if it asked for the same; the images in its log."""
@@ -162,21 +164,26 @@ class _Follower:
             return set()
         try:
             state = torch.load(self.place / STATE, map_location="cpu", weights_only=True)
-            lines = read_log(self.place / LOG)[: state["lines"]]
-            self.predicted = int(state["images"])
+            number, digest, self.predicted = state["lines"], state["log"], int(state["images"])
             self.stream.load_state_dict(state["stream"])
         except DAMAGED as error:
             raise CheckpointError(
                 f"{self.place / STATE}: not a complete state of a stream ({error}); delete "
                 f"{self.place} to start again, or choose another --output"
             ) from error
+        lines = read_log(self.place / LOG, number)
+        self._count(lines)
+        if self.digest.hexdigest() != digest:
+            raise CheckpointError(
+                f"{self.place / LOG}: its first {number} lines are not those that were written; "
+                f"restore it, delete {self.place} to start again, or choose another --output"
+            )
         write_log(self.place / LOG, lines)
-        self.logged = len(lines)
         return {line.image for line in lines}
 
     def follow(self, numbers: Sequence[int]) -> None:
         """Predict and learn from images, by their numbers, batch by batch."""
-        console = Console(stderr=True)
+        console = create_console(error=True)
         with Progress(console=console, disable=not console.is_terminal) as bar:
             progress = bar.add_task("images", total=len(numbers))
             rest, size = iter(numbers), self.options.batch_size
@@ -187,10 +194,15 @@ class _Follower:
                         said = f"{line.image}: {line.event}"
                         bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
                 append_log(self.place / LOG, lines)
-                self.logged += len(lines)
+                self._count(lines)
                 bar.advance(progress, len(batch))
                 if number % _SAVED_EVERY == 0:
                     self.save()
+
+    def _count(self, lines: Sequence[StreamLine]) -> None:
+        self.logged += len(lines)
+        for line in lines:
+            self.digest.update(repr(line).encode())
 
     def _batch(self, numbers: Sequence[int]) -> Iterator[StreamLine]:
         readings = [self._read(number) for number in numbers]
@@ -255,14 +267,15 @@ class _Follower:
             return  # nothing was learned: files that cannot be read yet are tried again
         state = {"images": self.predicted, "stream": self.stream.state_dict()}
         with whole_file(self.place / STATE) as partial:
-            torch.save({"lines": self.logged, **state}, partial)
+            told = {"lines": self.logged, "log": self.digest.hexdigest()}
+            torch.save({**told, **state}, partial)
         if opened := self.stream.opened:
             packs = {name: self.place / PACKS / f"{name}.safetensors" for name in opened}
             save_domains(self.files.model, packs)
 
     def draw(self, title: str) -> list[StreamLine]:
         """Draw the timeline; the lines of the log."""
-        lines = read_log(self.place / LOG)[: self.logged]
+        lines = read_log(self.place / LOG, self.logged)
         names, file = self.files.model.domain_names, self.place / TIMELINE
         draw_timeline(lines, names, self.stream.method.run_length, file, title)
         return lines

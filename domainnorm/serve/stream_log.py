@@ -8,11 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 from domainnorm.errors import CheckpointError
 from domainnorm.report import save_timeline
-from domainnorm.storage import whole_file
+from domainnorm.storage import DAMAGED, whole_file
 
 # A name may hold "|" and "=" itself: it ends where a number and the end of a pair follow.
 _WEIGHT = re.compile(r"(.*?)=(\d+(?:\.\d+)?)(?:\||$)", re.DOTALL)
@@ -40,22 +41,27 @@ class StreamLine:
 _COLUMNS = [field.name for field in fields(StreamLine)]
 
 
-def read_log(path: Path) -> list[StreamLine]:
-    """The lines of a log; none where there is no file yet.
+def read_log(path: Path, number: int | None = None) -> list[StreamLine]:
+    """The first lines of a log, all by default; none where there is no file yet.
+
+    What comes after them is not looked at: a kill may have cut it.
 
     Raises:
         CheckpointError: It is not a log, or a line of it is broken.
     """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != _COLUMNS:
-            raise CheckpointError(
-                f"{path}: not the log of a stream (columns {', '.join(reader.fieldnames or [])}); "
-                "choose another --output"
-            )
-        return [StreamLine(**{name: row[name] or "" for name in _COLUMNS}) for row in reader]
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            lines = csv.reader(file)
+            header = next(lines, [])
+            if header != _COLUMNS:
+                raise ValueError(f"columns {', '.join(header)}")
+            return [StreamLine(*line) for line in islice(lines, number)]
+    except (csv.Error, *DAMAGED) as error:
+        raise CheckpointError(
+            f"{path}: not the log of a stream ({error}); choose another --output"
+        ) from error
 
 
 def write_log(path: Path, lines: Iterable[StreamLine]) -> None:

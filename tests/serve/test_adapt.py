@@ -252,6 +252,44 @@ def test_broken_state_is_named(trained, stream, followed, tmp_path, damage, caps
     assert "state.pt: not a complete state of a stream" in capsys.readouterr().err
 
 
+def _gone(log):
+    log.unlink()
+
+
+def _cut(log):
+    log.write_bytes(log.read_bytes()[:2000])
+
+
+def _changed(log):
+    log.write_text(log.read_text().replace("clean", "blurred", 1))
+
+
+def _bytes(log):
+    log.write_bytes(log.read_bytes().replace(b"clean", b"cl\xe4n", 1))
+
+
+@pytest.mark.parametrize("damage", [_gone, _cut, _changed, _bytes])
+def test_log_that_is_not_that_of_the_state_is_named(
+    trained, stream, followed, tmp_path, damage, capsys
+):
+    for name in ("stream.json", "log.csv", "state.pt"):
+        (tmp_path / name).write_bytes((followed / name).read_bytes())
+    damage(tmp_path / "log.csv")
+    assert adapt(trained, stream, tmp_path, *QUICK) == 1
+    assert "log.csv: its first 56 lines are not those that were written" in capsys.readouterr().err
+
+
+def test_what_a_kill_has_left_is_removed(trained, stream, followed, tmp_path):
+    for name in ("stream.json", "log.csv", "state.pt"):
+        (tmp_path / name).write_bytes((followed / name).read_bytes())
+    (tmp_path / ".partial.1234.state.pt").touch()
+    with (tmp_path / "log.csv").open("ab") as log:  # lines after a state are predicted again
+        log.write(b'frame_56.png,cl\xe4n,"0.9')
+    assert adapt(trained, stream, tmp_path, *QUICK) == 0
+    assert not list(tmp_path.glob(".partial.*"))
+    assert (tmp_path / "log.csv").read_bytes() == (followed / "log.csv").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("nowhere", "no such folder or list of files; check the path"), ("", "no images in it")],
