@@ -91,8 +91,11 @@ def without_masks(files: Sequence[Path]) -> Sequence[Path]:
 def check_names(files: Iterable[Path]) -> None:
     """Raise a DataError for files that no table or log could name."""
     for file in files:
+        name = str(file)
+        if "\r" in name:
+            raise DataError(f"{name!r}: a carriage return, which no table keeps; rename it")
         try:
-            str(file).encode()
+            name.encode()
         except UnicodeEncodeError:
             shown = os.fsencode(file).decode(errors="backslashreplace")
             raise DataError(

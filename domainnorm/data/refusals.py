@@ -63,8 +63,14 @@ class LeftOut:
         self._found: dict[str, list[str]] = {}
 
     def add(self, kind: str, file: str) -> None:
-        """One file, and what it is."""
-        self._found.setdefault(kind, []).append(file)
+        """One file, and what it is; its name may be one that cannot be written."""
+        shown = file.encode(errors="backslashreplace").decode()
+        self._found.setdefault(kind, []).append(shown)
+
+    @property
+    def files(self) -> set[str]:
+        """All of them."""
+        return {file for files in self._found.values() for file in files}
 
     def join(self, other: LeftOut) -> None:
         """Those of another dataset, too."""

@@ -7,12 +7,13 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from domainnorm.data.dataset import DomainDataset, FileDataset, Record, Split
-from domainnorm.data.refusals import refuse
+from domainnorm.data.images import check_names
+from domainnorm.data.refusals import refuse, refusing
 from domainnorm.data.table import Row
 from domainnorm.errors import DataError, counted
 
@@ -71,17 +72,24 @@ def check_groups(rows: Sequence[Row | Record], where: str) -> None:
 
 
 def check_records(dataset: DomainDataset) -> None:
-    """What every dataset has to be: files below its root, and groups of one split.
+    """What every dataset has to be: files below its root, of names to write, groups of one split.
 
     Raises:
-        DataError: The first of both that is not so.
+        DataError: The first of these that is not so.
     """
     check_paths(dataset)
     check_groups(dataset.records, _where(dataset))
 
 
 def check_paths(dataset: DomainDataset) -> None:
-    """Raise a DataError for records of files that are not below the folder of the data."""
+    """Raise a DataError for records of files that are not below the folder of the data.
+
+    Or whose names no table and no log can hold.
+    """
+    root = dataset.root if isinstance(dataset, FileDataset) else Path()
+    with refusing():
+        names = {name for one in dataset.records for name in (one.file, one.mask or "")}
+        check_names(root / name for name in sorted(names))
     if not isinstance(dataset, FileDataset):
         return
     for record in dataset.records:

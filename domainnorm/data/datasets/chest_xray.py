@@ -21,7 +21,7 @@ from domainnorm.data.dataset import (
 from domainnorm.data.datasets.drawing import draw_grey, generator_of, write_image
 from domainnorm.data.datasets.layout import TestedDataset
 from domainnorm.data.images import SUFFIXES
-from domainnorm.data.refusals import reading, refuse
+from domainnorm.data.refusals import LeftOut, reading, refuse
 from domainnorm.data.table import write_lines
 from domainnorm.errors import DataError, counted
 from domainnorm.registry import register
@@ -77,19 +77,25 @@ def read_manifest(table: Path) -> Iterator[Study] | None:
         names = set(next(csv.reader(stream), []))
     for columns, read in _STYLES.items():
         if names.issuperset(columns):
-            return _studies(table, read)
+            return _studies(table, columns, read)
     return None
 
 
-def _studies(table: Path, read: Callable[[dict[str, str]], Study]) -> Iterator[Study]:
+def _studies(
+    table: Path, columns: Sequence[str], read: Callable[[dict[str, str]], Study]
+) -> Iterator[Study]:
     with (
         reading(table, "UTF-8 table", "save it as one"),
         table.open(newline="", encoding="utf-8-sig") as stream,
     ):
-        reader = csv.DictReader(stream, restval="")
+        reader = csv.DictReader(stream)
         for row in reader:
             try:
-                yield read(row)
+                # Columns that are not looked at may end early, with the commas of the header.
+                lacking = [name for name in columns if row[name] is None]
+                if lacking or any(row.pop(None, ())):
+                    raise ValueError(f"{'too few' if lacking else 'too many'} cells")
+                yield read({name: cell or "" for name, cell in row.items()})
             except (KeyError, ValueError, SyntaxError, TypeError, StopIteration) as error:
                 raise DataError(
                     f"{table}, line {reader.line_num}: {error}; the columns are known, the value "
@@ -102,7 +108,7 @@ def _chexpert(row: dict[str, str]) -> Study:
     found = [values[row[_CHEXPERT[name]].strip()] for name in FINDINGS]
     patient = next(part for part in Path(row["Path"]).parts if part.startswith("patient"))
     view = row.get("AP/PA") or row["Frontal/Lateral"]
-    frontal = row["Frontal/Lateral"] == "Frontal"
+    frontal = {"Frontal": True, "Lateral": False}[row["Frontal/Lateral"]]
     described = {"view": view, "sex": row.get("Sex", ""), "age": row.get("Age", "")}
     return Study(row["Path"], patient, tuple(found), frontal, described)
 
@@ -201,7 +207,8 @@ class ChestXray(TestedDataset):
     def find_domains(self, asked: Sequence[str]) -> list[str]:
         """Folders with tables."""
         folders = [entry for entry in sorted(self.root.iterdir()) if entry.is_dir()]
-        self._sites = {entry.name: tables for entry in folders if (tables := _tables(entry))}
+        read = {entry.name: _tables(entry, self.left_out) for entry in folders}
+        self._sites = {site: tables for site, tables in read.items() if tables}
         if not self._sites:
             raise DataError(
                 f"{self.root}: no folder has a table in known columns; expected {self.layout} "
@@ -222,12 +229,13 @@ class ChestXray(TestedDataset):
         for table in self._sites[site]:
             for study in read_manifest(table) or ():
                 if not study.frontal:
+                    self.left_out.add("no frontal view", f"{site}/{study.path}")
                     continue
                 file = _found(images, study.path)
                 if file is None:
                     absent.append(f"{study.path} ({table})")
                     continue
-                test = table.stem == "valid" or file.rpartition("/")[2] in tested
+                test = table.stem.lower() == "valid" or file.rpartition("/")[2] in tested
                 record = self._record(site, file, study, "test" if test else "train")
                 first, other = read.setdefault(file, (record, table))
                 if replace(first, metadata=record.metadata) != record:
@@ -286,13 +294,16 @@ class ChestXray(TestedDataset):
         (root / "nih/test_list.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")
 
 
-def _tables(site: Path) -> list[Path]:
-    return [
-        table
-        for pattern in ("*.csv", "*/*.csv")
-        for table in sorted(site.glob(pattern))
-        if table.name[0] != "." and read_manifest(table) is not None
-    ]
+def _tables(site: Path, left_out: LeftOut) -> list[Path]:
+    tables = []
+    for file in (*sorted(site.glob("*")), *sorted(site.glob("*/*"))):
+        if file.suffix.lower() != ".csv" or file.name[0] == ".":
+            continue
+        if read_manifest(file) is not None:
+            tables.append(file)
+        else:
+            left_out.add("table in other columns", file.relative_to(site.parent).as_posix())
+    return tables
 
 
 def _images(site: Path) -> dict[str, str]:

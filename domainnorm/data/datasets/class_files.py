@@ -92,7 +92,7 @@ def class_records(rows: Iterable[Row], class_names: Sequence[str]) -> list[Recor
 def scan_classes(root: Path, domains: Iterable[str], left_out: LeftOut | None = None) -> list[Row]:
     """Every image below ``<domain>/<class>/``, sorted by file, all in the training split.
 
-    Files that are none, and images beside folders of classes, are told to ``left_out``.
+    Files that are none, and images beside folders of classes or domains, are told to ``left_out``.
     """
     domains = list(domains)
     found = [
@@ -101,7 +101,11 @@ def scan_classes(root: Path, domains: Iterable[str], left_out: LeftOut | None = 
         for label in list_folders(root / domain)
         for name in list_images(root / domain / label, left_out, root)
     ]
-    for domain in domains:
-        if left_out is not None:
+    if left_out is not None:
+        for domain in domains:
             tell_loose(root / domain, left_out, root, "a folder of a class")
+        tell_loose(root, left_out, root, "a folder of a domain")
+        for other in sorted({*list_folders(root)}.difference(domains)):
+            for name in list_images(root / other):
+                left_out.add("image outside of a folder of a domain", f"{other}/{name}")
     return [Row(file, domain, label, file, "train") for file, domain, label in sorted(found)]

@@ -21,7 +21,7 @@ from domainnorm.data.dataset import (
     select_domains,
 )
 from domainnorm.data.datasets.drawing import draw_boxes, draw_grey, generator_of, write_image
-from domainnorm.data.datasets.objects import read_image_list
+from domainnorm.data.datasets.objects import class_of, read_image_list
 from domainnorm.data.images import read_image
 from domainnorm.data.refusals import reading
 from domainnorm.data.splits import check_fraction, cut
@@ -191,8 +191,13 @@ class Digits(DomainDataset):
     def _rows(self, domain: str, part: Split) -> list[Row]:
         folder = self.root / domain
         if domain == "mnist_m":
-            pairs = read_image_list(folder / f"mnist_m_{part}_labels.txt")
-            named = [(f"{domain}/mnist_m_{part}/{path}", label) for path, label in pairs]
+            listed = folder / f"mnist_m_{part}_labels.txt"
+            named = [
+                (f"{domain}/mnist_m_{part}/{path}", class_of(self.class_names, label, listed))
+                for path, label in read_image_list(listed)
+            ]
+            if lacking := [path for path, label in named if not label]:
+                raise DataError(f"{listed}: {lacking[0]} has no label; get the list again")
         else:
             key = f"{domain}/{part}"
             self._arrays[key], digits = _ARRAYS[domain](folder, part)

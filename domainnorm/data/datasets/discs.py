@@ -141,10 +141,10 @@ def _refuge(root: Path | None = None) -> list[Layout]:
     tests = replace(
         trains,
         images=_unpacked(root, "Test400") + "/{name}.jpg",
-        mask=truth + "{folder}/{name}.bmp",
+        mask=truth + ("/{folder}/{name}.bmp" if held else "/{name}.bmp"),
         derived=lambda parts: {
             "split": "test",
-            "folder": f"/{held[parts['name']]}" if parts["name"] in held else "",
+            "folder": held.get(parts["name"], "[GN]"),
             "diagnosis": names.get(held.get(parts["name"], ""), "unknown"),
         },
     )

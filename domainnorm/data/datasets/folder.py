@@ -223,6 +223,7 @@ class FolderMasks(FolderDataset, MaskFiles):
     def scan(self) -> list[Row]:
         """Images below ``<domain>/images/``."""
         found = []
+        tell_loose(self.root, self.left_out, self.root, "a folder of a domain")
         for domain in list_folders(self.root):
             tell_loose(self.root / domain, self.left_out, self.root, IMAGES)
             names = list_images(self.root / domain / IMAGES, self.left_out, self.root)
@@ -239,6 +240,7 @@ class FolderMasks(FolderDataset, MaskFiles):
         ]
         self.mask_folders = [self.root / domain / "masks" for domain in self.domain_names]
         self._check_domains()
+        self._tell_lonely()
         check_listed(self.root, [record.mask for record in self.records if record.mask], None)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
@@ -269,6 +271,15 @@ class FolderMasks(FolderDataset, MaskFiles):
             if name := names.get(path.stem) or names.get(path.stem.lower()):
                 return (place / name).as_posix()
         return None
+
+    def _tell_lonely(self) -> None:
+        """Tell of files among the masks that are the mask of no image."""
+        used = {record.mask for record in self.records}
+        for folder in self.mask_folders:
+            for name in list_images(folder):
+                file = (folder / name).relative_to(self.root).as_posix()
+                if file not in used:
+                    self.left_out.add("mask without an image", file)
 
     def _view(self, file: str, folder: str) -> str:
         return self._found(file, folder) or _beside(file, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -79,15 +79,17 @@ class Layout:
             text += f"(?P={name})" if name in seen else f"(?P<{name}>{inner})"
             text += re.escape(following)
             seen.add(name)
-        return re.compile(text.replace(re.escape("**/"), "(?:[^/]+/)*"), re.IGNORECASE)
+        text, suffix = text.replace(re.escape("**/"), "(?:[^/]+/)*").rsplit(".", 1)
+        return re.compile(f"{text}.(?i:{suffix})")
 
-    def globs(self) -> Iterator[str]:
-        """A glob for each choice."""
+    def globs(self, template: str = "") -> Iterator[str]:
+        """A glob for each choice, of the images or of files by a template."""
         rules = {name: rule for name, rule in _PART.findall(self.images) if rule}
         wide = {name: rule.split(",") for name, rule in rules.items() if _CHOICES.fullmatch(rule)}
         for values in itertools.product(*wide.values()):
             chosen = dict(zip(wide, values, strict=True))
-            yield _PART.sub(lambda found: chosen.get(found[1], "*"), self.images)  # noqa: B023
+            given = template or self.images
+            yield _PART.sub(lambda found: chosen.get(found[1], "*"), given)  # noqa: B023
 
     def parts(self, file: str) -> Parts | None:
         """The parts of an image's path; None where it is not of this layout."""
@@ -269,8 +271,17 @@ class LayoutDataset(OfficialDataset):
             own = list(layout.scan(self.root, self.advice))
             for template in (layout.mask, *layout.beside):
                 self._require([(layout.fill(template, r.file), r) for r in own if template])
+            self._tell_lonely(layout, {record.mask for record in own})
             records += own
         return records
+
+    def _tell_lonely(self, layout: Layout, masks: Collection[str | None]) -> None:
+        """Tell of masks by whose names there should be an image."""
+        for pattern in layout.globs(layout.mask) if layout.mask else ():
+            for file in sorted(self.root.glob(pattern)):
+                name = file.relative_to(self.root).as_posix()
+                if name not in masks and file.name[0] != ".":
+                    self.left_out.add("mask without an image", name)
 
     def layouts(self) -> Sequence[Layout]:
         """Those that are read below this root, with these keys."""

@@ -15,6 +15,7 @@ from domainnorm.data.dataset import (
 from domainnorm.data.datasets.drawing import draw_boxes, generator_of, write_image
 from domainnorm.data.datasets.layout import GreyMasks, Layout, TestedDataset, nearest
 from domainnorm.data.refusals import reading, refuse
+from domainnorm.data.table import read_delimited
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -116,6 +117,7 @@ def _read_kinds(table: Path) -> dict[str, str]:
 
 
 COLUMNS = ("patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split")
+_NUMBERS = {"tumor": ("0", "1"), "center": ("0", "1", "2", "3", "4"), "split": ("0", "1")}
 TRAINING_HOSPITALS = ("0", "3", "4")  # WILDS validates on hospital 1 and tests on hospital 2
 
 
@@ -201,15 +203,21 @@ def _read(table: Path) -> Iterator[dict[str, str]]:
             f"{table}: missing; expected below data.root: {Camelyon17.layout} "
             "(docs/data_medical.md)"
         )
-    with table.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"{table}: column {', '.join(missing)} missing; this is not the table of "
-                "Camelyon17-WILDS 1.0"
-            )
-        yield from reader
+    columns, lines = read_delimited(table)
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise DataError(
+            f"{table}: column {', '.join(missing)} missing; this is not the table of "
+            "Camelyon17-WILDS 1.0"
+        )
+    for number, row in lines:
+        for name, known in _NUMBERS.items():
+            if row[name] not in known:
+                raise DataError(
+                    f"{table}, line {number}: {name} '{row[name]}', expected {', '.join(known)}; "
+                    "get the table again"
+                )
+        yield row
 
 
 def _record(row: dict[str, str], split: Split) -> Record:

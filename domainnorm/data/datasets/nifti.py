@@ -11,7 +11,7 @@ import numpy as np
 from domainnorm.data.dataset import DOMAIN_KEYS, Record, resolved_root, select_domains
 from domainnorm.data.datasets.drawing import draw_volume
 from domainnorm.data.datasets.layout import draw_split
-from domainnorm.data.refusals import refuse, refusing
+from domainnorm.data.refusals import LeftOut, refuse, refusing
 from domainnorm.data.volumes.grey_values import import_medical
 from domainnorm.data.volumes.nifti_slices import (
     NiftiSlices,
@@ -83,7 +83,7 @@ class Nifti(NiftiSlices):
         sites = {
             entry.name: cases
             for entry in sorted(self.root.iterdir())
-            if entry.is_dir() and (cases := _cases(entry, mask_suffix))
+            if entry.is_dir() and (cases := _cases(entry, mask_suffix, self.left_out))
         }
         if not sites:
             raise DataError(
@@ -143,8 +143,8 @@ class Nifti(NiftiSlices):
                 nibabel.save(nibabel.Nifti1Image(organ, affine), f"{stem}_segmentation.nii.gz")
 
 
-def _cases(site: Path, mask_suffix: str) -> list[tuple[Path, Path]]:
-    """Volumes of a site with their segmentations, sorted."""
+def _cases(site: Path, mask_suffix: str, left_out: LeftOut) -> list[tuple[Path, Path]]:
+    """Volumes of a site with their segmentations, sorted; told of those without a volume."""
     files = [file for file in site.iterdir() if is_volume(file)]
     # Sites write the suffix differently: Case00_segmentation, Case05_Segmentation.
     by_stem = {stem_of(file).lower(): file for file in files if file.name[0] != "."}
@@ -152,6 +152,8 @@ def _cases(site: Path, mask_suffix: str) -> list[tuple[Path, Path]]:
     cases = []
     for stem, file in sorted(by_stem.items()):
         if stem.endswith(suffix):
+            if stem.removesuffix(suffix) not in by_stem:
+                left_out.add("segmentation without a volume", f"{site.name}/{file.name}")
             continue
         if stem + suffix not in by_stem:
             refuse(

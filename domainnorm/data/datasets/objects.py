@@ -21,7 +21,7 @@ def read_image_list(file: Path) -> list[tuple[str, str]]:
     """Lines ``<path> <label>`` as pairs; the label is empty where a line has none.
 
     Raises:
-        DataError: The list cannot be read, is empty, or a label is no number.
+        DataError: The list cannot be read, is empty, or a label is no number, a path none.
     """
     with reading(file, "list of images", "put the official list there (docs/data.md)"):
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -30,6 +30,8 @@ def read_image_list(file: Path) -> list[tuple[str, str]]:
         path, _, label = line.strip().partition(" ")
         if label and not label.strip().isdecimal():
             raise DataError(f"{file}, line {number}: '{line}', expected '<path> <number>'")
+        if "\0" in path:
+            raise DataError(f"{file}, line {number}: a name with the character NUL; correct it")
         if path:
             pairs.append((path, label.strip()))
     if not pairs:
@@ -83,11 +85,14 @@ def read_lists(
     Raises:
         DataError: A list cannot be read.
     """
-    return [
-        Row(prefix + path, domain, path.split("/")[-2], prefix + path, split)
-        for split, name in lists.items()
-        for path, _ in read_image_list(folder / name.format(domain))
-    ]
+    rows = []
+    for split, name in lists.items():
+        file = folder / name.format(domain)
+        for path, _ in read_image_list(file):
+            if "/" not in path:
+                raise DataError(f"{file}: '{path}', expected <domain>/<class>/<image>")
+            rows.append(Row(prefix + path, domain, path.split("/")[-2], prefix + path, split))
+    return rows
 
 
 def write_lists(
@@ -147,7 +152,9 @@ class OfficeHome(ClassFiles):
     ) -> None:
         cuts = Cuts(val_fraction, test_fraction, split_seed)
         self.root = resolved_root(root)
-        self._fill(cuts.drawn(scan_classes(self.root, self.known)), domains, self.known)
+        self._fill(
+            cuts.drawn(scan_classes(self.root, self.known, self.left_out)), domains, self.known
+        )
         self._check_classes()
         check_listed(self.root, [record.file for record in self.records], None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +12,7 @@ from domainnorm.data.datasets.driving import DrivingDataset
 from domainnorm.data.datasets.label_sets import CITYSCAPES19, CITYSCAPES_IDS, lookup
 from domainnorm.data.datasets.layout import Layout, TestedDataset
 from domainnorm.data.images import read_size
-from domainnorm.data.masks import VOID
+from domainnorm.data.masks import VOID, read_labels
 from domainnorm.errors import DataError
 from domainnorm.registry import register
 
@@ -134,15 +133,13 @@ class Synthia(RenderedDataset):
 
     def read_values(self, file: Path) -> NDArray[np.uint8]:
         """The first channel of a label file, (H, W)."""
-        # Pillow cuts 16-bit colours down to 8 bits, which would make every class 0.
-        data = np.fromfile(file, np.uint8) if file.is_file() else np.empty(0, np.uint8)
-        channels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-        if channels is None or channels.ndim != 3 or channels.shape[2] != 3:
+        channels = read_labels(file).values
+        if channels.ndim != 3 or channels.shape[2] != 3:
             raise DataError(
                 f"{file}: not a label file of SYNTHIA, a PNG whose three channels are the class, "
                 "the instance and nothing; GT/COLOR is something else"
             )
-        red: NDArray[np.uint8] = np.minimum(channels[..., 2], 255).astype(np.uint8)
+        red: NDArray[np.uint8] = np.minimum(channels[..., 0], 255).astype(np.uint8)
         return red
 
     @classmethod

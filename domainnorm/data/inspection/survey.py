@@ -216,13 +216,14 @@ def _unlabelled(dataset: DomainDataset) -> Iterator[str]:
 
 
 def _strays(dataset: DomainDataset) -> Iterator[str]:
-    """Files beside masks that are no mask of an image."""
+    """Files beside masks that are no mask of an image, but those that the dataset tells of."""
     if not isinstance(dataset, FileDataset):
         return
     root, own = dataset.root, set(dataset.mask_folders)
     masks = {root / record.mask for record in dataset.records if record.mask}
     suffixes = {mask.suffix.lower() for mask in masks}
     used = masks | {root / record.file for record in dataset.records}
+    used |= {root / file for file in dataset.left_out.files}
     strays = [
         str(file.relative_to(root))
         for folder in sorted({mask.parent for mask in masks} | own)

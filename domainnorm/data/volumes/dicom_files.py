@@ -90,8 +90,11 @@ def read_headers(root: Path, left_out: LeftOut | None = None) -> Iterator[Header
 
 
 def dicom_files(root: Path) -> list[Path]:
-    """Files below a folder that may be DICOM by their names: a suffix of it, or none."""
-    return [file for file in sorted(root.rglob("*")) if file.is_file() and _may_be(file)]
+    """Files below a folder that may be DICOM by their names: a suffix of it, or none.
+
+    Links that lead nowhere are among them, for who reads them to name.
+    """
+    return [file for file in sorted(root.rglob("*")) if not file.is_dir() and _may_be(file)]
 
 
 def read_header(file: Path) -> Header | str | None:

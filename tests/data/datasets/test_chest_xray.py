@@ -50,6 +50,35 @@ def test_policies_of_uncertain_and_unmentioned_findings(rewritten, key, value, e
     assert rewritten("chexpert", table, f"{CHEXPERT}\n{row}\n", **{key: value}) == expected
 
 
+@pytest.mark.parametrize(
+    ("view", "cells", "said"),
+    [
+        ("Front", ",,,,,,,,", "line 2: 'Front'"),
+        ("Frontal", ",,", "line 2: too few cells"),
+        ("Frontal", ",,,,,,,,,more", "line 2: too many cells"),
+    ],
+)
+def test_lines_of_other_cells_are_refused(rewritten, view, cells, said):
+    path = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
+    text = f"{CHEXPERT}\n{path},Male,60,{view}{cells}\n"
+    with pytest.raises(DataError, match=rf"train\.csv, {said}"):
+        rewritten("chexpert", "CheXpert-v1.0-small/train.csv", text)
+
+
+def test_suffix_of_a_table_may_be_in_upper_case(tmp_path):
+    before = len(read("chest_xray", tmp_path).records)
+    table = tmp_path / "chexpert/CheXpert-v1.0-small/train.csv"
+    table.rename(table.with_name("train.CSV"))
+    assert len(ChestXray(root=str(tmp_path)).records) == before
+
+
+def test_table_in_other_columns_is_told(tmp_path):
+    write("chest_xray", tmp_path)
+    (tmp_path / "nih/BBox_List_2017.csv").write_text("Image Index,Bbox [x\n")
+    told = "left out: 1 file (table in other columns), such as nih/BBox_List_2017.csv"
+    assert told in ChestXray(root=str(tmp_path)).left_out
+
+
 def test_nih_findings_are_present_or_absent(rewritten):
     text = "Image Index,Finding Labels,Patient ID\n00000001_000.png,Effusion|Edema|Hernia,1\n"
     assert rewritten("nih", "Data_Entry_2017.csv", text) == (0, 0, 0, 1, 1, 0, 0)

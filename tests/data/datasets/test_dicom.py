@@ -425,6 +425,13 @@ def test_file_that_only_claims_to_be_dicom_is_named(tmp_path):
         Dicom(root=str(tmp_path))
 
 
+def test_link_to_a_file_that_is_missing_is_named(tmp_path):
+    write("dicom", tmp_path)
+    (tmp_path / "patient_01/series_1/5.dcm").symlink_to("gone")
+    with pytest.raises(DataError, match=r"5\.dcm: not a readable DICOM file \(No such file"):
+        Dicom(root=str(tmp_path))
+
+
 def test_files_of_other_kinds_are_passed_over(tmp_path):
     write("dicom", tmp_path)
     (tmp_path / "README").write_text("no image")

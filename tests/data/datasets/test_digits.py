@@ -138,3 +138,11 @@ def test_images_and_labels_of_different_number_are_refused(root):
     (root / "mnist/t10k-labels-idx1-ubyte.gz").write_bytes(labels)
     with pytest.raises(DataError, match=r"40 images and 1 labels; get both again"):
         Digits(root=str(root))
+
+
+@pytest.mark.parametrize(("label", "said"), [("10", "label 10, expected 0 to 9"), ("", "no label")])
+def test_lists_of_other_labels_are_refused(root, label, said):
+    listed = root / "mnist_m/mnist_m_test_labels.txt"
+    listed.write_text(f"00000000.png {label}\n")
+    with pytest.raises(DataError, match=rf"mnist_m_test_labels\.txt: .*{said}"):
+        Digits(root=str(root))

@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 
 from domainnorm.data import survey_dataset
 from domainnorm.data.datasets import Folder
+from domainnorm.data.splits import check_records
 from domainnorm.errors import DataError
 
 
@@ -282,6 +283,19 @@ def test_what_is_left_out_is_counted_and_named(make_folder):
     ]
     assert list(Folder(root=str(root)).left_out) == wanted
     assert set(wanted) <= set(survey_dataset(lambda: Folder(root=str(root))).notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("caf\udce9.png", r"caf\\xe9\.png: not a name in UTF-8"), ("a\rb.png", "return")],
+)
+def test_names_that_cannot_be_written_are_refused_or_told(make_folder, name, said):
+    root = make_folder()
+    (root / "day/cat/01.png").rename(root / "day/cat" / name)
+    with pytest.raises(DataError, match=said):
+        check_records(Folder(root=str(root)))
+    (root / "day/cat" / name).rename(root / "day" / name)
+    "".join(Folder(root=str(root)).left_out).encode()
 
 
 @pytest.mark.parametrize("between", ["train", "cameras"])

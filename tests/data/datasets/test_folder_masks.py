@@ -117,7 +117,7 @@ def test_files_of_no_image_are_noted_where_a_domain_has_no_mask_at_all(root, nam
         file.rename(file.with_name(name.format(file.stem)))
     survey = survey_dataset(lambda: FolderMasks(root=str(root)))
     first = name.format(0)
-    assert any("6 files beside masks" in note and first in note for note in survey.notes)
+    assert len([note for note in survey.notes if "6 files" in note and first in note]) == 1
 
 
 def test_every_split_of_every_domain_is_drawn(root):
@@ -281,6 +281,12 @@ def test_masks_of_images_in_folders_lie_in_folders_of_the_same_name(root):
     assert list(after.left_out) == [
         f"left out: 1 file (image outside of images), such as {domain}/loose.png"
     ]
+
+
+def test_mask_without_an_image_is_told(root):
+    (root / "day/images/3.jpg").unlink()
+    told = "left out: 1 file (mask without an image), such as day/masks/3.png"
+    assert list(FolderMasks(root=str(root)).left_out) == [told]
 
 
 def test_masks_of_images_in_folders_may_lie_flat(root):

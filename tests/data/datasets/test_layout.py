@@ -66,6 +66,20 @@ def test_suffix_may_be_in_upper_case(tmp_path):
     assert [record.file for record in NUMBERS.scan(tmp_path, "")] == ["1.JPG", "2.jpg"]
 
 
+def test_names_are_in_the_case_of_the_layout(tmp_path):
+    layout = Layout("{kind:a|b}_{number}.jpg", domain="{kind}", group="{number}", strangers="no")
+    touch(tmp_path, "a_1.JPG", "B_2.jpg")
+    with pytest.raises(DataError, match=r"B_2\.jpg: no"):
+        list(layout.scan(tmp_path, ""))
+
+
+def test_masks_without_an_image_are_told(tmp_path):
+    touch(tmp_path, "1.jpg", "1.png", "2.png", "._3.png")
+    assert list(Pairs(tmp_path).left_out) == [
+        "left out: 1 file (mask without an image), such as 2.png"
+    ]
+
+
 def test_file_of_another_name_is_refused(tmp_path):
     touch(tmp_path, "1.jpg", "overview.jpg")
     with pytest.raises(DataError, match=r"overview\.jpg: expected names such as 1\.jpg"):

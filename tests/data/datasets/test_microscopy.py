@@ -94,3 +94,15 @@ def test_archive_without_patches_is_refused(tmp_path):
     (tmp_path / "patches").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"listed in metadata\.csv but missing; unpack the"):
         Camelyon17(root=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("0,001,0,0,0,2,0,0,0", "line 2: tumor '2', expected 0, 1"), ("0,001,0", "line 2: 3 cells")],
+)
+def test_table_of_other_values_is_refused(tmp_path, line, said):
+    write("camelyon17", tmp_path)
+    head = (tmp_path / "metadata.csv").read_text().splitlines()[0]
+    (tmp_path / "metadata.csv").write_text(f"{head}\n{line}\n")
+    with pytest.raises(DataError, match=rf"metadata\.csv, {said}"):
+        Camelyon17(root=str(tmp_path))

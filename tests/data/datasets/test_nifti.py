@@ -50,6 +50,14 @@ def test_every_slice_of_a_case_is_in_one_split(tmp_path):
     assert len(pairs) == len({record.group for record in dataset.records}) == 36
 
 
+def test_segmentation_without_a_volume_is_told(tmp_path):
+    write("nifti", tmp_path)
+    (tmp_path / "HK/Case00.nii.gz").unlink()
+    assert list(Nifti(root=str(tmp_path)).left_out) == [
+        "left out: 1 file (segmentation without a volume), such as HK/Case00_segmentation.nii.gz"
+    ]
+
+
 def test_axial_slice_has_left_to_the_left_and_front_up(case, ramp, organ):
     dataset = Nifti(root=str(case(ramp, organ)), window=[176, 352])
     grey = dataset.image(0)[..., 0].astype(int)

@@ -62,6 +62,24 @@ def test_link_to_a_file_that_is_missing_is_named(office):
         OfficeHome(root=str(office))
 
 
+def test_image_beside_the_folders_of_classes_is_told(office):
+    (office / "Art/Bed/00004.jpg").rename(office / "Art/00004.jpg")
+    told = list(OfficeHome(root=str(office)).left_out)
+    assert told == [
+        "left out: 1 file (image outside of a folder of a class), such as Art/00004.jpg"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("00001.jpg 0", "'00001.jpg', expected <domain>/<class>"), ("a/b/\0.jpg 0", "line 1: a name")],
+)
+def test_lists_of_paths_that_are_none_are_refused(domainnet, line, said):
+    (domainnet / "sketch_test.txt").write_text(f"{line}\n")
+    with pytest.raises(DataError, match=rf"sketch_test\.txt.*{said}"):
+        DomainNet(root=str(domainnet))
+
+
 def test_test_images_are_the_official_list(domainnet):
     records = DomainNet(root=str(domainnet)).records
     for domain in ("clipart", "quickdraw"):

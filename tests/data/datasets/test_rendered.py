@@ -53,6 +53,16 @@ def rendered(tmp_path) -> Path:
     return tmp_path
 
 
+def test_one_flipped_bit_of_a_label_file_is_refused(rendered):
+    dataset = Synthia(root=str(rendered))
+    file = rendered / str(dataset.records[0].mask)
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=r"LABELS/\d+\.png: not a readable mask"):
+        dataset.mask(0)
+
+
 def test_the_first_channel_is_the_class(rendered):
     dataset = Synthia(root=str(rendered))
     names = [[*dataset.class_names, "void"][min(value, 19)] for value in dataset.mask(0).flat]
