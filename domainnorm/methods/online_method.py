@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from domainnorm.backbones import DomainModel, mix_rows
 from domainnorm.backbones.domains.owned_rows import encoder_rows
@@ -258,20 +261,26 @@ class OnlineMethod(Method):
         """Predict the next images of a stream, or images of another domain as the model is now."""
         if self.norm_domain is not None or dataloader_idx >= len(self._streams):
             self.eval()
-            with self._clock("ms_plain", batch):
+            if "mb_plain" not in self.facts:
+                with self._memory("plain", batch):
+                    embedding = self.model.embedding_of(batch)
+                    self.model(batch["image"], batch["domain"], embedding=embedding)
+            with self._clock("plain", batch):
                 super().test_step(batch, batch_idx, dataloader_idx)
             return
         if dataloader_idx != self._loader:
             self._loader = dataloader_idx
             self.begin_stream(self._streams[dataloader_idx])
         self.tell(batch)
-        with self._clock("ms_per_image", batch):
+        second = "per_image" in self._spent and "mb_per_image" not in self.facts
+        with (self._memory if second else self._clock)("per_image", batch):
             logits = self.follow_stream(batch)
         self.keep(logits, batch)
 
     def on_test_epoch_end(self) -> None:
-        """What an image of a stream costs, and one that is only predicted, in milliseconds."""
-        self.facts |= {name: 1000 * of / images for name, (of, images) in self._spent.items()}
+        """What an image of a stream costs, and one that is only predicted: time and memory."""
+        for name, (seconds, images) in self._spent.items():
+            self.facts[f"ms_{name}"] = 1000 * seconds / images
         if self.watch is not None:
             self.facts["rows_opened"] = float(self._opened)
             self._remember_opened()
@@ -285,6 +294,12 @@ class OnlineMethod(Method):
         yield
         seconds, images = self._spent.get(name, (0.0, 0))
         self._spent[name] = seconds + self._now() - started, images + len(batch["image"])
+
+    @contextmanager
+    def _memory(self, name: str, batch: Batch) -> Iterator[None]:
+        with LivingTensors() as living:
+            yield
+        self.facts[f"mb_{name}"] = living.peak / len(batch["image"]) / 2**20
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -307,6 +322,43 @@ def in_the_way(model: DomainModel, reset: object = "never", rows: str = "domain"
         reads_attributes=model.reads_attributes,
         has_rows=any(True for _ in model.domain_rows()),
     )
+
+
+class LivingTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """How many bytes of tensors that are made inside live at once, on whatever device.
+
+    What an allocator holds besides, and what a kernel needs while it runs, is not in it.
+
+    Attributes:
+        peak: The most so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = self._now = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Carry out an operation, and count the storages that it makes."""
+        made = func(*args, **(kwargs or {}))
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        for storage in _storages(made):
+            key = storage._cdata
+            if key not in given and key not in self._known:
+                self._known.add(key)
+                self._now += storage.nbytes()
+                weakref.finalize(storage, self._freed, key, storage.nbytes())
+        self.peak = max(self.peak, self._now)
+        return made
+
+    def _freed(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._now -= size
+
+
+def _storages(found: Any) -> Iterator[torch.UntypedStorage]:
+    """Of the tensors among the arguments or results of an operation."""
+    return (one.untyped_storage() for one in tree_leaves(found) if isinstance(one, Tensor))
 
 
 class Collapse:

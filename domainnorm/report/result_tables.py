@@ -24,7 +24,8 @@ from domainnorm.report.results import (
 )
 
 _TOLD = "domain_accuracy"
-COSTS = "ms_per_image", "ms_plain"  # of a stream, and of images that are only predicted
+# Of an image of a stream, and of one that is only predicted.
+COSTS = {"ms": ("ms_per_image", "ms_plain"), "MB": ("mb_per_image", "mb_plain")}
 QUARTER = "quarter_"  # before its number, among the metrics of a stream
 
 
@@ -147,10 +148,11 @@ def _quarters(results: Sequence[Result], method: str, targets: Sequence[str]) ->
             found.append(f"{domain} {' '.join(f'{cell.spread.mean:.3f}' for cell in cells)}")
     if not found:
         return ""
-    costs = [collect_cell(results, name, method, targets[0]).spread for name in COSTS]
     text = f"by quarter of the stream, {method}: {', '.join(found)}"
-    if all(cost.n for cost in costs):
-        text += f"; {costs[0].mean:.1f} ms an image (predicting alone: {costs[1].mean:.1f} ms)"
+    for unit, names in COSTS.items():
+        own, plain = (collect_cell(results, one, method, targets[0]).spread for one in names)
+        if own.n and plain.n:
+            text += f"; {own.mean:.1f} {unit} an image (predicting alone: {plain.mean:.1f} {unit})"
     return text
 
 

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from domainnorm import adapt_online, create_model
 from domainnorm.data import Stream
 from domainnorm.methods import Roles
-from domainnorm.methods.online_method import Collapse, OnlineMethod
+from domainnorm.methods.online_method import Collapse, LivingTensors, OnlineMethod
 from domainnorm.registry import METHODS
 from domainnorm.tasks.classification import Classification
 from tests.methods.bench import ONE, SMALL, fit, images, make_data, make_model, scans, source_model
@@ -314,3 +314,20 @@ def test_what_is_no_number_is_a_collapse():
     stream(torch.rand(16, 3, 32, 32))
     stream(torch.full((2, 3, 32, 32), torch.nan))
     assert bool(stream(torch.rand(16, 3, 32, 32)).isfinite().all())
+
+
+def test_living_tensors_are_those_that_an_operation_has_made():
+    x, weight = torch.ones(1000), torch.ones(1000, requires_grad=True)
+    with LivingTensors() as living:
+        y = x + 1  # 4,000 bytes
+        assert living.peak == 4000
+        y.mul_(2)
+        view = y[:10].view(2, 5)
+        assert living.peak == 4000
+        del y
+        z = x + 1  # the view keeps the first
+        assert living.peak == 8000
+        del view, z
+        (weight * x).sum().backward()
+    assert living.peak == 8000
+    assert weight.grad.numel() == 1000

@@ -54,6 +54,9 @@ def test_tables_tell_how_the_stream_went(streamed):
         wanted = stored.chosen(torch.tensor(quarter)).metrics()["balanced_accuracy"]
         assert one.metrics[f"quarter_{number}"] == pytest.approx(wanted)
     assert one.stream == "shuffled, batches of 4"
+    # Tensors of a backward pass are alive beside those of the forward pass.
+    assert one.metrics["mb_per_image"] > 1.5 * one.metrics["mb_plain"] > 0
+    assert "MB an image (predicting alone: " in (streamed / "results.md").read_text()
     assert not any("quarter_1" in other.metrics for other in found if other.role == "source")
     text = (streamed / "results.md").read_text()
     assert "by quarter of the stream, eata: colour_cast " in text
