@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # light commands answer without it
     from rich.console import Console
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but line breaks and tabs
+# But line breaks and tabs; and bytes of names that are not UTF-8, which no stream takes.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _WIDTH_OF_A_FILE = 120
 
 
 def printable(text: str) -> str:
     """The text with control characters spelled out: they could clear a screen, or forge a line."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(lambda found: _spelled(ord(found[0])), text)
+
+
+def _spelled(number: int) -> str:
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
 
 
 def say(text: object = "", *, error: bool = False, end: str = "\n") -> None:

@@ -18,6 +18,10 @@ def test_control_characters_are_spelled_out():
     assert printable("lines\nand\ttabs ä 日本") == "lines\nand\ttabs ä 日本"
 
 
+def test_names_that_are_no_text_can_be_said():
+    assert printable(b"a\xff.yaml".decode("utf-8", "surrogateescape")) == "a\\udcff.yaml"
+
+
 def test_what_is_said_is_printable(capsys):
     say(EVIL)
     say(EVIL, error=True)

@@ -47,7 +47,7 @@ def find_recipe(reference: str) -> Path:
         RecipeError: Neither a file nor a shipped name; the message gives the nearest name.
     """
     path = Path(reference)
-    if path.suffix in SUFFIXES and path.is_file():
+    if path.suffix in SUFFIXES and _is_file(path):
         return path
     name = reference.removesuffix(".yaml")
     shipped = list_shipped("recipes")
@@ -55,6 +55,14 @@ def find_recipe(reference: str) -> Path:
         return shipped_folder("recipes") / f"{name}.yaml"
     problem = f"{unknown('recipe', name, shipped)}; or give the path of a .yaml file"
     raise RecipeError([problem], where=reference)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; not under a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:  # too long
+        return False
 
 
 def recipe_name(file: Path) -> str:
@@ -68,7 +76,7 @@ def find_part(name: str, beside: Path) -> Path | None:
     """The file of a part: ``configs/<name>.yaml`` beside the recipe, else the shipped one."""
     for folder in (beside / "configs", shipped_folder("configs")):
         file = folder / f"{name}.yaml"
-        if file.is_file():
+        if _is_file(file):
             return file
     return None
 
@@ -326,6 +334,6 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     overrides = [
         word
         for word in words
-        if OVERRIDE.fullmatch(word) or ("=" in word and not Path(word).is_file())
+        if OVERRIDE.fullmatch(word) or ("=" in word and not _is_file(Path(word)))
     ]
     return [word for word in words if word not in overrides], overrides

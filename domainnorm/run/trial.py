@@ -48,7 +48,7 @@ def rehearse(recipe: Recipe) -> None:
         parts = Parts(recipe)
         stages = plan_stages(recipe)
         parts.check_images(stages)
-    except DomainNormError as error:
+    except (DomainNormError, OSError) as error:  # such as a name that is too long
         raise RecipeError([str(error)], recipe.name) from error
     rehearse_stages(parts, stages)
 

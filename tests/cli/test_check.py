@@ -64,8 +64,14 @@ def test_norms_are_not_tried_without_data(domainnorm):
     assert asked.returncode == 2
 
 
+def test_folder_that_cannot_be_asked_is_a_problem(domainnorm):
+    done = domainnorm("check", "medical/wbc", "norm=in", f"data.root={'x' * 300}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "File name too long: 'xxx" in done.stderr
+
+
 @pytest.mark.parametrize(
-    "word", ["data.target[0]=textured", "seed =3", "configs+=[trainer/cpu]", "=3"]
+    "word", ["data.target[0]=textured", "seed =3", "configs+=[trainer/cpu]", "=3", "=" * 300]
 )
 def test_word_that_is_nearly_an_override_is_not_taken_for_a_recipe(domainnorm, word):
     done = domainnorm("check", "quickstart", word)

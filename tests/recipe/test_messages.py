@@ -354,3 +354,11 @@ def test_messages_end_whatever_is_wrong(write):
         load_recipe(write(norm=long, augment=f"{{default: [{many}]}}"))
     assert len(str(caught.value)) < 20_000
     assert len(caught.value.problems) > 5000
+
+
+def test_names_that_no_file_can_have_are_unknown(write):
+    long = "x" * 300
+    with pytest.raises(RecipeError, match="unknown recipe 'xxx"):
+        load_recipe(f"{long}.yaml")
+    with pytest.raises(RecipeError, match=r"configs\[0\]: unknown part 'xxx"):
+        load_recipe(write(configs=f"[{long}]"))
