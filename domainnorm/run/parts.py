@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,10 +147,35 @@ class Parts:
                 if self.recipe.evaluation.selection == "oracle":
                     check_splits(self.dataset, stage.roles.all, stage.roles.target, unlabelled)
                     check_labelled(self.dataset, stage.roles.target)
+                if self.recipe.evaluation.selection == "validation":
+                    self._check_metric(seen.labelled)
                 groups = len({*seen.labelled, *seen.unlabelled}) + len(seen.shots)
                 check_batch_size(self.recipe.data.batch_size, groups)
             except DataError as error:
                 raise DataError(f"method '{stage.label}': {error}") from None
+
+    def _check_metric(self, domains: Sequence[str]) -> None:
+        """Refuse to choose an epoch by a metric that no label defines; that of masks always is."""
+        task, records = self.task(), self.dataset.records
+        for domain in domains:
+            found = [
+                one.target if one.labels is None else one.labels
+                for one in records
+                if (one.domain, one.split) == (domain, "val") and one.mask is None
+            ]
+            if not found:
+                return
+            store, count = task.store(), len(found)
+            logits = torch.zeros(count, len(task.class_names))
+            store.update(logits, torch.tensor(found), torch.arange(count))
+            if not math.isnan(store.compute().metrics(**task.metric_options())[task.metric]):
+                return
+        if domains:
+            raise DataError(
+                f"evaluation.selection: {task.metric} is defined on none of the validation images "
+                f"of {', '.join(domains)} (each finding is in all of them or in none); take "
+                "'last', or other splits"
+            )
 
     def task(self) -> Task:
         """The task for the classes of the dataset.

@@ -3,13 +3,16 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
-from domainnorm.errors import CheckpointError
+from domainnorm.errors import CheckpointError, DataError
+from domainnorm.recipe import load_recipe
+from domainnorm.registry import DATASETS
 from domainnorm.run.machine import quiet_lightning
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
@@ -186,3 +189,22 @@ def test_oracle_is_the_best_metric_on_target_validation_and_marked(tmp_path):
     assert found.metrics()["balanced_accuracy"] == pytest.approx(max(scores))
     results = json.loads((place / RESULTS).read_text())
     assert all(one["supervised"] for one in results)
+
+
+def test_metric_that_no_validation_label_defines_is_refused_before_the_first_stage(tmp_path):
+    DATASETS.load("chest_xray").write_sample(tmp_path)
+    words = [
+        f"data.root={tmp_path}",
+        "backbone.pretrained=false",
+        "evaluation.selection=validation",
+    ]
+    asked = load_recipe("medical/chest_xray", words)
+    parts, stages = Parts(asked), list(plan_stages(asked))
+    parts.check_images(stages)
+    everywhere = [
+        replace(one, labels=(1,) * len(one.labels)) if one.split == "val" and one.labels else one
+        for one in parts.dataset.records
+    ]
+    parts.dataset.records = everywhere
+    with pytest.raises(DataError, match=r"evaluation\.selection: auroc is defined on none of"):
+        parts.check_images(stages)
