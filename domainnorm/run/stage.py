@@ -143,6 +143,9 @@ def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> Non
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
         before = {name: before[name] for name in made}
+        for name, one in before.items():
+            if not isinstance(one, type(made[name])):
+                raise TypeError(f"{name} is {one!r}")
     except DAMAGED as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); start a new run") from error
     if before["data"] != made["data"]:

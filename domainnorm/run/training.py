@@ -61,6 +61,7 @@ def make_trainer(
     bar, method = sys.stdout.isatty(), scorer.method
     log = EpochLog(place / LOG)
     callbacks: list[Callback] = [
+        FittingMoments(),
         EpochSeed(seed),
         log,
         RichProgressBar(leave=False) if bar else EpochLines(),
@@ -279,6 +280,18 @@ def _finished(method: Method) -> Iterator[None]:
         method.load_state_dict(before)
         for module, mode in modes:
             module.training = mode
+
+
+class FittingMoments(Callback):
+    """Refuses what a checkpoint gives an optimizer that is not of its parameters."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare shapes; counters have none."""
+        for optimizer in trainer.optimizers:
+            for parameter, state in optimizer.state.items():
+                for name, value in state.items():
+                    if getattr(value, "ndim", 0) and value.shape != parameter.shape:
+                        raise ValueError(f"{name} of another parameter in its optimizer")
 
 
 class EpochSeed(Callback):

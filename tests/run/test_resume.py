@@ -206,11 +206,18 @@ def without_moments(stored):
         del one["exp_avg"]
 
 
+def with_moments_of_others(stored):
+    moments = list(stored["optimizer_states"][0]["state"].values())
+    moments[0]["exp_avg"], moments[1]["exp_avg"] = moments[1]["exp_avg"], moments[0]["exp_avg"]
+
+
 def with_a_text(stored):
     stored["state_dict"][next(iter(stored["state_dict"]))] = "x"
 
 
-@pytest.mark.parametrize("spoil", [without_optimizer, without_moments, with_a_text])
+@pytest.mark.parametrize(
+    "spoil", [without_optimizer, without_moments, with_moments_of_others, with_a_text]
+)
 def test_checkpoint_that_holds_something_else_is_refused(tmp_path, spoil):
     folder, file = interrupted(tmp_path)
     stored = torch.load(file, weights_only=True)

@@ -99,6 +99,14 @@ def test_a_key_that_another_version_had_not_changes_nothing(copied):
     assert call("run", "--resume", str(copied)) == 0
 
 
+@pytest.mark.parametrize("key", ["recipe", "images", "data"])
+def test_damaged_record_of_what_a_stage_was_made_of_is_named(copied, capsys, key):
+    for file in copied.rglob("made_of.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), key: 0.5}))
+    assert call("run", "--resume", str(copied)) == 1
+    assert f"made_of.json: cannot be read ({key} is 0.5)" in capsys.readouterr().err
+
+
 def test_weights_may_be_read_by_others(made):
     files = list(made.rglob("*.safetensors"))
     assert files
