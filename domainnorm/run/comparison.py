@@ -76,8 +76,8 @@ class Unit:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every stage has results, and a cell its page, which is written last."""
-        last = METRICS if self.values is None else PAGE
+        """Whether every stage has results, and what is written last is there: of a cell its page."""
+        last = COST if self.values is None else PAGE
         files = [self.folder / stage.key / RESULTS for stage in plan_stages(self.recipe)]
         return all(file.is_file() for file in (*files, self.folder / last))
 

@@ -218,7 +218,7 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
             _write(results, folder, parts.metric)
         seconds = time.perf_counter() - started
         console.print(f"      {_outcome(done, parts.metric)}  ({seconds:.0f} s)")
-    if is_first() and trains:
+    if is_first() and (trains or not (folder / COST).exists()):  # a kill may have come before
         write_cost(folder / COST, time.perf_counter() - begun)
     if is_first() and page:
         # Deferred: what draws is read when there is something to draw.

@@ -262,6 +262,8 @@ def test_finished_run_resumes_to_the_same_metrics_and_tidies_up_after_a_kill(tmp
     left = (".partial.1234.metrics.csv", f"{TRANSFER}/seed0/source_only/training.ckpt")
     for name in left:
         (folder / name).touch()
+    (folder / "cost.json").unlink()
     assert call("run", "--resume", str(folder)) == 0
+    assert (folder / "cost.json").exists()
     assert (folder / "metrics.json").read_bytes() == before
     assert not any((folder / name).exists() for name in left)
