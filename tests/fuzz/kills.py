@@ -153,6 +153,7 @@ def main() -> int:
             row = (number, kills, len(wrong), round(time.monotonic() - begun))
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
             faults += wrong
+            print("".join(f"{one}\n" for one in wrong), end="", file=sys.stderr)
         left = sorted(set(Path(tempfile.gettempdir()).iterdir()) - before)
     faults += [f"{file} is left over" for file in left]
     print("\n".join(faults[:50]))

@@ -170,7 +170,9 @@ def fuzz(seed: int, count: int, place: Path) -> tuple[dict[str, Counter[str]], l
         case, method = CASES[number % len(CASES)], draw.choice(list(METHODS))
         came, wrong = trial(bench, case, method, draw)
         found[case].update([came, *(["faults"] if wrong else [])])
-        faults += [f"{number}, {case}, {method}: {wrong!r}"] if wrong else []
+        if wrong:
+            faults.append(f"{number}, {case}, {method}: {wrong!r}")
+            print(faults[-1], file=sys.stderr, flush=True)
     return found, faults
 
 
