@@ -76,7 +76,7 @@ class Unit:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every stage has results, and what is written last is there: of a cell its page."""
+        """Whether every stage has results, and what comes last is there, of a cell its page."""
         last = COST if self.values is None else PAGE
         files = [self.folder / stage.key / RESULTS for stage in plan_stages(self.recipe)]
         return all(file.is_file() for file in (*files, self.folder / last))
