@@ -140,7 +140,7 @@ def trial(bench: Bench, case: str, method: str, draw: random.Random) -> tuple[st
     if left := [one.name for one in output.rglob(".partial.*")]:
         return "other", f"left over: {left}"
     if code:
-        told = any(name in said for name in (str(output), str(stream), "not a name in UTF-8"))
+        told = any(name in said for name in (str(output), str(stream), "rename it"))
         right = case.startswith(("damaged s", "damaged l", "lost")) or case == "strange name"
         return "refused", "" if told and right else f"refused: {said[-600:]}"
     lines = read_log(output / "log.csv")
