@@ -239,13 +239,17 @@ def test_stream_that_is_named_by_dots_leaves_the_log_of_training_alone(
     assert (stage / "adapt" / "cam.2024" / "log.csv").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing key"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "missing key"])
 def test_broken_state_is_named(trained, stream, followed, tmp_path, damage, capsys):
     for name in ("stream.json", "log.csv", "state.pt"):
         (tmp_path / name).write_bytes((followed / name).read_bytes())
     state = tmp_path / "state.pt"
     if damage == "cut":
         state.write_bytes(state.read_bytes()[:100])
+    elif damage == "bit":
+        data = bytearray(state.read_bytes())
+        data[len(data) // 2] ^= 1
+        state.write_bytes(data)
     else:
         torch.save({"lines": 3}, state)
     assert adapt(trained, stream, tmp_path, *QUICK) == 1
