@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class ModelHeader:
         domain_names: Domains, in row order.
         class_names: Classes, in output order.
         end_to_end: Whether its encoder has learned with the network.
-        digest: SHA-256 of the tensors; empty in files of before.
+        digest: SHA-256 of the tensors and of all that is said here; empty in files of before.
         version: Format version of the file.
     """
 
@@ -51,7 +51,8 @@ class ModelHeader:
 def save_model(model: DomainModel, path: str | Path, backbone: str, classes: Sequence[str]) -> None:
     """Write all weights; an existing file is replaced only when the new one is complete."""
     stored, names = _stored(model), (model.domain_names, tuple(classes))
-    header = ModelHeader(backbone, *names, model.end_to_end, digest_of(stored))
+    header = ModelHeader(backbone, *names, model.end_to_end)
+    header = replace(header, digest=digest_of(stored, header))
     save_whole(stored, path, {"domainnorm": json.dumps(asdict(header))})
 
 
@@ -131,8 +132,11 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
         )
     with safe_open(str(path), framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if header.digest and header.digest != digest_of(stored):
-        raise CheckpointError(f"{path}: its numbers are not those that were saved; train it again")
+    # Files of before have a digest of their numbers alone, or none.
+    if header.digest not in ("", digest_of(stored, header), digest_of(stored)):
+        raise CheckpointError(
+            f"{path}: its numbers or names are not those that were saved; train it again"
+        )
     for name, tensor in stored.items():
         if problem := value_problem(name, tensor):
             raise CheckpointError(

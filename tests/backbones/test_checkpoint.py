@@ -210,7 +210,7 @@ def test_numbers_that_are_not_those_that_were_saved_are_refused(saved):
         next(t for t in tensors.values() if t.is_floating_point()).view(-1)[0] += 1e-3
 
     altered(path, change)
-    with pytest.raises(CheckpointError, match="its numbers are not those that were saved"):
+    with pytest.raises(CheckpointError, match="its numbers or names are not those that were saved"):
         load_model(other, path)
     torch.testing.assert_close(other.state_dict(), before, rtol=0, atol=0)
 
@@ -241,3 +241,15 @@ def test_files_without_a_digest_are_read(saved):
     other = make()
     load_model(other, path)
     torch.testing.assert_close(other(IMAGE, "a"), model(IMAGE, "a"), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("key", ["domain_names", "class_names", "backbone"])
+def test_names_under_the_digest_are_those_that_were_saved(saved, key):
+    path = saved[1]
+    with safe_open(str(path), "pt") as file:
+        header = json.loads(file.metadata()["domainnorm"])
+    value = header[key]
+    header[key] = value + "x" if isinstance(value, str) else [*value[:-1], value[-1] + "x"]
+    save_file(load_file(path), path, metadata={"domainnorm": json.dumps(header)})
+    with pytest.raises(CheckpointError, match="its numbers or names are not those"):
+        load_model(make(), path)

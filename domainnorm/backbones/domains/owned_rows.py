@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +75,15 @@ def value_problem(key: str, values: Tensor) -> str:
     return ""
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over name, dtype, shape and bytes of tensors, sorted by name."""
+def digest_of(tensors: Mapping[str, Tensor], header: Any = None) -> str:
+    """SHA-256 over name, dtype, shape and bytes of tensors, sorted by name.
+
+    ``header``: a dataclass of what is said of them, whose own fields but ``digest`` count too.
+    """
     digest = hashlib.sha256()
+    if header is not None:
+        said = {name: value for name, value in asdict(header).items() if name != "digest"}
+        digest.update(json.dumps(said, sort_keys=True).encode())
     for key, tensor in sorted(tensors.items()):
         add_to(digest, key, tensor)
     return digest.hexdigest()

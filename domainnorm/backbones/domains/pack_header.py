@@ -31,7 +31,8 @@ class PackHeader:
         made_with: Version of domainnorm that wrote it.
         encoder: SHA-256 of the domain encoder, apart from what it knows of single domains; empty
             where the pack does not tell it anything.
-        own: SHA-256 of the tensors of the pack; empty in packs of before.
+        digest: SHA-256 of the tensors of the pack and of all that is said here; empty in packs of
+            before.
         version: Format version.
     """
 
@@ -41,7 +42,7 @@ class PackHeader:
     shared: dict[str, str]
     made_with: str
     encoder: str = ""
-    own: str = ""
+    digest: str = ""
     version: int = VERSION
 
     def to_json(self) -> str:
@@ -99,7 +100,7 @@ def _header(text: str) -> PackHeader:
         {part: _text(fields["shared"], part) for part in fields["shared"]},
         _text(fields, "made_with"),
         _text(fields, "encoder") if "encoder" in fields else "",
-        _text(fields, "own") if "own" in fields else "",
+        _text(fields, "digest") if "digest" in fields else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -70,12 +71,12 @@ def save_domains(model: DomainModel, files: dict[str, Path]) -> None:
             )
         row = model.domain_names.index(domain)
         known = model.encoder is not None and bool(model.encoder.gaussians.known[row])
-        digest = _encoder_digest(model) if known else ""
+        encoder = _encoder_digest(model) if known else ""
         told = encoder_rows(model.encoder) if known else []
         tensors = {rows.key: rows.tensor[row].detach().clone() for rows in (*owned, *told)}
         made = version("domainnorm")
-        own = digest_of(tensors)
-        header = PackHeader(domain, backbone, layers, shared, made, digest, own)
+        header = PackHeader(domain, backbone, layers, shared, made, encoder)
+        header = dataclasses.replace(header, digest=digest_of(tensors, header))
         try:
             save_whole(tensors, file, {KEY: header.to_json()})
         except SafetensorError as error:
@@ -150,8 +151,10 @@ def read_pack(model: DomainModel, file: str | Path) -> tuple[PackHeader, dict[st
         problem = _value_problem(key, tensors[key], value)
         if problem:
             raise CheckpointError(f"{file}: {problem}; the file is damaged or was tampered with")
-    if header.own and header.own != digest_of(tensors):
-        raise CheckpointError(f"{file}: its numbers are not those that were saved; get it again")
+    if header.digest and header.digest != digest_of(tensors, header):
+        raise CheckpointError(
+            f"{file}: its numbers or names are not those that were saved; get it again"
+        )
     return header, tensors
 
 

@@ -33,9 +33,10 @@ those of the model once the domain has rows of its own. The largest relative dif
 **{worst}**, or {worst_single} where a norm class computes in float32 ({tolerance:.0e} and
 {tolerance_single:.0e} are allowed).
 
-Other sizes than the one that was looked at: `python -m tests.backbones.sweep.sizes`, the 128 of these with attention, windows or
-tokens, at 96, 256 and 320 px where they take them (288 times), float32: no relative difference above 1e-4 (2026-12-01). Networks of
-torchvision and segmentation_models_pytorch: `tests/backbones/conversion/test_other_packages.py`.
+Other sizes than the one that was looked at: `python -m tests.backbones.sweep.sizes`, the 128 of
+these with attention, windows or tokens, at 96, 256 and 320 px where they take them (288 times),
+float32: no relative difference above 1e-4 (2026-12-01). Networks of torchvision and
+segmentation_models_pytorch: `tests/backbones/conversion/test_other_packages.py`.
 
 ## Families
 
