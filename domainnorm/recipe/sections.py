@@ -80,7 +80,7 @@ def read_section(
                 if problem := problem_of(parameter, values[name]):
                     problems.add(where, problem)
                 continue
-            except (OmegaConfBaseException, ValueError):
+            except (OmegaConfBaseException, ValueError, OverflowError):
                 problems.add(where, _refusal(section[name], parameter.annotation))
         elif parameter.default is REQUIRED:
             problems.add(where, f"missing, expected {describe(parameter.annotation)}")

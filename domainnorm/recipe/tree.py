@@ -277,6 +277,10 @@ def _resolve(node: Any, key: str, problems: Problems) -> Any:
         return {str(name): _item(node, name, _below(key, name), problems) for name in node}
     if isinstance(node, ListConfig):
         return [_item(node, index, f"{key}[{index}]", problems) for index in range(len(node))]
+    if isinstance(node, str) and "${" in node:
+        # Escaped with a backslash; a typed field would take it for a number to come.
+        problems.expect(key, node, "a value, or ${section.key}; no text has '${' in it")
+        return None
     return node
 
 

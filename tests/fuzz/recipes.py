@@ -265,6 +265,7 @@ def fuzz(kind: str, seed: int, count: int, place: Path) -> tuple[Counter[str], l
             found[became] += 1
             if became not in ("ok", "refused"):
                 faults.append(f"{kind} {number}: {str(case.words)[:200]}: {became}")
+                print(faults[-1], file=sys.stderr, flush=True)
     finally:
         os.chdir(before)
         signal.signal(signal.SIGALRM, usual)

@@ -102,3 +102,17 @@ def test_deep_nesting_is_refused(write):
     message = "nested too deeply|line 6, column 1012: exceeded maximum nesting depth"
     with pytest.raises(RecipeError, match=message):
         load_recipe(write(checkpoint="[" * depth + "]" * depth))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [r"data.image_size=\${seed}", r"data.corrupt=\${seed}", r"data.source=['\${seed}']"],
+)
+def test_an_escaped_interpolation_is_no_value(write, override):
+    with pytest.raises(RecipeError, match=r"got '\$\{seed\}', expected a value, or \$\{section"):
+        load_recipe(write(), [override])
+
+
+def test_a_number_beyond_all_floats_is_refused(write):
+    with pytest.raises(RecipeError, match=r"method\.lr: got 1000"):
+        load_recipe(write(method=f"{{name: tent, lr: {10**400}}}"))
