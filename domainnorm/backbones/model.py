@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from domainnorm.backbones.conversion.converted import Conversion, ConvertedLayer
-from domainnorm.backbones.conversion.norm_layers import probe_inputs
+from domainnorm.backbones.conversion.norm_layers import probe_inputs, unobserved
 from domainnorm.backbones.domains.owned_rows import OwnedRows, owned_rows
 from domainnorm.backbones.timm_interface import TimmInterface
 from domainnorm.condition import (
@@ -419,9 +419,10 @@ class DomainModel(TimmInterface):
 
         def look() -> set[str]:
             norms = {norm.path: norm for norm in self.norms()}
-            inputs = probe_inputs(
-                self.backbone, norms, image[:1], lambda one: method(one, *others, **options)
-            )
+            with unobserved(self.backbone):  # they wait for the images of the batch, once
+                inputs = probe_inputs(
+                    self.backbone, norms, image[:1], lambda one: method(one, *others, **options)
+                )
             for path, seen in inputs.items():
                 norms[path].folded |= seen.folded
             return {path for path, seen in inputs.items() if seen.folded}
