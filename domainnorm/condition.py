@@ -156,7 +156,12 @@ class Condition:
     def of_first(self, rows: int) -> Condition:
         """The condition of ``rows`` samples that are all as the first one."""
         same = self._each(lambda value: value[:1].expand(rows, *value.shape[1:]))
-        return replace(same, settle=None)
+        images: dict[str, Any] = {
+            name: {path: (mean[:1], var[:1]) for path, (mean, var) in recorded.items()}
+            for name in ("style", "thumbnail")
+            if (recorded := getattr(self, name)) is not None
+        }
+        return replace(same, settle=None, **images)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
         given: dict[str, Any] = {

@@ -37,7 +37,7 @@ class ConditionSlot:
         # What compiled code reads: a compiler can follow neither the lock nor autograd's ids.
         self._traced: Condition | None = None
         self._look: Callable[[], set[str]] | None = None  # see `looking`
-        self._looks = False
+        self._looks: int | None = None  # the thread that looks
         self._lock = threading.RLock()
         self._process = os.getpid()
 
@@ -110,7 +110,7 @@ class ConditionSlot:
         num_samples = condition.num_samples
         if num_samples is None:
             return condition
-        if self._looks:
+        if self._looks is not None and self._looks == threading.get_ident():
             return condition.of_first(num_rows)
         whole = num_samples > 0 and num_rows % num_samples == 0
         if whole and (folded or (num_rows > num_samples and self._find_folded(path, condition))):
@@ -169,12 +169,12 @@ class ConditionSlot:
         if torch.compiler.is_compiling() or self._look is None:
             return False
         recorded, self._recorded = self._recorded, None
-        self._looks = True
+        self._looks = threading.get_ident()
         try:
             with self.holding(condition):
                 return path in self._look()
         finally:
-            self._looks, self._recorded = False, recorded
+            self._looks, self._recorded = None, recorded
 
     def settle(self, condition: Condition) -> None:
         """Put ``condition`` in the place of the current one, to the end of its block."""

@@ -125,9 +125,9 @@ def varied(image: Tensor) -> Tensor:
     angle, size = draw[0] * math.radians(8), 1 + 0.05 * draw[1]
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(count, 2, 2)
     shift = draw[2:4].T[:, :, None] / 8  # of a side of 2
-    grid = F.affine_grid(
-        torch.cat([turn / size[:, None, None], shift], 2), list(image.shape), align_corners=False
-    )
+    move = torch.cat([turn / size[:, None, None], shift], 2)
+    with torch.autocast(image.device.type, enabled=False):  # half a pixel would be rounded away
+        grid = F.affine_grid(move, list(image.shape), align_corners=False)
     moved = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
     brightness = (1 + 0.2 * draw[4])[:, None, None, None]
     return moved * brightness + 0.02 * torch.randn_like(image)

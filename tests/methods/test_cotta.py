@@ -73,3 +73,12 @@ def test_views_differ_a_little():
     first, second = varied(image), varied(image)
     assert first.shape == image.shape
     assert 0 < float((first - second).abs().mean()) < 0.3
+
+
+def test_views_are_the_same_under_autocast():
+    image = torch.rand(2, 3, 96, 96)
+    torch.manual_seed(0)
+    wanted = varied(image)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(varied(image), wanted)

@@ -85,8 +85,8 @@ def convert_norms(
             f"{type(network).__name__}: norm={norm!r} with where={where!r} leaves every norm layer "
             "as it is; match at least one of them, e.g. where='all'"
         )
-    if example is None and hasattr(network, "pretrained_cfg"):
-        example = example_image(network)
+    if example is None and isinstance(getattr(network, "pretrained_cfg", None), Mapping):
+        example = _own_example(network)
     inputs = _inputs(network, {path: layers[path] for path in choices}, example)
     slot, report = ConditionSlot(), []
     new: dict[str, ConditionalNorm] = {}
@@ -117,6 +117,14 @@ def _check_domains(domains: Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise ConversionError(f"domains: {list(names)} names a domain twice")
     return names
+
+
+def _own_example(network: nn.Module) -> Tensor | None:
+    """The example that a network tells itself, None where it takes other things than images."""
+    try:
+        return example_image(network)
+    except Exception:  # whatever its forward says of an image alone
+        return None
 
 
 def _inputs(

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from domainnorm.backbones import convert_norms, create_model, fold_domain
+from domainnorm.backbones import convert_norms, create_model, fold_domain, update_bn
 from domainnorm.errors import ConditionError
 from tests.backbones.networks import DOMAINS, randomize
 
@@ -69,6 +69,46 @@ def test_features_are_looked_at_as_the_network_takes_them():
             backbone(image)
 
 
+@pytest.mark.parametrize("autocast", [True, False])
+def test_windows_are_found_in_half_precision(autocast):
+    torch.manual_seed(0)
+    model = create_model("tiny_vit_5m_224", 3, None, DOMAINS)
+    image, domain = torch.rand(3, 3, 256, 256), torch.tensor([0, 1, 0])
+    if not autocast:
+        model, image = model.bfloat16(), image.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        model(image, domain).sum().backward()
+    assert sum(norm.folded for norm in model.norms()) == 10
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_hooks_see_the_images_of_the_batch_once(network):
+    model = convert_norms(network, None, DOMAINS).eval()
+    image, domain = torch.rand(3, 3, 256, 256), torch.tensor([0, 1, 0])
+    known, seen = copy.deepcopy(model), []
+    known(image, domain)
+    update_bn([(image, domain)], known, progress=False)
+    model.get_classifier().register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    update_bn([(image, domain)], model, progress=False)
+    assert seen == [3]
+    for key, tensor in known.state_dict().items():
+        assert torch.equal(model.state_dict()[key], tensor), key
+
+
+@pytest.mark.parametrize("given", ["style", "thumbnail"])
+def test_images_of_moments_are_those_of_the_first_sample(given):
+    norm = {"style": "domain*style", "thumbnail": "thumbnail*table"}[given]
+    rules = {"patch_embed.*": norm, "stages.[23].*": None}
+    model = create_model("tiny_vit_5m_224", 3, rules, DOMAINS).eval()
+    moments = {
+        one.path: (torch.zeros(3, one.num_features), torch.ones(3, one.num_features))
+        for one in model.norms()
+        if one.path.startswith("patch_embed")
+    }
+    image, domain = torch.rand(3, 3, 256, 256), torch.tensor([0, 1, 0])
+    assert model(image, domain, **{given: moments}).shape == (3, 3)
+
+
 class Shuffled(torch.nn.Module):
     """Windows of all images, those of one place after another."""
 
@@ -96,3 +136,23 @@ def test_rows_in_another_order_are_refused():
 def test_networks_of_timm_need_no_example(name):
     without = convert_norms(timm.create_model(name), "cin", DOMAINS).conversion
     assert list(without) == list(create_model(name, 1000, "cin", DOMAINS).conversion)
+
+
+class Masked(torch.nn.Module):
+    """A network of timm inside another, which takes more than an image."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.network = timm.create_model("test_resnet", num_classes=3)
+        self.pretrained_cfg = config
+
+    def forward(self, image, mask):
+        return self.network(image * mask)
+
+
+@pytest.mark.parametrize("config", [{"input_size": (3, 64, 64)}, None, "of another package"])
+def test_networks_that_take_other_things_need_no_example_either(config):
+    model = convert_norms(Masked(config), None, DOMAINS)
+    image = torch.rand(2, 3, 64, 64)
+    with model.condition(image, ["a", "b"]) as backbone:
+        assert backbone(image, image > 0.5).shape == (2, 3)
