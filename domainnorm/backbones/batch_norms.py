@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -45,27 +46,29 @@ def update_bn(
         ConditionError: See `DomainModel.forward`.
     """
     place = next(model.parameters()).device if device is None else device
-    estimator, some = MomentEstimator(model), False
+    estimator = MomentEstimator(model)
     console = Console(stderr=True)
     hidden = not (progress and console.is_terminal)
     shown = track(loader, "moments", console=console, disable=hidden)
+    batches = images_with_domains(shown, "update_bn")
+    first = next(((image, domain) for image, domain in batches if len(image)), None)
+    if first is None:
+        raise DataError("update_bn: the loader gave no images; give those of each domain")
     with _starting_anew(model) as plain:
-        for image, domain in images_with_domains(shown, "update_bn"):
-            some = some or len(image) > 0
+        for image, domain in chain([first], batches):
             with estimator.observing():
                 for layer in plain:
                     layer.train()
                 model(image.to(place), domain)
-    if not some:
-        raise DataError("update_bn: the loader gave no images; give those of each domain")
     estimator.write()
 
 
 def freeze_bn(model: DomainModel, where: str | Sequence[str] = "all") -> None:
     """Let batch norms be what they are in evaluation, as `timm.utils.freeze` makes them.
 
-    Converted layers normalize with their running moments in training too; moments, scales and
-    shifts stay. Of layers without running moments scales and shifts stay.
+    Converted layers normalize with their running moments in training too; these, scales and shifts
+    stay until `update_bn` or `unfreeze_bn`. Of layers without running moments scales and shifts
+    stay. Batch norms that were not converted are timm's to freeze.
 
     Args:
         model: Changed in place.

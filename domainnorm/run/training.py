@@ -126,13 +126,14 @@ def fit(trainer: Trainer, method: Method, data: DomainDataModule, recipe: Recipe
     saving: Any = trainer.checkpoint_callbacks[-1]
     last = Path(saving.dirpath) / TRAINING
     resumed = str(last) if last.exists() else None
-    steps = _read(last, method)["global_step"] if resumed else -1
+    finished = int(_read(last, method)["epoch"]) if resumed else -2
     try:
         trainer.fit(method, datamodule=data, ckpt_path=resumed, weights_only=True)
     except _UNLIKE as error:
-        if trainer.global_step > steps:
+        # What a checkpoint holds has all been used when one epoch more is finished.
+        if trainer.current_epoch > finished + 1:
             raise
-        raise _broken(last, error) from error  # it has not come to a step
+        raise _broken(last, error) from error
     if selects(recipe, method) and trainer.current_epoch:  # 0: the method has trained nothing
         best = _read(last.parent / BEST, method, f" and {TRAINING}")
         method.load_state_dict(best["state_dict"])
@@ -150,7 +151,7 @@ def _read(path: Path, method: Method, beside: str = "") -> dict[str, Any]:
         stored: dict[str, Any] = torch.load(
             io.BytesIO(data), map_location=method.device, weights_only=True
         )
-        found, _ = _shapes(stored["state_dict"], banks), int(stored["global_step"])
+        found, _ = _shapes(stored["state_dict"], banks), int(stored["epoch"])
     except DAMAGED as error:
         raise _broken(path, error, beside) from error
     if found != expected:

@@ -149,11 +149,14 @@ class NormChoice:
             preserves its function.
         options: Keywords for `domainnorm.norms.create_norm`.
         forced: Whether a rule says so, in which case it counts for layers of every family.
+        rest: Whether it is what a name leaves for late layers: those of other families get their
+            kin, even where there is no layer that it is meant for.
     """
 
     name: str | None
     options: Mapping[str, Any] = field(default_factory=dict)
     forced: bool = False
+    rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def _pairs(
     if isinstance(norm, str):
         entries = [where] if isinstance(where, str) else where
         meant = rules_of(norm) if {"all", "encoder"} & set(entries) else {"all": norm}
-        return [(region, NormChoice(name)) for region, name in meant.items()]
+        return [(at, NormChoice(name, rest=at == "late")) for at, name in meant.items()]
     if _is_spec(norm):
         if set(norm) == {"name"}:
             return _pairs(str(norm["name"]), where)
@@ -252,7 +255,7 @@ def fit_choices(
         kind = kinds[path]
         if choice.name is None:
             fits[path] = Fit(kind.kin, {})
-        elif not choice.forced and not _is_meant(choice, kind) and _has_home(choice, kinds):
+        elif not (choice.forced or _is_meant(choice, kind)) and _has_home(choice, kinds):
             note = f"{choice.name} is for other layers, this one keeps its function"
             fits[path] = Fit(kind.kin, {}, note)
         else:
@@ -266,7 +269,7 @@ def _is_meant(choice: NormChoice, kind: NormKind) -> bool:
 
 
 def _has_home(choice: NormChoice, kinds: Mapping[str, NormKind]) -> bool:
-    return any(_is_meant(choice, kind) for kind in kinds.values())
+    return choice.rest or any(_is_meant(choice, kind) for kind in kinds.values())
 
 
 def statistics_of(name: str) -> str:

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.layers import LayerNorm2d
 from torch import nn
 
 from domainnorm.backbones import convert_norms, create_model
@@ -38,6 +39,12 @@ def test_ibn_a_is_mixed_early_and_batch_late():
     norms = norms_of("ibn_a")
     assert prefixes(norms, "ibn_a") == {"conv1", "bn1", "layer1", "layer2"}
     assert prefixes(norms, "bn") == {"layer3", "layer4"}
+
+
+def test_ibn_a_keeps_late_layer_norms():
+    network = nn.Sequential(*(LayerNorm2d(4) for _ in range(4)))
+    found = [layer.new for layer in convert_norms(network, "ibn_a", DOMAINS).conversion]
+    assert found == ["ibn_a", "ibn_a", "cln", "cln"]
 
 
 @pytest.mark.parametrize("name", ["cin", "ibn_a"])
