@@ -67,7 +67,8 @@ def test_norms_are_not_tried_without_data(domainnorm):
 def test_folder_that_cannot_be_asked_is_a_problem(domainnorm):
     done = domainnorm("check", "medical/wbc", "norm=in", f"data.root={'x' * 300}")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "File name too long: 'xxx" in done.stderr
+    assert "File name too long: '" in done.stderr
+    assert "xxx" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_check_pairs_masks_with_images(domainnorm, tmp_path):
     text = words(done.stdout)
     assert done.returncode == 0
     assert "day 12 (3) 8 (2) 8 (2) 1 128 × 96" in text
-    assert "1 file beside masks of no image that is used, such as day/masks/stray" in text
+    assert "left out: 1 file (mask without an image), such as day/masks/stray.png" in text
     assert "bicyclist" in text
 
 
