@@ -60,9 +60,10 @@ class UnknownNameError(DomainNormError):
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that looks most like ``name``, or None when none does."""
-    matches = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    """The known name that looks most like ``name``, capitals or not, or None when none does."""
+    names = {one.lower(): one for one in known}
+    matches = get_close_matches(str(name).lower(), list(names), n=1, cutoff=0.5)
+    return names[matches[0]] if matches else None
 
 
 def similar(name: str, known: Iterable[str], usual: Iterable[str] = ()) -> list[str]:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from domainnorm.errors import RecipeError
+from domainnorm.errors import RecipeError, nearest
 from domainnorm.recipe import load_recipe
 
 DATA = "name: scans, source: [clean]"
@@ -362,3 +362,9 @@ def test_names_that_no_file_can_have_are_unknown(write):
         load_recipe(f"{long}.yaml")
     with pytest.raises(RecipeError, match=r"configs\[0\]: unknown part 'xxx"):
         load_recipe(write(configs=f"[{long}]"))
+
+
+def test_nearest_name_does_not_look_at_capitals():
+    assert nearest("ibn_A", ["ibn_b", "ibn_a"]) == "ibn_a"
+    assert nearest("DSBN", ["bn", "dsbn", "CIN"]) == "dsbn"
+    assert nearest("Cin", ["in", "CIN"]) == "CIN"
