@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,6 +17,7 @@ from domainnorm.backbones.domains.moment_estimator import MomentEstimator
 from domainnorm.backbones.model import DomainModel
 from domainnorm.errors import DataError
 from domainnorm.norms.layer import Statistics
+from domainnorm.terminal import create_console
 
 
 def update_bn(
@@ -47,7 +47,7 @@ def update_bn(
     """
     place = next(model.parameters()).device if device is None else device
     estimator = MomentEstimator(model)
-    console = Console(stderr=True)
+    console = create_console(error=True)
     hidden = not (progress and console.is_terminal)
     shown = track(loader, "moments", console=console, disable=hidden)
     batches = images_with_domains(shown, "update_bn")

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from domainnorm.errors import ConditionError, DomainNormError
 from domainnorm.norms.kernels.per_sample import accumulate_dtype
 from domainnorm.norms.statistics.instance import ThumbnailStatistics
 from domainnorm.ranges import ESTIMATED
+from domainnorm.terminal import create_console
 
 
 def tiled_inference(
@@ -76,7 +76,7 @@ def tiled_inference(
     output: Tensor | None = None
     places = [(row, column) for row in rows for column in columns]
     batches = [places[first : first + batch_size] for first in range(0, len(places), batch_size)]
-    console = Console(stderr=True)
+    console = create_console(error=True)
     bar = Progress(console=console, disable=not (progress and console.is_terminal))
     with evaluating(model), bar:
         task = bar.add_task("tiles", total=len(image) * len(batches))

@@ -138,6 +138,7 @@ class Parts:
         Raises:
             DataError: Names the method, and what it lacks, or a batch too small for its domains.
         """
+        scored: set[tuple[str, ...]] = set()
         for stage in stages:
             try:
                 seen = self.seen(stage)
@@ -147,8 +148,9 @@ class Parts:
                 if self.recipe.evaluation.selection == "oracle":
                     check_splits(self.dataset, stage.roles.all, stage.roles.target, unlabelled)
                     check_labelled(self.dataset, stage.roles.target)
-                if self.recipe.evaluation.selection == "validation":
+                if self.recipe.evaluation.selection == "validation" and seen.labelled not in scored:
                     self._check_metric(seen.labelled)
+                    scored.add(seen.labelled)
                 groups = len({*seen.labelled, *seen.unlabelled}) + len(seen.shots)
                 check_batch_size(self.recipe.data.batch_size, groups)
             except DataError as error:

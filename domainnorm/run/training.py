@@ -25,7 +25,7 @@ from domainnorm.methods.base import mean_of_known
 from domainnorm.recipe import Recipe
 from domainnorm.run.machine import readable_refusals
 from domainnorm.run.scoring import Scorer
-from domainnorm.storage import DAMAGED, damage_of, replace_text, whole_file
+from domainnorm.storage import DAMAGED, read_tensors, replace_text, whole_file
 
 TRAINING, BEST, LOG = "training.ckpt", "best.ckpt", "log.csv"
 _BETWEEN_LINES = 10.0  # seconds
@@ -145,12 +145,7 @@ def _read(path: Path, method: Method, beside: str = "") -> dict[str, Any]:
     banks = [name for name, module in method.named_modules() if isinstance(module, Bank)]
     expected = _shapes(method.state_dict(), banks)
     try:
-        data = path.read_bytes()
-        if damage := damage_of(data):
-            raise ValueError(damage)
-        stored: dict[str, Any] = torch.load(
-            io.BytesIO(data), map_location=method.device, weights_only=True
-        )
+        stored: dict[str, Any] = read_tensors(path, method.device)
         found, _ = _shapes(stored["state_dict"], banks), int(stored["epoch"])
     except DAMAGED as error:
         raise _broken(path, error, beside) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -38,7 +37,7 @@ from domainnorm.serve.stream_log import (
     summarize,
     write_log,
 )
-from domainnorm.storage import DAMAGED, damage_of, digest_of, locked, make_folders, whole_file
+from domainnorm.storage import DAMAGED, digest_of, locked, make_folders, read_tensors, whole_file
 from domainnorm.streams import Sighting
 from domainnorm.terminal import create_console
 
@@ -164,10 +163,7 @@ class _Follower:
             write_log(self.place / LOG, [])
             return set()
         try:
-            data = (self.place / STATE).read_bytes()
-            if damage := damage_of(data):  # which the reader of tensors does not look at
-                raise ValueError(damage)
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            state = read_tensors(self.place / STATE)
             number, digest, self.predicted = state["lines"], state["log"], int(state["images"])
             self.stream.load_state_dict(state["stream"])
         except DAMAGED as error:

@@ -9,14 +9,12 @@ and other content where no checksum says so. Anything else is a fault.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import random
 import shutil
 import sys
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +24,7 @@ from domainnorm.data.dataset import DomainDataset, check_labelled
 from domainnorm.data.splits import check_records
 from domainnorm.errors import DataError
 from domainnorm.registry import DATASETS
+from tests.fuzz.command import parser_of, tabulate
 
 OUTCOMES = ("refused", "same", "more", "other", "told", "gone", "silent", "escaped")
 _CHECKED = (".png", ".gz", ".npz")  # containers whose checksums tell of any damage
@@ -248,22 +247,18 @@ def fuzz(name: str, seed: int, count: int, place: Path) -> tuple[Counter[str], l
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.data", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=20, help="damaged copies of each dataset")
+    parser = parser_of("data", __doc__, 20, "damaged copies of each dataset")
     parser.add_argument("--only", nargs="*", help="datasets, all when left out")
     asked = parser.parse_args()
-    warnings.simplefilter("ignore")
-    every: list[str] = []
-    print(f"| dataset | {' | '.join(OUTCOMES)} | faults |\n|---|{'---:|' * (len(OUTCOMES) + 1)}")
     with tempfile.TemporaryDirectory() as place:
-        for name in asked.only or names():
-            found, faults = fuzz(name, asked.seed, asked.count, Path(place))
-            row = (name, *(found[one] for one in OUTCOMES), len(faults))
-            print("| " + " | ".join(map(str, row)) + " |", flush=True)
-            every += faults
-    print("\n".join(every[:200]))
-    return bool(every)
+        return tabulate(
+            "dataset",
+            OUTCOMES,
+            (
+                (name, *fuzz(name, asked.seed, asked.count, Path(place)))
+                for name in asked.only or names()
+            ),
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ digest, code that is executed.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import hashlib
 import io
@@ -20,7 +19,6 @@ import random
 import shutil
 import sys
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -43,6 +41,7 @@ from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import check_unchanged, made_of, run_stage, set_up
 from domainnorm.run.training import fit
 from domainnorm.serve import load_stored
+from tests.fuzz.command import parser_of, tabulate
 from tests.fuzz.images import damaged
 from tests.fuzz.recipes import CHANGES, MARKER
 from tests.run.test_resume import Cut, PowerCutError, stages_of
@@ -296,24 +295,18 @@ def fuzz(kind: Kind, runs: Runs, seed: int, count: int) -> tuple[Counter[str], l
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.files", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=20, help="damaged files of each kind")
-    asked = parser.parse_args()
-    warnings.simplefilter("ignore")
-    every: list[str] = []
+    asked = parser_of("files", __doc__, 20, "damaged files of each kind").parse_args()
     with tempfile.TemporaryDirectory() as place, figures(drawn=False):
         with redirect_stdout(io.StringIO()):
             runs = make_runs(Path(place))
-        print("| file | refused | same | other | faults |\n|---|---:|---:|---:|---:|")
-        for kind in kinds(runs):
-            found, faults = fuzz(kind, runs, asked.seed, asked.count)
-            name = f"{kind.file}{', cut off' * kind.cut}"
-            row = (name, found["refused"], found["same"], found["other"], len(faults))
-            print("| " + " | ".join(map(str, row)) + " |", flush=True)
-            every += faults
-    print("\n".join(every[:50]))
-    return bool(every)
+        return tabulate(
+            "file",
+            ("refused", "same", "other"),
+            (
+                (f"{kind.file}{', cut off' * kind.cut}", *fuzz(kind, runs, asked.seed, asked.count))
+                for kind in kinds(runs)
+            ),
+        )
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ fault: other content of a container with checksums, or an exception of another k
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +29,7 @@ from domainnorm.data.table import read_lines, read_table
 from domainnorm.data.volumes.dicom_files import read_header, read_pixels
 from domainnorm.data.volumes.nifti_slices import load_values
 from domainnorm.errors import DataError
+from tests.fuzz.command import parser_of, tabulate
 
 Read = Callable[[Path], Any]
 _IMAGES, _MASKS = ("png", "jpg", "bmp", "tif", "webp", "ppm"), ("png", "tif", "bmp")
@@ -159,21 +158,13 @@ def fuzz(kind: Kind, seed: int, count: int, place: Path) -> tuple[Counter[str], 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.images", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=100, help="damaged files of each kind")
-    asked = parser.parse_args()
-    warnings.simplefilter("ignore")
-    every: list[str] = []
-    print("| file | refused | same | other | faults |\n|---|---:|---:|---:|---:|")
+    asked = parser_of("images", __doc__, 100, "damaged files of each kind").parse_args()
     with tempfile.TemporaryDirectory() as place:
-        for kind in kinds():
-            found, faults = fuzz(kind, asked.seed, asked.count, Path(place))
-            row = (kind.file, found["refused"], found["same"], found["other"], len(faults))
-            print("| " + " | ".join(map(str, row)) + " |", flush=True)
-            every += faults
-    print("\n".join(every[:50]))
-    return bool(every)
+        return tabulate(
+            "file",
+            ("refused", "same", "other"),
+            ((kind.file, *fuzz(kind, asked.seed, asked.count, Path(place))) for kind in kinds()),
+        )
 
 
 if __name__ == "__main__":

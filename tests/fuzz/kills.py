@@ -7,7 +7,6 @@ be those of a run that nobody killed, and it may hold no file that the other one
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import random
@@ -17,12 +16,12 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from safetensors import safe_open
 
+from tests.fuzz.command import parser_of
 from tests.run.tiny import WORDS, call, figures, newest
 
 RECIPE = (
@@ -136,13 +135,10 @@ def fuzz(seed: int, count: int, place: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.kills", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=10, help="kills")
+    parser = parser_of("kills", __doc__, 10, "kills")
     parser.add_argument("--folder", type=Path, help="where runs go; a temporary one if left out")
     parser.add_argument("--tmp", type=Path, help="folder of temporary files")
     asked = parser.parse_args()
-    warnings.simplefilter("ignore")
     if asked.tmp:
         os.environ["TMPDIR"] = tempfile.tempdir = str(asked.tmp)
     faults: list[str] = []

@@ -8,7 +8,6 @@ recipe that is executed, a message without end or with control characters, secon
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
 import io
@@ -20,7 +19,6 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -33,6 +31,7 @@ from domainnorm.cli import main as domainnorm
 from domainnorm.recipe import list_shipped, load_recipe
 from domainnorm.recipe.tree import shipped_folder, split_overrides
 from domainnorm.run.plan import plan_stages
+from tests.fuzz.command import parser_of, tabulate
 from tests.fuzz.images import damaged
 
 MARKER = "executed"
@@ -273,22 +272,14 @@ def fuzz(kind: str, seed: int, count: int, place: Path) -> tuple[Counter[str], l
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.recipes", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=20, help="recipes of each kind of change")
-    asked = parser.parse_args()
-    warnings.simplefilter("ignore")
+    asked = parser_of("recipes", __doc__, 20, "recipes of each kind of change").parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    every: list[str] = []
-    print("| change | refused | ok | faults |\n|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as place:
-        for kind in KINDS:
-            found, faults = fuzz(kind, asked.seed, asked.count, Path(place))
-            row = (kind, found["refused"], found["ok"], len(faults))
-            print("| " + " | ".join(map(str, row)) + " |", flush=True)
-            every += faults
-    print("\n".join(every[:50]))
-    return bool(every)
+        return tabulate(
+            "change",
+            ("refused", "ok"),
+            ((kind, *fuzz(kind, asked.seed, asked.count, Path(place))) for kind in KINDS),
+        )
 
 
 if __name__ == "__main__":

@@ -9,13 +9,11 @@ unreadable. Anything else is a fault.
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ import cv2
 import domainnorm.serve.stream as following
 from domainnorm.run.parts import Parts
 from domainnorm.serve.stream_log import StreamLine, read_log
+from tests.fuzz.command import parser_of, tabulate
 from tests.fuzz.images import damaged
 from tests.fuzz.kills import KILLED, call_forked
 from tests.run.tiny import WORDS, newest, recipe
@@ -159,37 +158,28 @@ def _wrong(lines: list[StreamLine], names: set[str], image: str, case: str) -> s
     return f"read as another image: {told}" if told and "unreadable" not in told[0] else ""
 
 
-def fuzz(seed: int, count: int, place: Path) -> tuple[dict[str, Counter[str]], list[str]]:
+def fuzz(seed: int, count: int, place: Path) -> dict[str, tuple[Counter[str], list[str]]]:
     """For each case how often each thing came of it, and faults in words."""
     following._SAVED_EVERY = 2
     bench = Bench(place)
-    found = {case: Counter[str]() for case in dict.fromkeys(CASES)}
-    faults = []
+    found: dict[str, tuple[Counter[str], list[str]]] = {case: (Counter(), []) for case in CASES}
     for number in range(count):
         draw = random.Random(f"stream {number} {seed}")
         case, method = CASES[number % len(CASES)], draw.choice(list(METHODS))
         came, wrong = trial(bench, case, method, draw)
-        found[case].update([came, *(["faults"] if wrong else [])])
+        counts, faults = found[case]
+        counts[came] += 1
         if wrong:
             faults.append(f"{number}, {case}, {method}: {wrong!r}")
             print(faults[-1], file=sys.stderr, flush=True)
-    return found, faults
+    return found
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.streams", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=60, help="streams")
-    asked = parser.parse_args()
-    warnings.simplefilter("ignore")
+    asked = parser_of("streams", __doc__, 60, "streams").parse_args()
     with tempfile.TemporaryDirectory() as place:
-        found, faults = fuzz(asked.seed, asked.count, Path(place))
-    print("| case | same | refused | other | faults |\n|---|---:|---:|---:|---:|")
-    for case, came in found.items():
-        row = (case, *(came[one] for one in (*OUTCOMES, "faults")))
-        print("| " + " | ".join(map(str, row)) + " |")
-    print("\n".join(faults[:50]))
-    return bool(faults)
+        found = fuzz(asked.seed, asked.count, Path(place))
+    return tabulate("case", OUTCOMES, ((case, *came) for case, came in found.items()))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from domainnorm.errors import ConversionError, DataError
 from domainnorm.norms import ConditionalNorm
 from domainnorm.norms.kernels.per_sample import accumulate_dtype
 from domainnorm.norms.modulations.by_domain import TableModulation
+from domainnorm.terminal import create_console
 
 # Scale and shift, of a shape that broadcasts to (G, C) each.
 Pair: TypeAlias = tuple[Tensor, Tensor]
@@ -76,7 +76,7 @@ def calibrate(
     """
     layers = _inexact_layers(model)
     image, domain = _gather(model, loader, max_batches)
-    console = Console(stderr=True)
+    console = create_console(error=True)
     bar = Progress(console=console, disable=not (progress and console.is_terminal))
     with evaluating(model), _restoring(layers.values()), bar:
         task = bar.add_task("layers", total=len(layers))
