@@ -266,13 +266,16 @@ class LayoutDataset(OfficialDataset):
 
     def scan(self) -> list[Record]:
         """Records of all images, in the official splits."""
-        records = []
+        records, others = [], set()
         for layout in self.layouts():
             own = list(layout.scan(self.root, self.advice))
-            for template in (layout.mask, *layout.beside):
-                self._require([(layout.fill(template, r.file), r) for r in own if template])
+            for template in filter(None, (layout.mask, *layout.beside)):
+                belonging = [(layout.fill(template, r.file), r) for r in own]
+                self._require(belonging)
+                others |= {file for file, _ in belonging}
             self._tell_lonely(layout, {record.mask for record in own})
             records += own
+        self._tell_strangers(records, others)
         return records
 
     def _tell_lonely(self, layout: Layout, masks: Collection[str | None]) -> None:
@@ -282,6 +285,17 @@ class LayoutDataset(OfficialDataset):
                 name = file.relative_to(self.root).as_posix()
                 if name not in masks and file.name[0] != ".":
                     self.left_out.add("mask without an image", name)
+
+    def _tell_strangers(self, records: Sequence[Record], others: Collection[str]) -> None:
+        """Tell of files beside images, of their suffix, that are neither those nor ``others``."""
+        known = {record.file for record in records}.union(others)
+        files = (PurePosixPath(record.file) for record in records)
+        for folder, suffix in sorted({(file.parent, file.suffix.lower()) for file in files}):
+            for entry in sorted((self.root / folder).iterdir()):
+                file = (folder / entry.name).as_posix()
+                alike = entry.suffix.lower() == suffix and entry.name[0] != "."
+                if alike and file not in known:
+                    self.left_out.add("image of another name than expected", file)
 
     def layouts(self) -> Sequence[Layout]:
         """Those that are read below this root, with these keys."""

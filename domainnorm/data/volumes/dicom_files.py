@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from domainnorm.data.images import files_below
 from domainnorm.data.refusals import LeftOut, reading, refusing
 from domainnorm.data.volumes.grey_values import (
     import_medical,
@@ -44,6 +45,9 @@ _DECODERS = (
     "pylibjpeg-openjpeg; else replace the file"
 )
 _SUFFIXES = (".dcm", ".dicom", ".ima")
+_TABLES = (".csv", ".tsv")
+# Of a file without a preamble: groups 0002 and 0008, which come first, in both byte orders.
+_FIRST_GROUPS = (b"\2\0", b"\0\2", b"\x08\0", b"\0\x08")
 _READ = (
     *("PatientID", "SOPInstanceUID", "SOPClassUID", "ImageType", "NumberOfFrames", "Rows"),
     *ATTRIBUTES.values(),
@@ -73,16 +77,20 @@ class Header:
 def read_headers(root: Path, left_out: LeftOut | None = None) -> Iterator[Header]:
     """Headers of all DICOM images below a folder, in the order of their paths.
 
-    Objects that are none (segmentations, doses, reports, directories), localizers and screen saves
-    are left out, and told to ``left_out``.
+    Objects that are none (segmentations, doses, reports, directories), localizers, screen saves and
+    files of other kinds are left out, and told to ``left_out``; tables are not told.
 
     Raises:
         DataError: A file with a suffix of DICOM is none, or its header ends early.
     """
-    for file in dicom_files(root):
-        header = None
-        with refusing():
-            header = read_header(file)
+    for file in sorted(files_below(root)):
+        header: Header | str | None = None
+        if not _may_be(file):
+            header = f"no DICOM file by its suffix, {file.suffix}"
+            header = None if file.suffix.lower() in _TABLES else header
+        else:
+            with refusing():
+                header = read_header(file) or "no DICOM file by its first bytes"
         if isinstance(header, Header):
             yield header
         elif header and left_out is not None:
@@ -94,7 +102,7 @@ def dicom_files(root: Path) -> list[Path]:
 
     Links that lead nowhere are among them, for who reads them to name.
     """
-    return [file for file in sorted(root.rglob("*")) if not file.is_dir() and _may_be(file)]
+    return [file for file in sorted(files_below(root)) if _may_be(file)]
 
 
 def read_header(file: Path) -> Header | str | None:
@@ -106,7 +114,7 @@ def read_header(file: Path) -> Header | str | None:
         DataError: A file with a suffix of DICOM is none, or cannot be read.
     """
     pydicom = import_medical("pydicom")
-    named = file.suffix.lower() in _SUFFIXES or _has_preamble(file)
+    named = file.suffix.lower() in _SUFFIXES or _begins_as_dicom(file)
     options = {"stop_before_pixels": True, "specific_tags": list(_READ)}
     try:
         with reading(file, "DICOM file"):
@@ -134,10 +142,11 @@ def read_header(file: Path) -> Header | str | None:
     return Header(file, tags, frames)
 
 
-def _has_preamble(file: Path) -> bool:
+def _begins_as_dicom(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            start = stream.read(132)
+            return start[128:] == b"DICM" or start[:2] in _FIRST_GROUPS
     except OSError:
         return False
 

@@ -498,14 +498,32 @@ def test_secondary_captures_are_images(tmp_path):
     assert left_in(tmp_path, change) == ([], SAMPLE)
 
 
-def test_files_without_preamble_are_read(tmp_path):
+@pytest.mark.parametrize("name", ["3.dcm", "3", "IM0003"])
+def test_files_without_preamble_are_read(tmp_path, name):
     write("dicom", tmp_path)
     file = tmp_path / "patient_01/series_1/3.dcm"
     before = read_pixels(file, 0, None)
-    file.write_bytes(file.read_bytes()[132:])
+    content = file.read_bytes()[132:]
+    file.unlink()
+    file.with_name(name).write_bytes(content)
     dataset = Dicom(root=str(tmp_path))
     assert len(dataset.records) == SAMPLE
-    assert_array_equal(dataset.image(where(dataset, file="patient_01/series_1/3.dcm")[0]), before)
+    assert_array_equal(dataset.image(where(dataset, file=f"patient_01/series_1/{name}")[0]), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("README", "no DICOM file by its first bytes"),
+        ("a.png", "no DICOM file by its suffix, .png"),
+    ],
+)
+def test_files_of_other_kinds_are_told(tmp_path, name, kind):
+    write("dicom", tmp_path)
+    (tmp_path / "patient_01" / name).write_bytes(b"to be read")
+    dataset = Dicom(root=str(tmp_path))
+    said = f"left out: 1 file ({kind}), such as patient_01/{name}"
+    assert (list(dataset.left_out), len(dataset.records)) == ([said], SAMPLE)
 
 
 @pytest.mark.parametrize(("kept", "suffix"), [(10, True), (200, True), (700, True), (400, False)])

@@ -1,8 +1,11 @@
+import shutil
+
 import pytest
 
 from domainnorm.data.dataset import Record
 from domainnorm.data.datasets.layout import Layout, LayoutDataset, found
 from domainnorm.errors import DataError
+from domainnorm.registry import DATASETS
 
 CITY = Layout(
     "images/{split:train,val}/{city}/{city}_{frame}.png",
@@ -119,3 +122,23 @@ def test_number_of_missing_masks_is_told_where_the_dataset_says_so(tmp_path, mon
     monkeypatch.setattr(Pairs, "lacking", told)
     with pytest.raises(DataError, match=r"b\.png: missing, the mask of b\.jpg \(1 of 2 images"):
         Pairs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in DATASETS.names() if issubclass(DATASETS.load(name), LayoutDataset)],
+)
+def test_images_of_other_names_are_told_or_refused(tmp_path, name):
+    DATASETS.load(name).write_sample(tmp_path, seed=0)
+    before = DATASETS.create(name, root=str(tmp_path))
+    assert list(before.left_out) == []
+    first = tmp_path / before.records[0].file
+    stranger = first.with_name(f"a photo{first.suffix}")
+    shutil.copy(first, stranger)
+    try:
+        after = DATASETS.create(name, root=str(tmp_path))
+        said = list(after.left_out)
+        assert len(after.records) == len(before.records)
+    except DataError as error:
+        said = [str(error)]
+    assert [stranger.stem in line for line in said] == [True]
