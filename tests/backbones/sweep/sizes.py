@@ -30,7 +30,7 @@ def wrong_at(network, model, size):
     image = torch.randn(2, network.pretrained_cfg["input_size"][0], size, size)
     try:
         wanted = outputs(network, image)
-    except (RuntimeError, AssertionError, ValueError):
+    except (RuntimeError, AssertionError, ValueError, IndexError):
         return None
     try:
         apart = distance(outputs(model, image, list(DOMAINS[:2])), wanted)
