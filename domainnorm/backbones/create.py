@@ -14,6 +14,7 @@ from typing import Any
 import timm
 from torch import nn
 
+from domainnorm.backbones.architectures import USUAL
 from domainnorm.backbones.conversion.convert import convert_norms
 from domainnorm.backbones.conversion.example import example_image, refused, timm_part
 from domainnorm.backbones.conversion.norm_rules import NormRule
@@ -28,7 +29,6 @@ from domainnorm.errors import (
 from domainnorm.ranges import Unseen
 
 # What is offered where no architecture is like the one asked for.
-_USUAL = ("resnet18", "resnet50", "tf_efficientnet_lite0", "mobilenetv3_small_050")
 
 _LOADER = logging.getLogger("timm.models._builder")
 _MISSING = re.compile(r"Missing keys \((.*)\) discovered while loading")
@@ -114,7 +114,7 @@ def create_network(
         ConversionError: A keyword, or the value of one, that the network does not take.
     """
     if not timm.is_model(name):
-        raise UnknownNameError("timm architecture", name, similar(name, timm.list_models(), _USUAL))
+        raise UnknownNameError("timm architecture", name, similar(name, timm.list_models(), USUAL))
     architecture, _, tag = name.partition(".")
     configs = timm.models.get_arch_pretrained_cfgs(architecture)
     tags = [known.partition(".")[2] for known in configs]

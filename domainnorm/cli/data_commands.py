@@ -63,7 +63,7 @@ def _list(arguments: Namespace) -> int:
 def _described(entry: Entry) -> str:
     """Summary, layout, keys, page and licence of a dataset, one line each."""
     keys = (
-        name if parameter.default is REQUIRED else f"{name}={_yaml(parameter.default)}"
+        name if parameter.default is REQUIRED else f"{name}={flow_yaml(parameter.default)}"
         for name, parameter in entry.parameters.items()
     )
     facts = {
@@ -75,7 +75,8 @@ def _described(entry: Entry) -> str:
     return "\n".join([entry.summary, *(f"{name}: {text}" for name, text in facts.items() if text)])
 
 
-def _yaml(value: Any) -> str:
+def flow_yaml(value: Any) -> str:
+    """A value on one line, as a recipe has it."""
     text = yaml.safe_dump(
         value, default_flow_style=True, sort_keys=False, width=sys.maxsize, allow_unicode=True
     )
@@ -97,7 +98,7 @@ def _check(arguments: Namespace) -> int:
         raise RecipeError([text], "domainnorm data check")
     entry, options = DATASETS.entry(named.name), named.options
     console = create_console()
-    survey = data.survey_dataset(lambda: entry.load()(**options), progress=_reading_bar(console))
+    survey = data.survey_dataset(lambda: entry.load()(**options), progress=reading_bar(console))
     for table in report.survey_tables(survey):
         console.print(table)
     place = options.get("root", "")
@@ -117,18 +118,32 @@ def _named(names: Sequence[str], overrides: Sequence[str]) -> recipe.Named:
         here = Path(names[1]).is_dir() and not (data.data_folder() / names[1]).is_dir()
         # Whoever types a path means what the shell completes.
         section["root"] = str(Path(names[1]).absolute()) if here else names[1]
+    section |= read_keys(overrides, "domainnorm data check")
+    problems = Problems()
+    named = read_named(section, DATASETS, "data", problems)
+    if problems or named is None:
+        raise RecipeError(problems.lines, "domainnorm data check")
+    return named
+
+
+def read_keys(overrides: Sequence[str], where: str) -> dict[str, Any]:
+    """Keys of a dataset as words of the command line give them.
+
+    Raises:
+        RecipeError: A value is no YAML; the error is about the command ``where``.
+    """
+    keys: dict[str, Any] = {}
     problems = Problems()
     for word in overrides:
         match = OVERRIDE.fullmatch(word)
         key, text = match.groups() if match else (word, "")
         try:
-            section[key] = yaml.safe_load(text)
+            keys[key] = yaml.safe_load(text)
         except yaml.YAMLError:
             problems.add(f"data.{key}", f"got '{text}', which is no YAML value")
-    named = read_named(section, DATASETS, "data", problems)
-    if problems or named is None:
-        raise RecipeError(problems.lines, "domainnorm data check")
-    return named
+    if problems:
+        raise RecipeError(problems.lines, where)
+    return keys
 
 
 def _sample(arguments: Namespace) -> int:
@@ -149,7 +164,7 @@ def _sample(arguments: Namespace) -> int:
     kind.write_sample(folder, seed=int(seed))
     domains = kind(root=str(folder.resolve())).domain_names
     say(f"{folder}: a sample of {name}, drawn; domains {', '.join(domains)}")
-    say(f"data: {_yaml({'name': name, 'root': str(folder.resolve())})}")
+    say(f"data: {flow_yaml({'name': name, 'root': str(folder.resolve())})}")
     return 0
 
 
@@ -158,7 +173,7 @@ def _misused(action: str, words: Sequence[str]) -> RecipeError:
     return RecipeError([f"got {got}, expected {ACTIONS[action].form}"], f"domainnorm data {action}")
 
 
-def _reading_bar(console: Any) -> Callable[[Iterable[Any], int], Iterable[Any]]:
+def reading_bar(console: Any) -> Callable[[Iterable[Any], int], Iterable[Any]]:
     """Wraps readings in a bar that vanishes at their end; none where nobody looks."""
     # Deferred: loading rich takes longer than everything else `domainnorm --help` does.
     from rich.progress import track  # noqa: PLC0415
@@ -206,7 +221,7 @@ def _domains(arguments: Namespace) -> int:
         size=arguments.size,
         white=data.checked_white(arguments.white),
         seed=arguments.seed,
-        progress=_reading_bar(console),
+        progress=reading_bar(console),
     )
     make_folders(table.parent)
     report.save_found_domains(discovery, sheet)
@@ -302,7 +317,7 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
         if allowing is not None and not others:
             say(_lacking(allowing))
             options, problems = options | _ALLOWED, []
-    say(f"data: {_yaml({'name': name, **options, 'source': discovery.domain_names})}")
+    say(f"data: {flow_yaml({'name': name, **options, 'source': discovery.domain_names})}")
     for problem in problems:
         say(f"a run will refuse it: {problem}", error=True)
 

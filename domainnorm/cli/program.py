@@ -20,6 +20,7 @@ from domainnorm.terminal import say
 
 # Where each is, so that one does not import what the others need.
 COMMANDS = {
+    "start": "start_command",
     "list": "recipe_commands",
     "show": "recipe_commands",
     "check": "recipe_commands",

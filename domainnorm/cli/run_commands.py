@@ -82,6 +82,9 @@ def carry_out(
         return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
     if run.is_first():
         say(f"run folder: {done}")
+        page = done / "report.html"
+        if page.is_file():
+            say(f"report: {page}")
     return 0
 
 

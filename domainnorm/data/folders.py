@@ -49,18 +49,21 @@ class Cuts:
         """
         if self.groups == "sequences":
             raise DataError(
-                "data.groups: 'sequences' needs a table that names the sequence of each image "
-                f"(column group of {DEFAULT_TABLE}); write one, or leave the key out"
+                "data.groups: 'sequences' needs a table that names the sequence of each image, and "
+                f"its split (columns group and split of {DEFAULT_TABLE}); write one, or leave the "
+                "key out"
             )
         return self.validated(cut(rows, "test", self.test_fraction, self.seed))
 
     def tabled(self, table: Path) -> list[Row]:
-        """The rows of a table, with a validation split cut out when it has none.
+        """The rows of a table, with the splits drawn that it lacks.
 
         Raises:
             DataError: The table cannot be read, or tears a group or a sequence apart.
         """
-        rows = read_table(table)
+        rows, has_splits = read_table(table)
+        if not has_splits:
+            return self.drawn(rows)
         if self.groups == "sequences":
             return cut_ends(rows, self.val_fraction, str(table))
         check_groups(rows, str(table))

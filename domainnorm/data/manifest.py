@@ -9,7 +9,14 @@ from typing import Any
 
 from domainnorm.data.folders import Cuts
 from domainnorm.data.splits import check_groups
-from domainnorm.data.table import Row, checked_row, read_lines, sorted_once, write_lines
+from domainnorm.data.table import (
+    Row,
+    check_meant,
+    checked_row,
+    read_lines,
+    sorted_once,
+    write_lines,
+)
 from domainnorm.errors import DataError, unknown
 
 NAMES = ("path", "target", "domain", "split", "group")
@@ -57,9 +64,10 @@ class Manifest:
             DataError: A column is missing, a line is wrong, or a group is torn apart.
         """
         self._check_columns(lines[0])
-        read = (self._row(number, line) for number, line in enumerate(lines, 1))
+        given = any(line.get(self.names["split"]) for line in lines)
+        read = (self._row(number, line, given) for number, line in enumerate(lines, 1))
         rows = sorted_once((row for row in read if row is not None), self.table)
-        return self._drawn(rows, given=self.names["split"] in lines[0])
+        return self._drawn(rows, given=given)
 
     def _drawn(self, rows: Sequence[Row], *, given: bool) -> list[Row]:
         """The rows with the splits that the table does not give."""
@@ -77,10 +85,10 @@ class Manifest:
                     f"{self.table}: {unknown('column', column, line)}; name the column of "
                     f"'{name}' with data.columns: {{{name}: ...}}"
                 )
+        check_meant(self.table, list(line), {name: self.names[name] for name in _OPTIONAL})
 
-    def _row(self, number: int, line: Mapping[str, str]) -> Row | None:
+    def _row(self, number: int, line: Mapping[str, str], given: bool) -> Row | None:
         file, target, domain, split, group = (line.get(self.names[name], "") for name in NAMES)
-        given = self.names["split"] in line
         known = set(self.names.values())
         metadata = {key: value for key, value in line.items() if key not in known}
         chosen: Any = _SPLITS.get(split, split) if given else "train"

@@ -1,6 +1,6 @@
 """Tables as text: CSV, TSV and Parquet, and the split table of a folder.
 
-A split table is a CSV file with the columns file, domain, class, group, split.
+A split table is a CSV file with the columns file, domain and, as far as known, class, group, split.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import math
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from domainnorm.data.dataset import Split
 from domainnorm.data.refusals import reading, refuse
@@ -20,6 +21,12 @@ from domainnorm.errors import DataError, counted, nearest
 from domainnorm.storage import whole_file
 
 COLUMNS = ("file", "domain", "class", "group", "split")
+_REQUIRED = COLUMNS[:2]
+_USUAL = {
+    "class": ("label", "target"),
+    "group": ("patient", "patient_id", "subject", "slide", "scene"),
+    "split": ("subset", "set", "fold"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,32 +41,39 @@ class Row:
     metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
-def read_table(file: Path) -> list[Row]:
+class Table(NamedTuple):
+    """What a split table says."""
+
+    rows: list[Row]  # sorted by file
+    has_splits: bool  # whether it gives any; all are ``train`` otherwise
+
+
+def read_table(file: Path) -> Table:
     """Read a split table.
 
-    Returns:
-        Rows sorted by file.
-
     Raises:
-        DataError: The table is empty or not UTF-8 text, a column is missing or there twice, a row
-            has too many or too few cells, is there twice or has an unknown split; the message
-            names the table and the line.
+        DataError: The table is empty or not UTF-8 text, a column is missing, misspelt or there
+            twice, a row has too many or too few cells, is there twice or has an unknown split; the
+            message names the table and the line.
     """
     columns, lines = read_delimited(file)
     _check_columns(file, columns)
+    cells = [
+        (number, {name: line.get(name, "").strip() for name in COLUMNS}) for number, line in lines
+    ]
+    has_splits = any(line["split"] for _, line in cells)
+    if not has_splits:
+        cells = [(number, {**line, "split": "train"}) for number, line in cells]
     read = [
-        checked_row(
-            f"{file}, line {number}",
-            Row(*(line[name].strip() for name in COLUMNS)),  # type: ignore[arg-type]
-        )
-        for number, line in lines
+        checked_row(f"{file}, line {number}", Row(*line.values()))  # type: ignore[arg-type]
+        for number, line in cells
     ]
     rows = [row for row in read if row is not None]
     if not rows:
         raise DataError(
             f"{file}: no rows; list the images, or delete the file to get seeded splits"
         )
-    return sorted_once(rows, file)
+    return Table(sorted_once(rows, file), has_splits)
 
 
 def checked_row(where: str, row: Row, name: str = "file") -> Row | None:
@@ -73,6 +87,8 @@ def checked_row(where: str, row: Row, name: str = "file") -> Row | None:
     if row.split not in get_args(Split):
         match = nearest(row.split, get_args(Split))
         hint = f"; did you mean '{match}'?" if match else ""
+        if not row.split:
+            hint = "; other rows have one: give one to each, or to none, to have them drawn"
         refuse(f"{where}: split '{row.split}', expected train, val or test{hint}")
         return None
     file = normal_path(row.file)
@@ -94,12 +110,40 @@ def normal_path(file: str) -> str:
 
 
 def _check_columns(file: Path, names: Sequence[str]) -> None:
-    missing = [name for name in COLUMNS if name not in names]
+    missing = [name for name in _REQUIRED if name not in names]
     if missing:
         raise DataError(
             f"{file}: column {', '.join(missing)} missing; the first line must be "
-            f"{','.join(COLUMNS)}, got {','.join(names) or 'nothing'}"
+            f"{','.join(COLUMNS)}, the last three where they are known, got "
+            f"{','.join(names) or 'nothing'}"
         )
+    check_meant(file, names, {name: name for name in COLUMNS[2:]}, _USUAL)
+
+
+def check_meant(
+    file: Path,
+    names: Sequence[str],
+    optional: Mapping[str, str],
+    usual: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Refuse columns that seem to be an optional one by another name, which would go unread.
+
+    Args:
+        file: The table.
+        names: Its columns.
+        optional: What optional columns are called, by what they mean.
+        usual: Other names for them, by what they mean.
+    """
+    others = [name for name in names if name not in optional.values()]
+    for meaning, column in optional.items():
+        alike = get_close_matches(column, [name.lower() for name in others], n=1, cutoff=0.8)
+        alike += [name for name in (usual or {}).get(meaning, ()) if name in others]
+        meant = next((name for name in others if name.lower() in alike), None)
+        if column not in names and meant is not None:
+            raise DataError(
+                f"{file}: column '{meant}' is not read, and there is no column '{column}'; if that "
+                f"is meant, call it '{column}', else call it something else"
+            )
 
 
 def write_table(file: Path, rows: Iterable[Row]) -> None:

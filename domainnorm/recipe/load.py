@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from domainnorm.errors import RecipeError, unknown
+from domainnorm.backbones.architectures import USUAL, architectures
+from domainnorm.errors import RecipeError, similar, unknown
 from domainnorm.ranges import Conditioned, Far, Unseen
 from domainnorm.recipe.norm import read_norm
 from domainnorm.recipe.problems import Problems
@@ -106,7 +107,12 @@ def _read_values(tree: Mapping[str, Any], unseen: Unseen, problems: Problems) ->
 
 def _read_backbone(section: Any, problems: Problems) -> BackboneConfig:
     """The backbone; a file of weights implies ``pretrained`` unless that is denied."""
+    section = {"name": section} if isinstance(section, str) else section
     values = read_fixed(section, BackboneConfig, "backbone", problems)
+    architecture = values.get("name", "").partition(".")[0]
+    if architecture and architecture not in architectures():
+        known = similar(architecture, architectures(), USUAL)
+        problems.add("backbone.name", unknown("network of timm", architecture, known))
     if values["weights"] is not None and section.get("pretrained") is not False:
         values["pretrained"] = True
     return BackboneConfig(**{"name": "", **values})
@@ -188,6 +194,12 @@ def _read_compare(
     if not isinstance(stated, list):
         problems.expect("compare", stated, "a list of methods")
         return []
-    return [
+    read = [
         _read_method(value, f"compare[{index}]", problems) for index, value in enumerate(stated)
+    ]
+    # The same method once more, options included, is one row of the table.
+    return [
+        named
+        for index, named in enumerate(read)
+        if named is None or named not in [method, *read[:index]]
     ]

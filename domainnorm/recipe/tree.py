@@ -311,12 +311,17 @@ def _below(key: str, name: object) -> str:
 
 
 def apply_override(tree: dict[str, Any], key: str, value: Any, problems: Problems) -> None:
-    """Set one dotted key of ``tree``; a section given as a name becomes a mapping first."""
+    """Set one dotted key of ``tree``; a section given as a name becomes a mapping first.
+
+    The name of another network leaves the rest of the section, such as ``pretrained``.
+    """
+    if key == "backbone" and isinstance(value, str) and isinstance(tree.get(key), Mapping):
+        key = "backbone.name"
     *parents, last = key.split(".")
     section = tree
     for depth, name in enumerate(parents):
         inner = section.get(name)
-        if depth == 0 and name in NAMED_SECTIONS and isinstance(inner, str):
+        if depth == 0 and name in (*NAMED_SECTIONS, "backbone") and isinstance(inner, str):
             inner = {"name": inner}
         elif inner is None:
             inner = {}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from domainnorm.data import Discovery  # needs torch and scikit-learn
 
 _SPLITS = ("train", "val", "test")
+_NAMED = 3  # files of one problem
 
 
 def survey_tables(survey: Survey) -> Iterator[Table]:
@@ -38,21 +39,28 @@ def survey_tables(survey: Survey) -> Iterator[Table]:
     if survey.problems:
         number = len(survey.problems)
         problems = listing(counted(number, "problem"), "file", "problem")
+        alike: dict[str, list[str]] = {}
         for problem in survey.problems:
-            problems.add_row(escape(problem.file), escape(problem.text))
+            alike.setdefault(problem.text, []).append(problem.file)
+        for text, files in alike.items():
+            more = f"\n… and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+            problems.add_row(escape("\n".join(files[:_NAMED])) + more, escape(text))
         yield problems
 
 
 def _images(survey: Survey, dataset: DomainDataset) -> Table:
-    table = listing("images (groups)", "domain", *_SPLITS, "without label", "width × height")
+    table = listing(
+        "images (groups)", "domain", *_SPLITS, "with label", "without", "width × height"
+    )
     for domain in dataset.domain_names:
         cells = []
         for split in _SPLITS:
             count, groups = survey.images[domain, split], survey.groups[domain, split]
             cells.append(str(count) if count == groups else f"{count} ({groups})")
+        images = sum(survey.images[domain, split] for split in _SPLITS)
         unlabelled = sum(survey.unlabelled[domain, split] for split in _SPLITS)
         sizes = _sizes(survey.sizes.get(domain, Counter()))
-        table.add_row(escape(domain), *cells, str(unlabelled), sizes)
+        table.add_row(escape(domain), *cells, str(images - unlabelled), str(unlabelled), sizes)
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.markup import escape
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from domainnorm.evaluation import LOWER_IS_BETTER, CrossDomainMatrix, seed_spread
+from domainnorm.registry import METHODS
 from domainnorm.report.results import (
     Cell,
     Result,
@@ -24,6 +25,7 @@ from domainnorm.report.results import (
 )
 
 _TOLD = "domain_accuracy"
+_FEW = 100  # test images
 # Of an image of a stream, and of one that is only predicted.
 COSTS = {"ms": ("ms_per_image", "ms_plain"), "MB": ("mb_per_image", "mb_plain")}
 QUARTER = "quarter_"  # before its number, among the metrics of a stream
@@ -41,9 +43,10 @@ def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") 
     """The results for the terminal: a block per transfer, a row per method, a column per domain.
 
     Cells are mean ± standard deviation over seeds, or the value and its bootstrap interval when
-    there is one seed. The best value on a target among methods that saw no target labels is bold;
-    methods that saw them carry a dagger. Δ compares with ``source_only`` on the mean of the
-    targets that have labels, over the seeds that both have. Cells without a value are dashes.
+    there is one seed. The best value on a target among methods that saw no target labels is bold,
+    where its range overlaps that of no other one; methods that saw them carry a dagger. Δ compares
+    with ``source_only`` on the mean of the targets that have labels, over the seeds that both have.
+    Cells without a value are dashes.
 
     Raises:
         EvaluationError: No results, an unknown metric, or a result that came twice.
@@ -106,17 +109,16 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
         method: {domain: collect_cell(results, metric, method, domain) for domain in domains}
         for method in methods
     }
-    rivals = [cells[method] for method in methods if method not in supervised]
-    best = {name: _best([line[name].spread.mean for line in rivals], metric) for name in targets}
+    rivals = {method: cells[method] for method in methods if method not in supervised}
+    best = {
+        name: _best({method: line[name] for method, line in rivals.items()}, metric)
+        for name in targets
+    }
     base = cells.get("source_only", {})
     rows = []
     for method, line in cells.items():
         own = [result for result in results if result.method == method]
-        is_rival = method not in supervised
-        shown = [
-            (cell_text(cell), is_rival and cell.spread.mean == best.get(domain))
-            for domain, cell in line.items()
-        ]
+        shown = [(cell_text(cell), best.get(domain) == method) for domain, cell in line.items()]
         pairs = [(line[domain], base.get(domain)) for domain in targets if domain in scored]
         gain = "–" if method == "source_only" else _gain(pairs)
         time = duration(seed_spread([result.seconds for result in own]).mean)
@@ -163,10 +165,24 @@ def _trained(own: Sequence[Result]) -> str:
     return f"{abbreviated(count)}, {abbreviated(size)}B" if size else abbreviated(count)
 
 
-def _best(means: Sequence[float], metric: str) -> float | None:
-    known = [mean for mean in means if not math.isnan(mean)]
+def _best(cells: Mapping[str, Cell], metric: str) -> str | None:
+    """The method that is best beyond doubt: its range overlaps that of no other one."""
+    known = {method: cell for method, cell in cells.items() if cell.spread.n}
     pick = min if metric in LOWER_IS_BETTER else max
-    return pick(known) if known else None
+    if len(known) < 2:
+        return None
+    best = pick(known, key=lambda method: known[method].spread.mean)
+    low, high = _range(known[best])
+    ranges = [_range(cell) for method, cell in known.items() if method != best]
+    return None if any(low <= other[1] and other[0] <= high for other in ranges) else best
+
+
+def _range(cell: Cell) -> tuple[float, float]:
+    """Mean ± standard deviation over seeds; of one seed the interval, or the value alone."""
+    spread = cell.spread
+    if spread.n == 1:
+        return cell.interval or (spread.mean, spread.mean)
+    return spread.mean - spread.std, spread.mean + spread.std
 
 
 def cell_text(cell: Cell) -> str:
@@ -218,14 +234,29 @@ def _footnotes(results: Sequence[Result], metric: str) -> list[str]:
     elif any(metric in result.intervals for result in results):
         notes.append("[ ] bootstrap interval over test data, one seed")
     side = "lower" if metric in LOWER_IS_BETTER else "higher"
-    notes.append(f"bold: best on a target without its labels ({side} is better)")
+    notes.append(
+        f"bold: best on a target without its labels ({side} is better), by more than the ranges"
+    )
     if any(result.method == "source_only" for result in results):
         notes.append("Δ target: mean over targets, minus source_only")
-    notes += [*stream_notes(results), *label_notes(results)]
+    notes += [*stream_notes(results), *label_notes(results), *_few(results)]
+    notes += [
+        f"{name}: {METHODS.entry(name).summary}"
+        for name in method_order(results)
+        if name in METHODS.names()
+    ]
     unscored = dict.fromkeys(result.domain for result in results if not result.is_scored)
     if unscored:
         notes.append(f"–: no test image of {', '.join(unscored)} has a label; nothing is measured")
     return notes
+
+
+def _few(results: Sequence[Result]) -> list[str]:
+    """A sentence where few test images have labels, so that small differences mean nothing."""
+    numbers = {r.domain: int(r.metrics["n"]) for r in results if r.is_scored and "n" in r.metrics}
+    few = [f"{domain} {number}" for domain, number in numbers.items() if number < _FEW]
+    text = f"few test images with labels ({', '.join(few)}): a small difference may be chance"
+    return [text] if few else []
 
 
 def matrix_markdown(matrix: CrossDomainMatrix, metric: str, row_label: str = "model") -> str:

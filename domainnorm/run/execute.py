@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from domainnorm import report
-from domainnorm.errors import CheckpointError, RecipeError, counted
+from domainnorm.errors import CheckpointError, DomainNormError, RecipeError, counted
 from domainnorm.recipe import Recipe, needs_network
 from domainnorm.registry import METHODS
 from domainnorm.run.machine import (
@@ -34,7 +35,16 @@ from domainnorm.run.run_folder import (
     write_results,
 )
 from domainnorm.run.scoring import with_ensv
-from domainnorm.run.stage import MERIT, RESULTS, WEIGHTS, predict, run_stage, score, set_up
+from domainnorm.run.stage import (
+    MERIT,
+    RESULTS,
+    WEIGHTS,
+    predict,
+    run_stage,
+    score,
+    set_up,
+)
+from domainnorm.run.training import TRAINING
 from domainnorm.run.trial import rehearse_stages
 from domainnorm.storage import locked, write_json
 from domainnorm.terminal import create_console
@@ -64,7 +74,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         rehearse_stages(parts, stages)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, "run", {"left_out": list(parts.dataset.left_out)})
-        with _alone(folder):
+        with _alone(folder), _kept_if_begun(folder):
             _carry_out(parts, folder)
     return folder
 
@@ -94,9 +104,21 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
         raise RecipeError([f"{text} turn; take 'last' or 'validation'"], recipe.name)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, kind)
-        with _alone(folder):
+        with _alone(folder), _kept_if_begun(folder):
             carry_out_matrix(recipe, folder, kind)
     return folder
+
+
+@contextmanager
+def _kept_if_begun(folder: Path) -> Iterator[None]:
+    """A new folder is gone again where something is refused before anything was learned."""
+    try:
+        yield
+    except DomainNormError:
+        stored = (RESULTS, TRAINING)
+        if is_first() and not any(any(folder.rglob(name)) for name in stored):
+            shutil.rmtree(folder)
+        raise
 
 
 def _new_folder(

@@ -25,6 +25,7 @@ from domainnorm.registry import DATASETS
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.storage import make_folders
+from domainnorm.terminal import say
 
 SIDE = 64  # pixels; a multiple of 32, by which segmentation networks divide
 CROP = 32
@@ -201,6 +202,7 @@ def _on_sample(
 
 
 def _small_backbone(recipe: Recipe) -> BackboneConfig:
+    """The recipe's network without weights, or a small one of its family, which is told."""
     backbone = recipe.backbone
     with torch.device("meta"):
         network = timm.create_model(backbone.name, **backbone.options)
@@ -211,12 +213,17 @@ def _small_backbone(recipe: Recipe) -> BackboneConfig:
     # Rules that name layers of this network mean nothing in another one.
     if size <= LARGE or any("*" in text or text.lstrip("!") in parts for text in named):
         return untrained
-    if recipe.task.options.get("decoder") in ("dpt", "pyramid"):  # for plain transformers alone
-        return BackboneConfig("test_vit")
-    layers = find_norms(network).values()
-    families = Counter(kind.family for layer in layers if (kind := kind_of(layer)))
-    usual = families.most_common(1)
-    return BackboneConfig(_SMALL[usual[0][0]]) if usual and usual[0][0] in _SMALL else untrained
+    if len({level["reduction"] for level in network.feature_info}) == 1:  # a plain transformer
+        small = "test_vit"
+    else:
+        layers = find_norms(network).values()
+        families = Counter(kind.family for layer in layers if (kind := kind_of(layer)))
+        usual = families.most_common(1)
+        small = _SMALL.get(usual[0][0], "") if usual else ""
+    if not small:
+        return untrained
+    say(f"sample: {small} in place of {backbone.name}, {size / 1e6:.0f} million parameters")
+    return BackboneConfig(small)
 
 
 def _texts(value: Any) -> Iterator[str]:

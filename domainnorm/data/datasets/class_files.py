@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from domainnorm.data.dataset import DOMAIN_KEYS, UNLABELLED, FileDataset, Record, select_domains
-from domainnorm.data.folders import list_folders, list_images, tell_loose
+from domainnorm.data.folders import images_in, list_folders, list_images, tell_loose
 from domainnorm.data.images import SUFFIXES
 from domainnorm.data.refusals import LeftOut, refuse
 from domainnorm.data.table import Row
 
+_UNLABELLED = ("unlabelled", "unlabeled")  # folders beside those of classes
 ALLOW_HINT = ", or let domains lack classes with data.allow_missing_classes=true"
 
 
@@ -89,23 +90,41 @@ def class_records(rows: Iterable[Row], class_names: Sequence[str]) -> list[Recor
     ]
 
 
-def scan_classes(root: Path, domains: Iterable[str], left_out: LeftOut | None = None) -> list[Row]:
+def scan_classes(
+    root: Path,
+    domains: Iterable[str],
+    left_out: LeftOut | None = None,
+    *,
+    unlabelled: bool = False,
+) -> list[Row]:
     """Every image below ``<domain>/<class>/``, sorted by file, all in the training split.
 
     Files that are none, and images beside folders of classes or domains, are told to ``left_out``.
+    With ``unlabelled`` those right in the folder of a domain are images without a label, as are
+    those in a folder of that name.
     """
     domains = list(domains)
     found = [
-        (f"{domain}/{label}/{name}", domain, label)
+        (f"{domain}/{label}/{name}", domain, label if not unlabelled else _class_of(label))
         for domain in domains
         for label in list_folders(root / domain)
         for name in list_images(root / domain / label, left_out, root)
     ]
+    if unlabelled:
+        found += [
+            (f"{domain}/{name}", domain, "")
+            for domain in domains
+            for name in images_in(root / domain)
+        ]
     if left_out is not None:
-        for domain in domains:
+        for domain in () if unlabelled else domains:
             tell_loose(root / domain, left_out, root, "a folder of a class")
         tell_loose(root, left_out, root, "a folder of a domain")
         for other in sorted({*list_folders(root)}.difference(domains)):
             for name in list_images(root / other):
                 left_out.add("image outside of a folder of a domain", f"{other}/{name}")
     return [Row(file, domain, label, file, "train") for file, domain, label in sorted(found)]
+
+
+def _class_of(folder: str) -> str:
+    return "" if folder.lower() in _UNLABELLED else folder

@@ -58,9 +58,10 @@ class FolderDataset(FileDataset, abc.ABC):
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment
             variable DOMAINNORM_DATA names (``data`` when it is not set).
-        splits: Name of the table inside ``root``: CSV with columns file, domain, class, group,
-            split. An empty group means the file itself, an empty class an image without a label.
-            The default one may be absent; an empty name ignores any table.
+        splits: Name of the table inside ``root``: CSV with columns file, domain and, where they
+            are known, class, group, split. An empty group means the file itself, an empty class an
+            image without a label; without any split all are drawn. The default table may be
+            absent; an empty name ignores any.
         domains: Domains to use, in this order; all of them when None.
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on when there is no table, in (0, 1).
@@ -130,6 +131,8 @@ class FolderDataset(FileDataset, abc.ABC):
 class Folder(FolderDataset, ClassFiles):
     """Image files laid out as <domain>/<class>/<image>, with an optional table of splits.
 
+    Images right in the folder of a domain, or in ``unlabelled`` there, have no label.
+
     See `FolderDataset` for the other keys.
 
     Args:
@@ -139,23 +142,24 @@ class Folder(FolderDataset, ClassFiles):
         options: Keys of `FolderDataset`.
     """
 
-    layout = "<domain>/<class>/<image>, splits.csv or none"
-    expected = "<domain>/<class>/<image>"
+    layout = "<domain>/<class>/<image>, <domain>/<image> without label, splits.csv or none"
+    expected = "<domain>/<class>/<image>, or <domain>/<image> without labels"
 
     def __init__(self, *, allow_missing_classes: bool = False, **options: Any) -> None:
         self._allow_missing = allow_missing_classes
         super().__init__(**options)
 
     def scan(self) -> list[Row]:
-        """Images below ``<domain>/<class>/``.
+        """Images below ``<domain>/<class>/``, and those without a label.
 
         Raises:
             DataError: All of them lie deeper, so that folders are those of something else.
         """
-        rows = scan_classes(self.root, list_folders(self.root), self.left_out)
-        deep = [row.file for row in rows if row.file.count("/") > 2]
+        rows = scan_classes(self.root, list_folders(self.root), self.left_out, unlabelled=True)
+        deep = [row.file for row in rows if row.label and row.file.count("/") > 2]
+        labels = {row.label for row in rows if row.label}
         splits = {"train", "val", "valid", "test"}
-        if deep and (len(deep) == len(rows) or {row.label for row in rows} <= splits):
+        if deep and (len(deep) == len(rows) or labels <= splits):
             raise DataError(
                 f"data.root: below {self.root} images lie deeper than {self.expected}, such as "
                 f"{deep[0]}, where '{deep[0].split('/')[1]}' would be a class; set data.root to "
@@ -166,9 +170,33 @@ class Folder(FolderDataset, ClassFiles):
     def take(self, rows: Sequence[Row], table: Path | None) -> None:
         """Classes are those of the chosen domains."""
         self._fill(rows, self.domain_names, self.domain_names)
+        if strange := [name for name in self.domain_names if self._is_strange(name)]:
+            for name in strange:
+                self._refuse_strange(name)
+            return
         self._check_classes(self._allow_missing, ALLOW_HINT)
         if not self.class_names:
-            raise DataError(f"{table}: no image of {', '.join(self.domain_names)} has a class")
+            whose = f"no image of {', '.join(self.domain_names)} has a class"
+            expected = "" if table else "; expected <domain>/<class>/<image> in one at least"
+            raise DataError(f"{table or self.root}: {whose}{expected}")
+
+    def _is_strange(self, domain: str) -> bool:
+        """Whether all labels of a domain are the name of one folder that no other domain has."""
+        labels: dict[bool, set[int]] = {True: set(), False: set()}
+        for record in self.records:
+            if record.is_labelled:
+                labels[record.domain == domain].add(record.target)
+        alone = len(labels[True]) == 1 and len(labels[False]) > 1
+        return alone and not labels[True] & labels[False] and not self._allow_missing
+
+    def _refuse_strange(self, domain: str) -> None:
+        own = next(r for r in self.records if r.domain == domain and r.is_labelled)
+        label = self.class_names[own.target]
+        refuse(
+            f"{self.root / domain}: all labels are '{label}', which no other domain has; where the "
+            f"images have no label, put them right into {domain}/, or call that folder "
+            f"'unlabelled'{ALLOW_HINT}"
+        )
 
     @classmethod
     def write_sample(
@@ -187,7 +215,8 @@ class FolderMasks(FolderDataset, MaskFiles):
     Names of masks may be in upper or lower case, and end with .tif, .tiff or .bmp instead.
     Masks hold the number of the class of each pixel, 255 where there is none, or its colour;
     ``classes.txt`` names the classes, one per line, and their colours. An image without a mask has
-    no label. The table of splits, and splits that are drawn, are those of the dataset ``folder``.
+    no label, and the images of a domain without masks may lie right in its folder. The table of
+    splits, and splits that are drawn, are those of the dataset ``folder``.
 
     See `FolderDataset` for the other keys.
 
@@ -221,13 +250,17 @@ class FolderMasks(FolderDataset, MaskFiles):
         self.class_names = self._classes.names
 
     def scan(self) -> list[Row]:
-        """Images below ``<domain>/images/``."""
+        """Images below ``<domain>/images/``, or right in ``<domain>/`` where there is no other."""
         found = []
         tell_loose(self.root, self.left_out, self.root, "a folder of a domain")
         for domain in list_folders(self.root):
-            tell_loose(self.root / domain, self.left_out, self.root, IMAGES)
-            names = list_images(self.root / domain / IMAGES, self.left_out, self.root)
-            files = [f"{domain}/{IMAGES}/{name}" for name in names]
+            if list_folders(self.root / domain):
+                tell_loose(self.root / domain, self.left_out, self.root, IMAGES)
+                names = list_images(self.root / domain / IMAGES, self.left_out, self.root)
+                files = [f"{domain}/{IMAGES}/{name}" for name in names]
+            else:
+                names = list_images(self.root / domain, self.left_out, self.root)
+                files = [f"{domain}/{name}" for name in names]
             found += [Row(file, domain, "", file, "train") for file in files]
         return found
 

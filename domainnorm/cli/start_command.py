@@ -1,0 +1,326 @@
+"""The command `start`: from a folder of one's own images to a recipe."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from domainnorm import recipe
+from domainnorm.cli.data_commands import flow_yaml, read_keys, reading_bar
+from domainnorm.cli.parser import Command, Parser
+from domainnorm.data.inspection.look import TABLES, Look, class_counts, look_at
+from domainnorm.errors import DataError, RecipeError, counted
+from domainnorm.recipe.tree import split_overrides
+from domainnorm.registry import DATASETS
+from domainnorm.storage import make_folders, replace_text
+from domainnorm.terminal import create_console, say
+
+_WORDS = {  # in names of folders, domains and classes
+    "cells": ("cell", "cells", "blood", "wbc", "leukocyte", "lymphocyte", "nucleus"),
+    "histology": ("histology", "tissue", "tumor", "tumour", "slide", "slides", "stroma"),
+    "fundus": ("fundus", "retina", "retinal", "vessel", "vessels", "optic"),
+    "xray": ("xray", "x-ray", "chest", "effusion", "pneumonia"),
+    "mri": ("mri", "mr", "t1", "t2", "flair", "prostate", "brain"),
+    "digits": ("digits", "digit", "mnist", "usps", "svhn"),
+    "driving": ("road", "sidewalk", "street", "streets", "driving", "dusk", "night", "fog"),
+}
+_SIDES = (64, 160)  # of images, in pixels: what two cores train on in minutes
+_MASKS, _CROP = 320, 128  # side of images with masks, which are learned in crops
+_FEW = 0.5  # share of labelled images, below which a domain has a few labels
+_UNEVEN = 2  # times that one class is more frequent than another
+_COLOURS_ALIKE = 0.6  # share of images that colours put into the right domain, up to which
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be learned from what.
+
+    Args:
+        source: Domains with labels.
+        target: Domains that the model is to work at, too.
+        labels: What the targets have: ``none``, a ``few`` or ``all`` of their labels.
+        shots: Labels of each class, or masks, of a target with few.
+    """
+
+    source: list[str]
+    target: list[str]
+    labels: str
+    shots: int | None = None
+
+
+def _configure(parser: Parser) -> None:
+    text = "folder with a folder for each domain, or a table; then keys of its dataset"
+    parser.add_argument("words", nargs="+", metavar="FOLDER [key=value]", help=text)
+    text = "recipe to write (NAME.yaml, after the folder)"
+    parser.add_argument("--output", type=Path, metavar="YAML", help=text)
+    parser.add_argument("--force", action="store_true", help="overwrite the output")
+
+
+def _start(arguments: Namespace) -> int:
+    """Look, choose, write the recipe, and say what was chosen and why."""
+    names, overrides = split_overrides(arguments.words)
+    if len(names) != 1:
+        raise DataError(f"got {' '.join(names) or 'no folder'}, expected one folder or table")
+    place = Path(names[0])
+    output: Path = arguments.output or Path(f"{_stem(place)}.yaml")
+    if output.exists() and not arguments.force:
+        raise DataError(f"{output} exists; use --force to overwrite it, or --output")
+    look = look_at(place, read_keys(overrides, "domainnorm start"), reading_bar(create_console()))
+    plan = choose(look)
+    text, reasons = write_recipe(look, plan, place)
+    make_folders(output.absolute().parent)
+    replace_text(output, text)
+    try:
+        recipe.load_recipe(str(output.absolute()))
+    except RecipeError:
+        output.unlink()
+        raise
+    _tell(look, plan, reasons)
+    say(f"\n{output}: written; next:")
+    for command, purpose in _next(look, plan, output):
+        say(f"  {command:<50}  {purpose}")
+    return 0
+
+
+def _stem(place: Path) -> str:
+    resolved = place.resolve()
+    name = resolved.stem if resolved.suffix.lower() in TABLES else resolved.name
+    return re.sub(r"[^\w.-]+", "_", name) or "recipe"
+
+
+def choose(look: Look) -> Plan:
+    """Sources are the domains with labels, targets those without, or with few.
+
+    Raises:
+        DataError: One domain, or no label.
+    """
+    names = look.dataset.domain_names
+    share = {name: len(look.labelled(name)) / max(look.count(name), 1) for name in names}
+    labelled = [name for name in names if share[name] >= _FEW]
+    if len(names) < 2:
+        raise DataError(
+            f"{look.options['root']}: one domain, {names[0]}; images of each site, scanner or hour "
+            "belong into a folder of their own, or let domains be found by style: domainnorm data "
+            "domains"
+        )
+    if not labelled:
+        raise DataError(
+            f"{look.options['root']}: no domain has labels of at least half of its images; of one "
+            "they are needed (docs/data.md)"
+        )
+    others = [name for name in names if name not in labelled]
+    if not others:
+        smallest = min(labelled, key=look.count)
+        return Plan([name for name in labelled if name != smallest], [smallest], "all")
+    if not any(share[name] for name in others):
+        return Plan(labelled, others, "none")
+    few = [name for name in others if share[name]]
+    return Plan(labelled, few, "few", min(_shots(look, name) for name in few))
+
+
+def _shots(look: Look, domain: str) -> int:
+    own = look.labelled(domain, "train")
+    if look.dataset.task != "classification":
+        return max(len(own), 1)
+    return min(count for count in class_counts(look, [domain]).values() if count)
+
+
+def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
+    """The recipe, and why it is as it is."""
+    masks = look.dataset.task == "segmentation"
+    classes = look.dataset.task == "classification"
+    kind, known = _kind(look, place)
+    side, shape = _side(look)
+    least = min(
+        sum(r.domain == name and r.split == "train" for r in look.dataset.records)
+        for name in (*plan.source, *plan.target)
+    )
+    counts = class_counts(look, plan.source) if classes else {}
+    uneven = bool(counts) and max(counts.values()) > _UNEVEN * max(min(counts.values()), 1)
+    task: dict[str, Any] = {"name": look.dataset.task}
+    task |= {"label_smoothing": 0.1} if classes else {}
+    task |= {"decoder": "unet", "width": 64} if masks else {}
+    slow = {} if masks else {"backbone_rate": 0.1}
+    source_only = {"name": "source_only", "lr": 3e-3, **slow}
+    default = {"name": "default", "lr": 2e-3, **slow}
+    if not (masks or classes):  # of findings nothing that learns from predictions
+        default = {"name": "adabn"}
+    method, compare = default, [source_only, *(["adabn"] if default["name"] != "adabn" else [])]
+    if plan.labels == "all":
+        method, compare = {"name": "joint", "lr": 3e-3, **slow}, [source_only, default]
+    elif plan.labels == "few":
+        compare = [source_only, {"name": "finetune"}]
+    device = "gpu" if shutil.which("nvidia-smi") else "cpu"
+    fields: list[tuple[str, str, str]] = [
+        ("configs", flow_yaml([f"augment/strong_{kind}", f"trainer/{device}"]), known),
+        ("task", flow_yaml(task), ""),
+        ("backbone", "{name: tf_efficientnet_lite0, pretrained: true}", "any network of timm"),
+        ("norm", "cin" if masks else "dsbn", "domainnorm list norms"),
+        ("data", "", ""),
+        *((f"  {key}", flow_yaml(value), "") for key, value in _data(look).items()),
+        ("  source", flow_yaml(plan.source), "labels are learned here"),
+        ("  target", flow_yaml(plan.target), _TARGETS[plan.labels]),
+        ("  image_size", str(side), f"most images are {shape[1]} × {shape[0]}; larger is slower"),
+        *([("  crop_size", str(_CROP), "training sees random parts")] if side > _SIDES[1] else []),
+        ("  batch_size", str(8 if masks else 16 if least < 100 else 32), ""),
+    ]
+    if plan.shots is not None:
+        what = "of each class" if classes else "images"
+        fields.append(("  shots", str(plan.shots), f"labels {what} of a target are learned, too"))
+    if uneven:
+        fields.append(("  sampling", "balanced", "some classes are rare"))
+    fields += [
+        ("method", flow_yaml(method), "docs/methods/which_method.md"),
+        ("compare", flow_yaml(compare), "in the same table"),
+        ("trainer", flow_yaml({"max_epochs": 20, "min_steps": 400 if masks else 250}), ""),
+        ("seed", "0", "[0, 1, 2]: mean and spread, three times as long"),
+    ]
+    head = f"# {_sum(look, plan.source)} → {_sum(look, plan.target)}\n# Run: domainnorm run FILE\n"
+    return head + "".join(map(_line, fields)), _reasons(look, plan, kind)
+
+
+_TARGETS = {
+    "none": "its images are seen, without labels",
+    "few": "its images are seen, and the few labels",
+    "all": "its labels are seen by joint (†), and score the others",
+}
+
+
+def _line(field: tuple[str, str, str]) -> str:
+    key, value, comment = field
+    text = f"{key}: {value}".rstrip()
+    return f"{text:<46}  # {comment}\n" if comment else f"{text}\n"
+
+
+def _data(look: Look) -> Mapping[str, Any]:
+    return {"name": look.name, **look.options}
+
+
+def _kind(look: Look, place: Path) -> tuple[str, str]:
+    """The part of strong augmentation that fits, and why, as a comment."""
+    dataset = look.dataset
+    kinds = {record.metadata.get("modality", "") for record in dataset.records}
+    names = [place.resolve().name, look.name, *kinds, *dataset.domain_names, *dataset.class_names]
+    words = {word for name in names for word in re.split(r"[^a-z0-9-]+", name.lower())}
+    for kind, telling in _WORDS.items():
+        if found := sorted(words.intersection(telling)):
+            return kind, f"'{found[0]}' in the names"
+    if look.colours:
+        return "natural", "or strong_cells, _histology, _fundus, _driving"
+    return "xray", "grey images; or strong_mri"
+
+
+def _side(look: Look) -> tuple[int, tuple[int, int]]:
+    """Side of the input in pixels, and the most frequent size of an image."""
+    shape = look.sizes.most_common(1)[0][0]
+    sides = sorted(min(size) for size in look.sizes.elements())
+    middle = sides[len(sides) // 2]
+    least, most = _SIDES
+    if look.dataset.task == "segmentation" and middle >= _MASKS:
+        most = _MASKS
+    return max(min(middle // 32 * 32, most), least), shape
+
+
+def _sum(look: Look, names: Sequence[str]) -> str:
+    return ", ".join(
+        f"{name} ({counted(look.count(name), 'image')}, {len(look.labelled(name))} with labels)"
+        for name in names
+    )
+
+
+def _reasons(look: Look, plan: Plan, kind: str) -> list[str]:
+    told = look.told_apart(plan.source, plan.target)
+    apart = "too few images to say how unlike the domains look"
+    if told is not None:
+        alike = "much alike" if told <= _COLOURS_ALIKE else "unlike each other"
+        apart = (
+            f"source and target look {alike}: colours alone tell {100 * told:.0f} of 100 images "
+            "apart (50 is chance)"
+        )
+    why = {
+        "none": "default: the target has no labels; it adapts, unless its guard sees that this "
+        "would harm"
+        if look.dataset.task != "multilabel"
+        else "adabn: the target has no labels; its moments are estimated from its images",
+        "few": f"default with {counted(plan.shots or 0, 'shot')}: the target has a few labels, "
+        "which are learned beside its other images; finetune learns them alone",
+        "all": "joint: both have labels, so one model learns from both; the others show what one "
+        "gets without those of the target",
+    }
+    lines = [apart, why[plan.labels]]
+    lines.append(
+        f"augment/strong_{kind}: random colours and sharpness in training, which help more than "
+        "any method; look whether the part fits your images"
+    )
+    if look.options.get("allow_missing_classes"):
+        lacking = [
+            f"{domain}: {', '.join(none)}"
+            for domain in look.dataset.domain_names
+            if look.labelled(domain)
+            and (none := [name for name, n in class_counts(look, [domain]).items() if not n])
+        ]
+        lines.append(f"no training images of {'; '.join(lacking)} (is a folder misspelt?)")
+    tests = {n: sum(r.split == "test" for r in look.labelled(n)) for n in plan.target}
+    few = [f"{name} {count}" for name, count in tests.items() if 0 < count < 50]
+    if few:
+        lines.append(f"few test images with labels ({', '.join(few)}): look at the intervals")
+    return lines
+
+
+def _tell(look: Look, plan: Plan, reasons: Sequence[str]) -> None:
+    kind = "findings" if look.dataset.task == "multilabel" else "classes"
+    names = look.dataset.class_names
+    more = ", …" if len(names) > 8 else ""
+    of_masks = "masks of " if look.dataset.task == "segmentation" else ""
+    say(f"{look.name}: {of_masks}{len(names)} {kind} ({', '.join(names[:8])}{more})")
+    say(f"source  {_sum(look, plan.source)}")
+    say(f"target  {_sum(look, plan.target)}")
+    for reason in reasons:
+        say(f"- {reason}")
+    for line in look.dataset.left_out:
+        say(f"- {line}")
+    known = [name for name in recipe.list_shipped("recipes") if _reads(name, look.name)]
+    if known and DATASETS.entry(look.name).constants.get("licence"):
+        say(f"- recipes for {look.name}: {', '.join(known)}")
+
+
+_OWN = (
+    "folder",
+    "folder_masks",
+    "manifest",
+    "manifest_masks",
+    "manifest_findings",
+    "dicom",
+    "nifti",
+)
+
+
+def _reads(name: str, dataset: str) -> bool:
+    return recipe.load_recipe(name).read_dataset.name == dataset
+
+
+def _next(look: Look, plan: Plan, output: Path) -> list[tuple[str, str]]:
+    target = Path(look.options["root"]) / plan.target[0]
+    images = str(target) if target.is_dir() else "FOLDER"
+    return [
+        (f"domainnorm check {output} --build", "are networks and data as they should be?"),
+        (f"domainnorm run {output}", "train, adapt, test; report.html in the run folder"),
+        (
+            f"domainnorm predict outputs/{output.stem}/<time> {images} --domain {plan.target[0]}",
+            "a table of predictions",
+        ),
+    ]
+
+
+COMMANDS = {
+    "start": Command(
+        "Look at a folder of your own images, and write a recipe that fits what is there.",
+        _configure,
+        _start,
+    )
+}
