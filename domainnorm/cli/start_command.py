@@ -8,17 +8,19 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from domainnorm import recipe
 from domainnorm.cli.data_commands import flow_yaml, read_keys, reading_bar
 from domainnorm.cli.parser import Command, Parser
-from domainnorm.data.inspection.look import TABLES, Look, class_counts, look_at
 from domainnorm.errors import DataError, RecipeError, counted
 from domainnorm.recipe.tree import split_overrides
 from domainnorm.registry import DATASETS
 from domainnorm.storage import make_folders, replace_text
 from domainnorm.terminal import create_console, say
+
+if TYPE_CHECKING:
+    from domainnorm.data.inspection.look import Look  # needs numpy and OpenCV
 
 _WORDS = {  # in names of folders, domains and classes
     "cells": ("cell", "cells", "blood", "wbc", "leukocyte", "lymphocyte", "nucleus"),
@@ -63,6 +65,9 @@ def _configure(parser: Parser) -> None:
 
 def _start(arguments: Namespace) -> int:
     """Look, choose, write the recipe, and say what was chosen and why."""
+    # Deferred: `domainnorm --help` reads this file, and images are for later.
+    from domainnorm.data.inspection.look import look_at  # noqa: PLC0415
+
     names, overrides = split_overrides(arguments.words)
     if len(names) != 1:
         raise DataError(f"got {' '.join(names) or 'no folder'}, expected one folder or table")
@@ -89,7 +94,7 @@ def _start(arguments: Namespace) -> int:
 
 def _stem(place: Path) -> str:
     resolved = place.resolve()
-    name = resolved.stem if resolved.suffix.lower() in TABLES else resolved.name
+    name = resolved.stem if resolved.is_file() else resolved.name
     return re.sub(r"[^\w.-]+", "_", name) or "recipe"
 
 
@@ -127,7 +132,7 @@ def _shots(look: Look, domain: str) -> int:
     own = look.labelled(domain, "train")
     if look.dataset.task != "classification":
         return max(len(own), 1)
-    return min(count for count in class_counts(look, [domain]).values() if count)
+    return min(count for count in look.class_counts([domain]).values() if count)
 
 
 def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
@@ -140,7 +145,7 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
         sum(r.domain == name and r.split == "train" for r in look.dataset.records)
         for name in (*plan.source, *plan.target)
     )
-    counts = class_counts(look, plan.source) if classes else {}
+    counts = look.class_counts(plan.source) if classes else {}
     uneven = bool(counts) and max(counts.values()) > _UNEVEN * max(min(counts.values()), 1)
     task: dict[str, Any] = {"name": look.dataset.task}
     task |= {"label_smoothing": 0.1} if classes else {}
@@ -262,7 +267,7 @@ def _reasons(look: Look, plan: Plan, kind: str) -> list[str]:
             f"{domain}: {', '.join(none)}"
             for domain in look.dataset.domain_names
             if look.labelled(domain)
-            and (none := [name for name, n in class_counts(look, [domain]).items() if not n])
+            and (none := [name for name, n in look.class_counts([domain]).items() if not n])
         ]
         lines.append(f"no training images of {'; '.join(lacking)} (is a folder misspelt?)")
     tests = {n: sum(r.split == "test" for r in look.labelled(n)) for n in plan.target}

@@ -110,7 +110,7 @@ def _read_backbone(section: Any, problems: Problems) -> BackboneConfig:
     section = {"name": section} if isinstance(section, str) else section
     values = read_fixed(section, BackboneConfig, "backbone", problems)
     architecture = values.get("name", "").partition(".")[0]
-    if architecture and architecture not in architectures():
+    if "/" not in architecture and architecture not in {"", *architectures()}:
         known = similar(architecture, architectures(), USUAL)
         problems.add("backbone.name", unknown("network of timm", architecture, known))
     if values["weights"] is not None and section.get("pretrained") is not False:

@@ -70,7 +70,7 @@ def test_check_counts_images_and_classes(domainnorm, folder):
     done = domainnorm("data", "check", "folder", str(folder))
     text = words(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "painting 20 8 8 0 64 × 64" in text
+    assert "painting 20 8 8 36 0 64 × 64" in text
     assert "house 5 5" in text
     assert done.stdout.endswith(f"ok folder {folder}\n".replace("ok ", "ok  "))
 
@@ -117,7 +117,7 @@ def test_check_pairs_masks_with_images(domainnorm, tmp_path):
     done = domainnorm("data", "check", "folder_masks", str(tmp_path / "films"))
     text = words(done.stdout)
     assert done.returncode == 0
-    assert "day 12 (3) 8 (2) 8 (2) 1 128 × 96" in text
+    assert "day 12 (3) 8 (2) 8 (2) 27 1 128 × 96" in text
     assert "left out: 1 file (mask without an image), such as day/masks/stray.png" in text
     assert "bicyclist" in text
 
@@ -202,3 +202,15 @@ def test_first_word_is_an_action(domainnorm, arguments, message):
     done = domainnorm("data", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_equal_problems_are_one_row_with_their_number(domainnorm, tmp_path):
+    domainnorm("data", "sample", "folder", "things")
+    table = tmp_path / "things/splits.csv"
+    head, first, *lines = table.read_text().splitlines()
+    emptied = [line.rpartition(",")[0] + "," for line in lines]
+    table.write_text("\n".join([head, first, *emptied]))
+    done = domainnorm("data", "check", "folder", str(tmp_path / "things"))
+    assert done.returncode == 1
+    assert done.stdout.count("split ''") == 1
+    assert f"… and {len(lines) - 3} more" in done.stdout

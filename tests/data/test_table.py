@@ -14,35 +14,46 @@ HEAD = "file,domain,class,group,split\n"
 def test_empty_group_means_the_file(tmp_path):
     table = tmp_path / "splits.csv"
     table.write_text(HEAD + "a/x/1.png,a,x,,test\n")
-    assert read_table(table) == [Row("a/x/1.png", "a", "x", "a/x/1.png", "test")]
+    assert read_table(table) == ([Row("a/x/1.png", "a", "x", "a/x/1.png", "test")], True)
+
+
+@pytest.mark.parametrize("text", ["file,domain\n1,a\n", HEAD + "1,a,,,\n"])
+def test_without_splits_all_are_for_training(tmp_path, text):
+    table = tmp_path / "splits.csv"
+    table.write_text(text)
+    assert read_table(table) == ([Row("1", "a", "", "1", "train")], False)
 
 
 def test_byte_order_mark_is_ignored(tmp_path):
     table = tmp_path / "splits.csv"
     table.write_bytes(b"\xef\xbb\xbf" + (HEAD + "1.png,a,x,g,val\n").encode())
-    assert read_table(table)[0].file == "1.png"
+    assert read_table(table).rows[0].file == "1.png"
 
 
 def test_rows_are_sorted_by_file(tmp_path):
     table = tmp_path / "splits.csv"
     table.write_text(HEAD + "2,a,x,,train\n1,a,x,,train\n")
-    assert [row.file for row in read_table(table)] == ["1", "2"]
+    assert [row.file for row in read_table(table).rows] == ["1", "2"]
 
 
 def test_spelling_of_a_path_decides_nothing(tmp_path):
     table = tmp_path / "splits.csv"
     table.write_text(HEAD + "./a//1.png,a,x,,test\n")
-    assert read_table(table) == [Row("a/1.png", "a", "x", "a/1.png", "test")]
+    assert read_table(table).rows == [Row("a/1.png", "a", "x", "a/1.png", "test")]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "column file, domain, class, group, split missing.*got nothing"),
-        ("file,domain,class,group\n1,a,x,g\n", "column split missing"),
+        ("", "column file, domain missing.*got nothing"),
+        ("file,class\n1,x\n", "column domain missing"),
+        ("file,domain,class,spilt\n1,a,x,test\n", "column 'spilt' is not read, .* 'split'"),
+        ("file,domain,Class\n1,a,x\n", "column 'Class' is not read, .* 'class'"),
+        ("file,domain,label\n1,a,x\n", "column 'label' is not read, .* 'class'"),
+        ("file,domain,class,patient\n1,a,x,p\n", "column 'patient' is not read, .* 'group'"),
         (HEAD, "no rows"),
         (HEAD + "1,a,x,g,trian\n", r"line 2: split 'trian', .* did you mean 'train'\?"),
-        (HEAD + "1,a,x,g,\n", "line 2: split '', expected train, val or test"),
+        (HEAD + "1,a,x,g,\n2,a,x,g,test\n", "line 2: split '', .*; other rows have one"),
         (HEAD + ",a,x,g,train\n", "line 2: file '' and domain 'a'; neither may be empty"),
         (HEAD + "1,a,x,g,train\n1,a,x,g,train\n", "'1' is listed more than once"),
         (HEAD + "a/b/1,a,x,,train\n./a//b/1,a,x,,test\n", "'a/b/1' is listed more than once"),

@@ -193,3 +193,22 @@ def test_policy_survives_the_resolved_recipe(tmp_path):
 def test_unknown_policy_is_answered_with_the_choices(word, message):
     with pytest.raises(RecipeError, match=message):
         load_recipe("quickstart", [word])
+
+
+def test_backbone_may_be_a_name_alone(write):
+    assert load_recipe(write(backbone="resnet18")).backbone.name == "resnet18"
+
+
+def test_another_backbone_keeps_the_rest_of_the_section(write):
+    file = write(backbone="{name: resnet10t, pretrained: true}")
+    backbone = load_recipe(file, ["backbone=resnet18"]).backbone
+    assert (backbone.name, backbone.pretrained) == ("resnet18", True)
+    file = write(backbone="resnet10t")
+    assert load_recipe(file, ["backbone.pretrained=true"]).backbone.pretrained
+
+
+def test_the_same_method_once_more_is_dropped(write):
+    compared = load_recipe(
+        write(compare="[adabn, source_only, adabn, {name: adabn, as: B}]")
+    ).compare
+    assert [named.label for named in compared] == ["adabn", "B"]

@@ -19,7 +19,8 @@ CASES = [
     ({"task": "clasification"}, "unknown task 'clasification': did you mean 'classification'?"),
     ({"task": "[classification]"}, "task: got ['classification'], expected a task name"),
     ({"backbone": None}, "backbone.name: missing, expected a text"),
-    ({"backbone": "resnet50"}, "backbone: got 'resnet50', expected a mapping with name, pret"),
+    ({"backbone": "rsnet50"}, "backbone.name: unknown network of timm 'rsnet50': did you mean"),
+    ({"backbone": "[resnet50]"}, "backbone: got ['resnet50'], expected a mapping with name, pret"),
     ({"backbone": "{nam: r}"}, "backbone.nam: unknown key 'nam': did you mean 'name'?"),
     ({"backbone": "{name: a/b}"}, "backbone.name: got 'a/b', expected an architecture of timm"),
     (
@@ -150,10 +151,12 @@ CASES = [
     ({"method": "{name: adabn, lrr: 1}"}, "method.lrr: unknown key 'lrr'"),
     ({"compare": "tent"}, "compare: got 'tent', expected a list of methods"),
     ({"compare": "[tnet]"}, "compare[0]: unknown method 'tnet': did you mean 'tent'?"),
-    ({"compare": "[source_only]"}, "compare[0]: 'source_only' is already a method of this recipe"),
-    ({"compare": "[adabn, adabn]"}, "compare[1]: 'adabn' is already a method of this recipe"),
     (
-        {"compare": "[adabn, {name: adabn, as: adabn}]"},
+        {"compare": "[{name: source_only, lr: 0.5}]"},
+        "compare[0]: 'source_only' is already a method of this recipe",
+    ),
+    (
+        {"compare": "[adabn, {name: adabn, share: layers}]"},
         "compare[1]: 'adabn' is already a method of this recipe; leave it out, or give it a name "
         "of its own: {name: adabn, as: adabn_2}",
     ),

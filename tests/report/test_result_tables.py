@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -39,7 +40,26 @@ def test_cell_is_mean_and_standard_deviation_over_seeds(results: list[Result]) -
 def test_one_seed_shows_its_bootstrap_interval() -> None:
     one = [result("tent", 0.7, intervals={"balanced_accuracy": (0.612, 0.788)})]
     cell = markdown_row(one, "tent")[1].replace("\N{NO-BREAK SPACE}", " ")
-    assert cell == "**0.700 [0.61, 0.79]**"
+    assert cell == "0.700 [0.61, 0.79]"
+
+
+@pytest.mark.parametrize(("low", "bold"), [(0.61, True), (0.59, False)])
+def test_best_is_bold_where_its_interval_overlaps_no_other(low: float, bold: bool) -> None:
+    metric = "balanced_accuracy"
+    both = [
+        result("adabn", 0.5, intervals={metric: (0.4, 0.6)}),
+        result("tent", 0.7, intervals={metric: (low, 0.8)}),
+    ]
+    assert ["**" in markdown_row(both, name)[1] for name in ("adabn", "tent")] == [False, bold]
+
+
+def test_notes_say_what_methods_are_and_where_few_images_were_tested(
+    results: list[Result],
+) -> None:
+    text = results_markdown([replace(one, metrics=one.metrics | {"n": 28.0}) for one in results])
+    assert "adabn: Re-estimate the running moments" in text
+    assert f"few test images with labels ({results[0].domain} 28" in text
+    assert "few test images" not in results_markdown(results)
 
 
 def test_missing_value_is_a_dash(results: list[Result]) -> None:

@@ -196,6 +196,7 @@ def test_size_that_a_network_of_fixed_positions_refuses_is_named(tmp_path, capsy
     assert call("run", "quickstart", *vit, *fixed) == 1
     message = "32 × 32 pixels, but this network is made for 160 × 160; set backbone.options: {img_"
     assert message in capsys.readouterr().err
+    assert not any(tmp_path.rglob("recipe.yaml")), "nothing was learned, so no run folder is left"
     fitting = ("backbone.options={dynamic_img_size: false, img_size: [32, 32]}", *fixed[1:])
     assert call("run", "quickstart", *vit, *fitting) == 0
 

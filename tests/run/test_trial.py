@@ -169,11 +169,14 @@ def test_images_keep_their_shape(small, size, expected):
         ("resnet10t", "resnet10t"),
         ("resnet50", "test_efficientnet"),
         ("convnext_tiny", "test_convnext"),
-        ("vit_small_patch16_224", "test_convnext"),
+        ("vit_small_patch16_224", "test_vit"),  # no decoder for one is for the other
+        ("swin_tiny_patch4_window7_224", "test_convnext"),
     ],
 )
-def test_large_network_is_replaced_by_a_small_one_of_its_norms(small, name, expected):
+def test_large_network_is_replaced_by_a_small_one_of_its_family(small, capsys, name, expected):
     assert small("quickstart", f"backbone.name={name}", "norm=null").backbone.name == expected
+    told = capsys.readouterr().out
+    assert (f"sample: {expected} in place of {name}" in told) == (name != expected)
 
 
 def test_network_whose_layers_are_named_stays(small):

@@ -22,7 +22,6 @@ from domainnorm.data.volumes.dicom_files import dicom_files
 from domainnorm.errors import DataError, unknown
 from domainnorm.registry import DATASETS
 
-TABLES = (".csv", ".tsv", ".parquet")
 _MANIFEST = "manifest.csv"
 _FINDINGS = {"0", "1", "-1", ""}
 _MOST = 60  # images of a domain that are looked at
@@ -67,6 +66,12 @@ class Look:
     def count(self, domain: str) -> int:
         """Number of images of a domain."""
         return sum(record.domain == domain for record in self.dataset.records)
+
+    def class_counts(self, domains: Sequence[str]) -> dict[str, int]:
+        """Training images of each class in some domains."""
+        records = (one for name in domains for one in self.labelled(name, "train"))
+        found = Counter(record.target for record in records)
+        return {name: found[number] for number, name in enumerate(self.dataset.class_names)}
 
     def told_apart(self, first: Sequence[str], second: Sequence[str]) -> float | None:
         """Share of images that colours alone put into the right one of two groups of domains.
@@ -242,11 +247,3 @@ def _looked(dataset: DomainDataset, position: int) -> tuple[tuple[int, int], NDA
 def _is_grey(style: NDArray[np.float64]) -> bool:
     mean, spread = style[:3], style[3:]
     return float(np.ptp(mean)) < 1 and float(np.ptp(spread)) < 1
-
-
-def class_counts(look: Look, domains: Sequence[str]) -> Mapping[str, int]:
-    """Training images of each class in some domains."""
-    found = Counter(
-        record.target for domain in domains for record in look.labelled(domain, "train")
-    )
-    return {name: found[number] for number, name in enumerate(look.dataset.class_names)}

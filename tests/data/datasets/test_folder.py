@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -273,13 +274,13 @@ def test_images_in_folders_of_a_class_belong_to_it(make_folder):
 
 def test_what_is_left_out_is_counted_and_named(make_folder):
     root = make_folder()
-    for name in ("day/loose.png", "day/cat/notes.txt", "day/cat/scan.dcm", "day/dog/more.txt"):
+    for name in ("loose.png", "day/cat/notes.txt", "day/cat/scan.dcm", "day/dog/more.txt"):
         (root / name).write_bytes((root / "day" / "cat" / "01.png").read_bytes())
     (root / "day" / "cat" / ".hidden.txt").touch()
     wanted = [
         "left out: 2 files (no image by its suffix, .txt), such as day/cat/notes.txt",
         "left out: 1 file (no image by its suffix, .dcm), such as day/cat/scan.dcm",
-        "left out: 1 file (image outside of a folder of a class), such as day/loose.png",
+        "left out: 1 file (image outside of a folder of a domain), such as loose.png",
     ]
     assert list(Folder(root=str(root)).left_out) == wanted
     assert set(wanted) <= set(survey_dataset(lambda: Folder(root=str(root))).notes)
@@ -307,7 +308,9 @@ def test_a_tree_of_something_else_is_refused(make_folder, between):
         for folder in list((root / f"{domain}_").iterdir()):
             folder.rename(root / domain / between / folder.name)
         (root / f"{domain}_").rmdir()
-    with pytest.raises(DataError, match="lie deeper than <domain>/<class>/<image>, such as day/"):
+    with pytest.raises(
+        DataError, match=r"lie deeper than <domain>/<class>/<image>, .*such as day/"
+    ):
         Folder(root=str(root))
 
 
@@ -316,3 +319,33 @@ def test_links_to_folders_above_a_class_are_not_followed(make_folder):
     before = len(Folder(root=str(root)).records)
     (root / "day" / "cat" / "up").symlink_to(root / "day", target_is_directory=True)
     assert len(Folder(root=str(root)).records) == before
+
+
+@pytest.mark.parametrize("place", ["", "unlabelled", "Unlabeled"])
+def test_images_right_in_the_folder_of_a_domain_have_no_label(make_folder, place):
+    root = make_folder()
+    (root / "site_b" / place).mkdir(parents=True)
+    for name in ("1.png", "2.png"):
+        shutil.copy(root / "day/cat/01.png", root / "site_b" / place / name)
+        shutil.copy(root / "day/cat/01.png", root / "day" / name)
+    dataset = Folder(root=str(root))
+    labels = [r.is_labelled for r in dataset.records if r.domain == "site_b"]
+    assert (labels, list(dataset.left_out)) == ([False, False], [])
+    loose = [r.is_labelled for r in dataset.records if r.file in ("day/1.png", "day/2.png")]
+    assert loose == [False, False]
+    assert dataset.class_names == ["cat", "dog"]
+
+
+def test_one_folder_of_a_domain_that_is_no_class_is_told_as_one_problem(make_folder):
+    root = make_folder()
+    (root / "site_b/pictures").mkdir(parents=True)
+    shutil.copy(root / "day/cat/01.png", root / "site_b/pictures/1.png")
+    (problem,) = survey_dataset(lambda: Folder(root=str(root))).problems
+    assert "all labels are 'pictures'" in problem.text
+    assert "put them right into site_b/" in problem.text
+
+
+def test_folders_of_images_alone_are_no_source(tmp_path, make_folder):
+    root = make_folder() / "day"
+    with pytest.raises(DataError, match="no image of cat, dog has a class; expected <domain>"):
+        Folder(root=str(root))

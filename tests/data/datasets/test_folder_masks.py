@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -300,3 +301,12 @@ def test_masks_of_images_in_folders_may_lie_flat(root):
     after = FolderMasks(root=str(root))
     masks = [{one.mask for one in data.records if one.domain == domain} for data in (before, after)]
     assert masks[0] == masks[1]
+
+
+def test_images_right_in_the_folder_of_a_domain_have_no_mask(root):
+    (root / "site_b").mkdir()
+    shutil.copy(next((root / "day/images").iterdir()), root / "site_b/1.png")
+    dataset = FolderMasks(root=str(root))
+    own = [record for record in dataset.records if record.domain == "site_b"]
+    assert [(record.file, record.mask) for record in own] == [("site_b/1.png", None)]
+    assert list(dataset.left_out) == []

@@ -1,0 +1,160 @@
+"""The command `start`: what it sees, what it writes, and that this runs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from domainnorm.data.inspection.look import look_at
+from domainnorm.recipe import load_recipe
+from domainnorm.registry import DATASETS
+
+
+@pytest.fixture
+def sites(tmp_path, domainnorm):
+    """A folder of two domains with classes, which was drawn."""
+    domainnorm("data", "sample", "folder", "sites")
+    (tmp_path / "sites/splits.csv").unlink()
+    return tmp_path / "sites"
+
+
+def without_labels(domain):
+    for file in list(domain.rglob("*.*")):
+        file.rename(domain / f"{file.parent.name}-{file.name}")
+    for folder in [entry for entry in domain.iterdir() if entry.is_dir()]:
+        shutil.rmtree(folder)
+
+
+def started(domainnorm, *words):
+    done = domainnorm("start", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_a_target_without_labels_gets_the_default_and_runs(domainnorm, sites):
+    without_labels(sites / "painting")
+    text = started(domainnorm, "sites")
+    recipe = load_recipe("sites.yaml")
+    assert (recipe.data.source, recipe.data.target) == (["photo"], ["painting"])
+    assert (recipe.method.name, [m.name for m in recipe.compare]) == (
+        "default",
+        ["source_only", "adabn"],
+    )
+    assert "painting (36 images, 0 with labels)" in text
+    assert "domainnorm run sites.yaml" in text
+    assert len(Path("sites.yaml").read_text().splitlines()) <= 20
+    assert domainnorm("check", "sites.yaml", "--build").stdout == "ok  sites.yaml\n"
+    keys = ["backbone={name: test_resnet}", "trainer.max_epochs=1", "trainer.min_steps=0"]
+    done = domainnorm("run", "sites.yaml", *keys, "data.image_size=32")
+    assert done.returncode == 0, done.stderr
+    assert "nothing is measured" in done.stdout
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("report: ")
+    assert last.endswith("report.html")
+
+
+def test_a_few_labels_become_shots(domainnorm, sites):
+    for folder in (sites / "painting").iterdir():
+        for file in sorted(folder.iterdir())[3:]:
+            file.rename(sites / "painting" / f"{folder.name}-{file.name}")
+    text = started(domainnorm, "sites")
+    recipe = load_recipe("sites.yaml")
+    training = look_at(sites).class_counts(["painting"])
+    assert recipe.data.shots == min(training.values()) > 0
+    assert recipe.method.name == "default"
+    assert f"default with {recipe.data.shots} shot" in text
+    assert domainnorm("check", "sites.yaml", "--build").returncode == 0
+
+
+def test_labels_of_both_are_learned(domainnorm, sites):
+    text = started(domainnorm, "sites")
+    recipe = load_recipe("sites.yaml")
+    assert recipe.method.name == "joint"
+    assert "few test images with labels" in text
+    assert "so one model learns from both" in text
+
+
+def test_an_existing_recipe_is_kept(domainnorm, sites):
+    started(domainnorm, "sites")
+    done = domainnorm("start", "sites")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "sites.yaml exists; use --force" in done.stderr
+    started(domainnorm, "sites", "--force")
+    started(domainnorm, "sites", "--output", "recipes/mine.yaml")
+
+
+def test_a_table_with_other_names_is_read_as_it_is(domainnorm, sites):
+    rows = [
+        f"{file.relative_to(sites)},{file.parts[-3]},{file.parts[-2]},{number % 9}"
+        for number, file in enumerate(sorted(sites.rglob("*.jpg")))
+    ]
+    (sites / "images.csv").write_text("\n".join(["file,scanner,label,patient", *rows]))
+    started(domainnorm, "sites/images.csv")
+    options = load_recipe("images.yaml").dataset.options
+    names = {"path": "file", "domain": "scanner", "target": "label", "group": "patient"}
+    assert options["columns"] == names
+    assert domainnorm("check", "images.yaml", "--build").returncode == 0
+
+
+def samples():
+    """Datasets of one's own files, and some that are read as published."""
+    own = ["folder", "folder_masks", "manifest", "manifest_masks", "manifest_findings"]
+    return [*own, "dicom", "nifti", "camvid", "acdc", "pacs", "office_home"]
+
+
+@pytest.mark.parametrize("name", samples())
+def test_every_layout_is_recognized(domainnorm, tmp_path, name):
+    DATASETS.load(name).write_sample(tmp_path / "data", seed=0)
+    keys = ["groups=sequences"] if name == "folder_masks" else []
+    started(domainnorm, "data", *keys)
+    assert load_recipe("data.yaml").dataset.name == name
+    assert domainnorm("check", "data.yaml", "--build").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda root: None, "no images; expected a folder for each domain"),
+        (shutil.rmtree, "does not exist"),
+        (lambda root: put(root, "1.png"), "images without folders of domains"),
+        (lambda root: put(root, "a/1.png"), "no image of a has a class"),
+        (lambda root: put(root, "a/x/1.png", "a/y/1.png"), "one domain, a"),
+        (
+            lambda root: put(root, "a/images/1.png", "a/masks/1.png"),
+            "classes.txt: missing; write the name of each class into it, one per line",
+        ),
+    ],
+)
+def test_what_cannot_be_started_says_what_to_do(domainnorm, tmp_path, make, said):
+    (tmp_path / "data").mkdir()
+    make(tmp_path / "data")
+    done = domainnorm("start", "data")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert not (tmp_path / "data.yaml").exists()
+
+
+def put(root, *names):
+    DATASETS.load("folder").write_sample(root.parent / "drawn", seed=0)
+    image = next((root.parent / "drawn").rglob("*.jpg"))
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        for number in range(6):
+            shutil.copy(image, (root / name).with_stem(str(number)))
+
+
+def test_colours_tell_unlike_domains_apart_and_no_others(sites):
+    look = look_at(sites)
+    assert look.told_apart(["photo"], ["painting"]) > 0.7
+    styles = look.styles["photo"]
+    look.styles["painting"] = styles.copy()
+    assert look.told_apart(["photo"], ["painting"]) < 0.6
+
+
+def test_keys_are_those_of_the_dataset(domainnorm, sites):
+    done = domainnorm("start", "sites", "val_fractoin=0.1")
+    assert done.returncode == 1
+    assert "data.val_fractoin: unknown key of folder" in done.stderr
+    started(domainnorm, "sites", "val_fraction=0.1")
+    assert yaml.safe_load(Path("sites.yaml").read_text())["data"]["val_fraction"] == 0.1
