@@ -25,6 +25,7 @@ COMMANDS = {
     "show": "recipe_commands",
     "check": "recipe_commands",
     "copy": "recipe_commands",
+    "docs": "recipe_commands",
     "run": "run_commands",
     "test": "run_commands",
     "matrix": "run_commands",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from argparse import Namespace
@@ -142,6 +143,54 @@ def _copy(arguments: Namespace) -> int:
     return 0
 
 
+def _configure_docs(parser: Parser) -> None:
+    text = "page, as messages name it (docs/data.md#masks) or shorter (data); a list when left out"
+    parser.add_argument("page", nargs="?", metavar="PAGE", help=text)
+
+
+def _docs(arguments: Namespace) -> int:
+    """Print a page of the documentation, from a heading on where one is named."""
+    pages = recipe.list_pages()
+    if arguments.page is None:
+        width = max(map(len, pages))
+        for name, file in pages.items():
+            title = file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            say(f"{name:<{width}}  {title}")
+        return 0
+    asked, _, place = arguments.page.removeprefix("docs/").partition("#")
+    name = asked.removesuffix(".md")
+    short = {page.rpartition("/")[2]: page for page in pages}  # methods/tent as tent
+    name = name if name in pages else short.get(name, name)
+    if name not in pages:
+        raise RecipeError([unknown("page", name, pages)], where="domainnorm docs")
+    text = pages[name].read_text(encoding="utf-8")
+    if place:
+        text = _from_heading(text, place, name)
+    if sys.stdout.isatty():
+        # Deferred: as in `show`.
+        from rich.markdown import Markdown  # noqa: PLC0415
+
+        create_console().print(Markdown(_ANCHOR.sub("", text)))
+    else:
+        say(text, end="")
+    return 0
+
+
+_ANCHOR = re.compile(r'<a id="([^"]+)"></a>\n')
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def _from_heading(text: str, place: str, page: str) -> str:
+    """A page from one of its headings on, named by its anchor or by its words with hyphens."""
+    starts = {match[1]: match.start() for match in _ANCHOR.finditer(text)}
+    for match in _HEADING.finditer(text):
+        words = re.sub(r"[^\w\s-]", "", match[1].lower())
+        starts.setdefault(re.sub(r"\s", "-", words), match.start())
+    if place not in starts:
+        raise RecipeError([unknown("heading", place, starts)], where=f"domainnorm docs {page}")
+    return text[starts[place] :]
+
+
 COMMANDS = {
     "list": Command(
         "List what is there: recipes, parts, methods, norms and their halves, datasets, tasks.",
@@ -157,6 +206,9 @@ COMMANDS = {
         "Check recipes without running them; all problems of a recipe are reported at once.",
         _configure_check,
         _check,
+    ),
+    "docs": Command(
+        "Print a page of the documentation, which messages name.", _configure_docs, _docs
     ),
     "copy": Command(
         "Copy a shipped recipe into a file of your own, to edit it.", _configure_copy, _copy

@@ -12,4 +12,5 @@ from .schema import Recipe as Recipe
 from .schema import TrainerConfig as TrainerConfig
 from .schema import Transfer as Transfer
 from .tree import find_recipe as find_recipe
+from .tree import list_pages as list_pages
 from .tree import list_shipped as list_shipped

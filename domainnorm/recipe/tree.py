@@ -27,7 +27,7 @@ _REFERENCE = re.compile(r"\$\{[A-Za-z_][\w-]*(\.[\w-]+)*\}")
 
 
 def shipped_folder(kind: str) -> Path:
-    """The folder ``recipes`` or ``configs``: inside the wheel, or at the top of a checkout."""
+    """``recipes``, ``configs`` or ``docs``: inside the wheel, or at the top of a checkout."""
     package = Path(domainnorm.__file__).resolve().parent
     packed = package / "_shipped" / kind
     return packed if packed.is_dir() else package.parent / kind
@@ -55,6 +55,12 @@ def find_recipe(reference: str) -> Path:
         return shipped_folder("recipes") / f"{name}.yaml"
     problem = f"{unknown('recipe', name, shipped)}; or give the path of a .yaml file"
     raise RecipeError([problem], where=reference)
+
+
+def list_pages() -> dict[str, Path]:
+    """Names of the pages of the documentation, such as ``methods/default``, → their files."""
+    root = shipped_folder("docs")
+    return {_name(file, root): file for file in sorted(root.rglob("*.md"))}
 
 
 def _is_file(path: Path) -> bool:
