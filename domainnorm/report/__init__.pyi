@@ -33,6 +33,8 @@ from .results import Result as Result
 from .results import load_results as load_results
 from .results import results_csv as results_csv
 from .results import results_json as results_json
+from .sentences import caption as caption
+from .sentences import sentences as sentences
 from .validator_table import Judged as Judged
 from .validator_table import judge as judge
 from .validator_table import validators_markdown as validators_markdown

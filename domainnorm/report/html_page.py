@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -19,15 +20,22 @@ from domainnorm.errors import CheckpointError
 from domainnorm.storage import DAMAGED
 
 _STYLE = """
+:root { color-scheme: light dark; --text: #1a1a1a; --page: #fff; --line: #ccc; --pale: #555;
+        --box: #f4f4f4 }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e4e4; --page: #161616; --line: #444; --pale: #aaa; --box: #242424 }
+}
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1a1a1a; background: #fff }
+       color: var(--text); background: var(--page); overflow-wrap: anywhere }
+h1 { font-size: 1.6rem; line-height: 1.25 }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ccc }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); overflow-wrap: normal }
 .wide { overflow-x: auto }
 figure { display: block; margin: 2rem 0 }
-figcaption { color: #555; font-size: .9rem }
-img { max-width: 100%; height: auto }
-pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; font-size: .85rem }
+figcaption { color: var(--pale); font-size: .9rem }
+img { max-width: 100%; height: auto; background: #fff }
+pre { background: var(--box); padding: .8rem; overflow-x: auto; font-size: .85rem }
+@media (max-width: 40rem) { body { margin: 1rem auto } th, td { padding: .3rem .4rem } }
 """
 # Nothing is loaded or run: names in a recipe of a stranger are text.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -49,6 +57,8 @@ def run_page(folder: Path, name: str) -> str:
         made = json.loads(file.read_text(encoding="utf-8"))
         environment, told = json.dumps(made, indent=2, ensure_ascii=False), _told(made)
     recipe, results = (_text(folder / name) for name in ("recipe.yaml", "results.md"))
+    with _naming(folder / "recipe.yaml"):
+        question = html.escape(_question(yaml.safe_load(recipe), name))
     title = html.escape(name)
     return f"""<!doctype html>
 <html lang="en">
@@ -60,7 +70,8 @@ def run_page(folder: Path, name: str) -> str:
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>{title}</h1>
+<h1>{question}</h1>
+<p>{title}</p>
 {told}
 {_body(results, folder)}
 <details><summary>recipe.yaml</summary><pre>{html.escape(recipe)}</pre></details>
@@ -84,6 +95,22 @@ def _naming(file: Path) -> Iterator[None]:
 def _text(file: Path) -> str:
     with _naming(file):
         return file.read_text(encoding="utf-8")
+
+
+def _question(recipe: Any, name: str) -> str:
+    """What a run was about, from its resolved recipe; of a comparison, which has many, its name."""
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    if not isinstance(data, dict) or not {"source", "target", "transfers"} <= data.keys():
+        return name
+    pairs = [(one["source"], one["target"]) for one in data["transfers"]]
+    pairs = pairs or [(data["source"], data["target"])]
+    if len(pairs) == 1:
+        source, target = (" and ".join(names) for names in pairs[0])
+        if not target:
+            return f"How good is one model for {source}?"
+        return f"Does a model of {source} work on {target}, and does adaptation help?"
+    names = dict.fromkeys(name for pair in pairs for part in pair for name in part)
+    return f"Do models work across {', '.join(names)}, and does adaptation help?"
 
 
 def _told(made: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from domainnorm.report.results import (
     method_order,
     stream_notes,
 )
+from domainnorm.report.sentences import sentences
 
 _TOLD = "domain_accuracy"
 _FEW = 100  # test images
@@ -64,6 +65,8 @@ def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") 
         if block.told:
             outer.add_row(Text("\n".join(block.told)))
     outer.add_row(Text("\n".join(_footnotes(results, metric)), style="dim"))
+    for said in sentences(results, metric):
+        outer.add_row(Text(said.replace("**", "").replace("`", "")))
     return outer
 
 
@@ -73,8 +76,9 @@ def results_markdown(results: Sequence[Result], metric: str = "balanced_accuracy
     Raises:
         EvaluationError: No results, an unknown metric, or a result that came twice.
     """
-    lines = []
-    for block in _blocks(results, metric):
+    blocks = _blocks(results, metric)
+    lines = [line for said in sentences(results, metric) for line in (said, "")]
+    for block in blocks:
         lines += [f"**{block.transfer}** · {metric}", "", *markdown_head(["method", *block.head])]
         for row in block.rows:
             lines.append(markdown_line([f"**{text}**" if best else text for text, best in row]))
@@ -172,17 +176,9 @@ def _best(cells: Mapping[str, Cell], metric: str) -> str | None:
     if len(known) < 2:
         return None
     best = pick(known, key=lambda method: known[method].spread.mean)
-    low, high = _range(known[best])
-    ranges = [_range(cell) for method, cell in known.items() if method != best]
+    low, high = known[best].range
+    ranges = [cell.range for method, cell in known.items() if method != best]
     return None if any(low <= other[1] and other[0] <= high for other in ranges) else best
-
-
-def _range(cell: Cell) -> tuple[float, float]:
-    """Mean ± standard deviation over seeds; of one seed the interval, or the value alone."""
-    spread = cell.spread
-    if spread.n == 1:
-        return cell.interval or (spread.mean, spread.mean)
-    return spread.mean - spread.std, spread.mean + spread.std
 
 
 def cell_text(cell: Cell) -> str:

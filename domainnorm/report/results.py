@@ -145,6 +145,14 @@ class Cell:
         """Mean, standard deviation and range over seeds."""
         return seed_spread(list(self.by_seed.values()))
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """Mean ± standard deviation over seeds; of one seed the interval, or the value alone."""
+        spread = self.spread
+        if spread.n == 1:
+            return self.interval or (spread.mean, spread.mean)
+        return spread.mean - spread.std, spread.mean + spread.std
+
 
 def collect_cell(results: Sequence[Result], metric: str, method: str, domain: str) -> Cell:
     """The cell of ``method`` and ``domain`` among the results of one transfer."""

@@ -131,3 +131,23 @@ def test_damaged_file_is_named(folder, name, content):
     (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"{name}: cannot be read \(.*put back what it was"):
         write_page(folder)
+
+
+@pytest.mark.parametrize(
+    ("data", "asked"),
+    [
+        (
+            "{source: [a], target: [b, c], transfers: []}",
+            "Does a model of a work on b and c, and does adaptation help?",
+        ),
+        ("{source: [a, b], target: [], transfers: []}", "How good is one model for a and b?"),
+        (
+            "{source: [], target: [], transfers: [{source: [a], target: [b]}, "
+            "{source: [b], target: [a]}]}",
+            "Do models work across a, b, and does adaptation help?",
+        ),
+    ],
+)
+def test_page_begins_with_the_question_of_the_run(folder, data, asked):
+    (folder / "recipe.yaml").write_text(f"data: {data}\n")
+    assert f"<h1>{asked}</h1>" in run_page(folder, "medical/wbc")

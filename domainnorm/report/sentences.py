@@ -1,0 +1,97 @@
+"""What came out of a run, in sentences for someone who does not read tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from domainnorm.errors import counted
+from domainnorm.evaluation import LOWER_IS_BETTER
+from domainnorm.report.results import Cell, Result, by_transfer, collect_cell, method_order
+
+# Metrics that are shares of images, and how one is said.
+_OF_100 = {
+    "accuracy": "is right for {} of 100 images",
+    "balanced_accuracy": "is right for {} of 100 images, if each class counts the same",
+}
+_FIGURES = {
+    "curves": "Loss and metric by epoch, as they were logged in training.",
+    "confusion": "For each true class (rows) the share of its test images by predicted class.",
+    "overlays": "Test images, their masks, and what was predicted.",
+    "domains": "Test images of each domain, as the network sees them.",
+    "layers": "How much the norms of two domains differ in each layer, from first to last.",
+    "embeddings": "Test images by what the encoder sees of them, in two dimensions.",
+    "nearest": "Test images, and the domains that the encoder takes them for.",
+    "matrix": "Test images of each domain (columns) under the model or norms of each (rows).",
+}
+
+
+def sentences(results: Sequence[Result], metric: str) -> list[str]:
+    """For each target of each transfer what was reached, and whether that is more than chance."""
+    found = [
+        _sentence(group, name, metric)
+        for group in by_transfer(results).values()
+        for name in dict.fromkeys(one.domain for one in group if one.role == "target")
+    ]
+    return [text for text in found if text]
+
+
+def caption(file: str) -> str:
+    """What a figure of a run shows, by its name: a sentence, and which stage it is of."""
+    stem = PurePosixPath(file).stem
+    kind, _, stage = stem.partition("_")
+    kind = kind if stage or kind in _FIGURES else stem
+    if kind not in _FIGURES:
+        return f"{stem.replace('_', ' ').capitalize()} of each method on the test images."
+    of = f" {stage.replace('-to-', ' → ').replace('_', ' ')}" if stage else ""
+    return f"{_FIGURES[kind]}{of}"
+
+
+def _sentence(results: Sequence[Result], target: str, metric: str) -> str:
+    own = [result for result in results if result.domain == target]
+    if not any(result.is_scored for result in own):
+        return (
+            f"**{target}**: no test image has a label, so nothing is measured. What the models "
+            "say of its images: `domainnorm predict`; scores without labels stand below."
+        )
+    supervised = {result.method for result in own if result.supervised}
+    cells = {
+        method: cell
+        for method in method_order(own)
+        if (cell := collect_cell(own, metric, method, target)).spread.n
+    }
+    rivals = [name for name in cells if name not in supervised and name != "source_only"]
+    if not rivals or "source_only" not in cells:
+        return ""
+    pick = min if metric in LOWER_IS_BETTER else max
+    best = pick(rivals, key=lambda name: cells[name].spread.mean)
+    number = next((int(one.metrics["n"]) for one in own if one.metrics.get("n")), 0)
+    images = f" ({counted(number, 'test image')})" if number else ""
+    whose = f"the best of {len(rivals)} methods without its labels" if len(rivals) > 1 else ""
+    told = {best: whose, "source_only": "without adaptation"}
+    told |= dict.fromkeys((name for name in cells if name in supervised), "which saw its labels")
+    reached = "; ".join(_reached(told, cells, metric))
+    return f"**{target}**{images}: {reached}. {_verdict(cells, best, metric)}"
+
+
+def _reached(told: dict[str, str], cells: dict[str, Cell], metric: str) -> Iterator[str]:
+    form = _OF_100.get(metric)
+    for number, (method, what) in enumerate(told.items()):
+        value = cells[method].spread.mean
+        name = f"`{method}`{f' ({what})' if what else ''}"
+        if form is None:
+            yield f"{name}: {metric} {value:.3f}"
+        elif number == 0:
+            yield f"{name} {form.format(round(100 * value))}"
+        else:
+            yield f"{name} for {round(100 * value)}"
+
+
+def _verdict(cells: dict[str, Cell], best: str, metric: str) -> str:
+    own, base = cells[best], cells["source_only"]
+    if any(cell.spread.n == 1 and cell.interval is None for cell in (own, base)):
+        return "One seed, without an interval, does not tell whether that is chance."
+    if own.range[0] <= base.range[1] and base.range[0] <= own.range[1]:
+        return f"The ranges of `{best}` and `source_only` overlap: this may be chance."
+    helps = (own.spread.mean < base.spread.mean) == (metric in LOWER_IS_BETTER)
+    return "Adaptation helps here." if helps else "Adaptation harms here."
