@@ -26,6 +26,8 @@ from .backbones import save_domain as save_domain
 from .backbones import unfreeze_bn as unfreeze_bn
 from .backbones import update_bn as update_bn
 from .methods import adapt_online as adapt_online
+from .serve import load_run as load_run
+from .tasks import compare_domains as compare_domains
 from .tasks import create_segmentation_model as create_segmentation_model
 
 __version__: str

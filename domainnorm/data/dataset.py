@@ -129,6 +129,11 @@ class DomainDataset(abc.ABC):
             if record.split == split and record.domain in domains
         ]
 
+    def groups_of(self, indices: Sequence[int]) -> list[str] | None:
+        """Patient, slide or sequence of each of some records; None where each is its own."""
+        found = [self.records[index].group for index in indices]
+        return found if len(set(found)) < len(found) else None
+
     def sources(self, index: int, *, is_mask: bool) -> list[Path]:
         """Files that the pixels, or the classes, of one record are made of, as far as known.
 

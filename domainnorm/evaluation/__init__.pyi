@@ -6,6 +6,7 @@ from .evaluated import EvaluationError as EvaluationError
 from .evaluated import WeightedMetrics as WeightedMetrics
 from .findings import MultiLabelPredictions as MultiLabelPredictions
 from .intervals import Spread as Spread
+from .intervals import mean_of_known as mean_of_known
 from .intervals import seed_spread as seed_spread
 from .pixels import SegmentationCounts as SegmentationCounts
 from .pixels import boundary_counts as boundary_counts

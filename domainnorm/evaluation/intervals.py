@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +84,12 @@ def seed_spread(values: Sequence[float]) -> Spread:
         return Spread(float("nan"), float("nan"), float("nan"), float("nan"), 0)
     std = float(known.std(ddof=1)) if known.size > 1 else float("nan")
     return Spread(float(known.mean()), std, float(known.min()), float(known.max()), known.size)
+
+
+def mean_of_known(values: Iterable[Any]) -> float:
+    """Mean of the values that are numbers; nan of none."""
+    known = [float(value) for value in values if not math.isnan(float(value))]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _draw(unit: Tensor, resamples: int, seed: int) -> Iterator[Tensor]:

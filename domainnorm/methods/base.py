@@ -22,26 +22,21 @@ from torch import Tensor, distributed, nn
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.condition import Estimate
 from domainnorm.errors import DomainNormError
-from domainnorm.evaluation import DomainsTold, Evaluated
-from domainnorm.methods.heads import head_of
+from domainnorm.evaluation import DomainsTold, Evaluated, mean_of_known
+from domainnorm.methods.heads import seen_by_head
 from domainnorm.methods.roles import Roles, domains_of
-from domainnorm.methods.samples import by_row, split
-from domainnorm.norms.kernels.partition import several_ranks
+from domainnorm.methods.samples import by_row, complete, split
+from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
 from domainnorm.ranges import Conditioned, problem_of_task
 from domainnorm.tasks import Task
 
 # Tensors by name, see `DomainView`: image, target, domain, index, labelled, and strong where a
-# method asks for two views; attributes are lists of text, masks at their own size a list.
+# method asks for two views; attributes are lists of text, masks at their own size a list. What
+# loaders of one's own may leave out, `complete` adds.
 Batch: TypeAlias = dict[str, Any]
 # Outputs (K, H, W) for an input, and the mask (h, w) of its image as the dataset has it -> outputs
 # (K, h, w), and classes (h, w) with −1 for none.
 Restore: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def mean_of_known(values: Iterable[Any]) -> float:
-    """Mean of the values that are numbers; nan of none."""
-    known = [float(value) for value in values if not math.isnan(float(value))]
-    return sum(known) / len(known) if known else math.nan
 
 
 class Method(LightningModule):
@@ -71,7 +66,12 @@ class Method(LightningModule):
         task: Supervised loss and metrics.
         roles: Source and target domains.
 
+    Raises:
+        DomainNormError: A domain that the model has no rows for, or a task that it is not for.
+
     Attributes:
+        eval_domains: Domains whose images it may be validated or tested on; all of the model's
+            unless it is told less.
         teacher: Moving average of ``model``, see `follow`; None without one.
         clip: Norm to which gradients are clipped where the method steps by itself; None for none.
         facts: What it found out about itself by name, for the results of target domains.
@@ -96,6 +96,7 @@ class Method(LightningModule):
 
     def __init__(self, model: DomainModel, task: Task, roles: Roles) -> None:
         super().__init__()
+        roles.check(model.domain_names)
         if problem := problem_of_task(type(self).__name__, self.tasks, task.labels):
             raise DomainNormError(f"method: {problem}")
         self.model = model
@@ -109,11 +110,12 @@ class Method(LightningModule):
         self.finished = False
         self.norm_domain: str | None = None
         self.condition: Conditioned = "id"
-        self.eval_domains: Sequence[str] = ()
+        self.eval_domains: Sequence[str] = model.domain_names
         self.restore: Restore | None = None
         self._stores: nn.ModuleList = nn.ModuleList()
         self._told: nn.ModuleList = nn.ModuleList()
         self._position = (0, 0)  # batches of this epoch before the present one, optimizer steps
+        self._evaluated = 0  # images of this rank that came without an index
 
     # What a method computes.
 
@@ -184,16 +186,8 @@ class Method(LightningModule):
         Raises:
             ConversionError: A network that names no head.
         """
-        head, seen = head_of(options.get("model") or self.model), []
-        hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            logits = self.outputs(batch, **options)
-        finally:
-            hook.remove()
-        features: Tensor = seen[0]
-        if logits.ndim == 2 and features.ndim > 2:
-            features = features.flatten(2).mean(2)  # a convolution on one pixel as the classifier
-        return features, logits
+        model = options.get("model") or self.model
+        return seen_by_head(model, lambda: self.outputs(batch, **options))
 
     @property
     def progress(self) -> float:
@@ -214,14 +208,30 @@ class Method(LightningModule):
             domains: Names of some of its domains; all when empty.
             mixed: In a random order. Files are in that of their classes: moments want it.
         """
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         chosen = domains or domains_of(role, self.roles)
-        yield from map(self.ready, data.domain_dataloader("train", domains=chosen, mixed=mixed))
+        loader = self.datamodule.domain_dataloader("train", domains=chosen, mixed=mixed)
+        yield from map(self.ready, loader)
+
+    @property
+    def datamodule(self) -> Any:
+        """The trainer's; it is an error to have loaders instead, which give batches alone."""
+        found = getattr(self.trainer, "datamodule", None)
+        if found is None:
+            raise DomainNormError(
+                f"{type(self).__name__} asks for images beside its batches; give the trainer a "
+                "domainnorm.data.DomainDataModule as datamodule, instead of loaders"
+            )
+        return found
 
     def ready(self, batch: Batch) -> Batch:
         """A batch of a loader of one's own, on the device and in the precision of this method."""
         converted = self.trainer.precision_plugin.convert_input(batch)
-        return self._shared(self.transfer_batch_to_device(converted, self.device, 0))
+        moved = self.transfer_batch_to_device(converted, self.device, 0)
+        return self._shared(self._completed(moved, training=True))
+
+    def _completed(self, batch: Any, *, training: bool, views: str = "one") -> Batch:
+        seen, names = domains_of(self.labelled, self.roles), self.model.domain_names
+        return complete(batch, names, self.task, seen, training=training, views=views)
 
     def share_rows(self) -> None:
         """Give every domain the rows that its images had, those of `Roles.lenders`."""
@@ -236,8 +246,10 @@ class Method(LightningModule):
         """A batch whose images have the rows that their domains share."""
         if self.finished or self.roles.rows == "domain":
             return batch
-        lenders = torch.tensor(self.roles.lenders, device=self.device)
-        return {**batch, "domain": lenders[batch["domain"]]}
+        names = self.model.domain_names
+        lenders = [self.roles.lent((one,))[0] if one in self.roles.all else one for one in names]
+        labels = torch.tensor([names.index(one) for one in lenders], device=self.device)
+        return {**batch, "domain": labels[batch["domain"]]}
 
     def train_only(self, chosen: Iterable[nn.Parameter]) -> None:
         """Let these parameters of `model` learn, and no others of it."""
@@ -304,6 +316,7 @@ class Method(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The sum of `losses` of one batch; None where there are none to step on."""
         self._position = (batch_idx, self.global_step)
+        batch = self._completed(batch, training=True, views=self.views)
         losses = self._with_shots(self._shared(batch))
         if not losses:
             return None
@@ -365,7 +378,7 @@ class Method(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect predictions of one batch."""
-        self._collect(batch)
+        self._collect(self._completed(batch, training=False))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/<domain>/<metric>``, and the mean of the task's metric as ``val/selection``.
@@ -387,7 +400,15 @@ class Method(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect predictions of one batch, and how well the encoder tells its domains."""
+        batch = self._completed(batch, training=False)
         self._collect(batch, self.tell(batch))
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/<domain>/<metric>`` of domains with labels."""
+        options = self.task.metric_options()
+        for domain, one in self.predictions().items():
+            values = one.metrics(**options) if one.is_labelled else {}
+            self.log_dict({f"test/{domain}/{key}": value for key, value in values.items()})
 
     def tell(self, batch: Batch) -> Estimate | None:
         """What the encoder says of a batch, which counts in `domains_told`; None without one."""
@@ -400,18 +421,23 @@ class Method(LightningModule):
         return estimate
 
     def predictions(self) -> dict[str, Evaluated]:
-        """What the last validation or test collected, by domain."""
-        stores: Any = self._stores
-        return {
-            domain: store.compute() for domain, store in zip(self.eval_domains, stores, strict=True)
-        }
+        """What the last validation or test collected, by domain; those without images have none."""
+        return dict(self._filled(self._stores))
 
     def domains_told(self) -> dict[str, dict[str, float]]:
         """Metrics of the encoder in the last test, by domain; empty without an encoder."""
-        told: Any = self._told
-        return {domain: one.compute() for domain, one in zip(self.eval_domains, told, strict=False)}
+        return dict(self._filled(self._told))
+
+    def _filled(self, collected: Any) -> Iterator[tuple[str, Any]]:
+        """Domain and result of what has collected images, on any rank."""
+        came = torch.tensor([float(one.update_called) for one in collected], device=self.device)
+        came = sum_over_ranks(came) if several_ranks() else came
+        for domain, one, images in zip(self.eval_domains, collected, came.tolist(), strict=False):
+            if images:
+                yield domain, one.compute()
 
     def _open_stores(self) -> None:
+        self._evaluated = 0
         self._stores = nn.ModuleList(self.task.store() for _ in self.eval_domains).to(self.device)
 
     def _collect(self, batch: Batch, estimate: Estimate | None = None) -> None:
@@ -429,6 +455,11 @@ class Method(LightningModule):
 
     def keep(self, logits: Tensor, batch: Batch) -> None:
         """Collect logits (N, K, ...) of a batch, each image for its domain."""
+        if "index" not in batch:
+            ranks, rank = self.trainer.world_size, self.trainer.global_rank
+            came = torch.arange(len(logits), device=logits.device) + self._evaluated
+            self._evaluated += len(logits)
+            batch = {**batch, "index": came * ranks + rank}
         for position, chosen in self._by_domain(batch):
             store: Any = self._stores[position]
             if "original" not in batch:

@@ -60,6 +60,7 @@ class GroupDRO(SupervisedMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """See `Method`; domains that share rows are groups of their own all the same."""
+        batch = self._completed(batch, training=True)
         loss = super().training_step({**batch, "group": batch["domain"]}, batch_idx)
         named = zip(self.roles.source, self.domain_weights, strict=True)
         self.log_dict(
@@ -78,7 +79,7 @@ class GroupDRO(SupervisedMethod):
             self.task.loss(logits[group == label], target[group == label])
             if bool((group == label).any())
             else logits.sum() * 0.0
-            for label in range(len(self.domain_weights))
+            for label in map(self.model.domain_names.index, self.roles.source)
         ]
         losses = torch.stack(of_domains)
         self._reweigh(losses.detach().float())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError
@@ -33,6 +34,20 @@ def head_of(model: DomainModel) -> nn.Module:
             "take a network with num_classes above 0"
         )
     return heads[0]
+
+
+def seen_by_head(model: DomainModel, predict: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    """Features that reach the head while a function makes logits with the model, and these."""
+    seen: list[Tensor] = []
+    hook = head_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        logits = predict()
+    finally:
+        hook.remove()
+    features = seen[0]
+    if logits.ndim == 2 and features.ndim > 2:
+        features = features.flatten(2).mean(2)  # a convolution on one pixel as the classifier
+    return features, logits
 
 
 def pretrained_part(model: DomainModel) -> set[nn.Parameter]:

@@ -279,6 +279,7 @@ class OnlineMethod(Method):
 
     def on_test_epoch_end(self) -> None:
         """What an image of a stream costs, and one that is only predicted: time and memory."""
+        super().on_test_epoch_end()
         for name, (seconds, images) in self._spent.items():
             self.facts[f"ms_{name}"] = 1000 * seconds / images
         if self.watch is not None:
@@ -308,8 +309,7 @@ class OnlineMethod(Method):
 
     @property
     def _streams(self) -> list[tuple[str, ...]]:
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        found: list[tuple[str, ...]] = data.streams
+        found: list[tuple[str, ...]] = self.datamodule.streams
         return found
 
 

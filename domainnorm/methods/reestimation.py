@@ -38,8 +38,11 @@ class MomentPass:
 
         All of the batch goes through the model: its statistics normalize the layers on the way.
         """
+        domain = batch["domain"]
+        # Loaders of one's own that number no image repeat none.
+        fresh = self._fresh(batch["index"]) if "index" in batch else torch.ones_like(domain) > 0
         # Whether or not any is fresh: layers may wait for those of other ranks.
-        with self._estimator.observing(self._fresh(batch["index"])):
+        with self._estimator.observing(fresh):
             embedding = self._model.embedding_of(batch)
             self._model(batch["image"], batch["domain"], embedding=embedding)
 

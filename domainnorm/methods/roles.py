@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
+from domainnorm.errors import DomainNormError, unknown
 from domainnorm.ranges import Rows
 
 
@@ -16,16 +20,40 @@ class Roles:
         target: Names of domains to adapt to.
         rows: Which of them share the rows of their norms while anything is learned: none, those of
             a ``role``, or all, as ``one``.
+
+    Raises:
+        DomainNormError: A text instead of a list of names, a name twice, or unknown ``rows``.
     """
 
     source: tuple[str, ...]
     target: tuple[str, ...] = ()
     rows: Rows = "domain"
 
+    def __post_init__(self) -> None:
+        for role in ("source", "target"):
+            names = getattr(self, role)
+            if isinstance(names, str):
+                raise DomainNormError(f"Roles: {role}={names!r}, expected a list of names")
+            object.__setattr__(self, role, tuple(names))
+        if twice := [name for name, count in Counter(self.all).items() if count > 1]:
+            raise DomainNormError(f"Roles: {', '.join(twice)} given twice; a domain has one role")
+        if self.rows not in get_args(Rows):
+            raise DomainNormError(f"Roles: {unknown('value of rows', self.rows, get_args(Rows))}")
+
     @property
     def all(self) -> tuple[str, ...]:
-        """Source domains, then target domains: the order of the model's rows."""
+        """Source domains, then target domains."""
         return self.source + self.target
+
+    def check(self, domain_names: Sequence[str]) -> None:
+        """Refuse domains that a model with these has no rows for.
+
+        Raises:
+            DomainNormError: Names the first such domain, and the nearest one that there is.
+        """
+        for name in self.all:
+            if name not in domain_names:
+                raise DomainNormError(f"Roles: {unknown('domain', name, domain_names)}")
 
     @property
     def lenders(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Samples that a loss over a whole batch compares: images, parts of masks, those of all ranks."""
+"""Samples of a batch that losses compare: images, parts of masks, those of all ranks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed
 
+from domainnorm.condition import as_condition
+from domainnorm.errors import DomainNormError
 from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
+from domainnorm.tasks import Task
 
 _GRID = 8  # cells along each side of a map
 _PIXELS = 64  # of each image, where not all can be compared
@@ -81,6 +84,52 @@ def others(samples: Tensor, labelled: Tensor) -> Tensor:
 def over_ranks(value: Tensor) -> Tensor:
     """The mean over all ranks; the value itself on one."""
     return sum_over_ranks(value) / distributed.get_world_size() if several_ranks() else value
+
+
+def complete(
+    batch: Any,
+    domain_names: Sequence[str],
+    task: Task,
+    seen: Sequence[str],
+    *,
+    training: bool,
+    views: str = "one",
+) -> dict[str, Any]:
+    """A batch with what a loader of one's own may have left out, see `DomainView`.
+
+    Domains may be names. Images without ``target`` have no label. Where nothing says which images
+    are ``labelled``, those of domains are whose labels may be ``seen``; in training the others lose
+    theirs.
+
+    Raises:
+        DomainNormError: No mapping, or one without images, domains, or the second of two views.
+        ConditionError: Domains that are not the model's.
+    """
+    needs = {"image", "domain", *(["strong"] if training and views == "two" else [])}
+    if not isinstance(batch, Mapping) or not needs <= batch.keys():
+        held = f" with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
+        raise DomainNormError(
+            f"batch: a {type(batch).__name__}{held}, expected a mapping with 'image' (N, 3, H, W), "
+            "'domain' (labels or names), 'target' where there are labels, and for methods of two "
+            "views 'strong', the images changed strongly"
+        )
+    done = dict(batch)
+    if "labelled" in done:
+        return done
+    image = done["image"]
+    domain = as_condition(done["domain"], None, domain_names, image).domain
+    assert domain is not None  # where it is not in weights
+    done["domain"] = domain
+    if "target" not in done:
+        shapes = {"multilabel": (len(task.class_names),), "segmentation": image.shape[2:]}
+        shape = (len(image), *shapes.get(task.labels, ()))
+        done["target"] = torch.full(shape, -1, device=image.device)
+    labels = torch.tensor([list(domain_names).index(name) for name in seen], dtype=torch.long)
+    done["labelled"] = known = torch.isin(domain, labels.to(image.device))
+    if training:
+        target = done["target"]
+        done["target"] = target.masked_fill(~known.view(-1, *[1] * (target.ndim - 1)), -1)
+    return done
 
 
 def split(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

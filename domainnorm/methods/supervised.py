@@ -92,7 +92,7 @@ class SupervisedMethod(Method):
             self._estimate_moments()
         if self.starts_from == "backbone":
             for model in {self.model, self.deployed}:
-                for name in model.domain_names:
+                for name in self.roles.all:
                     if self.roles.lent((name,))[0] not in self.trained_domains:
                         set_rows(model, name, self.trained_domains)
         self.share_rows()

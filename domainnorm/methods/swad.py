@@ -82,7 +82,7 @@ class SWAD(SupervisedMethod):
     def on_fit_start(self) -> None:
         """Refuse training without validation, which tells where the valley is."""
         super().on_fit_start()
-        if not self.eval_domains:
+        if not self.eval_domains or not self.trainer.enable_validation:
             raise DomainNormError("swad: no validation images, whose loss tells where to average")
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -135,6 +135,7 @@ class SWAD(SupervisedMethod):
         )
         if several_ranks():
             sums = sum_over_ranks(sums)
+        sums = sums[sums[:, 1] > 0]
         return float((sums[:, 0] / sums[:, 1]).mean())
 
     def on_fit_end(self) -> None:
@@ -153,8 +154,7 @@ class SWAD(SupervisedMethod):
 
     @torch.no_grad()
     def _estimate_moments_of_training(self) -> None:
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        batches = islice(data.train_dataloader(), int(self.trainer.num_training_batches))
+        batches = islice(self.datamodule.train_dataloader(), int(self.trainer.num_training_batches))
         estimate_moments(self.model, map(self.ready, batches))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from domainnorm.errors import unknown
@@ -94,7 +94,7 @@ def takes_pixels(value: Any) -> bool:
     if isinstance(value, Mapping) and value.get("where") in _EARLY:
         rules = {}
     late = [norm for pattern, norm in rules.items() if pattern not in _EARLY]
-    return any(_halves(norm).get("statistics") in _OF_PIXELS for norm in late)
+    return any(_inherits(_halves(norm).get("statistics"), _OF_PIXELS) for norm in late)
 
 
 def _stated(value: Any) -> list[Any]:
@@ -114,11 +114,16 @@ def _one_reads_domains(norm: Any) -> bool:
     names = _halves(norm)
     modulation = names.get("modulation")
     # Each layer's kin has rows; one part of mixed statistics may.
-    if norm is None or names.get("statistics") in ("domain", "mixed"):
+    if norm is None or _inherits(names.get("statistics"), ("domain", "mixed")):
         return True
     return modulation not in MODULATIONS.names() or bool(
         MODULATIONS.entry(modulation).constants.get("row_names")
     )
+
+
+def _inherits(statistics: Any, names: Iterable[str]) -> bool:
+    """Whether statistics of a name, known or not, are some of these or made from them."""
+    return statistics in STATISTICS.names() and not STATISTICS.kin(statistics).isdisjoint(names)
 
 
 def _halves(norm: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from domainnorm.run.machine import is_first, prepare
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, supervised_method
 from domainnorm.run.run_folder import write_page, write_results
-from domainnorm.run.stage import groups_of, predict, run_stage, set_up
+from domainnorm.run.stage import predict, run_stage, set_up
 from domainnorm.terminal import create_console
 
 _ROW_LABELS = {"models": "model trained on", "norms": "norms of"}
@@ -95,7 +95,7 @@ def _filled(parts: Parts, folder: Path, kind: str, console: Console) -> CrossDom
         run_stage(parts, stage, folder)
         for row, column, predictions in _cells(parts, stage, folder, kind):
             if predictions.is_labelled:
-                groups = groups_of(parts, predictions)
+                groups = parts.dataset.groups_of(predictions.index.tolist())
                 matrix.add(stage.seed, row, column, predictions, groups)
     return matrix
 

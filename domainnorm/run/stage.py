@@ -330,17 +330,10 @@ def _measure(
     intervals = one.intervals(
         confidence=evaluation.confidence,
         resamples=evaluation.resamples,
-        groups=groups_of(bench.parts, one),
+        groups=bench.parts.dataset.groups_of(one.index.tolist()),
         **options,
     )
     return one.metrics(**options), intervals
-
-
-def groups_of(parts: Parts, predictions: Evaluated) -> list[str] | None:
-    """Patient, slide or sequence of every prediction; None when each image is its own."""
-    records = parts.dataset.records
-    groups = [records[index].group for index in predictions.index.tolist()]
-    return groups if len(set(groups)) < len(groups) else None
 
 
 def _is_given(parts: Parts, stage: Stage) -> bool:

@@ -19,9 +19,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError, DomainNormError
+from domainnorm.evaluation import mean_of_known
 from domainnorm.methods import Method, domains_of
 from domainnorm.methods.bank import Bank
-from domainnorm.methods.base import mean_of_known
 from domainnorm.recipe import Recipe
 from domainnorm.run.machine import readable_refusals
 from domainnorm.run.scoring import Scorer

@@ -1,3 +1,5 @@
+from .finished_run import FinishedRun as FinishedRun
+from .finished_run import load_run as load_run
 from .prediction import predict_run as predict_run
 from .prediction_table import Predicted as Predicted
 from .run_export import Exported as Exported

@@ -14,7 +14,7 @@ from torch import Tensor
 from domainnorm.backbones import DomainModel, ModelHeader, load_model, read_header
 from domainnorm.data import Preprocessing
 from domainnorm.data.masks import VOID
-from domainnorm.errors import CheckpointError, DataError, counted
+from domainnorm.errors import CheckpointError, DataError, counted, unknown
 from domainnorm.methods import online_methods
 from domainnorm.recipe import Recipe
 from domainnorm.registry import TASKS
@@ -62,7 +62,13 @@ def load_stored(folder: Path) -> StoredModel:
         CheckpointError: No such folder, nothing finished in it, several stages to choose from, or
             weights that are truncated or do not fit the recipe.
     """
-    place = folder if (folder / WEIGHTS).is_file() else _only_stage(folder)
+    place = folder
+    if not (folder / WEIGHTS).is_file():
+        if not (folder / RECIPE).is_file():
+            raise CheckpointError(
+                f"{folder}: neither a run folder (no {RECIPE}) nor that of a stage (no {WEIGHTS})"
+            )
+        place = find_stage(folder, read_folder(folder)[0])
     recipe, _ = read_folder(place.resolve().parents[3])
     model, header = stored_model(recipe, place)
     return StoredModel(model, recipe, header.class_names, place)
@@ -83,20 +89,34 @@ def stored_model(recipe: Recipe, place: Path) -> tuple[DomainModel, ModelHeader]
     return model.eval(), header
 
 
-def _only_stage(folder: Path) -> Path:
-    if not (folder / RECIPE).is_file():
-        raise CheckpointError(
-            f"{folder}: neither a run folder (no {RECIPE}) nor that of a stage (no {WEIGHTS})"
-        )
-    recipe, _ = read_folder(folder)
-    finished = sorted(file.parent for file in folder.glob(f"stages/*/*/*/{WEIGHTS}"))
-    own = [place for place in finished if place.name == recipe.method.label]
-    if len(own) == 1:
-        return own[0]
+def finished_stages(folder: Path) -> list[Path]:
+    """Folders of the stages of a run that have weights."""
+    return sorted(file.parent for file in folder.glob(f"stages/*/*/*/{WEIGHTS}"))
+
+
+def find_stage(folder: Path, recipe: Recipe, name: str = "") -> Path:
+    """Folder of a finished stage.
+
+    Args:
+        folder: Of the run.
+        recipe: Of the run.
+        name: The end of its path, such as ``seed1/tent``; that of the recipe's method when empty.
+
+    Raises:
+        CheckpointError: There is none, or several to choose from.
+    """
+    finished = finished_stages(folder)
+    wanted = Path(name or recipe.method.label).parts
+    found = [place for place in finished if place.parts[-len(wanted) :] == wanted]
+    if len(found) == 1:
+        return found[0]
     if not finished:
         raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
-    listing = "".join(f"\n  {place}" for place in (own or finished)[:_SHOWN])
-    raise CheckpointError(f"{folder}: {len(own or finished)} finished stages, name one:{listing}")
+    if name and not found:
+        known = ["/".join(place.parts[-3:]) for place in finished]
+        raise CheckpointError(f"{folder}: {unknown('stage', name, known)}")
+    listing = "".join(f"\n  {place}" for place in (found or finished)[:_SHOWN])
+    raise CheckpointError(f"{folder}: {len(found or finished)} finished stages, name one:{listing}")
 
 
 @dataclass(frozen=True)

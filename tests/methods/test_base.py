@@ -266,13 +266,3 @@ def test_stream_of_the_documentation_can_be_followed():
     names = {"model": model, "images": torch.rand(2, 3, 32, 32)}
     exec(code, names)
     assert names["logits"].shape == (2, 10)
-
-
-def test_method_of_the_documentation_can_be_fitted():
-    page = Path(__file__).parents[2] / "docs/methods.md"
-    chapter = page.read_text(encoding="utf-8").split("## A method of your own")[1]
-    code = chapter.split("```python\n")[1].split("```")[0]
-    names = {"__name__": "diverse"}
-    exec(code, names)
-    done = fit(names["Diverse"], make_model(), ONE, entropy_weight=0.5)
-    assert float(done.trainer.callback_metrics["train/entropy"]) > 0

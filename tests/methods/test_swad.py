@@ -155,6 +155,7 @@ def test_rate_stays_at_its_peak_after_the_warm_up():
 
 def test_without_validation_nothing_is_trained():
     method = make("swad", make_model())
+    method.eval_domains = ()
     with pytest.raises(DomainNormError, match="swad: no validation images"):
         method.on_fit_start()
     assert make_data("swad", method.model, ONE, 16).val_domains == ["clean"]

@@ -72,13 +72,32 @@ def list_transforms() -> list[str]:
 
 
 def own_transforms() -> dict[str, str]:
-    """Names of the transforms that albumentations lacks → their names in `TRANSFORMS`."""
-    return {TRANSFORMS.entry(name).attribute: name for name in TRANSFORMS.names()}
+    """Names of the transforms that albumentations lacks → their names in `TRANSFORMS`.
+
+    Raises:
+        DataError: One of another package is called like one that is there.
+    """
+    found: dict[str, str] = {}
+    for name in TRANSFORMS.names():
+        entry = TRANSFORMS.entry(name)
+        other = found.setdefault(entry.attribute, name)
+        twin = TRANSFORMS.entry(other).origin if other != name else ""
+        if entry.distribution is not None and entry.attribute in _classes():
+            twin = "albumentations"
+        if twin:
+            raise DataError(
+                f"augment: two transforms are called {entry.attribute}, that of {twin} and "
+                f"{entry.origin}; rename the class of one"
+            )
+    return found
 
 
 def moves_pixels(name: str) -> bool:
     """Whether a transform changes where things are, so that a mask has to follow."""
-    return "DualTransform" in _ancestors(name)
+    own = own_transforms()
+    bases = TRANSFORMS.entry(own[name]).lineage if name in own else [name]
+    classes = [base.rpartition(".")[2] for base in bases]
+    return "DualTransform" in {*classes, *(one for base in classes for one in _ancestors(base))}
 
 
 def list_arguments(name: str) -> list[str]:
