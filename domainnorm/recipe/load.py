@@ -5,6 +5,7 @@ Each section is read on its own here; what they have to satisfy together stands 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -25,7 +26,15 @@ from domainnorm.recipe.schema import (
 )
 from domainnorm.recipe.sections import fixed_parameters, read_fixed, read_named, read_section
 from domainnorm.recipe.tree import find_recipe, merged_tree, recipe_name, resolved_tree
-from domainnorm.registry import DATASETS, ENCODERS, METHODS, PERTURBATIONS, TASKS, Parameter
+from domainnorm.registry import (
+    DATASETS,
+    ENCODERS,
+    LOGGERS,
+    METHODS,
+    PERTURBATIONS,
+    TASKS,
+    Parameter,
+)
 
 _NO_KEYS = ("name", "dataset", "seeds")  # of a `Recipe`; all its other fields are keys
 KEYS = ("configs", *(one.name for one in fields(Recipe) if one.name not in _NO_KEYS), "seed")
@@ -87,9 +96,26 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
         "compare": _read_compare(tree, method, data, problems),
         "seeds": seeds if isinstance(seeds, list) else [seeds],
     }
-    for key, schema in (("trainer", TrainerConfig), ("evaluation", EvaluationConfig)):
-        values[key] = schema(**read_fixed(tree.get(key), schema, key, problems))
-    return Recipe(name=name, **values)
+    trainer = _with_loggers(tree.get("trainer"), problems)
+    values["trainer"] = TrainerConfig(**read_fixed(trainer, TrainerConfig, "trainer", problems))
+    evaluation = read_fixed(tree.get("evaluation"), EvaluationConfig, "evaluation", problems)
+    return Recipe(name=name, **values, evaluation=EvaluationConfig(**evaluation))
+
+
+def _with_loggers(section: Any, problems: Problems) -> Any:
+    """The section ``trainer`` with its loggers, of a name or a list, as mappings."""
+    if not isinstance(section, Mapping) or "logger" not in section:
+        return section
+    given = section["logger"]
+    stated = {} if given is None else {"trainer.logger": given}
+    if isinstance(given, list):
+        stated = {f"trainer.logger[{index}]": item for index, item in enumerate(given)}
+    read = [read_named(item, LOGGERS, key, problems) for key, item in stated.items()]
+    named = [{"name": one.name, **one.options} for one in read if one is not None]
+    for name, count in Counter(one["name"] for one in named).items():
+        if count > 1:
+            problems.add("trainer.logger", f"names '{name}' {count} times")
+    return {**section, "logger": named}
 
 
 def _read_values(tree: Mapping[str, Any], unseen: Unseen, problems: Problems) -> dict[str, Any]:

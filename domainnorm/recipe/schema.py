@@ -151,6 +151,8 @@ class TrainerConfig:
         threads: CPU threads of torch; null is torch's own choice.
         deterministic: Only algorithms that give the same result every time.
         limit_batches: At most this many training batches per epoch, for trials.
+        logger: Tools that a run can be followed in, beside ``log.csv`` of each stage: a name,
+            ``{name: wandb, project: mine}``, or a list of these; null for none.
     """
 
     max_epochs: int = field(default=10, metadata={"minimum": 1})
@@ -166,6 +168,7 @@ class TrainerConfig:
     threads: int | None = field(default=None, metadata={"minimum": 1})
     deterministic: bool = True
     limit_batches: int | None = field(default=None, metadata={"minimum": 1})
+    logger: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

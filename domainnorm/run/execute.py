@@ -11,6 +11,7 @@ from typing import Any
 
 from domainnorm import report
 from domainnorm.errors import CheckpointError, RecipeError, counted
+from domainnorm.loggers import check_loggers, create_loggers, recording
 from domainnorm.recipe import Recipe, needs_network
 from domainnorm.registry import METHODS
 from domainnorm.run.machine import (
@@ -57,6 +58,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         The run folder: ``recipe.yaml``, ``environment.json``, ``metrics.csv``, ``metrics.json``,
         ``results.md``, ``figures/``, ``report.html`` and ``stages/<transfer>/seed<n>/<method>/``.
     """
+    check_loggers(recipe.trainer.logger, recipe.name)
     parts = Parts(recipe)  # before a folder is made: most mistakes show here
     stages = plan_stages(recipe)
     parts.check_images(stages)
@@ -92,6 +94,7 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
     if (asked := recipe.evaluation.selection) not in ("last", "validation"):
         text = f"evaluation.selection: '{asked}' looks at targets, and here each domain is one in"
         raise RecipeError([f"{text} turn; take 'last' or 'validation'"], recipe.name)
+    check_loggers(recipe.trainer.logger, recipe.name)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, kind)
         with _alone(folder):
@@ -229,7 +232,18 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
         save_run_figures(parts, results, folder)
         _write(results, folder, parts.metric)
         write_page(folder)
+        if trains:
+            _log_figures(recipe, folder)
     console.print(report.results_table(results, parts.metric))
+
+
+def _log_figures(recipe: Recipe, folder: Path) -> None:
+    """Give loggers what has been drawn, as a run of its own: many figures are of all stages."""
+    loggers = create_loggers(recipe.trainer.logger, folder, "figures")
+    with recording(loggers, {}):
+        for logger in loggers:
+            for file in sorted((folder / "figures").glob("*.png")):
+                logger.log_figure(file)
 
 
 def _is_finished(stage: Stage, folder: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from domainnorm.data import DomainDataModule
@@ -51,7 +52,12 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def make_trainer(
-    recipe: Recipe, scorer: Scorer, data: DomainDataModule, seed: int, place: Path
+    recipe: Recipe,
+    scorer: Scorer,
+    data: DomainDataModule,
+    seed: int,
+    place: Path,
+    loggers: Sequence[Logger] = (),
 ) -> Trainer:
     """A trainer that keeps its last checkpoint and its log in ``place``, the folder of a stage.
 
@@ -72,6 +78,7 @@ def make_trainer(
     callbacks.append(ModelCheckpoint(place, "training", enable_version_counter=False))
     with readable_refusals():
         trainer = _trainer(recipe, method, callbacks, bar)
+    trainer.loggers = [*loggers]
     if recipe.trainer.min_steps and method.protocol == "fit" and method.max_epochs is None:
         trainer.fit_loop.max_epochs = _epochs(recipe, data, trainer.world_size)
     if method.protocol == "online" and trainer.world_size > 1:
