@@ -12,10 +12,12 @@ from typing import Any
 
 from domainnorm.errors import RecipeError, unknown
 from domainnorm.ranges import Conditioned, Far, Unseen
+from domainnorm.recipe.meanings import unknown_key
 from domainnorm.recipe.norm import read_norm
 from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.rules import check_together
 from domainnorm.recipe.schema import (
+    PRECISIONS,
     BackboneConfig,
     DataConfig,
     EvaluationConfig,
@@ -74,7 +76,7 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
     """The recipe with every section as far as it can be read; named ones are None otherwise."""
     for key in tree:
         if key not in KEYS:
-            problems.add(key, unknown("key", key, KEYS))
+            problems.add(key, unknown_key(key, KEYS))
     backbone = _read_backbone(tree.get("backbone"), problems)
     data, dataset = _read_data(tree.get("data"), problems)
     method = _read_method(tree.get("method", "default"), "method", problems)
@@ -96,17 +98,26 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
         "compare": _read_compare(tree, method, data, problems),
         "seeds": seeds if isinstance(seeds, list) else [seeds],
     }
-    trainer = _with_loggers(tree.get("trainer"), problems)
+    trainer = _spelled_out(tree.get("trainer"), problems)
     values["trainer"] = TrainerConfig(**read_fixed(trainer, TrainerConfig, "trainer", problems))
     evaluation = read_fixed(tree.get("evaluation"), EvaluationConfig, "evaluation", problems)
     return Recipe(name=name, **values, evaluation=EvaluationConfig(**evaluation))
 
 
-def _with_loggers(section: Any, problems: Problems) -> Any:
-    """The section ``trainer`` with its loggers, of a name or a list, as mappings."""
-    if not isinstance(section, Mapping) or "logger" not in section:
+def _spelled_out(section: Any, problems: Problems) -> Any:
+    """The section ``trainer`` without what it may have for short: loggers, and a precision."""
+    if not isinstance(section, Mapping):
         return section
-    given = section["logger"]
+    section = dict(section)
+    if isinstance(section.get("precision"), (str, int)):
+        section["precision"] = PRECISIONS.get(str(section["precision"]), section["precision"])
+    if "logger" in section:
+        section["logger"] = _read_loggers(section["logger"], problems)
+    return section
+
+
+def _read_loggers(given: Any, problems: Problems) -> list[dict[str, Any]]:
+    """The loggers, of a name, a mapping with ``name`` or a list of these."""
     stated = {} if given is None else {"trainer.logger": given}
     if isinstance(given, list):
         stated = {f"trainer.logger[{index}]": item for index, item in enumerate(given)}
@@ -115,7 +126,7 @@ def _with_loggers(section: Any, problems: Problems) -> Any:
     for name, count in Counter(one["name"] for one in named).items():
         if count > 1:
             problems.add("trainer.logger", f"names '{name}' {count} times")
-    return {**section, "logger": named}
+    return named
 
 
 def _read_values(tree: Mapping[str, Any], unseen: Unseen, problems: Problems) -> dict[str, Any]:
@@ -160,7 +171,7 @@ def _read_data(section: Any, problems: Problems) -> tuple[DataConfig, Named | No
     options = {key: section[key] for key in section if key != "name" and key not in values}
     for key in options:
         if key not in own:
-            problems.add(f"data.{key}", unknown("key", key, ["name", *values, *own]))
+            problems.add(f"data.{key}", unknown_key(key, ["name", *values, *own], "data"))
     options = read_section(options, own, "data", problems)
     if name == "join" and isinstance(options.get("parts"), list):
         options["parts"] = _read_parts(options["parts"], problems)

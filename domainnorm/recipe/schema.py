@@ -25,6 +25,8 @@ Precision: TypeAlias = Literal[
     "transformer-engine",
     "transformer-engine-float16",
 ]
+# What numbers and shorter texts mean, as in Lightning.
+PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class TrainerConfig:
         num_nodes: Machines.
         strategy: How several devices share the work: each has the whole model (``ddp``, which
             ``auto`` is too), also where a step leaves some parameters unused.
-        precision: Number format of weights and activations.
+        precision: Number format of weights and activations; 16 and bf16 mean the mixed ones, which
+            keep weights in 32 bits.
         channels_last: Keep feature maps as N × H × W × C in memory, which convolutions are often
             faster with; results differ by rounding only.
         gradient_clip: Largest norm of a gradient; null clips nothing.
