@@ -24,6 +24,7 @@ MEANINGS = {
     **dict.fromkeys(("lr", "learning_rate", "base_lr"), "method.lr"),
     **dict.fromkeys(("weight_decay", "wd"), "method.weight_decay"),
     **dict.fromkeys(("optimizer", "optim", "opt"), "method.optimizer"),
+    **dict.fromkeys(("scheduler", "lr_scheduler", "lr_schedule", "sched"), "method.schedule"),
     **dict.fromkeys(("warmup_steps", "warmup_epochs", "warmup_ratio"), "method.warmup"),
     **dict.fromkeys(("max_epochs", "epochs", "num_epochs", "n_epochs"), "trainer.max_epochs"),
     **dict.fromkeys(
