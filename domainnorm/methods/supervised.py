@@ -85,6 +85,7 @@ class SupervisedMethod(Method):
 
     labelled: str = "source"
     starts_from: str = "backbone"
+    may_average: bool = True
 
     def __init__(
         self,

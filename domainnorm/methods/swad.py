@@ -52,6 +52,7 @@ class SWAD(SupervisedMethod):
 
     labelled: str = "source"
     starts_from: str = "backbone"
+    may_average: bool = False
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ class TENT(Method):
     starts_from: str = "source_only"
     augmented: bool = False
     needs: str = "weights"
+    may_average: bool = True
     tasks: tuple[str, ...] = ("classification", "segmentation")  # findings exclude no other
 
     def __init__(
@@ -92,7 +93,8 @@ class TENT(Method):
         if not any(isinstance(norm.statistics, RunningMoments) for norm in self.model.norms()):
             return
         loader: Any = self.trainer.train_dataloader
-        estimate_moments(self.model, map(self.ready, loader))
+        for model in {self.model, self.deployed}:
+            estimate_moments(model, map(self.ready, loader))
 
     def configure_optimizers(self) -> Any:
         """Over scales and shifts."""

@@ -35,6 +35,8 @@ MEANINGS = {
         ("gradient_clip_val", "clip_grad", "grad_clip", "max_grad_norm"), "trainer.gradient_clip"
     ),
     "limit_train_batches": "trainer.limit_batches",
+    **dict.fromkeys(("early_stopping", "early_stopping_patience"), "trainer.patience"),
+    **dict.fromkeys(("model_ema", "ema_decay", "model_ema_decay"), "trainer.ema"),
     **dict.fromkeys(("gpus", "num_gpus", "devices"), "trainer.devices"),
     "accelerator": "trainer.accelerator",
     **dict.fromkeys(("precision", "amp", "dtype"), "trainer.precision"),

@@ -140,6 +140,11 @@ class TrainerConfig:
         min_steps: Optimizer steps that it makes at least, in more epochs where they are short:
             domains with few images are then trained as long as others. Methods with ``epochs`` keep
             to them.
+        patience: Epochs without a better score of ``evaluation.selection`` after which a stage
+            ends; null for none. Stages that are not selected by one have all their epochs.
+        ema: Weight, in (0, 1), of the past in a moving average of weights and running moments after
+            each step, which is tested and saved instead; null for none. Methods without steps, and
+            those that have an average of their own, do without.
         accelerator: Kind of device.
         devices: Devices per machine; each has a process, and batches of ``data.batch_size``.
         num_nodes: Machines.
@@ -160,6 +165,8 @@ class TrainerConfig:
 
     max_epochs: int = field(default=10, metadata={"minimum": 1})
     min_steps: int = field(default=0, metadata={"minimum": 0})
+    patience: int | None = field(default=None, metadata={"minimum": 1})
+    ema: float | None = field(default=None, metadata={"above": 0, "below": 1})
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Literal["auto"] | int = field(default=1, metadata={"minimum": 1})
     num_nodes: int = field(default=1, metadata={"minimum": 1})

@@ -218,16 +218,24 @@ class Selection(Checkpoint):
         self.guard = recipe.evaluation.guard
         self.scorer = scorer
         self.write_row = write_row
+        self.patience = recipe.trainer.patience
+        self.min_steps = recipe.trainer.min_steps if scorer.method.max_epochs is None else 0
         # Score of the epoch that is kept, its metric on the source, and the best such metric.
         self.kept, self.kept_source, self.best_source = -math.inf, -math.inf, -math.inf
+        self.waited = 0  # epochs since then
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on with."""
-        return {name: getattr(self, name) for name in ("kept", "kept_source", "best_source")}
+        names = ("kept", "kept_source", "best_source", "waited")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See `state_dict`."""
         vars(self).update(state_dict)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Train no more where a run was interrupted after its last epoch."""
+        self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this epoch where it is better than those before, or they fail the guard."""
@@ -244,8 +252,21 @@ class Selection(Checkpoint):
         kept = -math.inf if math.isnan(self.kept) else self.kept  # no number loses to any
         better = self.kept == -math.inf or refused or (source >= least and value > kept)
         if trainer.strategy.broadcast(better):
-            self.kept, self.kept_source = value, source
+            self.kept, self.kept_source, self.waited = value, source, 0
             trainer.save_checkpoint(self.path, weights_only=True)
+        else:
+            self.waited += 1
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        """End training where the patience is over."""
+        if self.patience is None or self.waited < self.patience:
+            return
+        trainer.should_stop = trainer.global_step >= self.min_steps
+        if trainer.should_stop and trainer.is_global_zero:
+            last = trainer.current_epoch + 1
+            told = f"ends after epoch {last} of {trainer.max_epochs}, the best was"
+            print(f"      {told} {last - self.waited}", flush=True)
 
     def _measured(self, trainer: Trainer) -> tuple[float, float]:
         """What chooses, and the metric on the source where a guard asks for it, else 0."""
