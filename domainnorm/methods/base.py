@@ -379,7 +379,7 @@ class Method(LightningModule):
             values = evaluated.metrics(**options)
             scores.append(values[self.task.metric])
             self.log_dict({f"val/{domain}/{key}": value for key, value in values.items()})
-        self.log("val/selection", mean_of_known(scores))
+        self.log("val/selection", mean_of_known(scores), prog_bar=True)
 
     def on_test_epoch_start(self) -> None:
         """Start collecting for every test domain."""

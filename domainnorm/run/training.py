@@ -70,7 +70,7 @@ def make_trainer(
         FittingMoments(),
         EpochSeed(seed),
         log,
-        RichProgressBar(leave=False) if bar else EpochLines(),
+        DomainBar(leave=False) if bar else EpochLines(),
     ]
     if selects(recipe, method):
         callbacks.append(Selection(place, recipe, scorer, log.on_train_epoch_end))
@@ -380,6 +380,30 @@ class EpochLog(Callback):
             ) from error
 
 
+class DomainBar(RichProgressBar):
+    """Progress on a terminal; a test says which domain it is of."""
+
+    _loader = 0
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take note of the loader, whose bar may begin now."""
+        self._loader = dataloader_idx
+        super().on_test_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    @property
+    def test_description(self) -> str:
+        """Shown before the bar."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return f"test {data.test_titles()[self._loader]}"
+
+
 class EpochLines(Callback):
     """Progress where there is no terminal to draw a bar on: a line every few seconds."""
 
@@ -387,11 +411,14 @@ class EpochLines(Callback):
         self._shown = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print epoch and loss, unless a line was printed just before."""
+        """Print epoch, loss and metric, unless a line was printed just before."""
         now = time.monotonic()
         if now - self._shown < _BETWEEN_LINES or not trainer.is_global_zero:
             return
         self._shown = now
         loss = trainer.callback_metrics.get("train/loss")
         shown = "" if loss is None else f"  loss {float(loss):.3f}"
+        if "val/selection" in trainer.callback_metrics:
+            task: Any = pl_module.task
+            shown += f"  {task.metric} {float(trainer.callback_metrics['val/selection']):.3f}"
         print(f"      epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{shown}", flush=True)
