@@ -29,6 +29,7 @@ from domainnorm.recipe.schema import (
 from domainnorm.recipe.sections import fixed_parameters, read_fixed, read_named, read_section
 from domainnorm.recipe.tree import find_recipe, merged_tree, recipe_name, resolved_tree
 from domainnorm.registry import (
+    CALLBACKS,
     DATASETS,
     ENCODERS,
     LOGGERS,
@@ -36,6 +37,7 @@ from domainnorm.registry import (
     PERTURBATIONS,
     TASKS,
     Parameter,
+    Registry,
 )
 
 _NO_KEYS = ("name", "dataset", "seeds")  # of a `Recipe`; all its other fields are keys
@@ -105,27 +107,30 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
 
 
 def _spelled_out(section: Any, problems: Problems) -> Any:
-    """The section ``trainer`` without what it may have for short: loggers, and a precision."""
+    """The section ``trainer`` without what it may have for short: names, and a precision."""
     if not isinstance(section, Mapping):
         return section
     section = dict(section)
     if isinstance(section.get("precision"), (str, int)):
         section["precision"] = PRECISIONS.get(str(section["precision"]), section["precision"])
-    if "logger" in section:
-        section["logger"] = _read_loggers(section["logger"], problems)
+    for name, registry in (("logger", LOGGERS), ("callbacks", CALLBACKS)):
+        if name in section:
+            section[name] = _read_several(section[name], registry, f"trainer.{name}", problems)
     return section
 
 
-def _read_loggers(given: Any, problems: Problems) -> list[dict[str, Any]]:
-    """The loggers, of a name, a mapping with ``name`` or a list of these."""
-    stated = {} if given is None else {"trainer.logger": given}
+def _read_several(
+    given: Any, registry: Registry, key: str, problems: Problems
+) -> list[dict[str, Any]]:
+    """Names with their options, of a name, a mapping with ``name`` or a list of these."""
+    stated = {} if given is None else {key: given}
     if isinstance(given, list):
-        stated = {f"trainer.logger[{index}]": item for index, item in enumerate(given)}
-    read = [read_named(item, LOGGERS, key, problems) for key, item in stated.items()]
+        stated = {f"{key}[{index}]": item for index, item in enumerate(given)}
+    read = [read_named(item, registry, where, problems) for where, item in stated.items()]
     named = [{"name": one.name, **one.options} for one in read if one is not None]
     for name, count in Counter(one["name"] for one in named).items():
         if count > 1:
-            problems.add("trainer.logger", f"names '{name}' {count} times")
+            problems.add(key, f"names '{name}' {count} times")
     return named
 
 

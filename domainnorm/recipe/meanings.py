@@ -40,6 +40,7 @@ MEANINGS = {
     **dict.fromkeys(("gpus", "num_gpus", "devices"), "trainer.devices"),
     "accelerator": "trainer.accelerator",
     **dict.fromkeys(("precision", "amp", "dtype"), "trainer.precision"),
+    "callbacks": "trainer.callbacks",
     **dict.fromkeys(("logger", "loggers"), "trainer.logger"),
     **dict.fromkeys(("monitor", "checkpoint_metric"), "evaluation.selection"),
     **dict.fromkeys(("seeds", "random_seed", "seed_everything"), "seed"),

@@ -161,6 +161,7 @@ class TrainerConfig:
         limit_batches: At most this many training batches per epoch, for trials.
         logger: Tools that a run can be followed in, beside ``log.csv`` of each stage: a name,
             ``{name: wandb, project: mine}``, or a list of these; null for none.
+        callbacks: Callbacks of Lightning that other packages offer, in the same form.
     """
 
     max_epochs: int = field(default=10, metadata={"minimum": 1})
@@ -179,6 +180,7 @@ class TrainerConfig:
     deterministic: bool = True
     limit_batches: int | None = field(default=None, metadata={"minimum": 1})
     logger: list[dict[str, Any]] = field(default_factory=list)
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

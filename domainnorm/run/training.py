@@ -24,6 +24,7 @@ from domainnorm.methods import Method, domains_of
 from domainnorm.methods.bank import Bank
 from domainnorm.methods.base import mean_of_known
 from domainnorm.recipe import Recipe
+from domainnorm.registry import CALLBACKS
 from domainnorm.run.machine import readable_refusals
 from domainnorm.run.scoring import Scorer
 from domainnorm.storage import DAMAGED, read_tensors, replace_text, whole_file
@@ -74,6 +75,9 @@ def make_trainer(
     ]
     if selects(recipe, method):
         callbacks.append(Selection(place, recipe, scorer, log.on_train_epoch_end))
+    for named in recipe.trainer.callbacks:
+        given = {key: value for key, value in named.items() if key != "name"}
+        callbacks.append(CALLBACKS.create(named["name"], **given))
     # After the selection, whose score of this epoch it has to hold for a resumed run.
     callbacks.append(ModelCheckpoint(place, "training", enable_version_counter=False))
     with readable_refusals():
