@@ -223,7 +223,7 @@ class Selection(Checkpoint):
         self.scorer = scorer
         self.write_row = write_row
         self.patience = recipe.trainer.patience
-        self.min_steps = recipe.trainer.min_steps if scorer.method.max_epochs is None else 0
+        self.min_steps = recipe.trainer.min_steps
         # Score of the epoch that is kept, its metric on the source, and the best such metric.
         self.kept, self.kept_source, self.best_source = -math.inf, -math.inf, -math.inf
         self.waited = 0  # epochs since then
@@ -266,7 +266,8 @@ class Selection(Checkpoint):
         """End training where the patience is over."""
         if self.patience is None or self.waited < self.patience:
             return
-        trainer.should_stop = trainer.global_step >= self.min_steps
+        least = self.min_steps if self.scorer.method.max_epochs is None else 0
+        trainer.should_stop = trainer.global_step >= least
         if trainer.should_stop and trainer.is_global_zero:
             last = trainer.current_epoch + 1
             told = f"ends after epoch {last} of {trainer.max_epochs}, the best was"
