@@ -71,12 +71,12 @@ def similar(name: str, known: Iterable[str], usual: Iterable[str] = ()) -> list[
     return get_close_matches(name, list(known), n=8, cutoff=0.5) or list(usual)
 
 
-def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """The sentence that answers an unknown name: the nearest one, then the list."""
+def unknown(kind: str, name: object, known: Iterable[str], meant: str = "") -> str:
+    """The sentence that answers an unknown name: what is ``meant``, or the nearest; the list."""
     names = list(known)
     # Names of recipes and parts begin with a folder, which is easily left out.
     last = {one.rpartition("/")[2]: one for one in names}
-    match = nearest(name, names) or last.get(nearest(name, last) or "")
+    match = meant or nearest(name, names) or last.get(nearest(name, last) or "")
     hint = f"did you mean '{match}'? " if match else ""
     listing = ", ".join(names) if names else "none"
     return f"unknown {kind} '{name}': {hint}known: {listing}"

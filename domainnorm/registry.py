@@ -163,10 +163,11 @@ class Registry:
 
     Args:
         kind: Word for an entry in messages and entry-point names.
-        package: Dotted name of the package whose files are the entries.
+        package: Dotted name of the package whose files are the entries; none where all are of
+            third parties.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str = "") -> None:
         self.kind = kind
         self.package = package
 
@@ -184,6 +185,8 @@ class Registry:
         return dict(sorted(entries.items()))
 
     def _own(self) -> Iterator[Entry]:
+        if not self.package:
+            return
         for file in sorted(_source_file(self.package).parent.glob("*.py")):
             module = f"{self.package}.{file.stem}"
             for mark, attribute in _MARK.findall(_text(module)):
@@ -458,4 +461,6 @@ STATISTICS = Registry("statistics", "domainnorm.norms.statistics")
 MODULATIONS = Registry("modulation", "domainnorm.norms.modulations")
 PERTURBATIONS = Registry("perturbation", "domainnorm.perturbations")
 VALIDATORS = Registry("validator", "domainnorm.evaluation")
+LOGGERS = Registry("logger", "domainnorm.loggers")
+CALLBACKS = Registry("callback")
 KINDS = [one.kind for one in list(globals().values()) if isinstance(one, Registry)]

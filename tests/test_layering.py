@@ -14,7 +14,7 @@ ROOT = Path(domainnorm.__file__).parent
 LEVELS = {
     "errors": -1,  # below the others of its level, which raise them
     "registry": 0, "storage": 0, "terminal": 0, "ranges": 0.2, "condition": 0.4, "slot": 0.6,
-    "norms": 1, "losses": 1, "perturbations": 1, "encoders": 1,
+    "norms": 1, "losses": 1, "perturbations": 1, "encoders": 1, "loggers": 1,
     "backbones": 2, "data": 2, "evaluation": 2,
     "tasks": 3,
     "streams": 3,

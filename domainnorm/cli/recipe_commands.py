@@ -23,6 +23,7 @@ _REGISTRIES = {
     "encoders": registry.ENCODERS,
     "datasets": registry.DATASETS,
     "tasks": registry.TASKS,
+    "loggers": registry.LOGGERS,
 }
 _KINDS = ("recipes", "configs", "methods", "norms", *tuple(_REGISTRIES)[1:])
 

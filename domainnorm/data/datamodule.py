@@ -250,9 +250,16 @@ class DomainDataModule(LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader for each of `streams` and each other domain, as `test_domains` has them."""
+        alone = map(self.evaluation_dataloader, self._alone())
+        return [*map(self._stream, self.streams), *alone]
+
+    def test_titles(self) -> list[str]:
+        """What each loader of tests has images of."""
+        return [*map(" + ".join, self.streams), *self._alone()]
+
+    def _alone(self) -> list[str]:
         streamed = [name for domains in self.streams for name in domains]
-        others = [name for name in self.test_domains if name not in streamed]
-        return [*map(self._stream, self.streams), *map(self.evaluation_dataloader, others)]
+        return [name for name in self.test_domains if name not in streamed]
 
     def evaluation_dataloader(self, domain: str, split: Split = "test") -> DataLoader[Batch]:
         """Images of a domain with labels, in the order of the dataset; some for each rank."""

@@ -53,6 +53,7 @@ class Method(LightningModule):
     - ``balance``: what has equal parts of a batch, every ``"domain"``, or the labelled and the
       unlabelled ones as a ``"role"`` each.
     - ``needs``: what it needs in the norms, ``"moments"`` (running ones), ``"weights"``, or ``""``.
+    - ``may_average``: whether it has steps, and no average of weights of its own.
     - ``takes_shots``: whether it may learn from labels of few target images, see ``data.shots``.
     - ``tasks``: kinds of labels it is for (``"classification"``, ``"multilabel"``,
       ``"segmentation"``), all when empty; ``for_masks``: options with a value for masks only.
@@ -88,6 +89,7 @@ class Method(LightningModule):
     views: str = "one"
     balance: str = "domain"
     needs: str = ""
+    may_average: bool = False
     takes_shots: bool = True
     tasks: tuple[str, ...] = ()
     for_masks: tuple[tuple[str, str], ...] = ()
@@ -390,7 +392,7 @@ class Method(LightningModule):
             values = evaluated.metrics(**options)
             scores.append(values[self.task.metric])
             self.log_dict({f"val/{domain}/{key}": value for key, value in values.items()})
-        self.log("val/selection", mean_of_known(scores))
+        self.log("val/selection", mean_of_known(scores), prog_bar=True)
 
     def on_test_epoch_start(self) -> None:
         """Start collecting for every test domain."""

@@ -37,5 +37,6 @@ class Restyle(SupervisedMethod):
         super().on_fit_end()
 
     def _lend(self) -> None:
-        for name in self.roles.target:
-            set_rows(self.model, name, self.roles.lent(self.roles.source), moments=False)
+        for model in {self.model, self.deployed}:
+            for name in self.roles.target:
+                set_rows(model, name, self.roles.lent(self.roles.source), moments=False)

@@ -89,6 +89,7 @@ class SelfTraining(SupervisedMethod):
     starts_from: str = "backbone"
     balance: str = "role"
     views: str = "two"
+    may_average: bool = False  # its teacher gives labels, too
     tasks: tuple[str, ...] = ("classification", "segmentation")
     for_masks: tuple[tuple[str, str], ...] = (("mix", "class"),)
 

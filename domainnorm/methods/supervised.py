@@ -20,6 +20,47 @@ from domainnorm.registry import register
 from domainnorm.tasks import Task
 
 
+def create_optimizer(name: str, parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """``adamw``; ``adam``, whose decay is a part of the gradient; ``sgd``, Nesterov's of 0.9."""
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True)
+    return (torch.optim.Adam if name == "adam" else torch.optim.AdamW)(parameters, lr=lr)
+
+
+def scheduled(
+    optimizer: torch.optim.Optimizer, method: Method, schedule: str, warmup: float
+) -> Any:
+    """An optimizer whose rate follows `rate_at` at every step, in the form of Lightning."""
+    if schedule == "constant" and not warmup:
+        return optimizer
+    steps = max(1, int(method.trainer.estimated_stepping_batches))
+    if not method.automatic_optimization:  # Lightning counts the batches
+        epochs = max(1, method.trainer.max_epochs or 1)
+        steps = math.ceil(steps / epochs / method.accumulate) * epochs
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_at(schedule, step, steps, warmup)
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+
+def rate_at(schedule: str, step: int, steps: int, warmup: float) -> float:
+    """Factor of the peak rate at a step.
+
+    It rises linearly in the first ``warmup · steps``. With ``t`` in [0, 1], the share of the others
+    that is done, it is then ``(1 + cos πt) / 2`` (``cosine``), ``(1 - t)^0.9`` (``poly``), 1, 0.1
+    and 0.01 for a third each (``step``), or 1 (``constant``).
+    """
+    rising = int(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    done = min(1.0, (step - rising) / max(1, steps - rising))
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if schedule == "poly":
+        return float((1 - done) ** 0.9)
+    return 0.1 ** min(2, int(3 * done)) if schedule == "step" else 1.0
+
+
 class SupervisedMethod(Method):
     """Supervised loss on the labelled domains, mixed in every batch, each under its own norms.
 
@@ -29,9 +70,9 @@ class SupervisedMethod(Method):
         roles: Source and target domains.
         lr: Peak learning rate.
         weight_decay: Of matrices and kernels; norms and biases have none.
-        optimizer: AdamW or SGD with momentum 0.9.
-        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1); it then falls to
-            zero along a cosine.
+        optimizer: See `create_optimizer`.
+        schedule: How the rate goes on after the warm-up, see `rate_at`.
+        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1).
         layer_decay: The rate of each layer of the network is that of the next one times this, in
             (0, 1], head and decoder having ``lr``; 1 for one rate. See `layer_scales`.
         backbone_rate: Factor of the rate of what is pretrained, above 0: of all but the classifier,
@@ -44,6 +85,7 @@ class SupervisedMethod(Method):
 
     labelled: str = "source"
     starts_from: str = "backbone"
+    may_average: bool = True
 
     def __init__(
         self,
@@ -53,7 +95,8 @@ class SupervisedMethod(Method):
         *,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
+        optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
+        schedule: Literal["cosine", "poly", "step", "constant"] = "cosine",
         warmup: float = 0.1,
         layer_decay: float = 1.0,
         backbone_rate: float = 1.0,
@@ -64,6 +107,7 @@ class SupervisedMethod(Method):
         self.lr = lr
         self.weight_decay = weight_decay
         self.optimizer = optimizer
+        self.schedule = schedule
         self.warmup = warmup
         self.layer_decay = layer_decay
         self.backbone_rate = backbone_rate
@@ -117,26 +161,9 @@ class SupervisedMethod(Method):
                 f"trainer.accumulate: {self.accumulate}, but this method makes several steps on a "
                 "batch, whose gradients must not be added up; set it to 1"
             )
-        return [self._scheduled(parameters) for parameters in chosen]
-
-    def _scheduled(self, parameters: Iterable[nn.Parameter]) -> dict[str, Any]:
-        groups = self._parameter_groups(parameters)
-        if self.optimizer == "adamw":
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=self.lr)
-        else:
-            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=0.9, nesterov=True)
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        if not self.automatic_optimization:  # Lightning counts the batches
-            epochs = max(1, self.trainer.max_epochs or 1)
-            steps = math.ceil(steps / epochs / self.accumulate) * epochs
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step, steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-    def _rate(self, step: int, steps: int) -> float:
-        rising = int(self.warmup * steps)
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+        groups = [self._parameter_groups(parameters) for parameters in chosen]
+        made = [create_optimizer(self.optimizer, group, self.lr) for group in groups]
+        return [scheduled(one, self, self.schedule, self.warmup) for one in made]
 
     def _parameter_groups(self, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
         tables = {p for norm in self.model.norms() for p in norm.modulation.parameters()}

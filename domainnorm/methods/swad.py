@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class SWAD(SupervisedMethod):
         start_patience: Epochs whose first has the least loss where the valley starts.
         end_patience: Epochs above the threshold in a row that end it.
         tolerance: Threshold, in mean losses of the first ``start_patience`` epochs; at least 1.
+        schedule: See `SupervisedMethod`; others let the weights come to rest.
         moments: Of augmented training images (``as_trained``), or of whole ones (``clean``).
         **options: See `SupervisedMethod`.
 
@@ -51,6 +52,7 @@ class SWAD(SupervisedMethod):
 
     labelled: str = "source"
     starts_from: str = "backbone"
+    may_average: bool = False
 
     def __init__(
         self,
@@ -61,9 +63,10 @@ class SWAD(SupervisedMethod):
         start_patience: int = 3,
         end_patience: int = 6,
         tolerance: float = 1.3,
+        schedule: Literal["cosine", "poly", "step", "constant"] = "constant",
         **options: Any,
     ) -> None:
-        super().__init__(model, task, roles, **options)
+        super().__init__(model, task, roles, schedule=schedule, **options)
         size = sum(parameter.numel() for parameter in model.parameters())
         self.valley = LossValley(start_patience, end_patience, tolerance)
         self.epoch_mean = WeightMean(size)
@@ -75,9 +78,6 @@ class SWAD(SupervisedMethod):
             name for name, _ in self.named_buffers() if name.startswith(means)
         ]
         self._losses: dict[int, list[tuple[Tensor, int]]] = {}
-
-    def _rate(self, step: int, steps: int) -> float:
-        return min(1.0, (step + 1) / (int(self.warmup * steps) + 1))
 
     def on_fit_start(self) -> None:
         """Refuse training without validation, which tells where the valley is."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel, domain_parameters
@@ -13,6 +12,7 @@ from domainnorm.losses import entropy_loss
 from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.reestimation import estimate_moments, use_batch_statistics
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.supervised import create_optimizer, scheduled
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -30,8 +30,11 @@ class TENT(Method):
         model: The source model.
         task: Metrics.
         roles: Source and target domains.
-        lr: Learning rate of Adam.
+        lr: Peak learning rate.
         epochs: Passes over the target's training images.
+        optimizer: See `create_optimizer`; the paper has Adam.
+        schedule: See `rate_at`.
+        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1).
 
     Reference:
         Wang et al., Tent: Fully Test-time Adaptation by Entropy Minimization, ICLR 2021,
@@ -45,10 +48,20 @@ class TENT(Method):
     starts_from: str = "source_only"
     augmented: bool = False
     needs: str = "weights"
+    may_average: bool = True
     tasks: tuple[str, ...] = ("classification", "segmentation")  # findings exclude no other
 
     def __init__(
-        self, model: DomainModel, task: Task, roles: Roles, *, lr: float = 1e-3, epochs: int = 5
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        lr: float = 1e-3,
+        epochs: int = 5,
+        optimizer: Literal["adamw", "adam", "sgd"] = "adam",
+        schedule: Literal["cosine", "poly", "step", "constant"] = "constant",
+        warmup: float = 0.0,
     ) -> None:
         super().__init__(model, task, roles)
         chosen = domain_parameters(model)
@@ -56,6 +69,9 @@ class TENT(Method):
             raise ConversionError("tent: the model has no conditional norm whose scale could adapt")
         self.lr = lr
         self.epochs = epochs
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.warmup = warmup
         self.train_only(chosen)
 
     @property
@@ -77,8 +93,10 @@ class TENT(Method):
         if not any(isinstance(norm.statistics, RunningMoments) for norm in self.model.norms()):
             return
         loader: Any = self.trainer.train_dataloader
-        estimate_moments(self.model, map(self.ready, loader))
+        for model in {self.model, self.deployed}:
+            estimate_moments(model, map(self.ready, loader))
 
     def configure_optimizers(self) -> Any:
-        """Adam over scales and shifts, as in the paper."""
-        return torch.optim.Adam(domain_parameters(self.model), lr=self.lr)
+        """Over scales and shifts."""
+        made = create_optimizer(self.optimizer, domain_parameters(self.model), self.lr)
+        return scheduled(made, self, self.schedule, self.warmup)

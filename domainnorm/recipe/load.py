@@ -5,6 +5,7 @@ Each section is read on its own here; what they have to satisfy together stands 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 from domainnorm.backbones.architectures import USUAL, architectures
 from domainnorm.errors import RecipeError, similar, unknown
 from domainnorm.ranges import Conditioned, Far, Unseen
+from domainnorm.recipe.meanings import unknown_key
 from domainnorm.recipe.norm import read_norm
 from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.rules import check_together
 from domainnorm.recipe.schema import (
+    PRECISIONS,
     BackboneConfig,
     DataConfig,
     EvaluationConfig,
@@ -26,7 +29,17 @@ from domainnorm.recipe.schema import (
 )
 from domainnorm.recipe.sections import fixed_parameters, read_fixed, read_named, read_section
 from domainnorm.recipe.tree import find_recipe, merged_tree, recipe_name, resolved_tree
-from domainnorm.registry import DATASETS, ENCODERS, METHODS, PERTURBATIONS, TASKS, Parameter
+from domainnorm.registry import (
+    CALLBACKS,
+    DATASETS,
+    ENCODERS,
+    LOGGERS,
+    METHODS,
+    PERTURBATIONS,
+    TASKS,
+    Parameter,
+    Registry,
+)
 
 _NO_KEYS = ("name", "dataset", "seeds")  # of a `Recipe`; all its other fields are keys
 KEYS = ("configs", *(one.name for one in fields(Recipe) if one.name not in _NO_KEYS), "seed")
@@ -66,7 +79,7 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
     """The recipe with every section as far as it can be read; named ones are None otherwise."""
     for key in tree:
         if key not in KEYS:
-            problems.add(key, unknown("key", key, KEYS))
+            problems.add(key, unknown_key(key, KEYS))
     backbone = _read_backbone(tree.get("backbone"), problems)
     data, dataset = _read_data(tree.get("data"), problems)
     method = _read_method(tree.get("method", "default"), "method", problems)
@@ -88,9 +101,38 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
         "compare": _read_compare(tree, method, data, problems),
         "seeds": seeds if isinstance(seeds, list) else [seeds],
     }
-    for key, schema in (("trainer", TrainerConfig), ("evaluation", EvaluationConfig)):
-        values[key] = schema(**read_fixed(tree.get(key), schema, key, problems))
-    return Recipe(name=name, **values)
+    trainer = _spelled_out(tree.get("trainer"), problems)
+    values["trainer"] = TrainerConfig(**read_fixed(trainer, TrainerConfig, "trainer", problems))
+    evaluation = read_fixed(tree.get("evaluation"), EvaluationConfig, "evaluation", problems)
+    return Recipe(name=name, **values, evaluation=EvaluationConfig(**evaluation))
+
+
+def _spelled_out(section: Any, problems: Problems) -> Any:
+    """The section ``trainer`` without what it may have for short: names, and a precision."""
+    if not isinstance(section, Mapping):
+        return section
+    section = dict(section)
+    if isinstance(section.get("precision"), (str, int)):
+        section["precision"] = PRECISIONS.get(str(section["precision"]), section["precision"])
+    for name, registry in (("logger", LOGGERS), ("callbacks", CALLBACKS)):
+        if name in section:
+            section[name] = _read_several(section[name], registry, f"trainer.{name}", problems)
+    return section
+
+
+def _read_several(
+    given: Any, registry: Registry, key: str, problems: Problems
+) -> list[dict[str, Any]]:
+    """Names with their options, of a name, a mapping with ``name`` or a list of these."""
+    stated = {} if given is None else {key: given}
+    if isinstance(given, list):
+        stated = {f"{key}[{index}]": item for index, item in enumerate(given)}
+    read = [read_named(item, registry, where, problems) for where, item in stated.items()]
+    named = [{"name": one.name, **one.options} for one in read if one is not None]
+    for name, count in Counter(one["name"] for one in named).items():
+        if count > 1:
+            problems.add(key, f"names '{name}' {count} times")
+    return named
 
 
 def _read_values(tree: Mapping[str, Any], unseen: Unseen, problems: Problems) -> dict[str, Any]:
@@ -140,7 +182,7 @@ def _read_data(section: Any, problems: Problems) -> tuple[DataConfig, Named | No
     options = {key: section[key] for key in section if key != "name" and key not in values}
     for key in options:
         if key not in own:
-            problems.add(f"data.{key}", unknown("key", key, ["name", *values, *own]))
+            problems.add(f"data.{key}", unknown_key(key, ["name", *values, *own], "data"))
     options = read_section(options, own, "data", problems)
     if name == "join" and isinstance(options.get("parts"), list):
         options["parts"] = _read_parts(options["parts"], problems)

@@ -296,6 +296,9 @@ def _check_selection(recipe: Recipe, problems: Problems) -> None:
     if asked not in ("last", "validation", "oracle", *usable):
         words = ("last", "validation", "oracle", *usable)
         problems.add(key, unknown("value", asked, words))
+    if asked == "last" and recipe.trainer.patience is not None:
+        text = f"got {recipe.trainer.patience}, but {key} is 'last', which measures no epoch; set"
+        problems.add("trainer.patience", f"{text} {key}=validation, or leave it out")
     if asked in ("last", "validation") or problems.among(key):
         return
     if not all(transfer.target for transfer in recipe.transfers) and not problems.among("data"):

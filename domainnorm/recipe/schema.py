@@ -25,6 +25,8 @@ Precision: TypeAlias = Literal[
     "transformer-engine",
     "transformer-engine-float16",
 ]
+# What numbers and shorter texts mean, as in Lightning.
+PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,18 @@ class TrainerConfig:
         min_steps: Optimizer steps that it makes at least, in more epochs where they are short:
             domains with few images are then trained as long as others. Methods with ``epochs`` keep
             to them.
+        patience: Epochs without a better score of ``evaluation.selection`` after which a stage
+            ends; null for none. Stages that are not selected by one have all their epochs.
+        ema: Weight, in (0, 1), of the past in a moving average of weights and running moments after
+            each step, which is tested and saved instead; null for none. Methods without steps, and
+            those that have an average of their own, do without.
         accelerator: Kind of device.
         devices: Devices per machine; each has a process, and batches of ``data.batch_size``.
         num_nodes: Machines.
         strategy: How several devices share the work: each has the whole model (``ddp``, which
             ``auto`` is too), also where a step leaves some parameters unused.
-        precision: Number format of weights and activations.
+        precision: Number format of weights and activations; 16 and bf16 mean the mixed ones, which
+            keep weights in 32 bits.
         channels_last: Keep feature maps as N × H × W × C in memory, which convolutions are often
             faster with; results differ by rounding only.
         gradient_clip: Largest norm of a gradient; null clips nothing.
@@ -151,10 +159,15 @@ class TrainerConfig:
         threads: CPU threads of torch; null is torch's own choice.
         deterministic: Only algorithms that give the same result every time.
         limit_batches: At most this many training batches per epoch, for trials.
+        logger: Tools that a run can be followed in, beside ``log.csv`` of each stage: a name,
+            ``{name: wandb, project: mine}``, or a list of these; null for none.
+        callbacks: Callbacks of Lightning that other packages offer, in the same form.
     """
 
     max_epochs: int = field(default=10, metadata={"minimum": 1})
     min_steps: int = field(default=0, metadata={"minimum": 0})
+    patience: int | None = field(default=None, metadata={"minimum": 1})
+    ema: float | None = field(default=None, metadata={"above": 0, "below": 1})
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Literal["auto"] | int = field(default=1, metadata={"minimum": 1})
     num_nodes: int = field(default=1, metadata={"minimum": 1})
@@ -166,6 +179,8 @@ class TrainerConfig:
     threads: int | None = field(default=None, metadata={"minimum": 1})
     deterministic: bool = True
     limit_batches: int | None = field(default=None, metadata={"minimum": 1})
+    logger: list[dict[str, Any]] = field(default_factory=list)
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from domainnorm.errors import nearest, unknown
 from domainnorm.ranges import problem_of
+from domainnorm.recipe.meanings import unknown_key
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import Named
 from domainnorm.registry import REQUIRED, Parameter, Registry
@@ -66,7 +67,7 @@ def read_section(
         section = {}
     for name in section:
         if closed and name not in parameters:
-            problems.add(f"{key}.{name}", unknown("key", name, parameters))
+            problems.add(f"{key}.{name}", unknown_key(name, parameters, key))
     # Fields of a class cannot be called `as`, keys can.
     hints = [(f"{name}_", parameter.annotation) for name, parameter in parameters.items()]
     schema = OmegaConf.structured(make_dataclass("Section", hints))

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from domainnorm import report
 from domainnorm.errors import CheckpointError, DomainNormError, RecipeError, counted
+from domainnorm.loggers import check_loggers
 from domainnorm.recipe import Grid, GridCell, Named, Recipe, label_of, needs_network
 from domainnorm.recipe.grid import each_checked, short
 from domainnorm.registry import METHODS, TASKS
@@ -103,6 +104,7 @@ def check_grid(grid: Grid) -> None:
     datasets: dict[str, Parts] = {}
 
     def check(recipe: Recipe) -> None:
+        check_loggers(recipe.trainer.logger, recipe.name)
         asked = recipe.domains, recipe.data.attributes, recipe.data.corrupt
         key = repr((recipe.read_dataset, *asked))
         try:

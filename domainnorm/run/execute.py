@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from domainnorm import report
 from domainnorm.errors import CheckpointError, DomainNormError, RecipeError, counted
+from domainnorm.loggers import check_loggers, create_loggers, recording
 from domainnorm.recipe import Recipe, needs_network
 from domainnorm.registry import METHODS
 from domainnorm.run.machine import (
@@ -67,6 +69,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         The run folder: ``recipe.yaml``, ``environment.json``, ``metrics.csv``, ``metrics.json``,
         ``results.md``, ``figures/``, ``report.html`` and ``stages/<transfer>/seed<n>/<method>/``.
     """
+    check_loggers(recipe.trainer.logger, recipe.name)
     parts = Parts(recipe)  # before a folder is made: most mistakes show here
     stages = plan_stages(recipe)
     parts.check_images(stages)
@@ -102,6 +105,7 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
     if (asked := recipe.evaluation.selection) not in ("last", "validation"):
         text = f"evaluation.selection: '{asked}' looks at targets, and here each domain is one in"
         raise RecipeError([f"{text} turn; take 'last' or 'validation'"], recipe.name)
+    check_loggers(recipe.trainer.logger, recipe.name)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, kind)
         with _alone(folder), _kept_if_begun(folder):
@@ -230,15 +234,21 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
         console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
     results: list[report.Result] = []
     begun, trains = time.perf_counter(), any(not _is_finished(stage, folder) for stage in stages)
+    took: list[tuple[str, float]] = []
     for number, stage in enumerate(stages, 1):
         title = f"{stage.transfer}  seed {stage.seed}  {stage.label}"
-        console.print(f"[{number}/{len(stages)}] {title}", markup=False)
+        ahead = [one.label for one in stages[number - 1 :] if not _is_finished(one, folder)]
+        is_new = not _is_finished(stage, folder)
+        left = time_left(took, ahead) if is_new else ""
+        console.print(f"[{number}/{len(stages)}] {title}{left}", markup=False)
         started = time.perf_counter()
         done = run_stage(parts, stage, folder)
         results += done
         if is_first():
             _write(results, folder, parts.metric)
         seconds = time.perf_counter() - started
+        if is_new:
+            took.append((stage.label, seconds))
         console.print(f"      {_outcome(done, parts.metric)}  ({seconds:.0f} s)")
     if is_first() and (trains or not (folder / COST).exists()):  # a kill may have come before
         write_cost(folder / COST, time.perf_counter() - begun)
@@ -251,7 +261,38 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
         save_run_figures(parts, results, folder)
         _write(results, folder, parts.metric)
         write_page(folder)
+        if trains:
+            _log_figures(recipe, folder)
     console.print(report.results_table(results, parts.metric))
+
+
+def _log_figures(recipe: Recipe, folder: Path) -> None:
+    """Give loggers what has been drawn, as a run of its own: many figures are of all stages."""
+    loggers = create_loggers(recipe.trainer.logger, folder, "figures")
+    with recording(loggers, {}):
+        for logger in loggers:
+            for file in sorted((folder / "figures").glob("*.png")):
+                logger.log_figure(file)
+
+
+def time_left(took: Sequence[tuple[str, float]], ahead: Sequence[str]) -> str:
+    """What stages ahead may take, by those done: of the same method, else of all; "" of none.
+
+    Args:
+        took: Method and seconds of each stage done.
+        ahead: Methods of the others.
+    """
+    if not took:
+        return ""
+    means = {
+        method: fmean(seconds for one, seconds in took if one == method)
+        for method in dict.fromkeys(one for one, _ in took)
+    }
+    usual = fmean(seconds for _, seconds in took)
+    minutes = sum(means.get(method, usual) for method in ahead) / 60
+    if minutes < 1:
+        return "  less than a minute left"
+    return f"  about {f'{minutes:.0f} min' if minutes < 100 else f'{minutes / 60:.0f} h'} left"
 
 
 def _is_finished(stage: Stage, folder: Path) -> bool:

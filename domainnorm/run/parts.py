@@ -287,6 +287,8 @@ class Parts:
         method.restore = data.evaluation_pipeline.preprocessing.with_mask
         method.clip = self.recipe.trainer.gradient_clip
         method.accumulate = self.recipe.trainer.accumulate
+        if self.recipe.trainer.ema is not None and method.may_average:
+            method.follow(self.recipe.trainer.ema)
         return method
 
     def _augment(self, stage: Stage, shots: Iterable[str] = ()) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from domainnorm.backbones import DomainModel, load_model, read_header, save_doma
 from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation import Evaluated
+from domainnorm.loggers import RunLogger, create_loggers, recording
 from domainnorm.methods import Method
 from domainnorm.registry import METHODS
 from domainnorm.report import QUARTER, Result, load_results, results_json
@@ -42,14 +43,14 @@ _ELSEWHERE = (
     *("data.root", "data.cache", "data.num_workers", "data.eval_batch_size"),
     *("data.source", "data.target", "data.transfers", "checkpoint", "backbone.weights"),
     *("trainer.threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
-    *("trainer.strategy", "trainer.channels_last"),
+    *("trainer.strategy", "trainer.channels_last", "trainer.logger"),
 )
 MERIT = "merit_"  # before the name of a variant, among the metrics of target domains
 
 
 @dataclass
 class Bench:
-    """A stage set up: its method, data, trainer, and what scores it without target labels."""
+    """A stage set up: its method, data, trainer, loggers, and what scores it without labels."""
 
     stage: Stage
     parts: Parts
@@ -58,6 +59,7 @@ class Bench:
     trainer: Trainer
     place: Path
     scorer: Scorer
+    loggers: list[RunLogger]
 
 
 def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
@@ -71,8 +73,16 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
         _remove_checkpoints(place)  # a kill may have come before
         return load_results(place / RESULTS)
     bench = set_up(parts, stage, folder)
-    method, online = bench.method, bench.method.protocol == "online"
-    former = encoder_weights(method.model)
+    with recording(bench.loggers, _options(parts, stage)):
+        results = _carried_out(bench, folder)
+    wait_for_all()
+    return results
+
+
+def _carried_out(bench: Bench, folder: Path) -> list[Result]:
+    """Fit, save, test and score a stage."""
+    parts, stage, method = bench.parts, bench.stage, bench.method
+    online, former = method.protocol == "online", encoder_weights(method.model)
     started = time.perf_counter()
     if not online:
         if not _is_given(parts, stage):
@@ -92,19 +102,20 @@ def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
         replace(one, scores=scores.get(one.domain, {}))
         for one in score(bench, predictions, seconds)
     ]
+    told = {f"test/{one.domain}/{key}": one.metrics[key] for one in results for key in one.metrics}
+    for logger in bench.loggers:
+        logger.log_metrics(told, bench.trainer.global_step)
     if is_first():
         _save_results(bench, predictions, unlabelled, results)
-    wait_for_all()
     return results
 
 
 def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
     """What the results of a stage hang on: its part of the recipe, and the data by name."""
-    recipe = replace(parts.recipe, method=stage.method, compare=[], seeds=[stage.seed])
-    tree = yaml.safe_load(recipe.to_yaml())
-    for part in tree["data"].get("parts") or ():
+    flat = _options(parts, stage)
+    for part in flat.get("data.parts") or ():
         part.pop("root", None)
-    flat = dict(_flat(tree))
+    told = {key: json.dumps(value, default=str) for key, value in flat.items()}
     given = _start(parts, stage, Path()) if _is_given(parts, stage) else None
     records = [one for one in parts.dataset.records if one.domain in stage.roles.all]
     names = sorted(
@@ -112,20 +123,30 @@ def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
         for one in records
     )
     return {
-        "recipe": {key: value for key, value in flat.items() if not key.startswith(_ELSEWHERE)},
+        "recipe": {key: value for key, value in told.items() if not key.startswith(_ELSEWHERE)},
         "checkpoint": "" if given is None or not given.is_file() else digest_of(given),
         "images": dict(Counter(f"{one.domain}, {one.split}" for one in records)),
         "data": hashlib.sha256("\n".join(names).encode()).hexdigest(),
     }
 
 
-def _flat(tree: Any, above: str = "") -> Iterator[tuple[str, str]]:
+def _options(parts: Parts, stage: Stage) -> dict[str, Any]:
+    """Dotted keys and values of a stage's part of the recipe."""
+    roles = stage.roles
+    data = replace(
+        parts.recipe.data, source=list(roles.source), target=list(roles.target), transfers=[]
+    )
+    recipe = replace(parts.recipe, data=data, method=stage.method, compare=[], seeds=[stage.seed])
+    return dict(_flat(yaml.safe_load(recipe.to_yaml())))
+
+
+def _flat(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys and values of a mapping of mappings."""
     if isinstance(tree, dict) and tree:
         for key, value in tree.items():
             yield from _flat(value, f"{above}.{key}" if above else str(key))
     else:
-        yield above, json.dumps(tree, default=str)
+        yield above, tree
 
 
 def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> None:
@@ -185,14 +206,17 @@ def _fitted(bench: Bench, folder: Path) -> Bench:
     fitted = []
     for stage in bench.stage.variants(bench.method.variants):
         create_console().print(f"      {stage.variant}:", highlight=False)
-        fitted.append(_fitted(set_up(bench.parts, stage, folder), folder))
+        one = set_up(bench.parts, stage, folder)
+        with recording(one.loggers, _options(one.parts, stage)):
+            fitted.append(_fitted(one, folder))
         if not fitted[-1].trainer.current_epoch:  # there is nothing to learn, in any variant
             break
     best = max(fitted, key=lambda one: one.method.merit)
     best.method.facts |= {f"{MERIT}{one.stage.variant}": one.method.merit for one in fitted}
     if is_first() and (best.place / LOG).exists():
         shutil.copyfile(best.place / LOG, bench.place / LOG)
-    return replace(best, stage=bench.stage, place=bench.place)
+    best.trainer.loggers = [*bench.loggers]
+    return replace(best, stage=bench.stage, place=bench.place, loggers=bench.loggers)
 
 
 def _save_model(bench: Bench) -> None:
@@ -258,8 +282,10 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     place = folder / stage.key
     place.mkdir(parents=True, exist_ok=True)
     scorer = Scorer(parts, stage, method)
-    trainer = make_trainer(parts.recipe, scorer, data, stage.seed, place)
-    return Bench(stage, parts, method, data, trainer, place, scorer)
+    named = [] if finished else parts.recipe.trainer.logger
+    loggers = create_loggers(named, folder, stage.key.removeprefix("stages/"))
+    trainer = make_trainer(parts.recipe, scorer, data, stage.seed, place, loggers)
+    return Bench(stage, parts, method, data, trainer, place, scorer, loggers)
 
 
 def predict(bench: Bench, norm_domain: str | None = None) -> dict[str, Evaluated]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from domainnorm.data import DomainDataModule
@@ -23,6 +24,7 @@ from domainnorm.evaluation import mean_of_known
 from domainnorm.methods import Method, domains_of
 from domainnorm.methods.bank import Bank
 from domainnorm.recipe import Recipe
+from domainnorm.registry import CALLBACKS
 from domainnorm.run.machine import readable_refusals
 from domainnorm.run.scoring import Scorer
 from domainnorm.storage import DAMAGED, read_tensors, replace_text, whole_file
@@ -51,7 +53,12 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def make_trainer(
-    recipe: Recipe, scorer: Scorer, data: DomainDataModule, seed: int, place: Path
+    recipe: Recipe,
+    scorer: Scorer,
+    data: DomainDataModule,
+    seed: int,
+    place: Path,
+    loggers: Sequence[Logger] = (),
 ) -> Trainer:
     """A trainer that keeps its last checkpoint and its log in ``place``, the folder of a stage.
 
@@ -64,14 +71,18 @@ def make_trainer(
         FittingMoments(),
         EpochSeed(seed),
         log,
-        RichProgressBar(leave=False) if bar else EpochLines(),
+        DomainBar(leave=False) if bar else EpochLines(),
     ]
     if selects(recipe, method):
         callbacks.append(Selection(place, recipe, scorer, log.on_train_epoch_end))
+    for named in recipe.trainer.callbacks:
+        given = {key: value for key, value in named.items() if key != "name"}
+        callbacks.append(CALLBACKS.create(named["name"], **given))
     # After the selection, whose score of this epoch it has to hold for a resumed run.
     callbacks.append(ModelCheckpoint(place, "training", enable_version_counter=False))
     with readable_refusals():
         trainer = _trainer(recipe, method, callbacks, bar)
+    trainer.loggers = [*loggers]
     if recipe.trainer.min_steps and method.protocol == "fit" and method.max_epochs is None:
         trainer.fit_loop.max_epochs = _epochs(recipe, data, trainer.world_size)
     if method.protocol == "online" and trainer.world_size > 1:
@@ -211,16 +222,24 @@ class Selection(Checkpoint):
         self.guard = recipe.evaluation.guard
         self.scorer = scorer
         self.write_row = write_row
+        self.patience = recipe.trainer.patience
+        self.min_steps = recipe.trainer.min_steps
         # Score of the epoch that is kept, its metric on the source, and the best such metric.
         self.kept, self.kept_source, self.best_source = -math.inf, -math.inf, -math.inf
+        self.waited = 0  # epochs since then
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on with."""
-        return {name: getattr(self, name) for name in ("kept", "kept_source", "best_source")}
+        names = ("kept", "kept_source", "best_source", "waited")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See `state_dict`."""
         vars(self).update(state_dict)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Train no more where a run was interrupted after its last epoch."""
+        self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this epoch where it is better than those before, or they fail the guard."""
@@ -237,8 +256,22 @@ class Selection(Checkpoint):
         kept = -math.inf if math.isnan(self.kept) else self.kept  # no number loses to any
         better = self.kept == -math.inf or refused or (source >= least and value > kept)
         if trainer.strategy.broadcast(better):
-            self.kept, self.kept_source = value, source
+            self.kept, self.kept_source, self.waited = value, source, 0
             trainer.save_checkpoint(self.path, weights_only=True)
+        else:
+            self.waited += 1
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        """End training where the patience is over."""
+        if self.patience is None or self.waited < self.patience:
+            return
+        least = self.min_steps if self.scorer.method.max_epochs is None else 0
+        trainer.should_stop = trainer.global_step >= least
+        if trainer.should_stop and trainer.is_global_zero:
+            last = trainer.current_epoch + 1
+            told = f"ends after epoch {last} of {trainer.max_epochs}, the best was"
+            print(f"      {told} {last - self.waited}", flush=True)
 
     def _measured(self, trainer: Trainer) -> tuple[float, float]:
         """What chooses, and the metric on the source where a guard asks for it, else 0."""
@@ -352,6 +385,30 @@ class EpochLog(Callback):
             ) from error
 
 
+class DomainBar(RichProgressBar):
+    """Progress on a terminal; a test says which domain it is of."""
+
+    _loader = 0
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take note of the loader, whose bar may begin now."""
+        self._loader = dataloader_idx
+        super().on_test_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    @property
+    def test_description(self) -> str:
+        """Shown before the bar."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return f"test {data.test_titles()[self._loader]}"
+
+
 class EpochLines(Callback):
     """Progress where there is no terminal to draw a bar on: a line every few seconds."""
 
@@ -359,11 +416,14 @@ class EpochLines(Callback):
         self._shown = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print epoch and loss, unless a line was printed just before."""
+        """Print epoch, loss and metric, unless a line was printed just before."""
         now = time.monotonic()
         if now - self._shown < _BETWEEN_LINES or not trainer.is_global_zero:
             return
         self._shown = now
         loss = trainer.callback_metrics.get("train/loss")
         shown = "" if loss is None else f"  loss {float(loss):.3f}"
+        if "val/selection" in trainer.callback_metrics:
+            task: Any = pl_module.task
+            shown += f"  {task.metric} {float(trainer.callback_metrics['val/selection']):.3f}"
         print(f"      epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{shown}", flush=True)

@@ -19,6 +19,7 @@ from domainnorm.backbones.conversion.norm_layers import find_norms
 from domainnorm.data import DomainDataModule
 from domainnorm.data.table import read_lines, write_lines
 from domainnorm.errors import DomainNormError, RecipeError
+from domainnorm.loggers import check_loggers
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named
 from domainnorm.registry import DATASETS
@@ -45,6 +46,7 @@ def rehearse(recipe: Recipe) -> None:
     Raises:
         RecipeError: All that is refused, each as the run would say it.
     """
+    check_loggers(recipe.trainer.logger, recipe.name)
     try:
         parts = Parts(recipe)
         stages = plan_stages(recipe)

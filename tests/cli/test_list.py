@@ -6,6 +6,7 @@ from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe import list_shipped
 from domainnorm.registry import (
     DATASETS,
+    LOGGERS,
     METHODS,
     MODULATIONS,
     PERTURBATIONS,
@@ -23,6 +24,7 @@ KINDS = {
     "perturbations": PERTURBATIONS.names(),
     "datasets": DATASETS.names(),
     "tasks": TASKS.names(),
+    "loggers": LOGGERS.names(),
 }
 
 

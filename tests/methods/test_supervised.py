@@ -4,9 +4,15 @@ import torch
 from domainnorm.errors import DomainNormError
 from domainnorm.methods import Roles
 from domainnorm.methods.heads import pretrained_part
+from domainnorm.registry import METHODS
 from domainnorm.tasks import create_segmentation_model
 from tests.methods.bench import ONE, TWO, changed, fit, make, make_model, rows_changed
-from tests.reference.methods import warmup_cosine
+from tests.reference.methods import (
+    warmup_constant,
+    warmup_cosine,
+    warmup_poly,
+    warmup_step,
+)
 
 
 def row(model, name, key):
@@ -78,6 +84,50 @@ def test_rate_rises_and_falls_along_a_cosine(warmup):
     steps = len(done.seen.rates)
     expected = [0.01 * warmup_cosine(step, steps, warmup) for step in range(steps)]
     assert done.seen.rates == pytest.approx(expected)
+
+
+SCHEDULES = {
+    "cosine": warmup_cosine,
+    "poly": warmup_poly,
+    "step": warmup_step,
+    "constant": warmup_constant,
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    ("method", "warmup"), [("source_only", 0.25), ("tent", 0.25), ("mcd", 0.0), ("swad", 0.0)]
+)
+def test_rate_follows_the_schedule(method, schedule, warmup):
+    done = fit(method, epochs=6, lr=0.01, warmup=warmup, schedule=schedule)
+    found = done.seen.rates[:: len(done.trainer.optimizers)]
+    steps = len(found)
+    expected = [0.01 * SCHEDULES[schedule](step, steps, warmup) for step in range(steps)]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["source_only", "tent", "mcd"])
+@pytest.mark.parametrize(
+    ("optimizer", "kind"),
+    [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)],
+)
+def test_optimizer_is_the_one_that_is_named(method, optimizer, kind):
+    done = fit(method, epochs=1, optimizer=optimizer)
+    assert {type(one.optimizer) for one in done.trainer.strategy._lightning_optimizers} == {kind}
+
+
+def test_every_method_that_is_fitted_with_a_rate_has_the_same_keys():
+    rated = {name: METHODS.entry(name).parameters for name in METHODS.names()}
+    fitted = [
+        keys
+        for name, keys in rated.items()
+        if "lr" in keys and METHODS.entry(name).constants["protocol"] == "fit"
+    ]
+    assert len(fitted) > 20
+    for keys in fitted:
+        for key in ("optimizer", "schedule"):
+            assert keys[key].annotation == rated["source_only"][key].annotation
+        assert "warmup" in keys
 
 
 def test_epochs_of_the_method_come_before_those_of_the_trainer():

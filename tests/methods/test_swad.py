@@ -149,8 +149,10 @@ def test_result_is_the_same_when_asked_for_twice(done):
 
 
 def test_rate_stays_at_its_peak_after_the_warm_up():
-    method = make("swad", make_model(), warmup=0.2)
-    assert [method._rate(step, 10) for step in range(5)] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
+    done = fit("swad", epochs=5, lr=0.01, warmup=0.3)
+    steps, rising = len(done.seen.rates), int(0.3 * len(done.seen.rates))
+    rates = [min(1, (step + 1) / (rising + 1)) for step in range(steps)]
+    assert done.seen.rates == pytest.approx([0.01 * rate for rate in rates])
 
 
 def test_without_validation_nothing_is_trained():

@@ -7,7 +7,11 @@ import re
 import pytest
 
 from domainnorm.errors import RecipeError, nearest
-from domainnorm.recipe import load_recipe
+from domainnorm.recipe import DataConfig, EvaluationConfig, TrainerConfig, load_recipe
+from domainnorm.recipe.load import KEYS
+from domainnorm.recipe.meanings import MEANINGS
+from domainnorm.recipe.sections import fixed_parameters
+from domainnorm.registry import DATASETS, METHODS
 
 DATA = "name: scans, source: [clean]"
 FOLDER = "name: folder, root: wbc, source: [a]"
@@ -220,6 +224,24 @@ CASES = [
     ),
     ({"trainer": "{max_epochs: ten}"}, "trainer.max_epochs: got 'ten', expected a whole number"),
     ({"trainer": "{max_epoch: 1}"}, "unknown key 'max_epoch': did you mean 'max_epochs'?"),
+    ({"trainer": "{epochs: 3}"}, "trainer.epochs: unknown key 'epochs': did you mean 'max_epochs'"),
+    ({"trainer": "{gradient_clip_val: 1}"}, "did you mean 'gradient_clip'? known: max_epochs, "),
+    ({"trainer": "{accumulate_grad_batches: 1}"}, "did you mean 'accumulate'?"),
+    ({"trainer": "{Limit-Train-Batches: 1}"}, "did you mean 'limit_batches'?"),
+    ({"trainer": "{learning_rate: 1}"}, "did you mean 'method.lr'?"),
+    ({"method": "{name: tent, learning_rate: 1}"}, "did you mean 'lr'?"),
+    ({"compare": "[{name: tent, learning_rate: 1}]"}, "compare[0].learning_rate: unknown key 'le"),
+    ({"lr": "0.1"}, "lr: unknown key 'lr': did you mean 'method.lr'?"),
+    ({"model": "resnet50"}, "model: unknown key 'model': did you mean 'backbone'?"),
+    ({"dataset": "scans"}, "dataset: unknown key 'dataset': did you mean 'data'?"),
+    (
+        {"data": f"{{{DATA}, dataset: a}}"},
+        "data.dataset: unknown key 'dataset': did you mean 'name",
+    ),
+    ({"data": f"{{{DATA}, bs: 8}}"}, "data.bs: unknown key 'bs': did you mean 'batch_size'?"),
+    ({"bs": "8"}, "bs: unknown key 'bs': did you mean 'data.batch_size'?"),
+    ({"num_classes": "8"}, "unknown key 'num_classes': the dataset says which classes there are;"),
+    ({"backbone": "{name: r, drop_rate: 1}"}, "did you mean 'backbone.options.drop_rate'?"),
     ({"trainer": "{devices: all}"}, "trainer.devices: got 'all', expected 'auto' or a whole num"),
     ({"trainer": "{precision: 32-tru}"}, "; did you mean '32-true'?"),
     ({"trainer": "{gradient_clip: 0}"}, "trainer.gradient_clip: got 0.0, expected more than 0"),
@@ -371,3 +393,34 @@ def test_nearest_name_does_not_look_at_capitals():
     assert nearest("ibn_A", ["ibn_b", "ibn_a"]) == "ibn_a"
     assert nearest("DSBN", ["bn", "dsbn", "CIN"]) == "dsbn"
     assert nearest("Cin", ["in", "CIN"]) == "CIN"
+
+
+@pytest.mark.parametrize("meant", dict.fromkeys(MEANINGS.values()))
+def test_what_is_meant_by_another_name_is_a_key(meant):
+    section, _, name = meant.rpartition(".")
+    keys = {
+        "": KEYS,
+        "backbone.options": (name,),
+        "method": METHODS.entry("source_only").parameters,
+    }
+    fixed = {"data": DataConfig, "trainer": TrainerConfig, "evaluation": EvaluationConfig}
+    keys |= {key: fixed_parameters(schema) for key, schema in fixed.items()}
+    keys["data"] |= DATASETS.entry("folder").parameters
+    assert name in keys[section]
+
+
+def test_method_without_a_rate_is_not_told_of_one(write):
+    with pytest.raises(RecipeError, match="unknown key 'learning_rate': known: "):
+        load_recipe(write(method="{name: adabn, learning_rate: 1}"))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        *[("bf16", "bf16-mixed"), ("16", "16-mixed"), ("'16'", "16-mixed"), ("32", "32-true")],
+        *[("64", "64-true"), ("bf16-true", "bf16-true")],
+    ],
+)
+def test_precision_has_short_names(write, given, meant):
+    assert load_recipe(write(trainer=f"{{precision: {given}}}")).trainer.precision == meant
+    assert load_recipe(write(), [f"trainer.precision={given}"]).trainer.precision == meant

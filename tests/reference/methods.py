@@ -20,3 +20,25 @@ def warmup_cosine(step, steps, warmup):
     if step < rising:
         return (step + 1) / (rising + 1)
     return (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
+
+
+def warmup_poly(step, steps, warmup):
+    """As `warmup_cosine`; the power is that of DeepLab."""
+    rising = int(warmup * steps)
+    return (
+        (step + 1) / (rising + 1) if step < rising else ((steps - step) / (steps - rising)) ** 0.9
+    )
+
+
+def warmup_step(step, steps, warmup):
+    """As `warmup_cosine`, a tenth after each third."""
+    rising = int(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    thirds = [rising + (steps - rising) * third / 3 for third in (1, 2)]
+    return 1 / 10 ** sum(step >= end for end in thirds)
+
+
+def warmup_constant(step, steps, warmup):
+    """As `warmup_cosine`."""
+    return min(1, (step + 1) / (int(warmup * steps) + 1))

@@ -80,6 +80,12 @@ SELF_TRAINING = (
 CASES = {
     "plain": ("source_only", EPOCHS),
     "selection": ("source_only", EPOCHS, "evaluation.selection=validation"),
+    "patience": (
+        *("source_only", "trainer.max_epochs=9", "evaluation.selection=validation"),
+        *("trainer.patience=2", "method.lr=0.003", "method.warmup=0"),
+    ),
+    "average": ("source_only", EPOCHS, "trainer.ema=0.9"),
+    "average, tent": ("tent", "method.epochs=3", "trainer.ema=0.9"),
     "selection without labels": ("dann", EPOCHS, "evaluation.selection=infomax"),
     "tent, chosen without labels": ("tent", "method.epochs=3", "evaluation.selection=snd"),
     "perturbed": ("source_only", EPOCHS, "perturb={name: mixstyle, p: 0.5}"),
