@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from domainnorm.registry import METHODS
 from tests.foreign import call, install, said, write
 
 # A laboratory's bases, which are no plug-ins, and a package of plug-ins on them.
@@ -138,7 +139,10 @@ def test_list_names_what_other_packages_add(lab):
 
 def test_keys_of_bases_in_other_packages_are_keys(lab):
     shown = yaml.safe_load(said(lab / "site", "show", lab / "mine.yaml"))
-    assert shown["method"] == {"name": "mytent", "lr": 0.01, "epochs": 1, "sharpness": 2.0}
+    stated = {"name": "mytent", "lr": 0.01, "epochs": 1, "sharpness": 2.0}
+    assert stated.items() <= shown["method"].items()
+    inherited = METHODS.entry("tent").parameters
+    assert shown["method"].keys() == {"name", "sharpness", *inherited}
     assert shown["data"]["split_seed"] == 0
     assert shown["data"]["every"] == 1
     said(lab / "site", "check", lab / "mine.yaml", "norm.stride=2", "norm.share=unlike")
