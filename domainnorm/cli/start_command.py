@@ -278,6 +278,9 @@ def _reasons(look: Look, plan: Plan, kind: str) -> list[str]:
 
 
 def _tell(look: Look, plan: Plan, reasons: Sequence[str]) -> None:
+    # Deferred: as in `_start`.
+    from domainnorm.data.inspection.survey import told_of  # noqa: PLC0415
+
     kind = "findings" if look.dataset.task == "multilabel" else "classes"
     names = look.dataset.class_names
     more = ", …" if len(names) > 8 else ""
@@ -287,7 +290,7 @@ def _tell(look: Look, plan: Plan, reasons: Sequence[str]) -> None:
     say(f"target  {_sum(look, plan.target)}")
     for reason in reasons:
         say(f"- {reason}")
-    for line in look.dataset.left_out:
+    for line in told_of(look.dataset):
         say(f"- {line}")
     known = [name for name in recipe.list_shipped("recipes") if _reads(name, look.name)]
     if known and DATASETS.entry(look.name).constants.get("licence"):

@@ -166,7 +166,7 @@ def read_delimited(
         reading(file, "UTF-8 table", "save it as one"),
         file.open(newline="", encoding="utf-8-sig") as stream,
     ):
-        reader = csv.reader(stream, delimiter=delimiter)
+        reader = csv.reader(stream, delimiter=delimiter, strict=True)
         filled = [(reader.line_num, cells) for cells in reader if cells]
         if any("\0" in cell for _, cells in filled for cell in cells):
             raise ValueError("a cell holds the character NUL")

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from domainnorm import report
+from domainnorm.data.inspection.survey import told_of
 from domainnorm.errors import CheckpointError, DomainNormError, RecipeError, counted
 from domainnorm.loggers import check_loggers, create_loggers, recording
 from domainnorm.recipe import Recipe, needs_network
@@ -76,7 +77,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
     if needs_network(recipe):
         rehearse_stages(parts, stages)
     with on_all_ranks(recipe):
-        folder = _new_folder(recipe, output, "run", {"left_out": list(parts.dataset.left_out)})
+        folder = _new_folder(recipe, output, "run", {"left_out": told_of(parts.dataset)})
         with _alone(folder), _kept_if_begun(folder):
             _carry_out(parts, folder)
     return folder
@@ -230,7 +231,7 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
     prepare(recipe)
     stages = plan_stages(recipe)
     console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)
-    for note in parts.dataset.left_out:
+    for note in told_of(parts.dataset):
         console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
     results: list[report.Result] = []
     begun, trains = time.perf_counter(), any(not _is_finished(stage, folder) for stage in stages)

@@ -140,3 +140,8 @@ def test_all_uneven_lines_are_collected(table):
     with collecting() as problems, pytest.raises(DataError, match="line 4"):
         read_delimited(file)
     assert [problem.partition(":")[0] for problem in problems] == [f"{file}, line 2"]
+
+
+def test_a_quote_that_is_never_closed_is_refused(table):
+    with pytest.raises(DataError, match="unexpected end of data"):
+        read_lines(table('path,hour\n1.png,"8\n2.png,9\n'))

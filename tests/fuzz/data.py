@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from domainnorm.data.dataset import DomainDataset, check_labelled
+from domainnorm.data.inspection.survey import told_of
 from domainnorm.data.splits import check_records
 from domainnorm.errors import DataError
 from domainnorm.registry import DATASETS
@@ -172,12 +173,12 @@ def read(name: str, root: Path, whole: Read | None = None) -> Read:
         label = "" if record.target < 0 else dataset.class_names[record.target]
         known = f"{record.domain} {label} {record.labels} {record.mask}"
         found[record.file] = (known, digest.hexdigest())
-    "".join([*found, *dataset.left_out]).encode()  # as logs and digests of a run have them
+    "".join([*found, *told_of(dataset)]).encode()  # as logs and digests of a run have them
     labelled = [record.is_labelled for record in dataset.records]
     lacking = {one.domain for one in dataset.records if not one.is_labelled}
     domains = dataset.domain_names
     learned = [domain for domain in domains if domain not in lacking]
-    return Read(found, sum(labelled), list(dataset.left_out), domains, learned)
+    return Read(found, sum(labelled), told_of(dataset), domains, learned)
 
 
 def damaged(root: Path, draw: random.Random) -> tuple[str, Path]:

@@ -74,7 +74,7 @@ def read_manifest(table: Path) -> Iterator[Study] | None:
         reading(table, "UTF-8 table", "save it as one"),
         table.open(newline="", encoding="utf-8-sig") as stream,
     ):
-        names = set(next(csv.reader(stream), []))
+        names = set(next(csv.reader(stream, strict=True), []))
     for columns, read in _STYLES.items():
         if names.issuperset(columns):
             return _studies(table, columns, read)
@@ -88,7 +88,7 @@ def _studies(
         reading(table, "UTF-8 table", "save it as one"),
         table.open(newline="", encoding="utf-8-sig") as stream,
     ):
-        reader = csv.DictReader(stream)
+        reader = csv.DictReader(stream, strict=True)
         for row in reader:
             try:
                 # Columns that are not looked at may end early, with the commas of the header.

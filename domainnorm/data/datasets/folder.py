@@ -99,6 +99,11 @@ class FolderDataset(FileDataset, abc.ABC):
         rows = cuts.tabled(table) if table else cuts.drawn(self._scanned())
         known = {row.domain for row in rows} | set(() if table else list_folders(self.root))
         self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted(known))
+        for row in rows if table is None else ():
+            # A file that was moved by mistake makes a domain of its own, which nobody asks for.
+            if row.domain not in self.domain_names and row.file == f"{row.domain}/{_name(row)}":
+                kind = "image right in the folder of a domain that is not asked for"
+                self.left_out.add(kind, row.file)
         self.take(rows, table)
         check_listed(self.root, [record.file for record in self.records], table)
 
@@ -358,6 +363,10 @@ class FolderMasks(FolderDataset, MaskFiles):
             rows += [replace(row, label="") for row in scenes]
         (root / "classes.txt").write_text("".join(classes))
         write_table(root / DEFAULT_TABLE, rows)
+
+
+def _name(row: Row) -> str:
+    return PurePosixPath(row.file).name
 
 
 def classes_of_sample(domains: Sequence[str]) -> list[str]:

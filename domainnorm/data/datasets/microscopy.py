@@ -107,7 +107,7 @@ def _read_kinds(table: Path) -> dict[str, str]:
         reading(table, "UTF-8 table", "get it again"),
         table.open(newline="", encoding="utf-8-sig") as stream,
     ):
-        rows = [row for row in csv.reader(stream) if row]
+        rows = [row for row in csv.reader(stream, strict=True) if row]
     try:
         return {f"{int(number):03d}": _KINDS[kind.strip()] for number, kind in rows[1:]}
     except (KeyError, ValueError) as error:

@@ -91,7 +91,7 @@ def survey_dataset(
     _take(survey, read_all(lambda index: _read(dataset, index), positions, progress))
     survey.problems = list(dict.fromkeys(survey.problems))  # slices share the volume's
     survey.problems += _unnumbered(survey)
-    survey.notes += [*dataset.left_out, *_unlabelled(dataset), *_strays(dataset)]
+    survey.notes += [*told_of(dataset), *_strays(dataset)]
     survey.notes += [
         f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of 16 "
         "bits are taken to use them all; where they hold 12, folders, manifests and chest_xray "
@@ -199,6 +199,11 @@ def _unnumbered(survey: Survey) -> Iterator[Problem]:
                 "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the "
                 "class after the first is meant",
             )
+
+
+def told_of(dataset: DomainDataset) -> list[str]:
+    """Sentences on files that were left out, and on images without a label beside others."""
+    return [*dataset.left_out, *_unlabelled(dataset)]
 
 
 def _unlabelled(dataset: DomainDataset) -> Iterator[str]:
