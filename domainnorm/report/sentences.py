@@ -17,6 +17,7 @@ _OF_100 = {
 _FIGURES = {
     "curves": "Loss and metric by epoch, as they were logged in training.",
     "confusion": "For each true class (rows) the share of its test images by predicted class.",
+    "doubtful": "The ten test images of each target that the model is least sure of.",
     "overlays": "Test images, their masks, and what was predicted.",
     "domains": "Test images of each domain, as the network sees them.",
     "layers": "How much the norms of two domains differ in each layer, from first to last.",
@@ -52,7 +53,8 @@ def _sentence(results: Sequence[Result], target: str, metric: str) -> str:
     if not any(result.is_scored for result in own):
         return (
             f"**{target}**: no test image has a label, so nothing is measured. What the models "
-            "say of its images: `domainnorm predict`; scores without labels stand below."
+            "say of its images: `domainnorm predict`. The page of the run has scores that need no "
+            "labels."
         )
     supervised = {result.method for result in own if result.supervised}
     cells = {

@@ -13,7 +13,7 @@ from domainnorm import report
 from domainnorm.backbones import DomainModel, layer_differences
 from domainnorm.data.dataset import attributes_of
 from domainnorm.data.masks import VOID
-from domainnorm.evaluation import Evaluated, load_evaluated
+from domainnorm.evaluation import Evaluated, Predictions, load_evaluated
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
 from domainnorm.run.stage import WEIGHTS, Bench, set_up
@@ -23,6 +23,7 @@ _IMAGES = 8  # of a domain in a sheet
 _MASKS = 3  # of a domain among the overlays
 _POINTS, _PAIRS = 200, 6  # of a domain among the embeddings; pairs of domains that are compared
 _NEAREST = 3  # domains of an image
+_DOUBTFUL = 10  # images of a target
 
 
 def save_run_figures(parts: Parts, results: list[report.Result], folder: Path) -> None:
@@ -66,6 +67,8 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
         classes = parts.dataset.class_names
         if predictions := _predictions(stage, folder / stage.key):
             report.save_confusions(predictions, classes, figures / f"confusion_{name}.png")
+    if task == "classification":
+        _save_doubtful(parts, stage, folder, figures / f"doubtful_{name}.png")
     if task == "segmentation":
         own = [
             other
@@ -73,6 +76,28 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
             if (other.roles, other.seed) == (stage.roles, stage.seed)
         ]
         _save_overlays(parts, own, folder, figures / f"overlays_{name}.png")
+
+
+def _save_doubtful(parts: Parts, stage: Stage, folder: Path, path: Path) -> None:
+    """Draw the test images of each target that the model is least sure of."""
+    dataset, images, captions = parts.dataset, {}, {}
+    for domain in stage.roles.target:
+        one = load_evaluated(folder / stage.key / f"predictions-{domain}.safetensors")
+        if not isinstance(one, Predictions) or not len(one):
+            continue
+        confidence, predicted = one.probabilities.max(1)
+        chosen = confidence.argsort()[:_DOUBTFUL].tolist()
+        positions = [int(one.index[place]) for place in chosen]
+        images[domain] = [dataset.image(position) for position in positions]
+        names = [*dataset.class_names, "no label"]  # -1 is the last
+        captions[domain] = [
+            f"{names[int(predicted[place])]} {float(confidence[place]):.2f}\n"
+            f"({names[int(one.target[place])]})"
+            for place in chosen
+        ]
+    if images:
+        title = f"{parts.recipe.name}: least sure, with what is predicted (and true)"
+        report.save_contact_sheet(images, path, title, captions)
 
 
 def _predictions(stage: Stage, place: Path) -> dict[str, Evaluated]:

@@ -77,7 +77,7 @@ def test_figures_are_pictures_of_a_readable_size(finished, name):
 def test_curves_and_confusions_of_the_method_are_drawn(finished):
     drawn = {file.name for file in (finished / "figures").glob("*.png")}
     name = TRANSFER.removeprefix("stages/") + "_seed0_tent.png"
-    assert {f"curves_{name}", f"confusion_{name}"} <= drawn
+    assert {f"curves_{name}", f"confusion_{name}", f"doubtful_{name}"} <= drawn
 
 
 def test_stages_leave_no_training_checkpoints(finished):
