@@ -78,6 +78,7 @@ class Method(LightningModule):
         facts: What it found out about itself by name, for the results of target domains.
         merit: How good it holds what it has learned, without target labels, higher is better; what
             chooses among `variants`.
+        logs_tests: Whether a test logs its metrics; a run scores what the test has collected.
         finished: Whether nothing is lent any more: shared rows are equal, others a domain's own.
         accumulate: Batches whose gradients are added up before such a step.
     """
@@ -109,7 +110,7 @@ class Method(LightningModule):
         self.accumulate = 1
         self.facts: dict[str, float] = {}
         self.merit = 0.0
-        self.finished = False
+        self.finished, self.logs_tests = False, True
         self.norm_domain: str | None = None
         self.condition: Conditioned = "id"
         self.eval_domains: Sequence[str] = model.domain_names
@@ -408,7 +409,7 @@ class Method(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log ``test/<domain>/<metric>`` of domains with labels."""
         options = self.task.metric_options()
-        for domain, one in self.predictions().items():
+        for domain, one in self.predictions().items() if self.logs_tests else ():
             values = one.metrics(**options) if one.is_labelled else {}
             self.log_dict({f"test/{domain}/{key}": value for key, value in values.items()})
 

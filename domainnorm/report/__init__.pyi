@@ -17,6 +17,7 @@ from .domain_charts import save_timeline as save_timeline
 from .heatmap import save_confusions as save_confusions
 from .heatmap import save_heatmap as save_heatmap
 from .heatmap import save_heatmaps as save_heatmaps
+from .html_page import caption as caption
 from .html_page import run_page as run_page
 from .image_sheets import Overlay as Overlay
 from .image_sheets import save_contact_sheet as save_contact_sheet
@@ -33,7 +34,6 @@ from .results import Result as Result
 from .results import load_results as load_results
 from .results import results_csv as results_csv
 from .results import results_json as results_json
-from .sentences import caption as caption
 from .sentences import sentences as sentences
 from .validator_table import Judged as Judged
 from .validator_table import judge as judge

@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
@@ -37,6 +37,17 @@ img { max-width: 100%; height: auto; background: #fff }
 pre { background: var(--box); padding: .8rem; overflow-x: auto; font-size: .85rem }
 @media (max-width: 40rem) { body { margin: 1rem auto } th, td { padding: .3rem .4rem } }
 """
+_FIGURES = {
+    "curves": "Loss and metric by epoch, as they were logged in training.",
+    "confusion": "For each true class (rows) the share of its test images by predicted class.",
+    "doubtful": "The ten test images of each target that the model is least sure of.",
+    "overlays": "Test images, their masks, and what was predicted.",
+    "domains": "Test images of each domain, as the network sees them.",
+    "layers": "How much the norms of two domains differ in each layer, from first to last.",
+    "embeddings": "Test images by what the encoder sees of them, in two dimensions.",
+    "nearest": "Test images, and the domains that the encoder takes them for.",
+    "matrix": "Test images of each domain (columns) under the model or norms of each (rows).",
+}
 # Nothing is loaded or run: names in a recipe of a stranger are text.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -79,6 +90,17 @@ def run_page(folder: Path, name: str) -> str:
 </body>
 </html>
 """
+
+
+def caption(file: str) -> str:
+    """What a figure of a run shows, by its name: a sentence, and which stage it is of."""
+    stem = PurePosixPath(file).stem
+    kind, _, stage = stem.partition("_")
+    kind = kind if stage or kind in _FIGURES else stem
+    if kind not in _FIGURES:
+        return f"{stem.replace('_', ' ').capitalize()} of each method on the test images."
+    of = f" {stage.replace('-to-', ' → ').replace('_', ' ')}" if stage else ""
+    return f"{_FIGURES[kind]}{of}"
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 
 from domainnorm.errors import counted
 from domainnorm.evaluation import LOWER_IS_BETTER
@@ -13,17 +12,6 @@ from domainnorm.report.results import Cell, Result, by_transfer, collect_cell, m
 _OF_100 = {
     "accuracy": "is right for {} of 100 images",
     "balanced_accuracy": "is right for {} of 100 images, if each class counts the same",
-}
-_FIGURES = {
-    "curves": "Loss and metric by epoch, as they were logged in training.",
-    "confusion": "For each true class (rows) the share of its test images by predicted class.",
-    "doubtful": "The ten test images of each target that the model is least sure of.",
-    "overlays": "Test images, their masks, and what was predicted.",
-    "domains": "Test images of each domain, as the network sees them.",
-    "layers": "How much the norms of two domains differ in each layer, from first to last.",
-    "embeddings": "Test images by what the encoder sees of them, in two dimensions.",
-    "nearest": "Test images, and the domains that the encoder takes them for.",
-    "matrix": "Test images of each domain (columns) under the model or norms of each (rows).",
 }
 
 
@@ -35,17 +23,6 @@ def sentences(results: Sequence[Result], metric: str) -> list[str]:
         for name in dict.fromkeys(one.domain for one in group if one.role == "target")
     ]
     return [text for text in found if text]
-
-
-def caption(file: str) -> str:
-    """What a figure of a run shows, by its name: a sentence, and which stage it is of."""
-    stem = PurePosixPath(file).stem
-    kind, _, stage = stem.partition("_")
-    kind = kind if stage or kind in _FIGURES else stem
-    if kind not in _FIGURES:
-        return f"{stem.replace('_', ' ').capitalize()} of each method on the test images."
-    of = f" {stage.replace('-to-', ' → ').replace('_', ' ')}" if stage else ""
-    return f"{_FIGURES[kind]}{of}"
 
 
 def _sentence(results: Sequence[Result], target: str, metric: str) -> str:

@@ -277,7 +277,7 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     opens = stage.method.options.get("rows") == "opened"  # what nobody has shown to the encoder
     if method.protocol == "online" and not finished and not opens:  # before it follows a stream
         teach_encoder(model, data, stage.seed, encoder_weights(model))
-    method.finished = finished
+    method.finished, method.logs_tests = finished, False
     method.eval_domains = data.val_domains
     place = folder / stage.key
     place.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from domainnorm import registry
 from domainnorm.errors import RecipeError
 from domainnorm.recipe import load_recipe
 from domainnorm.registry import CALLBACKS
@@ -34,8 +35,11 @@ def notes(tmp_path, monkeypatch):
     points = "[domainnorm]\ncallback.notes = their_callbacks:Notes"
     (described / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(str(place))
+    registry._entry_points.cache_clear()
     CALLBACKS.__dict__.pop("_entries", None)
     yield tmp_path / "notes.txt"
+    monkeypatch.undo()
+    registry._entry_points.cache_clear()
     CALLBACKS.__dict__.pop("_entries", None)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
-from tests.run.tiny import TRANSFER, WORDS, assert_same_weights, call, newest, recipe, run, weights
+from tests.run.tiny import TRANSFER, WORDS, assert_same_weights, call, recipe, run, weights
 
 PERTURB = "perturb={name: mixstyle, where: [stage1, stage2], p: 1.0}"
 
@@ -84,4 +84,4 @@ def test_what_does_not_fit_the_backbone_is_answered_with_its_key(
     words = (*WORDS, f"perturb={perturb}", f"--output={tmp_path}")
     assert call("run", "quickstart", *words) == 1
     assert message in capsys.readouterr().err
-    assert not list(newest(tmp_path).rglob("model.safetensors"))
+    assert not list(tmp_path.rglob("model.safetensors"))
