@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import webbrowser
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -226,11 +227,16 @@ def _configure_report(parser: Parser) -> None:
     parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder a run has left")
     text = "where the page goes (default: RUN_FOLDER/report.html)"
     parser.add_argument("--out", "--output", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--open", action="store_true", help="show it in a browser")
 
 
 def _report(arguments: Namespace) -> int:
-    """Write the page and say where it is."""
-    say(run.write_page(arguments.folder, arguments.out))
+    """Write the page, say where it is, and show it where that is asked for."""
+    page = run.write_page(arguments.folder, arguments.out)
+    say(page)
+    if arguments.open and not webbrowser.open(page.resolve().as_uri()):
+        say(f"domainnorm report: no browser was found; open {page} yourself", error=True)
+        return 1
     return 0
 
 
