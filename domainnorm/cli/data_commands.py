@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections import Counter, defaultdict
@@ -75,10 +76,28 @@ def _described(entry: Entry) -> str:
     return "\n".join([entry.summary, *(f"{name}: {text}" for name, text in facts.items() if text)])
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what recipes would read as a number, such as ``1e3``, which PyYAML takes for text."""
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> Any:
+    number = re.fullmatch(r"[-+]?[\d_.]+(e[-+]?\d+)?", text, re.IGNORECASE)
+    style = "'" if number else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _quoted)
+
+
 def flow_yaml(value: Any) -> str:
     """A value on one line, as a recipe has it."""
-    text = yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, width=sys.maxsize, allow_unicode=True
+    text = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        default_flow_style=True,
+        sort_keys=False,
+        width=sys.maxsize,
+        allow_unicode=True,
     )
     return text.removesuffix("\n").removesuffix("...").strip() or "''"
 

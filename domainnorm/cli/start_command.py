@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,12 @@ from domainnorm import recipe
 from domainnorm.cli.data_commands import flow_yaml, read_keys, reading_bar
 from domainnorm.cli.parser import Command, Parser
 from domainnorm.errors import DataError, RecipeError, counted
-from domainnorm.recipe.tree import split_overrides
+from domainnorm.recipe.problems import Problems
+from domainnorm.recipe.sections import read_named
+from domainnorm.recipe.tree import SUFFIXES, split_overrides
 from domainnorm.registry import DATASETS
-from domainnorm.storage import make_folders, replace_text
-from domainnorm.terminal import create_console, say
+from domainnorm.storage import make_folders, whole_file
+from domainnorm.terminal import create_console, printable, say
 
 if TYPE_CHECKING:
     from domainnorm.data.inspection.look import Look  # needs numpy and OpenCV
@@ -31,9 +34,11 @@ _WORDS = {  # in names of folders, domains and classes
     "digits": ("digits", "digit", "mnist", "usps", "svhn"),
     "driving": ("road", "sidewalk", "street", "streets", "driving", "dusk", "night", "fog"),
 }
+_GREY = ("xray", "mri", "digits")  # of images without colours
 _SIDES = (64, 160)  # of images, in pixels: what two cores train on in minutes
 _MASKS, _CROP = 320, 128  # side of images with masks, which are learned in crops
 _FEW = 0.5  # share of labelled images, below which a domain has a few labels
+_DARK = 64  # of 255
 _UNEVEN = 2  # times that one class is more frequent than another
 _COLOURS_ALIKE = 0.6  # share of images that colours put into the right domain, up to which
 
@@ -47,12 +52,14 @@ class Plan:
         target: Domains that the model is to work at, too.
         labels: What the targets have: ``none``, a ``few`` or ``all`` of their labels.
         shots: Labels of each class, or masks, of a target with few.
+        left: Domains that the recipe does not name.
     """
 
     source: list[str]
     target: list[str]
     labels: str
     shots: int | None = None
+    left: Sequence[str] = ()
 
 
 def _configure(parser: Parser) -> None:
@@ -66,25 +73,33 @@ def _configure(parser: Parser) -> None:
 def _start(arguments: Namespace) -> int:
     """Look, choose, write the recipe, and say what was chosen and why."""
     # Deferred: `domainnorm --help` reads this file, and images are for later.
-    from domainnorm.data.inspection.look import look_at  # noqa: PLC0415
+    from domainnorm.data.inspection.look import look_at, recognized  # noqa: PLC0415
 
     names, overrides = split_overrides(arguments.words)
     if len(names) != 1:
         raise DataError(f"got {' '.join(names) or 'no folder'}, expected one folder or table")
     place = Path(names[0])
     output: Path = arguments.output or Path(f"{_stem(place)}.yaml")
+    if output.suffix not in SUFFIXES:
+        raise DataError(f"--output: '{output.name}', expected a name that ends with .yaml")
     if output.exists() and not arguments.force:
         raise DataError(f"{output} exists; use --force to overwrite it, or --output")
-    look = look_at(place, read_keys(overrides, "domainnorm start"), reading_bar(create_console()))
+    name, options = recognized(names[0])
+    keys = read_keys(overrides, "domainnorm start")
+    problems = Problems()
+    read_named({"name": name, **options, **keys}, DATASETS, "data", problems)
+    if problems:
+        raise RecipeError(problems.lines, "domainnorm start")
+    look = look_at(name, {**options, **keys}, reading_bar(create_console()))
     plan = choose(look)
     text, reasons = write_recipe(look, plan, place)
     make_folders(output.absolute().parent)
-    replace_text(output, text)
-    try:
-        recipe.load_recipe(str(output.absolute()))
-    except RecipeError:
-        output.unlink()
-        raise
+    with whole_file(output) as partial:  # what was there stays where the new one is refused
+        partial.write_text(text, encoding="utf-8")
+        try:
+            recipe.load_recipe(str(partial))
+        except RecipeError as error:
+            raise RecipeError(error.problems, str(output)) from error
     _tell(look, plan, reasons)
     say(f"\n{output}: written; next:")
     for command, purpose in _next(look, plan, output):
@@ -111,7 +126,7 @@ def choose(look: Look) -> Plan:
         raise DataError(
             f"{look.options['root']}: one domain, {names[0]}; images of each site, scanner or hour "
             "belong into a folder of their own, or let domains be found by style: domainnorm data "
-            "domains"
+            f"domains {shlex.quote(str(look.options['root']))}"
         )
     if not labelled:
         raise DataError(
@@ -122,16 +137,17 @@ def choose(look: Look) -> Plan:
     if not others:
         smallest = min(labelled, key=look.count)
         return Plan([name for name in labelled if name != smallest], [smallest], "all")
-    if not any(share[name] for name in others):
+    few = [name for name in others if look.labelled(name, "train")]
+    if not few:  # a few that are all for tests are not learned
         return Plan(labelled, others, "none")
-    few = [name for name in others if share[name]]
-    return Plan(labelled, few, "few", min(_shots(look, name) for name in few))
+    left = [name for name in others if name not in few]
+    return Plan(labelled, few, "few", min(_shots(look, name) for name in few), left)
 
 
 def _shots(look: Look, domain: str) -> int:
     own = look.labelled(domain, "train")
     if look.dataset.task != "classification":
-        return max(len(own), 1)
+        return len(own)
     return min(count for count in look.class_counts([domain]).values() if count)
 
 
@@ -175,8 +191,8 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
         ("  batch_size", str(8 if masks else 16 if least < 100 else 32), ""),
     ]
     if plan.shots is not None:
-        what = "of each class" if classes else "images"
-        fields.append(("  shots", str(plan.shots), f"labels {what} of a target are learned, too"))
+        what = "images of each class" if classes else "images"
+        fields.append(("  shots", str(plan.shots), f"of so many {what} labels are learned, too"))
     if uneven:
         fields.append(("  sampling", "balanced", "some classes are rare"))
     fields += [
@@ -185,7 +201,8 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
         ("trainer", flow_yaml({"max_epochs": 20, "min_steps": 400 if masks else 250}), ""),
         ("seed", "0", "[0, 1, 2]: mean and spread, three times as long"),
     ]
-    head = f"# {_sum(look, plan.source)} → {_sum(look, plan.target)}\n# Run: domainnorm run FILE\n"
+    head = printable(f"# {_sum(look, plan.source)} → {_sum(look, plan.target)}").replace("\n", " ")
+    head += "\n# Run: domainnorm run FILE\n"
     return head + "".join(map(_line, fields)), _reasons(look, plan, kind)
 
 
@@ -212,9 +229,12 @@ def _kind(look: Look, place: Path) -> tuple[str, str]:
     kinds = {record.metadata.get("modality", "") for record in dataset.records}
     names = [place.resolve().name, look.name, *kinds, *dataset.domain_names, *dataset.class_names]
     words = {word for name in names for word in re.split(r"[^a-z0-9-]+", name.lower())}
-    for kind, telling in _WORDS.items():
-        if found := sorted(words.intersection(telling)):
-            return kind, f"'{found[0]}' in the names"
+    words |= {part for word in words for part in word.split("_")}
+    kinds_of = _WORDS if look.colours else {kind: _WORDS[kind] for kind in _GREY}
+    found = {kind: sorted(words.intersection(telling)) for kind, telling in kinds_of.items()}
+    kind = max(found, key=lambda kind: len(found[kind]))
+    if found[kind]:
+        return kind, f"'{found[kind][0]}' in the names"
     if look.colours:
         return "natural", "or strong_cells, _histology, _fundus, _driving"
     return "xray", "grey images; or strong_mri"
@@ -242,6 +262,7 @@ def _reasons(look: Look, plan: Plan, kind: str) -> list[str]:
     told = look.told_apart(plan.source, plan.target)
     apart = "too few images to say how unlike the domains look"
     if told is not None:
+        told = max(told, 0.5)  # a little less is chance as well
         alike = "much alike" if told <= _COLOURS_ALIKE else "unlike each other"
         apart = (
             f"source and target look {alike}: colours alone tell {100 * told:.0f} of 100 images "
@@ -270,6 +291,18 @@ def _reasons(look: Look, plan: Plan, kind: str) -> list[str]:
             and (none := [name for name, n in look.class_counts([domain]).items() if not n])
         ]
         lines.append(f"no training images of {'; '.join(lacking)} (is a folder misspelt?)")
+    if plan.left:
+        without = f"{', '.join(plan.left)}: no label to learn, and not in the recipe"
+        lines.append(f"{without}; a run of its own, with shots: null, adapts to it")
+    if look.brightest < _DARK:
+        lines.append(f"no value above {look.brightest} of 255: images of 12 bits? Then white: 4095")
+    if columns := look.options.get("columns"):
+        lines.append(f"columns: {flow_yaml(columns)}")
+    if all(r.group == r.file for r in look.dataset.records):
+        lines.append(
+            "no groups: images of one patient, slide or film may be in training and test; say "
+            "which belong together in a table (docs/data.md)"
+        )
     tests = {n: sum(r.split == "test" for r in look.labelled(n)) for n in plan.target}
     few = [f"{name} {count}" for name, count in tests.items() if 0 < count < 50]
     if few:
@@ -314,14 +347,13 @@ def _reads(name: str, dataset: str) -> bool:
 
 def _next(look: Look, plan: Plan, output: Path) -> list[tuple[str, str]]:
     target = Path(look.options["root"]) / plan.target[0]
-    images = str(target) if target.is_dir() else "FOLDER"
+    images = shlex.quote(str(target)) if target.is_dir() else "FOLDER"
+    file, domain = (shlex.quote(str(one)) for one in (output, plan.target[0]))
+    run = f"outputs/{shlex.quote(output.stem)}/<time>"
     return [
-        (f"domainnorm check {output} --build", "are networks and data as they should be?"),
-        (f"domainnorm run {output}", "train, adapt, test; report.html in the run folder"),
-        (
-            f"domainnorm predict outputs/{output.stem}/<time> {images} --domain {plan.target[0]}",
-            "a table of predictions",
-        ),
+        (f"domainnorm check {file} --build", "are networks and data as they should be?"),
+        (f"domainnorm run {file}", "train, adapt, test; report.html in the run folder"),
+        (f"domainnorm predict {run} {images} --domain {domain}", "a table of predictions"),
     ]
 
 

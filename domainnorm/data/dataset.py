@@ -52,8 +52,9 @@ class Record:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether it has a class, a mask or findings."""
-        return self.target != UNLABELLED or self.mask is not None or self.labels is not None
+        """Whether it has a class, a mask or a finding that is known."""
+        known = any(value >= 0 for value in self.labels or ())
+        return self.target != UNLABELLED or self.mask is not None or known
 
     def without_label(self) -> Record:
         """The same image without class, mask and findings."""

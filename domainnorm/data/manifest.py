@@ -21,7 +21,6 @@ from domainnorm.errors import DataError, unknown
 
 NAMES = ("path", "target", "domain", "split", "group")
 _OPTIONAL = ("target", "split", "group")
-_SPLITS = {"validation": "val", "valid": "val"}  # what other tools call the second split
 
 
 @dataclass(frozen=True)
@@ -85,13 +84,15 @@ class Manifest:
                     f"{self.table}: {unknown('column', column, line)}; name the column of "
                     f"'{name}' with data.columns: {{{name}: ...}}"
                 )
-        check_meant(self.table, list(line), {name: self.names[name] for name in _OPTIONAL})
+        own = {name: self.names[name] for name in ("split", "group")}
+        way = "name it with data.columns: {{{meaning}: {column}}}"
+        check_meant(self.table, list(line), own, f"{way}, else rename it")
 
     def _row(self, number: int, line: Mapping[str, str], given: bool) -> Row | None:
         file, target, domain, split, group = (line.get(self.names[name], "") for name in NAMES)
         known = set(self.names.values())
         metadata = {key: value for key, value in line.items() if key not in known}
-        chosen: Any = _SPLITS.get(split, split) if given else "train"
+        chosen: Any = split if given else "train"
         row = Row(file, domain, target, group, chosen, metadata)
         return checked_row(f"{self.table}, row {number}", row, "path")
 

@@ -22,11 +22,14 @@ from domainnorm.storage import whole_file
 
 COLUMNS = ("file", "domain", "class", "group", "split")
 _REQUIRED = COLUMNS[:2]
-_USUAL = {
-    "class": ("label", "target"),
-    "group": ("patient", "patient_id", "subject", "slide", "scene"),
-    "split": ("subset", "set", "fold"),
+# What others call optional columns, in lower case, without spaces and underscores.
+_PATIENTS = ("patient", "subject", "case", "slide", "scene", "study", "participant", "person")
+USUAL = {
+    "class": ("label", "target", "diagnosis", "category"),
+    "group": tuple(f"{one}{end}" for one in _PATIENTS for end in ("", "id", "no", "number")),
+    "split": ("subset", "set", "fold", "phase", "partition"),
 }
+_SPELT = {"validation": "val", "valid": "val"}  # what other tools call the second split
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def checked_row(where: str, row: Row, name: str = "file") -> Row | None:
     if not row.file or not row.domain:
         refuse(f"{where}: {name} '{row.file}' and domain '{row.domain}'; neither may be empty")
         return None
+    row = replace(row, split=_SPELT.get(row.split, row.split))  # type: ignore[arg-type]
     if row.split not in get_args(Split):
         match = nearest(row.split, get_args(Split))
         hint = f"; did you mean '{match}'?" if match else ""
@@ -117,14 +121,19 @@ def _check_columns(file: Path, names: Sequence[str]) -> None:
             f"{','.join(COLUMNS)}, the last three where they are known, got "
             f"{','.join(names) or 'nothing'}"
         )
-    check_meant(file, names, {name: name for name in COLUMNS[2:]}, _USUAL)
+    check_meant(file, names, {name: name for name in COLUMNS[2:]})
+
+
+def plain(name: str) -> str:
+    """A column's name in lower case, without spaces, hyphens and underscores."""
+    return "".join(sign for sign in name.lower() if sign not in " -_")
 
 
 def check_meant(
     file: Path,
     names: Sequence[str],
     optional: Mapping[str, str],
-    usual: Mapping[str, Sequence[str]] | None = None,
+    way: str = "call it '{meaning}', else call it something else",
 ) -> None:
     """Refuse columns that seem to be an optional one by another name, which would go unread.
 
@@ -132,17 +141,17 @@ def check_meant(
         file: The table.
         names: Its columns.
         optional: What optional columns are called, by what they mean.
-        usual: Other names for them, by what they mean.
+        way: What to do if that is meant, with places for the ``meaning`` and the ``column``.
     """
     others = [name for name in names if name not in optional.values()]
     for meaning, column in optional.items():
-        alike = get_close_matches(column, [name.lower() for name in others], n=1, cutoff=0.8)
-        alike += [name for name in (usual or {}).get(meaning, ()) if name in others]
-        meant = next((name for name in others if name.lower() in alike), None)
+        alike = get_close_matches(column, [plain(name) for name in others], n=1, cutoff=0.8)
+        alike += USUAL.get(meaning, ())
+        meant = next((name for name in others if plain(name) in alike), None)
         if column not in names and meant is not None:
             raise DataError(
                 f"{file}: column '{meant}' is not read, and there is no column '{column}'; if that "
-                f"is meant, call it '{column}', else call it something else"
+                f"is meant, {way.format(meaning=meaning, column=meant)}"
             )
 
 

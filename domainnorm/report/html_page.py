@@ -38,7 +38,7 @@ pre { background: var(--box); padding: .8rem; overflow-x: auto; font-size: .85re
 @media (max-width: 40rem) { body { margin: 1rem auto } th, td { padding: .3rem .4rem } }
 """
 _FIGURES = {
-    "curves": "Loss and metric by epoch, as they were logged in training.",
+    "curves": "What training has logged, by epoch.",
     "confusion": "For each true class (rows) the share of its test images by predicted class.",
     "doubtful": "The ten test images of each target that the model is least sure of.",
     "overlays": "Test images, their masks, and what was predicted.",

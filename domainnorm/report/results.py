@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
+from statistics import fmean
 from types import NoneType
 from typing import Any, Literal
 
@@ -135,10 +136,12 @@ class Cell:
     Args:
         by_seed: Seed → value; seeds without a value are absent.
         interval: Bootstrap interval when there is exactly one seed and it has one.
+        images: Mean of the bootstrap intervals of all seeds, where each has one.
     """
 
     by_seed: dict[int, float]
     interval: tuple[float, float] | None
+    images: tuple[float, float] | None = None
 
     @property
     def spread(self) -> Spread:
@@ -147,11 +150,11 @@ class Cell:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Mean ± standard deviation over seeds; of one seed the interval, or the value alone."""
+        """What the value may as well be: over seeds (± standard deviation), and over images."""
         spread = self.spread
-        if spread.n == 1:
-            return self.interval or (spread.mean, spread.mean)
-        return spread.mean - spread.std, spread.mean + spread.std
+        std = spread.std if spread.n > 1 else 0.0
+        low, high = self.images or (spread.mean, spread.mean)
+        return min(low, spread.mean - std), max(high, spread.mean + std)
 
 
 def collect_cell(results: Sequence[Result], metric: str, method: str, domain: str) -> Cell:
@@ -159,10 +162,10 @@ def collect_cell(results: Sequence[Result], metric: str, method: str, domain: st
     found = [result for result in results if (result.method, result.domain) == (method, domain)]
     values = {result.seed: result.metrics.get(metric, math.nan) for result in found}
     by_seed = {seed: value for seed, value in values.items() if not math.isnan(value)}
-    interval = found[0].intervals.get(metric) if len(found) == 1 else None
-    if interval is not None and any(map(math.isnan, interval)):
-        interval = None
-    return Cell(by_seed, interval)
+    ends = [result.intervals.get(metric, (math.nan, math.nan)) for result in found]
+    known = bool(ends) and not any(math.isnan(end) for pair in ends for end in pair)
+    images = (fmean(low for low, _ in ends), fmean(high for _, high in ends)) if known else None
+    return Cell(by_seed, images if len(found) == 1 else None, images)
 
 
 def check_results(results: Sequence[Result], metric: str) -> None:

@@ -27,30 +27,39 @@ def sentences(results: Sequence[Result], metric: str) -> list[str]:
 
 def _sentence(results: Sequence[Result], target: str, metric: str) -> str:
     own = [result for result in results if result.domain == target]
+    name = f"`{target}`"
     if not any(result.is_scored for result in own):
         return (
-            f"**{target}**: no test image has a label, so nothing is measured. What the models "
-            "say of its images: `domainnorm predict`. The page of the run has scores that need no "
-            "labels."
+            f"{name}: no test image has a label, so nothing is measured. What the models say of "
+            "its images: `domainnorm predict`. Scores that need no labels are in `metrics.csv`."
         )
-    supervised = {result.method for result in own if result.supervised}
+    saw = {result.method: _saw(result) for result in own if result.supervised}
     cells = {
         method: cell
         for method in method_order(own)
         if (cell := collect_cell(own, metric, method, target)).spread.n
     }
-    rivals = [name for name in cells if name not in supervised and name != "source_only"]
-    if not rivals or "source_only" not in cells:
+    rivals = [method for method in cells if method not in saw and method != "source_only"]
+    candidates = rivals or [method for method in cells if method in saw]
+    if not candidates:
         return ""
     pick = min if metric in LOWER_IS_BETTER else max
-    best = pick(rivals, key=lambda name: cells[name].spread.mean)
+    best = pick(candidates, key=lambda method: cells[method].spread.mean)
     number = next((int(one.metrics["n"]) for one in own if one.metrics.get("n")), 0)
     images = f" ({counted(number, 'test image')})" if number else ""
     whose = f"the best of {len(rivals)} methods without its labels" if len(rivals) > 1 else ""
-    told = {best: whose, "source_only": "without adaptation"}
-    told |= dict.fromkeys((name for name in cells if name in supervised), "which saw its labels")
+    told = {best: saw.get(best, whose), "source_only": "without adaptation", **saw}
+    told = {method: what for method, what in told.items() if method in cells}
     reached = "; ".join(_reached(told, cells, metric))
-    return f"**{target}**{images}: {reached}. {_verdict(cells, best, metric)}"
+    verdict = f" {_verdict(cells, best, metric)}" if "source_only" in cells else ""
+    return f"{name}{images}: {reached}.{verdict}"
+
+
+def _saw(result: Result) -> str:
+    """Which labels of the target a method has seen."""
+    if result.shots is None:
+        return "which saw its labels"
+    return f"which saw {counted(result.shots, 'label')} of each class, or so many masks"
 
 
 def _reached(told: dict[str, str], cells: dict[str, Cell], metric: str) -> Iterator[str]:
@@ -68,9 +77,11 @@ def _reached(told: dict[str, str], cells: dict[str, Cell], metric: str) -> Itera
 
 def _verdict(cells: dict[str, Cell], best: str, metric: str) -> str:
     own, base = cells[best], cells["source_only"]
-    if any(cell.spread.n == 1 and cell.interval is None for cell in (own, base)):
-        return "One seed, without an interval, does not tell whether that is chance."
+    if own.by_seed == base.by_seed:
+        return f"`{best}` and `source_only` are the same here."
+    if any(cell.spread.n == 1 and cell.images is None for cell in (own, base)):
+        return "A seed without an interval does not tell whether that is chance."
     if own.range[0] <= base.range[1] and base.range[0] <= own.range[1]:
         return f"The ranges of `{best}` and `source_only` overlap: this may be chance."
     helps = (own.spread.mean < base.spread.mean) == (metric in LOWER_IS_BETTER)
-    return "Adaptation helps here." if helps else "Adaptation harms here."
+    return f"`{best}` helps here." if helps else f"`{best}` harms here."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -42,6 +42,7 @@ from domainnorm.run.stage import (
     MERIT,
     RESULTS,
     WEIGHTS,
+    check_same_images,
     predict,
     run_stage,
     score,
@@ -123,6 +124,8 @@ def _kept_if_begun(folder: Path) -> Iterator[None]:
         stored = (RESULTS, TRAINING)
         if is_first() and not any(any(folder.rglob(name)) for name in stored):
             shutil.rmtree(folder)
+            with suppress(OSError):  # others are in it
+                folder.parent.rmdir()
         raise
 
 
@@ -192,6 +195,7 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
         prepare(recipe)
         results: list[report.Result] = []
         for stage in stages:
+            check_same_images(folder / stage.key, parts, stage)
             online = METHODS.load(stage.method.name).protocol == "online"  # its test is done again
             bench = set_up(parts, stage, folder, finished=not online)
             again = score(bench, predict(bench), seconds=0.0)

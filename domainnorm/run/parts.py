@@ -25,6 +25,7 @@ from domainnorm.data.augmentation.corruptions import CorruptedDataset
 from domainnorm.data.augmentation.steps import steps_for
 from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import check_attributes, check_labelled, check_splits
+from domainnorm.data.inspection.look import check_masks
 from domainnorm.data.sampler import check_batch_size
 from domainnorm.data.splits import check_records
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
@@ -35,6 +36,8 @@ from domainnorm.registry import DATASETS, METHODS, TASKS
 from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.plan import Stage
 from domainnorm.tasks import Task
+
+_MASKS = 8  # of a domain that are looked at before anything is trained
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class Parts:
             DataError: Names the method, and what it lacks, or a batch too small for its domains.
         """
         scored: set[tuple[str, ...]] = set()
+        looked: set[str] = set()
         for stage in stages:
             try:
                 seen = self.seen(stage)
@@ -151,10 +155,22 @@ class Parts:
                 if self.recipe.evaluation.selection == "validation" and seen.labelled not in scored:
                     self._check_metric(seen.labelled)
                     scored.add(seen.labelled)
+                new = [name for name in seen.labelled if name not in looked]
+                check_masks(self.dataset, self._some_masks(new))
+                looked.update(new)
                 groups = len({*seen.labelled, *seen.unlabelled}) + len(seen.shots)
                 check_batch_size(self.recipe.data.batch_size, groups)
             except DataError as error:
                 raise DataError(f"method '{stage.label}': {error}") from None
+
+    def _some_masks(self, domains: Sequence[str]) -> list[int]:
+        """Positions of a few training images with masks of each domain, evenly over all."""
+        found = []
+        for domain in domains:
+            own = self.dataset.positions([domain], "train")
+            own = [position for position in own if self.dataset.records[position].mask]
+            found += own[:: -(-len(own) // _MASKS)] if own else []
+        return found
 
     def _check_metric(self, domains: Sequence[str]) -> None:
         """Refuse to choose an epoch by a metric that no label defines; that of masks always is."""
@@ -287,7 +303,8 @@ class Parts:
         method.restore = data.evaluation_pipeline.preprocessing.with_mask
         method.clip = self.recipe.trainer.gradient_clip
         method.accumulate = self.recipe.trainer.accumulate
-        if self.recipe.trainer.ema is not None and method.may_average:
+        own = method.teacher is not None  # which a method of another package may have, too
+        if self.recipe.trainer.ema is not None and method.may_average and not own:
             method.follow(self.recipe.trainer.ema)
         return method
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from domainnorm.recipe import Named, Recipe
 from domainnorm.registry import METHODS
 
 SOURCE_ONLY = "source_only"
+_LONGEST = 160  # bytes of a folder's name, which figures are called by as well
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class Stage:
     @property
     def _transfer_folder(self) -> str:
         source, target = "+".join(self.roles.source), "+".join(self.roles.target)
-        return f"{source}-to-{target}" if target else source
+        place = f"{source}-to-{target}" if target else source
+        if len(place.encode()) <= _LONGEST:
+            return place
+        digest = hashlib.sha256(place.encode()).hexdigest()[:8]
+        return f"{place.encode()[: _LONGEST - 9].decode(errors='ignore')}-{digest}"
 
     def variants(self, options: Mapping[str, Mapping[str, Any]]) -> list[Stage]:
         """A stage for each variant, name → options that it has beside those of this one."""

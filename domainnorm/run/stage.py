@@ -149,6 +149,39 @@ def _flat(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:
         yield above, tree
 
 
+def check_same_images(place: Path, parts: Parts, stage: Stage) -> None:
+    """Refuse data that a finished stage was not made of, wherever they lie; runs of before pass.
+
+    Raises:
+        CheckpointError: What differs is named.
+    """
+    file = place / MADE_OF
+    if not file.exists():
+        return
+    try:
+        told = _other_data(json.loads(file.read_text(encoding="utf-8")), made_of(parts, stage))
+    except DAMAGED as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}); start a new run") from error
+    if told:
+        raise CheckpointError(
+            f"{place}: trained on other data ({told}), so that test images may have been learned; "
+            "put back what it was, or start a new run"
+        )
+
+
+def _other_data(before: dict[str, Any], made: dict[str, Any]) -> str:
+    """How the images of a stage differ from those it was made of; nothing if they do not."""
+    if before["data"] == made["data"]:
+        return ""
+    then, now = before["images"], made["images"]
+    changes = [
+        f"{key}: {then.get(key, 0)} images, now {now.get(key, 0)}"
+        for key in dict.fromkeys([*then, *now])
+        if then.get(key) != now.get(key)
+    ]
+    return "; ".join(changes[:5]) or "as many images, but other files, groups or labels"
+
+
 def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> None:
     """Refuse to go on with a stage of other data, or to take results of another recipe for its own.
 
@@ -169,14 +202,7 @@ def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> Non
                 raise TypeError(f"{name} is {one!r}")
     except DAMAGED as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); start a new run") from error
-    if before["data"] != made["data"]:
-        then, now = before["images"], made["images"]
-        changes = [
-            f"{key}: {then.get(key, 0)} images, now {now.get(key, 0)}"
-            for key in dict.fromkeys([*then, *now])
-            if then.get(key) != now.get(key)
-        ]
-        told = "; ".join(changes[:5]) or "as many images, but other files, groups or labels"
+    if told := _other_data(before, made):
         raise CheckpointError(f"{place}: the data have changed since it began ({told}); {way}")
     then, now = before["recipe"], made["recipe"]
     # A key that one of both lacks is one of another version.

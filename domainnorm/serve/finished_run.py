@@ -17,7 +17,7 @@ from domainnorm.report import Result, load_results
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, supervised_method
 from domainnorm.run.run_folder import read_folder
-from domainnorm.run.stage import RESULTS
+from domainnorm.run.stage import RESULTS, check_same_images
 from domainnorm.serve.stored import find_stage, finished_stages, stored_model
 
 
@@ -75,7 +75,7 @@ class FinishedRun:
         """Loaders of a stage, which hold what its method may see, and all domains for tests.
 
         Raises:
-            CheckpointError: No such stage, or several.
+            CheckpointError: No such stage, several, or other data than it was trained on.
             DataError: The data are not where the recipe has them.
         """
         place = find_stage(self.folder, self.recipe, stage)
@@ -86,8 +86,9 @@ class FinishedRun:
         named = [one for one in asked if one.label == place.name]
         method = named[0] if named else supervised_method(self.recipe, place.name)
         roles = Roles(source, target, self.recipe.data.rows)
-        model = stored_model(self.recipe, place)[0]
-        return self._parts.data(Stage(roles, results[0].seed, method), model)
+        model, stage_of = stored_model(self.recipe, place)[0], Stage(roles, results[0].seed, method)
+        check_same_images(place, self._parts, stage_of)
+        return self._parts.data(stage_of, model)
 
     @property
     def dataset(self) -> DomainDataset:

@@ -26,7 +26,7 @@ def test_a_page_begins_at_the_heading_that_is_named(domainnorm, place):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("tnt", "did you mean 'methods/tent'?"), ("data#mask", "did you mean 'masks'?")],
+    [("tentt", "did you mean 'methods/tent'?"), ("data#mask", "did you mean 'masks'?")],
 )
 def test_unknown_pages_and_headings_get_the_nearest(domainnorm, name, said):
     done = domainnorm("docs", name)

@@ -3,10 +3,12 @@
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
-from domainnorm.data.inspection.look import look_at
+from domainnorm.data.inspection.look import look_at, recognized
 from domainnorm.recipe import load_recipe
 from domainnorm.registry import DATASETS
 
@@ -60,7 +62,7 @@ def test_a_few_labels_become_shots(domainnorm, sites):
             file.rename(sites / "painting" / f"{folder.name}-{file.name}")
     text = started(domainnorm, "sites")
     recipe = load_recipe("sites.yaml")
-    training = look_at(sites).class_counts(["painting"])
+    training = look_at(*recognized(str(sites))).class_counts(["painting"])
     assert recipe.data.shots == min(training.values()) > 0
     assert recipe.method.name == "default"
     assert f"default with {recipe.data.shots} shot" in text
@@ -82,6 +84,66 @@ def test_an_existing_recipe_is_kept(domainnorm, sites):
     assert "sites.yaml exists; use --force" in done.stderr
     started(domainnorm, "sites", "--force")
     started(domainnorm, "sites", "--output", "recipes/mine.yaml")
+
+
+def test_what_was_there_stays_where_the_new_recipe_is_refused(domainnorm, sites):
+    Path("mine.yaml").write_text("precious: 1\n")
+    (sites / "photo").rename(sites / "${x}")
+    done = domainnorm("start", "sites", "--output", "mine.yaml", "--force")
+    assert done.returncode == 2
+    assert Path("mine.yaml").read_text() == "precious: 1\n"
+    assert (
+        "expected a name that ends with .yaml"
+        in domainnorm("start", "sites", "--output", "o.txt").stderr
+    )
+    assert not Path("o.txt").exists()
+
+
+def test_names_that_look_like_numbers_are_names(domainnorm, sites):
+    (sites / "photo").rename(sites / "1e3")
+    (sites / "painting").rename(sites / "a b")
+    text = started(domainnorm, "sites")
+    recipe = load_recipe("sites.yaml")
+    assert sorted([*recipe.data.source, *recipe.data.target]) == ["1e3", "a b"]
+    assert domainnorm("check", "sites.yaml", "--build").returncode == 0
+    assert "--domain 1e3" in text or "--domain 'a b'" in text
+
+
+def test_a_domain_without_labels_beside_one_with_few_is_told(domainnorm, sites):
+    shutil.copytree(sites / "painting", sites / "third")
+    without_labels(sites / "third")
+    for folder in (sites / "painting").iterdir():
+        for file in sorted(folder.iterdir())[3:]:
+            file.rename(sites / "painting" / f"{folder.name}-{file.name}")
+    text = started(domainnorm, "sites")
+    assert "third: no label to learn, and not in the recipe" in text
+
+
+def test_few_labels_that_are_all_for_tests_are_not_learned(domainnorm, sites):
+    rows = [
+        f"{file.relative_to(sites)},{domain},{label if domain == 'photo' or number < 3 else ''},"
+        f"{'test' if number % 3 == 0 or (domain == 'painting' and number < 3) else 'train'}"
+        for domain in ("photo", "painting")
+        for number, file in enumerate(sorted((sites / domain).rglob("*.jpg")))
+        for label in [file.parent.name]
+    ]
+    (sites / "splits.csv").write_text("\n".join(["file,domain,class,split", *rows]))
+    started(domainnorm, "sites")
+    assert load_recipe("sites.yaml").data.shots is None
+
+
+def test_findings_that_nobody_knows_are_no_labels(domainnorm, tmp_path):
+    domainnorm("data", "sample", "manifest_findings", "clinic")
+    table = tmp_path / "clinic/manifest.csv"
+    head, *lines = table.read_text().splitlines()
+    emptied = [
+        ",".join([*line.split(",")[:5], "", ""]) if ",site_b," in line else line for line in lines
+    ]
+    table.write_text("\n".join([head, *emptied]))
+    text = started(domainnorm, "clinic")
+    assert "site_b (36 images, 0 with labels)" in text
+    recipe = load_recipe("clinic.yaml")
+    assert (recipe.data.target, recipe.method.name) == (["site_b"], "adabn")
 
 
 def test_a_table_with_other_names_is_read_as_it_is(domainnorm, sites):
@@ -112,6 +174,17 @@ def test_every_layout_is_recognized(domainnorm, tmp_path, name):
     assert domainnorm("check", "data.yaml", "--build").returncode == 0
 
 
+def binary(root):
+    """Masks of 0 and 255, which classes are not numbered by."""
+    DATASETS.load("folder_masks").write_sample(root, seed=0, domains=("a", "b"))
+    for file in root.glob("*/masks/*.png"):
+        mask = np.zeros((96, 128), np.uint8)
+        mask[:20] = 255
+        cv2.imwrite(str(file), mask)
+    (root / "classes.txt").write_text("background\nlesion\n")
+    (root / "splits.csv").unlink()
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -120,6 +193,16 @@ def test_every_layout_is_recognized(domainnorm, tmp_path, name):
         (lambda root: put(root, "1.png"), "images without folders of domains"),
         (lambda root: put(root, "a/1.png"), "no image of a has a class"),
         (lambda root: put(root, "a/x/1.png", "a/y/1.png"), "one domain, a"),
+        (
+            lambda root: put(root, "images/1.png", "masks/1.png"),
+            "images and masks are of one domain",
+        ),
+        (lambda root: put(root, "train/x/1.png", "test/x/1.png"), "seem to be splits"),
+        (
+            lambda root: put(root, "a/images/1.png", "a/labels/1.png"),
+            "labels seem to be the masks of images; call the two folders masks and images",
+        ),
+        (binary, "hold 0 and 255 alone"),
         (
             lambda root: put(root, "a/images/1.png", "a/masks/1.png"),
             "classes.txt: missing; write the name of each class into it, one per line",
@@ -145,7 +228,7 @@ def put(root, *names):
 
 
 def test_colours_tell_unlike_domains_apart_and_no_others(sites):
-    look = look_at(sites)
+    look = look_at(*recognized(str(sites)))
     assert look.told_apart(["photo"], ["painting"]) > 0.7
     styles = look.styles["photo"]
     look.styles["painting"] = styles.copy()
@@ -153,8 +236,9 @@ def test_colours_tell_unlike_domains_apart_and_no_others(sites):
 
 
 def test_keys_are_those_of_the_dataset(domainnorm, sites):
-    done = domainnorm("start", "sites", "val_fractoin=0.1")
-    assert done.returncode == 1
-    assert "data.val_fractoin: unknown key of folder" in done.stderr
+    done = domainnorm("start", "sites", "val_fractoin=0.1", "split_seed=x")
+    assert done.returncode == 2
+    assert "data.val_fractoin: unknown key 'val_fractoin': did you mean" in done.stderr
+    assert "data.split_seed: got 'x', expected a whole number" in done.stderr
     started(domainnorm, "sites", "val_fraction=0.1")
     assert yaml.safe_load(Path("sites.yaml").read_text())["data"]["val_fraction"] == 0.1

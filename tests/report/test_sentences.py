@@ -31,7 +31,7 @@ def test_a_sentence_says_what_was_reached_and_with_what_labels():
     assert (
         "`tent` (the best of 2 methods without its labels) is right for 78 of 100 images, if each "
         "class counts the same; `source_only` (without adaptation) for 51; `oracle` (which saw its "
-        "labels) for 86. Adaptation helps here."
+        "labels) for 86. `tent` helps here."
     ) in text
 
 
@@ -39,8 +39,8 @@ def test_a_sentence_says_what_was_reached_and_with_what_labels():
     ("value", "low", "high", "verdict"),
     [
         (0.6, 0.55, 0.7, "overlap: this may be chance."),
-        (0.2, 0.1, 0.3, "Adaptation harms here."),
-        (0.9, 0.8, 0.95, "Adaptation helps here."),
+        (0.2, 0.1, 0.3, "`tent` harms here."),
+        (0.9, 0.8, 0.95, "`tent` helps here."),
     ],
 )
 def test_a_difference_is_called_one_where_ranges_do_not_overlap(value, low, high, verdict):
@@ -49,9 +49,28 @@ def test_a_difference_is_called_one_where_ranges_do_not_overlap(value, low, high
 
 
 def test_one_value_without_an_interval_is_not_judged():
-    both = [replace(of(name, 0.5, 0, 1), intervals={}) for name in ("source_only", "tent")]
-    (text,) = sentences(both, METRIC)
+    base, own = of("source_only", 0.5, 0, 1), of("tent", 0.6, 0, 1)
+    (text,) = sentences([replace(one, intervals={}) for one in (base, own)], METRIC)
     assert text.endswith("does not tell whether that is chance.")
+    (text,) = sentences([base, replace(base, method="tent")], METRIC)
+    assert text.endswith("are the same here.")
+
+
+def test_few_images_are_uncertain_however_alike_the_seeds_are():
+    def seeds(method, value):
+        both = (of(method, value, value - 0.1, value + 0.1) for _ in range(2))
+        return [replace(one, seed=seed) for seed, one in enumerate(both)]
+
+    (text,) = sentences([*seeds("source_only", 0.9), *seeds("tent", 0.95)], METRIC)
+    assert text.endswith("overlap: this may be chance.")
+
+
+def test_methods_that_all_saw_labels_are_told_as_that():
+    seen = of("joint", 0.9, 0.85, 0.95, supervised=True, shots=2)
+    (text,) = sentences([of("source_only", 0.5, 0.4, 0.6), seen], METRIC)
+    assert "`joint` (which saw 2 labels of each class, or so many masks) is right for 90" in text
+    (text,) = sentences([seen], METRIC)
+    assert "joint" in text
 
 
 def test_a_target_without_labels_is_said_to_be_not_measured():

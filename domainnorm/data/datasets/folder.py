@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -75,10 +75,12 @@ class FolderDataset(FileDataset, abc.ABC):
     Attributes:
         groups: What the groups of the table are, see `Cuts`.
         expected: What should be below the root.
+        images_in: Folder of the images in that of a domain.
     """
 
     groups: Literal["whole", "sequences"] = "whole"
     expected: str
+    images_in: str = ""
 
     def __init__(
         self,
@@ -99,6 +101,8 @@ class FolderDataset(FileDataset, abc.ABC):
         rows = cuts.tabled(table) if table else cuts.drawn(self._scanned())
         known = {row.domain for row in rows} | set(() if table else list_folders(self.root))
         self.domain_names = select_domains(DOMAIN_KEYS, domains, sorted(known))
+        if table is not None:
+            self._tell_unlisted({row.file for row in rows}, table)
         for row in rows if table is None else ():
             # A file that was moved by mistake makes a domain of its own, which nobody asks for.
             if row.domain not in self.domain_names and row.file == f"{row.domain}/{_name(row)}":
@@ -109,6 +113,14 @@ class FolderDataset(FileDataset, abc.ABC):
 
     def prepare(self) -> None:
         """Read what the root has beside the images."""
+
+    def _tell_unlisted(self, listed: Collection[str], table: Path) -> None:
+        """Tell of images of the chosen domains that the table does not list."""
+        for domain in self.domain_names:
+            for name in list_images(self.root / domain / self.images_in):
+                file = (PurePosixPath(domain) / self.images_in / name).as_posix()
+                if file not in listed:
+                    self.left_out.add(f"image that {table.name} does not list", file)
 
     @abc.abstractmethod
     def take(self, rows: Sequence[Row], table: Path | None) -> None:
@@ -234,6 +246,7 @@ class FolderMasks(FolderDataset, MaskFiles):
     """
 
     task = "segmentation"
+    images_in = "images"
     layout = "<domain>/images/<image>, <domain>/masks/<stem>.png, classes.txt, splits.csv or none"
     expected = "<domain>/images/<image> and <domain>/masks/<stem>.png"
 

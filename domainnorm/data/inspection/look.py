@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DomainDataset, Record
+from domainnorm.data.dataset import DomainDataset, Record, data_folder
 from domainnorm.data.folders import images_in, list_folders, list_images
 from domainnorm.data.images import MASKS, Progress, read_all
 from domainnorm.data.manifest import NAMES
-from domainnorm.data.masks import read_mask
+from domainnorm.data.masks import VOID, read_mask
 from domainnorm.data.refusals import attempted
-from domainnorm.data.table import read_lines
+from domainnorm.data.table import USUAL, plain, read_lines
 from domainnorm.data.volumes.dicom_files import dicom_files
-from domainnorm.errors import DataError, unknown
+from domainnorm.errors import DataError
 from domainnorm.registry import DATASETS
 
 _MANIFEST = "manifest.csv"
+_IMAGES = {"images", "image", "imgs", "img"}  # folders, in lower case
+_MASKS = {"masks", "mask", "labels", "label", "gt", "groundtruth", "ground_truth"} | {
+    f"{name}{end}" for name in ("annotation", "segmentation", "seg") for end in ("", "s")
+}
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _FINDINGS = {"0", "1", "-1", ""}
 _MOST = 60  # images of a domain that are looked at
 # What others call the columns of a manifest.
 _USUAL = {
-    "path": ("file", "filename", "file_name", "image", "image_path", "filepath"),
-    "target": ("class", "label", "mask", "diagnosis"),
+    "path": ("file", "filename", "image", "imagepath", "filepath", "png"),
+    "target": ("class", "mask", *USUAL["class"]),
     "domain": ("site", "hospital", "centre", "center", "scanner", "stain", "camera", "city"),
-    "split": ("subset", "set"),
-    "group": ("patient", "patient_id", "subject", "case", "slide", "scene"),
+    "split": USUAL["split"],
+    "group": USUAL["group"],
 }
 
 
@@ -45,6 +51,7 @@ class Look:
         dataset: As it was made.
         sizes: Heights and widths of the images that were looked at, and how many have them.
         colours: Whether any of these is not grey.
+        brightest: Largest value of a pixel in them, 0 to 255.
         styles: For each domain, mean and spread of the colours of its images, (N, 6).
     """
 
@@ -53,6 +60,7 @@ class Look:
     dataset: DomainDataset
     sizes: Counter[tuple[int, int]]
     colours: bool
+    brightest: int
     styles: dict[str, NDArray[np.float64]]
 
     def labelled(self, domain: str, split: str | None = None) -> list[Record]:
@@ -76,75 +84,79 @@ class Look:
     def told_apart(self, first: Sequence[str], second: Sequence[str]) -> float | None:
         """Share of images that colours alone put into the right one of two groups of domains.
 
-        Each is compared with the mean of the other images of both; 0.5 is chance. None for fewer
-        than ten images.
+        Means of every other image of a group are what the rest are compared with, and the other
+        way round, so that 0.5 is chance. None for fewer than ten images.
         """
         both = [np.concatenate([self.styles[name] for name in names]) for names in (first, second)]
         if min(map(len, both)) < 5:
             return None
         spread = np.concatenate(both).std(0) + 1e-6
-        both = [styles / spread for styles in both]
         shares = []
-        for own, other in (both, both[::-1]):
-            without = (own.sum(0) - own) / (len(own) - 1)
-            near = np.square(own - without).sum(1)
-            shares.append(float((near < np.square(own - other.mean(0)).sum(1)).mean()))
+        for half in (0, 1):
+            centres = [(styles[half::2] / spread).mean(0) for styles in both]
+            for group, styles in enumerate(both):
+                apart = [np.square(styles[1 - half :: 2] / spread - one).sum(1) for one in centres]
+                shares.append(float((apart[group] < apart[1 - group]).mean()))
         return float(np.mean(shares))
 
 
-def look_at(
-    place: Path, keys: Mapping[str, Any] | None = None, progress: Progress | None = None
-) -> Look:
-    """Find out how a folder or table is laid out, and look at some images of each domain.
+def look_at(name: str, options: Mapping[str, Any], progress: Progress | None = None) -> Look:
+    """Look at some images of each domain, and at their masks.
 
     Args:
-        place: Folder of domains, or a table that lists images.
-        keys: Further ones of the dataset that is found to read it.
+        name: Dataset.
+        options: Its keys; ``allow_missing_classes`` is added where a domain with few labels lacks
+            a class.
         progress: Wraps the readings, of which it is told the number.
 
     Raises:
-        DataError: It is of no layout that is known, or cannot be used as it is; the message says
-            what to do.
+        DataError: It cannot be used as it is; the message says what to do.
     """
-    if not place.exists():
-        raise DataError(f"{place}: does not exist; name a folder of images, or a table of them")
-    name, options = _official(place.absolute()) or _recognized(place.absolute())
-    options |= keys or {}
-    for key in keys or ():
-        if key not in DATASETS.entry(name).parameters:
-            known = DATASETS.entry(name).parameters
-            raise DataError(f"data.{key}: {unknown(f'key of {name}', key, known)}")
+    options = dict(options)
     dataset, problems = attempted(lambda: DATASETS.load(name)(**options))
     if problems and "allow_missing_classes" in DATASETS.entry(name).parameters:
-        # Where few images of a domain have a label, some class may have none.
         allowed = {**options, "allow_missing_classes": True}
         other, others = attempted(lambda: DATASETS.load(name)(**allowed))
         if not others:
             dataset, problems, options = other, others, allowed
     if dataset is None or problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        words = " ".join(f"{key}={value}" for key, value in options.items() if key != "root")
-        command = f"domainnorm data check {name} {options['root']} {words}".strip()
-        raise DataError(f"{problems[0]}{more}; all of it: {command}")
+        more = f" (and {len(problems) - 1} more; domainnorm data check says all)"
+        raise DataError(f"{problems[0]}{more if len(problems) > 1 else ''}")
     chosen = [position for domain in dataset.domain_names for position in _spread(dataset, domain)]
     looked = list(read_all(lambda position: _looked(dataset, position), chosen, progress))
+    check_masks(dataset, chosen)
+    styles: dict[str, list[NDArray[np.float64]]] = {name: [] for name in dataset.domain_names}
+    for position, one in zip(chosen, looked, strict=True):
+        styles[dataset.records[position].domain].append(one.style)
     return Look(
         name,
         options,
         dataset,
-        Counter(size for size, _ in looked),
-        any(not _is_grey(style) for _, style in looked),
-        {
-            domain: np.stack(
-                [
-                    style
-                    for position, (_, style) in zip(chosen, looked, strict=True)
-                    if dataset.records[position].domain == domain
-                ]
-            )
-            for domain in dataset.domain_names
-        },
+        Counter(one.size for one in looked),
+        any(not _is_grey(one.style) for one in looked),
+        max(one.brightest for one in looked),
+        {domain: np.stack(own) for domain, own in styles.items()},
     )
+
+
+def check_masks(dataset: DomainDataset, positions: Iterable[int]) -> None:
+    """Refuse masks of 0 and 255 alone: 255 is for pixels without a class, and so nothing is left.
+
+    Raises:
+        DataError: All of a domain are such, or one cannot be read.
+    """
+    found: dict[str, set[int]] = {}
+    for position in positions:
+        record = dataset.records[position]
+        if record.mask is not None:
+            values = np.unique(dataset.mask(position)).tolist()
+            found.setdefault(record.domain, set()).update(values)
+    for domain, numbers in found.items():
+        if numbers == {0, VOID}:
+            raise DataError(
+                f"masks of domain '{domain}' hold 0 and 255 alone, and 255 is for pixels without a "
+                "class; write 1 where the class after the first is meant"
+            )
 
 
 def _official(place: Path) -> tuple[str, dict[str, Any]] | None:
@@ -159,14 +171,32 @@ def _official(place: Path) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
+def recognized(source: str) -> tuple[str, dict[str, Any]]:
+    """The dataset that reads a folder or table, and its keys.
+
+    Args:
+        source: As it is, or below the folder that DOMAINNORM_DATA names.
+
+    Raises:
+        DataError: There is no such place, or it is of no layout that is known; the message says
+            what to do.
+    """
+    place = next((one for one in (Path(source), data_folder() / source) if one.exists()), None)
+    if place is None:
+        raise DataError(f"{source}: does not exist; name a folder of images, or a table of them")
+    place = place.absolute()
+    return _official(place) or _recognized(place)
+
+
 def _recognized(place: Path) -> tuple[str, dict[str, Any]]:
-    """The dataset that reads a place, and its keys."""
     if place.is_file():
         return _table(place)
     if (place / _MANIFEST).is_file():
         return _table(place / _MANIFEST)
     root = {"root": str(place)}
-    folders = [place / name for name in list_folders(place)]
+    names = [name for name in list_folders(place) if list_images(place / name)]
+    folders = [place / name for name in names]
+    _check_names(place, names)
     masked = any(list_images(folder / MASKS) for folder in folders)
     if masked or (place / "classes.txt").is_file():
         if not (place / "classes.txt").is_file():
@@ -175,13 +205,15 @@ def _recognized(place: Path) -> tuple[str, dict[str, Any]]:
                 f"line, the first for 0{_numbers(folders)}"
             )
         return "folder_masks", root
-    if any(list_images(folder) for folder in folders):
+    for folder in folders:
+        _check_no_masks(folder)
+    if folders:
         return "folder", root
     if images_in(place):
         raise DataError(
             f"{place}: images without folders of domains; move those of each site, scanner or hour "
             "into a folder of its own, or let domains be found by style: domainnorm data domains "
-            f"{place}"
+            f"{shlex.quote(str(place))}"
         )
     if dicom_files(place):
         return "dicom", root
@@ -194,6 +226,38 @@ def _recognized(place: Path) -> tuple[str, dict[str, Any]]:
     )
 
 
+def _check_names(place: Path, names: Sequence[str]) -> None:
+    """Refuse folders that are no domains by their names: of one domain, or of splits."""
+    plain_names = {name.lower() for name in names}
+    if plain_names and plain_names <= {*_IMAGES, *_MASKS}:
+        raise DataError(
+            f"{place}: {' and '.join(names)} are of one domain; move them into a folder of that "
+            f"domain, {place.name}/<domain>/images and so on, beside those of other domains"
+        )
+    if plain_names and plain_names <= _SPLITS:
+        raise DataError(
+            f"{place}: {' and '.join(names)} seem to be splits, and folders here are domains "
+            "(sites, scanners, hours); make a folder for each domain, and write given splits into "
+            "splits.csv (docs/data.md)"
+        )
+
+
+def _check_no_masks(folder: Path) -> None:
+    """Refuse masks that lie in a folder of another name, and would be a class."""
+    below = {name.lower(): name for name in list_folders(folder)}
+    for images in _IMAGES & below.keys():
+        for masks in _MASKS & below.keys():
+            stems = [
+                {PurePosixPath(file).stem for file in list_images(folder / below[name])}
+                for name in (images, masks)
+            ]
+            if len(stems[0] & stems[1]) * 2 > len(stems[1]):
+                raise DataError(
+                    f"{folder}: {below[masks]} seem to be the masks of {below[images]}; call the "
+                    "two folders masks and images"
+                )
+
+
 def _numbers(folders: Sequence[Path]) -> str:
     """The numbers in some masks, for whoever has to name them."""
     masks = [folder / MASKS / name for folder in folders for name in list_images(folder / MASKS)]
@@ -201,7 +265,9 @@ def _numbers(folders: Sequence[Path]) -> str:
         found = sorted({int(value) for mask in masks[:20] for value in np.unique(read_mask(mask))})
     except DataError:  # colours, say; reading the masks will tell
         return ""
-    return f"; {', '.join(map(str, found))} are in the first masks, and 255 is for pixels without"
+    binary = ": write 1 where 255 is a class" if found == [0, VOID] else ""
+    shown = ", ".join(map(str, found))
+    return f"; {shown} are in the first masks, and 255 is for pixels without a class{binary}"
 
 
 def _table(table: Path) -> tuple[str, dict[str, Any]]:
@@ -211,7 +277,7 @@ def _table(table: Path) -> tuple[str, dict[str, Any]]:
         meaning: found
         for meaning, usual in _USUAL.items()
         if meaning not in names
-        and (found := next((name for name in names if name.lower() in (meaning, *usual)), ""))
+        and (found := next((name for name in names if plain(name) in (meaning, *usual)), ""))
     }
     options: dict[str, Any] = {"root": str(table.parent), "table": table.name}
     if columns:
@@ -238,10 +304,17 @@ def _spread(dataset: DomainDataset, domain: str) -> list[int]:
     return own[:: -(-len(own) // _MOST)]
 
 
-def _looked(dataset: DomainDataset, position: int) -> tuple[tuple[int, int], NDArray[np.float64]]:
+class _Looked(NamedTuple):
+    size: tuple[int, int]
+    style: NDArray[np.float64]
+    brightest: int
+
+
+def _looked(dataset: DomainDataset, position: int) -> _Looked:
     image = dataset.image(position)
     pixels = image.reshape(-1, 3).astype(np.float64)
-    return (image.shape[0], image.shape[1]), np.concatenate([pixels.mean(0), pixels.std(0)])
+    style = np.concatenate([pixels.mean(0), pixels.std(0)])
+    return _Looked((image.shape[0], image.shape[1]), style, int(image.max()))
 
 
 def _is_grey(style: NDArray[np.float64]) -> bool:

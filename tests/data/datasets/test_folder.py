@@ -349,3 +349,12 @@ def test_folders_of_images_alone_are_no_source(tmp_path, make_folder):
     root = make_folder() / "day"
     with pytest.raises(DataError, match="no image of cat, dog has a class; expected <domain>"):
         Folder(root=str(root))
+
+
+def test_images_that_the_table_does_not_list_are_told(make_folder):
+    root = make_folder()
+    files = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.png"))
+    rows = [f"{file},{file.split('/')[0]},{file.split('/')[1]}" for file in files[1:]]
+    (root / "splits.csv").write_text("\n".join(["file,domain,class", *rows]))
+    (line,) = Folder(root=str(root)).left_out
+    assert line == f"left out: 1 file (image that splits.csv does not list), such as {files[0]}"
