@@ -90,6 +90,18 @@ def test_teacher_is_the_one_of_the_method(tmp_path):
     assert set_up(parts, stage, folder).method.teacher.decay == 0.5
 
 
+def test_teacher_of_a_method_of_another_package_stays(tmp_path, monkeypatch):
+    kind = METHODS.load("source_only")
+
+    def taught(self, *words, before=kind.__init__, **options):
+        before(self, *words, **options)
+        self.follow(0.5)
+
+    monkeypatch.setattr(kind, "__init__", taught)
+    parts, folder, stage = last_stage(tmp_path, "source_only", "trainer.ema=0.999")
+    assert set_up(parts, stage, folder).method.teacher.decay == 0.5
+
+
 DESTROYED = ("trainer.max_epochs=9", "method.lr=0.003", "method.warmup=0")
 
 

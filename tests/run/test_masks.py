@@ -51,6 +51,16 @@ def finished(file, tmp_path_factory):
         return run_recipe(load_recipe(str(file)), tmp_path_factory.mktemp("runs"))
 
 
+def test_masks_of_0_and_255_are_refused_before_anything_is_trained(file, tmp_path):
+    FolderMasks.write_sample(tmp_path / "data", domains=["day", "dusk"])
+    for mask in (tmp_path / "data").glob("day/masks/*.png"):
+        read = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(mask), np.where(read > 0, 255, 0).astype(np.uint8))
+    loaded = load_recipe(str(file), [f"data.root={tmp_path / 'data'}"])
+    with pytest.raises(DataError, match=r"domain .day. hold 0 and 255 alone, .* write 1 where"):
+        run_recipe(loaded, tmp_path / "runs")
+
+
 def stage(finished, method):
     return finished / "stages/day-to-dusk/seed0" / method
 

@@ -41,6 +41,13 @@ def test_every_transfer_is_done_for_every_seed():
     ]
 
 
+def test_folders_of_many_sites_have_names_that_a_disk_takes():
+    sites = tuple(f"hospital of the {number}th site, ü" for number in range(40))
+    first, second = (Stage(Roles(sites[:n], ("b",)), 5, ADABN).key for n in (39, 40))
+    assert first != second
+    assert max(len(part.encode()) for part in first.split("/")) <= 160
+
+
 @pytest.mark.parametrize(
     ("roles", "folder", "title"),
     [

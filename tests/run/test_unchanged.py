@@ -8,7 +8,9 @@ import pytest
 import torch
 import yaml
 
+import domainnorm
 from domainnorm.data.datasets import Folder
+from domainnorm.errors import CheckpointError
 from domainnorm.run.training import WholeCheckpoints
 from domainnorm.storage import locked
 from tests.run.tiny import call
@@ -69,6 +71,17 @@ def test_data_that_have_changed_are_refused_with_the_difference(copied, capsys):
     said = capsys.readouterr().err
     assert "the data have changed since it began (photo, train: " in said
     assert "start a new run" in said
+
+
+def test_a_model_is_not_tested_on_other_data_than_it_was_trained_on(copied, capsys):
+    assert call("test", str(copied)) == 0
+    next((copied.parent / "data" / "photo" / "car").glob("[!n]*")).unlink()
+    assert call("test", str(copied)) == 1
+    assert "trained on other data (" in capsys.readouterr().err
+    run = domainnorm.load_run(copied)
+    run.model()
+    with pytest.raises(CheckpointError, match="so that test images may have been learned"):
+        run.data()
 
 
 def test_another_recipe_is_refused_where_stages_are_finished(copied, capsys):
