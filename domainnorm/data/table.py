@@ -180,6 +180,8 @@ def read_delimited(
         if any("\0" in cell for _, cells in filled for cell in cells):
             raise ValueError("a cell holds the character NUL")
     (_, columns), *lines = filled or [(0, [])]
+    if len(columns) == 1 and ";" in columns[0]:
+        raise DataError(f"{file}: separated by semicolons; save it with commas")
     _check_unique(file, columns)
     mark = "tab" if delimiter == "\t" else "comma"
     uneven = [

@@ -54,6 +54,7 @@ def test_spelling_of_a_path_decides_nothing(tmp_path):
         ("file,domain,class,Subject ID\n1,a,x,p\n", "column 'Subject ID' is not read"),
         ("file,domain,class,Set\n1,a,x,test\n", "column 'Set' is not read, .* 'split'"),
         ("file,domain,class,patient\n1,a,x,p\n", "column 'patient' is not read, .* 'group'"),
+        (HEAD.replace(",", ";"), "separated by semicolons; save it with commas"),
         (HEAD, "no rows"),
         (HEAD + "1,a,x,g,trian\n", r"line 2: split 'trian', .* did you mean 'train'\?"),
         (HEAD + "1,a,x,g,\n2,a,x,g,test\n", "line 2: split '', .*; other rows have one"),

@@ -194,7 +194,11 @@ class Folder(FolderDataset, ClassFiles):
         self._check_classes(self._allow_missing, ALLOW_HINT)
         if not self.class_names:
             whose = f"no image of {', '.join(self.domain_names)} has a class"
-            expected = "" if table else "; expected <domain>/<class>/<image> in one at least"
+            expected = (
+                "; expected <domain>/<class>/<image> in one at least; where these are the classes "
+                "of one site, move them into a folder of that site"
+            )
+            expected = "" if table else expected
             raise DataError(f"{table or self.root}: {whose}{expected}")
 
     def _is_strange(self, domain: str) -> bool:
