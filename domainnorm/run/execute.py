@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from safetensors import SafetensorError
+
 from domainnorm import report
 from domainnorm.data.inspection.survey import told_of
 from domainnorm.errors import CheckpointError, DomainNormError, RecipeError, counted
@@ -117,12 +119,18 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
 
 @contextmanager
 def _kept_if_begun(folder: Path) -> Iterator[None]:
-    """A new folder is gone again where something is refused before anything was learned."""
+    """A new folder is gone again where something is refused before anything was learned.
+
+    Not where a disk is at fault: what was refused then goes on with ``--resume``.
+    """
     try:
         yield
-    except DomainNormError:
-        stored = (RESULTS, TRAINING)
-        if is_first() and not any(any(folder.rglob(name)) for name in stored):
+    except DomainNormError as error:
+        begun = any(any(folder.rglob(name)) for name in (RESULTS, TRAINING))
+        cause = error.__cause__
+        # Errors of the network are OSErrors, too, but have no number.
+        unwritten = isinstance(cause, SafetensorError) or getattr(cause, "errno", None) is not None
+        if is_first() and not begun and not unwritten:
             shutil.rmtree(folder)
             with suppress(OSError):  # others are in it
                 folder.parent.rmdir()

@@ -33,6 +33,7 @@ RECIPE = (
 )
 KILLED = -signal.SIGKILL
 # Times, in JSON and in CSV; some files have them all over.
+_OTHERS = re.compile(r"^torchinductor|wandb-\w+$")
 _TIMES = re.compile(rb'"(seconds|ms_\w+)": [^,\n]*|.*,ms_.*|,[^,\n]*$', re.MULTILINE)
 _TIMED = ("environment.json", "cost.json", "report.html", "results.md", ".running")
 
@@ -151,7 +152,8 @@ def main() -> int:
             faults += wrong
             print("".join(f"{one}\n" for one in wrong), end="", file=sys.stderr)
         left = sorted(set(Path(tempfile.gettempdir()).iterdir()) - before)
-    own = (file for file in left if not file.name.startswith("torchinductor"))  # a cache of torch
+    # A cache of torch, and what wandb makes where timm imports it.
+    own = (file for file in left if not _OTHERS.search(file.name))
     faults += [f"{file} is left over" for file in own]
     print("\n".join(faults[:50]))
     return bool(faults)
