@@ -17,16 +17,18 @@ def write(folder, files):
 
 
 def install(project, target):
-    """Install the project in a folder into another, as a user does into an environment."""
+    """Install a project, or a wheel, into a folder, as a user does into an environment."""
     words = [sys.executable, "-m", *INSTALL, "--target", str(target), str(project)]
     subprocess.run(words, check=True, capture_output=True, text=True)
 
 
-def call(target, *words):
+def call(target, *words, cwd=None):
     """Python in a process of its own, with what is installed in the folder."""
     environment = {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, *map(str, words)]
-    return subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        words, check=False, cwd=cwd, capture_output=True, text=True, env=environment
+    )
 
 
 def said(target, *words):

@@ -28,8 +28,6 @@ from domainnorm.errors import (
 )
 from domainnorm.ranges import Unseen
 
-# What is offered where no architecture is like the one asked for.
-
 _LOADER = logging.getLogger("timm.models._builder")
 _MISSING = re.compile(r"Missing keys \((.*)\) discovered while loading")
 

@@ -82,7 +82,7 @@ def _configure_check(parser: Parser) -> None:
     parser.add_argument("words", nargs="+", metavar="RECIPE [key=value]", help=text)
     text = (
         "also make every network and pass noise of the size of a training batch through it, as is "
-        "done unasked for norms that some networks refuse; needs the data, reads no image"
+        "done unasked for norms that some networks refuse; needs the data, reads a few masks"
     )
     parser.add_argument("--build", action="store_true", help=text)
 

@@ -6,10 +6,10 @@ import re
 import shlex
 import shutil
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domainnorm import recipe
 from domainnorm.cli.data_commands import flow_yaml, read_keys, reading_bar
@@ -38,7 +38,6 @@ _GREY = ("xray", "mri", "digits")  # of images without colours
 _SIDES = (64, 160)  # of images, in pixels: what two cores train on in minutes
 _MASKS, _CROP = 320, 128  # side of images with masks, which are learned in crops
 _FEW = 0.5  # share of labelled images, below which a domain has a few labels
-_DARK = 64  # of 255
 _UNEVEN = 2  # times that one class is more frequent than another
 _COLOURS_ALIKE = 0.6  # share of images that colours put into the right domain, up to which
 
@@ -151,6 +150,44 @@ def _shots(look: Look, domain: str) -> int:
     return min(count for count in look.class_counts([domain]).values() if count)
 
 
+class Choice(NamedTuple):
+    """Methods, with their options, and why these."""
+
+    method: dict[str, Any]
+    compare: list[Any]
+    why: str
+
+
+def choose_methods(look: Look, plan: Plan) -> Choice:
+    """What fits the labels of the targets, and their kind."""
+    slow = {} if look.dataset.task == "segmentation" else {"backbone_rate": 0.1}
+    source_only = {"name": "source_only", "lr": 3e-3, **slow}
+    default = {"name": "default", "lr": 2e-3, **slow}
+    findings = look.dataset.task == "multilabel"  # of them nothing learns from predictions
+    if plan.labels == "all":
+        return Choice(
+            {"name": "joint", "lr": 3e-3, **slow},
+            [source_only, "adabn" if findings else default],
+            "joint: both have labels, so one model learns from both; the others show what one gets "
+            "without those of the target",
+        )
+    if plan.labels == "few":
+        shots = counted(plan.shots or 0, "shot")
+        if findings:
+            why = f"finetune with {shots}: the target has a few labels, which are learned"
+            return Choice({"name": "finetune"}, [source_only], why)
+        why = (
+            f"default with {shots}: the target has a few labels, which are learned beside its "
+            "other images; finetune learns them alone"
+        )
+        return Choice(default, [source_only, "finetune"], why)
+    if findings:
+        why = "adabn: the target has no labels; its moments are estimated from its images"
+        return Choice({"name": "adabn"}, [source_only], why)
+    why = "default: the target has no labels; it adapts, unless its guard sees that this would harm"
+    return Choice(default, [source_only, "adabn"], why)
+
+
 def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
     """The recipe, and why it is as it is."""
     masks = look.dataset.task == "segmentation"
@@ -166,16 +203,7 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
     task: dict[str, Any] = {"name": look.dataset.task}
     task |= {"label_smoothing": 0.1} if classes else {}
     task |= {"decoder": "unet", "width": 64} if masks else {}
-    slow = {} if masks else {"backbone_rate": 0.1}
-    source_only = {"name": "source_only", "lr": 3e-3, **slow}
-    default = {"name": "default", "lr": 2e-3, **slow}
-    if not (masks or classes):  # of findings nothing that learns from predictions
-        default = {"name": "adabn"}
-    method, compare = default, [source_only, *(["adabn"] if default["name"] != "adabn" else [])]
-    if plan.labels == "all":
-        method, compare = {"name": "joint", "lr": 3e-3, **slow}, [source_only, default]
-    elif plan.labels == "few":
-        compare = [source_only, {"name": "finetune"}]
+    chosen = choose_methods(look, plan)
     device = "gpu" if shutil.which("nvidia-smi") else "cpu"
     fields: list[tuple[str, str, str]] = [
         ("configs", flow_yaml([f"augment/strong_{kind}", f"trainer/{device}"]), known),
@@ -183,7 +211,8 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
         ("backbone", "{name: tf_efficientnet_lite0, pretrained: true}", "any network of timm"),
         ("norm", "cin" if masks else "dsbn", "domainnorm list norms"),
         ("data", "", ""),
-        *((f"  {key}", flow_yaml(value), "") for key, value in _data(look).items()),
+        ("  name", look.name, ""),
+        *((f"  {key}", flow_yaml(value), "") for key, value in look.options.items()),
         ("  source", flow_yaml(plan.source), "labels are learned here"),
         ("  target", flow_yaml(plan.target), _TARGETS[plan.labels]),
         ("  image_size", str(side), f"most images are {shape[1]} × {shape[0]}; larger is slower"),
@@ -196,14 +225,14 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
     if uneven:
         fields.append(("  sampling", "balanced", "some classes are rare"))
     fields += [
-        ("method", flow_yaml(method), "docs/methods/which_method.md"),
-        ("compare", flow_yaml(compare), "in the same table"),
+        ("method", flow_yaml(chosen.method), "docs/methods/which_method.md"),
+        ("compare", flow_yaml(chosen.compare), "in the same table"),
         ("trainer", flow_yaml({"max_epochs": 20, "min_steps": 400 if masks else 250}), ""),
         ("seed", "0", "[0, 1, 2]: mean and spread, three times as long"),
     ]
     head = printable(f"# {_sum(look, plan.source)} → {_sum(look, plan.target)}").replace("\n", " ")
     head += "\n# Run: domainnorm run FILE\n"
-    return head + "".join(map(_line, fields)), _reasons(look, plan, kind)
+    return head + "".join(map(_line, fields)), _reasons(look, plan, kind, chosen.why)
 
 
 _TARGETS = {
@@ -217,10 +246,6 @@ def _line(field: tuple[str, str, str]) -> str:
     key, value, comment = field
     text = f"{key}: {value}".rstrip()
     return f"{text:<46}  # {comment}\n" if comment else f"{text}\n"
-
-
-def _data(look: Look) -> Mapping[str, Any]:
-    return {"name": look.name, **look.options}
 
 
 def _kind(look: Look, place: Path) -> tuple[str, str]:
@@ -258,7 +283,7 @@ def _sum(look: Look, names: Sequence[str]) -> str:
     )
 
 
-def _reasons(look: Look, plan: Plan, kind: str) -> list[str]:
+def _reasons(look: Look, plan: Plan, kind: str, why: str) -> list[str]:
     told = look.told_apart(plan.source, plan.target)
     apart = "too few images to say how unlike the domains look"
     if told is not None:
@@ -268,17 +293,7 @@ def _reasons(look: Look, plan: Plan, kind: str) -> list[str]:
             f"source and target look {alike}: colours alone tell {100 * told:.0f} of 100 images "
             "apart (50 is chance)"
         )
-    why = {
-        "none": "default: the target has no labels; it adapts, unless its guard sees that this "
-        "would harm"
-        if look.dataset.task != "multilabel"
-        else "adabn: the target has no labels; its moments are estimated from its images",
-        "few": f"default with {counted(plan.shots or 0, 'shot')}: the target has a few labels, "
-        "which are learned beside its other images; finetune learns them alone",
-        "all": "joint: both have labels, so one model learns from both; the others show what one "
-        "gets without those of the target",
-    }
-    lines = [apart, why[plan.labels]]
+    lines = [apart, why]
     lines.append(
         f"augment/strong_{kind}: random colours and sharpness in training, which help more than "
         "any method; look whether the part fits your images"
@@ -294,7 +309,7 @@ def _reasons(look: Look, plan: Plan, kind: str) -> list[str]:
     if plan.left:
         without = f"{', '.join(plan.left)}: no label to learn, and not in the recipe"
         lines.append(f"{without}; a run of its own, with shots: null, adapts to it")
-    if look.brightest < _DARK:
+    if look.is_dark:
         lines.append(f"no value above {look.brightest} of 255: images of 12 bits? Then white: 4095")
     if columns := look.options.get("columns"):
         lines.append(f"columns: {flow_yaml(columns)}")
@@ -325,20 +340,10 @@ def _tell(look: Look, plan: Plan, reasons: Sequence[str]) -> None:
         say(f"- {reason}")
     for line in told_of(look.dataset):
         say(f"- {line}")
-    known = [name for name in recipe.list_shipped("recipes") if _reads(name, look.name)]
-    if known and DATASETS.entry(look.name).constants.get("licence"):
-        say(f"- recipes for {look.name}: {', '.join(known)}")
-
-
-_OWN = (
-    "folder",
-    "folder_masks",
-    "manifest",
-    "manifest_masks",
-    "manifest_findings",
-    "dicom",
-    "nifti",
-)
+    if DATASETS.entry(look.name).constants.get("licence"):  # a published one
+        known = [name for name in recipe.list_shipped("recipes") if _reads(name, look.name)]
+        if known:
+            say(f"- recipes for {look.name}: {', '.join(known)}")
 
 
 def _reads(name: str, dataset: str) -> bool:

@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainnorm.data.images import WHITE, read_image, read_size
-from domainnorm.data.masks import VOID, Classes, Colour, distinct_colours, read_mask
+from domainnorm.data.masks import (
+    BINARY,
+    OF_BINARY,
+    VOID,
+    Classes,
+    Colour,
+    distinct_colours,
+    read_mask,
+)
 from domainnorm.data.refusals import LeftOut
 from domainnorm.errors import DataError, unknown
 
@@ -293,6 +301,28 @@ def check_labelled(dataset: DomainDataset, domains: Collection[str]) -> None:
                 f"{record.file}: no label, but domain '{record.domain}' trains with labels; "
                 "give the image a class or a mask, or remove it"
             )
+
+
+def evenly(positions: Sequence[int], most: int) -> Sequence[int]:
+    """At most so many of some positions, at equal distances over all of them."""
+    return positions[:: -(-len(positions) // most) or 1]
+
+
+def check_mask_values(dataset: DomainDataset, positions: Iterable[int]) -> None:
+    """Refuse masks of 0 and 255 alone, whose second class would be no class; some tell of all.
+
+    Raises:
+        DataError: All masks of a domain are such, or one cannot be read.
+    """
+    found: dict[str, set[int]] = {}
+    for position in positions:
+        record = dataset.records[position]
+        if record.mask is not None:
+            numbers = np.unique(dataset.mask(position)).tolist()
+            found.setdefault(record.domain, set()).update(numbers)
+    for domain, numbers in found.items():
+        if numbers == BINARY:
+            raise DataError(f"masks of domain '{domain}' {OF_BINARY}")
 
 
 def check_splits(

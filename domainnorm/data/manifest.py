@@ -85,8 +85,8 @@ class Manifest:
                     f"'{name}' with data.columns: {{{name}: ...}}"
                 )
         own = {name: self.names[name] for name in ("split", "group")}
-        way = "name it with data.columns: {{{meaning}: {column}}}"
-        check_meant(self.table, list(line), own, f"{way}, else rename it")
+        way = "name it with data.columns: {{{meaning}: {column}}}, else rename it"
+        check_meant(self.table, list(line), own, way)
 
     def _row(self, number: int, line: Mapping[str, str], given: bool) -> Row | None:
         file, target, domain, split, group = (line.get(self.names[name], "") for name in NAMES)

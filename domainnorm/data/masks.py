@@ -18,6 +18,11 @@ from domainnorm.errors import DataError, counted
 
 Colour = tuple[int, int, int]
 VOID = 255  # a pixel that has no class
+BINARY = {0, VOID}  # numbers of masks that nobody has numbered for classes
+OF_BINARY = (
+    "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the class after "
+    "the first is meant"
+)
 
 
 def read_mask(file: Path) -> NDArray[np.uint8]:

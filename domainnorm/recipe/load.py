@@ -124,15 +124,20 @@ def _read_several(
     given: Any, registry: Registry, key: str, problems: Problems
 ) -> list[dict[str, Any]]:
     """Names with their options, of a name, a mapping with ``name`` or a list of these."""
-    stated = {} if given is None else {key: given}
-    if isinstance(given, list):
-        stated = {f"{key}[{index}]": item for index, item in enumerate(given)}
-    read = [read_named(item, registry, where, problems) for where, item in stated.items()]
+    stated = _one_or_several(given, key).items()
+    read = [read_named(item, registry, where, problems) for where, item in stated]
     named = [{"name": one.name, **one.options} for one in read if one is not None]
     for name, count in Counter(one["name"] for one in named).items():
         if count > 1:
             problems.add(key, f"names '{name}' {count} times")
     return named
+
+
+def _one_or_several(given: Any, key: str) -> dict[str, Any]:
+    """What stands under a key, or each item of a list there, by its dotted key; nothing of null."""
+    if isinstance(given, list):
+        return {f"{key}[{index}]": item for index, item in enumerate(given)}
+    return {} if given is None else {key: given}
 
 
 def _read_values(tree: Mapping[str, Any], unseen: Unseen, problems: Problems) -> dict[str, Any]:
@@ -200,14 +205,9 @@ def _read_parts(parts: Sequence[Any], problems: Problems) -> list[dict[str, Any]
 
 def _read_perturb(value: Any, problems: Problems) -> list[Named | None]:
     """The perturbations: of a name, ``{name, where, ...}`` or a list, in the order of it."""
-    if value is None:
-        return []
-    stated = {"perturb": value}
-    if isinstance(value, list):
-        stated = {f"perturb[{index}]": item for index, item in enumerate(value)}
     read = {
         key: read_named(item, PERTURBATIONS, key, problems, more=_PLACE)
-        for key, item in stated.items()
+        for key, item in _one_or_several(value, "perturb").items()
     }
     for key, named in read.items():
         if named is not None and named.options["where"] == []:

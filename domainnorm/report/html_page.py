@@ -46,7 +46,10 @@ _FIGURES = {
     "layers": "How much the norms of two domains differ in each layer, from first to last.",
     "embeddings": "Test images by what the encoder sees of them, in two dimensions.",
     "nearest": "Test images, and the domains that the encoder takes them for.",
-    "matrix": "Test images of each domain (columns) under the model or norms of each (rows).",
+}
+_MATRIX = {
+    "matrix_models": "Test images of each domain (columns) under the model of each (rows).",
+    "matrix_norms": "Test images of each domain (columns) under the norms of each (rows).",
 }
 # Nothing is loaded or run: names in a recipe of a stranger are text.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -93,12 +96,14 @@ def run_page(folder: Path, name: str) -> str:
 
 
 def caption(file: str) -> str:
-    """What a figure of a run shows, by its name: a sentence, and which stage it is of."""
-    stem = PurePosixPath(file).stem
-    kind, _, stage = stem.partition("_")
-    kind = kind if stage or kind in _FIGURES else stem
+    """What a figure shows, by its path below ``figures``: a sentence, and which stage it is of."""
+    path = PurePosixPath(file)
+    kind, _, stage = path.stem.partition("_")
+    metric = path.stem.replace("_", " ").capitalize()
+    if path.parent.name.startswith("matrix_"):
+        return f"{metric}. {_MATRIX[path.parent.name]}"
     if kind not in _FIGURES:
-        return f"{stem.replace('_', ' ').capitalize()} of each method on the test images."
+        return f"{metric} of each method on the test images."
     of = f" {stage.replace('-to-', ' → ').replace('_', ' ')}" if stage else ""
     return f"{_FIGURES[kind]}{of}"
 

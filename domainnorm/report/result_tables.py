@@ -66,7 +66,7 @@ def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") 
             outer.add_row(Text("\n".join(block.told)))
     outer.add_row(Text("\n".join(_footnotes(results, metric)), style="dim"))
     for said in sentences(results, metric):
-        outer.add_row(Text(said.replace("**", "").replace("`", "")))
+        outer.add_row(Text(said.replace("`", "")))
     return outer
 
 

@@ -250,8 +250,8 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
     took: list[tuple[str, float]] = []
     for number, stage in enumerate(stages, 1):
         title = f"{stage.transfer}  seed {stage.seed}  {stage.label}"
-        ahead = [one.label for one in stages[number - 1 :] if not _is_finished(one, folder)]
         is_new = not _is_finished(stage, folder)
+        ahead = [one.label for one in stages[number - 1 :] if not _is_finished(one, folder)]
         left = time_left(took, ahead) if is_new else ""
         console.print(f"[{number}/{len(stages)}] {title}{left}", markup=False)
         started = time.perf_counter()

@@ -24,8 +24,13 @@ from domainnorm.data import (
 from domainnorm.data.augmentation.corruptions import CorruptedDataset
 from domainnorm.data.augmentation.steps import steps_for
 from domainnorm.data.class_counts import ClassCounts
-from domainnorm.data.dataset import check_attributes, check_labelled, check_splits
-from domainnorm.data.inspection.look import check_masks
+from domainnorm.data.dataset import (
+    check_attributes,
+    check_labelled,
+    check_mask_values,
+    check_splits,
+    evenly,
+)
 from domainnorm.data.sampler import check_batch_size
 from domainnorm.data.splits import check_records
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
@@ -67,6 +72,7 @@ class Parts:
         self.recipe = recipe
         self.dataset = self._dataset()
         self.counts = ClassCounts(self.dataset)  # every stage asks, and masks are files to read
+        self._looked: set[str] = set()  # domains some of whose masks were, for all who share these
 
     def _dataset(self) -> DomainDataset:
         named = self.recipe.read_dataset
@@ -142,7 +148,6 @@ class Parts:
             DataError: Names the method, and what it lacks, or a batch too small for its domains.
         """
         scored: set[tuple[str, ...]] = set()
-        looked: set[str] = set()
         for stage in stages:
             try:
                 seen = self.seen(stage)
@@ -155,22 +160,20 @@ class Parts:
                 if self.recipe.evaluation.selection == "validation" and seen.labelled not in scored:
                     self._check_metric(seen.labelled)
                     scored.add(seen.labelled)
-                new = [name for name in seen.labelled if name not in looked]
-                check_masks(self.dataset, self._some_masks(new))
-                looked.update(new)
+                self._check_masks(seen.labelled)
                 groups = len({*seen.labelled, *seen.unlabelled}) + len(seen.shots)
                 check_batch_size(self.recipe.data.batch_size, groups)
             except DataError as error:
                 raise DataError(f"method '{stage.label}': {error}") from None
 
-    def _some_masks(self, domains: Sequence[str]) -> list[int]:
-        """Positions of a few training images with masks of each domain, evenly over all."""
-        found = []
+    def _check_masks(self, domains: Sequence[str]) -> None:
+        """Refuse domains whose masks seem to hold no class but the first, by a few of them."""
         for domain in domains:
-            own = self.dataset.positions([domain], "train")
-            own = [position for position in own if self.dataset.records[position].mask]
-            found += own[:: -(-len(own) // _MASKS)] if own else []
-        return found
+            if domain not in self._looked:
+                own = self.dataset.positions([domain], "train")
+                masked = [position for position in own if self.dataset.records[position].mask]
+                check_mask_values(self.dataset, evenly(masked, _MASKS))
+                self._looked.add(domain)
 
     def _check_metric(self, domains: Sequence[str]) -> None:
         """Refuse to choose an epoch by a metric that no label defines; that of masks always is."""

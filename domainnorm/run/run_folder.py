@@ -83,7 +83,9 @@ def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[recipes.Re
 def write_results(folder: Path, tables: str) -> None:
     """Write ``results.md``: tables, and after them all figures of the run."""
     figures = sorted(path.relative_to(folder) for path in (folder / "figures").rglob("*.png"))
-    shown = "".join(f"\n![{caption(path.name)}]({quote(path.as_posix())})\n" for path in figures)
+    shown = "".join(
+        f"\n![{caption(path.as_posix())}]({quote(path.as_posix())})\n" for path in figures
+    )
     replace_text(folder / TABLES, tables + shown)
 
 

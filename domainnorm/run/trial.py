@@ -41,7 +41,8 @@ def rehearse(recipe: Recipe) -> None:
     """Refuse what a run would refuse when its stages start, the later ones included.
 
     Every stage of the first seed is set up, without pretrained weights, and noise of the size of
-    a training batch passes through the network. The list of the images is read, and no image.
+    a training batch passes through the network. The list of the images is read, a few
+    masks, and no image.
 
     Raises:
         RecipeError: All that is refused, each as the run would say it.

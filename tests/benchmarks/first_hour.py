@@ -20,7 +20,7 @@ from argparse import ArgumentParser
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.foreign import install, write
+from tests.foreign import call, install, write
 
 HERE = Path(__file__).parents[2]
 DATA = Path(os.environ.get("DOMAINNORM_DATA", "data"))
@@ -70,15 +70,7 @@ class User:
         return self._run(file)
 
     def _run(self, *words):
-        environment = {**os.environ, "PYTHONPATH": str(self.site), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, *map(str, words)],
-            check=False,
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        done = call(self.site, *words, cwd=self.folder)
         if done.returncode:
             raise SystemExit(f"{self.name}: {self.typed[-1]}\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -176,16 +168,7 @@ def main(words=None):
         for play in (engineer, driver, researcher):
             folder, site = Path(place) / play.__name__, Path(place) / f"site_{play.__name__}"
             folder.mkdir()
-            installed = (
-                "pip",
-                "install",
-                "--quiet",
-                "--no-deps",
-                "--target",
-                str(site),
-                str(wheel),
-            )
-            subprocess.run([sys.executable, "-m", *installed], check=True)
+            install(wheel, site)
             user = User(play.__name__, folder, site, short=not full)
             play(user)
             print(*user.typed, "", sep="\n")

@@ -146,6 +146,23 @@ def test_findings_that_nobody_knows_are_no_labels(domainnorm, tmp_path):
     assert (recipe.data.target, recipe.method.name) == (["site_b"], "adabn")
 
 
+def test_few_findings_are_learned_by_what_is_for_findings(domainnorm, tmp_path):
+    domainnorm("data", "sample", "manifest_findings", "clinic")
+    table = tmp_path / "clinic/manifest.csv"
+    head, *lines = table.read_text().splitlines()
+    train = [line for line in lines if ",site_b,train," in line]
+    known = [line for line in lines if ",site_b," not in line] + train[:4]
+    emptied = [
+        line if line in known else ",".join([*line.split(",")[:5], "", ""]) for line in lines
+    ]
+    table.write_text("\n".join([head, *emptied]))
+    text = started(domainnorm, "clinic")
+    recipe = load_recipe("clinic.yaml")
+    assert (recipe.method.name, recipe.data.shots) == ("finetune", 4)
+    assert "finetune with 4 shots: the target has a few labels" in text
+    assert domainnorm("check", "clinic.yaml", "--build").returncode == 0
+
+
 def test_a_table_with_other_names_is_read_as_it_is(domainnorm, sites):
     rows = [
         f"{file.relative_to(sites)},{file.parts[-3]},{file.parts[-2]},{number % 9}"

@@ -81,6 +81,12 @@ def test_a_target_without_labels_is_said_to_be_not_measured():
     assert "no test image has a label" in text
 
 
+def test_captions_of_a_matrix_say_what_rows_and_columns_are():
+    assert caption("figures/matrix_norms/balanced_accuracy.png") == (
+        "Balanced accuracy. Test images of each domain (columns) under the norms of each (rows)."
+    )
+
+
 def test_captions_of_figures_are_sentences():
     assert caption("confusion_a-to-b_seed0_tent.png").endswith("class. a → b seed0 tent")
     assert caption("balanced_accuracy.png") == (

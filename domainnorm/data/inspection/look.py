@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -12,9 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DomainDataset, Record, data_folder
+from domainnorm.data.dataset import (
+    DomainDataset,
+    Record,
+    check_mask_values,
+    data_folder,
+    evenly,
+)
 from domainnorm.data.folders import images_in, list_folders, list_images
 from domainnorm.data.images import MASKS, Progress, read_all
+from domainnorm.data.inspection.survey import DARK
 from domainnorm.data.manifest import NAMES
 from domainnorm.data.masks import VOID, read_mask
 from domainnorm.data.refusals import attempted
@@ -62,6 +69,11 @@ class Look:
     colours: bool
     brightest: int
     styles: dict[str, NDArray[np.float64]]
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether the images are nearly black, as those of 12 bits in files of 16."""
+        return self.brightest < DARK
 
     def labelled(self, domain: str, split: str | None = None) -> list[Record]:
         """Images of a domain that have a label, of one split or of all."""
@@ -122,9 +134,12 @@ def look_at(name: str, options: Mapping[str, Any], progress: Progress | None = N
     if dataset is None or problems:
         more = f" (and {len(problems) - 1} more; domainnorm data check says all)"
         raise DataError(f"{problems[0]}{more if len(problems) > 1 else ''}")
-    chosen = [position for domain in dataset.domain_names for position in _spread(dataset, domain)]
+    places: dict[str, list[int]] = {name: [] for name in dataset.domain_names}
+    for position, record in enumerate(dataset.records):
+        places[record.domain].append(position)
+    chosen = [position for own in places.values() for position in evenly(own, _MOST)]
     looked = list(read_all(lambda position: _looked(dataset, position), chosen, progress))
-    check_masks(dataset, chosen)
+    check_mask_values(dataset, chosen)
     styles: dict[str, list[NDArray[np.float64]]] = {name: [] for name in dataset.domain_names}
     for position, one in zip(chosen, looked, strict=True):
         styles[dataset.records[position].domain].append(one.style)
@@ -137,26 +152,6 @@ def look_at(name: str, options: Mapping[str, Any], progress: Progress | None = N
         max(one.brightest for one in looked),
         {domain: np.stack(own) for domain, own in styles.items()},
     )
-
-
-def check_masks(dataset: DomainDataset, positions: Iterable[int]) -> None:
-    """Refuse masks of 0 and 255 alone: 255 is for pixels without a class, and so nothing is left.
-
-    Raises:
-        DataError: All of a domain are such, or one cannot be read.
-    """
-    found: dict[str, set[int]] = {}
-    for position in positions:
-        record = dataset.records[position]
-        if record.mask is not None:
-            values = np.unique(dataset.mask(position)).tolist()
-            found.setdefault(record.domain, set()).update(values)
-    for domain, numbers in found.items():
-        if numbers == {0, VOID}:
-            raise DataError(
-                f"masks of domain '{domain}' hold 0 and 255 alone, and 255 is for pixels without a "
-                "class; write 1 where the class after the first is meant"
-            )
 
 
 def _official(place: Path) -> tuple[str, dict[str, Any]] | None:
@@ -296,12 +291,6 @@ def _table(table: Path) -> tuple[str, dict[str, Any]]:
 
 def _is_finding(cells: Sequence[str]) -> bool:
     return {*cells} <= _FINDINGS and {"0", "1"} <= {*cells}
-
-
-def _spread(dataset: DomainDataset, domain: str) -> list[int]:
-    """Positions of some images of a domain, evenly over all of them."""
-    own = [place for place, record in enumerate(dataset.records) if record.domain == domain]
-    return own[:: -(-len(own) // _MOST)]
 
 
 class _Looked(NamedTuple):

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from domainnorm.data.dataset import UNLABELLED, DomainDataset, FileDataset, Record
 from domainnorm.data.images import Progress, orientation_of, read_all
-from domainnorm.data.masks import VOID
+from domainnorm.data.masks import BINARY, OF_BINARY, VOID
 from domainnorm.data.refusals import attempted
 from domainnorm.data.splits import check_paths
 from domainnorm.errors import DataError, counted
 
-_DARK = 64  # of 255; values of 14 bits in files of 16
+DARK = 64  # of 255; values of 14 bits in files of 16
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def survey_dataset(
         "bits are taken to use them all; where they hold 12, folders, manifests and chest_xray "
         "take white: 4095"
         for domain, value in survey.brightest.items()
-        if value < _DARK
+        if value < DARK
     ]
     return survey
 
@@ -193,12 +193,8 @@ def _unnumbered(survey: Survey) -> Iterator[Problem]:
                 "hold no pixel of a class; numbers or colours that the dataset does not know may "
                 "have become pixels without one: compare them with those it expects",
             )
-        if found == {0, VOID}:
-            yield Problem(
-                where,
-                "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the "
-                "class after the first is meant",
-            )
+        if found == BINARY:
+            yield Problem(where, OF_BINARY)
 
 
 def told_of(dataset: DomainDataset) -> list[str]:

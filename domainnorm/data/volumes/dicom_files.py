@@ -84,13 +84,12 @@ def read_headers(root: Path, left_out: LeftOut | None = None) -> Iterator[Header
         DataError: A file with a suffix of DICOM is none, or its header ends early.
     """
     for file in sorted(files_below(root)):
-        header: Header | str | None = None
-        if not _may_be(file):
-            header = f"no DICOM file by its suffix, {file.suffix}"
-            header = None if file.suffix.lower() in _TABLES else header
-        else:
+        header: Header | str = ""
+        if _may_be(file):
             with refusing():
                 header = read_header(file) or "no DICOM file by its first bytes"
+        elif file.suffix.lower() not in _TABLES:
+            header = f"no DICOM file by its suffix, {file.suffix}"
         if isinstance(header, Header):
             yield header
         elif header and left_out is not None:
