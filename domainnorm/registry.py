@@ -131,6 +131,15 @@ class Entry:
         return text.partition("\n")[0]
 
     @property
+    def docstrings(self) -> list[str]:
+        """Docstrings of the object and of what it inherits from, as far as that can be read."""
+        found = [self._found[1]]
+        for name in self.lineage[1:]:
+            with suppress(DomainNormError, ValueError):
+                found.append(_find(name)[1])
+        return [ast.get_docstring(node) or "" for node in found]
+
+    @property
     def parameters(self) -> dict[str, Parameter]:
         """Recipe keys: keyword-only parameters, those reached through ``**kwargs`` included."""
         source, node = self._found

@@ -72,16 +72,22 @@ class Parser(argparse.ArgumentParser):
         return namespace
 
     def _read_action(self, name: str, arguments: Sequence[str]) -> argparse.Namespace:
-        action = self._own[name]
+        namespace = self.actions()[name].read(arguments)
+        namespace.action = name
+        return namespace
+
+    def actions(self) -> dict[str, Parser]:
+        """The parser of each action."""
+        return {name: self._parser_of(name, action) for name, action in self._own.items()}
+
+    def _parser_of(self, name: str, action: Action) -> Parser:
         parser = Parser(f"{self._command} {name}", action.summary)
         options = " [options]" if action.add_options else ""
         parser.usage = f"{parser.prog}{options} {action.form}"
         parser.add_argument("words", nargs="*", metavar="...", help=argparse.SUPPRESS)
         if action.add_options:
             action.add_options(parser)
-        namespace = parser.read(arguments)
-        namespace.action = name
-        return namespace
+        return parser
 
     def add_recipe(self) -> None:
         """Add ``RECIPE [key=value ...]``, of which `split_overrides` makes sense."""

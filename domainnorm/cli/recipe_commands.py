@@ -8,39 +8,35 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from domainnorm import recipe, registry, run
+from domainnorm import recipe, run
 from domainnorm.cli.parser import Command, Parser
+from domainnorm.cli.reference import REGISTRIES, describe, made_pages
 from domainnorm.errors import DataError, DomainNormError, RecipeError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe.tree import split_overrides
 from domainnorm.terminal import create_console, say
 
-_REGISTRIES = {
-    "methods": registry.METHODS,
-    "statistics": registry.STATISTICS,
-    "modulations": registry.MODULATIONS,
-    "perturbations": registry.PERTURBATIONS,
-    "encoders": registry.ENCODERS,
-    "datasets": registry.DATASETS,
-    "tasks": registry.TASKS,
-    "loggers": registry.LOGGERS,
-}
-_KINDS = ("recipes", "configs", "methods", "norms", *tuple(_REGISTRIES)[1:])
+_KINDS = ("recipes", "configs", "methods", "norms", *tuple(REGISTRIES)[1:])
 
 
 def _configure_list(parser: Parser) -> None:
     text = f"one of {', '.join(_KINDS)}; everything when left out"
     parser.add_argument("kind", nargs="?", metavar="KIND", help=text)
+    text = "one of these, such as tent: what it does, its keys, its source"
+    parser.add_argument("name", nargs="?", metavar="NAME", help=text)
 
 
 def _list(arguments: Namespace) -> int:
-    """Print a table of names and one-line summaries for each kind."""
+    """Print a table of names and one-line summaries for each kind, or what one name is."""
     # Deferred: loading rich takes longer than everything else `domainnorm --help` does.
     from rich.table import Table  # noqa: PLC0415
 
     kind = arguments.kind
     if kind is not None and kind not in _KINDS:
         raise RecipeError([unknown("kind", kind, _KINDS)], where="domainnorm list")
+    if arguments.name is not None:
+        _print_markdown(describe(kind, arguments.name))
+        return 0
     console = create_console()
     for name in [kind] if kind else _KINDS:
         table = Table(title=name, title_justify="left", box=None, show_header=False)
@@ -58,9 +54,9 @@ def _rows(kind: str) -> dict[str, str]:
     if kind == "norms":
         specs = CATALOGUE.items()
         return {name: f"{one.statistics} × {one.modulation}: {one.use}" for name, one in specs}
-    if kind not in _REGISTRIES:
+    if kind not in REGISTRIES:
         return recipe.list_shipped(kind)
-    known = _REGISTRIES[kind]
+    known, _ = REGISTRIES[kind]
     return {name: known.entry(name).summary for name in known.names()}
 
 
@@ -151,12 +147,16 @@ def _configure_docs(parser: Parser) -> None:
 
 def _docs(arguments: Namespace) -> int:
     """Print a page of the documentation, from a heading on where one is named."""
-    pages = recipe.list_pages()
+    made = made_pages()
+    written = recipe.list_pages()
+    pages = [*written, *made]
     if arguments.page is None:
-        width = max(map(len, pages))
-        for name, file in pages.items():
-            title = file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-            say(f"{name:<{width}}  {title}")
+        titles = {
+            name: file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            for name, file in written.items()
+        } | {name: title for name, (title, _) in made.items()}
+        for name, title in titles.items():
+            say(f"{name:<{max(map(len, pages))}}  {title}")
         return 0
     asked, _, place = arguments.page.removeprefix("docs/").partition("#")
     name = asked.removesuffix(".md")
@@ -164,17 +164,20 @@ def _docs(arguments: Namespace) -> int:
     name = name if name in pages else short.get(name, name)
     if name not in pages:
         raise RecipeError([unknown("page", name, pages)], where="domainnorm docs")
-    text = pages[name].read_text(encoding="utf-8")
-    if place:
-        text = _from_heading(text, place, name)
+    text = made[name][1]() if name in made else written[name].read_text(encoding="utf-8")
+    _print_markdown(_from_heading(text, place, name) if place else text)
+    return 0
+
+
+def _print_markdown(text: str) -> None:
+    """Formatted on a terminal, as it is in a pipe."""
     if sys.stdout.isatty():
         # Deferred: as in `show`.
         from rich.markdown import Markdown  # noqa: PLC0415
 
         create_console().print(Markdown(_ANCHOR.sub("", text)))
     else:
-        say(text, end="")
-    return 0
+        say(text.rstrip("\n"))
 
 
 _ANCHOR = re.compile(r'<a id="([^"]+)"></a>\n')
@@ -209,7 +212,9 @@ COMMANDS = {
         _check,
     ),
     "docs": Command(
-        "Print a page of the documentation, which messages name.", _configure_docs, _docs
+        "Print a page of the documentation, which messages name; or list all pages.",
+        _configure_docs,
+        _docs,
     ),
     "copy": Command(
         "Copy a shipped recipe into a file of your own, to edit it.", _configure_copy, _copy

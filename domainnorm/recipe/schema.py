@@ -221,8 +221,10 @@ class Recipe:
 
     Args:
         name: Path of the file below ``recipes/``, without suffix; equal recipes may differ in it.
-        norm: None, a catalogue name, ``{name | statistics and modulation, where, ...}`` or rules
-            ``{pattern: name or mapping}``.
+        task: What is learned: a name of ``domainnorm list tasks``, or ``{name: ..., key: value}``.
+        backbone: The timm network: its name, or a mapping with the keys below.
+        norm: None, a catalogue name, ``{name: ..., where: ...}``, ``{statistics: ...,
+            modulation: ..., where: ...}``, or rules ``{pattern: name or mapping}``.
         perturb: Perturbations of features with the place of each, for stages that train on
             source labels.
         encoder: What estimates the domain of an image; None for nothing.
@@ -230,14 +232,19 @@ class Recipe:
             encoder's estimate, that only for domains whose images the encoder has not seen, or a
             mixture of all; or, in training too, the image's own embedding by an encoder that
             learns with the network.
+        data: The domains, how images are sized and drawn, and the dataset: ``name`` and its keys.
         dataset: The dataset's part of the ``data`` section.
-        compare: Further methods of the same run.
+        method: How the model is adapted: a name of ``domainnorm list methods``, or
+            ``{name: ..., key: value}``; with ``as`` it gets another name in tables.
+        compare: Further methods of the same run, each with a row in its tables.
+        trainer: How Lightning trains.
+        evaluation: How results are measured, and which weights are kept.
         augment: Domain name or ``default`` → list of steps.
         unseen: What the model does about samples of domains it does not know, in evaluation.
         far: What it does about those whose domain is estimated, and that are near no known one;
             None for nothing else.
         checkpoint: A source model to start from, instead of training one.
-        seeds: The whole run is done for each.
+        seeds: The whole run is done for each seed, a number or a list of them.
     """
 
     name: str = field(compare=False)

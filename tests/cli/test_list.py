@@ -12,6 +12,8 @@ from domainnorm.registry import (
     PERTURBATIONS,
     STATISTICS,
     TASKS,
+    TRANSFORMS,
+    VALIDATORS,
 )
 
 KINDS = {
@@ -25,6 +27,8 @@ KINDS = {
     "datasets": DATASETS.names(),
     "tasks": TASKS.names(),
     "loggers": LOGGERS.names(),
+    "transforms": TRANSFORMS.names(),
+    "validators": VALIDATORS.names(),
 }
 
 
