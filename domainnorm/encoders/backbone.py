@@ -23,12 +23,12 @@ class _Reached(Exception):  # noqa: N818 - a signal, not an error
 
 @register
 class BackboneEncoder(DomainEncoder):
-    """Moments of what the model's first conditional norm gets to see, within its own forward pass.
+    """Moments of the features at the model's first conditional norm, in the same forward pass.
 
-    Mean and log standard deviation of each channel. The pass goes on under the estimate: nothing
-    is computed twice. With norms converted everywhere that is the output of the first convolution,
-    colour and edges; where only later norms are conditional, it is features of a later stage.
-    Within a pass no gradient goes through the estimate.
+    It reads mean and log standard deviation of each channel. The pass continues with the estimated
+    domain, so nothing is computed twice. If all norms are converted, the features are the output of
+    the first convolution (colour and edges); if only later norms are conditional, they are those of
+    a later stage. No gradient flows through the estimate.
 
     Args:
         num_domains: D.

@@ -17,16 +17,16 @@ from domainnorm.registry import DATASETS, REQUIRED, register
 
 @register
 class Join(DomainDataset):
-    """Domains of several datasets, such as a source from one and a target from another.
+    """Domains of several datasets, for example the source from one and the target from another.
 
-    Every part keeps its own splits. Domains of the same name are one domain; ``prefix`` keeps
-    them apart. All parts must have the same classes, for which driving datasets have the key
-    ``classes``.
+    Every part keeps its own splits. Domains of the same name become one domain; ``prefix`` keeps
+    them apart. All parts must have the same classes; driving datasets have the key ``classes`` for
+    this.
 
     Args:
-        parts: Datasets: ``name`` and the keys of each, and optionally ``prefix``, what its domains'
-            names are to start with.
-        domains: Domains to use, in this order; all of them when None.
+        parts: Datasets, each with ``name``, its own keys, and optionally ``prefix``, the start of
+            the names of its domains.
+        domains: Domains to use, in this order; null for all.
 
     Raises:
         DataError: A part is wrong, named by ``data.parts[i]`` and the key, or classes differ.
