@@ -266,7 +266,7 @@ class AttributeEncoder(DomainEncoder):
         if attributes is None:
             raise ConditionError(
                 f"attributes: missing; encoder '{self._known.encoder}' estimates the domain by "
-                f"{names}: pass attributes={{column: [value or None of each image]}}, {{}} where "
+                f"{names}: pass attributes={{column: [value or None of each image]}}, {{}} if "
                 "nothing is known, or the domain"
             )
         for column, given in attributes.items():

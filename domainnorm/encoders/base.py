@@ -141,8 +141,8 @@ class DomainEncoder(nn.Module, abc.ABC):
         """
         if self.reads_backbone:
             raise ConditionError(
-                "encoder: this one reads what the first norm gets, which itself wants an "
-                "embedding; use 'style', 'cnn', 'metadata' or 'text'"
+                "encoder: 'backbone' reads the input of the first norm, but that norm already "
+                "needs the embedding; use 'style', 'cnn', 'metadata' or 'text'"
             )
         problem = problem_of_embedding(
             self.embedding_size, [size for size in sizes if size is not None]
@@ -163,8 +163,8 @@ class DomainEncoder(nn.Module, abc.ABC):
         """
         if self.reads_attributes and attributes is None:
             raise ConditionError(
-                "attributes: missing; the norms of this model follow them: pass attributes="
-                "{column: [value or None of each image]}, {} where nothing is known, or embedding="
+                "attributes: missing; the norms of this model need them: pass attributes="
+                "{column: [value or None of each image]}, {} if nothing is known, or embedding="
             )
         given = self.inputs(image, attributes)
         fixed = torch.is_grad_enabled() and not self.learns_features

@@ -81,7 +81,7 @@ class EATA(OnlineEntropy):
         """Norms use statistics of batches, dropout is off; F and θ⁰ for the rows of the targets."""
         if self.fisher_weight and self._trainer is None:
             raise DomainNormError(
-                "fisher_weight: asks for images of the source, which a run has; set it to 0 (ETA)"
+                "fisher_weight: needs source images, which only a run has; set it to 0 (ETA)"
             )
         super().start_stream(domains)
         self.mean_probability = None

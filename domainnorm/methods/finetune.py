@@ -53,7 +53,7 @@ class Finetune(SupervisedMethod):
             if train == "head":
                 chosen = [parameter for head in heads_of(model) for parameter in head.parameters()]
             if not chosen:
-                raise ConversionError(f"method.train: no parameter is a part of '{train}' here")
+                raise ConversionError(f"method.train: this model has no parameters in '{train}'")
             self.train_only(chosen)
         self.train_part = train
 

@@ -120,11 +120,11 @@ class SelfTraining(SupervisedMethod):
         super().__init__(model, task, roles, **options)
         masks = task.labels == "segmentation"
         if mix == "class" and not masks:
-            raise DomainNormError("method.mix: 'class' mixes masks, and this task has none; 'cut'")
+            raise DomainNormError("method.mix: 'class' mixes masks; take 'cut' for this task")
         if prior == "start" and self.starts_from != "source_only":
             raise DomainNormError(
-                "method.prior: 'start' is what a source model predicts, and this method starts "
-                "from none; 'estimated'"
+                "method.prior: 'start' needs a source model, but this method starts from the "
+                "backbone; take 'estimated'"
             )
         if mask_by == "tokens" and masked_weight:
             with drop_tokens(model, mask_ratio):  # refuses networks without

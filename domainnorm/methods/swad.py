@@ -87,7 +87,7 @@ class SWAD(SupervisedMethod):
         """Refuse training without validation, which tells where the valley is."""
         super().on_fit_start()
         if not self.eval_domains or not self.trainer.enable_validation:
-            raise DomainNormError("swad: no validation images, whose loss tells where to average")
+            raise DomainNormError("swad: no validation images; it averages weights by their loss")
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """After an optimizer step: the weights enter the mean of this epoch."""

@@ -62,7 +62,7 @@ class T3A(WithoutGradients):
     ) -> None:
         super().__init__(model, task, roles, **options)
         if task.labels == "classification" and getattr(head_of(model), "weight", None) is None:
-            raise ConversionError("t3a: the classifier of this network is no one linear layer")
+            raise ConversionError("t3a: the classifier of this network is not one linear layer")
         self.most = supports
         self.kept: dict[int, list[Tensor]] = {}  # supports, their entropies and classes, by row
 

@@ -67,7 +67,7 @@ class TENT(Method):
         super().__init__(model, task, roles)
         chosen = domain_parameters(model)
         if not chosen:
-            raise ConversionError("tent: the model has no conditional norm whose scale could adapt")
+            raise ConversionError("tent: the model has no conditional norm with a scale to adapt")
         self.lr = lr
         self.epochs = epochs
         self.optimizer = optimizer

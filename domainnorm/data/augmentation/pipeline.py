@@ -154,7 +154,7 @@ class _RandomSteps:
         if augmented.dtype != np.uint8 or augmented.ndim != 3 or augmented.shape[2] != 3:
             raise DataError(
                 f"{self.where}: the steps returned {augmented.dtype} of shape {augmented.shape}, "
-                "expected uint8 (h, w, 3); remove the step that changes the kind of image"
+                "expected uint8 (h, w, 3); remove the step that changes type or channels"
             )
         return augmented, done.get("mask")
 

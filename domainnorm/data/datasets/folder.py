@@ -177,9 +177,9 @@ class Folder(FolderDataset, ClassFiles):
         splits = {"train", "val", "valid", "test"}
         if deep and (len(deep) == len(rows) or labels <= splits):
             raise DataError(
-                f"data.root: below {self.root} images lie deeper than {self.expected}, such as "
-                f"{deep[0]}, where '{deep[0].split('/')[1]}' would be a class; set data.root to "
-                "the folder of the domains, and write given splits into splits.csv (docs/data.md)"
+                f"data.root: images below {self.root} lie deeper than {self.expected}: in "
+                f"{deep[0]}, '{deep[0].split('/')[1]}' would be a class; set data.root to the "
+                "folder of the domains, and write given splits into splits.csv (docs/data.md)"
             )
         return rows
 
@@ -194,8 +194,8 @@ class Folder(FolderDataset, ClassFiles):
         if not self.class_names:
             whose = f"no image of {', '.join(self.domain_names)} has a class"
             expected = (
-                "; expected <domain>/<class>/<image> in one at least; where these are the classes "
-                "of one site, move them into a folder of that site"
+                "; expected <domain>/<class>/<image> in at least one domain; if these folders are "
+                "the classes of one site, move them into a folder of that site"
             )
             expected = "" if table else expected
             raise DataError(f"{table or self.root}: {whose}{expected}")
@@ -213,8 +213,8 @@ class Folder(FolderDataset, ClassFiles):
         own = next(r for r in self.records if r.domain == domain and r.is_labelled)
         label = self.class_names[own.target]
         refuse(
-            f"{self.root / domain}: all labels are '{label}', which no other domain has; where the "
-            f"images have no label, put them right into {domain}/, or call that folder "
+            f"{self.root / domain}: all labels are '{label}', which no other domain has; if the "
+            f"images have no label, move them directly into {domain}/, or rename that folder to "
             f"'unlabelled'{ALLOW_HINT}"
         )
 

@@ -79,15 +79,15 @@ class Join(DomainDataset):
             where = f"data.parts[{number}] ({names[number]})"
             if part.task != first.task:
                 raise DataError(
-                    f"{where}: a dataset of {part.task}, but data.parts[0] ({names[0]}) is one of "
+                    f"{where}: a dataset for {part.task}, but data.parts[0] ({names[0]}) is for "
                     f"{first.task}; join datasets of one task"
                 )
             if part.class_names != first.class_names:
                 only = [name for name in part.class_names if name not in first.class_names]
                 lacking = [name for name in first.class_names if name not in part.class_names]
                 raise DataError(
-                    f"{where}: other classes than data.parts[0] ({names[0]}): "
-                    f"{len(part.class_names)} and {len(first.class_names)}, only here "
+                    f"{where}: its {len(part.class_names)} classes differ from the "
+                    f"{len(first.class_names)} of data.parts[0] ({names[0]}), only here "
                     f"{', '.join(only) or 'none'}, only there {', '.join(lacking) or 'none'}; "
                     "give all parts the same key 'classes', or data with the same classes in the "
                     "same order"

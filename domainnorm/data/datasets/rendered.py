@@ -136,8 +136,8 @@ class Synthia(RenderedDataset):
         channels = read_labels(file).values
         if channels.ndim != 3 or channels.shape[2] != 3:
             raise DataError(
-                f"{file}: not a label file of SYNTHIA, a PNG whose three channels are the class, "
-                "the instance and nothing; GT/COLOR is something else"
+                f"{file}: not a label file of SYNTHIA, expected a PNG with three channels (class, "
+                "instance, unused); take GT/LABELS, not GT/COLOR"
             )
         red: NDArray[np.uint8] = np.minimum(channels[..., 0], 255).astype(np.uint8)
         return red
