@@ -316,20 +316,20 @@ def check_policy(
         )
     if (of_far or policy in ESTIMATED) and not has_encoder:
         needs = f"'{policy}' needs a domain encoder"
-        tells = "an encoder tells which images are near no known domain"
+        tells = "only an encoder finds images that are near no known domain"
         raise ConditionError(
             f"{key}: {tells if of_far else needs}, and this model has none; model.attach_encoder("
             "create_encoder('style', ...)) first, or 'encoder: style' in a recipe"
         )
     if policy == "nearest" and not by_domain:
         raise ConditionError(
-            "unseen: 'nearest' compares moments of domains, and no norm of this model has any; "
-            "use 'mean', or a norm that has, such as 'dsbn'"
+            "unseen: 'nearest' compares the moments of domains, but no norm of this model has "
+            "them; use 'mean', or a norm with such moments, for example 'dsbn'"
         )
     if policy == "batch" and not running:
         raise ConditionError(
-            f"{key}: 'batch' takes the place of running moments, and no norm of this model has "
-            "any; use 'mean', which is the same here"
+            f"{key}: 'batch' replaces running moments, but no norm of this model has any; use "
+            "'mean', which is the same here"
         )
 
 

@@ -116,7 +116,7 @@ def problem_of_task(method: str, kinds: Iterable[str], labels: str) -> str:
     if not kinds or labels in kinds:
         return ""
     fitting = " or ".join(_LABELS.get(kind, kind) for kind in kinds)
-    return f"'{method}' is for {fitting}, and this task has {_LABELS.get(labels, labels)}"
+    return f"'{method}' is for {fitting}, but this task has {_LABELS.get(labels, labels)}"
 
 
 def problem_of_opened(
@@ -133,19 +133,19 @@ def problem_of_opened(
     """
     if not has_encoder:
         return (
-            "'opened' asks a domain encoder whose rows an image has; train with 'encoder: style', "
-            "or take 'told' for images of one domain"
+            "'opened' needs a domain encoder; train with 'encoder: style', or take 'told' for "
+            "images of one domain"
         )
     if reads_attributes:
         return (
-            "'opened' looks at images, and this encoder reads their attributes; train with "
+            "'opened' needs an encoder of images, but this one reads attributes; train with "
             "'encoder: style', 'backbone' or 'cnn'"
         )
     if not has_rows:
-        return "'opened' would open nothing, since no norm looks at the domain"
+        return "'opened' would change nothing, since no norm depends on the domain"
     if rows == "one":
-        return "'opened' has no row left to open where data.rows is 'one'"
-    return "" if reset != "domain" else "'opened' beside reset: domain, which forgets all of them"
+        return "'opened' has no row to open, since data.rows is 'one'; set it to 'domain'"
+    return "" if reset != "domain" else "'opened' beside reset: domain, which forgets opened rows"
 
 
 def problem_of_sampling(sampling: str, labels: str) -> str:
@@ -157,7 +157,7 @@ def problem_of_sampling(sampling: str, labels: str) -> str:
     if labels in fits.get(sampling, (labels,)):
         return ""
     way = "'rare' or 'uniform'" if labels == "segmentation" else "'uniform'"
-    return f"'{sampling}' draws by one class per image, and there are {_LABELS[labels]}; take {way}"
+    return f"'{sampling}' needs one class per image, but there are {_LABELS[labels]}; take {way}"
 
 
 def problem_of_embedding(size: int, taken: Iterable[int]) -> str:
@@ -167,8 +167,8 @@ def problem_of_embedding(size: int, taken: Iterable[int]) -> str:
         return ""
     found = f"of size {', '.join(map(str, sizes))}" if sizes else "none"
     return (
-        f"its embeddings are of size {size}, and the norms of this model take {found}; use the "
-        f"norm 'film', or 'hyper' as a modulation, with embedding_size {size}"
+        f"its embeddings have size {size}, but the norms of this model take {found}; use the norm "
+        f"'film', or modulation 'hyper', with embedding_size {size}"
     )
 
 

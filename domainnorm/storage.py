@@ -125,7 +125,7 @@ def _held(folder: Path) -> Iterator[None]:
             file.seek(0)
             other = file.read().strip() or "another"
             raise CheckpointError(
-                f"{folder}: process {other} works in it; wait until it has ended, or stop it"
+                f"{folder}: process {other} is working in it; wait until it ends, or stop it"
             ) from None
         except OSError:  # some network file systems
             yield

@@ -124,24 +124,22 @@ def load_model(model: DomainModel, path: str | Path, sources: Sequence[str] = ()
     """
     header = read_header(path)
     if header.end_to_end != model.end_to_end:
-        does = "follow" if header.end_to_end else "do not follow"
+        ways = ("with", "without") if header.end_to_end else ("without", "with")
         raise CheckpointError(
-            f"{path}: its norms {does} embeddings of an encoder that has learned with them, unlike "
-            "those of this model; in a recipe 'condition: embedding' makes the difference, in "
-            "Python attach_encoder(..., end_to_end=True)"
+            f"{path}: a model {ways[0]} an encoder trained end to end, expected one {ways[1]}; "
+            "'condition: embedding' in a recipe sets this, in Python attach_encoder(..., "
+            "end_to_end=True)"
         )
     with safe_open(str(path), framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     # Files of before have a digest of their numbers alone, or none.
     if header.digest not in ("", digest_of(stored, header), digest_of(stored)):
-        raise CheckpointError(
-            f"{path}: its numbers or names are not those that were saved; train it again"
-        )
+        raise CheckpointError(f"{path}: its content has changed since it was saved; train it again")
     for name, tensor in stored.items():
         if problem := value_problem(name, tensor):
             raise CheckpointError(
-                f"{path}: {problem}; what it predicts would be no number. Its training has "
-                "diverged, or the file is damaged"
+                f"{path}: {problem}, so predictions would be NaN; the training has diverged, or "
+                "the file is damaged"
             )
     known = [name for name in model.domain_names if name in header.domain_names]
     if not known:

@@ -163,8 +163,8 @@ def _check_loaded(
     if missing and (not grown or 2 * len(missing) > len(list(network.parameters()))):
         raise CheckpointError(
             f"{where}: lacks {len(missing)} weights of this network, such as {missing[0]}; it is "
-            "of another one, or names them otherwise: give what timm's network of this name "
-            "stores, its state_dict()"
+            "of another network, or uses other names. Give the state_dict() of timm's network of "
+            "this name"
         )
 
 

@@ -302,7 +302,7 @@ class DomainModel(TimmInterface):
             ConditionError: No norm with moments of domains is reached, or the model is training.
         """
         if self.training:
-            raise ConditionError("nearest_domains: running moments still change; model.eval()")
+            raise ConditionError("nearest_domains: the model is training; call model.eval() first")
         embedding = self.embed(image) if self.end_to_end else None
         condition = as_condition(
             domain, None, self.domain_names, image, unseen="nearest", embedding=embedding
@@ -335,8 +335,8 @@ class DomainModel(TimmInterface):
         if self.end_to_end and given.get("embedding") is None:
             if features:
                 raise ConditionError(
-                    "embedding: the norms take that of the image, which its features do not tell; "
-                    "call the model with images"
+                    "embedding: the norms need the embedding of the image, which features do not "
+                    "give; call the model with images, or pass embedding="
                 )
             assert self.encoder is not None
             seen = self.encoder.look(image, attributes, varied=self.training)
@@ -354,8 +354,8 @@ class DomainModel(TimmInterface):
         )
         if features and condition.unseen in ("nearest", *ESTIMATED):
             raise ConditionError(
-                f"unseen: features do not tell the domain that '{condition.unseen}' asks for; pass "
-                "to forward_head what model.nearest_domains(image) or model.estimate(image) gives"
+                f"unseen: '{condition.unseen}' needs images, got features; pass the result of "
+                "model.nearest_domains(image) or model.estimate(image) to forward_head"
             )
         if condition.unseen:
             # Looked at here and not in `as_condition` alone: a compiler may have taken that for a

@@ -32,8 +32,8 @@ class TimmInterface(nn.Module):
         method = getattr(self.backbone, name, None)
         if method is None:
             raise ConversionError(
-                f"{name}: {type(self.backbone).__name__} has no such method; it belongs to timm's "
-                "networks, and not to those made with features_only=True"
+                f"{name}: {type(self.backbone).__name__} has no such method; timm's networks have "
+                "it, but not those made with features_only=True"
             )
         return method
 
@@ -82,8 +82,8 @@ class TimmInterface(nn.Module):
                 continue
             if path not in former:
                 warnings.warn(
-                    f"{path} ({type(layer).__name__}): a norm that came with the new classifier "
-                    "and that all domains share; convert a network with it to give each its own",
+                    f"{path} ({type(layer).__name__}): all domains share this norm of the new "
+                    "classifier; to give each its own, convert a network that already has it",
                     stacklevel=2,
                 )
             elif isinstance(former[path], ConditionalNorm):

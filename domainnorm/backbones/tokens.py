@@ -41,8 +41,8 @@ def drop_tokens(model: DomainModel, ratio: float) -> Iterator[None]:
     embed = next((m.patch_embed for m in model.modules() if hasattr(m, "patch_embed")), None)
     if embed is None:
         raise ConversionError(
-            f"drop_tokens: {type(model.backbone).__name__} embeds no patches; take a vision "
-            "transformer, or hide parts of images"
+            f"drop_tokens: {type(model.backbone).__name__} has no patch tokens; take a vision "
+            "transformer, or mask pixels (method.mask_by: pixels)"
         )
 
     def hide(_: Any, __: Any, tokens: Tensor) -> Tensor:  # (N, L, E) or (N, h, w, E)

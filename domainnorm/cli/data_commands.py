@@ -205,20 +205,20 @@ def reading_bar(console: Any) -> Callable[[Iterable[Any], int], Iterable[Any]]:
 
 
 def _add_domain_options(parser: Parser) -> None:
-    text = "manifest to write (%(default)s)"
+    text = "manifest to write (default: %(default)s)"
     manifest = Path("manifest.csv")
     parser.add_argument("--output", type=Path, default=manifest, metavar="CSV", help=text)
-    text = "how many to find; auto (default): as many as there are stable splits for, maybe one"
+    text = "number of domains; auto (default): as many as the stable splits support, maybe one"
     parser.add_argument("--domains", type=_auto, metavar="K|auto", help=text)
-    text = "most that auto finds (%(default)s)"
+    text = "largest number of domains for auto (default: %(default)s)"
     parser.add_argument("--max-domains", type=_positive, default=8, metavar="K", help=text)
-    text = "pixels of the shorter side that images are reduced to (%(default)s)"
+    text = "shorter side of the reduced images, in pixels (default: %(default)s)"
     parser.add_argument("--size", type=_positive, default=96, metavar="PIXELS", help=text)
-    text = "value of 16-bit files that is shown as white (%(default)s); 4095 for 12 bits"
+    text = "pixel value of 16-bit images that is white (default: %(default)s); 4095 for 12 bits"
     parser.add_argument("--white", type=_positive, default=_WHITE, metavar="VALUE", help=text)
-    text = "of splits that are drawn, and of what is fitted (%(default)s)"
+    text = "seed of the drawn splits and of the clustering (default: %(default)s)"
     parser.add_argument("--seed", type=_natural, default=0, metavar="N", help=text)
-    text = "of a folder: the folder that an image lies in is its class"
+    text = "take the name of an image's folder as its class"
     parser.add_argument("--classes", action="store_true", help=text)
     parser.add_argument("--force", action="store_true", help="overwrite the output")
 
@@ -285,17 +285,17 @@ def _summary(discovery: data.Discovery) -> list[str]:
     lines = []
     if found.num_domains == 1:
         lines.append(
-            f"one domain: the best split of the images has stability {found.stability[0]:.2f}, "
-            "0.80 would be a domain of its own; there is nothing to condition on"
+            f"one domain: the best split of the images has stability {found.stability[0]:.2f}; "
+            "domains need 0.80 or more. There is nothing to condition on"
         )
-    leak = "0 is chance, so the domains follow what the images show, not only how they look"
-    for column, meaning in (("domain", "1 is the same partition"), ("target", leak)):
+    leak = "0 is chance, so these domains depend on the content of images, not only on their style"
+    for column, meaning in (("domain", "1 is an identical partition"), ("target", leak)):
         index = discovery.agreement(column)
         if index is not None and (column == "domain" or index > 0.1):
             lines.append(f"adjusted Rand index with the column {column}: {index:.2f}; {meaning}")
     if alone := _of_one_class(discovery):
-        content = "that is what they show, not how they look"
-        lines.append(f"nine in ten images of one class: {', '.join(alone)}; {content}")
+        content = "these follow the content of images, not their style"
+        lines.append(f"domains with over 90 % images of one class: {', '.join(alone)}; {content}")
     return lines
 
 
@@ -318,7 +318,7 @@ def _print_usage(discovery: data.Discovery, table: Path, columns: dict[str, str]
     """Say how a recipe reads the table, and what it would refuse."""
     pile, targets = discovery.pile, [text for text in discovery.column("target") if text]
     if not targets:
-        say("no image has a target; the dataset manifest needs classes: fill the column")
+        say("no image has a class; fill the column target, which the dataset manifest needs")
         return
     name = "manifest_masks" if (pile.root / targets[0]).is_file() else "manifest"
     inside = table.is_relative_to(pile.root)
@@ -371,28 +371,28 @@ def _auto(text: str) -> int | None:
 
 ACTIONS = {
     "list": Action(
-        f"List the datasets with their layouts, keys and pages; TASK is one of {', '.join(TASKS)}.",
+        f"List datasets with their layouts, keys and pages. TASK is one of {', '.join(TASKS)}.",
         "[TASK]",
     ),
     "check": Action(
-        f"Read a dataset and list all problems. {_PLACE}, ROOT its folder below DOMAINNORM_DATA or "
-        "absolute, key=value one of its keys.",
+        f"Read a dataset and list all problems. {_PLACE}. ROOT is its folder: an absolute path, or "
+        "a path below DOMAINNORM_DATA. key=value sets a key of the dataset.",
         "DATASET [ROOT] [key=value], or RECIPE [key=value]",
     ),
     "sample": Action(
-        f"Draw a small dataset in the layout of a dataset. {_PLACE}, FOLDER a new folder.",
+        f"Write a small synthetic dataset in the layout of DATASET. {_PLACE}. FOLDER is new.",
         "DATASET FOLDER [seed=N]",
     ),
     "domains": Action(
-        "Find domains of images that nobody wrote down, by their style, and write them as a "
-        "manifest. SOURCE is a folder with images or a table of them, whose columns may be named.",
+        "Find the domains of unlabelled images by their style, and write a manifest. SOURCE is a "
+        "folder of images, or a table of images; columns= gives the names of its columns.",
         "SOURCE [columns={path: ...}], a folder or a table",
         _add_domain_options,
     ),
 }
 COMMANDS = {
     "data": Command(
-        "List the datasets, check one that is on disk, draw a sample, find domains without labels.",
+        "List datasets, check one on disk, write a synthetic sample, find unlabelled domains.",
         lambda parser: parser.add_actions(ACTIONS),
         _execute,
     )

@@ -50,7 +50,9 @@ class Parser(argparse.ArgumentParser):
         self._own = actions
         forms = (f"  {self.prog} {name} {one.form}\n" for name, one in actions.items())
         self.usage = f"{self.prog} ACTION ..."
-        self.epilog = f"actions:\n{''.join(forms)}\nhelp of one: {self.prog} {min(actions)} --help"
+        self.epilog = (
+            f"actions:\n{''.join(forms)}\nhelp for an action: {self.prog} {min(actions)} --help"
+        )
         self.formatter_class = argparse.RawDescriptionHelpFormatter
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
@@ -65,7 +67,7 @@ class Parser(argparse.ArgumentParser):
             self.error(
                 unknown("option", extra[0], options)
                 if extra[0].startswith("-")
-                else f"got '{extra[0]}' where nothing more is expected"
+                else f"got '{extra[0]}', expected no further argument"
             )
         if self._own:
             self.error(f"expected one of {', '.join(self._own)} as the first word")
@@ -91,7 +93,8 @@ class Parser(argparse.ArgumentParser):
 
     def add_recipe(self) -> None:
         """Add ``RECIPE [key=value ...]``, of which `split_overrides` makes sense."""
-        self.add_argument("recipe", metavar="RECIPE", help="shipped name or path of a YAML file")
+        text = "name of a shipped recipe, or path of a YAML file"
+        self.add_argument("recipe", metavar="RECIPE", help=text)
         text = "keys to change, such as seed=1 norm=dsbn method.lr=1e-3"
         self.add_argument("overrides", nargs="*", metavar="key=value", help=text)
 

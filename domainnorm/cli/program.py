@@ -139,13 +139,13 @@ def _help() -> str:
     start = """\
         usage: domainnorm COMMAND ...
 
-        Fits one network to many domains: a timm backbone with domain-conditioned norms.
+        Fit one network to many domains: a timm backbone with domain-conditioned norms.
 
         commands:
         """
     end = """
         options:
-          -h, --help  show this, or the help of a command: domainnorm run --help
+          -h, --help  show this help; domainnorm run --help shows the help of a command
           --version   show the version
 
         example: domainnorm run quickstart trainer.max_epochs=2"""

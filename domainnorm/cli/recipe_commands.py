@@ -20,7 +20,7 @@ _KINDS = ("recipes", "configs", "methods", "norms", *tuple(REGISTRIES)[1:])
 
 
 def _configure_list(parser: Parser) -> None:
-    text = f"one of {', '.join(_KINDS)}; everything when left out"
+    text = f"one of {', '.join(_KINDS)} (default: all of them)"
     parser.add_argument("kind", nargs="?", metavar="KIND", help=text)
     text = "one of these, such as tent: what it does, its keys, its source"
     parser.add_argument("name", nargs="?", metavar="NAME", help=text)
@@ -74,11 +74,11 @@ def _show(arguments: Namespace) -> int:
 
 
 def _configure_check(parser: Parser) -> None:
-    text = "shipped names or paths of YAML files, and key=value overrides for all of them"
+    text = "names of shipped recipes or paths of YAML files; key=value changes a key in all of them"
     parser.add_argument("words", nargs="+", metavar="RECIPE [key=value]", help=text)
     text = (
-        "also make every network and pass noise of the size of a training batch through it, as is "
-        "done unasked for norms that some networks refuse; needs the data, reads a few masks"
+        "also build every network and pass a batch of noise through it; this needs the data and "
+        "reads a few masks. Norms that some networks refuse are always checked in this way"
     )
     parser.add_argument("--build", action="store_true", help=text)
 
@@ -111,12 +111,12 @@ def _build(loaded: recipe.Recipe, reference: str) -> None:
     except RecipeError as error:
         if not isinstance(error.__cause__, DataError):
             raise
-        say(f"{reference}: the norms were not tried: {error.__cause__}", error=True)
+        say(f"{reference}: the norms were not checked: {error.__cause__}", error=True)
 
 
 def _configure_copy(parser: Parser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="shipped name")
-    text = "file or folder; the recipe's own file name in this folder when left out"
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a shipped recipe")
+    text = "file or folder to copy to (default: the recipe's file name in this folder)"
     parser.add_argument("destination", nargs="?", default=".", metavar="DEST", help=text)
     parser.add_argument("--force", action="store_true", help="overwrite the destination")
 
@@ -141,7 +141,7 @@ def _copy(arguments: Namespace) -> int:
 
 
 def _configure_docs(parser: Parser) -> None:
-    text = "page, as messages name it (docs/data.md#masks) or shorter (data); a list when left out"
+    text = "name of a page: docs/data.md#masks, or shorter, data (default: list all pages)"
     parser.add_argument("page", nargs="?", metavar="PAGE", help=text)
 
 
@@ -197,26 +197,20 @@ def _from_heading(text: str, place: str, page: str) -> str:
 
 COMMANDS = {
     "list": Command(
-        "List what is there: recipes, parts, methods, norms and their halves, datasets, tasks.",
+        "List recipes and their parts, methods, norms, datasets, tasks and more.",
         _configure_list,
         _list,
     ),
     "show": Command(
-        "Show a recipe with its parts merged and every default spelled out.",
+        "Show a complete recipe: its parts merged, every default filled in.",
         Parser.add_recipe,
         _show,
     ),
     "check": Command(
-        "Check recipes without running them; all problems of a recipe are reported at once.",
+        "Check recipes without running them, and report all problems at once.",
         _configure_check,
         _check,
     ),
-    "docs": Command(
-        "Print a page of the documentation, which messages name; or list all pages.",
-        _configure_docs,
-        _docs,
-    ),
-    "copy": Command(
-        "Copy a shipped recipe into a file of your own, to edit it.", _configure_copy, _copy
-    ),
+    "docs": Command("List the pages of the documentation, or print one.", _configure_docs, _docs),
+    "copy": Command("Copy a shipped recipe into a file that you can edit.", _configure_copy, _copy),
 }

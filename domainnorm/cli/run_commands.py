@@ -17,19 +17,19 @@ from domainnorm.errors import RecipeError
 from domainnorm.terminal import say
 
 KINDS = {
-    "models": "one fine-tuned model per domain, every model on every domain",
-    "norms": "one multi-domain model, every domain's data under every domain's norms",
-    "both": "the two of them",
+    "models": "fine-tune one model per domain, test every model on every domain",
+    "norms": "train one multi-domain model, test every domain with every domain's norms",
+    "both": "do both",
 }
 
 
 def add_training(parser: Parser) -> None:
     """Add ``[RECIPE] [key=value ...] [--output DIR] [--resume RUN_FOLDER]``."""
-    text = "shipped name or path of a YAML file, then key=value for keys to change"
+    text = "name of a shipped recipe or path of a YAML file, then keys to change"
     parser.add_argument("words", nargs="*", metavar="RECIPE [key=value]", help=text)
-    text = "where run folders are made (default: %(default)s)"
+    text = "folder for run folders (default: %(default)s)"
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help=text)
-    text = "go on with an interrupted run; takes no recipe, the folder holds it"
+    text = "continue an interrupted run; its folder holds the recipe, so give none"
     parser.add_argument("--resume", type=Path, metavar="RUN_FOLDER", help=text)
 
 
@@ -78,7 +78,7 @@ def carry_out(
             raise
         if run.is_first():
             made = folder or _newest(root, started)
-            way = f"; go on with: domainnorm {command} --resume {made}"
+            way = f"; to continue: domainnorm {command} --resume {made}"
             say("interrupted" + (way if made else " before anything was stored"), error=True)
         return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
     if run.is_first():
@@ -102,7 +102,7 @@ def _configure_run(parser: Parser) -> None:
 
 
 def _add_sample(parser: Parser) -> None:
-    text = "try the recipe, made small, on drawn data in the layout that it reads; no download"
+    text = "try a small version of the recipe on synthetic data in its layout; no download"
     parser.add_argument("--sample", action="store_true", help=text)
 
 
@@ -147,17 +147,17 @@ def _matrix(arguments: Namespace) -> int:
 def _configure_compare(parser: Parser) -> None:
     add_training(parser)
     parser.epilog = (
-        "Several values of any key are a list, norm=[dsbn,cin]; where a list is the value, as of "
-        "data.target, they are a list of lists. The grid is all combinations."
+        "Give several values of a key as a list: norm=[dsbn,cin]. A key whose value is a list, "
+        "such as data.target, takes a list of lists. The grid has all combinations."
     )
     _add_sample(parser)
-    text = "processes of this machine (default), or jobs of submitit, as on Slurm"
+    text = "run cells as processes of this machine (default), or as submitit jobs, as on Slurm"
     parser.add_argument("--engine", choices=("process", "submitit"), default="process", help=text)
-    text = "cells at a time (default: one for each device, or for the cores that a cell asks for)"
+    text = "cells at a time (default: one per device; on a CPU, as many as its cores allow)"
     parser.add_argument("--jobs", type=_positive, metavar="N", help=text)
-    text = "parameter of submitit's executor, as slurm_partition=gpu or timeout_min=600; repeatable"
+    text = "option of submitit, such as slurm_partition=gpu or timeout_min=600; may be repeated"
     parser.add_argument("--submit", action="append", default=[], metavar="KEY=VALUE", help=text)
-    text = "check every cell and print what would be carried out"
+    text = "check every cell and print the plan, but run nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
 
 
@@ -212,8 +212,8 @@ def _submit_options(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _configure_test(parser: Parser) -> None:
-    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder a run has left")
-    text = "how it is tested, such as condition=mixture or evaluation.mask_size=original"
+    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder of a run")
+    text = "test settings to change: condition=mixture or evaluation.mask_size=original"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=text)
 
 
@@ -224,10 +224,10 @@ def _test(arguments: Namespace) -> int:
 
 
 def _configure_report(parser: Parser) -> None:
-    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder a run has left")
-    text = "where the page goes (default: RUN_FOLDER/report.html)"
+    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder of a run")
+    text = "HTML file to write (default: RUN_FOLDER/report.html)"
     parser.add_argument("--out", "--output", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--open", action="store_true", help="show it in a browser")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
 
 
 def _report(arguments: Namespace) -> int:
@@ -241,19 +241,19 @@ def _report(arguments: Namespace) -> int:
 
 
 COMMANDS = {
-    "run": Command("Run a recipe, or go on with a run that was interrupted.", _configure_run, _run),
+    "run": Command("Run a recipe, or continue an interrupted run.", _configure_run, _run),
     "test": Command(
-        "Evaluate the checkpoints of a run again and print its table.", _configure_test, _test
+        "Test the checkpoints of a run again, and print the table.", _configure_test, _test
     ),
     "matrix": Command(
-        "Measure every domain under every domain's model or norms.", _configure_matrix, _matrix
+        "Test every domain with every domain's model or norms.", _configure_matrix, _matrix
     ),
     "compare": Command(
-        "Run a grid of recipes, and put their methods side by side in one table.",
+        "Run a grid of recipes, and compare their methods in one table.",
         _configure_compare,
         _compare,
     ),
     "report": Command(
-        "Write the tables and figures of a run into one HTML file.", _configure_report, _report
+        "Write the tables and figures of a run into one HTML page.", _configure_report, _report
     ),
 }

@@ -16,26 +16,27 @@ from domainnorm.terminal import say
 
 _ROWS = 20
 _BY = {
-    "told": "told",
+    "told": "given",
     "only": "the only one",
     "estimate": "estimated",
     "mixture": "estimated, mixed by weight",
-    "nearest": "nearest by its moments",
+    "nearest": "nearest by moments",
     "mean": "the mean of all domains",
     "batch": "statistics of the batch",
 }
 FORMATS = {
     "onnx": "a file for onnxruntime and others, with the domain as an input",
-    "torch_export": "an archive for torch.export.load, likewise",
+    "torch_export": "an archive for torch.export.load, with the domain as an input",
     "timm": "weights of one domain for timm.create_model",
 }
 _RUN = "RUN is the folder of a run or of one of its stages"
 ACTIONS = {
     "save": Action(
-        f"Save all that a domain owns. {_RUN}, FILE the pack, DOMAIN.safetensors if left out.",
+        f"Save the parameters and moments of one domain. {_RUN}. FILE is the pack (default: "
+        "DOMAIN.safetensors).",
         "RUN DOMAIN [FILE]",
     ),
-    "show": Action("Show whose domain a pack holds, and what it fits.", "FILE"),
+    "show": Action("Show the domain of a pack, and the network that it fits.", "FILE"),
     "check": Action(f"Check that a pack fits the model of a run. {_RUN}.", "RUN FILE"),
 }
 
@@ -44,15 +45,15 @@ def _configure_predict(parser: Parser) -> None:
     text = "folder of a run, or of one of its stages"
     parser.add_argument("folder", type=Path, metavar="RUN", help=text)
     text = (
-        "folder of images, searched below as well; text file with a path per line; table with the "
-        "column image, and if wanted domain and attributes; or an image (DICOM files and NIfTI "
-        "volumes for runs of such data)"
+        "an image; a folder of images with its subfolders; a text file with a path per line; or a "
+        "table with the column image, and optionally domain and attributes (for runs on medical "
+        "formats: DICOM files, NIfTI volumes)"
     )
     parser.add_argument("images", type=Path, metavar="IMAGES", help=text)
     text = (
-        "where table, masks and figure go (default: STAGE/predictions/IMAGES); an earlier "
-        "prediction of the same images is replaced when the new one is complete, anything else "
-        "that is there is refused"
+        "folder for table, masks and figure (default: STAGE/predictions/IMAGES). A new prediction "
+        "of the same images replaces the old one when it is complete. A folder with anything else "
+        "is refused"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help=text)
     parser.add_fields(serve.PredictOptions)
@@ -73,10 +74,10 @@ def _predict(arguments: Namespace) -> int:
 
 def _say(done: serve.Predicted) -> None:
     failed = len(done.unreadable)
-    skipped = f", {failed} of them unreadable and passed over" if failed else ""
+    skipped = f", {failed} of them unreadable and skipped" if failed else ""
     say(f"{counted(done.images, 'image')}{skipped}")
     if done.unused:
-        say(f"columns that nothing reads: {', '.join(done.unused)}")
+        say(f"unused columns: {', '.join(done.unused)}")
     say("mean share of pixels:" if done.masks else "predicted:")
     found = {name: value for name, value in done.classes.items() if value}
     for name in sorted(found, key=lambda name: -found[name])[:_ROWS]:
@@ -89,11 +90,11 @@ def _say(done: serve.Predicted) -> None:
     for name, number in done.domains.items():
         say(f"  {name}  {number}")
     if done.unlike is not None:
-        say(f"  of no known domain, by the encoder: {counted(done.unlike, 'image')}")
+        say(f"  near no known domain, by the encoder: {counted(done.unlike, 'image')}")
     if done.online:
         say(
-            f"by the model as '{done.online}' has left it, which adapts no more; to go on: "
-            f"domainnorm adapt RUN --stream FOLDER method={done.online}"
+            f"the model is in its last state under '{done.online}' and adapts no more; to adapt "
+            f"further: domainnorm adapt RUN --stream FOLDER method={done.online}"
         )
     say(f"predictions: {done.folder}")
 
@@ -102,19 +103,19 @@ def _configure_adapt(parser: Parser) -> None:
     text = "folder of a run, or of one of its stages"
     parser.add_argument("folder", type=Path, metavar="RUN", help=text)
     text = (
-        "a method that adapts while it predicts, such as method=neo method.memory=500: all images "
-        "are of one domain, unless method.rows=opened; without method and --domain it is 'online', "
-        "domains are told by the encoder of the run, and new ones opened"
+        "a method that adapts while it predicts, such as method=neo method.memory=500. All images "
+        "belong to one domain, unless method.rows=opened. Without method and --domain, the method "
+        "is 'online': the run's encoder estimates domains, and new ones are opened"
     )
     parser.add_argument("overrides", nargs="*", metavar="method=NAME", help=text)
     text = (
-        "folder of images (DICOM files for runs of such data), taken in the order of their names, "
-        "a text file with a path per line, or a table with the column image"
+        "a folder of images (or DICOM files), read in the order of their names; a text file with a "
+        "path per line; or a table with the column image"
     )
     parser.add_argument("--stream", type=Path, required=True, metavar="FOLDER", help=text)
     text = (
-        "where log, masks, timeline and packs go (default: STAGE/adapt/FOLDER); the same command "
-        "again goes on where it stopped"
+        "folder for log, masks, timeline and packs (default: STAGE/adapt/FOLDER). The same command "
+        "continues where it stopped"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help=text)
     parser.add_fields(serve.StreamOptions)
@@ -127,9 +128,9 @@ def _adapt(arguments: Namespace) -> int:
         given_to = arguments.folder, arguments.stream, arguments.output, options
         done = serve.adapt_run(*given_to, arguments.overrides)
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on")
+        say("interrupted; the same command continues")
         return INTERRUPTED
-    skipped = f", {done.passed_over} of them passed over" if done.passed_over else ""
+    skipped = f", {done.passed_over} of them skipped" if done.passed_over else ""
     say(f"{counted(done.images, 'image')}{skipped}")
     for name, number in done.domains.items():
         opened = f"  (opened at image {done.opened[name]})" if name in done.opened else ""
@@ -140,16 +141,19 @@ def _adapt(arguments: Namespace) -> int:
 
 
 def _configure_export(parser: Parser) -> None:
-    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder a run has left")
+    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder of a run")
     text = "; ".join(f"{name}: {meaning}" for name, meaning in FORMATS.items())
     parser.add_argument("--format", choices=FORMATS, required=True, help=text)
-    text = "fold this domain's norms into the network; its program takes images alone"
+    text = "fold this domain's norms into the network; the program then takes only images"
     parser.add_argument("--domain", metavar="NAME", help=text)
-    text = "stages/<transfer>/seed<n>/<method>, needed when several could be meant"
+    text = "stages/<transfer>/seed<n>/<method>; needed if the run has several"
     parser.add_argument("--stage", metavar="STAGE", help=text)
-    text = "where the files go (default: RUN_FOLDER/STAGE/export/FORMAT[-DOMAIN])"
+    text = "folder for the files (default: RUN_FOLDER/STAGE/export/FORMAT[-DOMAIN])"
     parser.add_argument("--out", "--output", type=Path, metavar="DIR", help=text)
-    text = "largest difference from the model, as a fraction of the largest logit (%(default)s)"
+    text = (
+        "largest accepted difference from the model, as a fraction of the largest logit (default: "
+        "%(default)s)"
+    )
     parser.add_argument("--tolerance", type=_positive, default=1e-4, metavar="X", help=text)
 
 
@@ -227,22 +231,22 @@ def _size(number: int) -> str:
 
 COMMANDS = {
     "predict": Command(
-        "Predict images with the model of a run: a table, masks and a figure.",
+        "Predict images with the model of a run; write a table, masks and a figure.",
         _configure_predict,
         _predict,
     ),
     "adapt": Command(
-        "Follow a stream of images with the model of a run, and open domains it does not know.",
+        "Adapt the model of a run to a stream of images, and open new domains.",
         _configure_adapt,
         _adapt,
     ),
     "export": Command(
-        "Export the model of a run as ONNX, torch.export or timm weights, and check the file.",
+        "Export the model of a run as ONNX, torch.export or timm weights, and check it.",
         _configure_export,
         _export,
     ),
     "pack": Command(
-        "Save a domain of a run as a pack, show a pack, check that it fits a run.",
+        "Save a domain of a run as a pack, show a pack, check whether it fits a run.",
         lambda parser: parser.add_actions(ACTIONS),
         _pack,
     ),

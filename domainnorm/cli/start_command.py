@@ -44,13 +44,13 @@ _COLOURS_ALIKE = 0.6  # share of images that colours put into the right domain, 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be learned from what.
+    """Which domains are learned from, and which are adapted to.
 
     Args:
         source: Domains with labels.
-        target: Domains that the model is to work at, too.
-        labels: What the targets have: ``none``, a ``few`` or ``all`` of their labels.
-        shots: Labels of each class, or masks, of a target with few.
+        target: Domains that the model adapts to.
+        labels: How many labels the targets have: ``none``, a ``few`` or ``all``.
+        shots: Labels per class, or masks, of a target with few labels.
         left: Domains that the recipe does not name.
     """
 
@@ -62,9 +62,9 @@ class Plan:
 
 
 def _configure(parser: Parser) -> None:
-    text = "folder with a folder for each domain, or a table; then keys of its dataset"
+    text = "folder with one subfolder per domain, or a table; key=value sets keys of the dataset"
     parser.add_argument("words", nargs="+", metavar="FOLDER [key=value]", help=text)
-    text = "recipe to write (NAME.yaml, after the folder)"
+    text = "recipe to write (default: the folder's name with .yaml)"
     parser.add_argument("--output", type=Path, metavar="YAML", help=text)
     parser.add_argument("--force", action="store_true", help="overwrite the output")
 
@@ -123,14 +123,14 @@ def choose(look: Look) -> Plan:
     labelled = [name for name in names if share[name] >= _FEW]
     if len(names) < 2:
         raise DataError(
-            f"{look.options['root']}: one domain, {names[0]}; images of each site, scanner or hour "
-            "belong into a folder of their own, or let domains be found by style: domainnorm data "
-            f"domains {shlex.quote(str(look.options['root']))}"
+            f"{look.options['root']}: one domain, {names[0]}, expected two or more; put the images "
+            "of each site, scanner or hour into a folder of their own, or find domains by style: "
+            f"domainnorm data domains {shlex.quote(str(look.options['root']))}"
         )
     if not labelled:
         raise DataError(
-            f"{look.options['root']}: no domain has labels of at least half of its images; of one "
-            "they are needed (docs/data.md)"
+            f"{look.options['root']}: no domain has labels for at least half of its images; label "
+            "the images of one domain (docs/data.md)"
         )
     others = [name for name in names if name not in labelled]
     if not others:
@@ -168,23 +168,25 @@ def choose_methods(look: Look, plan: Plan) -> Choice:
         return Choice(
             {"name": "joint", "lr": 3e-3, **slow},
             [source_only, "adabn" if findings else default],
-            "joint: both have labels, so one model learns from both; the others show what one gets "
-            "without those of the target",
+            "joint: source and target have labels, and one model learns from both; the other "
+            "methods show the result without target labels",
         )
     if plan.labels == "few":
         shots = counted(plan.shots or 0, "shot")
         if findings:
-            why = f"finetune with {shots}: the target has a few labels, which are learned"
+            why = f"finetune with {shots}: the target has a few labels, and finetune learns them"
             return Choice({"name": "finetune"}, [source_only], why)
         why = (
-            f"default with {shots}: the target has a few labels, which are learned beside its "
-            "other images; finetune learns them alone"
+            f"default with {shots}: the target has a few labels; default learns from them and from "
+            "the unlabelled images, finetune only from the labels"
         )
         return Choice(default, [source_only, "finetune"], why)
     if findings:
-        why = "adabn: the target has no labels; its moments are estimated from its images"
+        why = "adabn: the target has no labels; adabn estimates its moments from its images"
         return Choice({"name": "adabn"}, [source_only], why)
-    why = "default: the target has no labels; it adapts, unless its guard sees that this would harm"
+    why = (
+        "default: the target has no labels; default adapts, unless its guard finds that this harms"
+    )
     return Choice(default, [source_only, "adabn"], why)
 
 
@@ -213,22 +215,22 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
         ("data", "", ""),
         ("  name", look.name, ""),
         *((f"  {key}", flow_yaml(value), "") for key, value in look.options.items()),
-        ("  source", flow_yaml(plan.source), "labels are learned here"),
+        ("  source", flow_yaml(plan.source), "methods learn from its labels"),
         ("  target", flow_yaml(plan.target), _TARGETS[plan.labels]),
         ("  image_size", str(side), f"most images are {shape[1]} × {shape[0]}; larger is slower"),
         *([("  crop_size", str(_CROP), "training sees random parts")] if side > _SIDES[1] else []),
         ("  batch_size", str(8 if masks else 16 if least < 100 else 32), ""),
     ]
     if plan.shots is not None:
-        what = "images of each class" if classes else "images"
-        fields.append(("  shots", str(plan.shots), f"of so many {what} labels are learned, too"))
+        what = "images of each class" if classes else "target images"
+        fields.append(("  shots", str(plan.shots), f"labelled {what} that methods learn from"))
     if uneven:
         fields.append(("  sampling", "balanced", "some classes are rare"))
     fields += [
         ("method", flow_yaml(chosen.method), "docs/methods/which_method.md"),
         ("compare", flow_yaml(chosen.compare), "in the same table"),
         ("trainer", flow_yaml({"max_epochs": 20, "min_steps": 400 if masks else 250}), ""),
-        ("seed", "0", "[0, 1, 2]: mean and spread, three times as long"),
+        ("seed", "0", "[0, 1, 2] gives mean and spread, and takes three times as long"),
     ]
     head = printable(f"# {_sum(look, plan.source)} → {_sum(look, plan.target)}").replace("\n", " ")
     head += "\n# Run: domainnorm run FILE\n"
@@ -236,9 +238,9 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
 
 
 _TARGETS = {
-    "none": "its images are seen, without labels",
-    "few": "its images are seen, and the few labels",
-    "all": "its labels are seen by joint (†), and score the others",
+    "none": "methods see its images, not its labels",
+    "few": "methods see its images and its few labels",
+    "all": "only joint (†) learns from its labels",
 }
 
 
@@ -285,7 +287,7 @@ def _sum(look: Look, names: Sequence[str]) -> str:
 
 def _reasons(look: Look, plan: Plan, kind: str, why: str) -> list[str]:
     told = look.told_apart(plan.source, plan.target)
-    apart = "too few images to say how unlike the domains look"
+    apart = "too few images to compare the style of the domains"
     if told is not None:
         told = max(told, 0.5)  # a little less is chance as well
         alike = "much alike" if told <= _COLOURS_ALIKE else "unlike each other"
@@ -295,8 +297,8 @@ def _reasons(look: Look, plan: Plan, kind: str, why: str) -> list[str]:
         )
     lines = [apart, why]
     lines.append(
-        f"augment/strong_{kind}: random colours and sharpness in training, which help more than "
-        "any method; look whether the part fits your images"
+        f"augment/strong_{kind}: training changes colours and sharpness at random; this helps more "
+        "than any method. Check that the part fits your images"
     )
     if look.options.get("allow_missing_classes"):
         lacking = [
@@ -305,23 +307,23 @@ def _reasons(look: Look, plan: Plan, kind: str, why: str) -> list[str]:
             if look.labelled(domain)
             and (none := [name for name, n in look.class_counts([domain]).items() if not n])
         ]
-        lines.append(f"no training images of {'; '.join(lacking)} (is a folder misspelt?)")
+        lines.append(f"no training images of {'; '.join(lacking)} (is a folder name misspelt?)")
     if plan.left:
-        without = f"{', '.join(plan.left)}: no label to learn, and not in the recipe"
-        lines.append(f"{without}; a run of its own, with shots: null, adapts to it")
+        without = f"{', '.join(plan.left)}: no labels to learn from, so not in the recipe"
+        lines.append(f"{without}; to adapt to it, run a recipe of its own with shots: null")
     if look.is_dark:
-        lines.append(f"no value above {look.brightest} of 255: images of 12 bits? Then white: 4095")
+        lines.append(f"no pixel above {look.brightest} of 255; for 12-bit images set white: 4095")
     if columns := look.options.get("columns"):
         lines.append(f"columns: {flow_yaml(columns)}")
     if all(r.group == r.file for r in look.dataset.records):
         lines.append(
-            "no groups: images of one patient, slide or film may be in training and test; say "
-            "which belong together in a table (docs/data.md)"
+            "no groups: images of one patient, slide or film may be in both training and test; "
+            "name the groups in a table (docs/data.md)"
         )
     tests = {n: sum(r.split == "test" for r in look.labelled(n)) for n in plan.target}
     few = [f"{name} {count}" for name, count in tests.items() if 0 < count < 50]
     if few:
-        lines.append(f"few test images with labels ({', '.join(few)}): look at the intervals")
+        lines.append(f"few labelled test images ({', '.join(few)}): mind the confidence intervals")
     return lines
 
 
@@ -356,15 +358,15 @@ def _next(look: Look, plan: Plan, output: Path) -> list[tuple[str, str]]:
     file, domain = (shlex.quote(str(one)) for one in (output, plan.target[0]))
     run = f"outputs/{shlex.quote(output.stem)}/<time>"
     return [
-        (f"domainnorm check {file} --build", "are networks and data as they should be?"),
-        (f"domainnorm run {file}", "train, adapt, test; report.html in the run folder"),
-        (f"domainnorm predict {run} {images} --domain {domain}", "a table of predictions"),
+        (f"domainnorm check {file} --build", "check networks and data"),
+        (f"domainnorm run {file}", "train, adapt, test; writes report.html"),
+        (f"domainnorm predict {run} {images} --domain {domain}", "write a table of predictions"),
     ]
 
 
 COMMANDS = {
     "start": Command(
-        "Look at a folder of your own images, and write a recipe that fits what is there.",
+        "Look at a folder of your images, and write a recipe that fits them.",
         _configure,
         _start,
     )

@@ -147,11 +147,11 @@ class DomainDataModule(LightningDataModule):
         self.unlabelled = _subset("unlabelled", unlabelled, self.domain_names)
         both = sorted(set(self.labelled) & set(self.unlabelled))
         if both:
-            raise DataError(f"unlabelled: {', '.join(both)} also in labelled; choose one")
+            raise DataError(f"unlabelled: {', '.join(both)} is also in labelled; choose one")
         self.shots = shots or Shots()
         for name in _subset("shots", list(self.shots.positions), self.domain_names):
             if name in self.labelled:
-                raise DataError(f"shots: {name} also in labelled, all of whose labels are seen")
+                raise DataError(f"shots: {name} is also in labelled, which shows all its labels")
         self.loading = loading or Loading()
         self.crop = preprocessing.crop
         self.evaluation_pipeline = Pipeline([], preprocessing.whole())
@@ -200,9 +200,9 @@ class DomainDataModule(LightningDataModule):
             for domain in domains:
                 if (found := len(self.dataset.positions([domain], split))) < world_size:
                     raise DataError(
-                        f"domain '{domain}': {counted(found, 'image')} in split {split} for "
-                        f"{world_size} devices, which share them; set trainer.devices and "
-                        f"trainer.num_nodes to {found} in all, or fewer"
+                        f"domain '{domain}': {counted(found, 'image')} in split {split}, expected "
+                        f"one or more for each of the {world_size} devices; use at most {found} "
+                        "devices (trainer.devices × trainer.num_nodes)"
                     )
 
     def class_frequency(self) -> Tensor:
@@ -368,8 +368,8 @@ class DomainDataModule(LightningDataModule):
             counts = self.counts.of([view.positions[position] for position in positions])
             if not counts.any():
                 raise DataError(
-                    f"domain '{name}': no training image holds a class, which data.sampling: "
-                    f"{sampling} draws by; set it to uniform"
+                    f"domain '{name}': no training image has a class, but data.sampling: "
+                    f"{sampling} draws images by class; set it to uniform"
                 )
             temperature = self.loading.sampling_temperature if sampling == "rare" else None
             draws[label] = ClassDraws.of(positions, counts, temperature)

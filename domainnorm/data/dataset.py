@@ -262,7 +262,7 @@ class MaskFiles(FileDataset):
         if mask.shape != (height, width):
             raise DataError(
                 f"{self.root / name}: {mask.shape[1]} × {mask.shape[0]} pixels, but its image "
-                f"{self.root / image} has {width} × {height}; make them of one size"
+                f"{self.root / image} has {width} × {height}; give both the same size"
             )
 
     def sources(self, index: int, *, is_mask: bool) -> list[Path]:

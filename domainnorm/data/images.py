@@ -93,14 +93,14 @@ def check_names(files: Iterable[Path]) -> None:
     for file in files:
         name = str(file)
         if "\r" in name:
-            raise DataError(f"{name!r}: a carriage return, which no table keeps; rename it")
+            raise DataError(f"{name!r}: a carriage return, which tables cannot store; rename it")
         try:
             name.encode()
         except UnicodeEncodeError:
             shown = os.fsencode(file).decode(errors="backslashreplace")
             raise DataError(
-                f"{shown}: not a name in UTF-8, which tables and logs are written in; rename it, "
-                "as with `convmv -f latin1 -t utf8 --notest`"
+                f"{shown}: the name is not UTF-8, as tables and logs need it; rename the file, for "
+                "example with `convmv -f latin1 -t utf8 --notest`"
             ) from None
 
 

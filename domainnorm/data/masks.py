@@ -75,7 +75,7 @@ def mask_numbers(values: NDArray[Any], file: Path) -> NDArray[np.uint8]:
         if (values[..., : 3 if values.shape[2] > 2 else 1] != grey).any():
             raise DataError(
                 f"{file}: colours, expected one channel with the number of the class; convert "
-                "colours to numbers, or give each class in classes.txt, where there is one, its own"
+                "colours to numbers, or list the colour of each class in classes.txt"
             )
         values = grey[..., 0]
     if values.dtype.kind == "f":
@@ -145,8 +145,8 @@ class Classes:
             raise DataError(
                 f"{mask}: {counted(int(strange.sum()), 'pixel')} of colours that "
                 f"{self.file.name} does not list, such as {colour} in row {row}, column {column}; "
-                f"add a line 'name,{colour}', or ',{colour}' for pixels without a class (files "
-                "with losses, such as JPEG, have no exact colours: convert the masks again)"
+                f"add a line 'name,{colour}', or ',{colour}' for pixels without a class (lossy "
+                "files such as JPEG change colours: convert the masks again)"
             )
         return np.where(places < len(self.names), places, VOID).astype(np.uint8)
 
@@ -166,9 +166,9 @@ class Classes:
             number = int(used[wrong][0])
             colour = ",".join(map(str, palette[number]))
             raise DataError(
-                f"{mask}: a palette in which {self.file.name} lists some colours and not others, "
-                f"and number {number} has the colour {colour} of another class; list all colours, "
-                "or write masks without a palette"
+                f"{mask}: {self.file.name} lists only some colours of its palette, and number "
+                f"{number} has the colour {colour} of another class; list all colours, or write "
+                "masks without a palette"
             )
         return values
 
@@ -192,8 +192,8 @@ def read_classes(file: Path) -> Classes:
     names = [name for name, _ in entries]
     if "" in names:
         raise DataError(
-            f"{file}, line {names.index('') + 1}: no name; lines are counted, so write one for "
-            "every value, and colours without a class at the end"
+            f"{file}, line {names.index('') + 1}: no name; the line number is the class number, so "
+            "name every class, and list colours without a class at the end"
         )
     for number, name in enumerate(names, 1):
         if name in names[: number - 1]:

@@ -213,9 +213,9 @@ class Preprocessing:
         found, inside = self.restored(values, height, width)
         if not bool(inside.all()):
             raise DataError(
-                "evaluation.mask_size: original, but data.fit: cover cuts off a part of images of "
-                f"{height} × {width} pixels, for which nothing is predicted; set data.fit: pad or "
-                "stretch, or an image_size of their shape"
+                "evaluation.mask_size: original needs predictions of whole images, but data.fit: "
+                f"cover crops images of {height} × {width} pixels; set data.fit: pad or stretch, "
+                "or an image_size of their shape"
             )
         return found, mask.long().masked_fill(mask == VOID, UNLABELLED)
 

@@ -65,9 +65,9 @@ def check_groups(rows: Sequence[Row | Record], where: str) -> None:
             refuse(
                 f"{where}: group '{row.group}' is in split {first.split} ({first.file}) and in "
                 f"split {row.split} ({row.file}); a group belongs to one split in all "
-                "domains, so move its images together or give unrelated groups different names; "
-                "groups that are films cut in time are read with data.groups: sequences, where "
-                "the dataset has that key"
+                "domains, so move its images together, or give unrelated groups different names. "
+                "For films that are cut in time set data.groups: sequences, if the dataset has "
+                "that key"
             )
 
 
@@ -192,8 +192,8 @@ def draw_shots(dataset: DomainDataset, domain: str, number: int, seed: int) -> l
         drawn += [positions[place] for place in generator.permutation(len(positions))[:number]]
     if not drawn or len(drawn) == len(training):
         raise DataError(
-            f"data.shots: {number}, which are {len(drawn)} of the {len(training)} training images "
-            f"of domain '{domain}'; some have to have a label, and some none"
+            f"data.shots: {number} gives {len(drawn)} of the {len(training)} training images of "
+            f"domain '{domain}' a label, expected at least one image with and one without"
         )
     return sorted(drawn)
 

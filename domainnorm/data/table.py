@@ -92,7 +92,7 @@ def checked_row(where: str, row: Row, name: str = "file") -> Row | None:
         match = nearest(row.split, get_args(Split))
         hint = f"; did you mean '{match}'?" if match else ""
         if not row.split:
-            hint = "; other rows have one: give one to each, or to none, to have them drawn"
+            hint = "; other rows have a split: give one to each row, or to none to draw all splits"
         refuse(f"{where}: split '{row.split}', expected train, val or test{hint}")
         return None
     file = normal_path(row.file)
@@ -118,8 +118,7 @@ def _check_columns(file: Path, names: Sequence[str]) -> None:
     if missing:
         raise DataError(
             f"{file}: column {', '.join(missing)} missing; the first line must be "
-            f"{','.join(COLUMNS)}, the last three where they are known, got "
-            f"{','.join(names) or 'nothing'}"
+            f"{','.join(COLUMNS)} (the last three are optional), got {','.join(names) or 'nothing'}"
         )
     check_meant(file, names, {name: name for name in COLUMNS[2:]})
 
@@ -150,8 +149,8 @@ def check_meant(
         meant = next((name for name in others if plain(name) in alike), None)
         if column not in names and meant is not None:
             raise DataError(
-                f"{file}: column '{meant}' is not read, and there is no column '{column}'; if that "
-                f"is meant, {way.format(meaning=meaning, column=meant)}"
+                f"{file}: column '{meant}' is not read, and there is no column '{column}'; if both "
+                f"mean the same, {way.format(meaning=meaning, column=meant)}"
             )
 
 

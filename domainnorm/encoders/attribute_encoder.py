@@ -207,21 +207,21 @@ def as_number(value: str | float | None) -> float | None:
 
 
 class AttributeEncoder(DomainEncoder):
-    """Attributes of the image instead of its pixels; any of them may be missing.
+    """Estimates the domain from attributes of the image; any of them may be missing.
 
-    What a value is made of, and what it is where training did not have it, is up to the vocabulary.
-    Columns and what is known of them are learned by `fit_encoder` and stored with the weights.
+    The vocabulary defines the parts of a value, and how to treat values that training did not have.
+    `fit_encoder` learns the columns and their values; they are stored with the weights.
 
-    What it learns from loses values at random. So do the examples behind means and covariance, as
-    many for each domain and the same columns in all of them; then an image of which nothing is
-    known lies about equally far from all domains, whatever their sizes.
+    Training examples lose values at random. So do the examples for means and covariance: each
+    domain has equally many, and the same columns are dropped in all. An image without any known
+    attribute is therefore about equally far from all domains, whatever their sizes.
 
     Args:
         num_domains: D.
-        known: A vocabulary of no columns.
-        dropout: Probability with which an example loses a value, in [0, 1).
-        **options: See `DomainEncoder`; with an embedding of at least D, weights are equal where
-            nothing is known.
+        known: A vocabulary without columns.
+        dropout: Probability that an example loses a value in training, in [0, 1).
+        **options: See `DomainEncoder`; if the embedding has at least D numbers, an image without
+            known attributes gets equal weights.
 
     Raises:
         DomainNormError: A dropout out of range.
@@ -266,7 +266,7 @@ class AttributeEncoder(DomainEncoder):
         if attributes is None:
             raise ConditionError(
                 f"attributes: missing; encoder '{self._known.encoder}' estimates the domain by "
-                f"{names}: pass attributes={{column: [value or None of each image]}}, {{}} where "
+                f"{names}: pass attributes={{column: [value or None of each image]}}, {{}} if "
                 "nothing is known, or the domain"
             )
         for column, given in attributes.items():

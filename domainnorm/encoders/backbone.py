@@ -23,12 +23,12 @@ class _Reached(Exception):  # noqa: N818 - a signal, not an error
 
 @register
 class BackboneEncoder(DomainEncoder):
-    """Moments of what the model's first conditional norm gets to see, within its own forward pass.
+    """Moments of the features at the model's first conditional norm, in the same forward pass.
 
-    Mean and log standard deviation of each channel. The pass goes on under the estimate: nothing
-    is computed twice. With norms converted everywhere that is the output of the first convolution,
-    colour and edges; where only later norms are conditional, it is features of a later stage.
-    Within a pass no gradient goes through the estimate.
+    It reads mean and log standard deviation of each channel. The pass continues with the estimated
+    domain, so nothing is computed twice. If all norms are converted, the features are the output of
+    the first convolution (colour and edges); if only later norms are conditional, they are those of
+    a later stage. No gradient flows through the estimate.
 
     Args:
         num_domains: D.
@@ -65,11 +65,13 @@ class BackboneEncoder(DomainEncoder):
         network, slot = self._network
         if torch.compiler.is_compiling():
             raise ConditionError(
-                "encoder 'backbone': an estimate alone leaves a forward pass half-way, which "
-                "cannot be compiled; model(image) estimates within its pass, which can"
+                "encoder 'backbone': model.estimate stops the forward pass half-way and cannot be "
+                "compiled; call model(image), which estimates within its pass"
             )
         if network.training:
-            raise ConditionError("encoder 'backbone': the network is training; model.eval() first")
+            raise ConditionError(
+                "encoder 'backbone': the network is training; call model.eval() first"
+            )
         weight = next(network.parameters())
         try:
             with slot.holding(Condition(settle=_stop)):
@@ -88,8 +90,8 @@ class BackboneEncoder(DomainEncoder):
         channels = maps.shape[1]
         if 2 * channels != len(self.location):
             raise ConditionError(
-                f"encoder 'backbone': made for {len(self.location) // 2} channels at the first "
-                f"norm, this image reaches one of {channels} first; use encoder 'style'"
+                f"encoder 'backbone': expected {len(self.location) // 2} channels at the first "
+                f"conditional norm, got {channels}; use encoder 'style'"
             )
         rows = maps.float().reshape(number, -1, channels, max(1, maps.shape[2:].numel()))
         return map_moments(rows.movedim(2, 1))
@@ -107,6 +109,6 @@ def _first_norm(network: nn.Module | None) -> Any:
         ):
             return module
     raise ConditionError(
-        "encoder 'backbone' reads the first conditional norm of a network, and there is none; give "
-        "create_encoder the backbone of a DomainModel, or use 'style'"
+        "encoder 'backbone' reads the first conditional norm of a network, but there is none; pass "
+        "the backbone of a DomainModel to create_encoder, or use 'style'"
     )

@@ -41,10 +41,10 @@ def check_sizes(**sizes: int) -> None:
 class DomainEncoder(nn.Module, abc.ABC):
     """Estimates the domain of each image.
 
-    ``features`` turns images into vectors (N, F), which are standardized and go through a small
-    MLP to embeddings (N, E); the domains are `DomainGaussians` in that space. `fit_encoder` trains
-    it. Calls change nothing, in training mode either; gradients reach the image and the MLP (end to
-    end not the image, where features have no weights).
+    ``features`` turns images into vectors (N, F). These are standardized, and a small MLP maps them
+    to embeddings (N, E); the domains are `DomainGaussians` in that space. `fit_encoder` trains it.
+    Calls never change its state, not even in training mode. Gradients reach the image and the MLP
+    (in end-to-end training not the image, if features have no weights).
 
     Class constants: ``learns_features``, whether ``features`` has weights that training changes; if
     not, `fit_encoder` computes them once for each image. ``reads_backbone``: whether ``reached``
@@ -54,8 +54,8 @@ class DomainEncoder(nn.Module, abc.ABC):
     Args:
         num_domains: D.
         num_features: F.
-        hidden: Width of the MLP.
-        embedding: E.
+        hidden: Units of the hidden layer of the MLP, at least 1.
+        embedding: E, size of the embeddings, at least 1.
 
     Raises:
         DomainNormError: A width or size below 1.
@@ -141,8 +141,8 @@ class DomainEncoder(nn.Module, abc.ABC):
         """
         if self.reads_backbone:
             raise ConditionError(
-                "encoder: this one reads what the first norm gets, which itself wants an "
-                "embedding; use 'style', 'cnn', 'metadata' or 'text'"
+                "encoder: 'backbone' reads the input of the first norm, but that norm already "
+                "needs the embedding; use 'style', 'cnn', 'metadata' or 'text'"
             )
         problem = problem_of_embedding(
             self.embedding_size, [size for size in sizes if size is not None]
@@ -163,8 +163,8 @@ class DomainEncoder(nn.Module, abc.ABC):
         """
         if self.reads_attributes and attributes is None:
             raise ConditionError(
-                "attributes: missing; the norms of this model follow them: pass attributes="
-                "{column: [value or None of each image]}, {} where nothing is known, or embedding="
+                "attributes: missing; the norms of this model need them: pass attributes="
+                "{column: [value or None of each image]}, {} if nothing is known, or embedding="
             )
         given = self.inputs(image, attributes)
         fixed = torch.is_grad_enabled() and not self.learns_features

@@ -173,7 +173,7 @@ class _Split:
 
 
 class SplitTree:
-    """Splits of splits: the most stable one is made, until none is stable enough.
+    """A tree of splits: the most stable split is made next, until none is stable enough.
 
     Args:
         features: (N, F), in an order of their own.
@@ -246,9 +246,9 @@ class FoundDomains:
 
     Args:
         domain: Labels (N,), ``0 .. K - 1``.
-        stability: Of the split that each domain comes from, (K,): how well half of the images
-            foretells it for the other half, 0 to 1. For a single domain, that of the best split
-            that was refused, 0 where there were too few images to try.
+        stability: Stability of the split that made each domain, (K,), 0 to 1: how well one half of
+            the images predicts the split of the other half. For a single domain: that of the best
+            refused split, or 0 if there were too few images to try.
         silhouette: Mean silhouette of the images of each domain, (K,), -1 to 1; nan for a single
             domain.
         distance: Squared Mahalanobis distance of each image to the centre of its domain, (N,):

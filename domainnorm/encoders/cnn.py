@@ -18,9 +18,10 @@ _SMALL = ("test_resnet", "resnet10t", "resnet18", "mobilenetv3_small_050")
 
 @register
 class CNNEncoder(DomainEncoder):
-    """A small timm network over a reduced image, for domains that differ in more than style.
+    """A small timm network on a reduced image, for domains that differ in more than style.
 
-    Trained from scratch, or from pretrained weights, on the domains of images; that takes minutes.
+    It is trained on the domains of images, from scratch or from pretrained weights; this takes
+    minutes.
 
     Args:
         num_domains: D.
@@ -28,7 +29,7 @@ class CNNEncoder(DomainEncoder):
         in_chans: Channels of the images.
         backbone: A timm architecture.
         pretrained: Start from timm's pretrained weights.
-        size: Longer side of what it sees, pixels.
+        size: Longer side of the reduced image, in pixels.
         **options: See `DomainEncoder`.
 
     Raises:

@@ -84,8 +84,8 @@ def _check_mixed(domain: Tensor) -> None:
     number, changes = len(set(domain.tolist())), int(domain.diff().count_nonzero())
     if number > 1 and changes < number:
         raise ConditionError(
-            f"encoder: the images of {number} domains come domain after domain, so that a step "
-            "would see one alone; mix them, as with DataLoader(..., shuffle=True)"
+            f"encoder: the images of {number} domains come one domain after the other, so a step "
+            "would see only one; mix them, for example with DataLoader(..., shuffle=True)"
         )
 
 

@@ -12,11 +12,11 @@ from domainnorm.registry import register
 
 @register
 class MetadataEncoder(AttributeEncoder):
-    """Attributes of the image instead of its pixels; any of them may be missing.
+    """Attributes of the image (scanner, stain, hour) instead of its pixels; some may be missing.
 
-    Text is a category with a learned row for each value of the training images, numbers are
-    standardized. A value that is missing, or that training did not have, has a learned row of its
-    column. For text that has words in common, see `TextEncoder`.
+    A text is a category with a learned row for each value of the training images. Numbers are
+    standardized. Missing values and values unknown from training use a learned row of their column.
+    For texts that share words, see `TextEncoder`.
 
     Args:
         num_domains: D.

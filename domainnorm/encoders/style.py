@@ -174,13 +174,13 @@ def _ring_weights(size: int, device: torch.device) -> Tensor:
 class StyleEncoder(DomainEncoder):
     """Colour moments, sharpness, spectrum, and moments of the backbone's first convolution.
 
-    The cheapest encoder, for domains that differ in how they look: stains, cameras, scanners,
-    light. It learns in seconds, since what it looks at has no weights of its own.
+    The cheapest encoder, for domains that differ in style: stains, cameras, scanners, light. It
+    learns in seconds, since its features have no weights of their own.
 
     Args:
         num_domains: D.
-        network: The backbone; its first convolution is shared, not copied. None, or a network
-            without one, leaves its moments out.
+        network: The backbone; its first convolution is shared, not copied. Without a backbone or a
+            convolution, these moments are left out.
         in_chans: Channels of the images.
         **options: See `DomainEncoder`.
 

@@ -77,23 +77,23 @@ def places(column: str, word: str) -> tuple[int, ...]:
 
 @register
 class TextEncoder(AttributeEncoder):
-    """Attributes of the image as free text, which need not be what training had.
+    """Attributes of the image as free text, also with values that training did not have.
 
-    Of each column of text, words and n-grams of characters are hashed into signed buckets and
-    divided by the norm of all of them. A value that training did not have is known by what it
-    shares with others, a model of the same maker or a word with a typing error; what no training
-    image had, and so has no learned row, counts as missing: by its share of the squared norm, and
-    wholly for a text that shares nothing. Columns that hold nothing but numbers are standardized as
-    by `MetadataEncoder`, since n-grams do not tell that 39.9 is close to 40.
+    In each text column, words and character n-grams are hashed into signed buckets and divided by
+    their common norm. A new value is recognized by parts that it shares with known values, such as
+    the maker of a model, or a word with a typing error. Parts that no training image had have no
+    learned row and count as missing, by their share of the squared norm; a text without any known
+    part is wholly missing. Columns of numbers are standardized as in `MetadataEncoder`, since
+    n-grams do not know that 39.9 is close to 40.
 
-    What it learns from loses values, and a share of the buckets of each text, evenly drawn.
+    Training examples lose values, and a random share of the buckets of each text.
 
     Args:
         num_domains: D.
         network: Not used.
         in_chans: Not used.
-        buckets: How many a column may have; fewer cost memory less and mix more n-grams. A weights
-            file keeps the number that it was made with.
+        buckets: Most buckets of a column, at least 1; fewer need less memory and mix more n-grams.
+            A weights file keeps its own number.
         **options: See `AttributeEncoder`.
 
     Raises:

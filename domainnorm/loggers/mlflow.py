@@ -21,13 +21,13 @@ _TALKATIVE = ("mlflow.store.db.utils", "mlflow.store.db", "alembic")
 
 @register
 class MLflow(MLFlowLogger, RunLogger):
-    """Runs of one experiment: ``mlflow ui --backend-store-uri sqlite:///RUN/mlflow.db``.
+    """MLflow in a file: ``mlflow ui --backend-store-uri sqlite:///RUN/mlflow.db`` shows it.
 
     Args:
         folder: The run folder.
         run: Name of the run below it.
-        experiment: That it belongs to; null is called as folder and recipe are.
-        tracking_uri: Server or store instead of the file in the run folder.
+        experiment: Name of the experiment; null takes the names of folder and recipe.
+        tracking_uri: URI of a server or store; null for a file in the run folder.
     """
 
     needs = ("mlflow", "sqlalchemy")

@@ -14,7 +14,7 @@ from domainnorm.registry import register
 
 @register
 class TensorBoard(TensorBoardLogger, RunLogger):
-    """Event files in the run folder: ``tensorboard --logdir RUN/tensorboard``.
+    """TensorBoard event files: ``tensorboard --logdir RUN/tensorboard`` shows them.
 
     Args:
         folder: The run folder.

@@ -15,14 +15,14 @@ from domainnorm.registry import register
 
 @register
 class WeightsAndBiases(WandbLogger, RunLogger):
-    """Runs of one group in the run folder: ``wandb sync RUN/wandb/offline-run-*``, or at once.
+    """Weights & Biases, offline (upload: ``wandb sync RUN/wandb/offline-run-*``) or online.
 
     Args:
         folder: The run folder.
         run: Name of the run below it.
-        project: That it belongs to.
-        entity: User or team; null is the one who is logged in.
-        mode: ``offline`` leaves all in the run folder, ``online`` sends it, too.
+        project: Name of the project.
+        entity: User or team; null is the user who is logged in.
+        mode: ``offline`` keeps everything in the run folder, ``online`` also uploads it.
     """
 
     needs = ("wandb",)

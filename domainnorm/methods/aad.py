@@ -22,7 +22,7 @@ from domainnorm.tasks import Task
 
 @register
 class AaD(SupervisedMethod):
-    """Adapt the source model to target images without any source image: attract and disperse.
+    """Adapt the source model without source images: predictions of near images attract each other.
 
     ``L = -mean_n Σ_{m near n} p_n · q_m + α mean_n Σ_{m ≠ n} p_n · p_m`` with the K nearest images
     by the cosine of features, whose predictions q are those of when they were last seen, the other
@@ -31,11 +31,11 @@ class AaD(SupervisedMethod):
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
         lr: Peak learning rate.
-        neighbours: K, nearest images; all others where there are fewer.
-        beta: How fast images of a batch cease to be pushed apart; 0 never.
+        neighbours: K, number of nearest images, at least 1; all images if there are fewer.
+        beta: How fast images of a batch stop to repel each other, at least 0; 0 never stops.
         **options: See `SupervisedMethod`.
 
     Reference:

@@ -19,25 +19,24 @@ from domainnorm.tasks import Task
 
 @register
 class AdaBN(Method):
-    """Re-estimate the running moments of the target's rows on its unlabelled training images.
+    """Re-estimate the target's running moments on its unlabelled training images.
 
-    One pass, no gradients. Scale and shift stay those of the source. Helps where domains differ
-    in low-level statistics; hurts where the class balance or the content of the target differs, or
-    where a strongly augmented source covers the target's statistics already.
+    It makes one pass without gradients. Scale and shift stay those of the source. It helps where
+    domains differ in low-level statistics. It hurts where the target's class balance or content
+    differs, or where strong augmentation of the source already covers the target's statistics.
 
     Args:
         model: The source model.
         task: Metrics.
         roles: Source and target domains.
-        moments: Of target images as they are (``clean``), or augmented as the images of the source
-            were when the model was trained (``as_trained``).
-        share: Weight of the target's moments in [0, 1], that of the source's is the rest; or
-            ``unlike``: of each channel ``d / (1 + d)``, d the divergence of both, so that
-            channels keep the source's moments where those of the target hardly differ; or
-            ``layers``: the same for whole layers, see `between`.
-        least: Least share where it is no number, in [0, 1].
-        where: Norms that get them, ``all``, ``early``, ``late``, ``encoder``, ``decoder``, or globs
-            over paths; others keep the source's.
+        moments: Target images for the estimate: unchanged (``clean``), or augmented like the
+            source's images in training (``as_trained``).
+        share: Weight of the target's moments, in [0, 1]; the source's have the rest. ``unlike``:
+            each channel has the weight ``d / (1 + d)``, d its divergence of source and target.
+            ``layers``: whole layers have such a weight, see `between`.
+        least: Least weight for ``unlike`` and ``layers``, in [0, 1].
+        where: Norms to re-estimate: ``all``, ``early``, ``late``, ``encoder``, ``decoder``, or
+            globs over paths. Other norms keep the source's moments.
 
     Raises:
         ConversionError: A model without running moments, or ``where`` without a norm.

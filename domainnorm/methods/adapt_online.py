@@ -135,7 +135,7 @@ def adapt_online(
             raise DomainNormError(f"{method}: {option}: {problem}")
     opens = options.get("rows") == "opened"
     if opens and domain is not None:
-        raise ConditionError(f"domain: got {domain}, but nobody says it where rows are opened")
+        raise ConditionError(f"domain: got {domain}, but 'rows: opened' estimates it; leave it out")
     if opens and (problem := in_the_way(model, options.get("reset"))):
         raise ConditionError(f"{method}: rows: {problem}")
     roles = _spare(model, max_domains) if opens else _of_one(model, domain)
@@ -151,7 +151,7 @@ def _of_one(model: DomainModel, domain: str | None) -> Roles:
     """Roles of a stream of one domain."""
     names = list(model.domain_names)
     if domain is None and len(names) > 1:
-        raise ConditionError(f"domain: name one of {', '.join(names)}, whose rows the images have")
+        raise ConditionError(f"domain: missing; name the domain of the images: {', '.join(names)}")
     domain = names[0] if domain is None else domain
     if domain not in names:
         raise ConditionError(f"domain: {unknown('domain', domain, names)}")

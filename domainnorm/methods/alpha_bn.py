@@ -25,23 +25,23 @@ from domainnorm.tasks import Task
 
 @register
 class AlphaBN(WithoutGradients):
-    """Predict a stream under norms whose moments are those of the source and of the stream, mixed.
+    """Predict a stream with a weighted mean of the moments of source and stream.
 
     ``mean = (1 - a) mean_source + a mean_stream`` and the same of variances, in every layer with
     running moments, ``a = n / (n + prior)`` for n images: those of the batch, or of all so far.
-    ``prior`` 0 is adaptive batch normalization, by batches or as running moments. The row of the
-    target keeps the last moments, which is what `predict` normalizes by afterwards.
+    ``prior`` 0 is adaptive batch normalization, by batches or as running moments. The target's row
+    keeps the last moments, and `predict` uses them afterwards.
 
     Args:
         model: The source model.
         task: Metrics.
         roles: Source and target domains.
-        prior: Images that the source's moments count as, at least 0.
-        share: a itself, in [0, 1], whatever the number of images; None for ``prior``; ``unlike`` or
-            ``layers``: of the moments by ``prior`` the more, the further they are from the
-            source's, by channel or by layer, see `between`.
-        memory: Images whose moments count beside the source's: those of the ``batch``, or all so
-            far of this ``stream``; each image in the row of its domain.
+        prior: Number of images that the source's moments count as, at least 0.
+        share: The weight a itself, in [0, 1], for any number of images; null computes it from
+            ``prior``. ``unlike`` and ``layers`` weigh the moments by ``prior`` more, the further
+            they are from the source's, by channel or by layer, see `between`.
+        memory: Images whose moments are used: those of the ``batch``, or all so far of the
+            ``stream``; each image counts in the row of its domain.
         **options: See `OnlineMethod`.
 
     Raises:

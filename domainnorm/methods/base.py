@@ -221,8 +221,8 @@ class Method(LightningModule):
         found = getattr(self.trainer, "datamodule", None)
         if found is None:
             raise DomainNormError(
-                f"{type(self).__name__} asks for images beside its batches; give the trainer a "
-                "domainnorm.data.DomainDataModule as datamodule, instead of loaders"
+                f"{type(self).__name__} needs more images than those of its batches; give the "
+                "trainer a domainnorm.data.DomainDataModule as datamodule, not loaders"
             )
         return found
 

@@ -26,10 +26,10 @@ class BNM(SupervisedMethod):
 
     Args:
         model: The network.
-        task: Of one class per image, or masks.
+        task: Classification or segmentation.
         roles: Source and target domains.
-        bnm_weight: Of the norm.
-        fast: Norms of columns instead of singular values, FBNM.
+        bnm_weight: Weight of the nuclear norm, at least 0.
+        fast: Approximate singular values by norms of columns (FBNM).
         **options: See `SupervisedMethod`.
 
     Reference:

@@ -22,7 +22,7 @@ from domainnorm.tasks import Task
 
 @register
 class CDAN(SupervisedMethod):
-    """`DANN` whose discriminator sees the features under each class that is predicted.
+    """`DANN` with a discriminator that sees features combined with class predictions.
 
     ``L = L_supervised(source) + domain_weight · BCE(D(GRL(T(f, p))))`` with features f, predicted
     probabilities p, which take no gradient, and ``T(f, p) = f ⊗ p``, of size F · K. Where that is
@@ -33,13 +33,13 @@ class CDAN(SupervisedMethod):
 
     Args:
         model: The network.
-        task: Of one class per image, or masks.
+        task: Classification or segmentation.
         roles: Source and target domains.
-        domain_weight: Of the discriminator's loss.
-        entropy: Whether sure predictions weigh more, CDAN+E.
-        gamma: Steepness of the ramp; 0 leaves the network alone.
+        domain_weight: Weight of the discriminator's loss, at least 0.
+        entropy: Give confident predictions more weight (CDAN+E).
+        gamma: Steepness of the ramp, at least 0; 0 turns the adversarial gradient off.
         hidden: Units of each of the two hidden layers of the discriminator.
-        map_size: d, the most that the discriminator is given of a sample.
+        map_size: d, largest input size of the discriminator, at least 1.
         **options: See `SupervisedMethod`.
 
     Reference:

@@ -18,7 +18,7 @@ from domainnorm.tasks import Task
 
 @register
 class CORAL(SupervisedMethod):
-    """Supervised loss on the source, and the distance of the covariances of source and target.
+    """Supervised loss on the source, and the distance between source and target covariances.
 
     ``L = L_supervised(source) + coral_weight · coral_loss(source, target)`` on the logits, or on
     the features in front of the classifier. Several sources are one role, several targets another.
@@ -28,9 +28,9 @@ class CORAL(SupervisedMethod):
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        coral_weight: Of the distance of the covariances.
-        layer: Whose covariances. Features are many, and small after a mean over the image: their
-            loss needs a weight that is larger by orders of magnitude.
+        coral_weight: Weight of the distance between the covariances, at least 0.
+        layer: Layer whose covariances are compared: ``logits`` or ``features``. The loss of
+            ``features`` is smaller and needs a weight larger by orders of magnitude.
         **options: See `SupervisedMethod`.
 
     Reference:

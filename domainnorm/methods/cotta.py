@@ -21,23 +21,23 @@ from domainnorm.tasks import Task
 
 @register
 class CoTTA(OnlineMethod):
-    """Predict a stream with a moving average of the model, which learns its predictions.
+    """Predict a stream with a teacher, a moving average of the model, which learns from it.
 
-    On each batch: the teacher's logits, averaged over random views of the images where
-    the mean confidence of the source model is below ``threshold``, are the prediction. The model
-    makes a step on the cross-entropy to them, the teacher follows (``decay``), and each number of
-    the model is set back to the source's with probability ``restore``. All parameters move; norms
-    use the statistics of the batch. Four passes and more for one: the price of a teacher.
+    The teacher's logits are the prediction of a batch. They are averaged over random views of the
+    images if the mean confidence of the source model is below ``threshold``. The model makes a step
+    on the cross-entropy to them, and the teacher follows (``decay``). Each weight of the model
+    returns to the source's value with probability ``restore``. All parameters adapt; norms use the
+    statistics of the batch. The teacher makes a prediction cost four passes or more.
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
         lr: Learning rate of Adam.
-        decay: Weight of the teacher in its moving average, in [0, 1).
-        restore: Probability of each number to come back from the source, in [0, 1).
+        decay: Decay of the teacher's moving average, in [0, 1).
+        restore: Probability that a weight returns to the source model's value, in [0, 1).
         threshold: Mean confidence of the source model below which views are averaged, in [0, 1].
-        augmentations: How many views.
+        augmentations: Number of views, at least 1.
         **options: See `OnlineMethod`.
 
     Reference:

@@ -13,19 +13,19 @@ from domainnorm.tasks import Task
 
 @register
 class DACS(SelfTraining):
-    """Half of the classes of a source mask are pasted onto target images, which a teacher labels.
+    """Paste half of the classes of a source mask onto target images, which a teacher labels.
 
-    All pixels of the target count, by the share of those in the batch whose confidence reaches
-    ``threshold``; pasted ones count fully. For classes nothing is mixed: what is left is a teacher
-    whose labels all count, by that share.
+    The loss counts all target pixels, weighted by the share of pixels in the batch whose confidence
+    reaches ``threshold``; pasted pixels count fully. Classification mixes nothing: all labels of
+    the teacher count, weighted by that share.
 
     Args:
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        threshold: Confidence above which a pixel adds to the share.
-        quality: See `SelfTraining`.
-        mix: See `SelfTraining`.
+        threshold: Least confidence of a pixel that counts in the share, in [0, 1].
+        quality: How the loss counts labels: ``mean``, ``sum`` or ``share``, see `SelfTraining`.
+        mix: What is pasted: ``auto``, ``none``, ``class`` or ``cut``, see `SelfTraining`.
         **options: See `SelfTraining`.
 
     Reference:

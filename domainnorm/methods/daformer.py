@@ -13,7 +13,7 @@ from domainnorm.tasks import Task
 
 @register
 class DAFormer(DACS):
-    """DACS with a slower teacher, and features of source images near the pretrained network's.
+    """DACS with a slower teacher, and source features that stay near the pretrained ones.
 
     ``distance_weight · avg over cells of ||F(x) - F_start(x)||``, F the deepest maps of the encoder
     under the rows of the source, F_start those of a frozen copy.
@@ -22,9 +22,9 @@ class DAFormer(DACS):
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        decay: Weight of the teacher in its moving average; as printed, for tens of thousands of
-            steps: after t steps below 1 / (1 - decay) the teacher is the mean of them all.
-        distance_weight: Of the distance of features.
+        decay: Decay of the teacher's moving average, in [0, 1). The paper's 0.999 is for tens of
+            thousands of steps; in the first 1 / (1 - decay) steps the teacher is a plain mean.
+        distance_weight: Weight of the feature distance, at least 0.
         **options: See `DACS` and `SelfTraining`.
 
     Reference:

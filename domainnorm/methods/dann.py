@@ -40,20 +40,20 @@ def ramp(progress: float, gamma: float) -> float:
 
 @register
 class DANN(SupervisedMethod):
-    """Supervised loss on the source, while a discriminator fails to tell source from target.
+    """Supervised loss on the source, and features that hide the domain from a discriminator.
 
     ``L = L_supervised(source) + domain_weight · BCE(D(GRL(f)))`` on the features f in front of the
     classifier; of masks, on those in front of the segmentation head, averaged over each cell of a
     grid of 8 × 8. The gradient that reaches the network is reversed and ramped up:
-    ``2 / (1 + exp(-gamma p)) - 1`` at the share p of training. Images of both roles are normalized
-    by the rows of their own domains; the discriminator sees what these leave.
+    ``2 / (1 + exp(-gamma p)) - 1`` at the share p of training. The rows of its own domain normalize
+    each image; the discriminator sees the remaining difference.
 
     Args:
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        domain_weight: Of the discriminator's loss.
-        gamma: Steepness of the ramp; 0 leaves the network alone.
+        domain_weight: Weight of the discriminator's loss, at least 0.
+        gamma: Steepness of the ramp, at least 0; 0 turns the adversarial gradient off.
         hidden: Units of each of the two hidden layers of the discriminator.
         **options: See `SupervisedMethod`.
 

@@ -30,37 +30,41 @@ _FORGOTTEN = 0.1  # of its share before, below which a class is
 
 @register
 class Default(SelfTraining):
-    """Sure labels of a teacher on strongly changed target images, unless that makes things worse.
+    """Learn a teacher's confident labels of the target, unless a guard finds that this harms.
 
-    `SelfTraining` from the source model, under rows as ``rows`` says: of masks with half of the
-    classes of source masks pasted in; of classes with a threshold for each, lower for one that the
-    network finds hard. Afterwards the **guard** compares how far predictions of the weak and the
-    strong view of target images agree (see `agreement`), by the source model and by what it has
-    become. Where the agreement has fallen by more than ``guard``, or a class that the source model
-    predicts is predicted no more, the source model is kept, and `facts` say so: to agree is what
-    self-training teaches, and where it has not even done that, nothing else it did can be trusted.
-    Nor is anything learned where the source model is too unsure of the target's images to label
-    them (see `Certainty`): views come to agree on wrong labels as well. Its weights are kept
-    then, and only moments move: half of those of a target's rows become the target's, and more in
-    layers in which both are unlike (see `between`).
+    `SelfTraining` from the source model, with rows by ``rows``. Segmentation pastes half of the
+    classes of a source mask into target images. Classification has a threshold for each class,
+    lower for classes that the network finds hard.
+
+    After training, the **guard** compares how well predictions of the weak and the strong view of
+    target images agree (see `agreement`), before and after adaptation. It keeps the source model if
+    the agreement has fallen by more than ``guard``, or if a class that the source model predicts is
+    no longer predicted; `facts` say so. Self-training teaches views to agree: if it has failed even
+    at that, its other effects cannot be trusted.
+
+    Nothing is trained if the source model is too uncertain on target images to label them (see
+    `Certainty`), since views can also agree on wrong labels. Then only running moments change: a
+    target's rows take half of the target's moments, and more in layers where source and target
+    differ (see `between`).
 
     Args:
         model: The source model.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        mix: See `SelfTraining`.
-        threshold_rule: See `SelfTraining`; ``auto`` is ``free`` for classes, ``fixed`` for masks.
-        label_decay: See `SelfTraining`; that of runs of some hundreds of steps.
-        rows: ``one``: all domains get one row of each norm, at first the mean of those of the
-            sources, and source and changed target images are one batch. ``own``: the rows that
-            ``data.rows`` says. ``auto``: a run trains both where they differ, and keeps the one
-            whose views agree more; a single fit is that of ``one``.
-        guard: Largest fall of the agreement, in [0, 1]; 1 keeps every adaptation, forgotten classes
-            too, and asks for no certainty.
-        certainty: Least certainty of the source model on one of the targets, by its own moments or
-            by those of the target, in [0, 1]; 0 always trains.
-        fallback: What a target gets where that is too little: re-estimated ``moments``, where norms
-            have a row for each domain, or the ``source`` model as it is.
+        mix: What is pasted into target images, see `SelfTraining`.
+        threshold_rule: ``auto`` is ``free`` for classes and ``fixed`` for masks; see
+            `SelfTraining`.
+        label_decay: Decay of the moving averages for ``free`` and ``prior``, in [0, 1); the default
+            suits runs of some hundreds of steps.
+        rows: Rows of the norms. ``one``: all domains share one row, which starts as the mean of the
+            sources' rows. ``own``: as ``data.rows`` says. ``auto``: a run trains both if they
+            differ, and keeps the model whose views agree more; a single fit trains ``one``.
+        guard: Largest accepted fall of the agreement, in [0, 1]. 1 keeps every adaptation, even one
+            that forgets classes, and checks no certainty.
+        certainty: Least certainty of the source model on one of the targets, with its own moments
+            or the target's, in [0, 1]; below it nothing is trained. 0 always trains.
+        fallback: What replaces training below ``certainty``: re-estimated ``moments``, if norms
+            have a row per domain, or the unchanged ``source`` model.
         **options: See `SelfTraining`.
 
     Attributes:

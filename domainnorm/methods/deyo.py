@@ -23,24 +23,24 @@ _WEIGHED = 0.4  # of the largest entropy: E0 of the weights, as in EATA
 
 @register
 class DeYO(OnlineEntropy):
-    """Predict a stream while minimizing the entropy of images that are another without their shape.
+    """Predict a stream, and minimize the entropy of images whose class depends on their shape.
 
     Images with ``H < margin · ln K`` are predicted again with their ``patches``² patches
-    shuffled. Those whose predicted class is less probable by more than ``drop`` are kept, and the
-    mean of ``(exp(0.4 ln K - H) + exp(d)) · H`` is minimized, d being that difference, the factor
-    constant.
+    shuffled. Images are kept if this lowers the probability of the predicted class by more than
+    ``drop``. The loss is the mean of ``(exp(0.4 ln K - H) + exp(d)) · H`` over these, d being the
+    difference of probabilities; the factor takes no gradient.
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
         lr: Learning rate of SGD with momentum 0.9.
-        margin: Of the largest possible entropy, in (0, 1].
-        drop: Least loss of probability, in [-1, 1].
-        patches: Along each side, at least 1.
-        depth: Share of the norm layers, from the input on, that move, in (0, 1].
-        opinion: Minimize the entropy of opinions, see `opinion_entropies`; that of predictions says
-            what is reliable.
+        margin: Largest entropy of a kept image, as a share of ln K, in (0, 1].
+        drop: Least fall of probability of a kept image, in [-1, 1].
+        patches: Patches along each side, at least 1.
+        depth: Share of the norm layers, from the input on, that adapt, in (0, 1].
+        opinion: Minimize the entropy of opinions, see `opinion_entropies`; images are still chosen
+            by the entropy of predictions.
         **options: See `OnlineMethod`.
 
     Reference:

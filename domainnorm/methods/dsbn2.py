@@ -23,7 +23,7 @@ from domainnorm.tasks import Task
 
 @register
 class DSBN2(SupervisedMethod):
-    """Domain-specific batch normalization as published, in two stages of one training.
+    """Domain-specific batch normalization as published: adversarial training, then self-training.
 
     In the first share of training (MSTN) the loss is ``L_supervised(source) + λ (domain_weight ·
     BCE(D(GRL(f))) + centroid_weight · mean (c_source - c_target)²)``: centroids (K, F) of the
@@ -36,14 +36,14 @@ class DSBN2(SupervisedMethod):
 
     Args:
         model: The network.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
-        first_stage: Share of training that is the first stage, in (0, 1]; 1 is MSTN alone.
-        domain_weight: Of the discriminator's loss.
-        centroid_weight: Of the distance of centroids.
-        decay: Weight of former centroids beside those of a batch, in [0, 1).
-        target_weight: Of the loss on target images in the second stage.
-        gamma: Steepness of λ.
+        first_stage: Share of training in the first stage, in (0, 1]; 1 is MSTN alone.
+        domain_weight: Weight of the discriminator's loss, at least 0.
+        centroid_weight: Weight of the distance between centroids, at least 0.
+        decay: Decay of the moving average of centroids, in [0, 1).
+        target_weight: Weight of the target loss in the second stage, at least 0.
+        gamma: Steepness of λ, at least 0.
         hidden: Units of each of the two hidden layers of the discriminator.
         **options: See `SupervisedMethod`.
 

@@ -21,26 +21,26 @@ from domainnorm.tasks import Task
 
 @register
 class EATA(OnlineEntropy):
-    """Predict a stream while minimizing the entropy of reliable, non-redundant samples.
+    """Predict a stream, and minimize the entropy of reliable, non-redundant samples.
 
     With H the entropy of a sample (or pixel), p its probabilities, p̄ their moving average and
     ``E = margin · ln K``, samples with ``H < E`` and ``|cos(p̄, p)| < redundancy`` are kept, and
     ``mean over kept of exp(E - H) · H + fisher_weight · Σ_i F_i (θ_i - θ_i⁰)²`` is minimized over
     scales and shifts θ, the factor ``exp(E - H)`` constant. Norms use the statistics of the batch;
-    its predictions are those made before the step. F, how much the source's predictions hang on a
-    parameter, is estimated on source training images under the rows of the target.
+    its predictions are those made before the step. F, how strongly the source's predictions depend
+    on a parameter, is estimated on source training images under the rows of the target.
 
     Args:
         model: The source model.
         task: Metrics.
         roles: Source and target domains.
         lr: Learning rate of SGD with momentum 0.9.
-        margin: Of the largest possible entropy, in (0, 1]; from there on a sample is unreliable.
-        redundancy: Cosine from which a sample is redundant; None for ``1.3 / √K``.
-        fisher_weight: Of the pull towards the source model; 0 for none, which is ETA.
-        fisher_images: Source training images that F is estimated on.
-        opinion: Minimize the entropy of opinions, see `opinion_entropies`; that of predictions says
-            what is reliable.
+        margin: Entropy from which a sample is unreliable, as a share of ln K, in (0, 1].
+        redundancy: Cosine from which a sample is redundant, at least 0; null for ``1.3 / √K``.
+        fisher_weight: Weight of the pull towards the source model, at least 0; 0 is ETA.
+        fisher_images: Source training images for the estimate of F, at least 1.
+        opinion: Minimize the entropy of opinions, see `opinion_entropies`; reliability is still
+            judged by the entropy of predictions.
         **options: See `OnlineEntropy`.
 
     Reference:
@@ -81,7 +81,7 @@ class EATA(OnlineEntropy):
         """Norms use statistics of batches, dropout is off; F and θ⁰ for the rows of the targets."""
         if self.fisher_weight and self._trainer is None:
             raise DomainNormError(
-                "fisher_weight: asks for images of the source, which a run has; set it to 0 (ETA)"
+                "fisher_weight: needs source images, which only a run has; set it to 0 (ETA)"
             )
         super().start_stream(domains)
         self.mean_probability = None

@@ -19,8 +19,8 @@ from domainnorm.tasks import Task
 class Finetune(SupervisedMethod):
     """Supervised fine-tuning of the source model on each target's labels (supervised).
 
-    ``train: norms`` changes only the norms. Where those own a row per domain (``dsbn``, ``cin``)
-    that is kilobytes, and every other domain keeps its outputs bit for bit.
+    ``train: norms`` changes only the norms. With a row per domain (``dsbn``, ``cin``) that is a few
+    kilobytes, and the outputs of all other domains stay identical, bit for bit.
 
     Args:
         model: The source model.
@@ -53,7 +53,7 @@ class Finetune(SupervisedMethod):
             if train == "head":
                 chosen = [parameter for head in heads_of(model) for parameter in head.parameters()]
             if not chosen:
-                raise ConversionError(f"method.train: no parameter is a part of '{train}' here")
+                raise ConversionError(f"method.train: this model has no parameters in '{train}'")
             self.train_only(chosen)
         self.train_part = train
 

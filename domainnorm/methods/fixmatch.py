@@ -13,7 +13,7 @@ from domainnorm.tasks import Task
 
 @register
 class FixMatch(SelfTraining):
-    """The network's own sure labels of the weak view are learned on the strong view.
+    """Learn the network's own confident labels of the weak view on the strong view.
 
     ``L_labels = 1/N Σ_n 1(max_k p_weak[n, k] >= threshold) CE(p_strong[n], argmax_k p_weak[n, k])``
     over all N target images or pixels; p_weak is of the same pass in training that moves the
@@ -23,9 +23,9 @@ class FixMatch(SelfTraining):
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        decay: Of a teacher that labels and is tested instead; None for none.
-        threshold: Least confidence of a label.
-        quality: See `SelfTraining`.
+        decay: Decay, in [0, 1), of a teacher that labels and is tested instead; null for none.
+        threshold: Least confidence of a label, in [0, 1].
+        quality: How the loss counts labels: ``mean``, ``sum`` or ``share``, see `SelfTraining`.
         **options: See `SelfTraining`.
 
     Reference:

@@ -18,7 +18,7 @@ from domainnorm.tasks import Task
 
 @register
 class GroupDRO(SupervisedMethod):
-    """Supervised loss of the source domains, weighted towards the one that is learned worst.
+    """Supervised loss on the source domains; the domain with the largest loss weighs most.
 
     ``q_d ← q_d exp(step_size · L_d) / Σ``, then ``L = Σ_d q_d L_d``, with the loss ``L_d`` of each
     source domain in the batch. Weights start equal. With one source this is `SourceOnly`.
@@ -27,7 +27,7 @@ class GroupDRO(SupervisedMethod):
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        step_size: Of the weights; 0 keeps them equal.
+        step_size: Step size of the domain weights, at least 0; 0 keeps them equal.
         **options: See `SupervisedMethod`.
 
     Attributes:

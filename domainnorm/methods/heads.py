@@ -30,8 +30,8 @@ def head_of(model: DomainModel) -> nn.Module:
     heads = heads_of(model)
     if not heads:
         raise ConversionError(
-            "method: this network names no classifier, so there are no features in front of it; "
-            "take a network with num_classes above 0"
+            "method: this network has no classifier, and the method needs the features in front of "
+            "it; take a network with num_classes above 0"
         )
     return heads[0]
 

@@ -26,9 +26,9 @@ class InfoMax(SupervisedMethod):
 
     Args:
         model: The network.
-        task: Of one class per image, or masks.
+        task: Classification or segmentation.
         roles: Source and target domains.
-        infomax_weight: Of the loss on target images.
+        infomax_weight: Weight of the loss on target images, at least 0.
         **options: See `SupervisedMethod`.
 
     Reference:

@@ -18,16 +18,16 @@ from domainnorm.tasks import Task
 
 @register
 class Joint(SupervisedMethod):
-    """Supervised training on all domains, source and target, mixed in every batch (supervised).
+    """Supervised training on source and target labels, mixed in every batch (supervised).
 
-    Everything but the norms is shared. Reads the target's labels.
+    All domains share everything except the norms.
 
     Args:
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        rows_weight: Of `domain_rows_loss`, which pulls the rows of the domains to their mean;
-            above 0 for domains with few images.
+        rows_weight: Weight, at least 0, of `domain_rows_loss`, which pulls the rows of the domains
+            to their mean; above 0 it helps domains with few images.
         **options: See `SupervisedMethod`.
 
     Raises:

@@ -22,23 +22,24 @@ _ENOUGH = 1e-8  # relative change of the objective
 
 @register
 class LAME(WithoutGradients):
-    """Predict each batch of a stream so that images with like features have like classes.
+    """Predict each batch of a stream so that images with similar features get similar classes.
 
     Of probabilities p and affinities W of the features of a batch, the assignments Z, with rows
     that are distributions, minimize ``Σ_n KL(Z[n] ‖ p[n]) - Σ_nm W[n, m] Z[n] · Z[m]`` by
-    ``Z ← softmax(log p + W Z)``, from ``Z = p`` on. The model stays; logits are ``log Z``. **For
-    ordered streams**, in which the images of a batch are of few classes: it makes batches of many
-    classes of fewer, and single images keep their prediction.
+    ``Z ← softmax(log p + W Z)``, from ``Z = p`` on. The model does not change; logits are
+    ``log Z``. **For ordered streams**, whose batches have few classes: LAME predicts fewer classes
+    than a batch has if it has many. Single images keep their prediction.
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
         affinity: ``rbf``: ``exp(-||z[n] - z[m]||² / (2 s²))`` of features of length 1, s the mean
             distance of an image to its ``neighbours``-th neighbour; ``knn``: 1 for the nearest
             ``neighbours``, mean of both directions; ``linear``: ``z[n] · z[m]``.
-        neighbours: At least 1, without the image itself.
-        iterations: At most; they end once the objective changes by less than 1e-8 of itself.
+        neighbours: Number of neighbours, without the image itself, at least 1.
+        iterations: Most iterations, at least 1; they end early once the objective changes by less
+            than 1e-8 of itself.
         **options: See `OnlineMethod`.
 
     Reference:

@@ -20,16 +20,16 @@ from domainnorm.tasks import Task
 class MCC(SupervisedMethod):
     """Supervised loss on the source, and minimum class confusion on target images.
 
-    ``L = L_supervised(source) + confusion_weight · confusion_loss(target)``; of masks each pixel is
-    a sample. The confusion is that of the classes within one batch: it should hold several images
-    of most classes.
+    ``L = L_supervised(source) + confusion_weight · confusion_loss(target)``; in masks each pixel is
+    a sample. The confusion is computed within a batch, so a batch should have several images of
+    most classes.
 
     Args:
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        confusion_weight: Of the loss on target images.
-        temperature: By which logits are divided, above 0.
+        confusion_weight: Weight of the loss on target images, at least 0.
+        temperature: Divisor of the logits, above 0.
         **options: See `SupervisedMethod`.
 
     Reference:

@@ -23,7 +23,7 @@ from domainnorm.tasks import Task
 
 @register
 class MCD(SupervisedMethod):
-    """Classifiers look for target images on which they differ; the network makes them agree.
+    """Two classifiers seek target images on which they disagree; the features make them agree.
 
     Each batch has three kinds of steps, with ``d`` the `discrepancy_loss` of the two classifiers:
 
@@ -39,10 +39,10 @@ class MCD(SupervisedMethod):
 
     Args:
         model: The network.
-        task: Of one class per image, or masks.
+        task: Classification or segmentation.
         roles: Source and target domains.
-        discrepancy_weight: Of d.
-        generator_steps: Steps C of a batch.
+        discrepancy_weight: Weight of the discrepancy d, at least 0.
+        generator_steps: Steps C per batch, at least 1.
         **options: See `SupervisedMethod`.
 
     Reference:

@@ -8,10 +8,11 @@ from domainnorm.registry import register
 
 @register
 class MeanTeacher(SelfTraining):
-    """Sure labels of a moving average of the source model, learned on changed target images.
+    """Learn a teacher's confident labels on strongly augmented target images.
 
-    All of `SelfTraining` by its defaults: the loss is the mean over the labels whose confidence
-    reaches ``threshold``, nothing is mixed or masked, and training goes on from the source model.
+    This is `SelfTraining` with its defaults, from the source model. The loss is the mean over
+    labels whose confidence reaches ``threshold``; nothing is mixed or masked. The teacher is a
+    moving average of the network.
 
     Reference:
         Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017, arXiv:1703.01780,

@@ -13,18 +13,18 @@ from domainnorm.tasks import Task
 
 @register
 class MIC(DACS):
-    """DACS with a slower teacher, whose labels are learned on masked target images too.
+    """DACS with a slower teacher, whose labels are also learned on masked target images.
 
-    ``mask_ratio`` of the patches of the strong view become 0 of the normalized image; all pixels
-    count, hidden ones too, by the share of sure ones.
+    A share ``mask_ratio`` of the patches of the strong view is set to 0 after normalization. All
+    pixels count, hidden ones too, weighted by the share of confident ones.
 
     Args:
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        decay: Weight of the teacher in its moving average, see `DAFormer`.
-        masked_weight: Of the loss on masked images.
-        **options: See `DACS` and `SelfTraining`; ``distance_weight: 0.005`` puts it on DAFormer.
+        decay: Decay of the teacher's moving average, in [0, 1), see `DAFormer`.
+        masked_weight: Weight of the loss on masked images, at least 0.
+        **options: See `DACS` and `SelfTraining`; ``distance_weight: 0.005`` adds DAFormer's loss.
 
     Reference:
         Hoyer et al., MIC, CVPR 2023, arXiv:2212.01322, sec. 3.2.

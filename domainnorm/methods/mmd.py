@@ -22,7 +22,7 @@ _MOST = 2048  # samples that are compared with each other
 
 @register
 class MMD(SupervisedMethod):
-    """Supervised loss on the source, and the kernel distance of source and target features (DAN).
+    """Supervised loss on the source, and a kernel distance of source and target features (DAN).
 
     ``L = L_supervised(source) + mmd_weight · mmd_loss(source, target)`` on the features in front of
     the classifier. Several sources are one role, several targets another. Of masks, samples are
@@ -33,8 +33,8 @@ class MMD(SupervisedMethod):
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        mmd_weight: Of the distance of both roles.
-        num_kernels: Gaussian kernels, each twice as wide as the one before.
+        mmd_weight: Weight of the distance between source and target, at least 0.
+        num_kernels: Number of Gaussian kernels, at least 1; each is twice as wide as the last.
         **options: See `SupervisedMethod`.
 
     Reference:

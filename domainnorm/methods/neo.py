@@ -19,18 +19,18 @@ from domainnorm.tasks import Task
 
 @register
 class NEO(WithoutGradients):
-    """Predict a stream from features of which the mean of all that it has shown is taken away.
+    """Predict a stream from centred features: subtract their mean over the stream so far.
 
-    ``logits = W (z - m) + b`` with features z in front of the classifier, ``m`` their mean over all
-    images of this row so far, those of the batch included. Needs no gradient, no second pass,
-    no more than one image at a time, and a vector of memory.
+    ``logits = W (z - m) + b`` with features z in front of the classifier. ``m`` is their mean over
+    all images of this row so far, including the batch. It needs no gradient, no second pass and
+    only a vector of memory, and works with single images.
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
-        memory: Images that the mean reaches back, at least 1: a newer one weighs ``1 / memory``
-            once there are so many; None for all.
+        memory: Length of the mean in images, at least 1: once this many were seen, a new image
+            weighs ``1 / memory``. Null takes the mean of all.
         **options: See `OnlineMethod`.
 
     Reference:

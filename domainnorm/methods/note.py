@@ -20,20 +20,20 @@ from domainnorm.tasks import Task
 
 @register
 class NOTE(OnlineMemory):
-    """Predict a stream by running moments, and learn from a balanced memory of its images.
+    """Predict a stream by running moments, and learn from a class-balanced memory of its images.
 
-    Each image, with its predicted class, may enter a memory (see `BalancedMemory`). After every
-    ``memory`` images a step is made on the mean entropy of those kept, normalized by their own
-    moments, of which ``momentum`` goes into the running ones. Made for networks whose source model
-    has ``norm: iabn``, which corrects the moments of all images by those of each; works on others.
+    Each image may enter a memory with its predicted class (see `BalancedMemory`). After every
+    ``memory`` images, a step minimizes the mean entropy of the images in memory. Their own moments
+    normalize them, and update the running moments (``momentum``). NOTE is made for source models
+    with ``norm: iabn``, which corrects running moments by those of each image; it works on others.
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
         lr: Learning rate of Adam.
-        memory: Images that are kept, and between two steps, at least 1.
-        momentum: Of the memory's moments in the running ones at each step, in [0, 1].
+        memory: Images in the memory, and images between two steps, at least 1.
+        momentum: Weight of the memory's moments in each update of the running ones, in [0, 1].
         **options: See `OnlineMemory`.
 
     Reference:

@@ -27,25 +27,24 @@ _SURER, _AS_SURE = 0.15, 0.05  # certainty by which whole moments are taken, and
 
 @register
 class Online(T3A):
-    """Predict a stream of which nothing is known: moments, prototypes, and the source model.
+    """Predict an unknown stream: adapt moments, and average the model with class prototypes.
 
-    Layers whose moments are unlike the source's get those of the stream, others hardly: those of
-    `AlphaBN` with ``share: layers, memory: stream``. Where the stream's moments, taken whole, make
-    the model much surer, and of more than one class (`Certainty`, 0.15 more), they are taken so:
-    noise, or a colour cast. Then ``p = (p_model + p_T3A) / 2``: where the prototypes of the stream
-    are good the mean follows them, and where they are those of a few classes the model's own
-    prediction holds against it. Of a stream in order, in which the images of a batch are of few
-    classes, the assignments of `LAME` from there on. Masks get moments alone. No gradient, single
-    images too; one pass, and two on the first 256 images and each eighth batch after them.
+    Moments are those of `AlphaBN` with ``share: layers, memory: stream``: a layer takes more of the
+    stream's moments, the more they differ from the source's. All layers take the stream's moments
+    whole if this raises the `Certainty` of the model by 0.15, as with noise or a colour cast. Then
+    ``p = (p_model + p_T3A) / 2``: good prototypes lead the mean, and the model's own prediction
+    limits prototypes of only a few classes. An ``ordered`` stream, whose batches have few classes,
+    gets the assignments of `LAME` on top. Masks only get moments. It needs no gradient, works with
+    single images, and makes one pass; two on the first 256 images and on every eighth batch later.
 
     Args:
         model: The source model.
-        task: Of one class per image, or of masks.
+        task: Classification or segmentation.
         roles: Source and target domains.
-        supports: See `T3A`.
-        prior: See `AlphaBN`.
-        ordered: Whether images of one class follow each other, as frames of a scene or slices of a
-            patient do.
+        supports: Most supports of a class, at least 1; null for all, see `T3A`.
+        prior: Number of images that the source's moments count as, at least 0, see `AlphaBN`.
+        ordered: Set it if images of one class follow each other, such as frames of a scene or
+            slices of a patient.
         **options: See `OnlineMethod`.
 
     Attributes:

@@ -32,7 +32,7 @@ class OnlineEntropy(OnlineMethod):
         task: Metrics.
         roles: Source and target domains.
         lr: Learning rate of SGD with momentum 0.9.
-        depth: Share of the norm layers, from the input on, whose scales and shifts move, in (0, 1].
+        depth: Share of the norm layers, from the input on, that adapt, in (0, 1].
         **options: See `OnlineMethod`.
 
     Attributes:
@@ -126,10 +126,10 @@ class OnlineEntropy(OnlineMethod):
 
 
 class OnlineMemory(OnlineEntropy):
-    """Predict a stream, and make a step on a memory of its images after as many as it has room for.
+    """Predict a stream, and learn from a memory of its images: one step every ``memory`` images.
 
-    Each image, with what is predicted of it, may enter the memory, one after the other. Norms
-    normalize by running moments. Of a stream of fewer images nothing is learned.
+    Images enter the memory one by one, each with its prediction. Norms normalize by running
+    moments. A stream with fewer images than the memory's size teaches nothing.
 
     Attributes:
         kept: The memory, see `RoTTA` and `NOTE`.

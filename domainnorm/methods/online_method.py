@@ -32,21 +32,22 @@ _MEMORY, _ENOUGH = 256, 64
 class OnlineMethod(Method):
     """One algorithm that adapts while it predicts: it writes `adapt`.
 
-    A **stream** is images of one target, or of several (``data.stream_order``); each starts from
-    the source model. What one has moved in the rows of its targets stays there.
+    A **stream** has images of one target or of several (``data.stream_order``), and starts from the
+    source model. The rows of its targets keep what the stream has changed.
 
     Args:
         model: The source model.
         task: Metrics.
         roles: Source and target domains.
-        reset: When the model goes back to the source's within a stream, and all is forgotten:
-            ``never``; after so many batches; at another ``domain``, that of the first image of a
-            batch; or at a ``collapse``, see `Collapse`.
-        rows: Whose rows an image has: ``told``, of its domain; or ``opened``: nobody says its
-            domain, which the encoder tells and `DomainWatch` opens where it is new. Rows of the
-            stream's targets are those that may be opened, and images that are taken for any other
-            domain are predicted by a copy of the source model, and adapt nothing.
-        run_length: Of ``opened``, images between false alarms, see `NoveltyAlarm`.
+        reset: When the model returns to the source model within a stream: ``never``; after a number
+            of batches; at a new ``domain`` (of the first image of a batch); or at a ``collapse`` of
+            the predictions, see `Collapse`.
+        rows: Which rows of the norms an image uses. ``told``: those of its known domain.
+            ``opened``: the encoder estimates the domain, and `DomainWatch` opens a row of a target
+            for each new one. Images of other known domains are predicted by a copy of the source
+            model, and adapt nothing.
+        run_length: Only for ``opened``: mean number of images between false alarms, above 1, see
+            `NoveltyAlarm`.
 
     Attributes:
         watch: Of ``opened``, what tells the domains; None before a stream.

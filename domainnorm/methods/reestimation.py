@@ -80,11 +80,11 @@ def between(old: Pair, new: Pair, share: Share, eps: float, least: float = 0.0) 
     Args:
         old: Mean and variance.
         new: The same, of equal shape.
-        share: Weight of the new ones in [0, 1]; ``unlike``: of each channel ``d / (1 + d)``, d the
-            symmetric Kullback-Leibler divergence of both (see `channel_divergence`); ``layers``:
-            of all channels ``m² / (1 + m²)``, m the median of their d.
+        share: Weight of the new moments, in [0, 1]. ``unlike``: each channel has ``d / (1 + d)``, d
+            being the symmetric Kullback-Leibler divergence of both (see `channel_divergence`).
+            ``layers``: all channels have ``m² / (1 + m²)``, m being the median of their d.
         eps: Added to variances in d.
-        least: Least weight where it is no number, in [0, 1].
+        least: Least weight for ``unlike`` and ``layers``, in [0, 1].
     """
     weight = torch.zeros_like(old[0])
     if isinstance(share, str):
@@ -99,7 +99,7 @@ def between(old: Pair, new: Pair, share: Share, eps: float, least: float = 0.0) 
 
 
 class MomentsBefore:
-    """Running moments of norms before they are estimated, so that these may get a share of both.
+    """Running moments of norms before re-estimation, to be mixed with the new ones.
 
     Args:
         moves: Statistics of norms, and whether their moments move at all.

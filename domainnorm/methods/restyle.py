@@ -10,12 +10,12 @@ from domainnorm.registry import register
 
 @register
 class Restyle(SupervisedMethod):
-    """Supervised training on the source, whose images take the style of unlabelled target images.
+    """Supervised training on source images that take the style of unlabelled target images.
 
-    The style comes from steps of the recipe's augmentation that need images of another domain:
-    ``FDA`` and ``HistogramMatching`` under ``augment.source``, of which a recipe must have one.
-    Half of each batch are target images; they have no loss, but the norms see them, under the
-    source's scale and shift, so that domain statistics of the target are learned too.
+    The recipe must have an augmentation step that takes the style of another domain: ``FDA`` or
+    ``HistogramMatching`` under ``augment.source``. Half of each batch are target images. They have
+    no loss, but pass through the norms under the source's scale and shift, so that the norms also
+    learn the target's moments.
 
     Reference:
         Yang and Soatto, FDA: Fourier Domain Adaptation for Semantic Segmentation, CVPR 2020,

@@ -23,7 +23,7 @@ from domainnorm.tasks import Task
 
 @register
 class ROID(OnlineEntropy):
-    """Predict a stream while learning from sure and diverse images; the source model pulls back.
+    """Predict a stream, and learn from confident, diverse images while staying near the source.
 
     With p the probabilities of an image, p̄ their moving average (0.9) over batches, ``d = 1 -
     cos(p̄, p)`` and ``c = -H(p)``, both brought to [0, 1] within the batch, images with d of at
@@ -35,12 +35,12 @@ class ROID(OnlineEntropy):
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
         lr: Learning rate of SGD with Nesterov momentum 0.9.
-        temperature: Of the weights, above 0.
-        decay: Weight of the model against the source's after each step, in [0, 1).
-        prior: Whether predictions are multiplied by the mean prediction.
+        temperature: Temperature of the weights, above 0.
+        decay: Weight of the model in its mean with the source model after each step, in [0, 1).
+        prior: Multiply predictions by the mean prediction of the batch.
         **options: See `OnlineEntropy`.
 
     Reference:

@@ -26,25 +26,25 @@ from domainnorm.tasks import Task
 
 @register
 class RoTTA(OnlineMemory):
-    """Predict a stream with a teacher; its student learns from a memory of the stream's images.
+    """Predict a stream with a teacher; a student learns from a memory of the stream's images.
 
-    Each image, with the class that the teacher predicts, may enter a memory in which classes have
-    equal room (see `TimelyMemory`). After every ``memory`` images the student makes a step on the
-    mean over them of ``sigmoid(-age / memory) · CE(p_teacher, p_student)``, the student's images in
-    other views, and the teacher's scales and shifts follow (``decay``). In these passes each layer
-    normalizes by its running moments after ``share`` of the memory's has been mixed into them, with
+    Each image may enter a memory with the class that the teacher predicts (see `TimelyMemory`).
+    After every ``memory`` images the student makes a step on the mean of ``sigmoid(-age / memory) ·
+    CE(p_teacher, p_student)`` over the memory; it sees other views of the images than the teacher.
+    The teacher's scales and shifts follow (``decay``). In these passes each layer first mixes
+    ``share`` of the memory's moments into its running moments and normalizes by them, with
     gradients through both.
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
         lr: Learning rate of Adam.
-        memory: Images that are kept, and between two steps, at least 1.
-        share: Of the memory's moments in the running ones at each step, in [0, 1].
-        decay: Weight of the teacher in its moving average, in [0, 1).
-        age_weight: Of age in what makes an image leave the memory, at least 0.
-        entropy_weight: Of the entropy of its prediction, at least 0.
+        memory: Images in the memory, and images between two steps, at least 1.
+        share: Weight of the memory's moments in the running ones at each step, in [0, 1].
+        decay: Decay of the teacher's moving average, in [0, 1).
+        age_weight: Weight of age when an image to drop is chosen, at least 0.
+        entropy_weight: Weight of entropy when an image to drop is chosen, at least 0.
         **options: See `OnlineMemory`.
 
     Reference:
@@ -107,9 +107,10 @@ class Kept(NamedTuple):
 class TimelyMemory:
     """Images of a stream, about equally many of each predicted class, new and sure ones.
 
-    An image leaves where a new one finds no room: of its class where that has its share of the
-    memory, of the classes that have most where not. It is the one with the largest ``age_weight ·
-    sigmoid(age / size) + entropy_weight · H / ln K``, and stays if the new one has a larger one.
+    When the memory is full, a new image may replace an old one: of its own class if that has its
+    share of the memory, else of the largest classes. The candidate is the image with the largest
+    ``age_weight · sigmoid(age / size) + entropy_weight · H / ln K``. It stays if the new image has
+    a larger value.
 
     Args:
         size: Images.

@@ -110,8 +110,8 @@ def complete(
         held = f" with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
         raise DomainNormError(
             f"batch: a {type(batch).__name__}{held}, expected a mapping with 'image' (N, 3, H, W), "
-            "'domain' (labels or names), 'target' where there are labels, and for methods of two "
-            "views 'strong', the images changed strongly"
+            "'domain' (labels or names), 'target' if there are labels, and 'strong' (the strong "
+            "view of the images) for methods of two views"
         )
     done = dict(batch)
     if "labelled" in done:

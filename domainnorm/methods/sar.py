@@ -19,7 +19,7 @@ from domainnorm.tasks import Task
 
 @register
 class SAR(OnlineEntropy):
-    """Predict a stream while minimizing the entropy of reliable samples at the worst place near by.
+    """Predict a stream, and minimize the sharpness-aware entropy of reliable samples.
 
     With H the entropy of a sample and ``E = margin · ln K``: g is the gradient of the mean H of
     samples with ``H < E``; at ``θ + radius · g / ||g||`` the gradient of the mean H of those of
@@ -31,13 +31,14 @@ class SAR(OnlineEntropy):
         model: The source model.
         task: Metrics.
         roles: Source and target domains.
-        lr: Learning rate of SGD with momentum 0.9; for batches under 32 take less.
-        margin: Of the largest possible entropy, in (0, 1].
-        radius: ρ, length of the step to the worst place, at least 0.
-        floor: Of the largest possible entropy, in [0, 1); 0 never goes back.
-        depth: Share of the norm layers, from the input on, that move, in (0, 1].
-        opinion: Minimize the entropy of opinions, see `opinion_entropies`; that of predictions says
-            what is reliable.
+        lr: Learning rate of SGD with momentum 0.9; take less for batches under 32.
+        margin: Entropy from which a sample is unreliable, as a share of ln K, in (0, 1].
+        radius: ρ, length of the perturbation of the weights, at least 0.
+        floor: Mean entropy below which the model returns to the source's, as a share of ln K, in
+            [0, 1); 0 never returns.
+        depth: Share of the norm layers, from the input on, that adapt, in (0, 1].
+        opinion: Minimize the entropy of opinions, see `opinion_entropies`; reliability is still
+            judged by the entropy of predictions.
         **options: See `OnlineMethod`.
 
     Reference:

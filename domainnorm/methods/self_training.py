@@ -27,52 +27,49 @@ class SelfTraining(SupervisedMethod):
     ``L = L_supervised(source) + target_weight · L_labels(strong, mixed) + masked_weight ·
     L_labels(strong, masked) + distance_weight · feature_distance(distance_of)``
 
-    The teacher, a moving average of the network and its running moments, labels the weak view of
-    target images, or without one the network itself, in training. `PseudoLabels` says which labels
-    are sure. The network learns them on the strong view, into which ``mix`` pastes parts of other
-    images, and of which ``mask_ratio`` is hidden. Source and strong or mixed images are one batch,
-    each under the rows of its domain. Strong, mixed and masked images move no running moments of
-    the target: they are images of no domain; its weak view does. Where both roles have the same
-    moments (``data.rows: one``, or norms that know no domains, of all layers or of some), those of
-    the one batch normalize both and move the running ones. The teacher is what is tested and saved,
-    or without one the network.
+    The teacher is a moving average of the network and its running moments. It labels the weak view
+    of target images; without a teacher the network itself does, in training mode. `PseudoLabels`
+    chooses the confident labels. The network learns them on the strong view; ``mix`` pastes parts
+    of other images into it, and ``mask_ratio`` hides parts of it. Source images and strong or mixed
+    images are one batch, each under the rows of its domain. Only the weak view updates the running
+    moments of the target, since strong, mixed and masked images belong to no domain. Where both
+    roles share moments (``data.rows: one``, or norms that ignore domains, in some layers or all),
+    the moments of the one batch normalize both and update the running ones. The teacher is tested
+    and saved; without a teacher the network is.
 
     Args:
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        decay: Weight of the teacher in its moving average, in [0, 1); None for no teacher.
-        threshold: Least confidence of a pseudo-label under the rule ``fixed``, in [0, 1].
-        threshold_rule: ``fixed``, or ``free`` for thresholds by class that follow the confidence.
-        prior: Of the classes of the target, to which pseudo-labels are aligned: ``none``,
-            ``uniform``, that of source labels, ``estimated``, or that which the source model
-            predicts for them, ``start``.
-        label_decay: Weight of the past in the moving averages behind ``free`` and ``prior``, in
-            [0, 1).
-        quality: ``mean`` takes the loss over sure labels; ``sum`` their sum over the number of all
-            labels; ``share`` the loss over all labels, sure or not, times the share of sure ones in
-            the batch, pixels pasted from the source counting fully.
-        target_weight: Of the loss on target images.
-        mix: ``class`` pastes half of the classes of a source mask, with its labels (for masks);
-            ``cut`` a box of another target image (classes or masks); ``none`` nothing; ``auto`` is
-            ``class`` for masks and ``none`` for classes.
-        confusion_weight: Of `confusion_loss` of the same images, beside their labels.
-        fairness_weight: Of `PseudoLabels.fairness_loss` of the same images, where their labels are
-            learned and are not the source's.
-        masked_weight: Of the loss on masked target images; 0 does without them.
-        mask_ratio: Share of their patches that is masked, in [0, 1].
-        mask_by: ``pixels`` of patches become 0, or ``tokens`` of a vision transformer, which then
-            knows where something is hidden; see `drop_tokens`.
-        mask_size: Side of a patch in pixels; an eighth of the shorter side of images when None.
-            Tokens are as large as the network has them.
-        label_flips: Whether labels are those of the mean prediction of images and of their mirror
-            images, flipped back.
-        distance_weight: Of the distance between features of images and those of the network as it
-            started (of masks, of its encoder's deepest maps); 0 keeps no copy of it.
-        distance_of: ``source`` images, or ``all`` of the batch, changed target images too.
+        decay: Decay of the teacher's moving average, in [0, 1); null for no teacher.
+        threshold: Least confidence of a pseudo-label for ``fixed``, in [0, 1].
+        threshold_rule: ``fixed``, or ``free``: each class has a threshold that follows confidence.
+        prior: Class distribution of the target to which pseudo-labels are aligned: ``none``,
+            ``uniform``, ``estimated`` (that of the source labels), or ``start`` (that of the source
+            model's predictions on target images).
+        label_decay: Decay of the moving averages for ``free`` and ``prior``, in [0, 1).
+        quality: How the loss counts labels. ``mean``: mean over confident labels. ``sum``: their
+            sum, divided by the number of all labels. ``share``: mean over all labels, times the
+            share of confident ones in the batch; pixels pasted from the source count fully.
+        target_weight: Weight of the loss on target images.
+        mix: What is pasted into target images. ``class``: half of the classes of a source mask,
+            with their labels (segmentation). ``cut``: a box of another target image. ``none``:
+            nothing. ``auto``: ``class`` for segmentation, else ``none``.
+        confusion_weight: Weight of `confusion_loss` on the same images, at least 0.
+        fairness_weight: Weight, at least 0, of `PseudoLabels.fairness_loss` on the same images,
+            where their labels are learned and are not the source's.
+        masked_weight: Weight of the loss on masked target images; 0 masks none.
+        mask_ratio: Share of patches that is masked, in [0, 1].
+        mask_by: ``pixels`` sets patches to 0. ``tokens`` masks tokens of a vision transformer, so
+            the network knows which parts are hidden; see `drop_tokens`.
+        mask_size: Side of a patch in pixels; null takes an eighth of the image's shorter side.
+            Tokens keep their own size.
+        label_flips: Average the prediction of an image with that of its mirror image for labels.
+        distance_weight: Weight, at least 0, of the distance between features and those of the
+            network before training (segmentation: the deepest maps of the encoder); 0 for none.
+        distance_of: Images for the distance: ``source``, or ``all`` of the batch.
         distance_rule: ``euclidean`` or ``cosine``, see `feature_distance`.
-        distance_classes: Names of classes of source labels in whose cells the distance counts; all
-            when None.
+        distance_classes: Classes of source labels whose cells count in the distance; null for all.
         **options: See `SupervisedMethod`.
 
     Attributes:
@@ -123,11 +120,11 @@ class SelfTraining(SupervisedMethod):
         super().__init__(model, task, roles, **options)
         masks = task.labels == "segmentation"
         if mix == "class" and not masks:
-            raise DomainNormError("method.mix: 'class' mixes masks, and this task has none; 'cut'")
+            raise DomainNormError("method.mix: 'class' mixes masks; take 'cut' for this task")
         if prior == "start" and self.starts_from != "source_only":
             raise DomainNormError(
-                "method.prior: 'start' is what a source model predicts, and this method starts "
-                "from none; 'estimated'"
+                "method.prior: 'start' needs a source model, but this method starts from the "
+                "backbone; take 'estimated'"
             )
         if mask_by == "tokens" and masked_weight:
             with drop_tokens(model, mask_ratio):  # refuses networks without

@@ -24,7 +24,7 @@ _LEAST = 0.01  # share below which a class is not weighed more
 
 @register
 class SFDA(SupervisedMethod):
-    """Adapt the source model to target images without any source image: entropy and class shares.
+    """Adapt the source model without source images: minimize entropy, keep the class shares.
 
     ``L = mean over pixels of Σ_k w_k (-p_k log p_k) + prior_weight · mean_n KL(r_n ‖ π_n)``: r_n,
     (K,), is the mean of the predictions p over the pixels of image n, π_n what it should be, and
@@ -33,13 +33,13 @@ class SFDA(SupervisedMethod):
 
     Args:
         model: The source model.
-        task: Of masks, or of one class per image.
+        task: Segmentation or classification.
         roles: Source and target domains.
         lr: Peak learning rate.
-        prior: π, the share of each class in all images, K numbers of sum 1: those of the source's
-            labels, or known from anatomy. When None, the shares that the source model predicts in
-            the very image, by a frozen copy; they are as wrong as it is.
-        prior_weight: Of the divergence from π.
+        prior: π, the share of each class in all images: K numbers above 0 with sum 1, from source
+            labels or from anatomy. Null takes the shares that a frozen copy of the source model
+            predicts in the same image.
+        prior_weight: Weight of the divergence from π, at least 0.
         **options: See `SupervisedMethod`.
 
     Raises:

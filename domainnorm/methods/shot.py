@@ -21,7 +21,7 @@ from domainnorm.tasks import Task
 
 @register
 class SHOT(SupervisedMethod):
-    """Adapt the source model to target images without any source image; the classifier stays.
+    """Adapt the features of the source model without source images; the classifier stays fixed.
 
     ``L = mean_n H(p_n) - H(mean_n p_n) + label_weight · CE(p_n, ŷ_n)``. Before each epoch every
     training image of the target gets the label ŷ of the nearest class centroid, by the cosine of
@@ -30,10 +30,10 @@ class SHOT(SupervisedMethod):
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
         lr: Peak learning rate.
-        label_weight: Of the cross-entropy to the pseudo-labels.
+        label_weight: Weight of the cross-entropy to the pseudo-labels, at least 0.
         **options: See `SupervisedMethod`.
 
     Reference:

@@ -69,18 +69,19 @@ class SupervisedMethod(Method):
         task: Supervised loss and metrics.
         roles: Source and target domains.
         lr: Peak learning rate.
-        weight_decay: Of matrices and kernels; norms and biases have none.
-        optimizer: See `create_optimizer`.
-        schedule: How the rate goes on after the warm-up, see `rate_at`.
+        weight_decay: Weight decay of matrices and kernels, at least 0; norms and biases have none.
+        optimizer: ``adamw``, ``adam`` (decay in the gradient), or ``sgd`` (Nesterov, 0.9).
+        schedule: Learning rate after the warm-up: ``cosine``, ``poly``, ``step`` or ``constant``,
+            see `rate_at`.
         warmup: Fraction of all steps in which the rate rises linearly, in [0, 1).
-        layer_decay: The rate of each layer of the network is that of the next one times this, in
-            (0, 1], head and decoder having ``lr``; 1 for one rate. See `layer_scales`.
-        backbone_rate: Factor of the rate of what is pretrained, above 0: of all but the classifier,
-            or decoder and head, and networks of the method's own.
-        epochs: Instead of ``trainer.max_epochs``.
-        moments: Running moments that the trained domains end with: those of training, of augmented
-            images (``as_trained``), or those of whole images as they are, estimated anew in one
-            pass after it (``clean``).
+        layer_decay: Factor, in (0, 1], from the rate of one layer to that of the layer before it.
+            Head and decoder have ``lr``; 1 gives all layers one rate. See `layer_scales`.
+        backbone_rate: Factor, above 0, of the learning rate of the pretrained layers. Classifier,
+            decoder, head and the method's own networks keep ``lr``.
+        epochs: Epochs of this method; null for ``trainer.max_epochs``.
+        moments: Final running moments of the trained domains. ``as_trained``: those of the
+            augmented images of training. ``clean``: estimated anew after training, in one pass
+            over whole images without augmentation.
     """
 
     labelled: str = "source"
@@ -189,7 +190,7 @@ class SupervisedMethod(Method):
 
 @register("source_only")
 class SourceOnly(SupervisedMethod):
-    """Supervised training on the source; the target's images are tested under the source's norms.
+    """Supervised training on the source; target images are tested under the source's norms.
 
     With several sources, the target's rows are the mean of theirs.
     """
@@ -202,7 +203,7 @@ class SourceOnly(SupervisedMethod):
 class Oracle(SupervisedMethod):
     """Supervised training on the target's own labels (target-supervised reference).
 
-    All of them, whatever ``data.shots``: it says how far adaptation could come.
+    It ignores ``data.shots``, and shows the best result that adaptation could reach.
     """
 
     labelled: str = "target"

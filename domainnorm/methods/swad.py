@@ -21,22 +21,26 @@ from domainnorm.tasks import Task
 
 @register
 class SWAD(SupervisedMethod):
-    """Supervised training on the source; the result is the mean of the weights in a flat valley.
+    """Supervised training on the source; weights are averaged over a flat valley of the loss.
 
-    After every step the weights enter the mean of their epoch. After an epoch `LossValley` says, by
-    the loss on the source's validation images, whether that mean enters the result. At the end the
-    running moments are estimated anew, for the averaged weights. The rate stays at its peak after
-    the warm-up. Without a valley, as in few epochs, the result is the mean since the least loss.
+    Each epoch averages the weights of its steps. `LossValley` decides by the loss on the source's
+    validation images whether the average of an epoch enters the result. At the end the running
+    moments are estimated anew for the averaged weights. The rate stays at its peak after the
+    warm-up. Without a valley, as in few epochs, the result is the mean since the least loss.
 
     Args:
         model: The network.
         task: Supervised loss and metrics.
         roles: Source and target domains.
-        start_patience: Epochs whose first has the least loss where the valley starts.
-        end_patience: Epochs above the threshold in a row that end it.
-        tolerance: Threshold, in mean losses of the first ``start_patience`` epochs; at least 1.
-        schedule: See `SupervisedMethod`; others let the weights come to rest.
-        moments: Of augmented training images (``as_trained``), or of whole ones (``clean``).
+        start_patience: The valley starts at an epoch if none of this many epochs, from it on, has a
+            lower loss; at least 1.
+        end_patience: Epochs in a row above the threshold that end the valley, at least 1.
+        tolerance: Threshold as a multiple of the mean loss of the first ``start_patience`` epochs
+            of the valley; at least 1.
+        schedule: Learning rate after the warm-up, see `SupervisedMethod`; with ``constant`` the
+            weights keep moving through the valley.
+        moments: Images for the running moments: augmented ones (``as_trained``), or whole images
+            without augmentation (``clean``).
         **options: See `SupervisedMethod`.
 
     Raises:
@@ -83,7 +87,7 @@ class SWAD(SupervisedMethod):
         """Refuse training without validation, which tells where the valley is."""
         super().on_fit_start()
         if not self.eval_domains or not self.trainer.enable_validation:
-            raise DomainNormError("swad: no validation images, whose loss tells where to average")
+            raise DomainNormError("swad: no validation images; it averages weights by their loss")
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """After an optimizer step: the weights enter the mean of this epoch."""

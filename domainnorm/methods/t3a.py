@@ -22,7 +22,7 @@ from domainnorm.tasks import Task
 
 @register
 class T3A(WithoutGradients):
-    """Predict a stream by prototypes of its classes, which the classifier's rows start.
+    """Predict a stream by class prototypes, which start from the classifier's weights.
 
     The support of class k is the row of the classifier for it, and of all features z so far that
     the source model calls k the ``supports`` of least entropy, the row counting as one of them.
@@ -31,9 +31,9 @@ class T3A(WithoutGradients):
 
     Args:
         model: The source model.
-        task: Of one class per image.
+        task: Classification.
         roles: Source and target domains.
-        supports: Most supports of a class, at least 1; None for all.
+        supports: Most supports of a class, at least 1; null for all.
         **options: See `OnlineMethod`.
 
     Raises:
@@ -62,7 +62,7 @@ class T3A(WithoutGradients):
     ) -> None:
         super().__init__(model, task, roles, **options)
         if task.labels == "classification" and getattr(head_of(model), "weight", None) is None:
-            raise ConversionError("t3a: the classifier of this network is no one linear layer")
+            raise ConversionError("t3a: the classifier of this network is not one linear layer")
         self.most = supports
         self.kept: dict[int, list[Tensor]] = {}  # supports, their entropies and classes, by row
 

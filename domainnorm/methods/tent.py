@@ -20,7 +20,7 @@ from domainnorm.tasks import Task
 
 @register
 class TENT(Method):
-    """Minimize the entropy of predictions on unlabelled target images over scale and shift.
+    """Train scale and shift to minimize the entropy of predictions on unlabelled target images.
 
     ``min over scale, shift of  mean_n H(softmax(f(x_n)))``, normalization with the statistics of
     the target's batches. With a table of scales only the target's rows can change; a shared
@@ -32,8 +32,9 @@ class TENT(Method):
         roles: Source and target domains.
         lr: Peak learning rate.
         epochs: Passes over the target's training images.
-        optimizer: See `create_optimizer`; the paper has Adam.
-        schedule: See `rate_at`.
+        optimizer: ``adamw``, ``adam`` (the paper's) or ``sgd``, see `create_optimizer`.
+        schedule: Learning rate after the warm-up: ``cosine``, ``poly``, ``step`` or ``constant``,
+            see `rate_at`.
         warmup: Fraction of all steps in which the rate rises linearly, in [0, 1).
 
     Reference:
@@ -66,7 +67,7 @@ class TENT(Method):
         super().__init__(model, task, roles)
         chosen = domain_parameters(model)
         if not chosen:
-            raise ConversionError("tent: the model has no conditional norm whose scale could adapt")
+            raise ConversionError("tent: the model has no conditional norm with a scale to adapt")
         self.lr = lr
         self.epochs = epochs
         self.optimizer = optimizer

@@ -16,7 +16,7 @@ from domainnorm.tasks import Task
 
 @register
 class TENTOnline(OnlineEntropy):
-    """Predict a stream while minimizing the mean entropy of each batch over scale and shift.
+    """Predict a stream, and train scale and shift to minimize the mean entropy of each batch.
 
     One step for each batch, on all samples. `TENT` does the same on training images before the
     test.

@@ -20,14 +20,14 @@ class NormSpec:
     """A norm as statistics × modulation.
 
     Args:
-        name: What a recipe writes.
+        name: Its name in recipes.
         halves: ``"statistics*modulation"``: which moments normalize a sample, and where its scale
             and shift come from.
-        paper: Authors, venue, arXiv id, and the place in it as closely as it was looked up.
-        use: When to take it, in one line.
-        options: Options of the halves that make it this norm; a caller's own come before them.
-        late: What late layers of a network get where it is named for all of them: a name, or
-            ``kin``, what keeps their function. None: the same.
+        paper: Authors, venue, arXiv id, and the place in the paper as far as it was checked.
+        use: When to use it, in one line.
+        options: Options of the halves that define this norm; a caller's own override them.
+        late: Norm of the late layers when the norm is chosen for the whole network: a name, or
+            ``kin``, the conditional norm that keeps the layer's function. None: the same norm.
     """
 
     name: str
@@ -53,13 +53,13 @@ _ROWS = (
         "in",
         "instance*shared",
         "Ulyanov et al. 2016, arXiv:1607.08022, eq. 2",
-        "removes each image's own contrast and colour; one scale and shift for all domains",
+        "removes the contrast and colour of each image; one scale and shift for all domains",
     ),
     NormSpec(
         "cin",
         "instance*table",
         "Dumoulin et al., ICLR 2017, arXiv:1610.07629, eq. 5",
-        "style removed per image, restored per domain; on BN networks early layers only",
+        "removes style per image, restores it per domain; only early layers of BN networks",
         late="kin",
     ),
     NormSpec(
@@ -72,26 +72,26 @@ _ROWS = (
         "cbn",
         "batch*table",
         "de Vries et al., NeurIPS 2017, arXiv:1707.00683, eq. 3",
-        "domains with alike statistics and few images each: only scale and shift differ",
+        "only scale and shift differ by domain; for similar domains with few images each",
     ),
     NormSpec(
         "dsbn",
         "domain*table",
         "Chang et al., CVPR 2019, arXiv:1906.03950, eq. 2",
-        "every domain has its own batch norm; exact at conversion, the safe default on BN networks",
+        "a batch norm for each domain; exact at conversion, the safe default on BN networks",
     ),
     NormSpec(
         "auto_bn",
         "domain*shared",
         "Carlucci et al. (AutoDIAL), ICCV 2017, arXiv:1704.08082, eq. 1 and 2",
-        "between bn and dsbn: domains share moments in the channels in which they look alike",
+        "between bn and dsbn: domains share moments in channels where they are similar",
         {"share": "unlike"},
     ),
     NormSpec(
         "ibn_a",
         "mixed*shared",
         "Pan et al. (IBN-Net), ECCV 2018, arXiv:1807.09441, sec. 3 (IBN-a)",
-        "half the channels of early layers lose style: generalization without domain labels",
+        "removes style in half of the channels of early layers; needs no domain labels",
         {"parts": ["instance", "batch"], "gate": "split"},
         late="bn",
     ),
@@ -119,14 +119,14 @@ _ROWS = (
         "iabn",
         "mixed*shared",
         "Gong et al. (NOTE), NeurIPS 2022, arXiv:2208.05117, sec. 3.1 (IABN)",
-        "images unlike the rest are normalized by themselves; for streams, with method 'note'",
+        "corrects the moments for unusual images by their own; for streams, with method 'note'",
         {"parts": ["instance", "batch"], "gate": "shrink"},
     ),
     NormSpec(
         "alpha_bn",
         "mixed*shared",
         "You et al., 2021, arXiv:2110.04065, eq. 2 (α-BN)",
-        "source and target moments interpolated at test time; for small batches of a new domain",
+        "interpolates source and target moments at test time; for small batches of a new domain",
         {"parts": ["batch"], "gate": "fixed"},
     ),
     NormSpec(
@@ -134,13 +134,13 @@ _ROWS = (
         "cluster*shared",
         "Deecke et al., ICLR 2019, arXiv:1810.05466, sec. 3; Matsuura and Harada, AAAI 2020, "
         "arXiv:1911.07661, sec. 3",
-        "domains exist but are not labelled: samples of similar style share moments",
+        "samples of similar style share moments; for domains without labels",
     ),
     NormSpec(
         "tin",
         "thumbnail*table",
         "Chen et al., AAAI 2022, arXiv:2103.11784, section Thumbnail Instance Normalization (TIN)",
-        "cin for images that are processed in tiles: the thumbnail's moments, so no seams",
+        "cin for images in tiles: all tiles use the moments of a thumbnail, so no seams appear",
     ),
     NormSpec(
         "ln",
@@ -152,7 +152,7 @@ _ROWS = (
         "cln",
         "layer*table",
         "Ba et al., 2016, arXiv:1607.06450, eq. 4; rows as in Dumoulin et al., arXiv:1610.07629",
-        "networks with layer norm: scale and shift per domain, exact at conversion",
+        "scale and shift per domain for networks with layer norm; exact at conversion",
     ),
     NormSpec(
         "gn",
@@ -165,7 +165,7 @@ _ROWS = (
         "group*table",
         "Wu and He, ECCV 2018, arXiv:1803.08494, eq. 7; rows as in Dumoulin et al., "
         "arXiv:1610.07629",
-        "networks with group norm, or batches of one: scale and shift per domain",
+        "scale and shift per domain for networks with group norm, or for batches of one",
     ),
     NormSpec(
         "rms",
@@ -178,25 +178,25 @@ _ROWS = (
         "rms*table",
         "Zhang and Sennrich, NeurIPS 2019, arXiv:1910.07467, eq. 4; rows as in Dumoulin et al., "
         "arXiv:1610.07629",
-        "networks with RMS norm: scale and shift per domain, exact at conversion",
+        "scale and shift per domain for networks with RMS norm; exact at conversion",
     ),
     NormSpec(
         "adain",
         "instance*style",
         "Huang and Belongie, ICCV 2017, arXiv:1703.06868, eq. 8",
-        "features get the moments of a style image: restyle one domain as another, nothing learned",
+        "features get the moments of a style image: restyles a domain without learning",
     ),
     NormSpec(
         "spade",
         "batch*spatial",
         "Park et al., CVPR 2019, arXiv:1903.07291, eq. 1",
-        "what differs has a place in the image: masks, layouts, sensor maps given with each image",
+        "scale and shift per pixel, from a map given with each image: mask, layout, sensor map",
     ),
     NormSpec(
         "film",
         "batch*hyper",
         "Perez et al., AAAI 2018, arXiv:1709.07871, eq. 1 and 2",
-        "conditions that are vectors (metadata, text, an encoder's output), unseen ones included",
+        "scale and shift from a vector (metadata, text, an encoder's output), also an unseen one",
     ),
 )
 
@@ -209,9 +209,9 @@ def list_norms() -> list[str]:
 
 
 def rules_of(name: str) -> dict[str, str | None]:
-    """What a name means for the regions of a network, None for each layer's kin.
+    """The norm of each region of a network; None for the conditional form of each layer.
 
-    Instance statistics help early, where style lives, and destroy late features.
+    Instance statistics help in early layers, which hold style, and destroy late features.
     """
     late = CATALOGUE[name].late if name in CATALOGUE else None
     if late is None:
@@ -236,8 +236,8 @@ def create_norm(
         num_domains: D.
         slot: Shared by all norms of one model; a new one when None.
         path: Module path, for messages.
-        **options: Keywords of the statistics or the modulation (``eps``, ``momentum``, …); those
-            that one half does not have go to the other.
+        **options: Keywords of the statistics or the modulation (``eps``, ``momentum``, …); each
+            goes to the half that has it.
 
     Raises:
         UnknownNameError: No such norm or half; the message gives the nearest.

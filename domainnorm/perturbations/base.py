@@ -16,8 +16,8 @@ from domainnorm.slot import ConditionSlot
 class Perturbation(nn.Module, abc.ABC):
     """Changes the style of feature maps at random in training; the identity in evaluation.
 
-    Style is what the mean and standard deviation of a channel over its pixels say. One draw decides
-    for the whole batch whether it is perturbed, as in the papers. All randomness comes from torch's
+    Style is the mean and standard deviation of each channel over its pixels. One draw decides
+    whether the whole batch is perturbed, as in the papers. All randomness comes from torch's
     generator.
 
     Args:

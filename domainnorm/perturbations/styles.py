@@ -13,12 +13,12 @@ from domainnorm.registry import register
 
 
 class StyleMixing(Perturbation):
-    """A share λ of each sample's own style is kept, the rest is that of a partner.
+    """Each sample keeps a share λ of its own style, and takes the rest from a partner.
 
     Args:
-        alpha: Of the Beta distribution, above 0; small ones mix less.
-        mode: Partners: a ``random`` permutation of the batch, or samples of other domains
-            (``cross_domain``), of the same where the batch has no other.
+        alpha: Parameter of the Beta distribution, above 0; small values mix less.
+        mode: Partners of samples: a ``random`` permutation of the batch, or samples of other
+            domains (``cross_domain``), if the batch has any.
         **options: See `Perturbation`.
 
     Raises:
@@ -54,7 +54,7 @@ def draw_beta(alpha: float, like: Tensor) -> Tensor:
 
 @register("mixstyle")
 class MixStyle(StyleMixing):
-    """Each sample gets a convex combination of its own style and that of a partner.
+    """Mix the style (mean, deviation) of each sample with the style of a partner.
 
     ``y = (λ σ(x) + (1 - λ) σ(x')) (x - μ(x)) / σ(x) + λ μ(x) + (1 - λ) μ(x')``,
     ``λ ~ Beta(alpha, alpha)`` per sample. No gradient flows through μ and σ.
@@ -85,7 +85,7 @@ class MixStyle(StyleMixing):
 
 @register("efdmix")
 class EFDMix(StyleMixing):
-    """Each value moves towards the value of the same rank in a partner's channel.
+    """Mix each channel's sorted values with those of a partner: exact distribution matching.
 
     ``y_τ(i) = x_τ(i) + (1 - λ) (x'_κ(i) - <x_τ(i)>)`` with ``τ``, ``κ`` the orders that sort a
     channel of the sample and of its partner, ``<·>`` without gradient, and
@@ -115,14 +115,14 @@ class EFDMix(StyleMixing):
 
 @register("dsu")
 class DSU(Perturbation):
-    """The mean and deviation of each sample are drawn anew, as widely as the batch's spread.
+    """Add noise to the mean and deviation of each sample, as large as their spread in the batch.
 
     ``y = (σ(x) + ε_σ Σ_σ) (x - μ(x)) / σ(x) + μ(x) + ε_μ Σ_μ`` with ``ε ~ N(0, factor²)`` per
     sample and channel, ``Σ_μ² = avg_n (μ(x_n) - avg μ)²`` and ``Σ_σ²`` likewise. A batch of one
     sample has no spread and stays as it is.
 
     Args:
-        factor: Times the spread of the batch, 0 or above.
+        factor: Factor of the batch's spread, at least 0.
         eps: Added to the variance.
         **options: See `Perturbation`.
 
@@ -162,12 +162,12 @@ class DSU(Perturbation):
 
 @register("padain")
 class PAdaIN(Perturbation):
-    """Each sample gets the style of another, by a random permutation of the batch.
+    """Give each sample the style of another one, by a random permutation of the batch.
 
     ``y = σ(x') (x - μ(x)) / σ(x) + μ(x')``; no gradient flows into the partner's style.
 
     Args:
-        p: Probability in [0, 1] that a batch is perturbed; small, since the swap is complete.
+        p: Probability in [0, 1] that a batch is perturbed; small, since it swaps the whole style.
         eps: Added to the variance.
         **options: See `Perturbation`.
 

@@ -117,7 +117,7 @@ def read_grid(reference: str, overrides: Sequence[str] = ()) -> Grid:
     combinations = [dict(zip(axes, one, strict=True)) for one in product(*axes.values())]
     labels = [label_of(values) for values in combinations]
     for label in (label for label in labels if labels.count(label) > 1):
-        problems.add(label, "is the label of several cells; name their values apart by 'as'")
+        problems.add(label, "is the label of several cells; give their values different 'as' names")
     if problems:
         raise RecipeError(problems.lines, reference)
 

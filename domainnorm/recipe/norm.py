@@ -207,8 +207,8 @@ def _check_needs(asked: str, modulation: str, key: str, problems: Problems) -> N
         what = _NEEDED.get(needs, needs)
         problems.add(
             key,
-            f"'{asked}' needs {what}, which a recipe cannot give; use a modulation that reads the "
-            "domain, 'table' or 'hyper' (norms 'cin', 'cbn', 'film'), or pass "
+            f"'{asked}' needs {what}, which a recipe cannot give; use a modulation that depends on "
+            "the domain, 'table' or 'hyper' (norms 'cin', 'cbn', 'film'), or pass "
             f"{needs}= to the model in Python",
         )
 

@@ -76,7 +76,7 @@ def _check_backbone(backbone: BackboneConfig, problems: Problems) -> None:
         elif any(isinstance(item, (Mapping, list)) for item in items):
             problems.expect(key, value, "a plain value or a list of them")
         elif option == "in_chans" and value not in (1, 3):
-            expected = "3, or 1: images are read in colour, and a network of one channel gets grey"
+            expected = "3, or 1: images are read in colour, a network of one channel gets them grey"
             problems.expect(key, value, expected)
     if backbone.weights is not None and not backbone.weights.endswith(_WEIGHTS):
         expected = f"a file that ends in {', '.join(_WEIGHTS)}"
@@ -114,7 +114,7 @@ def _check_domains(recipe: Recipe, problems: Problems) -> None:
 def _check_stream(data: DataConfig, problems: Problems) -> None:
     """Runs where there are some."""
     if data.stream_run is not None and data.stream_order not in ("by_class", "returning"):
-        text = f"is for the orders 'by_class' and 'returning', and this is '{data.stream_order}'"
+        text = f"is for the orders 'by_class' and 'returning', got '{data.stream_order}'"
         problems.add("data.stream_run", text)
 
 
@@ -131,7 +131,7 @@ def _check_corruption(recipe: Recipe, problems: Problems) -> None:
     if type(severity) is not int or not 1 <= severity <= 5:
         problems.expect("data.corrupt.severity", severity, "a whole number from 1 to 5")
     if not recipe.corrupted:
-        text = "is given, and no source or target is a twin that it makes, such as"
+        text = "is given, but no source or target is a corrupted domain, such as"
         problems.add("data.corrupt", f"{text} '{recipe.domains[0]}{CORRUPTED}'")
 
 
@@ -167,13 +167,13 @@ def _check_task(recipe: Recipe, problems: Problems) -> None:
     wanted = TASKS.entry(task.name).constants.get("labels")
     found = wanted if dataset is None else labels_of(dataset)
     if found not in (wanted, ""):
-        text = f"'{task.name}' learns from labels for {wanted}, dataset '{dataset.name}' has some"
+        text = f"'{task.name}' needs labels for {wanted}, but dataset '{dataset.name}' has labels"
         problems.add("task", f"{text} for {found}; change task or data.name")
     elif text := problem_of_sampling(recipe.data.sampling, str(wanted)):
         problems.add("data.sampling", text)
     if wanted == "segmentation":
         if not any(task.options.get(f"{loss}_weight", 0) for loss in ("ce", "dice", "focal")):
-            text = "got 0 beside dice_weight and focal_weight of 0, expected one above"
+            text = "got 0, as dice_weight and focal_weight, expected one of the three above 0"
             problems.add("task.ce_weight", text)
         width = task.options.get("width", 32)
         if task.options.get("decoder") == "fpn" and width % 32:
@@ -183,7 +183,7 @@ def _check_task(recipe: Recipe, problems: Problems) -> None:
         text = f"{spelled(crop)}, but task '{task.name}' looks at whole images; leave the key out"
         problems.add("data.crop_size", f"{text}, or add RandomResizedCrop to augment")
     if recipe.evaluation.mask_size != "input":
-        text = f"'original' is for masks, and task '{task.name}' has none; leave the key out"
+        text = f"'original' is for masks, but task '{task.name}' has none; leave the key out"
         problems.add("evaluation.mask_size", text)
 
 
@@ -195,14 +195,15 @@ def _check_methods(recipe: Recipe, problems: Problems) -> None:
         if named is None:
             continue
         if named.label.casefold() in seen:
-            text = f"'{named.label}' is already a method of this recipe; leave it out, or give it a"
-            other = f"{{name: {named.name}, as: {named.name}_2}}"
-            problems.add(key, f"{text} name of its own: {other}")
+            text = (
+                f"'{named.label}' is already a method of this recipe; leave it out, or rename it:"
+            )
+            problems.add(key, f"{text} {{name: {named.name}, as: {named.name}_2}}")
         elif named.alias in METHODS.names():
             text = f"got '{named.alias}', the name of another method; take a new name"
             problems.add(f"{key}.as", text)
         elif not _LABEL.fullmatch(named.label):
-            expected = "letters, digits and _ . + - in between, at most 64"
+            expected = "letters, digits and _ . + - between them, at most 64 characters"
             problems.expect(f"{key}.as", named.label, expected)
         seen.add(named.label.casefold())
         constants = METHODS.entry(named.name).constants
@@ -225,7 +226,7 @@ def _check_labels(named: Named, key: str, task: Named | None, problems: Problems
         problems.add(key, text)
     for option, value in constants.get("for_masks", ()):
         if labels != "segmentation" and named.options.get(option) == value:
-            text = f"got {spelled(value)}, which is for masks, and task '{task.name}' has none"
+            text = f"got {spelled(value)}, which is for masks, but task '{task.name}' has none"
             problems.add(f"{key}.{option}", text)
 
 
@@ -240,8 +241,8 @@ def _check_protocols(recipe: Recipe, problems: Problems) -> None:
         if constants.get("protocol") == "online":
             for key in ("devices", "num_nodes"):
                 if (given := getattr(recipe.trainer, key)) not in (1, "auto"):
-                    text = f"got {given}, but '{named.name}' follows one stream of images, which"
-                    problems.add(f"trainer.{key}", f"{text} devices cannot share; set it to 1")
+                    text = f"got {given}, but devices cannot share the one stream of images of"
+                    problems.add(f"trainer.{key}", f"{text} '{named.name}'; set it to 1")
         if named and named.options.get("rows") == "opened" and not problems.among("encoder"):
             _check_opened(named, recipe, problems)
 
@@ -264,9 +265,9 @@ def _check_opened(method: Named, recipe: Recipe, problems: Problems) -> None:
 def _check_views(method: str, recipe: Recipe, problems: Problems) -> None:
     for domain in dict.fromkeys(name for one in recipe.transfers for name in one.target):
         if not isinstance(_steps_of(domain, "target", recipe), Mapping):
-            text = f"method '{method}' compares a weak and a strong view of the images of"
+            text = f"method '{method}' needs a weak and a strong view of the images of"
             way = "take a part augment/strong_*, or {weak: [...], strong: [...]}"
-            problems.add("augment.target", f"{text} '{domain}', and there is one; {way}")
+            problems.add("augment.target", f"{text} '{domain}', but there is only one; {way}")
             return
 
 
@@ -277,8 +278,8 @@ def _check_styles(method: str, wanted: Sequence[str], recipe: Recipe, problems: 
             return  # what is wrong with them is told already
         seen = steps.get("weak", []) if isinstance(steps, Mapping) else steps
         if not {arguments_of(step)[0] for step in seen} & set(wanted):
-            text = f"method '{method}' gives images of '{domain}' the style of others by a step"
-            problems.add("augment.source", f"{text} {' or '.join(wanted)}, and there is none")
+            text = f"method '{method}' needs a step that restyles images of '{domain}':"
+            problems.add("augment.source", f"{text} {' or '.join(wanted)}; add one")
             return
 
 
@@ -297,7 +298,7 @@ def _check_selection(recipe: Recipe, problems: Problems) -> None:
         words = ("last", "validation", "oracle", *usable)
         problems.add(key, unknown("value", asked, words))
     if asked == "last" and recipe.trainer.patience is not None:
-        text = f"got {recipe.trainer.patience}, but {key} is 'last', which measures no epoch; set"
+        text = f"got {recipe.trainer.patience}, but {key}=last does not score epochs; set"
         problems.add("trainer.patience", f"{text} {key}=validation, or leave it out")
     if asked in ("last", "validation") or problems.among(key):
         return
@@ -310,7 +311,7 @@ def _check_selection(recipe: Recipe, problems: Problems) -> None:
     if text := problem_of_task(asked, kinds, labels):
         problems.add(key, text)
     if recipe.evaluation.score_images == 0:
-        problems.add("evaluation.score_images", f"got 0, but selection '{asked}' looks at some")
+        problems.add("evaluation.score_images", f"got 0, but selection '{asked}' needs images")
 
 
 def _check_condition(recipe: Recipe, problems: Problems) -> None:
@@ -322,14 +323,14 @@ def _check_condition(recipe: Recipe, problems: Problems) -> None:
             text = f"'{value}' needs a domain encoder; add 'encoder: style', or leave the key out"
             problems.add(key, text)
     if far is not None and not has_encoder:
-        text = f"'{far}' is for what a domain encoder says; add 'encoder: style', or leave the key"
-        problems.add("far", f"{text} out")
+        text = f"'{far}' needs a domain encoder; add 'encoder: style', or leave the key out"
+        problems.add("far", text)
     elif far is not None and condition not in _ESTIMATED and recipe.unseen not in _ESTIMATED:
         text = f"'{far}' is for images whose domain is estimated; add 'condition: mixture' or"
         problems.add("far", f"{text} 'unseen: mixture', or leave the key out")
     if condition in _ESTIMATED and not reads_domains(recipe.norm):
-        text = f"'{condition}' would change nothing, since no norm looks at the domain; take norms"
-        problems.add("condition", f"{text} that do, such as 'norm: dsbn', or leave the key out")
+        text = f"'{condition}' would change nothing, since no norm depends on the domain; take one"
+        problems.add("condition", f"{text} that does, such as 'norm: dsbn', or leave the key out")
     _check_once("data.attributes", recipe.data.attributes, problems)
 
 
@@ -337,22 +338,26 @@ def _check_encoder(encoder: Named, recipe: Recipe, problems: Problems) -> None:
     """An encoder has what it reads, in numbers wide enough, and norms that take what it says."""
     constants, precision = ENCODERS.entry(encoder.name).constants, recipe.trainer.precision
     if constants.get("reads_attributes") and not recipe.data.attributes:
-        text = f"'{encoder.name}' estimates domains from attributes of the images, and there are"
-        problems.add("encoder", f"{text} none; name some, such as data.attributes: [scanner]")
+        text = (
+            f"'{encoder.name}' estimates domains from attributes of the images, but data.attribut"
+        )
+        problems.add("encoder", f"{text}es is empty; name some, such as data.attributes: [scanner]")
     if precision in ("16-true", "bf16-true"):  # moments are worth nothing in a narrow type
         mixed = precision.replace("true", "mixed")
-        text = f"'{precision}' makes the encoder as narrow; take '{mixed}', or leave 'encoder' out"
+        text = f"'{precision}' is too coarse for an encoder; take '{mixed}', or leave 'encoder' out"
         problems.add("trainer.precision", text)
     if recipe.condition != "embedding":
         return
     sizes = embedding_sizes(recipe.norm)
     if not sizes:
-        text = "'embedding' is for norms that take one, and 'norm' names none; add 'norm: film', or"
-        problems.add("condition", f"{text} 'hyper' as a modulation")
+        text = "'embedding' needs norms that take one; set 'norm: film', or modulation 'hyper'"
+        problems.add("condition", text)
     elif text := problem_of_embedding(encoder.options["embedding"], sizes):
         problems.add("encoder", text)
     if constants.get("reads_backbone"):
-        text = f"'embedding' is wanted by the first norm, whose input '{encoder.name}' reads;"
+        text = (
+            f"encoder '{encoder.name}' reads the input of the first norm, which needs 'embedding';"
+        )
         problems.add("condition", f"{text} take 'encoder: style', 'cnn', 'metadata' or 'text'")
 
 

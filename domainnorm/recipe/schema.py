@@ -34,9 +34,9 @@ class Named:
     """A registered name with its options, defaults spelled out.
 
     Args:
-        name: What is looked up.
+        name: The registered name.
         options: Keys of the signature.
-        alias: What a recipe calls it by ``as``, where it calls it otherwise.
+        alias: The name that ``as`` gives it in the recipe; empty without ``as``.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Named:
 
     @property
     def label(self) -> str:
-        """What it is called in folders and tables."""
+        """The name in folders and tables."""
         return self.alias or self.name
 
 
@@ -62,9 +62,9 @@ class BackboneConfig:
     """A timm network.
 
     Args:
-        name: Architecture with an optional pretrained tag, as timm names it.
-        pretrained: Start from pretrained weights (ImageNet, unless the tag says otherwise).
-        weights: A safetensors or pth file to take them from, instead of timm's hub.
+        name: timm's name of the architecture, with an optional pretrained tag.
+        pretrained: Start from pretrained weights (ImageNet, unless the tag names other data).
+        weights: A safetensors or pth file with the pretrained weights, instead of timm's hub.
         options: Further keywords of ``timm.create_model``; scalars and lists of scalars.
     """
 
@@ -76,38 +76,41 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What every dataset has in common.
+    """Keys that every dataset has.
 
     Args:
-        source: Domains to learn from.
+        source: Domains to learn from, with labels.
         target: Domains to adapt to.
-        transfers: Several pairs ``{source: [...], target: [...]}`` in one run, instead of the two.
-        image_size: Pixels: one number or ``[height, width]``; null is the backbone's own.
-        crop_size: Pixels of random training crops for segmentation, which are also the windows
-            of evaluation: one number or ``[height, width]``; null trains on whole images.
-        fit: How an image of another shape fits into ``image_size``: ``cover`` cuts off what is
-            over, ``pad`` adds a border without labels, ``stretch`` distorts.
-        rows: Which domains share the rows of their norms while anything is learned: none (a row for
-            each ``domain``), all sources and all targets (``role``), or all (``one``).
-        shots: Of each target, labels that every method may learn from which sees its images: of so
-            many images of each class, or so many masks; null for those that a method says.
+        transfers: Several pairs ``{source: [...], target: [...]}`` in one run; they replace
+            ``source`` and ``target``.
+        image_size: Size of the input in pixels: one number or ``[height, width]``; null takes the
+            size of the backbone.
+        crop_size: Size of random training crops for segmentation, in pixels: one number or
+            ``[height, width]``. Evaluation slides a window of this size over the image. Null
+            trains on whole images.
+        fit: How an image of another shape fits into ``image_size``: ``cover`` crops it, ``pad``
+            adds a border without labels, ``stretch`` distorts it.
+        rows: Which domains share the rows of their norms during training. ``domain``: each has its
+            own. ``role``: all sources share one, all targets another. ``one``: all share one.
+        shots: Labelled images of each class (segmentation: masks) of each target that methods may
+            learn from, if they see its images; null keeps what each method says.
         batch_size: Images per training batch, all domains together.
-        sampling: How images of domains with labels are drawn for training batches: ``uniform``;
-            every class equally often, ``balanced``; or ``rare``, rare classes more often.
-        sampling_temperature: Of ``rare``: the larger, the more alike the classes.
+        sampling: How labelled images are drawn for training batches: ``uniform`` over images,
+            ``balanced`` over classes, or ``rare``, which draws rare classes more often.
+        sampling_temperature: Only for ``rare``, above 0: larger values make classes more equal.
         eval_batch_size: Images per batch in validation and test.
-        stream_order: Order of the test images that a method adapts to while it predicts them. Of
-            each target a stream of its own: ``shuffled``, one class after the other (``by_class``),
-            or as the dataset lists them (``stored``). Or all targets in one stream: one after the
-            other (``continual``), again and again (``returning``), ``gradual``, or ``mixed``.
-        stream_batch_size: Images it gets at a time.
-        stream_run: Under ``by_class`` and ``returning``, images of one class or target until
-            another one comes, as frames of one scene; null for all of a class, a third of a target.
+        stream_order: Order of test images for methods that adapt while they predict. One stream
+            per target: ``shuffled``, ``by_class`` (one class after the other), or ``stored`` (the
+            order of the dataset). One stream of all targets: ``continual`` (one after the other),
+            ``returning`` (in turn, several times), ``gradual``, or ``mixed``.
+        stream_batch_size: Images per batch of a stream.
+        stream_run: Only for ``by_class`` and ``returning``: consecutive images of one class or
+            target; null takes all images of a class, or a third of a target.
         num_workers: Processes that read images; 0 reads them in the training process.
-        cache: Folder for decoded images at the size of the input; null decodes them every time.
-        corrupt: A corruption of ImageNet-C, ``{name: fog, severity: 5}`` (1 to 5): domains have
-            twins then, ``<domain>_corrupted``, to be named as targets or sources; null for none.
-        attributes: Metadata of the images that ``metadata`` and ``text`` estimate domains from.
+        cache: Folder that keeps decoded images at input size; null decodes them every time.
+        corrupt: A corruption of ImageNet-C, ``{name: fog, severity: 5}`` (1 to 5). Each domain then
+            has a twin, ``<domain>_corrupted``, for ``source`` or ``target``. Null for none.
+        attributes: Metadata that the encoders ``metadata`` and ``text`` estimate domains from.
     """
 
     source: list[str] = field(default_factory=list)
@@ -137,31 +140,30 @@ class TrainerConfig:
 
     Args:
         max_epochs: Epochs of each stage.
-        min_steps: Optimizer steps that it makes at least, in more epochs where they are short:
-            domains with few images are then trained as long as others. Methods with ``epochs`` keep
-            to them.
+        min_steps: Fewest optimizer steps of a stage. A stage with few images gets more epochs.
+            Methods that set ``epochs`` ignore this key.
         patience: Epochs without a better score of ``evaluation.selection`` after which a stage
-            ends; null for none. Stages that are not selected by one have all their epochs.
-        ema: Weight, in (0, 1), of the past in a moving average of weights and running moments after
-            each step, which is tested and saved instead; null for none. Methods without steps, and
-            those that have an average of their own, do without.
+            stops; null never stops early. Stages without selection train all epochs.
+        ema: Decay, in (0, 1), of a moving average of weights and running moments over steps. The
+            average is tested and saved. Null for none. Methods without optimizer steps or with an
+            average of their own ignore it.
         accelerator: Kind of device.
-        devices: Devices per machine; each has a process, and batches of ``data.batch_size``.
-        num_nodes: Machines.
-        strategy: How several devices share the work: each has the whole model (``ddp``, which
-            ``auto`` is too), also where a step leaves some parameters unused.
-        precision: Number format of weights and activations; 16 and bf16 mean the mixed ones, which
-            keep weights in 32 bits.
-        channels_last: Keep feature maps as N × H × W × C in memory, which convolutions are often
-            faster with; results differ by rounding only.
-        gradient_clip: Largest norm of a gradient; null clips nothing.
-        accumulate: Batches whose gradients are added up before a step.
-        threads: CPU threads of torch; null is torch's own choice.
-        deterministic: Only algorithms that give the same result every time.
-        limit_batches: At most this many training batches per epoch, for trials.
-        logger: Tools that a run can be followed in, beside ``log.csv`` of each stage: a name,
+        devices: Devices per machine. Each has its own process and batches of ``data.batch_size``.
+        num_nodes: Number of machines.
+        strategy: How devices share the work. ``auto`` is ``ddp``: each has the whole model.
+            ``ddp_find_unused_parameters_true`` is for steps that leave parameters unused.
+        precision: Number format of weights and activations. ``16`` and ``bf16`` are the mixed
+            formats, which keep weights in 32 bits.
+        channels_last: Store feature maps as N × H × W × C, which often makes convolutions faster;
+            results differ only by rounding.
+        gradient_clip: Largest norm of the gradient, above 0; null does not clip.
+        accumulate: Batches whose gradients are added up for one optimizer step.
+        threads: CPU threads of torch; null keeps torch's default.
+        deterministic: Use only algorithms that give the same result every time.
+        limit_batches: Most training batches per epoch, for quick trials; null uses all.
+        logger: Tools that track a run, beside the ``log.csv`` of each stage: a name,
             ``{name: wandb, project: mine}``, or a list of these; null for none.
-        callbacks: Callbacks of Lightning that other packages offer, in the same form.
+        callbacks: Lightning callbacks from other packages, in the form of ``logger``.
     """
 
     max_epochs: int = field(default=10, metadata={"minimum": 1})
@@ -188,21 +190,22 @@ class EvaluationConfig:
     """How results are measured.
 
     Args:
-        confidence: Coverage of the intervals, in (0, 1).
-        resamples: Bootstrap resamples of an interval.
-        bins: Bins of the calibration error.
-        selection: Epoch whose weights a stage keeps: the ``last``; ``validation``, the best metric
-            of the task on validation images of the domains whose labels the method may see; the
-            name of a validator, the best such score on unlabelled target images, for methods that
-            may see these; ``oracle``, the best metric on the target's labelled validation images,
-            which marks every result of the run as one that saw target labels.
-        guard: Points of the metric on the source's validation images that an epoch chosen by a
-            validator may lack to the best one; asked where the method sees the source's labels.
-        score_images: At most this many training images of each target, without labels, for scores
-            by all validators; 0 for no scores.
-        mask_size: Masks are scored at ``data.image_size``, ``input``, or at their own size, for
-            which predictions are enlarged: what benchmarks publish.
-        boundary: Width of the boundaries behind ``boundary_iou``, as a share of the diagonal.
+        confidence: Coverage of confidence intervals, in (0, 1).
+        resamples: Bootstrap resamples per interval.
+        bins: Bins of the expected calibration error.
+        selection: Which epoch's weights a stage keeps. ``last``: those of the last epoch.
+            ``validation``: best metric on validation images of the domains whose labels the method
+            sees. The name of a validator: best score on unlabelled target images, for methods that
+            see them. ``oracle``: best metric on labelled validation images of the target; all
+            results are then marked as having seen target labels.
+        guard: Largest loss of the metric on the source's validation images, as a share (0.05 is
+            five points): an epoch that a validator chooses may lie this far below the best epoch.
+            Only for methods that see source labels.
+        score_images: Most training images of each target, without labels, that validators score;
+            0 for no scores.
+        mask_size: Size at which masks are scored. ``input``: ``data.image_size``. ``original``: the
+            mask's own size, with enlarged predictions, as benchmarks do.
+        boundary: Width of boundaries in ``boundary_iou``, in (0, 1), as a share of the diagonal.
     """
 
     confidence: float = field(default=0.95, metadata={"above": 0, "below": 1})
@@ -220,31 +223,31 @@ class Recipe:
     """A checked recipe: every name is registered, every default is spelled out.
 
     Args:
-        name: Path of the file below ``recipes/``, without suffix; equal recipes may differ in it.
+        name: Path of the file below ``recipes/``, without suffix; comparisons of recipes ignore it.
         task: What is learned: a name of ``domainnorm list tasks``, or ``{name: ..., key: value}``.
         backbone: The timm network: its name, or a mapping with the keys below.
         norm: None, a catalogue name, ``{name: ..., where: ...}``, ``{statistics: ...,
             modulation: ..., where: ...}``, or rules ``{pattern: name or mapping}``.
-        perturb: Perturbations of features with the place of each, for stages that train on
-            source labels.
-        encoder: What estimates the domain of an image; None for nothing.
-        condition: What the norms get in tests: the domain itself, the most probable one by the
-            encoder's estimate, that only for domains whose images the encoder has not seen, or a
-            mixture of all; or, in training too, the image's own embedding by an encoder that
-            learns with the network.
+        perturb: Perturbations of features, each with its place, for stages that train on source
+            labels.
+        encoder: The network that estimates the domain of an image; None for none.
+        condition: What the norms read in tests. ``id``: the true domain. ``estimate``: the domain
+            that the encoder finds most probable. ``id_or_estimate``: the estimate only for domains
+            whose images the encoder has not seen. ``mixture``: all domains, weighted by the
+            encoder. ``embedding``: the encoder's embedding of the image, in training too.
         data: The domains, how images are sized and drawn, and the dataset: ``name`` and its keys.
         dataset: The dataset's part of the ``data`` section.
         method: How the model is adapted: a name of ``domainnorm list methods``, or
             ``{name: ..., key: value}``; with ``as`` it gets another name in tables.
-        compare: Further methods of the same run, each with a row in its tables.
+        compare: Further methods of the same run.
         trainer: How Lightning trains.
         evaluation: How results are measured, and which weights are kept.
-        augment: Domain name or ``default`` → list of steps.
-        unseen: What the model does about samples of domains it does not know, in evaluation.
-        far: What it does about those whose domain is estimated, and that are near no known one;
-            None for nothing else.
+        augment: Domain name or ``default`` → list of augmentation steps.
+        unseen: What norms read, in evaluation, for images of unknown domains.
+        far: What norms read for images that the encoder finds near no known domain; None treats
+            them like others.
         checkpoint: A source model to start from, instead of training one.
-        seeds: The whole run is done for each seed, a number or a list of them.
+        seeds: Seeds; the whole run is repeated for each.
     """
 
     name: str = field(compare=False)
@@ -327,11 +330,11 @@ def _mapping(named: Named) -> dict[str, Any]:
 
 
 def parts_of(dataset: Named) -> list[Named]:
-    """The datasets that one joins; itself where it joins none."""
+    """The datasets that `join` joins; any other dataset alone."""
     joined = dataset.options.get("parts") if dataset.name == "join" else None
     return [Named(part["name"], part) for part in joined] if joined else [dataset]
 
 
 def labels_of(dataset: Named) -> str:
-    """The task that a dataset has labels for; of joined ones that of the first."""
+    """The task of the labels of a dataset; of joined datasets the task of the first."""
     return str(DATASETS.entry(parts_of(dataset)[0].name).constants.get("task", ""))

@@ -297,7 +297,7 @@ def _item(node: Any, name: Any, key: str, problems: Problems) -> Any:
         problems.add(key, str(error).splitlines()[0])
         return None
     if OmegaConf.is_interpolation(node, name) and not _is_plain(value):
-        problems.add(key, "stands for a section; only a plain value or a list of them may be taken")
+        problems.add(key, "refers to a section, expected a plain value or a list of plain values")
         return None
     return _resolve(value, key, problems)
 

@@ -193,7 +193,7 @@ class Parts:
                 return
         if domains:
             raise DataError(
-                f"evaluation.selection: {task.metric} is defined on none of the validation images "
+                f"evaluation.selection: {task.metric} cannot be computed on the validation images "
                 f"of {', '.join(domains)} (each finding is in all of them or in none); take "
                 "'last', or other splits"
             )
@@ -208,8 +208,8 @@ class Parts:
         task: Task = TASKS.load(named.name)(self.dataset.class_names, **named.options)
         if task.labels != self.dataset.task:
             raise DataError(
-                f"task: '{named.name}' learns from labels for {task.labels}, dataset "
-                f"'{self.recipe.dataset.name}' has some for {self.dataset.task}; change one of them"
+                f"task: '{named.name}' needs labels for {task.labels}, but dataset "
+                f"'{self.recipe.dataset.name}' has labels for {self.dataset.task}; change one"
             )
         return task
 

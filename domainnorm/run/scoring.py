@@ -123,8 +123,8 @@ class Scorer:
         found = score(name, self.outputs(domain, VALIDATORS.entry(name).arguments)[0])
         if found is None:
             raise EvaluationError(
-                f"evaluation.selection: '{name}' lacks what it reads of this model, features or a "
-                f"view, on images of '{domain}'; take another one, such as 'infomax'"
+                f"evaluation.selection: '{name}' needs features or a second view of images of "
+                f"'{domain}', which this model does not give; take another, such as 'infomax'"
             )
         return found
 

@@ -164,8 +164,8 @@ def check_same_images(place: Path, parts: Parts, stage: Stage) -> None:
         raise CheckpointError(f"{file}: cannot be read ({error}); start a new run") from error
     if told:
         raise CheckpointError(
-            f"{place}: trained on other data ({told}), so that test images may have been learned; "
-            "put back what it was, or start a new run"
+            f"{place}: trained on other data ({told}), so test images may have been learned; "
+            "restore the data, or start a new run"
         )
 
 
@@ -179,7 +179,7 @@ def _other_data(before: dict[str, Any], made: dict[str, Any]) -> str:
         for key in dict.fromkeys([*then, *now])
         if then.get(key) != now.get(key)
     ]
-    return "; ".join(changes[:5]) or "as many images, but other files, groups or labels"
+    return "; ".join(changes[:5]) or "equally many images, but other files, groups or labels"
 
 
 def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> None:
@@ -203,7 +203,7 @@ def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> Non
     except DAMAGED as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); start a new run") from error
     if told := _other_data(before, made):
-        raise CheckpointError(f"{place}: the data have changed since it began ({told}); {way}")
+        raise CheckpointError(f"{place}: the data have changed since its start ({told}); {way}")
     then, now = before["recipe"], made["recipe"]
     # A key that one of both lacks is one of another version.
     changed = [
@@ -215,9 +215,9 @@ def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> Non
         changed.append("checkpoint: other weights")
     trained = finished or any(place.rglob(TRAINING))
     if changed and trained:
-        what = "is finished" if finished else "has been trained in part"
+        what = "finished" if finished else "partly trained"
         raise CheckpointError(
-            f"{place}: {what}, by another recipe.yaml ({'; '.join(changed[:5])}); {way}"
+            f"{place}: {what} with another recipe.yaml ({'; '.join(changed[:5])}); {way}"
         )
     if changed and is_first():
         write_json(made, file)
@@ -406,7 +406,9 @@ def _load(model: DomainModel, path: Path, parts: Parts, stage: Stage) -> None:
     wanted, header = parts.recipe.backbone.name, read_header(path)
     if header.backbone != wanted:
         # Equal shapes do not mean equal networks: tf_efficientnet_lite0 pads unlike its twin.
-        raise CheckpointError(f"{path}: weights of '{header.backbone}', the recipe has '{wanted}'")
+        raise CheckpointError(
+            f"{path}: weights of '{header.backbone}', but backbone.name is '{wanted}'; change one"
+        )
     load_model(model, path, stage.roles.source)
     classes = tuple(parts.dataset.class_names)
     if header.class_names != classes:

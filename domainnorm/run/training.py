@@ -87,8 +87,8 @@ def make_trainer(
         trainer.fit_loop.max_epochs = _epochs(recipe, data, trainer.world_size)
     if method.protocol == "online" and trainer.world_size > 1:
         raise DomainNormError(
-            f"method: it follows one stream of images, which {trainer.world_size} devices cannot "
-            "share; set trainer.devices=1 and trainer.num_nodes=1"
+            f"method: {trainer.world_size} devices cannot share its one stream of images; set "
+            "trainer.devices=1 and trainer.num_nodes=1"
         )
     return trainer
 
@@ -163,8 +163,8 @@ def _read(path: Path, method: Method, beside: str = "") -> dict[str, Any]:
     if found != expected:
         wrong = sorted(name for name, _ in set(found.items()) ^ set(expected.items()))
         raise CheckpointError(
-            f"{path}: of another model ({', '.join(dict.fromkeys(wrong[:6]))} differ); undo the "
-            "changes of recipe.yaml, or start a new run"
+            f"{path}: it belongs to another model ({', '.join(dict.fromkeys(wrong[:6]))} differ); "
+            "undo the changes of recipe.yaml, or start a new run"
         )
     return stored
 
@@ -173,7 +173,7 @@ def _broken(path: Path, error: Exception, beside: str = "") -> CheckpointError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return CheckpointError(
         f"{path}: not a complete checkpoint ({reason}); delete it{beside} to train this stage "
-        "again, finished stages stay"
+        "again; finished stages stay"
     )
 
 
@@ -246,9 +246,9 @@ class Selection(Checkpoint):
         value, source = self._measured(trainer)
         if math.isnan(value) and self.asked == "validation":
             raise DomainNormError(
-                f"evaluation.selection: '{self.asked}' is defined on no domain here, by its "
-                f"validation images ({self.scorer.method.task.metric}: are all of one class, or "
-                "without one?); take 'last', or other splits"
+                f"evaluation.selection: '{self.asked}' cannot compute "
+                f"{self.scorer.method.task.metric} on any domain here (do all validation images "
+                "have one class, or none?); take 'last', or other splits"
             )
         self.best_source = max(self.best_source, source)
         least = self.best_source - self.guard

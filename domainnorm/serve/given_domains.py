@@ -66,10 +66,10 @@ def check_told(model: DomainModel, policy: Unseen, domains: Sequence[str], where
     if model.encoder is not None:
         possible += ESTIMATED
     raise ConditionError(
-        f"{where}: the domain of {counted(untold, 'image')} is not told, and this model has norms "
-        f"of its own for each of {', '.join(model.domain_names)}; add --domain NAME, give a table "
-        f"with the columns image and domain, or add --unseen, one of {', '.join(possible)} (models "
-        "trained with 'encoder: style' estimate the domain)"
+        f"{where}: the domain of {counted(untold, 'image')} is unknown, but this model has own "
+        f"norms for {', '.join(model.domain_names)}; add --domain NAME, give a table with the "
+        f"columns image and domain, or add --unseen, one of {', '.join(possible)} (models trained "
+        "with 'encoder: style' estimate the domain)"
     )
 
 
@@ -89,8 +89,8 @@ class DomainGiver:
     def __init__(self, model: DomainModel, policy: Unseen, far: Far | None = None) -> None:
         if far is not None and policy not in ESTIMATED:
             raise ConditionError(
-                f"far: '{far}' is for images whose domain is estimated, and '{policy}' estimates "
-                "none; leave it out, or add --unseen mixture"
+                f"far: '{far}' is for images whose domain is estimated, but '{policy}' does not "
+                "estimate; leave it out, or add --unseen mixture"
             )
         self.model, self.policy = model, policy
         model.unseen = policy

@@ -77,16 +77,16 @@ class ImageList:
         """
         if self.columns is None:
             raise ConditionError(
-                f"{self.place}: the model reads attributes of images, {', '.join(names)}, which "
-                f"only a table can tell; give a CSV with the columns image, {', '.join(names)}, "
-                f"empty cells where nothing is known{instead}"
+                f"{self.place}: the model needs attributes of images ({', '.join(names)}) from a "
+                f"table; give a CSV with the columns image, {', '.join(names)}, and empty cells "
+                f"for unknown values{instead}"
             )
         for name in names:
             if name not in self.columns:
                 raise ConditionError(
-                    f"{self.place}: {unknown('column', name, self.columns)}; the model reads "
-                    f"attributes, {', '.join(names)}: add the column, with empty cells where "
-                    f"nothing is known{instead}"
+                    f"{self.place}: {unknown('column', name, self.columns)}; the model needs the "
+                    f"attributes {', '.join(names)}: add the column, with empty cells for unknown "
+                    f"values{instead}"
                 )
         return {name: self.columns[name] for name in names}
 
@@ -155,9 +155,8 @@ def _each_once(place: Path, what: str, entries: Iterable[str]) -> list[tuple[Pat
         name = Path(entry)
         if entry and name in found:
             raise DataError(
-                f"{place}, {what} {number}: '{name}' is listed in {what} {found[name]} already, "
-                f"expected each image once, since results go by their names; remove the {what}, or "
-                "list a link to the file"
+                f"{place}, {what} {number}: '{name}' is already listed in {what} {found[name]}, "
+                f"expected each image once; remove the {what}, or list a link to the file"
             )
         if entry:
             found[name] = number

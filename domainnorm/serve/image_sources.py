@@ -74,20 +74,19 @@ def find_source(
         shown_white = white or white_of(recipe.dataset.options)
         if shown_white is None:
             raise DataError(
-                "data.white: the parts of the run's data have different ones; say which is that of "
+                "data.white: the parts of the run's data have different values; give the one for "
                 "these images with --white"
             )
         return FileImages(place, written, shown_white)
     if len(kinds) > 1 or any(way != ways[0] for way in ways):
         names = ", ".join(part.name for part in parts)
         raise DataError(
-            "data.parts: the run was trained on files that are read in different ways "
-            f"({names}), and nothing tells which of them is that of these images; convert them, "
-            "and train on one kind"
+            f"data.parts: the run was trained on files that are read in different ways ({names}), "
+            "so it is unknown how to read these images; convert them, and train on one kind"
         )
     if white is not None:
         raise ConditionError(
-            f"white: it is for 16-bit image files, and the run's dataset '{parts[0].name}' shows "
+            f"white: it is for 16-bit image files, but the run's dataset '{parts[0].name}' scales "
             "values by data.window; leave it out"
         )
     if kinds == {"volumes"}:

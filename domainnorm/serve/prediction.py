@@ -206,13 +206,13 @@ def _domains(listed: ImageList, model: DomainModel, asked: str | None) -> Sequen
         return listed.domains
     if asked not in model.domain_names:
         raise ConditionError(
-            f"--domain: {unknown('domain', asked, model.domain_names)}; for images of another one "
-            "leave it out"
+            f"--domain: {unknown('domain', asked, model.domain_names)}; leave it out for images of "
+            "another domain"
         )
     if any(listed.domains):
         raise ConditionError(
-            f"--domain: '{asked}', and {listed.place} has domains, too; leave the option, or the "
-            "column domain, out"
+            f"--domain: '{asked}', but {listed.place} also gives domains; leave out the option or "
+            "the column domain"
         )
     return [asked] * len(listed)
 
@@ -239,9 +239,8 @@ def check_free(place: Path, images: Path) -> None:
     if others:
         listing = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
         raise CheckpointError(
-            f"{place}: holds files of something else ({listing}), expected no folder yet, an empty "
-            "one, or an earlier prediction of these images, which is replaced; choose another "
-            "--output"
+            f"{place}: holds other files ({listing}), expected a new or empty folder, or a former "
+            "prediction of these images, which is replaced; choose another --output"
         )
     former = _former(place / ASKED) if found else str(images.resolve())
     if former != str(images.resolve()):

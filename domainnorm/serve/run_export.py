@@ -214,8 +214,8 @@ def _write_timm(network: nn.Module, folder: Path, about: Mapping[str, Any]) -> n
     except RuntimeError as error:
         raise ExportError(
             f"norm {json.dumps(about['norm'])} does not fold into the layers of "
-            f"{about['backbone']} (instance statistics stay layers of their own); take the format "
-            "onnx or torch_export, which hold any network"
+            f"{about['backbone']} (instance statistics remain separate layers); take the format "
+            "onnx or torch_export, which can store any network"
         ) from error
     image = about["preprocessing"]
     known: Any = plain.pretrained_cfg

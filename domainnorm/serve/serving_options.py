@@ -9,7 +9,7 @@ from domainnorm import data
 from domainnorm.errors import DomainNormError
 from domainnorm.ranges import Far, Unseen
 
-_WHITE = "value of 16-bit files that is shown as white; as in training if left out"
+_WHITE = "pixel value of 16-bit images that is white (default: as in training)"
 
 
 def _option(default: Any, text: str, **argument: Any) -> Any:
@@ -18,33 +18,34 @@ def _option(default: Any, text: str, **argument: Any) -> Any:
 
 
 def _number(kind: type, default: float, text: str) -> Any:
-    return _option(default, f"{text} (%(default)s)", type=kind, metavar="X")
+    return _option(default, f"{text} (default: %(default)s)", type=kind, metavar="X")
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How images are predicted; `domainnorm predict --help` says what the fields mean.
+    """How images are predicted; `domainnorm predict --help` explains the fields.
 
     Raises:
         DomainNormError: A batch of no images, or a wrong ``white``.
     """
 
-    domain: str | None = _option(None, "the known domain that all images are of", metavar="NAME")
+    domain: str | None = _option(None, "known domain of all images", metavar="NAME")
     unseen: Unseen | None = _option(  # noqa: RUF009 - it makes a field
         None,
-        "what stands for a domain that is not told: estimate or mixture, by the encoder; "
-        "nearest, by moments; mean of all; batch, statistics of the images predicted together "
-        "(default: condition of the recipe where that is an estimate, else its unseen)",
+        "norms for images without a known domain. error: refuse them. estimate, mixture: by the "
+        "encoder. nearest: the domain with the nearest moments. mean: the mean of all domains. "
+        "batch: statistics of the images that are predicted together. Default: the recipe's "
+        "condition if that is estimate or mixture, else its unseen",
         choices=get_args(Unseen),
     )
     far: Far | None = _option(  # noqa: RUF009
         None,
-        "what stands for an estimate near no known domain (default: far of the recipe)",
+        "norms for images that the encoder finds near no known domain (default: far of the recipe)",
         choices=get_args(Far),
     )
     batch_size: int | None = _option(
         None,
-        "images that are predicted together (default: data.eval_batch_size of the recipe)",
+        "images per batch (default: data.eval_batch_size of the recipe)",
         type=int,
         metavar="N",
     )
@@ -64,12 +65,12 @@ class StreamOptions:
 
     domain: str | None = _option(
         None,
-        "the domain of all images, whose rows move (default: where a method is named the target of "
-        "the run, if there is one)",
+        "domain of all images, whose rows adapt (default: with a method, the target of the run if "
+        "it has only one)",
         metavar="NAME",
     )
-    batch_size: int = _number(int, 8, "images that are predicted together")
-    max_domains: int = _number(int, 8, "how many domains may be opened")
+    batch_size: int = _number(int, 8, "images per batch")
+    max_domains: int = _number(int, 8, "most domains that may be opened")
     white: int | None = _option(None, _WHITE, type=int, metavar="X")
 
     def __post_init__(self) -> None:

@@ -168,8 +168,8 @@ class FileModel:
         output, names = output.float(), self.task.class_names
         if bool(output.isnan().any()):
             raise CheckpointError(
-                "the model predicts values that are no numbers: its training, or what it has "
-                "adapted to, has diverged; train it again, or start the stream anew"
+                "the model predicts NaN: its training or its adaptation to a stream has diverged; "
+                "train it again, or start the stream anew"
             )
         if self.task.labels == "multilabel":
             shares = output.sigmoid()
@@ -193,6 +193,6 @@ class FileModel:
 def none_readable(place: Path, problems: Sequence[str]) -> DataError:
     """The error about images of which none can be read."""
     return DataError(
-        f"{place}: {counted(len(problems), 'file')} and none that can be read, expected a folder "
-        f"of images, or a text file with a path per line; the first is {problems[0]}"
+        f"{place}: {counted(len(problems), 'file')}, none of them readable, expected a folder of "
+        f"images, or a text file with a path per line; the first is {problems[0]}"
     )

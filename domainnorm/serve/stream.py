@@ -89,8 +89,7 @@ def adapt_run(
     source = find_source(stored.recipe, stream, place / MASKS, white=options.white)
     if isinstance(source, VolumeImages):
         raise DataError(
-            f"{stream}: volumes, of which a stream would be slices of one after the other; "
-            "`domainnorm predict` writes their masks"
+            f"{stream}: volumes cannot be a stream; `domainnorm predict` writes their masks"
         )
     asked = {
         "model": digest_of(stored.place / WEIGHTS),
@@ -124,7 +123,7 @@ def _only(stored: StoredModel) -> str:
     found = names if len(names) == 1 else sorted(targets)
     if len(found) != 1:
         raise ConditionError(
-            f"--domain: name the one whose images these are, of {', '.join(names)}"
+            f"--domain: missing; name the domain of these images: {', '.join(names)}"
         )
     return found[0]
 
@@ -168,14 +167,14 @@ class _Follower:
             self.stream.load_state_dict(state["stream"])
         except DAMAGED as error:
             raise CheckpointError(
-                f"{self.place / STATE}: not a complete state of a stream ({error}); delete "
+                f"{self.place / STATE}: not a complete stream state ({error}); delete "
                 f"{self.place} to start again, or choose another --output"
             ) from error
         lines = read_log(self.place / LOG, number)
         self._count(lines)
         if self.digest.hexdigest() != digest:
             raise CheckpointError(
-                f"{self.place / LOG}: its first {number} lines are not those that were written; "
+                f"{self.place / LOG}: its first {number} lines have changed; "
                 f"restore it, delete {self.place} to start again, or choose another --output"
             )
         write_log(self.place / LOG, lines)
@@ -293,7 +292,9 @@ def _named(stored: StoredModel, overrides: Sequence[str], domain: str | None) ->
     words = ["compare=[]", "data.rows=domain", *words]
     recipe, _ = read_folder(stored.place.resolve().parents[3], words)
     if recipe.method.name not in online_methods():
-        text = f"method: '{recipe.method.name}' trains before it predicts, and a stream has no end"
+        text = (
+            f"method: '{recipe.method.name}' trains before it predicts, and cannot follow streams"
+        )
         names = ", ".join(online_methods())
         raise RecipeError([f"{text}; take one of {names}"], "domainnorm adapt")
     return recipe.method
@@ -303,8 +304,8 @@ def _default(stored: StoredModel, domain: str | None) -> str:
     """What adapts where nobody says it; findings have moments alone."""
     if domain is None and stored.recipe.encoder is None:
         raise ConditionError(
-            "a stream of several domains needs an encoder, and this run has none; train with "
-            "'encoder: style', or say whose images these are: --domain NAME"
+            "a stream of several domains needs an encoder, but this run has none; train with "
+            "'encoder: style', or give the domain of the images: --domain NAME"
         )
     findings = TASKS.entry(stored.recipe.task.name).constants.get("labels") == "multilabel"
     name = "alpha_bn, memory: stream, share: layers" if findings else "online"
@@ -320,7 +321,7 @@ def _claim_folder(place: Path, asked: dict[str, Any]) -> None:
         _check_same(place / ASKED, asked)
     elif found:
         raise CheckpointError(
-            f"{place}: holds files of something else ({', '.join(found)}); choose another --output"
+            f"{place}: holds other files ({', '.join(found)}); choose another --output"
         )
     # Before all else is written: by this file the folder is known again.
     write_json(asked, place / ASKED)

@@ -306,6 +306,6 @@ def _check_finite(image: Tensor, weights: Tensor) -> None:
     if not bool(finite.all()):
         position = int(finite.int().argmin())
         raise DataError(
-            f"stream: image {position} of a batch of {len(image)} is not finite, or too large for "
-            "an estimate of its domain; leave it out"
+            f"stream: image {position} of a batch of {len(image)} has values that are not finite, "
+            "or too large to estimate its domain; leave it out"
         )

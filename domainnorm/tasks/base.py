@@ -15,10 +15,10 @@ from domainnorm.backbones import DomainModel, create_model
 class Task(nn.Module, abc.ABC):
     """A network for a kind of label, its supervised loss, and how predictions are scored.
 
-    Class constants: ``labels`` is the ``task`` of the datasets it can learn from, ``metric`` the
-    one that tables show and that checkpoints are selected by. ``boundary`` is the width of the
-    boundaries of masks that are scored, as a share of the image's diagonal. ``class_weights`` says
-    whether classes weigh the same in the loss, ``none``, or rare ones more, ``balanced``.
+    Class constants: ``labels`` is the ``task`` of the datasets it can learn from. ``metric`` is the
+    main metric of tables, which also selects checkpoints. ``boundary`` is the width of the scored
+    boundaries of masks, as a share of the image's diagonal. ``class_weights``: with ``none`` all
+    classes weigh the same in the loss, with ``balanced`` rare ones weigh more.
 
     Args:
         class_names: Names of the K classes, in the order of the outputs.

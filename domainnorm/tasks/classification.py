@@ -27,8 +27,8 @@ class Classification(Task):
         class_names: Names of the K classes.
         label_smoothing: Probability mass ε spread over all classes, in [0, 1): ``CE = (1 - ε)
             CE_y + ε/K Σ_k w[k]/w[y] CE_k``.
-        class_weights: ``"balanced"`` weighs each class by 1 / its count, with mean 1 over images; a
-            class without training images gets the weight 0.
+        class_weights: ``none``, or ``balanced``: each class has the weight 1 / its count, scaled
+            to mean 1 over images. A class without training images gets the weight 0.
     """
 
     labels: str = "classification"

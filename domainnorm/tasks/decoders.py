@@ -144,16 +144,16 @@ def _build(
         if dilated and (not str(error) or "output_stride" in str(error)):
             raise ConversionError(
                 f"backbone '{name}': decoder 'deeplabv3plus' dilates the last stages of its "
-                "encoder, which this one cannot; take a ResNet, an EfficientNet or the like, or "
+                "encoder, which this network does not support; take a ResNet or EfficientNet, or "
                 "decoder 'unet', 'fpn', 'segformer' or 'upernet'"
             ) from error
         if pretrained or isinstance(error, TypeError):
             raise
         plain = "one of these two" if decoder not in PLAIN else "one of the others"
         raise ConversionError(
-            f"backbone '{name}': not an encoder for decoder '{decoder}' ({error}); a plain vision "
-            "transformer needs 'pyramid' or 'dpt', networks with maps of several sizes the other "
-            f"decoders: try {plain}"
+            f"backbone '{name}': not an encoder for decoder '{decoder}' ({error}); plain vision "
+            "transformers need 'pyramid' or 'dpt', networks with maps of several sizes need the "
+            f"other decoders: try {plain}"
         ) from error
     finally:
         told.removeFilter(_is_no_warning)
@@ -174,8 +174,8 @@ def _of_plain(name: str, decoder: str, options: Mapping[str, Any]) -> dict[str, 
         stride = int(getattr(network, "feature_info", [{"reduction": 1}])[-1]["reduction"])
         if stride & (stride - 1):
             raise ConversionError(
-                f"backbone '{name}': decoder 'dpt' doubles maps, and patches of {stride} pixels "
-                "are no power of two; take decoder 'pyramid'"
+                f"backbone '{name}': decoder 'dpt' needs patches whose size is a power of two, got "
+                f"{stride} pixels; take decoder 'pyramid'"
             )
         if not getattr(network, "num_prefix_tokens", 0):
             found["decoder_readout"] = "ignore"  # there is no class token to read

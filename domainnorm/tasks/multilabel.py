@@ -17,8 +17,7 @@ from domainnorm.tasks.base import Task
 class MultiLabel(Task):
     """Several findings per image: binary cross-entropy, scored by AUROC and average precision.
 
-    ``loss = mean over known (n, k) of BCE(logits[n, k], y[n, k])``; findings that nobody looked for
-    do not count.
+    ``loss = mean over known (n, k) of BCE(logits[n, k], y[n, k])``; unknown findings do not count.
     """
 
     labels: str = "multilabel"

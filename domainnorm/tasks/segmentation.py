@@ -33,28 +33,29 @@ class Segmentation(Task):
     """One class per pixel: cross-entropy, Dice and focal loss, scored by IoU and Dice per class.
 
     ``loss = w_ce CE + w_dice Dice + w_focal Focal``, each over the labelled pixels of a batch. With
-    ``class_weights: balanced``, pixels of class k weigh ``median_j f[j] / f[k]`` in CE and Focal,
-    f[k] the share of class k in the training images in which it occurs; 0 where it never does.
-    Images larger than the crops that training saw are predicted window by window, with a window
-    of the size of a crop, and blended over their overlap.
+    ``class_weights: balanced``, pixels of class k weigh ``median_j f[j] / f[k]`` in CE and Focal;
+    f[k] is the share of class k in the training images in which it occurs. A class that never
+    occurs weighs 0. Images larger than the training crops are predicted in windows of the size of a
+    crop; predictions are blended where windows overlap.
 
     Args:
         class_names: Names of the K classes.
         decoder: Decoder of segmentation_models_pytorch over a timm encoder: ``unet``, ``fpn``,
             ``deeplabv3plus``, ``segformer`` and ``upernet`` for encoders with feature maps of
-            several sizes, ``dpt`` for plain vision transformers; for these also ``pyramid``, a
-            light one of our own, see `domainnorm.tasks.pyramid`.
-        width: Channels of the decoder where it is widest.
-        ce_weight: Of the cross-entropy.
-        dice_weight: Of `dice_loss`.
-        focal_weight: Of `focal_loss`.
-        focal_gamma: Its focus γ.
+            several sizes; ``dpt`` or ``pyramid`` for plain vision transformers. ``pyramid`` is
+            our own light decoder, see `domainnorm.tasks.pyramid`.
+        width: Largest number of channels in the decoder.
+        ce_weight: Weight of the cross-entropy, at least 0.
+        dice_weight: Weight of `dice_loss`, at least 0.
+        focal_weight: Weight of `focal_loss`, at least 0.
+        focal_gamma: Focusing parameter γ of the focal loss, at least 0.
         label_smoothing: Probability mass ε of CE spread over all classes, in [0, 1): ``CE = (1 - ε)
             CE_y + ε/K Σ_k w[k]/w[y] CE_k``; Dice and Focal have none.
-        class_weights: ``"balanced"`` for classes of few pixels; reads all training masks.
-        overlap: Share of a window that it has in common with the next one, in [0, 1).
-        flips: Average the probabilities of an image and its mirror images, in evaluation; ``both``
-            is four views, for images without an up and down.
+        class_weights: ``none``, or ``balanced`` for classes with few pixels; ``balanced`` reads
+            all training masks.
+        overlap: Overlap of neighbouring windows in evaluation, as a share of a window, in [0, 1).
+        flips: In evaluation, average the probabilities of an image and its mirror images. ``both``
+            averages four views, for images without an upright position.
 
     Raises:
         DomainNormError: All three weights are 0, or a number is out of range.

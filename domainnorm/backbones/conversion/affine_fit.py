@@ -104,8 +104,8 @@ def _inexact_layers(model: DomainModel) -> dict[str, ConditionalNorm]:
             _check(layer.path, norm, model.num_domains)
     if not layers:
         raise ConversionError(
-            "calibrate: every converted layer keeps its function, so there is nothing to make up "
-            "for; it is for instance statistics in place of a batch norm and the like"
+            "calibrate: every converted layer keeps its function, so nothing needs calibration; it "
+            "is for layers that change, such as instance statistics in place of a batch norm"
         )
     return layers
 
@@ -114,9 +114,9 @@ def _check(path: str, norm: ConditionalNorm, num_domains: int) -> None:
     modulation = norm.modulation
     parameters = list(modulation.parameters())
     if modulation.needs or not parameters:
-        why = f"is of the {modulation.needs}" if modulation.needs else "is 1 and 0"
+        why = f"follow the {modulation.needs}" if modulation.needs else "are always 1 and 0"
         raise ConversionError(
-            f"{path}: scale and shift of a domain cannot be set, the pair {why}; leave this layer "
+            f"{path}: scale and shift of a domain cannot be set, they {why}; leave this layer "
             "out with `where`, or take modulation 'table' or 'shared'"
         )
     labels = torch.arange(num_domains, device=parameters[0].device)
@@ -125,9 +125,9 @@ def _check(path: str, norm: ConditionalNorm, num_domains: int) -> None:
     for rows, start in zip(found, _start_of(norm), strict=True):
         if not torch.allclose(rows, start.to(rows).expand_as(rows), rtol=1e-4, atol=1e-6):
             raise ConversionError(
-                f"{path}: its scale and shift are not those of the layer it replaced any more, so "
-                "the network before the conversion is not known; calibrate before training, "
-                "loading weights or another calibration"
+                f"{path}: its scale and shift have changed since the conversion, so the original "
+                "network is unknown; calibrate before training, loading weights or another "
+                "calibration"
             )
 
 

@@ -138,7 +138,7 @@ def _inputs(
     for path, seen in inputs.items():
         if seen.problem:
             raise ConversionError(
-                f"{path} ({type(layers[path]).__name__}): {seen.problem}, so that no row has a "
+                f"{path} ({type(layers[path]).__name__}): {seen.problem}, so its rows belong to no "
                 f"domain; leave this layer unconditioned, where=['all', '!{path}']"
             )
     return inputs

@@ -190,8 +190,8 @@ def _fill(layer: nn.Module, attribute: str | None, value: Tensor, neutral: int) 
     if attribute is None or not hasattr(layer, attribute):
         what = "scale" if neutral else "shift"
         raise ConversionError(
-            f"{type(layer).__name__} has no place for a {what}, and that of a domain is not "
-            f"{neutral}; keep the conditional layer, or train with its {what} frozen"
+            f"{type(layer).__name__} has no {what}, but the {what} of the domain is not {neutral}; "
+            f"keep the conditional layer, or train with its {what} frozen"
         )
     if isinstance(current, Tensor) and not isinstance(current, nn.Parameter):
         setattr(layer, attribute, value.clone())

@@ -80,8 +80,8 @@ def fold_domain(
         raise ConditionError(unknown("domain", domain, model.domain_names))
     if model.end_to_end:
         raise ConversionError(
-            "embedding: norms of this model follow that of each image, which no domain decides; "
-            "export it with the encoder instead, as onnx or torch_export without --domain"
+            "embedding: the norms of this model follow the embedding of each image, not the "
+            "domain; export it with the encoder instead, as onnx or torch_export without --domain"
         )
     row = model.domain_names.index(domain)
     network = copy.deepcopy(model.backbone)
@@ -102,7 +102,7 @@ def _fuse(network: nn.Module, example: Tensor | None) -> None:
     example = example_image(network) if example is None else example
     if example is None:
         raise ConversionError(
-            f"{type(network).__name__}: no input is known for it, pass an example= (N, C, H, W)"
+            f"{type(network).__name__}: its input size is unknown; pass an example= (N, C, H, W)"
         )
     for path, reason in fuse_norms(network, example).items():
         _log.info("%s stays a layer: %s", path, reason)
@@ -113,12 +113,12 @@ def _fold(path: str, norm: ConditionalNorm, row: int) -> nn.Module:
     """The plain layer for ``norm``, which is taken apart for it."""
     origin = norm.origin
     if origin is None:
-        raise ConversionError(f"{path}: replaced no layer, so there is none to go back to")
+        raise ConversionError(f"{path}: this norm replaced no layer, so it cannot be folded")
     kind = kind_of(origin)
     if kind is None:
         raise ConversionError(
-            f"{path}: replaced a layer of the class {type(origin).__name__}, which is not known "
-            "here; say what it computes with domainnorm.backbones.register_norm_class"
+            f"{path}: replaced a layer of the unknown class {type(origin).__name__}; register it "
+            "with domainnorm.backbones.register_norm_class"
         )
     try:
         scale, shift = _pair(norm, row)
@@ -162,9 +162,8 @@ def _pair(norm: ConditionalNorm, row: int) -> tuple[Tensor, Tensor]:
     modulation = norm.modulation.eval()
     if modulation.needs:
         raise ConversionError(
-            f"scale and shift depend on the {modulation.needs} of each image, which a domain's "
-            "name does not tell; only norms that the domain decides can be folded, such as "
-            "table × domain (dsbn)"
+            f"scale and shift depend on the {modulation.needs} of each image, not only on the "
+            "domain; only norms that depend on the domain alone can be folded, such as 'dsbn'"
         )
     some = next(chain(modulation.parameters(), modulation.buffers()))
     label = torch.tensor([row], device=some.device)
@@ -194,7 +193,7 @@ def plain_kin(
     eps = _eps(statistics)
     if isinstance(statistics, InstanceStatistics):
         if statistics.stride > 1:
-            raise ConversionError("no plain layer takes moments of every k-th pixel (stride > 1)")
+            raise ConversionError("stride above 1: no plain layer computes such moments")
         if kind.axes is not None:
             return _INSTANCE[kind.axes](num_features, eps=eps, affine=True)
         return nn.GroupNorm(num_features, num_features, eps=eps)

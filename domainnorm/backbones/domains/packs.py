@@ -56,8 +56,8 @@ def save_domains(model: DomainModel, files: dict[str, Path]) -> None:
     owned = list(model.domain_rows())
     if not owned:
         raise CheckpointError(
-            "no norm of this model has scale, shift or running moments of a domain's own, so there "
-            "is nothing to save; convert with a norm that has, such as 'dsbn' or 'cbn'"
+            "no norm of this model has its own scale, shift or running moments for each domain, so "
+            "there is nothing to save; convert with a norm that has, such as 'dsbn' or 'cbn'"
         )
     layers, shared = _layers(model), _shared_digests(model)
     backbone = str(getattr(model.backbone, "pretrained_cfg", {}).get("architecture") or "")
@@ -152,9 +152,7 @@ def read_pack(model: DomainModel, file: str | Path) -> tuple[PackHeader, dict[st
         if problem:
             raise CheckpointError(f"{file}: {problem}; the file is damaged or was tampered with")
     if header.digest and header.digest != digest_of(tensors, header):
-        raise CheckpointError(
-            f"{file}: its numbers or names are not those that were saved; get it again"
-        )
+        raise CheckpointError(f"{file}: its content has changed since it was saved; get it again")
     return header, tensors
 
 

@@ -47,10 +47,10 @@ def corrupt(image: Pixels, name: str, severity: int, seed: int = 0) -> Pixels:
 
 
 class CorruptedDataset(DomainDataset):
-    """A dataset in which some domains have a twin, ``<domain>_corrupted``, of the same images.
+    """A dataset in which some domains have a corrupted copy, ``<domain>_corrupted``.
 
-    Splits, groups and labels of a twin are those of its domain, masks too, also where a corruption
-    moves pixels (as in Kamann and Rother, CVPR 2020, arXiv:1908.05005).
+    A copy has the splits, groups, labels and masks of its domain, even if the corruption moves
+    pixels (as in Kamann and Rother, CVPR 2020, arXiv:1908.05005).
 
     Args:
         dataset: Has the domains.

@@ -41,10 +41,10 @@ class Views(NamedTuple):
 class Pipeline:
     """Resize, random steps, then the fixed tail: centre or random crop, normalize, to tensor.
 
-    Steps see an image at its size in the input: a blur of a pixel is one of the network's pixels,
-    however large the file is, and images of `CachedDataset` are changed alike.
+    Steps see an image at its input size: a blur of one pixel is one pixel of the network for files
+    of any size, and for images of `CachedDataset` too.
 
-    ``strong`` are the steps of a second view, which start from the first; None for one view. The
+    ``strong`` are the steps of a second view, applied to the first view; None for one view. The
     other arguments are those of `build_pipeline`.
     """
 
@@ -154,7 +154,7 @@ class _RandomSteps:
         if augmented.dtype != np.uint8 or augmented.ndim != 3 or augmented.shape[2] != 3:
             raise DataError(
                 f"{self.where}: the steps returned {augmented.dtype} of shape {augmented.shape}, "
-                "expected uint8 (h, w, 3); remove the step that changes the kind of image"
+                "expected uint8 (h, w, 3); remove the step that changes type or channels"
             )
         return augmented, done.get("mask")
 

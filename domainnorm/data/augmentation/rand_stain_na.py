@@ -105,15 +105,15 @@ def _apart(values: _Numbers, mean: _Numbers, angle: int | None) -> _Numbers:
 
 @register
 class RandStainNA(albumentations.ImageOnlyTransform):  # type: ignore[misc]
-    """Give an image channel moments in a random colour space, drawn from those of training images.
+    """Recolour an image with channel means and deviations drawn from those of training images.
 
-    For each channel a mean and a standard deviation are drawn from normal distributions around
-    their averages over the training images that a method may see, with the spread that they have
-    there, times ``spread``. Then see `recoloured`.
+    The step chooses a colour space at random. For each channel it draws a mean and a standard
+    deviation from normal distributions. These have the average and the spread, times ``spread``, of
+    the training images that a method may see. Then see `recoloured`.
 
     Args:
         spaces: Colour spaces to choose from, ``lab`` and ``hsv``.
-        spread: Of the draws, 1 being that of the training images.
+        spread: Factor of the spread of the draws; 1 is the spread of the training images.
         p: Probability of the transform.
 
     Reference:

@@ -18,14 +18,14 @@ _STAINS = _STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True)
 
 @register("fda")
 class FDA(albumentations.ImageOnlyTransform):  # type: ignore[misc]
-    """Give an image the low-frequency amplitudes of an image of another domain; phases stay.
+    """Give an image the low-frequency amplitudes of an image of another domain, and keep phases.
 
     ``x' = F⁻¹([M_β · A(reference) + (1 − M_β) · A(x)] exp(i φ(x)))`` for each channel, ``M_β``
     being the ``2b + 1`` × ``2b + 1`` frequencies around zero, ``b = floor(β · min(H, W))``. Values
     are rounded and cut to 0 to 255.
 
     Args:
-        beta: Least and greatest β, each in [0, 0.5); drawn uniformly.
+        beta: Smallest and largest β, each in [0, 0.5); drawn uniformly.
         p: Probability of the transform.
 
     Reference:
@@ -138,7 +138,7 @@ class HistogramMatching(albumentations.HistogramMatching):  # type: ignore[misc]
     """Give each channel of an image the histogram of an image of another domain.
 
     Args:
-        blend: Least and greatest share of the matched image in the result, in [0, 1].
+        blend: Smallest and largest share of the matched image in the result, in [0, 1].
         p: Probability of the transform.
     """
 
@@ -148,7 +148,7 @@ class HistogramMatching(albumentations.HistogramMatching):  # type: ignore[misc]
 
 @register("rand_conv")
 class RandConv(albumentations.ImageOnlyTransform):  # type: ignore[misc]
-    """Mix an image with a random convolution of it: other textures and colours, same shapes.
+    """Mix an image with its random convolution: this changes texture and colour, not shape.
 
     ``z' = α z + (1 - α) w * z`` on ``z = (x - 127.5) / 63.75``, with ``α ~ U`` and weights w of 3
     channels to 3, k × k, normal with the variance ``1 / (3 k²)``; then back, rounded and cut to 0
@@ -156,7 +156,7 @@ class RandConv(albumentations.ImageOnlyTransform):  # type: ignore[misc]
 
     Args:
         kernels: Sizes k to choose from, odd.
-        mix: Least and greatest α, each in [0, 1]; ``[0, 0]`` for the convolution alone.
+        mix: Smallest and largest α, each in [0, 1]; ``[0, 0]`` for the convolution alone.
         p: Probability of the transform.
 
     Reference:

@@ -36,10 +36,10 @@ OPERATIONS: dict[str, tuple[Callable[[Image.Image, Any], Image.Image], _Strength
 
 @register
 class TrivialAugment(albumentations.ImageOnlyTransform):  # type: ignore[misc]
-    """One of nine changes of colour, at one of 31 strengths, both drawn uniformly.
+    """Apply one of nine colour changes at one of 31 strengths, both drawn uniformly.
 
-    Nothing, brightness, colour, contrast or sharpness times 0.01 to 1.99, 8 to 2 bits per channel,
-    values above a threshold inverted, contrast stretched, histogram made even.
+    The changes: none; brightness, colour, contrast or sharpness times 0.01 to 1.99; 8 to 2 bits per
+    channel; inverting values above a threshold; stretching contrast; equalizing the histogram.
 
     Args:
         p: Probability of the transform.

@@ -39,17 +39,17 @@ _SAMPLE = {  # weathers by the time of day
 class BDD100K(DrivingDataset):
     """BDD100K: 8,000 labelled dash-camera images of the USA, 1280 × 720.
 
-    A domain is a time of day, or the weather. Both are attributes of the detection labels, which
-    cover a part of these images only: the domain of the others is ``undefined``. The official
-    ``val`` images are the test split, since the labels of ``test`` are withheld; every image is of
-    another drive, and a validation split is cut out of ``train``.
+    A domain is a time of day or a weather. Both are attributes of the detection labels, which only
+    cover some of these images; the domain of the others is ``undefined``. The official ``val``
+    images are the test split, since the labels of ``test`` are withheld. Every image is from a
+    different drive; a validation split is cut out of ``train``.
 
     See `DrivingDataset` for the other keys. ``root`` holds images and labels.
 
     Args:
-        by: What a domain is: ``timeofday`` (``daytime``, ``dawn_dusk``, ``night``, ``undefined``)
-            or ``weather`` (``clear``, ``partly_cloudy``, ``overcast``, ``rainy``, ``snowy``,
-            ``foggy``, ``undefined``); those that have images when no domains are chosen.
+        by: Attribute that defines domains: ``timeofday`` (``daytime``, ``dawn_dusk``, ``night``,
+            ``undefined``) or ``weather`` (``clear``, ``partly_cloudy``, ``overcast``, ``rainy``,
+            ``snowy``, ``foggy``, ``undefined``). Without ``domains``, all that have images.
         options: Keys of `DrivingDataset`.
 
     Reference:

@@ -98,8 +98,8 @@ def _studies(
                 yield read({name: cell or "" for name, cell in row.items()})
             except (KeyError, ValueError, SyntaxError, TypeError, StopIteration) as error:
                 raise DataError(
-                    f"{table}, line {reader.line_num}: {error}; the columns are known, the value "
-                    "is not; restore the line or remove it"
+                    f"{table}, line {reader.line_num}: cannot be read ({error}); restore the line "
+                    "or remove it"
                 ) from None
 
 
@@ -151,26 +151,25 @@ _STYLES: dict[tuple[str, ...], Callable[[dict[str, str]], Study]] = {
 
 @register
 class ChestXray(TestedDataset):
-    """Seven findings in chest X-rays, each folder of the root a site and a domain.
+    """Seven findings in chest X-rays; each folder of the root is a site and a domain.
 
-    A site has the table of CheXpert, NIH ChestX-ray14 or PadChest, or one of its own in the
+    A site has the table of CheXpert, NIH ChestX-ray14 or PadChest, or its own table with the
     columns of one of these; the columns tell which. Findings: atelectasis, cardiomegaly,
     consolidation, edema, effusion, pneumonia, pneumothorax. NIH tests on ``test_list.txt``,
     CheXpert on ``valid.csv`` (its test set is withheld); where a site has neither, a test split
-    is drawn. Validation splits are drawn. Lateral views are left out. An
-    image that tables list several times is read once, and has to be the same in all. A group is a
-    patient of a site.
+    is drawn. Validation splits are drawn. Lateral views are left out. An image that tables list
+    several times is read once; all its rows must agree. A group is a patient of a site.
 
     See `TestedDataset` for the other keys.
 
     Args:
         test_fraction: Share of a site's images to test on where it has no test set, in (0, 1).
-        uncertain: What a finding is that CheXpert holds uncertain (-1): ``unknown`` takes it out
-            of loss and metrics.
-        unmentioned: What a finding is that CheXpert leaves empty.
-        missing: ``error`` refuses tables that list absent images, ``skip`` reads those present,
-            for downloads in parts.
-        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
+        uncertain: Value of a finding that CheXpert labels as uncertain (-1); ``unknown`` leaves it
+            out of loss and metrics.
+        unmentioned: Value of a finding that CheXpert leaves empty.
+        missing: What happens if a table lists absent images: ``error`` refuses the table, ``skip``
+            skips them, for partial downloads.
+        white: Pixel value of 16-bit images that is white, 256 to 65535; 4095 for 12 bits.
         options: Keys of `OfficialDataset`.
 
     Reference:

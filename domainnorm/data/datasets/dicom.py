@@ -39,24 +39,24 @@ KEYS = ("file", "SOPInstanceUID", "SeriesInstanceUID", "PatientID")
 class Dicom(TestedDataset):
     """DICOM images below a folder, in any arrangement of folders, with ``labels.csv`` for classes.
 
-    The table has one of the columns file (path below ``root``), SOPInstanceUID,
-    SeriesInstanceUID or PatientID to say what a row is about, ``class``, and if wanted
+    Each row of the table names its images by one of the columns file (path below ``root``),
+    SOPInstanceUID, SeriesInstanceUID or PatientID. The other columns are ``class`` and, optionally,
     ``split``. Images without a row, or with an empty class, have no label; a row without an image
-    is refused. Domains come from the headers. Values go through rescale slope and intercept and
-    through a window; MONOCHROME1 is inverted; a file of several frames is several images. A group
-    is a patient (PatientID, or else the series) and belongs to one split, images without a row
-    to that of their patient. Without a ``split`` column test and validation splits are drawn by
+    is refused. Domains come from the headers. Rescale slope and intercept and a window are applied
+    to values; MONOCHROME1 is inverted. A file with several frames is several images. A group is a
+    patient (PatientID, or else the series) and belongs to one split; images without a row are in
+    the split of their patient. Without a ``split`` column, test and validation splits are drawn by
     patient.
 
     See `TestedDataset` for the other keys.
 
     Args:
         labels: Name of the table inside ``root``.
-        domain_by: What the domain is: manufacturer and ``model`` (siemens_skyra), the
-            ``manufacturer`` alone, or the ``institution``.
-        window: Centre and width of the values shown, such as [40, 400] for soft tissue in CT;
-            None takes the header's window, or the 0.5 to 99.5 percentiles where it has none.
-        spacing: Distance between pixels after resampling, in mm; None keeps the files' own.
+        domain_by: Header fields that name the domain: manufacturer and ``model`` (siemens_skyra),
+            only the ``manufacturer``, or the ``institution``.
+        window: Centre and width of the displayed values, such as [40, 400] (HU) for soft tissue in
+            CT. Null takes the header's window, or the 0.5 to 99.5 percentiles if it has none.
+        spacing: Distance between pixels after resampling, in mm; null does not resample.
 
     Raises:
         DataError: The package pydicom is missing, the table or a file is wrong, or splits tear a

@@ -129,15 +129,15 @@ class Digits(DomainDataset):
     """Digits 0 to 9 of five origins: mnist, mnist_m, usps, svhn, synth, with official test sets.
 
     Validation images are drawn from the training images, by class. All images are kept in memory
-    except those of ``mnist_m``, which are files. Digits of ``mnist_m`` are MNIST's own, part by
-    part: a validation image of one domain may show a training digit of the other.
+    except those of ``mnist_m``, which are files. ``mnist_m`` has the same digits as MNIST, split by
+    split: a validation image of one domain may show a training digit of the other.
 
     Args:
         root: Folder with one folder for each domain that is there: ``mnist`` (IDX files, packed
             or not), ``mnist_m`` (two folders of images and their lists), ``usps`` (``usps.bz2``
             and ``usps.t.bz2`` of LIBSVM), ``svhn`` (``train_32x32.mat``, ``test_32x32.mat``) and
             ``synth`` (``synth_train_32x32.mat``, ``synth_test_32x32.mat``).
-        domains: Domains to use, in this order; those whose folders are there when None.
+        domains: Domains to use, in this order; null for those whose folders are there.
         val_fraction: Share of the training images to validate on, in (0, 1).
         split_seed: Seed of that draw.
 

@@ -33,9 +33,9 @@ class DiscCupDataset(LayoutDataset, abc.ABC):
     """Optic disc and cup; a subclass decodes their masks. See `OfficialDataset` for other keys.
 
     Args:
-        region: ``image`` is the whole photograph; ``disc`` is a square around the disc, 2.5
-            diameters wide, which data that are cut out already (RIM-ONE DL) need beside them. Its
-            place comes from the mask, on target domains too, as in the public multi-site benchmark.
+        region: ``image``: the whole photograph. ``disc``: a square around the disc, 2.5 diameters
+            wide; needed beside data that are already cut out (RIM-ONE DL). The mask gives its
+            position, on target domains too, as in the public multi-site benchmark.
         options: Keys of `OfficialDataset`.
 
     Reference:
@@ -162,10 +162,10 @@ class Refuge(TestedDataset, DiscCupDataset, GreyMasks):
     """Optic disc and cup in 400 photographs of ``refuge_zeiss`` and 800 of ``refuge_canon``.
 
     The challenge's training images come from a Zeiss Visucam 500, its validation and test images
-    from a Canon CR-2; here the cameras are the domains. ``refuge_zeiss``: Training400, test and
-    validation splits drawn, as much of either diagnosis in each. ``refuge_canon``:
-    Validation400 trains (its masks are public), Test400 tests, a validation split is drawn. Every
-    image is its own group, since the patients are not told.
+    from a Canon CR-2; here the cameras are the domains. ``refuge_zeiss`` is Training400; test and
+    validation splits are drawn and stratified by diagnosis. ``refuge_canon`` trains on
+    Validation400 (its masks are public) and tests on Test400; a validation split is drawn. Every
+    image is its own group, since the patients are unknown.
 
     See `TestedDataset` and `DiscCupDataset` for the keys.
 
@@ -240,7 +240,7 @@ class DrishtiGs(_TwoFiles):
     """Optic disc and cup in 101 photographs of about 2047 × 1760 pixels (Aravind eye hospital).
 
     Soft maps hold the share of four experts that marked a pixel, as a grey value; a pixel is disc
-    or cup when more than half of them say so. The official 50 training and 51 test images are
+    or cup if more than half of them marked it. The official 50 training and 51 test images are
     used; a validation split is drawn from the former. Every image is its own group.
 
     See `DiscCupDataset` for the keys.
@@ -299,16 +299,16 @@ def _partition(folder: str) -> Layout:
 class RimOne(_TwoFiles):
     """Optic disc and cup in the 485 images of RIM-ONE DL (not r3): 313 normal, 172 with glaucoma.
 
-    The images of releases r1, r2 and r3, of three Spanish hospitals, cut out around the optic
-    disc; so the other datasets of discs need ``region: disc`` beside it. Official partitions are
-    used; a validation split is drawn from the training set. Every image is its own group, since
-    the patients are not told.
+    The images are those of releases r1, r2 and r3, of three Spanish hospitals, cut out around the
+    optic disc. Beside it, the other disc datasets therefore need ``region: disc``. The official
+    partitions are used; a validation split is drawn from the training set. Every image is its own
+    group, since the patients are unknown.
 
     See `OfficialDataset` for the other keys.
 
     Args:
-        partition: Which official one: ``hospital`` trains on one hospital (311 images) and tests
-            on the two others (174); ``random`` mixes them (339 and 146).
+        partition: Official partition. ``hospital`` trains on one hospital (311 images) and tests
+            on the two others (174). ``random`` mixes the hospitals (339 and 146).
 
     Reference:
         Fumero et al., "RIM-ONE DL: a unified retinal image database for assessing glaucoma using

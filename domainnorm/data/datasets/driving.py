@@ -31,10 +31,10 @@ OFFICIAL: Mapping[str, Split] = {"train": "train", "val": "test"}
 
 
 class DrivingDataset(LayoutDataset):
-    """Street scenes whose masks are given in the label set that was chosen.
+    """Street scenes with masks in a chosen label set.
 
     Args:
-        classes: Label set of the masks.
+        classes: Label set of the masks, such as ``cityscapes19``.
         options: Keys of `OfficialDataset`.
 
     Attributes:
@@ -148,8 +148,8 @@ class Cityscapes(DrivingDataset):
 class FoggyCityscapes(DrivingDataset):
     """Foggy Cityscapes: Cityscapes with fog of three densities rendered from its depth maps.
 
-    A domain is a density. The splits are those of ``cityscapes``, and with equal ``val_fraction``
-    and ``split_seed`` its sequences are in the same split here, whatever their fog.
+    A domain is a fog density. The splits are those of ``cityscapes``. With equal ``val_fraction``
+    and ``split_seed``, a sequence is in the same split here as there, at all fog densities.
 
     See `DrivingDataset` for the keys. ``root`` holds leftImg8bit_foggy and the gtFine of
     Cityscapes, whose own folder it may be. Domains are ``beta_0.005``, ``beta_0.01`` and
@@ -225,9 +225,9 @@ class ACDC(DrivingDataset):
 
 @register("dark_zurich")
 class DarkZurich(DrivingDataset):
-    """Dark Zurich: 8,377 unlabelled images by day, twilight and night, 50 labelled ones by night.
+    """Dark Zurich: 8,377 unlabelled images by day, twilight and night, and 50 labelled by night.
 
-    A domain is an hour. Training images have no labels, so a domain can be a target, not a source.
+    A domain is a time of day. Training images have no labels, so a domain can only be a target.
     The official ``val`` images (labelled, by night) are the test split, as usual, since the labels
     of ``test`` are withheld: ``day`` and ``twilight`` have no test images. A validation split is
     cut out of the training images, whole recordings at a time.
@@ -278,13 +278,13 @@ class DarkZurich(DrivingDataset):
 class NighttimeDriving(DrivingDataset):
     """Nighttime Driving Test: 50 coarsely labelled images by night, 1920 × 1080, only for testing.
 
-    Its domain has the name of Dark Zurich's, so that a ``join`` of the two trains on the images of
-    one and tests on both.
+    Its domain has the same name as in Dark Zurich: a ``join`` of the two trains on Dark Zurich's
+    images and tests on both.
 
     Args:
         root: The unpacked folder NighttimeDrivingTest: absolute, or relative to DOMAINNORM_DATA.
         domains: Domains to use; there is one, ``night``.
-        classes: Label set of the masks.
+        classes: Label set of the masks, such as ``cityscapes19``.
 
     Reference:
         Dai, Van Gool, "Dark model adaptation: semantic image segmentation from daytime to

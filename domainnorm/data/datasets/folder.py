@@ -50,23 +50,23 @@ _LIGHTS = ("day", "dusk", "night", "fog", "rain", "snow")
 class FolderDataset(FileDataset, abc.ABC):
     """Images in a folder for each domain, with an optional table of splits.
 
-    With a table, its splits are used; where it has no ``val`` row at all, a validation split is
-    cut out of its training rows. Without one, test and validation splits are drawn from all
-    images. Drawn splits are stratified by domain and class, keep groups whole, and depend on the
-    names of the files and on ``split_seed`` alone, not on the chosen ``domains``.
+    The splits of a table are used. If it has no ``val`` row at all, a validation split is cut out
+    of its training rows. Without a table, test and validation splits are drawn from all images.
+    Drawn splits are stratified by domain and class and keep groups whole. They depend only on file
+    names and ``split_seed``, not on the chosen ``domains``.
 
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment
             variable DOMAINNORM_DATA names (``data`` when it is not set).
-        splits: Name of the table inside ``root``: CSV with columns file, domain and, where they
-            are known, class, group, split. An empty group means the file itself, an empty class an
-            image without a label; without any split all are drawn. The default table may be
-            absent; an empty name ignores any.
-        domains: Domains to use, in this order; all of them when None.
+        splits: Name of the table inside ``root``: CSV with columns file, domain and, optionally,
+            class, group, split. An empty group means the file itself, an empty class an unlabelled
+            image. If no row has a split, all splits are drawn. The default table may be absent; an
+            empty name uses no table.
+        domains: Domains to use, in this order; null for all.
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on when there is no table, in (0, 1).
         split_seed: Seed of drawn splits.
-        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
+        white: Pixel value of 16-bit images that is white, 256 to 65535; 4095 for 12 bits.
 
     Raises:
         DataError: The root, a domain, a file or a class is missing, or the table is wrong; the
@@ -148,14 +148,13 @@ class FolderDataset(FileDataset, abc.ABC):
 class Folder(FolderDataset, ClassFiles):
     """Image files laid out as <domain>/<class>/<image>, with an optional table of splits.
 
-    Images right in the folder of a domain, or in ``unlabelled`` there, have no label.
+    Images directly in the folder of a domain, or in its subfolder ``unlabelled``, have no label.
 
     See `FolderDataset` for the other keys.
 
     Args:
-        allow_missing_classes: Whether a domain may lack training images of a class that another
-            one has: for rare classes, and domains that were found. A misspelled class would not be
-            noticed.
+        allow_missing_classes: Accept a domain without training images of a class that another
+            domain has, for rare classes and found domains. Misspelled classes then go unnoticed.
         options: Keys of `FolderDataset`.
     """
 
@@ -178,9 +177,9 @@ class Folder(FolderDataset, ClassFiles):
         splits = {"train", "val", "valid", "test"}
         if deep and (len(deep) == len(rows) or labels <= splits):
             raise DataError(
-                f"data.root: below {self.root} images lie deeper than {self.expected}, such as "
-                f"{deep[0]}, where '{deep[0].split('/')[1]}' would be a class; set data.root to "
-                "the folder of the domains, and write given splits into splits.csv (docs/data.md)"
+                f"data.root: images below {self.root} lie deeper than {self.expected}: in "
+                f"{deep[0]}, '{deep[0].split('/')[1]}' would be a class; set data.root to the "
+                "folder of the domains, and write given splits into splits.csv (docs/data.md)"
             )
         return rows
 
@@ -195,8 +194,8 @@ class Folder(FolderDataset, ClassFiles):
         if not self.class_names:
             whose = f"no image of {', '.join(self.domain_names)} has a class"
             expected = (
-                "; expected <domain>/<class>/<image> in one at least; where these are the classes "
-                "of one site, move them into a folder of that site"
+                "; expected <domain>/<class>/<image> in at least one domain; if these folders are "
+                "the classes of one site, move them into a folder of that site"
             )
             expected = "" if table else expected
             raise DataError(f"{table or self.root}: {whose}{expected}")
@@ -214,8 +213,8 @@ class Folder(FolderDataset, ClassFiles):
         own = next(r for r in self.records if r.domain == domain and r.is_labelled)
         label = self.class_names[own.target]
         refuse(
-            f"{self.root / domain}: all labels are '{label}', which no other domain has; where the "
-            f"images have no label, put them right into {domain}/, or call that folder "
+            f"{self.root / domain}: all labels are '{label}', which no other domain has; if the "
+            f"images have no label, move them directly into {domain}/, or rename that folder to "
             f"'unlabelled'{ALLOW_HINT}"
         )
 
@@ -234,18 +233,19 @@ class FolderMasks(FolderDataset, MaskFiles):
     """Image files laid out as <domain>/images/<image>, with <domain>/masks/<stem>.png beside them.
 
     Names of masks may be in upper or lower case, and end with .tif, .tiff or .bmp instead.
-    Masks hold the number of the class of each pixel, 255 where there is none, or its colour;
-    ``classes.txt`` names the classes, one per line, and their colours. An image without a mask has
-    no label, and the images of a domain without masks may lie right in its folder. The table of
-    splits, and splits that are drawn, are those of the dataset ``folder``.
+    A mask holds the class number of each pixel (255 for no class), or its colour. ``classes.txt``
+    names the classes, one per line, and their colours. An image without a mask has no label. The
+    images of a domain without masks may lie directly in its folder. The table of splits and drawn
+    splits are those of the dataset ``folder``.
 
     See `FolderDataset` for the other keys.
 
     Args:
-        groups: What the groups of the table are: ``whole`` ones stay in one split; ``sequences``
-            may be cut in time, and validate on the end of their training part.
-        void_outside: Folder beside ``images`` with a field of view for each image with a mask:
-            pixels that are 0 there have no class.
+        groups: Kind of the groups of the table. ``whole``: a group stays in one split.
+            ``sequences``: a group may be cut in time; the end of its training part is for
+            validation.
+        void_outside: Folder beside ``images`` with the field of view of each image that has a
+            mask. Pixels that are 0 there have no class. Null for none.
         options: Keys of `FolderDataset`.
     """
 

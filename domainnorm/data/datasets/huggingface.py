@@ -33,7 +33,7 @@ _SPLITS: dict[str, Split] = {
 
 @register
 class HuggingFace(DomainDataset):
-    """Images with one class each, from a dataset of Hugging Face's library ``datasets``.
+    """Images with one class each, from a dataset of the Hugging Face library ``datasets``.
 
     Columns are image, label, domain and group; group may be absent. Splits are those of the
     dataset; a missing ``validation`` or ``test`` split is drawn as by the dataset ``folder``.
@@ -44,8 +44,8 @@ class HuggingFace(DomainDataset):
             environment variable DOMAINNORM_DATA names; else the name of a dataset on the hub.
         config: Configuration of a dataset on the hub that has several.
         revision: Branch, tag or commit of a dataset on the hub; a commit makes a run repeatable.
-        columns: Names of columns that are called otherwise: ``{domain: hospital}``.
-        domains: Domains to use, in this order; all of them when None.
+        columns: Your names of columns that have another name: ``{domain: hospital}``.
+        domains: Domains to use, in this order; null for all.
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on when there is no test split, in (0, 1).
         split_seed: Seed of drawn splits.

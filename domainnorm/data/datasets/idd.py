@@ -55,11 +55,11 @@ VOID_NAMES = frozenset(
 class IDD(DrivingDataset):
     """IDD segmentation: labelled images of Indian roads, 1920 × 1080 and 1280 × 720.
 
-    Masks are drawn from the polygons, as the official preparation does, which need not be run. Its
-    own mapping to Cityscapes holds: autorickshaws and other things without a counterpart are void,
-    and "non-drivable fallback" (earth, grass) is terrain. The official ``val`` images are the test
-    split, since the labels of ``test`` are withheld; a validation split is cut out of ``train``,
-    whole drives at a time.
+    Masks are drawn from the polygons as in the official preparation, which need not be run. The
+    official mapping to Cityscapes is used: autorickshaws and other objects without a counterpart
+    are void, and "non-drivable fallback" (earth, grass) is terrain. The official ``val`` images are
+    the test split, since the labels of ``test`` are withheld; a validation split is cut out of
+    ``train``, whole drives at a time.
 
     See `DrivingDataset` for the keys. ``root`` holds leftImg8bit and gtFine (IDD_Segmentation, or
     idd20kII of the second part); there is one domain, ``idd``.

@@ -17,16 +17,16 @@ from domainnorm.registry import DATASETS, REQUIRED, register
 
 @register
 class Join(DomainDataset):
-    """Domains of several datasets, such as a source from one and a target from another.
+    """Domains of several datasets, for example the source from one and the target from another.
 
-    Every part keeps its own splits. Domains of the same name are one domain; ``prefix`` keeps
-    them apart. All parts must have the same classes, for which driving datasets have the key
-    ``classes``.
+    Every part keeps its own splits. Domains of the same name become one domain; ``prefix`` keeps
+    them apart. All parts must have the same classes; driving datasets have the key ``classes`` for
+    this.
 
     Args:
-        parts: Datasets: ``name`` and the keys of each, and optionally ``prefix``, what its domains'
-            names are to start with.
-        domains: Domains to use, in this order; all of them when None.
+        parts: Datasets, each with ``name``, its own keys, and optionally ``prefix``, the start of
+            the names of its domains.
+        domains: Domains to use, in this order; null for all.
 
     Raises:
         DataError: A part is wrong, named by ``data.parts[i]`` and the key, or classes differ.
@@ -79,15 +79,15 @@ class Join(DomainDataset):
             where = f"data.parts[{number}] ({names[number]})"
             if part.task != first.task:
                 raise DataError(
-                    f"{where}: a dataset of {part.task}, but data.parts[0] ({names[0]}) is one of "
+                    f"{where}: a dataset for {part.task}, but data.parts[0] ({names[0]}) is for "
                     f"{first.task}; join datasets of one task"
                 )
             if part.class_names != first.class_names:
                 only = [name for name in part.class_names if name not in first.class_names]
                 lacking = [name for name in first.class_names if name not in part.class_names]
                 raise DataError(
-                    f"{where}: other classes than data.parts[0] ({names[0]}): "
-                    f"{len(part.class_names)} and {len(first.class_names)}, only here "
+                    f"{where}: its {len(part.class_names)} classes differ from the "
+                    f"{len(first.class_names)} of data.parts[0] ({names[0]}), only here "
                     f"{', '.join(only) or 'none'}, only there {', '.join(lacking) or 'none'}; "
                     "give all parts the same key 'classes', or data with the same classes in the "
                     "same order"

@@ -180,7 +180,7 @@ class OfficialDataset(FileDataset, abc.ABC):
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment
             variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Domains to use, in this order; all that there are when None.
+        domains: Domains to use, in this order; null for all.
         val_fraction: Share of the training images to validate on, in (0, 1).
         split_seed: Seed of drawn splits.
 

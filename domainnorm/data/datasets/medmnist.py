@@ -27,17 +27,17 @@ SUBSETS = {"axial": "OrganAMNIST", "coronal": "OrganCMNIST", "sagittal": "OrganS
 
 @register
 class MedMnist(DomainDataset):
-    """Eleven organs in slices of abdominal CT; the directions axial, coronal, sagittal are domains.
+    """Eleven organs in slices of abdominal CT; domains are the directions axial, coronal, sagittal.
 
-    OrganAMNIST, OrganCMNIST and OrganSMNIST of MedMNIST, read through its package. The three are
-    cut from the same 201 scans, and the official splits divide the scans the same way in all, so
-    that no patient straddles. Slices are not traced to patients; each is its own group.
+    OrganAMNIST, OrganCMNIST and OrganSMNIST of MedMNIST, read through its package. All three are
+    cut from the same 201 scans with the same official splits of scans, so no patient is in two
+    splits. The patient of a slice is unknown; each slice is its own group.
 
     Args:
         root: Folder of the npz files: absolute, or relative to the folder that the environment
             variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Domains to use, in this order; all three when None.
-        size: Height and width of the images in pixels: which of the published files is read.
+        domains: Domains to use, in this order; null for all.
+        size: Height and width of the images in pixels; one of the published sizes.
 
     Raises:
         DataError: The package medmnist or a file is missing; the message names it.

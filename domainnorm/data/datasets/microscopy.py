@@ -27,9 +27,9 @@ class WhiteBloodCells(TestedDataset, GreyMasks):
     """Cytoplasm and nucleus of white blood cells: ``tecom_rapid`` (300) and ``cellavision`` (100).
 
     ``Dataset 1`` (Jiangxi Tecom, rapid stain, 120 × 120 pixels) and ``Dataset 2`` (CellaVision
-    blog, 300 × 300). Masks are black, grey and white. Test and validation splits are drawn, as
-    much of every kind of cell in each; the kind is metadata ``cell``, which the authors did not
-    have checked by experts. Every image is its own group.
+    blog, 300 × 300). Masks are black, grey and white. Test and validation splits are drawn and
+    stratified by the kind of cell. The kind is metadata ``cell``; experts have not checked it.
+    Every image is its own group.
 
     See `TestedDataset` for the keys.
 
@@ -123,21 +123,21 @@ TRAINING_HOSPITALS = ("0", "3", "4")  # WILDS validates on hospital 1 and tests 
 
 @register("camelyon17")
 class Camelyon17(TestedDataset):
-    """Tumour in the middle of 455,954 patches of 96 × 96 pixels; five hospitals are the domains.
+    """Camelyon17: tumour in 455,954 patches of 96 × 96 pixels; five hospitals are the domains.
 
     WILDS trains on hospitals 0, 3 and 4 (column ``split``: 0 training, 1 in-distribution
     validation, patches of the same slides), validates on hospital 1 and tests on hospital 2.
     ``split: patients`` cuts every hospital by patient into all three splits, so that any of them
-    can be source or target; a patient's slides stay together, the slide is metadata.
-    ``split: wilds`` is the official one: in hospitals 0, 3 and 4 the in-distribution patches
-    validate and test by turns, hospitals 1 and 2 test in full, and no method can train on
-    them (WILDS has other, unlabelled patches for that, a separate download). WILDS forbids batch
+    can be source or target; a patient's slides stay together, and the slide is metadata.
+    ``split: wilds`` is the official split. In hospitals 0, 3 and 4 the in-distribution patches are
+    in turn for validation and test. All of hospitals 1 and 2 is for test, so no method can train on
+    them (WILDS has unlabelled patches for that, a separate download). WILDS forbids batch
     statistics of the test hospital; results that use them are off-protocol.
 
     See `TestedDataset` for the other keys.
 
     Args:
-        split: ``patients`` or ``wilds``.
+        split: ``patients`` or ``wilds``, see above.
         options: Keys of `TestedDataset`.
 
     Reference:

@@ -27,26 +27,26 @@ from domainnorm.registry import register
 
 @register
 class Nifti(NiftiSlices):
-    """Slices of <site>/<case>.nii.gz and <site>/<case>_segmentation.nii.gz, a site being a domain.
+    """Slices of <site>/<case>.nii.gz and <site>/<case>_segmentation.nii.gz; a site is a domain.
 
     The layout of the multi-site prostate data of Liu et al. (sites BIDMC, BMC, HK, I2CVB, RUNMC,
-    UCL), and of others brought into it. Volumes are turned to the nearest canonical orientation,
-    so that an axis means the same in all; patients lie with their front up. Grey values are
-    scaled by one range for the whole volume. A group is a case; test and validation splits are
-    drawn by case. Reading is lazy, the volumes used last stay in memory.
+    UCL), and of other data in the same layout. Volumes are turned to the nearest canonical
+    orientation, so that an axis means the same in all; the front of the patient is up. One range
+    scales the grey values of a whole volume. A group is a case; test and validation splits are
+    drawn by case. Volumes are read when needed; the last ones stay in memory.
 
     Args:
         root: Folder of the data: absolute, or relative to the folder that the environment
             variable DOMAINNORM_DATA names (``data`` when it is not set).
-        domains: Sites to use, in this order; every folder with volumes when None.
+        domains: Sites to use, in this order; null for every folder with volumes.
         val_fraction: Share of the training slices to validate on, in (0, 1).
         test_fraction: Share of all slices to test on, in (0, 1).
         split_seed: Seed of drawn splits.
-        classes: Names of the values of the segmentation, from 0; without it, every value above 0
-            is ``foreground``.
-        mask_suffix: What the names of segmentations have after the case, upper or lower case.
-        slices: ``labelled`` keeps slices with a class above 0, the usual practice for 2-D networks,
-            which knows where the organ is, in target and test volumes too.
+        classes: Names of the values of the segmentation, from 0; null makes every value above 0
+            ``foreground``.
+        mask_suffix: Suffix of the names of segmentations after the case, in upper or lower case.
+        slices: ``all``, or ``labelled`` for slices with a class above 0. ``labelled`` is usual for
+            2-D networks, but uses the position of the organ in target and test volumes too.
         kwargs: ``axis``, ``spacing``, ``window`` and ``cache_mb`` of `NiftiSlices`.
 
     Raises:

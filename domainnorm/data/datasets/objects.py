@@ -117,12 +117,12 @@ class OfficeHome(ClassFiles):
     """Office-Home: 65 kinds of everyday objects as art, clipart, product and real-world images.
 
     There are no official splits: most papers adapt to and test on the same, whole target domain.
-    Here test and validation images are drawn by class, so that no image that was adapted to is
-    tested on, and numbers are not quite comparable.
+    Here test and validation images are drawn by class, so that no test image is adapted to. Numbers
+    are therefore not fully comparable with papers.
 
     Args:
         root: The folder ``OfficeHomeDataset_10072016``, which holds one folder for each domain.
-        domains: Domains to use, in this order; Art, Clipart, Product, Real World when None.
+        domains: Domains to use, in this order; null for Art, Clipart, Product, Real World.
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on, in (0, 1).
         split_seed: Seed of the splits.
@@ -175,8 +175,8 @@ class DomainNet(ClassFiles):
 
     Args:
         root: Folder with one folder and two lists for each domain.
-        domains: Domains to use, in this order; those whose lists are there when None.
-        classes: Classes to use, such as those of a smaller benchmark; all when None.
+        domains: Domains to use, in this order; null for those whose lists are there.
+        classes: Classes to use, such as those of a smaller benchmark; null for all.
         val_fraction: Share of each training list to validate on, in (0, 1).
         split_seed: Seed of that draw.
 
@@ -244,15 +244,15 @@ class PACS(ClassFiles):
     """PACS: dog, elephant, giraffe, guitar, horse, house, person in four styles.
 
     The official lists ``<domain>_train_kfold.txt`` and ``<domain>_crossval_kfold.txt`` give the
-    training and the validation images. The official ``<domain>_test_kfold.txt`` lists *all*
-    images of a domain, those of the other two included, for models that have never seen the
-    domain; here a domain may also be trained on or adapted to, so test images are drawn from its
-    training list instead, by class. Published leave-one-out numbers are on all images.
+    training and the validation images. The official ``<domain>_test_kfold.txt`` lists *all* images
+    of a domain, including those of the other two lists, for models that have never seen the domain.
+    Here models may also train on a domain or adapt to it, so test images are drawn by class from
+    its training list instead. Published leave-one-out numbers are on all images.
 
     Args:
-        root: Folder with the images (below ``kfold`` or ``pacs_data``, or right there) and the
-            lists (in ``pacs_label``, ``splits``, their original folder, or right there).
-        domains: Domains to use, in this order; photo, art_painting, cartoon, sketch when None.
+        root: Folder with the images (in ``kfold`` or ``pacs_data``, or directly) and the lists (in
+            ``pacs_label``, ``splits``, their original folder, or directly).
+        domains: Domains to use, in this order; null for photo, art_painting, cartoon, sketch.
         test_fraction: Share of each training list to test on, in (0, 1).
         split_seed: Seed of that draw.
 
@@ -343,14 +343,14 @@ class VisDA(ClassFiles):
     """VisDA-2017 classification: renderings (train), COCO (validation) and YouTube (test) crops.
 
     The three folders are three *domains*. Most papers adapt to and test on the whole of
-    ``validation``; here each domain gets splits drawn by class, so that no image that was adapted
-    to is tested on, and numbers are not quite comparable. All views of a rendered object share a
-    split. ``test`` may be absent.
+    ``validation``. Here each domain gets splits drawn by class, so that no test image is adapted
+    to; numbers are therefore not fully comparable with papers. All views of a rendered object share
+    a split. ``test`` may be absent.
 
     Args:
         root: Folder with ``train``, ``validation`` and ``test``, each with its ``image_list.txt``
             (for ``test`` the list with labels that was published after the challenge).
-        domains: Domains to use, in this order; those that are there when None.
+        domains: Domains to use, in this order; null for those that are there.
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on, in (0, 1).
         split_seed: Seed of the splits.

@@ -36,9 +36,9 @@ class RenderedDataset(TestedDataset, DrivingDataset):
 class GTA5(RenderedDataset):
     """GTA5, also called "Playing for Data": 24,966 labelled images of a game, 1914 × 1052.
 
-    All official images train in published work on adaptation, so splits are drawn here: test and
-    validation images are runs of a hundred frames, since neighbours show the same drive. Of
-    images whose label file has another size than they have (there are some), all pixels are void.
+    Published work on adaptation trains on all official images, so splits are drawn here. Test and
+    validation images are runs of a hundred frames, since neighbours show the same drive. In some
+    images the label file has another size than the image; all their pixels are void.
 
     See `RenderedDataset` for the keys. ``root`` holds images and labels; there is one domain,
     ``gta5``.
@@ -105,9 +105,9 @@ class Synthia(RenderedDataset):
     """SYNTHIA-RAND-CITYSCAPES: 9,400 rendered, labelled images, 1280 × 760.
 
     Views, light and traffic are random, so images are independent and splits are drawn from them.
-    Results are usually given for the 16 or 13 classes that it has in common with Cityscapes
+    Results are usually given for the 16 or 13 classes that it shares with Cityscapes
     (``classes: cityscapes16`` or ``cityscapes13``). A label file has three channels of 16 bits: the
-    class, the number of the instance, and nothing.
+    class, the number of the instance, and an unused one.
 
     See `RenderedDataset` for the keys. ``root`` holds RGB and GT; there is one domain, ``synthia``.
 
@@ -136,8 +136,8 @@ class Synthia(RenderedDataset):
         channels = read_labels(file).values
         if channels.ndim != 3 or channels.shape[2] != 3:
             raise DataError(
-                f"{file}: not a label file of SYNTHIA, a PNG whose three channels are the class, "
-                "the instance and nothing; GT/COLOR is something else"
+                f"{file}: not a label file of SYNTHIA, expected a PNG with three channels (class, "
+                "instance, unused); take GT/LABELS, not GT/COLOR"
             )
         red: NDArray[np.uint8] = np.minimum(channels[..., 0], 255).astype(np.uint8)
         return red

@@ -27,12 +27,12 @@ class Scans(DomainDataset):
     same scan under a strong colour cast and uneven light, slightly different from image to image:
     a shift that statistics of the channels can largely undo. ``textured`` is dark ink on rough
     paper: a shift that no statistics can undo. A digit has the same group and the same split in
-    all domains, so none that a domain trains on is another domain's test. 60 % of the digits are
-    for training, 10 % for validation, 30 % for testing.
+    all domains, so a training digit of one domain is never a test digit of another. 60 % of the
+    digits are for training, 10 % for validation, 30 % for testing.
 
     Args:
-        domains: Domains to use, in this order; all three when None.
-        per_domain: Use this many digits, 40 to 1797, with classes balanced; all when None.
+        domains: Domains to use, in this order; null for all.
+        per_domain: Number of digits, 40 to 1797, with balanced classes; null for all.
         split_seed: Seed of the splits.
 
     Raises:

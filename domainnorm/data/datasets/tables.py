@@ -36,12 +36,12 @@ class TabledDataset(FileDataset, abc.ABC):
     Args:
         root: Folder of the data, which paths in the table are relative to.
         table: Name of the table inside ``root``; ``.csv``, ``.tsv`` or ``.parquet``.
-        columns: Names of columns that are called otherwise: ``{target: diagnosis}``.
-        domains: Domains to use, in this order; all of them when None.
+        columns: Your names of columns that have another name: ``{target: diagnosis}``.
+        domains: Domains to use, in this order; null for all.
         val_fraction: Share of the training images to validate on, in (0, 1).
         test_fraction: Share of all images to test on when there is no split column, in (0, 1).
         split_seed: Seed of drawn splits.
-        white: Value of 16-bit files that is shown as white; 4095 where they hold 12 bits.
+        white: Pixel value of 16-bit images that is white, 256 to 65535; 4095 for 12 bits.
 
     Raises:
         DataError: The table, a column, a file or a class is missing, or a line is wrong; the
@@ -98,9 +98,8 @@ class Manifest(TabledDataset, ClassFiles):
     See `TabledDataset` for the other keys.
 
     Args:
-        allow_missing_classes: Whether a domain may lack training images of a class that another
-            one has: for rare classes, and domains that were found. A misspelled class would not be
-            noticed.
+        allow_missing_classes: Accept a domain without training images of a class that another
+            domain has, for rare classes and found domains. Misspelled classes then go unnoticed.
         options: Keys of `TabledDataset`.
     """
 
@@ -135,11 +134,11 @@ class Manifest(TabledDataset, ClassFiles):
 
 @register("manifest_masks")
 class ManifestMasks(TabledDataset, MaskFiles):
-    """Images with a mask of classes each, listed in any CSV, TSV or Parquet table.
+    """Images with one mask each, listed in any CSV, TSV or Parquet table.
 
-    The column target holds the path of the mask (empty for none): a PNG with the number of the
-    class of each pixel, 255 where there is none, or its colour. ``classes.txt`` beside the table
-    names the classes, one per line, and their colours. Other columns are those of the dataset
+    The column target holds the path of the mask (empty for none). A mask is a PNG with the class
+    number of each pixel (255 for no class), or its colour. ``classes.txt`` beside the table names
+    the classes, one per line, and their colours. Other columns are those of the dataset
     ``manifest``. See `TabledDataset` for the keys.
     """
 
@@ -189,8 +188,8 @@ class ManifestFindings(TabledDataset):
     See `TabledDataset` for the other keys.
 
     Args:
-        findings: Columns of the findings, in the order of their numbers; when None, every
-            further column that holds nothing but 1, 0, -1 and gaps.
+        findings: Columns of the findings, in this order; null takes every further column that
+            holds only 1, 0, -1 and gaps.
         options: Keys of `TabledDataset`.
     """
 

@@ -23,8 +23,8 @@ class VesselDataset(GreyMasks):
     """Vessels of the retina in one domain; see `OfficialDataset` for the other keys.
 
     Args:
-        fov: What pixels outside the circle that the camera sees are, where the data has such a
-            mask: ``void`` has no class, ``keep`` is background.
+        fov: Label of pixels outside the camera's field of view, if the data has such a mask:
+            ``void`` gives them no class, ``keep`` makes them background.
         options: Keys of `OfficialDataset`.
 
     Attributes:
@@ -84,8 +84,8 @@ class Drive(VesselDataset):
     and 20 for testing with the first observer's vessels. Fields of view are shipped.
 
     Args:
-        split: ``official`` needs ``test/1st_manual``, which the present download withholds;
-            ``training`` takes the 20 training images alone and draws 30 % of them for testing.
+        split: ``official`` needs ``test/1st_manual``, which the present download lacks.
+            ``training`` only uses the 20 training images and draws 30 % of them for testing.
         options: Keys of `VesselDataset`.
 
     Reference:

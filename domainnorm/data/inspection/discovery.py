@@ -209,8 +209,8 @@ def discover_domains(
     if not bool(training.any()):
         first = f", such as {problems[0]}" if problems else ""
         raise DataError(
-            f"{pile.root}: none of {len(styles)} images is one of split train that can be read; "
-            f"domains are found in these alone{first}"
+            f"{pile.root}: none of {len(styles)} images is readable and in split train, but only "
+            f"these are searched for domains{first}"
         )
     found = find_domains(
         torch.stack([style for style in styles if isinstance(style, Tensor)]),

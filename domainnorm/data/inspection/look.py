@@ -196,8 +196,8 @@ def _recognized(place: Path) -> tuple[str, dict[str, Any]]:
     if masked or (place / "classes.txt").is_file():
         if not (place / "classes.txt").is_file():
             raise DataError(
-                f"{place / 'classes.txt'}: missing; write the name of each class into it, one per "
-                f"line, the first for 0{_numbers(folders)}"
+                f"{place / 'classes.txt'}: missing; write one class name per line into it, the "
+                f"first for pixel value 0{_numbers(folders)}"
             )
         return "folder_masks", root
     for folder in folders:
@@ -206,8 +206,8 @@ def _recognized(place: Path) -> tuple[str, dict[str, Any]]:
         return "folder", root
     if images_in(place):
         raise DataError(
-            f"{place}: images without folders of domains; move those of each site, scanner or hour "
-            "into a folder of its own, or let domains be found by style: domainnorm data domains "
+            f"{place}: images without folders of domains; move the images of each site, scanner or "
+            "hour into a folder of their own, or find domains by style: domainnorm data domains "
             f"{shlex.quote(str(place))}"
         )
     if dicom_files(place):
@@ -215,9 +215,9 @@ def _recognized(place: Path) -> tuple[str, dict[str, Any]]:
     if any(place.rglob("*.nii.gz")) or any(place.rglob("*.nii")):
         return "nifti", root
     raise DataError(
-        f"{place}: no images; expected a folder for each domain (site, scanner, hour), with a "
-        "folder of images for each class in it, or images alone where there are no labels, or "
-        "images/ and masks/; or a table (docs/data.md)"
+        f"{place}: no images; expected a folder for each domain (site, scanner, hour). It contains "
+        "a folder of images for each class, or images/ and masks/, or only images if they have no "
+        "labels. Or give a table (docs/data.md)"
     )
 
 
@@ -226,7 +226,7 @@ def _check_names(place: Path, names: Sequence[str]) -> None:
     plain_names = {name.lower() for name in names}
     if plain_names and plain_names <= {*_IMAGES, *_MASKS}:
         raise DataError(
-            f"{place}: {' and '.join(names)} are of one domain; move them into a folder of that "
+            f"{place}: {' and '.join(names)} belong to one domain; move them into a folder of that "
             f"domain, {place.name}/<domain>/images and so on, beside those of other domains"
         )
     if plain_names and plain_names <= _SPLITS:
@@ -248,8 +248,8 @@ def _check_no_masks(folder: Path) -> None:
             ]
             if len(stems[0] & stems[1]) * 2 > len(stems[1]):
                 raise DataError(
-                    f"{folder}: {below[masks]} seem to be the masks of {below[images]}; call the "
-                    "two folders masks and images"
+                    f"{folder}: '{below[masks]}' seems to hold the masks of '{below[images]}'; "
+                    "rename the two folders to masks and images"
                 )
 
 

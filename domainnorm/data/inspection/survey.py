@@ -190,8 +190,8 @@ def _unnumbered(survey: Survey) -> Iterator[Problem]:
         if found == {VOID}:
             yield Problem(
                 where,
-                "hold no pixel of a class; numbers or colours that the dataset does not know may "
-                "have become pixels without one: compare them with those it expects",
+                "have no pixel with a class; unknown numbers or colours may have become pixels "
+                "without a class: compare them with the expected ones",
             )
         if found == BINARY:
             yield Problem(where, OF_BINARY)

@@ -99,8 +99,8 @@ class NiftiSlices(FileDataset):
         values = load_values(file)
         if not bool((np.abs(values - np.round(values)) <= _WHOLE).all()):  # NaN is none, either
             raise DataError(
-                f"{file}: values that are no whole numbers, expected those of classes; write them "
-                "as integers"
+                f"{file}: values that are not whole numbers, expected class numbers; write them as "
+                "integers"
             )
         values = np.round(values)
         if self.merged:

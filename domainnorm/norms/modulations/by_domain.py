@@ -64,15 +64,15 @@ class DomainRows(Modulation):
 
 @register("table")
 class TableModulation(DomainRows):
-    """A row of scale and a row of shift per domain; soft weights mix rows.
+    """Each domain has a row of scale and a row of shift; soft weights mix rows.
 
     ``scale[n] = table[domain[n]]``, or ``Σ_d weights[n, d] table[d]``.
 
     Args:
         num_features: C.
         num_domains: D.
-        dropout: Probability in [0, 1) with which a training sample gets a learned row that knows
-            no domain; the model can then be called without one. See `UnconditionalRow`.
+        dropout: Probability in [0, 1) that a training sample uses a learned row without a domain.
+            The model can then be called without a domain. See `UnconditionalRow`.
 
     Shape:
         ``scale``, ``shift``: (D, C), starting at 1 and 0.
@@ -94,7 +94,7 @@ class TableModulation(DomainRows):
 
 @register("lowrank")
 class LowRankModulation(DomainRows):
-    """A shared pair plus ``rank`` numbers per domain, in a basis that all domains share.
+    """A shared pair, plus ``rank`` numbers per domain in a basis that all domains share.
 
     ``scale[d] = scale + U[d] V``, and likewise ``shift``; soft weights mix the codes ``U[d]``. One
     more domain costs ``2 r`` parameters instead of the table's ``2 C``: ``2 (C + r C + D r)`` in
@@ -104,8 +104,8 @@ class LowRankModulation(DomainRows):
         num_features: C.
         num_domains: D.
         rank: r, at least 1.
-        dropout: Probability in [0, 1) with which a training sample gets a learned row that knows
-            no domain. See `UnconditionalRow`.
+        dropout: Probability in [0, 1) that a training sample uses a learned row without a domain.
+            See `UnconditionalRow`.
 
     Shape:
         ``scale``, ``shift``: (1, C), starting at 1 and 0. ``scale_code``, ``shift_code``: (D, r),
@@ -149,7 +149,7 @@ class LowRankModulation(DomainRows):
 
 
 class UnconditionalRow(nn.Module):
-    """A learned row beside those of the domains, used where the domain is dropped or unknown.
+    """A learned row for samples whose domain is dropped or unknown.
 
     Training: a sample gets this row with probability ``dropout``, else its own. The model draws
     once per sample and batch (`Condition.chance`): all layers drop the same samples, so evaluation

@@ -13,7 +13,7 @@ from domainnorm.registry import register
 
 @register
 class SharedModulation(Modulation):
-    """The same scale and shift for every sample: the unconditioned layer.
+    """All samples have the same scale and shift: the unconditioned layer.
 
     Args:
         num_features: C.
@@ -45,7 +45,7 @@ class SharedModulation(Modulation):
 
 @register("none")
 class NoModulation(Modulation):
-    """Scale 1 and shift 0, without parameters: the normalized features as they are.
+    """No scale and shift: the output is the normalized features.
 
     Args:
         num_features: C.

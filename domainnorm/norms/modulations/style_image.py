@@ -15,7 +15,7 @@ from domainnorm.registry import register
 
 @register("style")
 class StyleModulation(Modulation):
-    """Scale is the standard deviation and shift the mean of the style's features at this layer.
+    """Scale and shift are the deviation and mean of a style image's features at this layer.
 
     ``scale = sqrt(var(style) + eps)``, ``shift = mean(style)``, over the pixels of each channel, as
     `DomainModel.record_moments` finds them; one style serves all samples, or each has its own. A

@@ -24,7 +24,7 @@ from domainnorm.registry import register
 
 @register("layer")
 class LayerStatistics(Statistics):
-    """Each position of each sample is normalized with its own moments over the channels.
+    """Each position of a sample is normalized with its own moments over the channels.
 
     ``mean[n, l] = avg over channels of x[n, :, l]``, in training and evaluation alike; no state.
 
@@ -60,10 +60,10 @@ class LayerStatistics(Statistics):
 
 @register("rms")
 class RMSStatistics(LayerStatistics):
-    """Each position of each sample is divided by the root mean square of its channels.
+    """Each position of a sample is divided by the root mean square of its channels.
 
-    ``y = scale · x / sqrt(avg over channels of x² + eps) + shift``: layer statistics of which
-    nothing is centred. The same in training and evaluation; no state.
+    ``y = scale · x / sqrt(avg over channels of x² + eps) + shift``: layer statistics without
+    centring. The same in training and evaluation; no state.
 
     Args:
         num_features: C; the moments do not depend on it.
@@ -86,7 +86,7 @@ class RMSStatistics(LayerStatistics):
 
 @register("deviation")
 class DeviationStatistics(LayerStatistics):
-    """Each position of each sample is divided by the standard deviation of its channels.
+    """Each position of a sample is divided by the standard deviation of its channels.
 
     ``y = scale · x / sqrt(var + eps) + shift`` with the unbiased variance over the channels; the
     mean stays in x. The same in training and evaluation; no state.
@@ -124,7 +124,7 @@ class DeviationStatistics(LayerStatistics):
 
 @register("group")
 class GroupStatistics(Statistics):
-    """Each group of channels of each sample is normalized with its own moments.
+    """Each group of channels of a sample is normalized with its own moments.
 
     ``mean[n, g] = avg over pixels and the channels of group g of x[n]``, in training and evaluation
     alike; no state.

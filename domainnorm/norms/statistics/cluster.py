@@ -38,7 +38,7 @@ class _Assigned(NamedTuple):
 
 @register
 class ClusterStatistics(Statistics):
-    """Each sample is normalized with the moments of samples of its style: domains without labels.
+    """Each sample is normalized with the moments of similar samples, for domains without labels.
 
     The style of a sample is the mean and deviation of each of its channels, and a cluster k has a
     centroid c[k] of styles. Hard assignment: a sample belongs to the nearest centroid, and clusters
@@ -50,8 +50,8 @@ class ClusterStatistics(Statistics):
 
     Distances are mean squares over the 2C entries, each divided by its running variance. Training:
     moments of the clusters in this batch, tracked in a row per cluster; centroids and variances
-    of styles follow as moving averages; clusters that are absent stay as they are. No gradient
-    flows through the assignment. Evaluation: running moments of the assigned clusters.
+    of styles follow as moving averages; absent clusters do not change. No gradient flows through
+    the assignment. Evaluation: running moments of the assigned clusters.
 
     Centroids are first taken from the training batches: the sample nearest to the mean style, then
     those farthest from all centroids so far. Under DDP moments and centroids are those of the
@@ -60,10 +60,10 @@ class ClusterStatistics(Statistics):
     Args:
         num_features: C.
         num_domains: D; clusters are found without domain labels.
-        num_clusters: K.
-        assignment: Whether a sample has one cluster, or a weight for each.
-        temperature: Of soft weights, > 0; in units of the mean squared distance.
-        momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
+        num_clusters: K, at least 1.
+        assignment: ``hard``: a sample has one cluster. ``soft``: it has a weight for each.
+        temperature: Temperature of soft weights, above 0, in units of the mean squared distance.
+        momentum: Weight of the new batch in [0, 1]; null for the cumulative average.
         eps: Added to variances.
 
     Reference:

@@ -32,7 +32,7 @@ class InstanceStatistics(Statistics):
         num_features: C; the moments do not depend on it.
         num_domains: D; the moments do not depend on it.
         eps: Added to the variance.
-        stride: Moments are those of every ``stride``-th pixel along each axis, ≥ 1.
+        stride: Moments use every ``stride``-th pixel along each axis, at least 1.
 
     Reference:
         Ulyanov et al., Instance Normalization, 2016, arXiv:1607.08022, eq. 2.
@@ -80,7 +80,7 @@ class InstanceStatistics(Statistics):
 
 @register("thumbnail")
 class ThumbnailStatistics(InstanceStatistics):
-    """Tiles of a large image are normalized with the moments that its thumbnail had at this layer.
+    """Tiles of a large image are normalized with the moments of its thumbnail at this layer.
 
     ``y = scale · (x - mean_thumbnail) / sqrt(var_thumbnail + eps) + shift`` when the condition has
     a thumbnail; all tiles then share moments, and no seams appear. Without one, instance statistics

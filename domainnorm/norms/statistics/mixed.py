@@ -29,7 +29,7 @@ _DEVIATIONS = 4.0  # standard errors that moments of a sample may be off; k of I
 
 @register
 class MixedStatistics(DomainStatistics):
-    """Several statistics at once: a channel has one of them, or a mixture.
+    """Several statistics at once: each channel uses one of them, or a mixture.
 
     With moments M_p, V_p of part p, of which exactly one is ``batch`` or ``domain`` and has running
     moments:
@@ -56,12 +56,13 @@ class MixedStatistics(DomainStatistics):
     Args:
         num_features: C.
         num_domains: D.
-        parts: Of instance, batch, domain, layer, group; None: instance and batch, or for a
-            fixed gate batch alone.
-        gate: How parts are mixed.
-        alpha: Weight of the running moments under a fixed gate, in [0, 1].
-        num_groups: Groups of channels of the part ``group``.
-        momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
+        parts: Statistics to mix, of instance, batch, domain, layer, group; null for instance and
+            batch (gate ``fixed``: batch).
+        gate: How parts are mixed: ``split``, ``learned``, ``softmax``, ``shrink`` or ``fixed``,
+            see above.
+        alpha: Weight of the running moments for ``fixed``, in [0, 1].
+        num_groups: Groups of channels of the part ``group``, at least 1.
+        momentum: Weight of the new batch in [0, 1]; null for the cumulative average.
         eps: Added to variances.
 
     Raises:

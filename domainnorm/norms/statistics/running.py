@@ -42,11 +42,11 @@ class RunningMoments(Statistics):
     Args:
         num_features: C.
         num_rows: Rows of running moments, R.
-        momentum: Weight of the new batch in [0, 1]; None for the cumulative average.
+        momentum: Weight of the new batch in [0, 1]; null for the cumulative average.
         eps: Added to the variance.
-        stride: In training, moments are those of every ``stride``-th pixel along each axis, ≥ 1.
-        sync: Whether moments go on over ranks; every rank must then run every layer equally often.
-        frozen: Whether the running moments normalize in training too, and stay as they are.
+        stride: In training, moments use every ``stride``-th pixel along each axis, at least 1.
+        sync: Compute moments over all ranks; every rank must then run every layer equally often.
+        frozen: Normalize with the running moments in training too, and never change them.
 
     Shape:
         ``running_mean``, ``running_var``: (R, C). ``num_batches_tracked``: (R,), batches each row
@@ -166,7 +166,7 @@ class DomainStatistics(RunningMoments):
     Args:
         num_features: C.
         num_domains: D.
-        share: Of a domain's own moments in training, in [0, 1], or ``unlike``.
+        share: Weight of a domain's own moments in training, in [0, 1], or ``unlike``, see above.
         **options: See `RunningMoments`, whose rows are the domains, R = D.
 
     Reference:
@@ -280,7 +280,7 @@ class DomainStatistics(RunningMoments):
 
 @register("batch")
 class BatchStatistics(RunningMoments):
-    """All samples are normalized with the moments of the whole batch, whatever their domain.
+    """All samples are normalized with the moments of the whole batch, of any domain.
 
     Training: ``mean = avg over samples and pixels of x``, tracked in one row of running moments.
     Evaluation: running moments; samples of unseen domains on request their own batch's.
