@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from domainnorm.cli.reference import made_pages
 
@@ -25,6 +27,7 @@ MOVED = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
+FORMULAS = "evaluation.md"
 HIDDEN = ("cli", "loggers")  # packages without names for programs
 
 
@@ -132,6 +135,8 @@ def _notebook(file: Path) -> str:
     )
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Notebooks are pages here."""
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Notebooks are pages here, and formulas MathML, which needs no script."""
+    if page.file.src_uri == FORMULAS:
+        markdown = re.sub(r"\$([^$]+)\$", lambda found: convert(found[1]), markdown)
     return re.sub(r"(\]\([\w/.]*)\.ipynb", r"\1.md", markdown)
