@@ -323,7 +323,7 @@ def _reasons(look: Look, plan: Plan, kind: str, why: str) -> list[str]:
     tests = {n: sum(r.split == "test" for r in look.labelled(n)) for n in plan.target}
     few = [f"{name} {count}" for name, count in tests.items() if 0 < count < 50]
     if few:
-        lines.append(f"few labelled test images ({', '.join(few)}): mind the confidence intervals")
+        lines.append(f"few test images with labels ({', '.join(few)}): look at the intervals")
     return lines
 
 

@@ -305,7 +305,7 @@ def test_sampling_that_labels_do_not_allow_is_refused(make, scans):
     several = scans.without_labels([])
     several.task = "multilabel"
     module = make(dataset=several, loading=replace(SMALL, sampling="rare"))
-    with pytest.raises(DataError, match=r"data.sampling: 'rare' draws by one class per image, and"):
+    with pytest.raises(DataError, match=r"data.sampling: 'rare' needs one class per image, but"):
         module.train_dataloader()
 
 

@@ -118,7 +118,7 @@ def test_domain_whose_masks_hold_no_class_is_a_problem(tmp_path):
             cv2.imwrite(str(mask), np.full_like(cv2.imread(str(mask), 0), 40))
     (problem,) = survey_dataset(lambda: kind(root=str(tmp_path))).problems
     assert problem.file == "masks of domain 'night'"
-    assert problem.text.startswith("hold no pixel of a class")
+    assert problem.text.startswith("have no pixel with a class")
 
 
 def test_twelve_bits_in_files_of_sixteen_are_noted(read, films):
