@@ -132,7 +132,7 @@ def test_weights_of_the_backbone_are_not_in_the_state_twice():
 
 
 def test_network_without_conditional_norms_is_refused():
-    with pytest.raises(ConditionError, match="reads the first conditional norm of a network, and"):
+    with pytest.raises(ConditionError, match="reads the first conditional norm of a network, but"):
         create_encoder("backbone", 2, timm.create_model("test_resnet"))
 
 

@@ -212,7 +212,7 @@ def binary(root):
         (lambda root: put(root, "a/x/1.png", "a/y/1.png"), "one domain, a"),
         (
             lambda root: put(root, "images/1.png", "masks/1.png"),
-            "images and masks are of one domain",
+            "images and masks belong to one domain",
         ),
         (lambda root: put(root, "train/x/1.png", "test/x/1.png"), "seem to be splits"),
         (

@@ -203,7 +203,9 @@ def test_palettes_of_other_colours_count_by_their_numbers(tmp_path):
 
 def test_palettes_that_contradict_the_list_are_refused(tmp_path):
     data = with_palette(tmp_path, [CAR, (1, 2, 3), (4, 5, 6)])
-    with pytest.raises(DataError, match=r"0\.png: a palette .* number 0 has the colour 0,0,142 of"):
+    with pytest.raises(
+        DataError, match=r"0\.png: .* of its palette, and number 0 has the colour 0,0,142 of"
+    ):
         data.mask(0)
 
 

@@ -81,7 +81,7 @@ def test_missing_column_of_attributes_is_answered_with_the_nearest(tabled):
 
 def test_attributes_of_a_folder_are_asked_for(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(ConditionError, match="give a CSV with the columns image, hour, empty cel"):
+    with pytest.raises(ConditionError, match="give a CSV with the columns image, hour, and em"):
         list_images(tmp_path, NOWHERE).attributes(["hour"], "")
 
 

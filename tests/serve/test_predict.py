@@ -168,7 +168,7 @@ def test_images_unlike_all_domains_are_counted(trained, images, tmp_path, capsys
     for file in sorted((images / "clean").iterdir())[:6]:
         cv2.imwrite(str(folder / file.name), 255 - cv2.imread(str(file)))
     assert predict(trained, folder, tmp_path / "out") == 0
-    assert "of no known domain, by the encoder: 6 images" in capsys.readouterr().out
+    assert "near no known domain, by the encoder: 6 images" in capsys.readouterr().out
     assert {line["is_known"] for line in lines_of(tmp_path / "out")} == {"0"}
     assert {line["domain"] for line in lines_of(tmp_path / "out")} <= set(DOMAINS)
 

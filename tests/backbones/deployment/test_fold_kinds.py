@@ -207,6 +207,6 @@ def test_tensor_that_conversion_did_not_keep_is_refused_by_name():
 def test_class_that_is_no_longer_known_is_refused():
     model = convert(Offset())
     del kinds.KINDS[Offset]
-    message = r"^0: replaced a layer of the class Offset, which .*\.register_norm_class$"
+    message = r"^0: replaced a layer of the unknown class Offset; .*\.register_norm_class$"
     with pytest.raises(ConversionError, match=message):
         fold_domain(model, "b")

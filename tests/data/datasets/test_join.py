@@ -123,7 +123,7 @@ def test_no_parts_are_refused():
 
 
 def test_datasets_of_two_tasks_are_refused():
-    with pytest.raises(DataError, match=r"\(scans\): a dataset of classification.*segmentation"):
+    with pytest.raises(DataError, match=r"\(scans\): a dataset for classification.*segmentation"):
         Join(parts=[part("cityscapes"), {"name": "scans"}])
 
 
