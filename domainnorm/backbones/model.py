@@ -32,9 +32,9 @@ from domainnorm.slot import ConditionSlot, find_nearest
 
 
 class DomainModel(TimmInterface):
-    """A converted network, called with images and the domain of each.
+    """A converted network, called with images and the domain of each image.
 
-    timm's own methods have their names here too, and take the domain of each sample as well.
+    It has timm's methods too, with the domain of each sample as a further argument.
 
     Args:
         backbone: The network with conditional norms.
@@ -42,11 +42,11 @@ class DomainModel(TimmInterface):
         slot: The slot that all its norms read.
         conversion: What was converted, layer by layer; printing it gives a table.
 
-    The attribute ``unconditional`` tells whether its norms were made with ``dropout``: in training
-    samples lose their domain at random, and in evaluation the model may be called without it.
+    The attribute ``unconditional`` says whether its norms have ``dropout``: in training, samples
+    lose their domain at random, and in evaluation the model may be called without a domain.
 
-    What becomes of samples of **unseen** domains, and of those that an encoder finds **far** from
-    all known ones, its attributes of these names say; `domainnorm.condition` has the policies.
+    The attribute ``unseen`` is the policy for samples of unseen domains; ``far`` is the policy for
+    samples that an encoder finds far from all known domains. See `domainnorm.condition`.
 
     Example:
         >>> logits = model(images, domain=torch.tensor([0, 1, 1]))

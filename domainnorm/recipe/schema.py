@@ -235,7 +235,7 @@ class Recipe:
             encoder. ``embedding``: the encoder's embedding of the image, in training too.
         dataset: The dataset's part of the ``data`` section.
         compare: Further methods of the same run.
-        augment: Domain name or ``default`` → list of augmentation steps.
+        augment: Domain name, ``source``, ``target`` or ``default`` → augmentation steps.
         unseen: What norms read, in evaluation, for images of unknown domains.
         far: What norms read for images that the encoder finds near no known domain; None treats
             them like others.
