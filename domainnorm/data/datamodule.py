@@ -59,16 +59,16 @@ class Loading:
         eval_batch_size: Images of one validation or test batch on one rank.
         num_workers: Processes that decode and augment; 0 does it in the main process.
         seed: Non-negative seed of batches and augmentation.
-        original_masks: Whether test batches carry masks at their own sizes too, a list of (h, w)
-            as ``original``.
-        balance: What has equal parts of a training batch: every ``domain``, or the labelled and
-            the unlabelled ones as a ``role`` each.
-        sampling: How images of labelled domains are drawn for training: ``uniform``; ``balanced``,
-            every class equally often; or ``rare``, rare classes more often, see `ClassDraws`.
-        sampling_temperature: Of ``rare``, above 0; the larger, the more alike the classes.
-        strong: Whether training batches carry the second view of pipelines that have one.
-        stream: How test images of unlabelled domains follow each other, for methods that adapt
-            while they predict; None where the order means nothing.
+        original_masks: Test batches also carry masks at their own sizes, a list of (h, w) as
+            ``original``.
+        balance: Which parts of a training batch are equal: all domains (``domain``), or labelled
+            and unlabelled domains (``role``).
+        sampling: How images of labelled domains are drawn for training: ``uniform`` over images,
+            ``balanced`` over classes, or ``rare``, rare classes more often; see `ClassDraws`.
+        sampling_temperature: Only for ``rare``, above 0: larger values make classes more equal.
+        strong: Training batches carry the second view, if pipelines have one.
+        stream: Order of test images of unlabelled domains, for methods that adapt while they
+            predict; None if the order does not matter.
     """
 
     batch_size: int = 32
