@@ -203,7 +203,7 @@ def test_what_a_domain_does_not_decide_is_refused_by_path(norm, message):
 def test_norm_that_replaced_nothing_is_refused():
     model = convert_norms(nn.Sequential(nn.BatchNorm2d(4)), None, DOMAINS)
     model.backbone[0] = create_norm("dsbn", 4, len(DOMAINS), slot=model.slot)
-    with pytest.raises(ConversionError, match=r"^0: replaced no layer"):
+    with pytest.raises(ConversionError, match=r"^0: this norm replaced no layer"):
         fold_domain(model, "b")
 
 

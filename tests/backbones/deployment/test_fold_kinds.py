@@ -79,7 +79,7 @@ def test_folded_layer_trains_what_the_old_one_did(cls):
 def test_shift_without_a_place_is_refused_by_path(cls):
     model = convert(layer_of(cls))
     nn.init.normal_(model.backbone[0].modulation.shift)
-    message = rf"^0: {cls.__name__}has no shift, but the shift of the domain is not 0; "
+    message = rf"^0: {cls.__name__} has no shift, but the shift of the domain is not 0; "
     with pytest.raises(ConversionError, match=message):
         fold_domain(model, "b")
 
