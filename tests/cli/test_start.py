@@ -219,7 +219,7 @@ def binary(root):
             lambda root: put(root, "a/images/1.png", "a/labels/1.png"),
             "'labels' seems to hold the masks of 'images'; rename the two folders",
         ),
-        (binary, "hold 0 and 255 alone"),
+        (binary, "hold only 0 and 255"),
         (
             lambda root: put(root, "a/images/1.png", "a/masks/1.png"),
             "classes.txt: missing; write one class name per line into it",
