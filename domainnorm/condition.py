@@ -3,23 +3,23 @@
 A caller tells the domain of each sample, or an encoder estimates it (`Estimate`). `as_condition`
 checks what was told and makes the `Condition` that norms read; `domainnorm.slot` brings it to them.
 
-Samples of **unseen** domains, those of an unknown name, labelled −1, or in a call without
-``domain``, are errors in training; in evaluation a policy (`Unseen`) decides, with known ones
-beside them in a batch or not:
+Samples of **unseen** domains have an unknown name, the label −1, or come in a call without
+``domain``. They are errors in training. In evaluation a policy (`Unseen`) decides, also in batches
+with known domains:
 
 - ``error``: refused.
 - ``mean``: the mixture of all domains in equal parts, moments of the mixture distribution and
   the mean of scales and shifts (the learned row for unknown domains, where there is one).
 - ``nearest``: the domain whose moments are nearest, see `domainnorm.slot.find_nearest`.
 - ``batch``: scale and shift as in ``mean``; layers with running moments use those of the unseen
-  samples of this very batch. No state changes.
-- ``estimate``: the domain that the attached encoder holds most probable.
+  samples in this batch. No state changes.
+- ``estimate``: the domain that the attached encoder finds most probable.
 - ``mixture``: all domains that the encoder knows, by its soft weights: scales and shifts are
   weighted sums, moments those of the mixture distribution.
 
-Of samples whose domain is estimated, another one (`Far`) says what becomes of those that the
-encoder finds near no known domain: ``mean`` and ``batch`` as above, or None, the same as of the
-others. The names of all policies stand in `domainnorm.ranges`, which recipes read without torch.
+A second policy (`Far`) is for estimated samples that the encoder finds near no known domain:
+``mean`` and ``batch`` as above, or None, which treats them like others. The names of all policies
+are in `domainnorm.ranges`, which recipes read without torch.
 """
 
 from __future__ import annotations

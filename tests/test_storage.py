@@ -118,7 +118,7 @@ def test_what_a_kill_has_left_is_removed_by_who_works_in_the_folder_next(tmp_pat
 
 
 def test_a_folder_is_one_process_s_at_a_time(tmp_path):
-    text = f"the process {os.getpid()} works in it; wait until it has ended"
+    text = f"the process {os.getpid()} is working in it; wait until it ends"
     with locked(tmp_path):
         program = "import sys; from pathlib import Path; from domainnorm.storage import locked\n"
         program += "with locked(Path(sys.argv[1])): pass"

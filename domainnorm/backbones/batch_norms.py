@@ -27,19 +27,19 @@ def update_bn(
     *,
     progress: bool = True,
 ) -> None:
-    """Estimate the running moments of all layers anew, as `torch.optim.swa_utils.update_bn` does.
+    """Estimate the running moments of all layers anew, like `torch.optim.swa_utils.update_bn`.
 
-    That one leaves converted layers as they are, without a word. Each image counts once, in the
-    rows of its domain; rows of domains without images stay as they are. Batch norms that were not
-    converted get the average over batches. Dropout is off, which torch leaves on.
+    Torch's function silently skips converted layers. Here each image counts once, in the rows of
+    its domain; rows of domains without images do not change. Batch norms that were not converted
+    get the average over batches. Dropout is off (torch leaves it on).
 
     Args:
         loader: Batches ``{"image", "domain"}`` or ``(image, domain)``, domain as in
             `DomainModel.forward`; labels of classes are not read.
         model: Changed in place; its modes stay. Unwrap it from `torch.optim.swa_utils`
             (``averaged.module``) first.
-        device: Where the images go; None: to the model.
-        progress: Show a bar on standard error, where that is a terminal.
+        device: Device for the images; None: that of the model.
+        progress: Show a progress bar on standard error, if that is a terminal.
 
     Raises:
         DataError: No images, or batches of another form.
@@ -64,11 +64,12 @@ def update_bn(
 
 
 def freeze_bn(model: DomainModel, where: str | Sequence[str] = "all") -> None:
-    """Let batch norms be what they are in evaluation, as `timm.utils.freeze` makes them.
+    """Freeze batch norms in their evaluation form, like `timm.utils.freeze`.
 
-    Converted layers normalize with their running moments in training too; these, scales and shifts
-    stay until `update_bn` or `unfreeze_bn`. Of layers without running moments scales and shifts
-    stay. Batch norms that were not converted are timm's to freeze.
+    Converted layers then normalize with their running moments in training too. Running moments,
+    scales and shifts do not change until `update_bn` or `unfreeze_bn`. In layers without running
+    moments only scales and shifts are frozen. Use timm's function for batch norms that were not
+    converted.
 
     Args:
         model: Changed in place.
@@ -81,7 +82,7 @@ def freeze_bn(model: DomainModel, where: str | Sequence[str] = "all") -> None:
 
 
 def unfreeze_bn(model: DomainModel, where: str | Sequence[str] = "all") -> None:
-    """Let layers train that `freeze_bn` has frozen, or that were frozen before the conversion."""
+    """Train layers again that `freeze_bn` has frozen, or that were frozen before conversion."""
     _set_frozen(model, where, False)
 
 

@@ -32,9 +32,9 @@ from domainnorm.slot import ConditionSlot, find_nearest
 
 
 class DomainModel(TimmInterface):
-    """A converted network, called with images and the domain of each.
+    """A converted network, called with images and the domain of each image.
 
-    timm's own methods have their names here too, and take the domain of each sample as well.
+    It has timm's methods too, with the domain of each sample as a further argument.
 
     Args:
         backbone: The network with conditional norms.
@@ -42,11 +42,11 @@ class DomainModel(TimmInterface):
         slot: The slot that all its norms read.
         conversion: What was converted, layer by layer; printing it gives a table.
 
-    The attribute ``unconditional`` tells whether its norms were made with ``dropout``: in training
-    samples lose their domain at random, and in evaluation the model may be called without it.
+    The attribute ``unconditional`` says whether its norms have ``dropout``: in training, samples
+    lose their domain at random, and in evaluation the model may be called without a domain.
 
-    What becomes of samples of **unseen** domains, and of those that an encoder finds **far** from
-    all known ones, its attributes of these names say; `domainnorm.condition` has the policies.
+    The attribute ``unseen`` is the policy for samples of unseen domains; ``far`` is the policy for
+    samples that an encoder finds far from all known domains. See `domainnorm.condition`.
 
     Example:
         >>> logits = model(images, domain=torch.tensor([0, 1, 1]))
@@ -87,7 +87,7 @@ class DomainModel(TimmInterface):
 
     @property
     def bytes_per_domain(self) -> int:
-        """What one more domain costs, in bytes of parameters and running moments."""
+        """Bytes of parameters and running moments that one more domain needs."""
         return sum(rows.bytes for rows in self.domain_rows())
 
     def forward(
@@ -106,11 +106,11 @@ class DomainModel(TimmInterface):
 
         Args:
             image: (N, C, H, W), or what the backbone takes.
-            domain: Labels (N,), names (one per sample), or one name or label for all. May be left
-                out when the model has one domain or, in evaluation, learned an unconditional row
-                or has a policy for ``unseen`` domains.
-            weights: Soft domain weights (N, D) instead; where ``far`` is set, zeros for an image
-                near no known domain.
+            domain: Labels (N,), names (one per sample), or one name or label for all. It may be
+                left out if the model has one domain; in evaluation also if the model has an
+                unconditional row or a policy for ``unseen`` domains.
+            weights: Soft domain weights (N, D) instead of ``domain``. If ``far`` is set, zeros mean
+                an image near no known domain.
             embedding: (N, E), for ``hyper`` modulation.
             map: (N, M, H, W), for ``spatial`` modulation.
             style: Moments from `record_moments`, for ``style`` modulation.
@@ -132,10 +132,10 @@ class DomainModel(TimmInterface):
 
     @contextmanager
     def condition(self, image: Tensor, domain: Domain = None) -> Iterator[nn.Module]:
-        """The backbone under a condition, for what neither `forward` nor timm's methods here do.
+        """The backbone under a condition, for calls that `forward` and timm's methods do not cover.
 
-        Gradient checkpointing works only inside the block; `forward` and they have no such limit.
-        Other threads that call the model wait until the block is over.
+        Gradient checkpointing only works inside the block; `forward` and timm's methods have no
+        such limit. Other threads that call the model wait for the end of the block.
 
         Example:
             >>> with model.condition(images, domain) as backbone:
@@ -165,7 +165,7 @@ class DomainModel(TimmInterface):
 
     @property
     def unseen(self) -> Unseen:
-        """What is done about samples of unseen domains; only what these norms can carry out."""
+        """Policy for samples of unseen domains; the norms must support it."""
         return self._unseen
 
     @unseen.setter
@@ -175,7 +175,7 @@ class DomainModel(TimmInterface):
 
     @property
     def far(self) -> Far | None:
-        """What is done about estimated samples that the encoder finds near no known domain."""
+        """Policy for estimated samples that the encoder finds near no known domain."""
         return self._far
 
     @far.setter
@@ -203,15 +203,15 @@ class DomainModel(TimmInterface):
         end_to_end: bool = False,
         far: Far | None = None,
     ) -> None:
-        """Let an encoder estimate domains that are not given: ``model(images)`` then works.
+        """Attach an encoder that estimates missing domains: ``model(images)`` then works.
 
         Args:
-            encoder: For the domains of this model, in their order; becomes a part of it.
-            unseen: What is done about samples without a domain from now on.
-            end_to_end: Norms that take an embedding (``film``, or ``hyper`` in any other) get that
-                of the image in every call, whatever its domain; the encoder is one of the
-                network's layers then and learns through the loss of the task.
-            far: What is done about those of them that the encoder finds near no known domain.
+            encoder: Made for the domains of this model, in their order; becomes part of it.
+            unseen: Policy for samples without a domain from now on.
+            end_to_end: Norms that take an embedding (``film``, or any norm with ``hyper``) get that
+                of the image in every call, for any domain. The encoder is then one of the network's
+                layers and learns through the loss of the task.
+            far: Policy for samples that the encoder finds near no known domain.
 
         Raises:
             ConditionError: It is for another number of domains; or, end to end, one that reads the
@@ -236,7 +236,7 @@ class DomainModel(TimmInterface):
         return self.encoder is not None and self.encoder.reads_attributes
 
     def estimate(self, image: Tensor, attributes: Attributes | None = None) -> Estimate:
-        """What the attached encoder says of images (N, C, H, W), or of their attributes.
+        """The attached encoder's estimate for images (N, C, H, W), or for their attributes.
 
         Raises:
             ConditionError: There is no encoder, it was not fitted, or attributes are missing, do
@@ -271,14 +271,14 @@ class DomainModel(TimmInterface):
     def conditioned(
         self, domain: Tensor, estimate: Estimate, condition: Conditioned
     ) -> dict[str, Tensor]:
-        """What norms get to know in a test, see `domainnorm.condition.conditioned`."""
+        """What norms read in a test, see `domainnorm.condition.conditioned`."""
         assert self.encoder is not None
         return conditioned(domain, estimate, condition, self.encoder.gaussians.known, self.far)
 
     def resolve_domain(
         self, image: Tensor, domain: Domain = None, attributes: Attributes | None = None
     ) -> dict[str, Tensor]:
-        """What `forward` makes of ``domain`` for these images, to pass on for parts of them.
+        """The condition that `forward` derives from ``domain``, to pass on for parts of images.
 
         Returns:
             ``{"domain": labels (N,)}`` or, for mixtures and where ``far`` is set, ``{"weights":
@@ -292,11 +292,11 @@ class DomainModel(TimmInterface):
         return {name: value for name, value in given.items() if value is not None}
 
     def nearest_domains(self, image: Tensor, domain: Domain = None) -> Tensor:
-        """Labels of the known domains that images look most like, whatever ``unseen`` is.
+        """Labels of the known domains that are most similar to images, for any ``unseen``.
 
-        The moments of each image at the first norm with running moments of domains are compared
-        with these, see `domainnorm.slot.find_nearest`. A batch gives the same labels (N,) as its
-        images one by one; samples with a known ``domain`` keep it.
+        The moments of each image, at the first norm with running moments of domains, are compared
+        with these moments, see `domainnorm.slot.find_nearest`. A batch gives the same labels (N,)
+        as its images one by one; samples with a known ``domain`` keep it.
 
         Raises:
             ConditionError: No norm with moments of domains is reached, or the model is training.

@@ -42,16 +42,15 @@ def tiled_inference(
     Args:
         model: Its output has the size of its input, (N, K, H, W).
         image: (N, C, H, W).
-        tile: Side of a tile, or (height, width), pixels; an image with a shorter side is covered
-            by one.
-        overlap: Pixels that neighbouring tiles share, in ``0..tile-1``; twice the radius of what
-            an output pixel sees hides the padding at the edges of tiles.
-        thumbnail_size: Longer side of the small copy, pixels; None: that of a tile.
+        tile: Side of a tile, or (height, width), in pixels; one tile covers a shorter side.
+        overlap: Pixels that neighbouring tiles share, in ``0..tile-1``. Twice the radius of the
+            receptive field hides the padding at the edges of tiles.
+        thumbnail_size: Longer side of the small copy, in pixels; None: that of a tile.
         domain: See `DomainModel.forward`; or soft domain weights, (N, D); or either beside the
-            embedding of each image, ``{"domain": (N,), "embedding": (N, E)}``. An encoder end to
-            end sees the whole image, where the embedding is left out.
+            embedding of each image, ``{"domain": (N,), "embedding": (N, E)}``. Without an
+            embedding, an encoder end to end sees the whole image.
         batch_size: Tiles at a time.
-        progress: Show a bar on standard error, where that is a terminal.
+        progress: Show a progress bar on standard error, if that is a terminal.
 
     Returns:
         (N, K, H, W), on the device of the image.

@@ -289,7 +289,7 @@ def _summary(discovery: data.Discovery) -> list[str]:
             "domains need 0.80 or more. There is nothing to condition on"
         )
     leak = "0 is chance, so these domains depend on the content of images, not only on their style"
-    for column, meaning in (("domain", "1 is an identical partition"), ("target", leak)):
+    for column, meaning in (("domain", "1 is the same partition"), ("target", leak)):
         index = discovery.agreement(column)
         if index is not None and (column == "domain" or index > 0.1):
             lines.append(f"adjusted Rand index with the column {column}: {index:.2f}; {meaning}")

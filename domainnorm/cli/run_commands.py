@@ -78,7 +78,7 @@ def carry_out(
             raise
         if run.is_first():
             made = folder or _newest(root, started)
-            way = f"; to continue: domainnorm {command} --resume {made}"
+            way = f"; go on with: domainnorm {command} --resume {made}"
             say("interrupted" + (way if made else " before anything was stored"), error=True)
         return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
     if run.is_first():

@@ -290,7 +290,7 @@ def _reasons(look: Look, plan: Plan, kind: str, why: str) -> list[str]:
     apart = "too few images to compare the style of the domains"
     if told is not None:
         told = max(told, 0.5)  # a little less is chance as well
-        alike = "much alike" if told <= _COLOURS_ALIKE else "unlike each other"
+        alike = "similar" if told <= _COLOURS_ALIKE else "different"
         apart = (
             f"source and target look {alike}: colours alone tell {100 * told:.0f} of 100 images "
             "apart (50 is chance)"
@@ -323,7 +323,7 @@ def _reasons(look: Look, plan: Plan, kind: str, why: str) -> list[str]:
     tests = {n: sum(r.split == "test" for r in look.labelled(n)) for n in plan.target}
     few = [f"{name} {count}" for name, count in tests.items() if 0 < count < 50]
     if few:
-        lines.append(f"few labelled test images ({', '.join(few)}): mind the confidence intervals")
+        lines.append(f"few test images with labels ({', '.join(few)}): look at the intervals")
     return lines
 
 

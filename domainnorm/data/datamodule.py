@@ -59,16 +59,16 @@ class Loading:
         eval_batch_size: Images of one validation or test batch on one rank.
         num_workers: Processes that decode and augment; 0 does it in the main process.
         seed: Non-negative seed of batches and augmentation.
-        original_masks: Whether test batches carry masks at their own sizes too, a list of (h, w)
-            as ``original``.
-        balance: What has equal parts of a training batch: every ``domain``, or the labelled and
-            the unlabelled ones as a ``role`` each.
-        sampling: How images of labelled domains are drawn for training: ``uniform``; ``balanced``,
-            every class equally often; or ``rare``, rare classes more often, see `ClassDraws`.
-        sampling_temperature: Of ``rare``, above 0; the larger, the more alike the classes.
-        strong: Whether training batches carry the second view of pipelines that have one.
-        stream: How test images of unlabelled domains follow each other, for methods that adapt
-            while they predict; None where the order means nothing.
+        original_masks: Test batches also carry masks at their own sizes, a list of (h, w) as
+            ``original``.
+        balance: Which parts of a training batch are equal: all domains (``domain``), or labelled
+            and unlabelled domains (``role``).
+        sampling: How images of labelled domains are drawn for training: ``uniform`` over images,
+            ``balanced`` over classes, or ``rare``, rare classes more often; see `ClassDraws`.
+        sampling_temperature: Only for ``rare``, above 0: larger values make classes more equal.
+        strong: Training batches carry the second view, if pipelines have one.
+        stream: Order of test images of unlabelled domains, for methods that adapt while they
+            predict; None if the order does not matter.
     """
 
     batch_size: int = 32
@@ -96,11 +96,11 @@ class Loading:
 class DomainDataModule(LightningDataModule):
     """Batches ``{"image", "target", "domain", "index", "labelled"}`` of one transfer's domains.
 
-    Training batches mix the labelled and the unlabelled domains; targets of unlabelled ones are
-    -1 before any batch exists, but for ``shots``. Validation covers labelled domains only, so that
-    no label of an unlabelled domain can choose a checkpoint. Testing covers every domain, with
-    labels. Use it with ``Trainer(use_distributed_sampler=False)``: batches and evaluation images
-    are already divided among ranks, evaluation without repeating any image.
+    Training batches mix labelled and unlabelled domains. Targets of unlabelled domains, except
+    ``shots``, are -1 before any batch exists. Validation only covers labelled domains, so that no
+    label of an unlabelled domain can choose a checkpoint. Tests cover every domain, with labels.
+    Use it with ``Trainer(use_distributed_sampler=False)``: batches and evaluation images are
+    already divided among ranks, and evaluation repeats no image.
 
     Args:
         dataset: The images.
@@ -108,13 +108,14 @@ class DomainDataModule(LightningDataModule):
         labelled: Domains whose labels reach training and validation.
         unlabelled: Domains whose images reach training without labels.
         preprocessing: The backbone's.
-        augment: Steps of the training pipeline by domain name; ``default`` is for the domains
-            that are not named, and no steps when absent.
+        augment: Steps of the training pipeline by domain name; ``default`` is for domains without
+            an entry. Without ``default`` these have no steps.
         loading: Batch sizes, workers and seed.
         attributes: Names of metadata that batches carry, ``attributes`` -> name -> list of text;
             empty where it is missing.
-        shots: Images with labels of further domains. Of ``unlabelled`` ones they are a group of
-            their own in batches, beside the images without labels; of others training sees no more.
+        shots: Labelled images of further domains. For ``unlabelled`` domains they are a separate
+            group in batches, beside the unlabelled images. Of other domains, training sees only
+            these.
 
     Attributes:
         counts: Of classes in the dataset's images; data modules of one dataset may share them.

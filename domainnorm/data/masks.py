@@ -20,8 +20,7 @@ Colour = tuple[int, int, int]
 VOID = 255  # a pixel that has no class
 BINARY = {0, VOID}  # numbers of masks that nobody has numbered for classes
 OF_BINARY = (
-    "hold 0 and 255 alone, and 255 is for pixels without a class; write 1 where the class after "
-    "the first is meant"
+    "hold only 0 and 255, but 255 is for pixels without a class; write 1 for the second class"
 )
 
 

@@ -218,7 +218,7 @@ class AttributeEncoder(DomainEncoder):
 
     Args:
         num_domains: D.
-        known: A vocabulary without columns.
+        known: An empty vocabulary of the right kind.
         dropout: Probability that an example loses a value in training, in [0, 1).
         **options: See `DomainEncoder`; if the embedding has at least D numbers, an image without
             known attributes gets equal weights.

@@ -255,7 +255,7 @@ def create_encoder(
         num_domains: D.
         network: The backbone whose domain is estimated; an encoder may share parts of it.
         in_chans: Channels of the images.
-        **options: Its keywords (``embedding``, …).
+        **options: Keywords of the encoder (``embedding``, …).
 
     Raises:
         UnknownNameError: No such encoder; the message gives the nearest.

@@ -293,21 +293,21 @@ def find_domains(
     shaping: Tensor | None = None,
     seed: int = 0,
 ) -> FoundDomains:
-    """Group images by their style, without a label of any kind.
+    """Group images by their style, without any labels.
 
-    All images are one domain at first. Mixtures of 2, 3 or 4 Gaussians (on the principal axes of
-    standardized features, with one covariance or several) are fitted to each domain; the split
-    that is most stable is made, until none reaches 0.8. Stable means that mixtures fitted to two
-    halves of the images agree, as they do not on parts of one blob. A domain has at least 10
-    images. The order of the images does not matter.
+    All images start as one domain. Mixtures of 2, 3 or 4 Gaussians (on the principal axes of
+    standardized features, with one covariance or several) are fitted to each domain. The most
+    stable split is made, until none reaches a stability of 0.8. A split is stable if mixtures
+    fitted to two halves of the images agree; on parts of one cluster they do not. A domain has at
+    least 10 images. The order of the images does not matter.
 
     Args:
         features: (N, F), such as `style_features` give.
-        num_domains: K; as many as there are stable splits for when None.
-        max_domains: Largest K that is found.
-        shaping: Images that decide what domains there are, (N,) of bool; all when None. The
-            others are assigned only.
-        seed: Of halves and fits.
+        num_domains: K; None for as many as the stable splits support.
+        max_domains: Largest K.
+        shaping: Images that define the domains, (N,) of bool; None for all. Other images are only
+            assigned to domains.
+        seed: Seed of halves and fits.
 
     Raises:
         ConditionError: No image, features that are not finite or not (N, F), a K below 1, or one

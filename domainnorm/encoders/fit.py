@@ -25,20 +25,21 @@ def fit_encoder(
     lr: float = 3e-3,
     false_alarms: float = 0.01,
 ) -> None:
-    """Teach an encoder the domains of images; no class label is looked at.
+    """Train an encoder on the domains of images; class labels are not used.
 
-    The MLP (and what lies before it, where that learns) minimizes the cross-entropy of a linear
-    classifier of domains, each counting equally, which is thrown away; then the Gaussians are
-    fitted to the embeddings of the training images, temperature and threshold to held-out ones.
+    The MLP (and the features before it, if they learn) minimizes the cross-entropy of a linear
+    classifier of domains, each domain with equal weight. The classifier is then discarded. The
+    Gaussians are fitted to the embeddings of the training images, temperature and thresholds to
+    those of held-out images.
 
     Args:
         encoder: Changed in place; left in evaluation mode, without gradients.
-        training: Images with the label of their domain, or their attributes where it reads these;
-            gone through several times. Where features are learned, batches must mix domains.
-        held_out: Other images.
-        seed: Of batches and of the classifier.
-        epochs: Passes over the images where features are learned.
-        lr: Peak rate of AdamW.
+        training: Images (or attributes, if the encoder reads these) with domain labels; read
+            several times. If features are learned, batches must mix domains.
+        held_out: Other images, in the same form.
+        seed: Seed of batches and of the classifier.
+        epochs: Passes over the images if features are learned.
+        lr: Peak learning rate of AdamW.
         false_alarms: See `DomainGaussians.fit_thresholds`.
 
     Raises:
@@ -56,12 +57,12 @@ def fit_encoder(
 def start_encoder(
     encoder: DomainEncoder, training: Batches, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Before an encoder learns: find out what features there are, and standardize them.
+    """Prepare an encoder for training: compute its features, and standardize them.
 
     Args:
         encoder: Changed in place; left in evaluation mode.
         training: As for `fit_encoder`.
-        generator: Of what starts at random.
+        generator: Random generator of the initial values.
 
     Returns:
         Features (N, F) and labels of domains (N,) of all images.
@@ -97,13 +98,13 @@ def fit_domains(
     seed: int = 0,
     false_alarms: float = 0.01,
 ) -> None:
-    """Teach an encoder that has learned by other means where the domains are; nothing else of it.
+    """Fit only the domains (Gaussians) of an encoder that has already learned its embedding.
 
     Args:
         encoder: Changed in place; left in evaluation mode.
         training: As for `fit_encoder`.
         held_out: Other images.
-        seed: Of examples.
+        seed: Seed of the drawn examples.
         false_alarms: See `DomainGaussians.fit_thresholds`.
 
     Raises:
@@ -133,11 +134,11 @@ def _fit_domains(
 
 @torch.no_grad()
 def extend_encoder(encoder: DomainEncoder, images: Batches) -> None:
-    """Let a fitted encoder know further domains by their images alone; nothing else changes.
+    """Add domains to a fitted encoder from their images alone; nothing else changes.
 
     Args:
         encoder: Changed in place.
-        images: As for `fit_encoder`; only those of domains it does not know are taken.
+        images: As for `fit_encoder`; only images of unknown domains are used.
     """
     generator = torch.Generator().manual_seed(0)
     encoder.grow(images, generator)

@@ -27,7 +27,7 @@ def shrunk(image: Tensor) -> Tensor:
 
 
 def style_features(image: Tensor, small: Tensor | None = None) -> Tensor:
-    """Style of each image, whatever it shows.
+    """Features of the style of each image, independent of its content.
 
     Mean and log standard deviation of each channel; log mean absolute difference of neighbouring
     pixels along both axes (noise, blur); of the image reduced to a square of at most 64 pixels,
@@ -36,7 +36,7 @@ def style_features(image: Tensor, small: Tensor | None = None) -> Tensor:
 
     Args:
         image: (N, C, H, W), H and W at least 2.
-        small: What `shrunk` makes of it, where that is at hand.
+        small: Result of `shrunk`, if it is already computed.
 
     Returns:
         (N, 3C + C (C - 1) / 2 + 10).

@@ -31,7 +31,7 @@ class Wording(Vocabulary):
         columns: Names of the A columns.
         numbers: Mean and spread of those that hold numbers.
         values: Known buckets of the others as (column, bucket), in the order they were learned.
-        buckets: How many a column may have.
+        buckets: Most buckets of a column.
     """
 
     encoder: ClassVar[str] = "text"

@@ -76,7 +76,7 @@ def score(name: str, outputs: Outputs) -> float | None:
 
 @register("source_accuracy")
 def source_accuracy(source: Sequence[Evaluated]) -> float:
-    """Mean over the sources of balanced accuracy (masks: mIoU, findings: AUROC) in validation.
+    """Mean validation score of the sources: balanced accuracy (masks: mIoU, findings: AUROC).
 
     Args:
         source: Predictions on labelled images of each source domain.
@@ -92,15 +92,15 @@ def source_accuracy(source: Sequence[Evaluated]) -> float:
 
 @register("dev")
 def dev(features: Tensor, source_features: Tensor, source_wrong: Tensor) -> float:
-    """Minus the source's validation error e, weighted by how far an image could be the target's.
+    """Negative validation error e of the source, weighted by similarity to the target.
 
     ``-(mean(w e) + η (mean(w) - 1))`` with the control variate ``η = -cov(w e, w) / var(w)``, and
     ``w = (S / N) · p(target | feature) / p(source | feature)`` by a logistic regression.
 
     Args:
-        features: Of the target, (N, F).
-        source_features: Of validation images of the sources, (S, F).
-        source_wrong: Whether they are called another class than they are, (S,), bool.
+        features: Features of target images, (N, F).
+        source_features: Features of validation images of the sources, (S, F).
+        source_wrong: Whether the predicted class of these is wrong, (S,), bool.
 
     Reference:
         You et al., Towards Accurate Model Selection in Deep Unsupervised Domain Adaptation, ICML
@@ -137,7 +137,7 @@ def _density_ratio(source: NDArray[np.float64], target: NDArray[np.float64]) -> 
 
 @register("entropy")
 def entropy(probability: Tensor) -> float:
-    """Sure predictions: ``-mean_n H(p_n)``, in nats. A model that knows one class alone is best.
+    """Confidence of predictions: ``-mean_n H(p_n)``, in nats. Predicting only one class is best.
 
     Args:
         probability: (N, K).
@@ -150,7 +150,7 @@ def entropy(probability: Tensor) -> float:
 
 @register("infomax")
 def infomax(probability: Tensor) -> float:
-    """Sure and diverse predictions: ``H(mean_n p_n) - mean_n H(p_n)``, in nats; 0 to ln K.
+    """Confident, diverse predictions: ``H(mean_n p_n) - mean_n H(p_n)``, in nats; 0 to ln K.
 
     Args:
         probability: (N, K).
@@ -167,7 +167,7 @@ def infomax(probability: Tensor) -> float:
 def bnm(probability: Tensor) -> float:
     """Nuclear norm of the predictions, as a share of the largest possible: ``|P|_* / √(N · r)``.
 
-    r is the smaller of N and K. Sure and diverse predictions have the largest norm.
+    r is the smaller of N and K. Confident and diverse predictions have the largest norm.
 
     Args:
         probability: P (N, K).
@@ -185,8 +185,8 @@ def bnm(probability: Tensor) -> float:
 def snd(probability: Tensor) -> float:
     """Density of soft neighbourhoods: ``mean_n H(softmax_m(s_nm / 0.05))``, m ≠ n, in nats.
 
-    s is the cosine of two predictions. Of more than 1000 samples some are drawn, as many of each
-    predicted class as there are.
+    s is the cosine of two predictions. Of more than 1000 samples a subset is drawn, equally many of
+    each predicted class.
 
     Args:
         probability: (N, K).
@@ -204,7 +204,7 @@ def snd(probability: Tensor) -> float:
 
 @register("corr_c")
 def corr_c(probability: Tensor) -> float:
-    """How diagonal and even the correlations of classes are: ``tr C / (√K |C|_F)``, ``C = PᵀP``.
+    """Similarity of class correlations to the identity: ``tr C / (√K |C|_F)``, ``C = PᵀP``.
 
     Args:
         probability: P (N, K).
@@ -241,9 +241,9 @@ def class_ami(probability: Tensor, features: Tensor) -> float:
 
 @register("mixval")
 def mixval(mixed: Tensor, mixed_label: Tensor, mixed_same: Tensor) -> float:
-    """Share of mixed images ``0.55 a + 0.45 b`` that are called what a is called.
+    """Share of mixed images ``0.55 a + 0.45 b`` with the same predicted class as a.
 
-    Mean of the share among pairs of one class and that among pairs of two, where there are both.
+    The mean of this share over pairs of one class and pairs of two classes, if there are both.
 
     Args:
         mixed: Probabilities of the mixed images, (M, K).
@@ -263,7 +263,7 @@ def mixval(mixed: Tensor, mixed_label: Tensor, mixed_same: Tensor) -> float:
 
 @register("view_agreement")
 def view_agreement(probability: Tensor, strong: Tensor) -> float:
-    """Share of samples that are called the same in a strongly changed view.
+    """Share of samples with the same predicted class in a strongly augmented view.
 
     Args:
         probability: (N, K).
@@ -274,11 +274,11 @@ def view_agreement(probability: Tensor, strong: Tensor) -> float:
 
 @register("teacher_agreement")
 def teacher_agreement(probability: Tensor, student: Tensor) -> float:
-    """Share of samples that a teacher and its student call the same.
+    """Share of samples with the same predicted class by a teacher and its student.
 
     Args:
-        probability: Of the teacher, (N, K).
-        student: Of the student, (N, K).
+        probability: Probabilities of the teacher, (N, K).
+        student: Probabilities of the student, (N, K).
     """
     return _agreement(probability, student)
 

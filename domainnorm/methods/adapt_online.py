@@ -105,19 +105,19 @@ def adapt_online(
 ) -> OnlineModel:
     """Let a model adapt to the images that it predicts.
 
-    ``stream = adapt_online(model, "neo"); logits = stream(images)``. Images of several domains
-    that nobody tells, new ones among them: ``adapt_online(model, "online", rows="opened")``, of a
-    model with a fitted encoder, which gets ``max_domains`` further rows then.
+    ``stream = adapt_online(model, "neo"); logits = stream(images)``. If the domains of images are
+    unknown, or new, use ``adapt_online(model, "online", rows="opened")``. The model then needs a
+    fitted encoder, and gets ``max_domains`` further rows.
 
     Args:
-        model: Of as many classes as ``task`` has; changed in place.
+        model: With the classes of ``task``; changed in place.
         method: Name of a method of protocol ``online``, such as ``neo`` or ``eata``.
-        domain: Name of the domain whose rows the images have, and that of what moves; None where
-            the model has one, or for ``rows="opened"``.
-        task: Of the images; one class each when None.
-        max_domains: How many domains may be opened.
-        **options: Of the method; ``fisher_weight=0`` for ``eata``, which asks a run for images of
-            the source otherwise.
+        domain: Name of the domain of the images, whose rows adapt; None if the model has only one,
+            or for ``rows="opened"``.
+        task: Task of the images; None for classification.
+        max_domains: Most domains that may be opened.
+        **options: Options of the method. ``eata`` needs ``fisher_weight=0`` here, since only a run
+            has source images.
 
     Raises:
         ConditionError: No domain of several is named, or one that the model does not have; or see

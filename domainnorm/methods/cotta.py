@@ -21,7 +21,7 @@ from domainnorm.tasks import Task
 
 @register
 class CoTTA(OnlineMethod):
-    """Predict a stream with a teacher, a moving average of the model, which learns from it.
+    """Predict a stream with a teacher, the moving average of a model that learns from it.
 
     The teacher's logits are the prediction of a batch. They are averaged over random views of the
     images if the mean confidence of the source model is below ``threshold``. The model makes a step

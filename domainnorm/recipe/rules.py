@@ -338,10 +338,8 @@ def _check_encoder(encoder: Named, recipe: Recipe, problems: Problems) -> None:
     """An encoder has what it reads, in numbers wide enough, and norms that take what it says."""
     constants, precision = ENCODERS.entry(encoder.name).constants, recipe.trainer.precision
     if constants.get("reads_attributes") and not recipe.data.attributes:
-        text = (
-            f"'{encoder.name}' estimates domains from attributes of the images, but data.attribut"
-        )
-        problems.add("encoder", f"{text}es is empty; name some, such as data.attributes: [scanner]")
+        text = f"'{encoder.name}' estimates domains from attributes of images, but there are none;"
+        problems.add("encoder", f"{text} name some, such as data.attributes: [scanner]")
     if precision in ("16-true", "bf16-true"):  # moments are worth nothing in a narrow type
         mixed = precision.replace("true", "mixed")
         text = f"'{precision}' is too coarse for an encoder; take '{mixed}', or leave 'encoder' out"

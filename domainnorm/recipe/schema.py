@@ -242,7 +242,7 @@ class Recipe:
         compare: Further methods of the same run.
         trainer: How Lightning trains.
         evaluation: How results are measured, and which weights are kept.
-        augment: Domain name or ``default`` → list of augmentation steps.
+        augment: Domain name, ``source``, ``target`` or ``default`` → augmentation steps.
         unseen: What norms read, in evaluation, for images of unknown domains.
         far: What norms read for images that the encoder finds near no known domain; None treats
             them like others.

@@ -23,13 +23,13 @@ from domainnorm.serve.stored import find_stage, finished_stages, stored_model
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What `load_run` returns; each part is read when it is asked for.
+    """A finished run, as `load_run` returns it; each part is read on first use.
 
-    A stage is named by the end of its path, as far as it tells: ``tent``, ``seed1/tent``, or one of
-    `stages` in full; the one that has the method of the recipe when empty.
+    The name of a stage is the end of its path, as long as it is unique: ``tent``, ``seed1/tent``,
+    or one of `stages` in full. An empty name means the stage with the recipe's method.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         recipe: Resolved, with overrides of `load_run`.
     """
 
@@ -105,11 +105,11 @@ class FinishedRun:
 
 
 def load_run(folder: str | PathLike[str], overrides: Sequence[str] = ()) -> FinishedRun:
-    """A run of the command line, in Python.
+    """Load a run of the command line in Python.
 
     Args:
         folder: ``outputs/<recipe>/<time>``; some of its stages may be unfinished.
-        overrides: ``key=value`` for what is elsewhere now, such as ``data.root=/mnt/images``.
+        overrides: ``key=value`` for data that have moved, such as ``data.root=/mnt/images``.
 
     Raises:
         CheckpointError: Not the folder of a run, or that of a comparison, whose runs are in

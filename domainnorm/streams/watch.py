@@ -81,17 +81,17 @@ class DomainBelief:
 
 
 class NoveltyAlarm:
-    """Sequential test of whether images are unlike known domains more often than they may be.
+    """Sequential test of whether images are unlike known domains too often.
 
-    An image of a known domain is *unlike* it with a probability of at most ``rate``. On each image
+    An image of a known domain is *unlike* it with a probability of at most ``rate``. For each image
     a part of the evidence is bet at fair odds, ``b = 0.7 + 0.3 · unlike / rate``, whose
-    expectation is at most 1 as long as that holds; ``evidence ← max(1, evidence) · b``, and an
-    alarm is raised where it reaches ``run_length``. Then at least ``run_length`` images lie, in
-    expectation, between false alarms: images that are drawn independently, as the held-out ones
-    were. Frames of a video are not; take every k-th.
+    expectation is at most 1 under this bound. ``evidence ← max(1, evidence) · b``; an alarm is
+    raised when it reaches ``run_length``. The expected number of images between false alarms is
+    then at least ``run_length``, if images are drawn independently, like the held-out ones. Frames
+    of a video are not independent; take every k-th.
 
     Args:
-        run_length: Images between false alarms, more than 1.
+        run_length: Expected number of images between false alarms, above 1.
 
     Raises:
         DomainNormError: A run length of 1 or less, or an infinite one.
@@ -183,19 +183,18 @@ class Opening:
 
 
 class DomainWatch:
-    """Tells the domain of each image of a stream, and opens rows for what is unlike all of them.
+    """Estimates the domain of each image of a stream, and opens rows for new domains.
 
     The encoder's estimates are smoothed over time (`DomainBelief`), and `NoveltyAlarm` watches for
-    images that are unlike all domains. At an alarm a row of those that may be opened, and of which
-    the encoder does not know a domain, becomes that of a new one, which the encoder knows from
-    then on by its newest embeddings: those that came while something spoke for another domain wait
-    until nothing does. Memory is bounded, whatever the length of the stream: 32 images, and 200
-    embeddings for each row.
+    images that are unlike all domains. At an alarm, one of the unused rows is opened for a new
+    domain, which the encoder then knows by its newest embeddings. Embeddings of ambiguous images
+    wait until they no longer point to another domain. Memory is bounded for streams of any length:
+    32 images, and 200 embeddings for each row.
 
     Args:
         model: With a fitted encoder, in evaluation mode.
         rows: Labels of the domains that may be opened.
-        run_length: Images between false alarms, in expectation; see `NoveltyAlarm`.
+        run_length: Expected number of images between false alarms, see `NoveltyAlarm`.
 
     Raises:
         ConditionError: A model without encoder.

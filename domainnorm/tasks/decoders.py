@@ -72,9 +72,9 @@ def create_segmentation_model(
 ) -> DomainModel:
     """Create a segmentation network over a timm encoder and convert the norms of both its parts.
 
-    The outputs have the size of the input. ``where`` and rules know the parts of the network:
-    ``where="encoder"``, ``norm={"encoder": "cin", "decoder": "dsbn"}``; ``early`` and ``late`` go
-    by the feature maps of the encoder, the decoder being ``late``.
+    Outputs have the size of the input. ``where`` and rules can name the parts of the network:
+    ``where="encoder"``, ``norm={"encoder": "cin", "decoder": "dsbn"}``. ``early`` and ``late``
+    depend on the feature maps of the encoder; the decoder is ``late``.
 
     Args:
         name: A timm architecture, with an optional tag.
@@ -84,8 +84,8 @@ def create_segmentation_model(
         decoder: One of ``unet``, ``fpn``, ``deeplabv3plus``, ``segformer``, ``upernet`` for
             encoders with feature maps of several sizes, ``dpt`` and ``pyramid`` for plain vision
             transformers, ``dpt`` with patches of a power of two.
-        width: Channels of the decoder where it is widest; a Unet halves them at each level down to
-            16; a multiple of 32 for ``fpn``, whose group norms have 32 groups.
+        width: Largest number of channels in the decoder. A Unet halves it at each level, down to
+            16. ``fpn`` needs a multiple of 32, since its group norms have 32 groups.
         where: See `domainnorm.convert_norms`.
         unseen: See `domainnorm.DomainModel`.
         **options: Of the encoder: ``pretrained`` and ``weights``, see `domainnorm.create_model`,

@@ -24,21 +24,22 @@ def compare_domains(
     seed: int = 0,
     resamples: int = 1000,
 ) -> CrossDomainMatrix:
-    """Metrics of every domain's test images under the norms of every domain.
+    """Test every domain's images with the norms of every domain.
 
-    The model is in evaluation mode meanwhile. A domain without labelled images has no column.
+    The model is in evaluation mode for this. A domain without labelled images has no column.
 
     Args:
         model: Its domains are the rows.
         data: Test images of a data module; or domain → batches with ``image`` (N, 3, H, W),
-            ``target`` and what the model's norms want besides. Masks are scored as they come.
-        task: How outputs are predicted and scored; that of the data module's labels when None.
-        seed: Under which the matrix has the cells; those of further seeds can be `add`-ed.
-        resamples: Of the bootstrap intervals; over patients or scenes where a data module has such
-            groups.
+            ``target`` and further inputs of the model's norms. Masks are scored at their size.
+        task: How outputs are predicted and scored; None: by the labels of the data module.
+        seed: Seed that the matrix stores with the cells; further seeds can be `add`-ed.
+        resamples: Number of bootstrap resamples for intervals, over patients or scenes if the data
+            module has such groups.
 
     Returns:
-        ``values("accuracy")`` is (1, rows, columns); `summary` has the diagonal and what is off it.
+        ``values("accuracy")`` is (1, rows, columns); `summary` has the means on and off the
+        diagonal.
 
     Raises:
         DataError: Loaders without a task, or no image with a label.

@@ -142,8 +142,8 @@ def test_policies_that_cannot_be_carried_out_are_refused():
     model = make({"all": "cin"})
     with pytest.raises(ConditionError, match="unknown policy for far images 'maen': did you mean"):
         model.far = "maen"
-    with pytest.raises(ConditionError, match="far: 'batch' takes the place of running moments"):
+    with pytest.raises(ConditionError, match="far: 'batch' replaces running moments"):
         model.far = "batch"
     model = create_model("test_resnet", norm="dsbn", domains=["a", "b"])
-    with pytest.raises(ConditionError, match="far: an encoder tells which images are near no"):
+    with pytest.raises(ConditionError, match="far: only an encoder finds images"):
         model.far = "mean"

@@ -54,7 +54,7 @@ def test_gradients_pass_what_is_not_hidden():
 
 def test_networks_without_patches_and_ratios_out_of_range_are_refused():
     with (
-        pytest.raises(ConversionError, match="ResNet embeds no patches"),
+        pytest.raises(ConversionError, match="ResNet has no patch tokens"),
         drop_tokens(create_model("test_resnet", 3), 0.5),
     ):
         pass

@@ -272,8 +272,8 @@ def test_other_labels_out_of_range_stay_errors():
     ("norm", "policy", "message"),
     [
         ("dsbn", "maen", "unknown policy for unseen domains 'maen': did you mean 'mean'"),
-        ("cbn", "nearest", "'nearest' compares moments of domains, and no norm of this model"),
-        ("cin", "batch", "'batch' takes the place of running moments, and no norm of this model"),
+        ("cbn", "nearest", "'nearest' compares the moments of domains, but no norm of this"),
+        ("cin", "batch", "'batch' replaces running moments, but no norm of this model"),
     ],
 )
 def test_policy_that_the_norms_cannot_carry_out_is_refused(norm, policy, message):
@@ -289,7 +289,7 @@ def test_nearest_of_vectors_is_refused():
 
 
 def test_nearest_of_a_model_in_training_is_refused():
-    with pytest.raises(ConditionError, match=r"running moments still change; model\.eval\(\)"):
+    with pytest.raises(ConditionError, match=r"the model is training; call model\.eval\(\)"):
         make().train().nearest_domains(IMAGE)
 
 

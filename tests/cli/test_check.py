@@ -59,7 +59,7 @@ def test_layer_that_refuses_its_norm_is_named(domainnorm, tmp_path):
 def test_norms_are_not_tried_without_data(domainnorm):
     done = domainnorm("check", "medical/wbc", "norm=in", "data.root=nowhere")
     assert (done.returncode, done.stdout) == (0, "ok  medical/wbc\n")
-    assert done.stderr.startswith("medical/wbc: the norms were not tried: ")
+    assert done.stderr.startswith("medical/wbc: the norms were not checked: ")
     asked = domainnorm("check", "--build", "medical/wbc", "norm=in", "data.root=nowhere")
     assert asked.returncode == 2
 

@@ -54,7 +54,7 @@ def test_name_that_is_not_utf8_is_refused_before_images_are_read(command, folder
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no image")
     done = command("pile")
     assert done.returncode == 1
-    assert "caf\\xe9.png: not a name in UTF-8, which tables and logs are written in" in done.stderr
+    assert "caf\\xe9.png: the name is not UTF-8, as tables and logs need it" in done.stderr
 
 
 def test_recipe_takes_the_data_as_printed(command, domainnorm, folder, tmp_path):
@@ -95,15 +95,15 @@ def test_one_domain_is_an_answer(command, folder):
     done = command("pile", "--output", "one.csv")
     assert done.returncode == 0
     assert "one domain: the best split of the images has stability 0." in done.stdout
-    assert "there is nothing to condition on" in done.stdout
-    assert "no image has a target; the dataset manifest needs classes" in done.stdout
+    assert "There is nothing to condition on" in done.stdout
+    assert "no image has a class; fill the column target" in done.stdout
 
 
 def test_domains_that_follow_the_classes_are_told(command, folder, tmp_path):
     for file in list(folder.glob("*/*.png")):
         file.rename(folder / f"class_{file.name[0] == '2':d}" / f"{file.parent.name}{file.name}")
     done = command("pile", "--classes")
-    assert "index with the column target: 1.00; 0 is chance, so the domains follow" in done.stdout
+    assert "index with the column target: 1.00; 0 is chance, so these domains depend" in done.stdout
     assert "of 2 classes without training images: style_1 1, style_2 1\n" in done.stdout
     assert done.stdout.endswith("allow_missing_classes: true, source: [style_1, style_2]}\n")
     assert done.stderr == ""

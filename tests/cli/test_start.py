@@ -74,7 +74,7 @@ def test_labels_of_both_are_learned(domainnorm, sites):
     recipe = load_recipe("sites.yaml")
     assert recipe.method.name == "joint"
     assert "few test images with labels" in text
-    assert "so one model learns from both" in text
+    assert "and one model learns from both" in text
 
 
 def test_an_existing_recipe_is_kept(domainnorm, sites):
@@ -116,7 +116,7 @@ def test_a_domain_without_labels_beside_one_with_few_is_told(domainnorm, sites):
         for file in sorted(folder.iterdir())[3:]:
             file.rename(sites / "painting" / f"{folder.name}-{file.name}")
     text = started(domainnorm, "sites")
-    assert "third: no label to learn, and not in the recipe" in text
+    assert "third: no labels to learn from, so not in the recipe" in text
 
 
 def test_few_labels_that_are_all_for_tests_are_not_learned(domainnorm, sites):
@@ -212,17 +212,17 @@ def binary(root):
         (lambda root: put(root, "a/x/1.png", "a/y/1.png"), "one domain, a"),
         (
             lambda root: put(root, "images/1.png", "masks/1.png"),
-            "images and masks are of one domain",
+            "images and masks belong to one domain",
         ),
         (lambda root: put(root, "train/x/1.png", "test/x/1.png"), "seem to be splits"),
         (
             lambda root: put(root, "a/images/1.png", "a/labels/1.png"),
-            "labels seem to be the masks of images; call the two folders masks and images",
+            "'labels' seems to hold the masks of 'images'; rename the two folders",
         ),
-        (binary, "hold 0 and 255 alone"),
+        (binary, "hold only 0 and 255"),
         (
             lambda root: put(root, "a/images/1.png", "a/masks/1.png"),
-            "classes.txt: missing; write the name of each class into it, one per line",
+            "classes.txt: missing; write one class name per line into it",
         ),
     ],
 )

@@ -203,7 +203,9 @@ def test_palettes_of_other_colours_count_by_their_numbers(tmp_path):
 
 def test_palettes_that_contradict_the_list_are_refused(tmp_path):
     data = with_palette(tmp_path, [CAR, (1, 2, 3), (4, 5, 6)])
-    with pytest.raises(DataError, match=r"0\.png: a palette .* number 0 has the colour 0,0,142 of"):
+    with pytest.raises(
+        DataError, match=r"0\.png: .* of its palette, and number 0 has the colour 0,0,142 of"
+    ):
         data.mask(0)
 
 
@@ -226,11 +228,13 @@ def test_colour_that_is_not_listed_is_named_with_its_place_and_the_line_to_add(t
     "classes", ["road,128,64,128\ncar\n", "road\ncar\n", "road,1,2,3\ncar,1,2,3\n"]
 )
 def test_colours_are_refused_where_a_class_has_none_of_its_own(tmp_path, classes):
-    message = r"masks/0\.png: colours, expected one channel .*, or give each class in classes\.txt"
+    message = r"masks/0\.png: colours, expected one channel .*, or list the colour of each class"
     with pytest.raises(DataError, match=message):
         dataset(tmp_path, PIXELS, classes).mask(0)
 
 
 def test_colours_without_a_class_stand_at_the_end(tmp_path):
-    with pytest.raises(DataError, match=r"classes\.txt, line 1: no name; lines are counted"):
+    with pytest.raises(
+        DataError, match=r"classes\.txt, line 1: no name; the line number is the class"
+    ):
         dataset(tmp_path, PIXELS, ",0,0,0\nroad,128,64,128\ncar,0,0,142\n")

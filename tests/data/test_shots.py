@@ -215,5 +215,5 @@ def test_frequency_counts_labels_that_are_seen(make, scans):
 
 
 def test_labelled_domain_has_no_shots(make):
-    with pytest.raises(DataError, match="shots: clean also in labelled"):
+    with pytest.raises(DataError, match="shots: clean is also in labelled"):
         make(domain="clean")

@@ -57,7 +57,7 @@ def test_spelling_of_a_path_decides_nothing(tmp_path):
         (HEAD.replace(",", ";"), "separated by semicolons; save it with commas"),
         (HEAD, "no rows"),
         (HEAD + "1,a,x,g,trian\n", r"line 2: split 'trian', .* did you mean 'train'\?"),
-        (HEAD + "1,a,x,g,\n2,a,x,g,test\n", "line 2: split '', .*; other rows have one"),
+        (HEAD + "1,a,x,g,\n2,a,x,g,test\n", "line 2: split '', .*; other rows have a split"),
         (HEAD + ",a,x,g,train\n", "line 2: file '' and domain 'a'; neither may be empty"),
         (HEAD + "1,a,x,g,train\n1,a,x,g,train\n", "'1' is listed more than once"),
         (HEAD + "a/b/1,a,x,,train\n./a//b/1,a,x,,test\n", "'a/b/1' is listed more than once"),

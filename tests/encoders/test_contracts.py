@@ -123,7 +123,7 @@ def test_no_images_are_refused(name):
 
 
 def test_features_are_not_learned_from_one_domain_after_the_other():
-    with pytest.raises(ConditionError, match="images of 2 domains come domain after domain"):
+    with pytest.raises(ConditionError, match="images of 2 domains come one domain after"):
         fit_encoder(make("cnn", 2), pairs([0, 1]), pairs([0, 1]))
 
 

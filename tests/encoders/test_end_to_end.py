@@ -137,7 +137,7 @@ def test_weights_of_a_model_without_an_encoder_of_its_own_are_refused(tmp_path):
     plain = create_model("test_resnet", num_classes=2, norm="film", domains=["a", "b"])
     for one, other in ((plain, make()), (make(), plain)):
         save_model(one, tmp_path / "model.safetensors", "test_resnet", ["x", "y"])
-        with pytest.raises(CheckpointError, match="embeddings of an encoder that has learned"):
+        with pytest.raises(CheckpointError, match="an encoder trained end to end"):
             load_model(other, tmp_path / "model.safetensors")
 
 
@@ -187,9 +187,9 @@ def test_attributes_become_embeddings():
 @pytest.mark.parametrize(
     ("encoder", "norm", "message"),
     [
-        ("backbone", "film", "this one reads what the first norm gets"),
-        ("style", "dsbn", "embeddings are of size 16, and the norms of this model take none"),
-        ("style", {"all": {"name": "film", "embedding_size": 8}}, "of size 16, .* take of size 8"),
+        ("backbone", "film", "'backbone' reads the input of the first norm"),
+        ("style", "dsbn", "embeddings have size 16, but the norms of this model take none"),
+        ("style", {"all": {"name": "film", "embedding_size": 8}}, "have size 16, .* take size 8"),
     ],
 )
 def test_what_cannot_learn_with_the_network_is_refused(encoder, norm, message):
@@ -198,12 +198,12 @@ def test_what_cannot_learn_with_the_network_is_refused(encoder, norm, message):
 
 
 def test_features_do_not_tell_the_embedding(trained):
-    with pytest.raises(ConditionError, match="its features do not tell"):
+    with pytest.raises(ConditionError, match="which features do not give"):
         trained.forward_head(torch.randn(2, 512, 1, 1))
 
 
 def test_no_plain_network_of_a_domain_has_its_norms(trained):
-    with pytest.raises(ConversionError, match="norms of this model follow that of each image"):
+    with pytest.raises(ConversionError, match="norms of this model follow the embedding"):
         fold_domain(trained, "a")
 
 

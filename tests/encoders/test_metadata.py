@@ -303,7 +303,7 @@ def test_added_domain_is_unknown_until_its_attributes_were_seen(model):
 def test_call_without_attributes_says_what_is_missing(model):
     message = (
         "attributes: missing; encoder 'metadata' estimates the domain by scanner, hour, colour: "
-        "pass attributes={column: [value or None of each image]}, {} where nothing is known, or "
+        "pass attributes={column: [value or None of each image]}, {} if nothing is known, or "
         "the domain"
     )
     for call in (model, model.estimate, model.forward_features):
@@ -388,6 +388,6 @@ def test_stream_of_images_is_refused(model):
     with pytest.raises(ConditionError) as raised:
         adapt_online(model, "neo", task=Classification(CLASSES), rows="opened")
     assert str(raised.value) == (
-        "neo: rows: 'opened' looks at images, and this encoder reads their attributes; train with "
+        "neo: rows: 'opened' needs an encoder of images, but this one reads attributes; train with "
         "'encoder: style', 'backbone' or 'cnn'"
     )

@@ -224,7 +224,7 @@ def test_messages_name_the_encoder(model):
         model(torch.rand(1, 3, 32, 32))
     with pytest.raises(ConditionError, match="encoder 'text': no attributes to learn from"):
         fit_encoder(create_encoder("text", 2), [({}, torch.tensor([0, 1]))], [])
-    with pytest.raises(ConditionError, match="this encoder reads their attributes"):
+    with pytest.raises(ConditionError, match="this one reads attributes"):
         adapt_online(model, "neo", task=Classification(["x", "y"]), rows="opened")
 
 

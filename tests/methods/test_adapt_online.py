@@ -97,7 +97,7 @@ def test_one_domain_needs_no_name():
 
 def test_a_domain_of_several_is_named():
     model = source_model()
-    with pytest.raises(ConditionError, match="name one of clean, colour_cast"):
+    with pytest.raises(ConditionError, match="name the domain of the images: clean, colour_cast"):
         adapt_online(model, "neo")
     with pytest.raises(ConditionError, match="did you mean 'colour_cast'"):
         adapt_online(model, "neo", domain="color_cast")
@@ -108,7 +108,7 @@ def test_methods_that_train_before_are_refused():
         adapt_online(source_model(), "dann", domain="clean")
     with pytest.raises(DomainNormError, match="did you mean 'neo'"):
         adapt_online(source_model(), "Neo", domain="clean")
-    with pytest.raises(DomainNormError, match="images of the source"):
+    with pytest.raises(DomainNormError, match="needs source images"):
         adapt_online(source_model(), "eata", domain="clean")
 
 

@@ -111,7 +111,7 @@ def test_features_of_masks_are_maps_in_front_of_the_head(decoder):
 def test_network_without_classifier_says_so():
     method = make("source_only", make_model())
     method.model.backbone.fc = nn.Identity()
-    with pytest.raises(ConversionError, match="this network names no classifier"):
+    with pytest.raises(ConversionError, match="this network has no classifier"):
         method.features({"image": torch.rand(1, 3, 32, 32), "domain": torch.tensor([0])})
 
 

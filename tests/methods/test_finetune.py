@@ -73,7 +73,9 @@ def test_all_changes_kernels_and_keeps_rows_of_the_source():
 
 
 def test_nothing_to_train_says_so():
-    with pytest.raises(ConversionError, match=r"method.train: no parameter is a part of 'head'"):
+    with pytest.raises(
+        ConversionError, match=r"method.train: this model has no parameters in 'head'"
+    ):
         make("finetune", make_model_without_head(), train="head")
 
 

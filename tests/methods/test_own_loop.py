@@ -131,7 +131,7 @@ def test_missing_targets_have_the_shape_of_the_task(task, shape):
         ("source_only", [{"image": torch.rand(3, 32, 32)}], "batch: a dict with image, expected"),
         ("source_only", samples("aa"), "unknown domain 'aa': did you mean 'a'"),
         ("swad", samples("a"), "swad: no validation images"),
-        ("mean_teacher", samples("a"), "for methods of two views 'strong'"),
+        ("mean_teacher", samples("a"), "for methods of two views"),
         ("shot", samples("b", labelled=False), "give the trainer a domainnorm.data.DomainDataM"),
     ],
 )
@@ -141,7 +141,7 @@ def test_what_a_loader_lacks_is_named(name, batch, problem):
 
 
 def test_stream_needs_a_data_module():
-    with pytest.raises(DomainNormError, match="NEO asks for images beside its batches"):
+    with pytest.raises(DomainNormError, match="NEO needs more images than those"):
         trainer(inference_mode=False).test(made("neo"), loader(samples("b")))
 
 

@@ -164,7 +164,7 @@ def test_mic_hides_tokens_of_a_transformer():
 
 
 def test_a_network_without_tokens_hides_none():
-    with pytest.raises(ConversionError, match="embeds no patches"):
+    with pytest.raises(ConversionError, match="has no patch tokens"):
         masks("mic", mask_by="tokens")
 
 

@@ -81,13 +81,13 @@ def test_interpolation_that_holds_itself_is_refused(write):
 
 def test_sections_that_hold_each_other_are_refused(write):
     sections = {"evaluation": "{bins: '${trainer}'}", "trainer": "{threads: '${evaluation}'}"}
-    with pytest.raises(RecipeError, match=r"evaluation\.bins: stands for a section"):
+    with pytest.raises(RecipeError, match=r"evaluation\.bins: refers to a section"):
         load_recipe(write(**sections))
 
 
 def test_lists_that_hold_each_other_are_refused(write):
     data = "{name: scans, source: ['${data.target}'], target: ['${data.source}']}"
-    with pytest.raises(RecipeError, match=r"data\.source\[0\]: stands for a section"):
+    with pytest.raises(RecipeError, match=r"data\.source\[0\]: refers to a section"):
         load_recipe(write(data=data))
 
 

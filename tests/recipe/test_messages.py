@@ -49,8 +49,8 @@ CASES = [
     ),
     (
         {"backbone": "{name: r, options: {in_chans: 4}}"},
-        "backbone.options.in_chans: got 4, expected 3, or 1: images are read in colour, and a "
-        "network of one channel gets grey",
+        "backbone.options.in_chans: got 4, expected 3, or 1: images are read in colour, a "
+        "network of one channel gets them grey",
     ),
     ({"data": None}, "data: got null, expected a mapping with 'name', 'source', 'target'"),
     ({"data": "{source: [a]}"}, "data.name: missing, expected one of "),
@@ -63,7 +63,7 @@ CASES = [
     ),
     (
         {"data": f"{{{DATA}, stream_run: 5}}"},
-        "data.stream_run: is for the orders 'by_class' and 'returning', and this is 'shuffled'",
+        "data.stream_run: is for the orders 'by_class' and 'returning', got 'shuffled'",
     ),
     (
         {"data": f"{{{DATA}, corrupt: {{name: fogg, severity: 2}}}}"},
@@ -79,7 +79,7 @@ CASES = [
     ),
     (
         {"data": f"{{{DATA}, corrupt: {{name: fog, severity: 5}}}}"},
-        "data.corrupt: is given, and no source or target is a twin that it makes, such as "
+        "data.corrupt: is given, but no source or target is a corrupted domain, such as "
         "'clean_corrupted'",
     ),
     ({"data": "{name: scans}"}, "data.source: no domains given, expected at least one"),
@@ -149,7 +149,7 @@ CASES = [
     ),
     ({"perturb": "{name: dsu, where: 3}"}, "perturb.where: got 3, expected a text or a list of"),
     ({"perturb": "{name: dsu, where: []}"}, "perturb.where: got an empty list, expected stem, st"),
-    ({"method": None}, "augment.target: method 'default' compares a weak and a strong view of"),
+    ({"method": None}, "augment.target: method 'default' needs a weak and a strong view of"),
     ({"method": "null"}, "method: got null, expected a method name, or a mapping with 'name'"),
     ({"method": "tnet"}, "method: unknown method 'tnet': did you mean 'tent'?"),
     ({"method": "{name: adabn, lrr: 1}"}, "method.lrr: unknown key 'lrr'"),
@@ -161,8 +161,8 @@ CASES = [
     ),
     (
         {"compare": "[adabn, {name: adabn, share: layers}]"},
-        "compare[1]: 'adabn' is already a method of this recipe; leave it out, or give it a name "
-        "of its own: {name: adabn, as: adabn_2}",
+        "compare[1]: 'adabn' is already a method of this recipe; leave it out, or rename "
+        "it: {name: adabn, as: adabn_2}",
     ),
     ({"compare": "[{name: adabn, as: B}, {name: tent, as: b}]"}, "compare[1]: 'b' is already a "),
     ({"method": "{name: tent, as: oracle}"}, "method.as: got 'oracle', the name of another method"),
@@ -174,18 +174,18 @@ CASES = [
     ({"method": "{name: alpha_bn, prior: -1}"}, "method.prior: got -1.0, expected 0 or more"),
     (
         {"method": "shot", "task": "{name: segmentation}", "data": f"{{{MASKS}, target: [b]}}"},
-        "method: 'shot' is for one class per image, and this task has masks",
+        "method: 'shot' is for one class per image, but this task has masks",
     ),
     *[
         (
             {"compare": f"[{name}]", "task": "multilabel", "data": f"{{{FINDINGS}, target: [b]}}"},
-            f"compare[0]: '{name}' is for one class per image or masks, and this task has several",
+            f"compare[0]: '{name}' is for one class per image or masks, but this task has several",
         )
         for name in ("mcc", "mean_teacher", "eata", "tent", "cdan", "mcd", "bnm", "infomax")
     ],
     (
         {"method": "{name: mean_teacher, mix: class}"},
-        "method.mix: got 'class', which is for masks, and task 'classification' has none",
+        "method.mix: got 'class', which is for masks, but task 'classification' has none",
     ),
     (
         {"method": "{name: mic, mask_ratio: 2}"},
@@ -202,21 +202,21 @@ CASES = [
     ),
     (
         {"method": "mean_teacher"},
-        "augment.target: method 'mean_teacher' compares a weak and a strong view of the images of",
+        "augment.target: method 'mean_teacher' needs a weak and a strong view of the images of",
     ),
     (
         {"method": "restyle"},
-        "augment.source: method 'restyle' gives images of 'clean' the style of others by a step",
+        "augment.source: method 'restyle' needs a step that restyles images of 'clean':",
     ),
     (
         {"method": "restyle", "augment": "{source: {weak: [], strong: [FDA]}}"},
-        "augment.source: method 'restyle' gives images of 'clean' the style of others by a step",
+        "augment.source: method 'restyle' needs a step that restyles images of 'clean':",
     ),
     ({"method": "restyle", "augment": "{source: [{p: 1}]}"}, "augment.source[0]"),
     ({"method": "restyle", "augment": "{source: {weak: 3}}"}, "augment.source.weak"),
     (
         {"method": "eata", "trainer": "{devices: 2}"},
-        "trainer.devices: got 2, but 'eata' follows one stream of images, which devices cannot",
+        "trainer.devices: got 2, but devices cannot share the one stream of images of 'eata'",
     ),
     (
         {"method": "adabn", "data": f"{{{DATA}}}"},
@@ -263,11 +263,11 @@ CASES = [
             "task": "segmentation",
             "data": f"{{{MASKS}, target: [b]}}",
         },
-        "evaluation.selection: 'class_ami' is for one class per image, and this task has masks",
+        "evaluation.selection: 'class_ami' is for one class per image, but this task has masks",
     ),
     (
         {"evaluation": "{selection: snd, score_images: 0}"},
-        "evaluation.score_images: got 0, but selection 'snd' looks at some",
+        "evaluation.score_images: got 0, but selection 'snd' needs images",
     ),
     ({"checkpoint": "[a]"}, "- checkpoint: got ['a'], expected a text or null"),
     ({"seed": "x"}, "seed: got 'x', expected a whole number or a list of them"),
@@ -292,7 +292,7 @@ CASES = [
     ),
     (
         {"task": "{name: segmentation}", "data": f"{{{MASKS}, sampling: balanced}}"},
-        "data.sampling: 'balanced' draws by one class per image, and there are masks; take 'rare'",
+        "data.sampling: 'balanced' needs one class per image, but there are masks; take 'rare'",
     ),
     (
         {"task": "{name: segmentation, overlap: 1}", "data": f"{{{MASKS}}}"},
@@ -300,7 +300,7 @@ CASES = [
     ),
     (
         {"task": "{name: segmentation, ce_weight: 0}", "data": f"{{{MASKS}}}"},
-        "task.ce_weight: got 0 beside dice_weight and focal_weight of 0, expected one above",
+        "task.ce_weight: got 0, as dice_weight and focal_weight, expected one of the three",
     ),
     (
         {"task": "{name: segmentation, decoder: fpn, width: 20}", "data": f"{{{MASKS}}}"},

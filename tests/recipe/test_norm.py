@@ -42,8 +42,8 @@ def test_norm_that_needs_more_than_the_domain_is_refused_with_what_to_use(value,
     needed = "map" if "map" in start else "style"
     assert line.startswith(start)
     assert line.endswith(
-        "which a recipe cannot give; use a modulation that reads the domain, 'table' or 'hyper' "
-        f"(norms 'cin', 'cbn', 'film'), or pass {needed}= to the model in Python"
+        "which a recipe cannot give; use a modulation that depends on the domain, 'table' or "
+        f"'hyper' (norms 'cin', 'cbn', 'film'), or pass {needed}= to the model in Python"
     )
 
 
@@ -167,7 +167,7 @@ def test_network_is_asked_where_norms_give_reason_to(words):
 
 def test_size_of_embeddings_is_checked_before_a_network_is_there():
     words = ["norm=film", "encoder={name: style, embedding: 8}", "condition=embedding"]
-    with pytest.raises(RecipeError, match="encoder: its embeddings are of size 8, and the norms"):
+    with pytest.raises(RecipeError, match="encoder: its embeddings have size 8, but the norms"):
         load_recipe("quickstart", words)
     words[0] = "norm={early: {name: film, embedding_size: 8}, late: bn}"
     load_recipe("quickstart", words)

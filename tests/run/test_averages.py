@@ -129,7 +129,7 @@ def test_least_number_of_steps_is_made_all_the_same(tmp_path):
 
 
 def test_patience_without_a_score_is_a_problem_of_the_recipe():
-    text = "trainer.patience: got 3, but evaluation.selection is 'last', which measures no epoch"
+    text = "trainer.patience: got 3, but evaluation.selection=last does not score epochs"
     with pytest.raises(RecipeError, match=text):
         recipe("trainer.patience=3")
     assert recipe("trainer.patience=3", "evaluation.selection=oracle").trainer.patience == 3

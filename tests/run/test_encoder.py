@@ -103,7 +103,7 @@ def test_embedding_of_another_size_is_refused_before_training(tmp_path, capsys):
     norm = "norm={name: film, embedding_size: 8}"
     words = ("encoder=style", "condition=embedding", norm, *WORDS_OF_RUN)
     assert call("run", "quickstart", *words, "--output", str(tmp_path)) == 2
-    assert "encoder: its embeddings are of size 16, and the norms of this model take of size 8" in (
+    assert "encoder: its embeddings have size 16, but the norms of this model take size 8" in (
         capsys.readouterr().err
     )
 
@@ -113,7 +113,7 @@ def test_checkpoint_without_its_encoder_is_refused(tmp_path, capsys):
     checkpoint = plain / TRANSFER / "seed0" / "source_only"
     words = ("encoder=style", "condition=embedding", "norm=film", f"checkpoint={checkpoint}")
     assert call("run", "quickstart", *WORDS_OF_RUN, *words, "--output", str(tmp_path)) == 1
-    message = "its norms do not follow embeddings of an encoder that has learned with them"
+    message = "a model without an encoder trained end to end, expected one with"
     assert message in capsys.readouterr().err
 
 
@@ -167,7 +167,7 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
     [
         (["condition=estimate"], "condition: 'estimate' needs a domain encoder; add 'encoder: sty"),
         (["unseen=mixture"], "unseen: 'mixture' needs a domain encoder"),
-        (["far=mean"], "far: 'mean' is for what a domain encoder says; add 'encoder: style'"),
+        (["far=mean"], "far: 'mean' needs a domain encoder; add 'encoder: style'"),
         (["encoder=style", "far=maen"], "far: got 'maen', expected 'mean' or 'batch'"),
         (["encoder=style", "unseen=error", "far=mean"], "far: 'mean' is for images whose domain"),
         (["encoder=styel"], "encoder: unknown encoder 'styel': did you mean 'style'"),
@@ -176,14 +176,17 @@ def test_estimate_of_every_condition_is_spelled_out_in_the_resolved_recipe(tmp_p
         (["encoder={name: cnn, size: -1}"], "encoder.size: got -1, expected 1 or more"),
         (["encoder=style", "condition=maybe"], "condition: got 'maybe', expected 'id' or"),
         (["condition=embedding"], "condition: 'embedding' needs a domain encoder"),
-        (["encoder=style", "condition=embedding", "norm=dsbn"], "condition: 'embedding' is for no"),
-        (["encoder=style", "condition=embedding", "norm={early: cin}"], "'norm' names none; add"),
-        (["encoder=style", "trainer.precision=bf16-true"], "'bf16-true' makes the encoder as nar"),
+        (
+            ["encoder=style", "condition=embedding", "norm=dsbn"],
+            "condition: 'embedding' needs norm",
+        ),
+        (["encoder=style", "condition=embedding", "norm={early: cin}"], "set 'norm: film'"),
+        (["encoder=style", "trainer.precision=bf16-true"], "'bf16-true' is too coarse for an en"),
         (["encoder=style", "condition=mixture", "norm=bn"], "'mixture' would change nothing, sin"),
-        (["encoder=style", "condition=estimate", "norm={late: bn}"], "no norm looks at the domain"),
+        (["encoder=style", "condition=estimate", "norm={late: bn}"], "no norm depends on the d"),
         (
             ["encoder=backbone", "condition=embedding", "norm=film"],
-            "condition: 'embedding' is wanted by the first",
+            "condition: encoder 'backbone' reads the input",
         ),
     ],
 )

@@ -171,7 +171,7 @@ def test_given_checkpoint_of_another_backbone_is_refused(finished, tmp_path, cap
     checkpoint = f"checkpoint={finished / TRANSFER / 'seed0/source_only'}"
     words = (*WORDS, checkpoint, "backbone.name=resnet10t", f"--output={tmp_path}")
     assert call("run", "quickstart", *words) == 1
-    assert "weights of 'test_resnet', the recipe has 'resnet10t'" in capsys.readouterr().err
+    assert "weights of 'test_resnet', but backbone.name is 'resnet10t'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def test_stream_of_files_is_refused(stage, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "stream" / "a.png"), torch.zeros(8, 8, 3).byte().numpy())
     words = ("--stream", str(tmp_path / "stream"), "--output", str(tmp_path / "out"))
     assert call("adapt", str(stage / "joint"), *words) != 0
-    assert "'opened' looks at images, and this encoder" in capsys.readouterr().err
+    assert "'opened' needs an encoder of images, but" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -144,7 +144,7 @@ def test_column_that_the_table_lacks_is_named_with_those_there_are(asked, shops)
     [
         (
             ["data.attributes=[]"],
-            "encoder: 'metadata' estimates domains from attributes of the images, and there are "
+            "encoder: 'metadata' estimates domains from attributes of images, but there are "
             "none; name some, such as data.attributes: [scanner]",
         ),
         (["data.attributes=[hour, hour]"], "data.attributes: names 'hour' 2 times"),

@@ -105,7 +105,9 @@ def test_classes_may_come_in_runs(tmp_path):
 def test_stream_is_not_shared_by_devices(tmp_path, capsys):
     words = ("quickstart", *STREAM, "trainer.devices=2", "--output", str(tmp_path))
     assert call("run", *words) == 2
-    assert "trainer.devices: got 2, but 'eata' follows one stream" in capsys.readouterr().err
+    assert (
+        "trainer.devices: got 2, but devices cannot share the one stream" in capsys.readouterr().err
+    )
 
 
 def test_method_of_two_views_says_how_to_give_them(tmp_path, capsys):

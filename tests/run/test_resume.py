@@ -246,7 +246,9 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
     stored = torch.load(file, weights_only=True)
     stored["state_dict"].popitem()
     torch.save(stored, file)
-    with pytest.raises(CheckpointError, match=r"training.ckpt: of another model.*recipe.yaml"):
+    with pytest.raises(
+        CheckpointError, match=r"training.ckpt: it belongs to another model.*recipe.yaml"
+    ):
         resume_run(folder)
 
 

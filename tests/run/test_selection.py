@@ -206,5 +206,5 @@ def test_metric_that_no_validation_label_defines_is_refused_before_the_first_sta
         for one in parts.dataset.records
     ]
     parts.dataset.records = everywhere
-    with pytest.raises(DataError, match=r"evaluation\.selection: auroc is defined on none of"):
+    with pytest.raises(DataError, match=r"evaluation\.selection: auroc cannot be computed"):
         parts.check_images(stages)

@@ -52,7 +52,7 @@ def test_stored_model_and_its_packs_know_the_words(folder):
     [
         (
             ["data.attributes=[]"],
-            "encoder: 'text' estimates domains from attributes of the images, and there are none; "
+            "encoder: 'text' estimates domains from attributes of images, but there are none; "
             "name some, such as data.attributes: [scanner]",
         ),
         (["encoder={name: text, buckets: 0}"], "encoder.buckets: got 0, expected 1 or more"),

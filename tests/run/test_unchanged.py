@@ -69,7 +69,7 @@ def test_data_that_have_changed_are_refused_with_the_difference(copied, capsys):
         shutil.copy(images[0], images[0].with_stem(f"new_{number}"))
     assert call("run", "--resume", str(copied)) == 1
     said = capsys.readouterr().err
-    assert "the data have changed since it began (photo, train: " in said
+    assert "the data have changed since its start (photo, train: " in said
     assert "start a new run" in said
 
 
@@ -80,7 +80,7 @@ def test_a_model_is_not_tested_on_other_data_than_it_was_trained_on(copied, caps
     assert "trained on other data (" in capsys.readouterr().err
     run = domainnorm.load_run(copied)
     run.model()
-    with pytest.raises(CheckpointError, match="so that test images may have been learned"):
+    with pytest.raises(CheckpointError, match="so test images may have been learned"):
         run.data()
 
 
@@ -91,7 +91,7 @@ def test_another_recipe_is_refused_where_stages_are_finished(copied, capsys):
     file.write_text(yaml.safe_dump(recipe))
     assert call("run", "--resume", str(copied)) == 1
     said = capsys.readouterr().err
-    assert "is finished, by another recipe.yaml (trainer.max_epochs was 1, now 12)" in said
+    assert "finished with another recipe.yaml (trainer.max_epochs was 1, now 12)" in said
 
 
 def test_other_weights_to_start_from_are_refused(copied, capsys):
@@ -129,7 +129,7 @@ def test_weights_may_be_read_by_others(made):
 def test_two_processes_do_not_carry_out_one_run(copied, capsys):
     with locked(copied):
         assert call("run", "--resume", str(copied)) == 1
-    assert f"process {os.getpid()} works in it" in capsys.readouterr().err
+    assert f"process {os.getpid()} is working in it" in capsys.readouterr().err
 
 
 def test_what_is_left_out_of_the_data_is_on_the_page(made):

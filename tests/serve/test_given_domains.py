@@ -35,7 +35,7 @@ def test_policy_is_that_of_the_recipe(words, policy):
 
 def test_policy_that_the_norms_cannot_carry_out_is_refused():
     model = model_of({"all": "cin"}, "day", "dusk")
-    with pytest.raises(ConditionError, match="unseen: 'nearest' compares moments of domains"):
+    with pytest.raises(ConditionError, match="unseen: 'nearest' compares the moments of dom"):
         policy_of(recipe(), model, "nearest")
     with pytest.raises(ConditionError, match="or add --unseen, one of mean \\(models"):
         check_told(model, "error", [""], "images")

@@ -56,7 +56,7 @@ def test_images_of_a_folder_tell_no_domain(tmp_path):
     [
         ("imgae,domain\na.png,day\n", "unknown column 'image': did you mean 'imgae'?"),
         ("a.png\nb.png\n", "a list of files without a header ends with .txt"),
-        ("image\na.png\n./a.png\n", "row 2: 'a.png' is listed in row 1 already"),
+        ("image\na.png\n./a.png\n", "row 2: 'a.png' is already listed in row 1"),
         ("image,domain\na.png,day\n,day\n", "row 2: no image; name its file"),
     ],
 )
@@ -74,14 +74,14 @@ def test_unknown_domain_of_a_row_is_answered_with_the_nearest(tabled):
 
 def test_missing_column_of_attributes_is_answered_with_the_nearest(tabled):
     listed = tabled("image,huor\na.png,9\n")
-    message = "unknown column 'hour': did you mean 'huor'.*empty cells where nothing is known; or"
+    message = "unknown column 'hour': did you mean 'huor'.*empty cells for unknown values; or"
     with pytest.raises(ConditionError, match=message):
         listed.attributes(["hour"], "; or --domain")
 
 
 def test_attributes_of_a_folder_are_asked_for(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(ConditionError, match="give a CSV with the columns image, hour, empty cel"):
+    with pytest.raises(ConditionError, match="give a CSV with the columns image, hour, and em"):
         list_images(tmp_path, NOWHERE).attributes(["hour"], "")
 
 
@@ -111,7 +111,7 @@ def test_names_of_a_list_are_relative_to_its_folder(listed, tmp_path):
 
 
 def test_file_that_is_listed_twice_is_refused(listed):
-    with pytest.raises(DataError, match=r"list\.txt, line 4: 'a\.png' is listed in line 1 already"):
+    with pytest.raises(DataError, match=r"list\.txt, line 4: 'a\.png' is already listed in line 1"):
         list_images(listed("a.png\n\nb.png\n./a.png\n"))
 
 
@@ -159,7 +159,7 @@ def test_masks_of_an_earlier_call_are_no_images(tmp_path):
 
 def test_name_that_is_not_utf8_is_refused(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).write_bytes(b"")
-    with pytest.raises(DataError, match=r"^caf\\xe9\.png: not a name in UTF-8, which tables"):
+    with pytest.raises(DataError, match=r"^caf\\xe9\.png: the name is not UTF-8, as tables"):
         list_images(tmp_path)
 
 

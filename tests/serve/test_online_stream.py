@@ -81,7 +81,9 @@ def test_a_stream_that_was_killed_goes_on_as_if_it_had_not(source, cast, tmp_pat
 def test_a_method_that_trains_before_is_refused(source, cast, tmp_path, capsys):
     assert adapt(source, cast, tmp_path / "out", "method=dann") == 2
     said = capsys.readouterr().err
-    assert "method: 'dann' trains before it predicts, and a stream has no end; take one of" in said
+    assert (
+        "method: 'dann' trains before it predicts, and cannot follow streams; take one of" in said
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -114,7 +116,9 @@ def test_the_domain_of_several_targets_is_asked_for(tmp_path, cast, capsys):
     capsys.readouterr()
     assert adapt(folder, cast, tmp_path / "out", "method=neo") == 1
     said = capsys.readouterr().err
-    assert "--domain: name the one whose images these are, of clean, colour_cast, textured" in said
+    assert (
+        "--domain: missing; name the domain of these images: clean, colour_cast, textured" in said
+    )
     words = ("method=neo", "--domain", "textured")
     assert adapt(folder, cast, tmp_path / "out", *words) == 0
     assert {line.domain for line in read_log(tmp_path / "out" / "log.csv")} == {"textured"}
@@ -126,9 +130,7 @@ def test_predictions_say_that_they_do_not_adapt(tmp_path, cast, source, capsys):
     words = (str(cast), "--domain", "colour_cast")
     assert call("predict", str(folder), *words) == 0
     said = capsys.readouterr().out
-    assert (
-        "by the model as 'neo' has left it, which adapts no more; to go on: domainnorm adapt"
-        in said
-    )
+    assert "the model is in its last state under 'neo' and adapts no more; to adapt" in said
+    assert "further: domainnorm adapt" in said
     assert call("predict", str(source), *words, "--output", str(tmp_path / "plain")) == 0
     assert "adapts no more" not in capsys.readouterr().out

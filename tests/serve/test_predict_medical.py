@@ -90,7 +90,7 @@ def test_domain_that_is_asked_for_is_that_of_all_scanners(dicom, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--white", "4095"), "white: it is for 16-bit image files, and the run's dataset 'dicom'"),
+        (("--white", "4095"), "white: it is for 16-bit image files, but the run's dataset 'dicom'"),
         (("--domain", "skyra"), "--domain: unknown domain 'skyra'"),
     ],
 )

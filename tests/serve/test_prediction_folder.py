@@ -37,7 +37,7 @@ def test_error_leaves_the_earlier_prediction(tmp_path):
 def test_folder_with_files_of_something_else_is_refused(tmp_path, names):
     for name in names:
         (tmp_path / name).write_text("{}")
-    with pytest.raises(CheckpointError, match=rf"files of something else \({names[-1]}\)"):
+    with pytest.raises(CheckpointError, match=rf"other files \({names[-1]}\)"):
         check_free(tmp_path, tmp_path)
 
 

@@ -74,7 +74,7 @@ def test_rules_name_parts_of_the_network():
     [
         ({"decoder": "unett"}, "task.decoder: unknown decoder 'unett'.*did you mean 'unet'"),
         ({"decoder": "fpn", "width": 48}, "task.width: 48, decoder 'fpn' takes multiples of 32"),
-        ({"decoder": "unet", "name": "test_vit"}, "backbone 'test_vit'.*a plain vision.*'dpt'"),
+        ({"decoder": "unet", "name": "test_vit"}, "backbone 'test_vit'.*plain vision.*'dpt'"),
         ({"decoder": "unet", "img_sizes": 3}, "backbone.options of 'test_resnet'"),
     ],
 )

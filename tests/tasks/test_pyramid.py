@@ -90,11 +90,11 @@ def test_every_parameter_is_learned(decoder, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "test_resnet"}, "maps of strides.*plain vision transformer needs 'pyramid'"),
-        ({"name": "test_vit", "decoder": "unet"}, "needs 'pyramid' or 'dpt'.*try one of these two"),
+        ({"name": "test_resnet"}, "maps of strides.*plain vision transformers need 'pyramid'"),
+        ({"name": "test_vit", "decoder": "unet"}, "need 'pyramid' or 'dpt'.*try one of these two"),
         (
             {"name": "vit_small_patch14_dinov2", "decoder": "dpt"},
-            "patches of 14 pixels are no power of two; take decoder 'pyramid'",
+            "a power of two, got 14 pixels; take decoder 'pyramid'",
         ),
     ],
 )

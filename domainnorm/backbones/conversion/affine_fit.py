@@ -36,28 +36,28 @@ def calibrate(
 ) -> Calibration:
     """Fit converted layers that do not keep their function to the layers that they replaced.
 
-    With z what the layer's statistics make of its input, y what the replaced layer gives in the
-    network before the conversion (ahead of its activation), and averages over pixels and images of
-    a domain, for each channel ``scale = cov(z, y) / var(z)``, ``shift = avg(y) - scale · avg(z)``:
-    no other pair comes closer to y in the mean square. Layers are fitted one after another: z is
-    taken behind layers that are calibrated already, so that each makes up for those before it.
+    Let z be the normalized input of the layer, and y the output of the replaced layer (before its
+    activation) in the original network. With averages over pixels and images of a domain, each
+    channel gets ``scale = cov(z, y) / var(z)``, ``shift = avg(y) - scale · avg(z)``: the least
+    squares fit to y. Layers are fitted one after another. z comes from layers that are already
+    calibrated, so each layer compensates for those before it.
 
-    A ``table`` gets the pair of each domain, and that of all images for domains without any. Other
-    modulations give all domains the pair of all images, as if they had been converted from it.
-    Exact layers, running moments and everything else stay. For adaptation give images of the source
-    alone: rows fitted to what the old network made of a target bring its shift back.
+    A ``table`` gets a pair for each domain; domains without images get the pair of all images.
+    Other modulations give all domains the pair of all images. Exact layers, running moments and
+    everything else do not change. For adaptation give images of the source alone: rows fitted to
+    the old network's features of a target bring its shift back.
 
     Args:
         model: Just converted; changed in place. It remembers the layers that were replaced.
         loader: Batches ``{"image", "domain"}`` or ``(image, domain)`` of images of one size, domain
-            as in `DomainModel.forward`; labels of classes are not read. All of the images go
-            through the network at once, so take one or two hundred.
-        max_batches: At most this many batches are read.
-        progress: Show a bar on standard error, where that is a terminal.
+            as in `DomainModel.forward`; labels of classes are not read. All images go through the
+            network at once, so take one or two hundred.
+        max_batches: Most batches to read.
+        progress: Show a progress bar on standard error, if that is a terminal.
 
     Returns:
-        Of each layer, the share of y's variance that it missed before and misses now; printing it
-        gives a table.
+        The share of y's variance that each layer missed before and misses now. Printing it gives a
+        table.
 
     Raises:
         ConversionError: No layer to calibrate, one that has no scale and shift of its own, or one

@@ -48,28 +48,30 @@ def convert_norms(
 ) -> DomainModel:
     """Replace norm layers of ``network``, in place, and wrap it in a `DomainModel`.
 
-    Each family of norm layers has a conditional kin that preserves the function, the outputs of
-    every domain being those from before: ``dsbn`` (or ``cbn``) for batch norms, ``cln`` for layer,
-    ``cgn`` for group, ``crms`` for RMS, ``cin`` for instance norms. A layer without scale or shift
-    gains rows that start at 1 and 0. A name goes to the layers it is meant for, the others of a
-    mixed network get their kin; in a network without such layers it goes to all of them, where the
-    mathematics allows. Layers whose map has a single element (squeeze-and-excitation, vectors) get
-    their kin's statistics instead of instance ones, which would be zero there.
+    The **kin** of a norm layer is its conditional form: directly after conversion it gives the
+    outputs of the original layer, up to rounding, for every domain. It is ``dsbn`` (or ``cbn``) for
+    batch norms, ``cln`` for layer, ``cgn`` for group, ``crms`` for RMS, ``cin`` for instance norms.
+    A layer without scale or shift gets rows that start at 1 and 0.
+
+    A name converts the layers of its family; other layers of the network become their kin. If the
+    network has no layer of that family, the name converts all layers, where the mathematics allows.
+    Layers whose map has a single element (squeeze-and-excitation, vectors) get the statistics of
+    their kin, since instance statistics would give zero there.
 
     Args:
         network: Any module whose norms are torch's, timm's or torchvision's, or registered with
             `register_norm_class`.
         norm: A catalogue name, ``{statistics, modulation, where}``, or rules by region such as
-            ``{"early": "cin", "late": None}``, which is what ``"cin"`` means; rules are followed
-            whatever family a layer has. None: each layer's kin.
+            ``{"early": "cin", "late": None}``, which is the meaning of ``"cin"``. Rules hold for
+            layers of every family. None: each layer becomes its kin.
         domains: Names of the domains; a label is a position in this list.
         where: ``all``, ``stem``, ``early``, ``late``, ``encoder``, ``decoder``, globs over module
             paths, or a list.
-        example: An input (1, 3, H, W), not constant, to look at what the layers see: maps of one
-            element, and images that are folded into several rows (LeViT). Networks of timm tell
-            one themselves; of others only vectors are known to have a single element then, and
-            the other maps raise when they are met.
-        unseen: What is done about samples of unseen domains in evaluation, see `DomainModel`.
+        example: An input (1, 3, H, W), not constant. It shows which maps have one element, and
+            which layers fold an image into several rows (LeViT). Networks of timm have their own.
+            Without it, only vectors are known to have a single element; other such maps raise an
+            error when they are met.
+        unseen: Policy for samples of unseen domains in evaluation, see `DomainModel`.
 
     Raises:
         ConversionError: No convertible layer, a norm class that is not known (its path is given), a

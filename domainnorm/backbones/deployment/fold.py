@@ -55,19 +55,19 @@ def fold_domain(
 ) -> nn.Module:
     """The plain network that computes what ``model(image, domain)`` computes in evaluation.
 
-    Every conditional norm becomes the layer it replaced, with the scale, shift and running moments
-    of the domain: where all of them do (the kin of each layer, ``cbn`` for batch norms),
-    `torch.nn.Module.state_dict` loads strictly into a fresh `timm.create_model`. Where the old
-    class cannot hold the statistics (``cin`` in place of a batch norm), it becomes a plain layer of
-    fixed scale and shift: `torch.nn.InstanceNorm2d`, `torch.nn.GroupNorm`, timm's ``LayerNorm2d``
-    or ``RmsNorm2d``, followed by the activation and dropout that the old layer carried.
-    Perturbations are left out.
+    Every conditional norm becomes the layer it replaced, with the domain's scale, shift and running
+    moments. If all norms do (the kin of each layer, ``cbn`` for batch norms), the result's
+    `torch.nn.Module.state_dict` loads strictly into a fresh `timm.create_model`. If the old class
+    cannot hold the statistics (``cin`` in place of a batch norm), the norm becomes a plain layer
+    with fixed scale and shift: `torch.nn.InstanceNorm2d`, `torch.nn.GroupNorm`, timm's
+    ``LayerNorm2d`` or ``RmsNorm2d``, then the old layer's activation and dropout. Perturbations are
+    removed.
 
     Args:
-        model: Left as it is; the network is a copy.
+        model: Not changed; the network is a copy.
         domain: One of its domains.
         fuse: Also fold norms into the convolutions before them, see `fuse_norms`; for evaluation
-            only. What cannot be folded stays a layer, which is logged with the reason.
+            only. A norm that cannot be folded stays a layer; the reason is logged.
         example: An input for ``fuse``; without it, noise of the size the backbone was trained with.
 
     Raises:

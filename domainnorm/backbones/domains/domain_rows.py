@@ -17,16 +17,16 @@ from domainnorm.slot import divergence
 
 
 def add_domain(model: DomainModel, name: str, start: str = "mean") -> None:
-    """Give the model a row for one more domain, its last.
+    """Add a row for a new domain at the end of the model's domains.
 
-    Parameters with a row per domain are replaced by larger ones: an optimizer made before does not
-    know them, make it anew.
+    Larger parameters replace those with a row per domain: make a new optimizer, since an old one
+    does not have them.
 
     Args:
         model: Changed in place; the other domains keep their labels and outputs.
         name: The new domain.
-        start: Domain whose rows it starts with, or ``mean`` for the mixture of all (see
-            `mix_rows`), which a domain that is called so does not change.
+        start: Domain whose rows it copies, or ``mean`` for the mixture of all (see `mix_rows`),
+            even if a domain has the name ``mean``.
 
     Raises:
         ConditionError: A name that is taken or cannot be printed, or an unknown ``start``.
@@ -41,9 +41,9 @@ def add_domain(model: DomainModel, name: str, start: str = "mean") -> None:
 
 
 def remove_domain(model: DomainModel, name: str) -> None:
-    """Take a domain's rows out of the model.
+    """Remove a domain's rows from the model.
 
-    Labels of the domains after it go down by one. Parameters are replaced as in `add_domain`.
+    Labels of later domains decrease by one. Parameters are replaced as in `add_domain`.
 
     Args:
         model: Changed in place.
@@ -62,11 +62,11 @@ def remove_domain(model: DomainModel, name: str) -> None:
 
 
 def interpolate_domains(model: DomainModel, name: str, weights: Mapping[str, float]) -> None:
-    """Add a domain between others.
+    """Add a domain between others, as a weighted mixture of them.
 
-    Its scale and shift are weighted sums (those of its code or embedding, where they come from
-    one), its running moments those of the mixture distribution; see `mix_rows`. In evaluation
-    ``model(image, name)`` is ``model(image, weights=...)`` with these weights for every sample.
+    Its scale and shift (or their code or embedding) are weighted sums. Its running moments are
+    those of the mixture distribution; see `mix_rows`. In evaluation ``model(image, name)`` equals
+    ``model(image, weights=...)`` with these weights for every sample.
 
     Args:
         model: Changed in place, as by `add_domain`.

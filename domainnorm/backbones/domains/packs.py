@@ -32,11 +32,11 @@ _ENCODER = "encoder.gaussians."
 
 
 def save_domain(model: DomainModel, domain: str, file: str | Path) -> None:
-    """Write all that ``domain`` owns: its rows of scale, shift or code, and its running moments.
+    """Write the parameters of ``domain``: rows of scale, shift or code, and running moments.
 
-    The header has what the rest of the network must be for the pack to fit: layers, their norms,
-    and a digest of the weights that all domains share. A head that is shared is not in the pack.
-    What the model's encoder knows of the domain is, for models with the same encoder.
+    The header describes the network that the pack fits: layers, their norms, and a digest of the
+    weights that all domains share. The shared head is not in the pack. The encoder's Gaussian of
+    the domain is, for models with the same encoder.
 
     Args:
         model: Not changed.
@@ -88,12 +88,12 @@ def save_domains(model: DomainModel, files: dict[str, Path]) -> None:
 def load_domain(
     model: DomainModel, file: str | Path, name: str | None = None, *, replace: bool = False
 ) -> str:
-    """Add the domain of a pack to a model, or put it in the place of one.
+    """Add the domain of a pack to a model, or replace one of its domains.
 
-    Everything is checked before the model is changed: the file, its layers, shapes and number
-    formats, its values, and that the weights shared by all domains are those it was made with.
-    The model's encoder, if it is the one that the pack was made with, then knows the domain too;
-    another one does not, until `extend_encoder` has seen its images.
+    Everything is checked before the model changes: the file, its layers, shapes, number formats and
+    values, and that the shared weights are those that the pack was made with. If the model has the
+    encoder that the pack was made with, this encoder then knows the domain too. Another encoder
+    needs `extend_encoder` with images of the domain.
 
     Args:
         model: Changed in place, as by `add_domain`.

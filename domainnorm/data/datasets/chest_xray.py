@@ -98,8 +98,8 @@ def _studies(
                 yield read({name: cell or "" for name, cell in row.items()})
             except (KeyError, ValueError, SyntaxError, TypeError, StopIteration) as error:
                 raise DataError(
-                    f"{table}, line {reader.line_num}: cannot be read ({error}); restore the line "
-                    "or remove it"
+                    f"{table}, line {reader.line_num}: {error}; this line cannot be read: restore "
+                    "it, or remove it"
                 ) from None
 
 

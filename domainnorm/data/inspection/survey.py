@@ -93,9 +93,8 @@ def survey_dataset(
     survey.problems += _unnumbered(survey)
     survey.notes += [*told_of(dataset), *_strays(dataset)]
     survey.notes += [
-        f"images of domain '{domain}' are nearly black, no value above {value} of 255; files of 16 "
-        "bits are taken to use them all; where they hold 12, folders, manifests and chest_xray "
-        "take white: 4095"
+        f"images of domain '{domain}' are nearly black, no value above {value} of 255; if 16-bit "
+        "files only use 12 bits, set white: 4095 (folders, manifests and chest_xray)"
         for domain, value in survey.brightest.items()
         if value < DARK
     ]
@@ -177,8 +176,8 @@ def _take(survey: Survey, readings: Iterable[_Reading]) -> None:
     if differing:
         survey.notes.append(
             f"{counted(len(differing), 'image')} with another orientation (EXIF) than the mask, "
-            f"such as {', '.join(differing[:3])}; each file is turned as it states itself: look "
-            "whether both show the same way up"
+            f"such as {', '.join(differing[:3])}; each file is rotated by its own EXIF: check that "
+            "both have the same orientation"
         )
 
 
@@ -212,7 +211,8 @@ def _unlabelled(dataset: DomainDataset) -> Iterator[str]:
     for domain, files in lacking.items():
         yield (
             f"{counted(len(files), 'image')} of domain '{domain}' without a label, such as "
-            f"{', '.join(files[:3])}; methods that learn its labels refuse those of train and val"
+            f"{', '.join(files[:3])}; methods that learn from its labels refuse such training and "
+            "validation images"
         )
 
 
@@ -235,7 +235,7 @@ def _strays(dataset: DomainDataset) -> Iterator[str]:
     ]
     if strays:
         yield (
-            f"{counted(len(strays), 'file')} beside masks of no image that is used, such as "
+            f"{counted(len(strays), 'file')} beside masks, but of no image in use, such as "
             f"{', '.join(strays[:3])}"
         )
 

@@ -38,11 +38,11 @@ class NiftiSlices(FileDataset):
     """Slices as images; a record's file and mask are paths below the root, ``#`` and a position.
 
     Args:
-        axis: Direction across the slices.
-        spacing: Distance between pixels after resampling, in mm; None keeps the volume's own.
-        window: Centre and width of the grey values shown; None takes the 0.5 to 99.5
+        axis: Direction across the slices: ``axial``, ``coronal`` or ``sagittal``.
+        spacing: Distance between pixels after resampling, in mm; null does not resample.
+        window: Centre and width of the displayed grey values; null takes the 0.5 to 99.5
             percentiles of the volume.
-        cache_mb: Megabytes of volumes kept in memory by each process, after scaling.
+        cache_mb: Megabytes of scaled volumes that each process keeps in memory.
 
     Raises:
         DataError: The package nibabel is missing, or a key is out of range.

@@ -79,7 +79,7 @@ def test_folded_layer_trains_what_the_old_one_did(cls):
 def test_shift_without_a_place_is_refused_by_path(cls):
     model = convert(layer_of(cls))
     nn.init.normal_(model.backbone[0].modulation.shift)
-    message = rf"^0: {cls.__name__} has no place for a shift, and that of a domain is not 0; "
+    message = rf"^0: {cls.__name__} has no shift, but the shift of the domain is not 0; "
     with pytest.raises(ConversionError, match=message):
         fold_domain(model, "b")
 
@@ -207,6 +207,6 @@ def test_tensor_that_conversion_did_not_keep_is_refused_by_name():
 def test_class_that_is_no_longer_known_is_refused():
     model = convert(Offset())
     del kinds.KINDS[Offset]
-    message = r"^0: replaced a layer of the class Offset, which .*\.register_norm_class$"
+    message = r"^0: replaced a layer of the unknown class Offset; .*\.register_norm_class$"
     with pytest.raises(ConversionError, match=message):
         fold_domain(model, "b")

@@ -160,5 +160,5 @@ def test_example_the_network_does_not_take_is_answered():
 
 def test_example_is_asked_for_where_none_is_known():
     model = convert_norms(nn.Sequential(nn.BatchNorm2d(4, affine=False)), None, DOMAINS)
-    with pytest.raises(ConversionError, match="no input is known for it, pass an example="):
+    with pytest.raises(ConversionError, match="its input size is unknown; pass an example="):
         fold_domain(model, "a", fuse=True)

@@ -123,10 +123,10 @@ DAMAGES = {
         f"{SCALE} is torch.int64, expected torch.float32",
     ),
     "not a number": (with_values(float("nan")), f"{SCALE} has values that are not finite"),
-    "other numbers": (with_values(0.5), "its numbers or names are not those that were saved"),
+    "other numbers": (with_values(0.5), "its content has changed since it was saved"),
     "another name": (
         lambda path: rewrite(path, domain="site_c"),
-        "its numbers or names are not those that were saved",
+        "its content has changed since it was saved",
     ),
     "infinite": (with_values(float("inf")), f"{SCALE} has values that are not finite"),
     "negative variance": (

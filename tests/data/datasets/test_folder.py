@@ -288,7 +288,7 @@ def test_what_is_left_out_is_counted_and_named(make_folder):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("caf\udce9.png", r"caf\\xe9\.png: not a name in UTF-8"), ("a\rb.png", "return")],
+    [("caf\udce9.png", r"caf\\xe9\.png: the name is not UTF-8"), ("a\rb.png", "return")],
 )
 def test_names_that_cannot_be_written_are_refused_or_told(make_folder, name, said):
     root = make_folder()
@@ -308,9 +308,7 @@ def test_a_tree_of_something_else_is_refused(make_folder, between):
         for folder in list((root / f"{domain}_").iterdir()):
             folder.rename(root / domain / between / folder.name)
         (root / f"{domain}_").rmdir()
-    with pytest.raises(
-        DataError, match=r"lie deeper than <domain>/<class>/<image>, .*such as day/"
-    ):
+    with pytest.raises(DataError, match=r"lie deeper than <domain>/<class>/<image>.*: in day/"):
         Folder(root=str(root))
 
 
@@ -342,7 +340,7 @@ def test_one_folder_of_a_domain_that_is_no_class_is_told_as_one_problem(make_fol
     shutil.copy(root / "day/cat/01.png", root / "site_b/pictures/1.png")
     (problem,) = survey_dataset(lambda: Folder(root=str(root))).problems
     assert "all labels are 'pictures'" in problem.text
-    assert "put them right into site_b/" in problem.text
+    assert "move them directly into site_b/" in problem.text
 
 
 def test_folders_of_images_alone_are_no_source(tmp_path, make_folder):

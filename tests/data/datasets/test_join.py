@@ -91,8 +91,8 @@ def test_colours_are_those_of_the_label_set():
 def test_unequal_classes_say_which_differ_and_name_the_key():
     parts = [part("cityscapes"), part("acdc", classes="cityscapes16")]
     message = (
-        r"^data\.parts\[1\] \(acdc\): other classes than data\.parts\[0\] \(cityscapes\): 16 and "
-        r"19, only here none, only there terrain, truck, train; .*'classes'"
+        r"^data\.parts\[1\] \(acdc\): its 16 classes differ from the 19 of data\.parts\[0\] "
+        r"\(cityscapes\), only here none, only there terrain, truck, train; .*'classes'"
     )
     with pytest.raises(DataError, match=message):
         Join(parts=parts)
@@ -123,7 +123,7 @@ def test_no_parts_are_refused():
 
 
 def test_datasets_of_two_tasks_are_refused():
-    with pytest.raises(DataError, match=r"\(scans\): a dataset of classification.*segmentation"):
+    with pytest.raises(DataError, match=r"\(scans\): a dataset for classification.*segmentation"):
         Join(parts=[part("cityscapes"), {"name": "scans"}])
 
 

@@ -237,6 +237,6 @@ def test_a_table_without_paths_is_refused(tmp_path):
 
 def test_a_pile_without_readable_training_images_is_refused(tmp_path):
     (tmp_path / "table.csv").write_text("path,split\na.png,train\nb.png,test\n")
-    message = "none of 2 images is one of split train that can be read; .*, such as .*a.png: No suc"
+    message = "none of 2 images is readable and in split train, but .*, such as .*a.png: No suc"
     with pytest.raises(DataError, match=message):
         discover_domains(open_pile(str(tmp_path / "table.csv")))

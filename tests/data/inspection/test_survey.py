@@ -105,7 +105,7 @@ def test_masks_in_black_and_white_are_a_problem_of_their_domain(read, films, dom
         cv2.imwrite(str(file), np.where(mask == 1, 255, 0).astype(np.uint8))
     (problem,) = survey_dataset(read).problems
     assert problem.file == f"masks of domain '{domain}'"
-    assert problem.text.startswith("hold 0 and 255 alone, and 255 is for pixels without a class")
+    assert problem.text.startswith("hold only 0 and 255, but 255 is for pixels without a class")
 
 
 def test_domain_whose_masks_hold_no_class_is_a_problem(tmp_path):
@@ -118,7 +118,7 @@ def test_domain_whose_masks_hold_no_class_is_a_problem(tmp_path):
             cv2.imwrite(str(mask), np.full_like(cv2.imread(str(mask), 0), 40))
     (problem,) = survey_dataset(lambda: kind(root=str(tmp_path))).problems
     assert problem.file == "masks of domain 'night'"
-    assert problem.text.startswith("hold no pixel of a class")
+    assert problem.text.startswith("have no pixel with a class")
 
 
 def test_twelve_bits_in_files_of_sixteen_are_noted(read, films):
