@@ -25,7 +25,7 @@ from domainnorm.evaluation import Evaluated
 from domainnorm.loggers import RunLogger, create_loggers, recording
 from domainnorm.methods import Method
 from domainnorm.registry import METHODS
-from domainnorm.report import QUARTER, Result, load_results, results_json
+from domainnorm.report import MERIT, QUARTER, Result, load_results, results_json
 from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.machine import is_first, wait_for_all
 from domainnorm.run.parts import Parts
@@ -45,7 +45,6 @@ _ELSEWHERE = (
     *("trainer.threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
     *("trainer.strategy", "trainer.channels_last", "trainer.logger"),
 )
-MERIT = "merit_"  # before the name of a variant, among the metrics of target domains
 
 
 @dataclass
