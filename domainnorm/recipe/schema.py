@@ -142,6 +142,9 @@ class TrainerConfig:
             to them.
         patience: Epochs without a better score of ``evaluation.selection`` after which a stage
             ends; null for none. Stages that are not selected by one have all their epochs.
+        keep_best: Epochs of each stage whose models stay in its folder ``epochs``: so many of the
+            best by ``evaluation.selection``; null for none beside the one that is tested.
+        keep_every: The same of each so many epochs.
         ema: Weight, in (0, 1), of the past in a moving average of weights and running moments after
             each step, which is tested and saved instead; null for none. Methods without steps, and
             those that have an average of their own, do without.
@@ -167,6 +170,8 @@ class TrainerConfig:
     max_epochs: int = field(default=10, metadata={"minimum": 1})
     min_steps: int = field(default=0, metadata={"minimum": 0})
     patience: int | None = field(default=None, metadata={"minimum": 1})
+    keep_best: int | None = field(default=None, metadata={"minimum": 1})
+    keep_every: int | None = field(default=None, metadata={"minimum": 1})
     ema: float | None = field(default=None, metadata={"above": 0, "below": 1})
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Literal["auto"] | int = field(default=1, metadata={"minimum": 1})

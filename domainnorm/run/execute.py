@@ -18,7 +18,7 @@ from domainnorm.data.inspection.survey import told_of
 from domainnorm.errors import CheckpointError, DomainNormError, RecipeError, counted
 from domainnorm.evaluation import load_evaluated
 from domainnorm.loggers import check_loggers, create_loggers, recording
-from domainnorm.recipe import Recipe, needs_network
+from domainnorm.recipe import Recipe, needs_network, remarks
 from domainnorm.registry import METHODS
 from domainnorm.run.machine import (
     describe_environment,
@@ -43,14 +43,13 @@ from domainnorm.run.run_folder import (
 from domainnorm.run.scoring import with_ensv
 from domainnorm.run.stage import (
     RESULTS,
-    WEIGHTS,
     check_same_images,
     predict,
     run_stage,
     score,
     set_up,
 )
-from domainnorm.run.training import TRAINING
+from domainnorm.run.training import TRAINING, WEIGHTS
 from domainnorm.run.trial import rehearse_stages
 from domainnorm.storage import locked, write_json
 from domainnorm.terminal import create_console
@@ -243,7 +242,7 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
     prepare(recipe)
     stages = plan_stages(recipe)
     console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)
-    for note in told_of(parts.dataset):
+    for note in [*remarks(recipe), *told_of(parts.dataset)]:
         console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
     results: list[report.Result] = []
     begun, trains = time.perf_counter(), any(not _is_finished(stage, folder) for stage in stages)

@@ -16,8 +16,8 @@ from domainnorm.data.masks import VOID
 from domainnorm.evaluation import Evaluated, Predictions, load_evaluated
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
-from domainnorm.run.stage import WEIGHTS, Bench, set_up
-from domainnorm.run.training import LOG
+from domainnorm.run.stage import Bench, set_up
+from domainnorm.run.training import LOG, WEIGHTS
 
 _IMAGES = 8  # of a domain in a sheet
 _MASKS = 3  # of a domain among the overlays
