@@ -101,6 +101,8 @@ def _check(arguments: Namespace) -> int:
             code = 2
         else:
             say(f"ok  {reference}")
+            for remark in recipe.remarks(loaded):
+                say(f"    {remark}", error=True)
     return code
 
 

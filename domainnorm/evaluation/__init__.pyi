@@ -1,6 +1,7 @@
 from .cross_domain import CrossDomainMatrix as CrossDomainMatrix
 from .cross_domain import MetricSummary as MetricSummary
 from .cross_domain import write_json as write_json  # type: ignore[attr-defined]
+from .evaluated import ClassScores as ClassScores
 from .evaluated import Evaluated as Evaluated
 from .evaluated import EvaluationError as EvaluationError
 from .evaluated import WeightedMetrics as WeightedMetrics
@@ -8,6 +9,8 @@ from .findings import MultiLabelPredictions as MultiLabelPredictions
 from .intervals import Spread as Spread
 from .intervals import mean_of_known as mean_of_known
 from .intervals import seed_spread as seed_spread
+from .metric_names import readable as readable
+from .metric_names import sentence as sentence
 from .pixels import SegmentationCounts as SegmentationCounts
 from .pixels import boundary_counts as boundary_counts
 from .pixels import confusion_counts as confusion_counts

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +25,20 @@ DIVERGED = "the training has diverged: lower method.lr, or set trainer.gradient_
 
 class EvaluationError(DomainNormError):
     """Predictions, metrics or matrices that cannot be computed or combined as asked."""
+
+
+class ClassScores(NamedTuple):
+    """How well each of K classes, or findings, is told.
+
+    Args:
+        metric: What the values are, such as ``recall``.
+        values: Higher is better (K,), float64; nan where a class has no value.
+        images: Labelled images that have the class (K,), int64.
+    """
+
+    metric: str
+    values: Tensor
+    images: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +108,14 @@ class Evaluated(abc.ABC):
 
         Raises:
             EvaluationError: No sample has a label, or an option out of range.
+        """
+
+    @abc.abstractmethod
+    def by_class(self) -> ClassScores:
+        """How well each class is told.
+
+        Raises:
+            EvaluationError: No sample has a label.
         """
 
     def metrics(self, **options: Any) -> dict[str, float]:

@@ -9,7 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from domainnorm.evaluation.evaluated import Evaluated, WeightedMetrics, class_labels, mean_ratio
+from domainnorm.evaluation.evaluated import (
+    ClassScores,
+    Evaluated,
+    WeightedMetrics,
+    class_labels,
+    mean_ratio,
+)
 
 _THRESHOLD = 0.5
 
@@ -67,6 +73,17 @@ class MultiLabelPredictions(Evaluated):
             EvaluationError: Nothing is known of any sample, or the number of names is not K.
         """
         return FindingSums.of(self, class_labels(class_names, self.num_classes))
+
+    def by_class(self) -> ClassScores:
+        """AUROC of each finding, and the samples it is present in; nan as in `FindingSums.metrics`.
+
+        Raises:
+            EvaluationError: Nothing is known of any sample.
+        """
+        found = self.metrics()
+        values = [found[f"auroc/{k}"] for k in range(self.num_classes)]
+        present = (self.target == 1).sum(dim=0)
+        return ClassScores("auroc", torch.tensor(values, dtype=torch.float64), present)
 
 
 @dataclass(frozen=True)

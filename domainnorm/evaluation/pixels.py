@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainnorm.evaluation.evaluated import (
+    ClassScores,
     Evaluated,
     WeightedMetrics,
     class_labels,
@@ -77,6 +78,17 @@ class SegmentationCounts(Evaluated):
             EvaluationError: No image has a label, or the number of names is not K.
         """
         return PixelSums.of(self, class_labels(class_names, self.num_classes))
+
+    def by_class(self) -> ClassScores:
+        """IoU of each class, and the images that have pixels of it; nan as in `PixelSums.metrics`.
+
+        Raises:
+            EvaluationError: No image has a label.
+        """
+        found = self.metrics()
+        values = [found[f"iou/{k}"] for k in range(self.num_classes)]
+        images = (self.confusion.sum(dim=2) > 0).sum(dim=0)
+        return ClassScores("iou", torch.tensor(values, dtype=torch.float64), images)
 
 
 @dataclass(frozen=True)

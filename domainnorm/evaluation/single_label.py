@@ -12,7 +12,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from domainnorm.evaluation.evaluated import Evaluated, EvaluationError, WeightedMetrics, mean_ratio
+from domainnorm.evaluation.evaluated import (
+    ClassScores,
+    Evaluated,
+    EvaluationError,
+    WeightedMetrics,
+    mean_ratio,
+    ratio,
+)
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll")
 LOWER_IS_BETTER = frozenset({"ece", "nll"})
@@ -192,3 +199,15 @@ class Predictions(Evaluated):
             EvaluationError: No sample has a label, or ``bins`` is not positive.
         """
         return MetricSums.of(self, bins)
+
+    def by_class(self) -> ClassScores:
+        """Recall of each class; nan where no sample is of it.
+
+        Raises:
+            EvaluationError: No sample has a label.
+        """
+        labelled = self.require_labels()
+        correct = _top_class(labelled)[2]
+        images = torch.bincount(labelled.target, minlength=self.num_classes)
+        hits = torch.bincount(labelled.target[correct], minlength=self.num_classes)
+        return ClassScores("recall", ratio(hits.double(), images.double()), images)

@@ -36,6 +36,8 @@ MEANINGS = {
     ),
     "limit_train_batches": "trainer.limit_batches",
     **dict.fromkeys(("early_stopping", "early_stopping_patience"), "trainer.patience"),
+    **dict.fromkeys(("save_top_k", "keep"), "trainer.keep_best"),
+    **dict.fromkeys(("every_n_epochs", "save_freq"), "trainer.keep_every"),
     **dict.fromkeys(("model_ema", "ema_decay", "model_ema_decay"), "trainer.ema"),
     **dict.fromkeys(("gpus", "num_gpus", "devices"), "trainer.devices"),
     "accelerator": "trainer.accelerator",

@@ -144,6 +144,9 @@ class TrainerConfig:
             Methods that set ``epochs`` ignore this key.
         patience: Epochs without a better score of ``evaluation.selection`` after which a stage
             stops; null never stops early. Stages without selection train all epochs.
+        keep_best: How many of the best epochs by ``evaluation.selection`` leave their models in the
+            folder ``epochs`` of the stage; null for none beside the one that is tested.
+        keep_every: The same for every so many epochs; null for none.
         ema: Decay, in (0, 1), of a moving average of weights and running moments over steps. The
             average is tested and saved. Null for none. Methods without optimizer steps or with an
             average of their own ignore it.
@@ -169,6 +172,8 @@ class TrainerConfig:
     max_epochs: int = field(default=10, metadata={"minimum": 1})
     min_steps: int = field(default=0, metadata={"minimum": 0})
     patience: int | None = field(default=None, metadata={"minimum": 1})
+    keep_best: int | None = field(default=None, metadata={"minimum": 1})
+    keep_every: int | None = field(default=None, metadata={"minimum": 1})
     ema: float | None = field(default=None, metadata={"above": 0, "below": 1})
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Literal["auto"] | int = field(default=1, metadata={"minimum": 1})

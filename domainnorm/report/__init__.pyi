@@ -9,7 +9,9 @@ from .arms import comparison_table as comparison_table
 from .arms import ranks_markdown as ranks_markdown
 from .arms import save_comparison as save_comparison
 from .card import model_card as model_card
+from .class_table import classes_markdown as classes_markdown
 from .data_tables import found_tables as found_tables
+from .data_tables import images_markdown as images_markdown
 from .data_tables import survey_tables as survey_tables
 from .domain_charts import save_embeddings as save_embeddings
 from .domain_charts import save_layer_differences as save_layer_differences
@@ -18,6 +20,7 @@ from .heatmap import save_confusions as save_confusions
 from .heatmap import save_heatmap as save_heatmap
 from .heatmap import save_heatmaps as save_heatmaps
 from .html_page import caption as caption
+from .html_page import figure_place as figure_place
 from .html_page import run_page as run_page
 from .image_sheets import Overlay as Overlay
 from .image_sheets import save_contact_sheet as save_contact_sheet
@@ -34,7 +37,9 @@ from .results import Result as Result
 from .results import load_results as load_results
 from .results import results_csv as results_csv
 from .results import results_json as results_json
+from .sentences import MERIT as MERIT
 from .sentences import sentences as sentences
+from .sentences import settled as settled
 from .validator_table import Judged as Judged
 from .validator_table import judge as judge
 from .validator_table import validators_markdown as validators_markdown

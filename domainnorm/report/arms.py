@@ -15,8 +15,14 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from domainnorm.evaluation import LOWER_IS_BETTER, Spread, seed_spread, write_json
-from domainnorm.report.figure import readable, sentence
+from domainnorm.evaluation import (
+    LOWER_IS_BETTER,
+    Spread,
+    readable,
+    seed_spread,
+    sentence,
+    write_json,
+)
 from domainnorm.report.heatmap import Names, save_grid
 from domainnorm.report.result_tables import (
     abbreviated,

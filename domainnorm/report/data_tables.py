@@ -1,9 +1,9 @@
-"""Tables of data for the terminal: what a dataset holds, what was found in a pile of images."""
+"""Tables of data: what a dataset holds, what was found in a pile of images."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -12,6 +12,7 @@ from rich.table import Table
 from domainnorm.data import DomainDataset, Survey
 from domainnorm.data.masks import VOID
 from domainnorm.errors import counted
+from domainnorm.report.result_tables import markdown_head, markdown_line
 
 if TYPE_CHECKING:
     from domainnorm.data import Discovery  # needs torch and scikit-learn
@@ -46,6 +47,32 @@ def survey_tables(survey: Survey) -> Iterator[Table]:
             more = f"\n… and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
             problems.add_row(escape("\n".join(files[:_NAMED])) + more, escape(text))
         yield problems
+
+
+def images_markdown(dataset: DomainDataset, domains: Sequence[str], name: str) -> str:
+    """How many images there are of each domain and split, as Markdown.
+
+    Args:
+        dataset: Whose images.
+        domains: Those that a run is about.
+        name: Of the dataset, in recipes.
+    """
+    records = [(one.domain, str(one.split), one.is_labelled) for one in dataset.records]
+    every = Counter((domain, split) for domain, split, _ in records)
+    labelled = Counter((domain, split) for domain, split, known in records if known)
+    root = getattr(dataset, "root", None)  # nothing is read from a disk where images are drawn
+    where = f" in `{root}`" if root else ""
+    lines = [f"**Images of `{name}`**{where}", "", *markdown_head(["domain", *_SPLITS])]
+    for domain in domains:
+        places = [(domain, split) for split in _SPLITS]
+        cells = [
+            f"{every[place]} ({labelled[place]} with a label)"
+            if labelled[place] < every[place]
+            else str(every[place])
+            for place in places
+        ]
+        lines.append(markdown_line([domain, *cells]))
+    return "\n".join([*lines, ""])
 
 
 def _images(survey: Survey, dataset: DomainDataset) -> Table:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from domainnorm.data.images import DRAWN_BY
-from domainnorm.evaluation import LOWER_IS_BETTER
+from domainnorm.evaluation import LOWER_IS_BETTER, readable
 from domainnorm.storage import whole_file
 
 DPI = 150
@@ -26,16 +26,6 @@ INK, MUTED, MISSING = "#222222", "#666666", "#e6e6e6"
 # Okabe and Ito, Color Universal Design, 2008: told apart with any colour vision; yellow is left
 # out because lines in it vanish on white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f5539", "#5e548e")
-_ABBREVIATIONS = {
-    "ece": "ECE",
-    "nll": "NLL",
-    "macro_f1": "macro F1",
-    "miou": "mean IoU",
-    "iou": "IoU",
-    "dice": "Dice",
-    "boundary_iou": "boundary IoU",
-    "auroc": "AUROC",
-}
 _FIXED = {"source_only": "#9a9a9a", "oracle": "#333333", "train": MUTED}
 
 
@@ -82,18 +72,6 @@ def assign_colours(names: Iterable[str]) -> dict[str, str]:
 def literal(name: str) -> str:
     """``name`` such that matplotlib prints it as it is, dollar signs included."""
     return name.replace("$", r"\$")
-
-
-def readable(metric: str) -> str:
-    """A metric's name as words, such as ``balanced accuracy``, ``ECE`` and ``IoU of sky``."""
-    name, _, of_class = metric.partition("/")
-    words = _ABBREVIATIONS.get(name, name.replace("_", " "))
-    return f"{words} of {of_class}" if of_class else words
-
-
-def sentence(text: str) -> str:
-    """``text`` with a capital first letter; the others keep theirs."""
-    return text[:1].upper() + text[1:]
 
 
 def direction(metric: str) -> str:

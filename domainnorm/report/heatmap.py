@@ -25,6 +25,8 @@ from domainnorm.evaluation import (
     Predictions,
     SegmentationCounts,
     confusion_counts,
+    readable,
+    sentence,
 )
 from domainnorm.report.figure import (
     INK,
@@ -37,9 +39,7 @@ from domainnorm.report.figure import (
     direction,
     literal,
     panel_grid,
-    readable,
     save_figure,
-    sentence,
 )
 
 _CELL_WIDTH, _CELL_HEIGHT = 0.95, 0.62  # inches; "[0.85, 0.90]" at 8 points just fits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from domainnorm.errors import CheckpointError
+from domainnorm.evaluation import readable, sentence
 from domainnorm.storage import DAMAGED
 
 _STYLE = """
@@ -30,27 +32,41 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto
 h1 { font-size: 1.6rem; line-height: 1.25 }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); overflow-wrap: normal }
+td[style] { white-space: nowrap }
 .wide { overflow-x: auto }
-figure { display: block; margin: 2rem 0 }
+figure { display: block; margin: 2rem 0; overflow-x: auto }
 figcaption { color: var(--pale); font-size: .9rem }
 img { max-width: 100%; height: auto; background: #fff }
 pre { background: var(--box); padding: .8rem; overflow-x: auto; font-size: .85rem }
-@media (max-width: 40rem) { body { margin: 1rem auto } th, td { padding: .3rem .4rem } }
+details { margin: 1rem 0 }
+summary { cursor: pointer }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto } th, td { padding: .3rem .4rem }
+  img { max-width: max(100%, 36rem) }
+}
 """
+# In the order of the page, after the chart of each metric.
 _FIGURES = {
-    "curves": "What training has logged, by epoch.",
-    "confusion": "For each true class (rows) the share of its test images by predicted class.",
-    "doubtful": "The ten test images of each target that the model is least sure of.",
-    "overlays": "Test images, their masks, and what was predicted.",
-    "domains": "Test images of each domain, as the network sees them.",
-    "layers": "How much the norms of two domains differ in each layer, from first to last.",
-    "embeddings": "Test images by what the encoder sees of them, in two dimensions.",
+    "confusion": "Of the test images, or pixels, of each true class (rows) the share that is "
+    "called each class (columns).",
+    "doubtful": "The ten test images of each target that the model is least sure of, with what is "
+    "predicted, how surely, and in brackets what is true.",
+    "overlays": "Test images, their true masks, and those that were predicted.",
+    "domains": "Training images of each domain, as they are before augmentation.",
+    "curves": "Loss in training, and the metric on validation images, by epoch.",
+    "layers": "How much the norms of two domains differ in each layer, from the first to the last: "
+    "by their moments, which are the means and variances that features are normalized by, and by "
+    "scale and shift, which are learned.",
+    "embeddings": "Test images by what the encoder sees of them, in two dimensions; images that it "
+    "takes for alike lie close.",
     "nearest": "Test images, and the domains that the encoder takes them for.",
 }
 _MATRIX = {
     "matrix_models": "Test images of each domain (columns) under the model of each (rows).",
     "matrix_norms": "Test images of each domain (columns) under the norms of each (rows).",
 }
+_MOST_ROWS = 16  # of a table that is open
+_STAGE = re.compile(r"^[a-z]+_(?P<transfer>.+)_seed(?P<seed>\d+)_(?P<method>.+)$")
 # Nothing is loaded or run: names in a recipe of a stranger are text.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -96,16 +112,31 @@ def run_page(folder: Path, name: str) -> str:
 
 
 def caption(file: str) -> str:
-    """What a figure shows, by its path below ``figures``: a sentence, and which stage it is of."""
+    """What a figure shows, by its path below ``figures``, in sentences."""
     path = PurePosixPath(file)
-    kind, _, stage = path.stem.partition("_")
-    metric = path.stem.replace("_", " ").capitalize()
+    kind = _kind(path)
+    metric = sentence(readable(path.stem))
     if path.parent.name.startswith("matrix_"):
         return f"{metric}. {_MATRIX[path.parent.name]}"
-    if kind not in _FIGURES:
-        return f"{metric} of each method on the test images."
-    of = f" {stage.replace('-to-', ' → ').replace('_', ' ')}" if stage else ""
-    return f"{_FIGURES[kind]}{of}"
+    if not kind:
+        return f"{metric} of each method on the test images of the targets."
+    stage = _STAGE.search(path.stem)
+    if stage is None:
+        return _FIGURES[kind]
+    transfer = stage["transfer"].replace("-to-", " → ").replace("+", " + ")
+    return f"{_FIGURES[kind]} This is {stage['method']}, {transfer}, seed {stage['seed']}."
+
+
+def figure_place(file: str) -> tuple[int, str]:
+    """What figures are sorted by, by their paths below ``figures``."""
+    kind = _kind(PurePosixPath(file))
+    return (1 + list(_FIGURES).index(kind) if kind else 0), file
+
+
+def _kind(path: PurePosixPath) -> str:
+    """A key of `_FIGURES`; nothing of the chart of a metric."""
+    kind = path.stem.partition("_")[0]
+    return kind if kind in _FIGURES else ""
 
 
 @contextmanager
@@ -162,37 +193,87 @@ def _facts(made: dict[str, Any]) -> str:
 
 
 def _body(markdown: str, folder: Path) -> str:
+    """Sentences, charts of metrics, tables that fold where such a chart has their numbers."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(markdown)
-    for token in tokens:
+    blocks = list(_blocks(parser.parse(markdown)))
+    for token in (token for block in blocks for token in block):
         for child in token.children or ():
             if child.type == "image":
                 _embed(child, folder)
-    shown: str = parser.renderer.render(_with_captions(tokens), parser.options, {})
+
+    def render(tokens: Sequence[Token]) -> str:
+        return str(parser.renderer.render(tokens, parser.options, {}))
+
+    charts = {stem for block in blocks if (stem := _stem(block)) and not _kind(PurePosixPath(stem))}
+    first = next((place for place, block in enumerate(blocks) if _title(block)), len(blocks))
+    drawn = [block for block in blocks[first:] if _stem(block) in charts]
+    others = [block for block in blocks[first:] if _stem(block) not in charts]
+    blocks = [*blocks[:first], *drawn, *others]
+    shown = ""
+    while blocks:
+        block = blocks.pop(0)
+        title = _title(block)
+        if title and blocks and blocks[0][0].type == "table_open":
+            table = blocks.pop(0)
+            notes = blocks.pop(0) if blocks and _is_text(blocks[0]) else []
+            rows = sum(token.type == "tr_open" for token in table)
+            folded = rows > _MOST_ROWS or title.rpartition("· ")[2] in charts
+            start = "<details>" if folded else "<details open>"
+            inside = render([*table, *notes])
+            shown += f"{start}<summary>{render(block[1:-1])}</summary>{inside}</details>"
+        else:
+            shown += render(_with_caption(block))
     return shown.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
     )
 
 
+def _blocks(tokens: Sequence[Token]) -> Iterator[list[Token]]:
+    """The paragraphs, tables and lists of a page, the tokens of each."""
+    block: list[Token] = []
+    for token in tokens:
+        block.append(token)
+        if token.level == 0 and token.nesting != 1:
+            yield block
+            block = []
+
+
+def _stem(block: Sequence[Token]) -> str:
+    """The name of the figure that a paragraph consists of, without suffix; nothing of others."""
+    parts = block[1].children if len(block) == 3 else None
+    if not parts or [part.type for part in parts] != ["image"]:
+        return ""
+    return str(parts[0].meta["stem"])
+
+
+def _title(block: Sequence[Token]) -> str:
+    """The text of a paragraph that begins in bold; nothing of others."""
+    parts = block[1].children if len(block) == 3 and block[0].type == "paragraph_open" else None
+    bold = [part for part in parts or () if part.content or part.type == "strong_open"]
+    return block[1].content if bold and bold[0].type == "strong_open" else ""
+
+
+def _is_text(block: Sequence[Token]) -> bool:
+    return block[0].type == "paragraph_open" and not _stem(block) and not _title(block)
+
+
 def _embed(image: Token, folder: Path) -> None:
-    """Put the content of a figure in the place of its file name."""
+    """Put the content of a figure in the place of its file name, which is noted."""
     file = (folder / unquote(str(image.attrs["src"]))).resolve()
+    image.meta["stem"] = file.stem
     if file.is_relative_to(folder.resolve()) and file.suffix == ".png" and file.is_file():
         content = base64.b64encode(file.read_bytes()).decode()
         image.attrs["src"] = f"data:image/png;base64,{content}"
 
 
-def _with_captions(tokens: list[Token]) -> list[Token]:
-    """Paragraphs that hold nothing but an image become figures."""
-    shown: list[Token] = []
-    for index, token in enumerate(tokens):
-        around = tokens[index - 1 : index + 2]
-        alone = [child.type for child in token.children or ()] == ["image"]
-        if alone and [part.type for part in around[::2]] == ["paragraph_open", "paragraph_close"]:
-            around[0].tag = around[2].tag = "figure"
-            text = html.escape(token.children[0].content) if token.children else ""
-            caption = f"<figcaption>{text}</figcaption>"
-            shown += [token, Token("html_block", "", 0, content=caption)]
-        else:
-            shown.append(token)
-    return shown
+def _with_caption(block: list[Token]) -> list[Token]:
+    """A paragraph that is nothing but an image becomes a figure."""
+    if not _stem(block):
+        return block
+    block[0].tag = block[2].tag = "figure"
+    text = html.escape(block[1].children[0].content) if block[1].children else ""
+    return [
+        *block[:2],
+        Token("html_block", "", 0, content=f"<figcaption>{text}</figcaption>"),
+        block[2],
+    ]

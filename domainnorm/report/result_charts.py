@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from domainnorm.evaluation import EvaluationError
+from domainnorm.evaluation import EvaluationError, readable, sentence
 from domainnorm.report.figure import (
     INK,
     LARGE,
@@ -26,9 +26,7 @@ from domainnorm.report.figure import (
     direction,
     literal,
     panel_grid,
-    readable,
     save_figure,
-    sentence,
 )
 from domainnorm.report.results import (
     Cell,
@@ -149,8 +147,10 @@ def _caption(results: Sequence[Result]) -> str:
     return "Whiskers: bootstrap interval over test data; one seed"
 
 
-def save_curves(metrics_csv: str | PathLike[str], path: str | PathLike[str]) -> None:
-    """Draw the losses and every validation metric against the epoch, a panel per metric.
+def save_curves(
+    metrics_csv: str | PathLike[str], path: str | PathLike[str], metrics: Sequence[str] = ()
+) -> None:
+    """Draw the losses and validation metrics against the epoch, a panel per metric.
 
     Rows of ``metrics_csv`` are sparse: each holds what was logged at one step. Several rows of one
     epoch are averaged, and of ``train/loss_step`` and ``train/loss_epoch`` the second one counts.
@@ -158,11 +158,14 @@ def save_curves(metrics_csv: str | PathLike[str], path: str | PathLike[str]) -> 
     Args:
         metrics_csv: File with columns ``epoch``, ``train/loss``, ``val/<domain>/<metric>``.
         path: File to write; its suffix decides the format.
+        metrics: Which are drawn; all when empty. The losses are drawn in any case.
 
     Raises:
         EvaluationError: The file cannot be read or holds no such column.
     """
     panels = _read_panels(Path(metrics_csv))
+    if metrics:
+        panels = {name: of for name, of in panels.items() if name in ("loss", *metrics)}
     colours = assign_colours(name for curves in panels.values() for name in curves)
     rows, columns = panel_grid(len(panels), 3)
     figure, grid = create_figure(4.2 * columns, 2.9 * rows, rows, columns)

@@ -23,7 +23,7 @@ from domainnorm.report.results import (
     method_order,
     stream_notes,
 )
-from domainnorm.report.sentences import sentences
+from domainnorm.report.sentences import MERIT, sentences, settled
 
 _TOLD = "domain_accuracy"
 _FEW = 100  # test images
@@ -64,7 +64,8 @@ def results_table(results: Sequence[Result], metric: str = "balanced_accuracy") 
         outer.add_row(inner)
         if block.told:
             outer.add_row(Text("\n".join(block.told)))
-    outer.add_row(Text("\n".join(_footnotes(results, metric)), style="dim"))
+    notes = [*_footnotes(results, metric), *_about(results)]
+    outer.add_row(Text("\n".join(notes), style="dim"))
     for said in sentences(results, metric):
         outer.add_row(Text(said.replace("`", "")))
     return outer
@@ -83,8 +84,11 @@ def results_markdown(results: Sequence[Result], metric: str = "balanced_accuracy
         for row in block.rows:
             lines.append(markdown_line([f"**{text}**" if best else text for text, best in row]))
         lines.append("")
-        lines += [f"{line}  " for line in block.told] + [""] * bool(block.told)
-    return "\n".join([*lines, *(f"{note}  " for note in _footnotes(results, metric))]) + "\n"
+    several = len(blocks) > 1
+    told = [f"{one.transfer}: {line}" if several else line for one in blocks for line in one.told]
+    for notes in (_footnotes(results, metric), [*told, *_about(results)]):
+        lines += [*(f"{note}  " for note in notes), ""]
+    return "\n".join(lines)
 
 
 def markdown_head(names: Sequence[str]) -> list[str]:
@@ -133,6 +137,7 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
     told = [_told(results, method, domains) for method in methods if method in encoding]
     quarters = [_quarters(results, method, targets) for method in methods]
     told += [said for said in quarters if said]
+    told += [said for method in methods for said in _settled(results, method, targets)]
     return _Block(transfer, head, rows, told)
 
 
@@ -143,6 +148,25 @@ def _told(results: Sequence[Result], method: str, domains: Sequence[str]) -> str
     unseen = [name for name, one in zip(domains, means, strict=True) if not one.n]
     text = f"domain told right, {method}: {', '.join(shares) or 'none seen'}"
     return f"{text}; not seen by its encoder: {', '.join(unseen)}" if unseen else text
+
+
+def _settled(results: Sequence[Result], method: str, targets: Sequence[str]) -> list[str]:
+    """What a method that judges itself has done, a line for what is the same in several seeds."""
+    found: dict[str, list[str]] = {}
+    for one in results:
+        is_first = (one.method, one.domain) == (method, next(iter(targets), ""))
+        if is_first and (text := settled(one.metrics)):
+            found.setdefault(text, []).append(f"seed {one.seed}{_kappas(one.metrics)}")
+    return [f"{method}, {', '.join(seeds)}: {text}" for text, seeds in found.items()]
+
+
+def _kappas(facts: Mapping[str, float]) -> str:
+    """How far predictions of two views agree, of each variant, or before and after."""
+    merits = {key.removeprefix(MERIT): of for key, of in facts.items() if key.startswith(MERIT)}
+    if not merits and "agreement_after" in facts:
+        merits = {when: facts[f"agreement_{when}"] for when in ("before", "after")}
+    known = [f"{name} {value:.2f}" for name, value in merits.items() if value > -1]
+    return f" (κ {', '.join(known)})" if known else ""
 
 
 def _quarters(results: Sequence[Result], method: str, targets: Sequence[str]) -> str:
@@ -223,6 +247,7 @@ def duration(seconds: float) -> str:
 
 
 def _footnotes(results: Sequence[Result], metric: str) -> list[str]:
+    """What signs in the tables mean."""
     seeds = len({result.seed for result in results})
     notes = []
     if seeds > 1:
@@ -235,16 +260,34 @@ def _footnotes(results: Sequence[Result], metric: str) -> list[str]:
     )
     if any(result.method == "source_only" for result in results):
         notes.append("Δ target: mean over targets, minus source_only")
-    notes += [*stream_notes(results), *label_notes(results), *_few(results)]
-    notes += [
-        f"{name}: {METHODS.entry(name).summary}"
-        for name in method_order(results)
-        if name in METHODS.names()
-    ]
+    notes += [*stream_notes(results), *label_notes(results)]
     unscored = dict.fromkeys(result.domain for result in results if not result.is_scored)
     if unscored:
         notes.append(f"–: no test image of {', '.join(unscored)} has a label; nothing is measured")
     return notes
+
+
+def _about(results: Sequence[Result]) -> list[str]:
+    """What the methods are, what their words mean, and where there are few images."""
+    names = [name for name in method_order(results) if name in METHODS.names()]
+    notes = [f"{name}: {METHODS.entry(name).summary}" for name in names]
+    said = {key for result in results for key in result.metrics}
+    if "moments" in said:
+        notes.append(
+            "moments: the means and variances that norms normalize features by; where they alone "
+            "are adapted, all that is learned is still that of source_only"
+        )
+    if any(settled(result.metrics).startswith("kept") for result in results):
+        notes.append(
+            "rows: what each norm has for a domain, moments, scale and shift; one_row is one for "
+            "all domains, own_rows one for each, and the one whose κ is higher is kept"
+        )
+    if "agreement_after" in said:
+        notes.append(
+            "κ: how far predictions on two views of an image agree beyond chance (Cohen's κ); 1 is "
+            "always, 0 as by chance"
+        )
+    return [*notes, *_few(results)]
 
 
 def _few(results: Sequence[Result]) -> list[str]:

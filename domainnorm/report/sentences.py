@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from domainnorm.errors import counted
-from domainnorm.evaluation import LOWER_IS_BETTER
+from domainnorm.evaluation import LOWER_IS_BETTER, readable
 from domainnorm.report.results import Cell, Result, by_transfer, collect_cell, method_order
 
+MERIT = "merit_"  # before the name of a variant, among the metrics of target domains
 # Metrics that are shares of images, and how one is said.
 _OF_100 = {
     "accuracy": "is right for {} of 100 images",
@@ -34,17 +35,11 @@ def _sentence(results: Sequence[Result], target: str, metric: str) -> str:
             "its images: `domainnorm predict`. Scores that need no labels are in `metrics.csv`."
         )
     saw = {result.method: _saw(result) for result in own if result.supervised}
-    cells = {
-        method: cell
-        for method in method_order(own)
-        if (cell := collect_cell(own, metric, method, target)).spread.n
-    }
+    cells = _known(own, target, metric)
     rivals = [method for method in cells if method not in saw and method != "source_only"]
-    candidates = rivals or [method for method in cells if method in saw]
-    if not candidates:
+    best = best_method(own, target, metric)
+    if best is None:
         return ""
-    pick = min if metric in LOWER_IS_BETTER else max
-    best = pick(candidates, key=lambda method: cells[method].spread.mean)
     number = next((int(one.metrics["n"]) for one in own if one.metrics.get("n")), 0)
     images = f" ({counted(number, 'test image')})" if number else ""
     whose = f"the best of {len(rivals)} methods without its labels" if len(rivals) > 1 else ""
@@ -53,6 +48,25 @@ def _sentence(results: Sequence[Result], target: str, metric: str) -> str:
     reached = "; ".join(_reached(told, cells, metric))
     verdict = f" {_verdict(cells, best, metric)}" if "source_only" in cells else ""
     return f"{name}{images}: {reached}.{verdict}"
+
+
+def best_method(results: Sequence[Result], target: str, metric: str) -> str | None:
+    """The best on a target of the methods that adapt without its labels, or of those with them.
+
+    None where there is neither.
+    """
+    cells = _known(results, target, metric)
+    saw = {result.method for result in results if result.supervised}
+    rivals = [method for method in cells if method not in saw and method != "source_only"]
+    pick = min if metric in LOWER_IS_BETTER else max
+    candidates = rivals or [method for method in cells if method in saw]
+    return pick(candidates, key=lambda method: cells[method].spread.mean, default=None)
+
+
+def _known(results: Sequence[Result], target: str, metric: str) -> dict[str, Cell]:
+    """What each method has reached on a target, where that is known."""
+    cells = {name: collect_cell(results, metric, name, target) for name in method_order(results)}
+    return {method: cell for method, cell in cells.items() if cell.spread.n}
 
 
 def _saw(result: Result) -> str:
@@ -68,7 +82,7 @@ def _reached(told: dict[str, str], cells: dict[str, Cell], metric: str) -> Itera
         value = cells[method].spread.mean
         name = f"`{method}`{f' ({what})' if what else ''}"
         if form is None:
-            yield f"{name}: {metric} {value:.3f}"
+            yield f"{name}: {readable(metric)} {value:.3f}"
         elif number == 0:
             yield f"{name} {form.format(round(100 * value))}"
         else:
@@ -85,3 +99,22 @@ def _verdict(cells: dict[str, Cell], best: str, metric: str) -> str:
         return f"The ranges of `{best}` and `source_only` overlap: this may be chance."
     helps = (own.spread.mean < base.spread.mean) == (metric in LOWER_IS_BETTER)
     return f"`{best}` helps here." if helps else f"`{best}` harms here."
+
+
+def settled(facts: Mapping[str, float]) -> str:
+    """What a method that judges itself has done with what it learned; nothing of others."""
+    merits = {key: value for key, value in facts.items() if key.startswith(MERIT)}
+    if facts.get("adapted") == 0:
+        kept = "its moments alone are adapted" if "moments" in facts else "the source model is kept"
+        return f"{_reason(facts)}: {kept}"
+    if merits:
+        return f"kept: {max(merits, key=lambda key: merits[key]).removeprefix(MERIT)}"
+    return ""
+
+
+def _reason(facts: Mapping[str, float]) -> str:
+    """Why the default has kept its source model."""
+    if "agreement_after" not in facts:
+        return "too unsure of these images to learn from its own labels"
+    why = "a class is forgotten" if facts["forgotten"] else "views agree less"
+    return f"{why} after adaptation"

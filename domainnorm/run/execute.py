@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from domainnorm import report
 from domainnorm.data.inspection.survey import told_of
 from domainnorm.errors import CheckpointError, DomainNormError, RecipeError, counted
+from domainnorm.evaluation import load_evaluated
 from domainnorm.loggers import check_loggers, create_loggers, recording
-from domainnorm.recipe import Recipe, needs_network
+from domainnorm.recipe import Recipe, needs_network, remarks
 from domainnorm.registry import METHODS
 from domainnorm.run.machine import (
     describe_environment,
@@ -41,16 +42,14 @@ from domainnorm.run.run_folder import (
 )
 from domainnorm.run.scoring import with_ensv
 from domainnorm.run.stage import (
-    MERIT,
     RESULTS,
-    WEIGHTS,
     check_same_images,
     predict,
     run_stage,
     score,
     set_up,
 )
-from domainnorm.run.training import TRAINING
+from domainnorm.run.training import TRAINING, WEIGHTS
 from domainnorm.run.trial import rehearse_stages
 from domainnorm.storage import locked, write_json
 from domainnorm.terminal import create_console
@@ -243,7 +242,7 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
     prepare(recipe)
     stages = plan_stages(recipe)
     console.print(f"[bold]{recipe.name}[/bold]: {_count(stages)} → {folder}", soft_wrap=True)
-    for note in told_of(parts.dataset):
+    for note in [*remarks(recipe), *told_of(parts.dataset)]:
         console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
     results: list[report.Result] = []
     begun, trains = time.perf_counter(), any(not _is_finished(stage, folder) for stage in stages)
@@ -272,7 +271,8 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
         places = {(one.transfer, one.label, one.seed): folder / one.key for one in stages}
         results = with_ensv([(r, places[r.transfer, r.method, r.seed]) for r in results])
         save_run_figures(parts, results, folder)
-        _write(results, folder, parts.metric)
+        images = report.images_markdown(parts.dataset, recipe.domains, recipe.dataset.name)
+        _write(results, folder, parts.metric, _by_class(parts, results, places), images)
         write_page(folder)
         if trains:
             _log_figures(recipe, folder)
@@ -312,11 +312,25 @@ def _is_finished(stage: Stage, folder: Path) -> bool:
     return (folder / stage.key / RESULTS).exists()
 
 
-def _write(results: list[report.Result], folder: Path, metric: str) -> None:
+def _write(results: list[report.Result], folder: Path, metric: str, *more: str) -> None:
     report.results_json(results, folder / "metrics.json")
     report.results_csv(results, folder / "metrics.csv")
-    tables = [report.results_markdown(results, metric), report.validators_markdown(results, metric)]
-    write_results(folder, "\n".join(tables))
+    tables = [report.results_markdown(results, metric), *more]
+    tables.append(report.validators_markdown(results, metric))
+    write_results(folder, "\n".join(filter(None, tables)))
+
+
+def _by_class(
+    parts: Parts, results: Sequence[report.Result], places: Mapping[tuple[str, str, int], Path]
+) -> str:
+    """Tables of single classes on the targets, from what stages have stored."""
+    found = []
+    for one in results:
+        if one.role == "target" and one.is_scored:
+            place = places[one.transfer, one.method, one.seed]
+            said = load_evaluated(place / f"predictions-{one.domain}.safetensors")
+            found.append((one, said.by_class()))
+    return report.classes_markdown(found, parts.dataset.class_names, parts.metric)
 
 
 def _count(stages: list[Stage]) -> str:
@@ -335,18 +349,4 @@ def _outcome(results: list[report.Result], metric: str) -> str:
         for result in results
     ]
     facts = {key: value for result in results for key, value in result.metrics.items()}
-    merits = {key: value for key, value in facts.items() if key.startswith(MERIT)}
-    if facts.get("adapted") == 0:
-        kept = "its moments alone are adapted" if "moments" in facts else "the source model is kept"
-        shown.append(f"{_reason(facts)}: {kept}")
-    elif merits:
-        shown.append(f"kept: {max(merits, key=lambda key: merits[key]).removeprefix(MERIT)}")
-    return "  ".join(shown)
-
-
-def _reason(facts: Mapping[str, float]) -> str:
-    """Why the default has kept its source model."""
-    if "agreement_after" not in facts:
-        return "too unsure of these images to learn from its own labels"
-    why = "a class is forgotten" if facts["forgotten"] else "views agree less"
-    return f"{why} after adaptation"
+    return "  ".join(filter(None, [*shown, report.settled(facts)]))

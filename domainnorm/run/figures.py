@@ -16,8 +16,8 @@ from domainnorm.data.masks import VOID
 from domainnorm.evaluation import Evaluated, Predictions, load_evaluated
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
-from domainnorm.run.stage import WEIGHTS, Bench, set_up
-from domainnorm.run.training import LOG
+from domainnorm.run.stage import Bench, set_up
+from domainnorm.run.training import LOG, WEIGHTS
 
 _IMAGES = 8  # of a domain in a sheet
 _MASKS = 3  # of a domain among the overlays
@@ -36,16 +36,15 @@ def save_run_figures(parts: Parts, results: list[report.Result], folder: Path) -
     save_domains(parts, figures / "domains.png")
     measured = [result for result in results if result.is_scored]
     if any(result.role == "target" for result in measured):
-        shown = [parts.metric, *(("accuracy",) if "accuracy" in measured[0].metrics else ())]
-        for metric in shown:
-            report.save_results_bars(results, metric, figures / f"{metric}.png")
+        report.save_results_bars(results, parts.metric, figures / f"{parts.metric}.png")
     for stage in plan_stages(parts.recipe):
         place = folder / stage.key
         name = stage.key.removeprefix("stages/").replace("/", "_")
         if stage.seed != parts.recipe.seeds[0]:
             continue
         if (place / LOG).exists():
-            report.save_curves(place / LOG, figures / f"curves_{name}.png")
+            drawn = parts.metric, parts.recipe.evaluation.selection
+            report.save_curves(place / LOG, figures / f"curves_{name}.png", drawn)
         if stage.label == parts.recipe.method.label:
             _save_predictions(parts, stage, folder, name)
             _save_explanations(parts, stage, folder, name)
@@ -180,16 +179,20 @@ def _save_explanations(parts: Parts, stage: Stage, folder: Path, name: str) -> N
 def _save_layers(model: DomainModel, path: Path, title: str) -> None:
     pairs = list(combinations(model.domain_names, 2))[:_PAIRS]
     found = {f"{one} – {other}": layer_differences(model, one, other) for one, other in pairs}
-    kinds = {"moments": "divergence", "scale": "scale", "shift": "shift"}
+    kinds = {"moments": "moments (divergence)", "scale": "scale", "shift": "shift"}
     curves = {
         label: {pair: [getattr(layer, kind) for layer in layers] for pair, layers in found.items()}
         for kind, label in kinds.items()
     }
-    values = (value for of in curves.values() for line in of.values() for value in line)
-    if all(math.isnan(value) or value == 0 for value in values):
+    different = {
+        label: of
+        for label, of in curves.items()
+        if any(value and not math.isnan(value) for line in of.values() for value in line)
+    }
+    if not different:
         return
     paths = [layer.path for layer in next(iter(found.values()))]
-    report.save_layer_differences(curves, paths, path, title)
+    report.save_layer_differences(different, paths, path, title)
 
 
 @torch.inference_mode()

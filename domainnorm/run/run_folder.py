@@ -13,7 +13,7 @@ from urllib.parse import quote
 from domainnorm import evaluation
 from domainnorm import recipe as recipes  # read where a recipe is, not for a page
 from domainnorm.errors import CheckpointError
-from domainnorm.report import caption, run_page
+from domainnorm.report import caption, figure_place, run_page
 from domainnorm.storage import DAMAGED, make_folders, replace_text
 
 RECIPE, PURPOSE, ENVIRONMENT = "recipe.yaml", "run.json", "environment.json"
@@ -82,10 +82,9 @@ def read_folder(folder: Path, overrides: Sequence[str] = ()) -> tuple[recipes.Re
 
 def write_results(folder: Path, tables: str) -> None:
     """Write ``results.md``: tables, and after them all figures of the run."""
-    figures = sorted(path.relative_to(folder) for path in (folder / "figures").rglob("*.png"))
-    shown = "".join(
-        f"\n![{caption(path.as_posix())}]({quote(path.as_posix())})\n" for path in figures
-    )
+    found = [path.relative_to(folder) for path in (folder / "figures").rglob("*.png")]
+    figures = sorted((path.as_posix() for path in found), key=figure_place)
+    shown = "".join(f"\n![{caption(path)}]({quote(path)})\n" for path in figures)
     replace_text(folder / TABLES, tables + shown)
 
 

@@ -25,17 +25,16 @@ from domainnorm.evaluation import Evaluated
 from domainnorm.loggers import RunLogger, create_loggers, recording
 from domainnorm.methods import Method
 from domainnorm.registry import METHODS
-from domainnorm.report import QUARTER, Result, load_results, results_json
+from domainnorm.report import MERIT, QUARTER, Result, load_results, results_json
 from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.machine import is_first, wait_for_all
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.scoring import Scorer
-from domainnorm.run.training import BEST, LOG, TRAINING, fit, make_trainer
+from domainnorm.run.training import BEST, EPOCHS, LOG, TRAINING, WEIGHTS, fit, make_trainer
 from domainnorm.storage import DAMAGED, digest_of, write_json
 from domainnorm.terminal import create_console
 
-WEIGHTS = "model.safetensors"
 RESULTS = "results.json"
 MADE_OF = "made_of.json"
 # Keys that say where a stage is carried out, and those of which it has its own.
@@ -45,7 +44,6 @@ _ELSEWHERE = (
     *("trainer.threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
     *("trainer.strategy", "trainer.channels_last", "trainer.logger"),
 )
-MERIT = "merit_"  # before the name of a variant, among the metrics of target domains
 
 
 @dataclass
@@ -226,7 +224,8 @@ def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> Non
 def _fitted(bench: Bench, folder: Path) -> Bench:
     """A bench whose method is fitted: of one with variants, all of them, and the best is kept."""
     if not bench.method.variants:
-        fit(bench.trainer, bench.method, bench.data, bench.parts.recipe)
+        with _writing(bench.place):
+            fit(bench.trainer, bench.method, bench.data, bench.parts.recipe)
         bench.method.share_rows()
         return bench
     fitted = []
@@ -241,6 +240,8 @@ def _fitted(bench: Bench, folder: Path) -> Bench:
     best.method.facts |= {f"{MERIT}{one.stage.variant}": one.method.merit for one in fitted}
     if is_first() and (best.place / LOG).exists():
         shutil.copyfile(best.place / LOG, bench.place / LOG)
+    if is_first() and (best.place / EPOCHS).exists():
+        shutil.copytree(best.place / EPOCHS, bench.place / EPOCHS, dirs_exist_ok=True)
     best.trainer.loggers = [*bench.loggers]
     return replace(best, stage=bench.stage, place=bench.place, loggers=bench.loggers)
 

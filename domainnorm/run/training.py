@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.seed import isolate_rng
 
+from domainnorm.backbones import save_model
 from domainnorm.data import DomainDataModule
 from domainnorm.errors import CheckpointError, DomainNormError
 from domainnorm.evaluation import mean_of_known
@@ -30,6 +33,7 @@ from domainnorm.run.scoring import Scorer
 from domainnorm.storage import DAMAGED, read_tensors, replace_text, whole_file
 
 TRAINING, BEST, LOG = "training.ckpt", "best.ckpt", "log.csv"
+WEIGHTS, EPOCHS = "model.safetensors", "epochs"  # a folder in it for each epoch that stays
 _BETWEEN_LINES = 10.0  # seconds
 # What Lightning and optimizers raise over a checkpoint that holds something else.
 _UNLIKE = (LookupError, TypeError, ValueError, AttributeError)
@@ -73,11 +77,15 @@ def make_trainer(
         log,
         DomainBar(leave=False) if bar else EpochLines(),
     ]
+    selection = None
     if selects(recipe, method):
-        callbacks.append(Selection(place, recipe, scorer, log.on_train_epoch_end))
+        selection = Selection(place, recipe, scorer, log.on_train_epoch_end)
+        callbacks.append(selection)
     for named in recipe.trainer.callbacks:
         given = {key: value for key, value in named.items() if key != "name"}
         callbacks.append(CALLBACKS.create(named["name"], **given))
+    if recipe.trainer.keep_best or recipe.trainer.keep_every:
+        callbacks.append(KeptEpochs(place / EPOCHS, recipe, selection))
     # After the selection, whose score of this epoch it has to hold for a resumed run.
     callbacks.append(ModelCheckpoint(place, "training", enable_version_counter=False))
     with readable_refusals():
@@ -227,6 +235,7 @@ class Selection(Checkpoint):
         # Score of the epoch that is kept, its metric on the source, and the best such metric.
         self.kept, self.kept_source, self.best_source = -math.inf, -math.inf, -math.inf
         self.waited = 0  # epochs since then
+        self.value = math.nan  # score of this epoch
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on with."""
@@ -244,6 +253,7 @@ class Selection(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this epoch where it is better than those before, or they fail the guard."""
         value, source = self._measured(trainer)
+        self.value = value
         if math.isnan(value) and self.asked == "validation":
             raise DomainNormError(
                 f"evaluation.selection: '{self.asked}' cannot compute "
@@ -294,6 +304,56 @@ class Selection(Checkpoint):
         guarded = bool(seen) and self.asked != "oracle"
         on_source = mean_of_known(seen) if guarded else 0.0
         return mean_of_known(values.values()), 0.0 if math.isnan(on_source) else on_source
+
+
+class KeptEpochs(Checkpoint):
+    """Keeps what the model were if training ended after an epoch, of some of the epochs.
+
+    Args:
+        folder: Has a folder for each of them, by its number from 1.
+        recipe: Which epochs these are.
+        selection: Scores epochs; None where nothing does, and none is among the best.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, selection: Selection | None) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.selection = selection
+        self.scores: dict[int, float] = {}  # of the best
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on with."""
+        return {"scores": self.scores}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `state_dict`."""
+        self.scores = state_dict["scores"]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write this epoch if it is one that stays, and remove the one whose place it takes."""
+        options, epoch = self.recipe.trainer, trainer.current_epoch + 1
+        former = set(self.scores)
+        if options.keep_best and self.selection is not None:
+            value = self.selection.value
+            self.scores[epoch] = -math.inf if math.isnan(value) else value
+            ranked = sorted(self.scores, key=lambda one: (-self.scores[one], one))
+            self.scores = {one: self.scores[one] for one in ranked[: options.keep_best]}
+        stay = {one for one in (*former, epoch) if one in self.scores or self._is_due(one)}
+        method: Any = pl_module
+        if epoch in stay:
+            # Looking is no part of the training.
+            with isolate_rng(), _finished(method):
+                if trainer.is_global_zero:
+                    name, classes = self.recipe.backbone.name, method.task.class_names
+                    file = self.folder / str(epoch) / WEIGHTS
+                    save_model(method.deployed, file, name, classes)
+        if trainer.is_global_zero:
+            for one in former - stay:
+                shutil.rmtree(self.folder / str(one), ignore_errors=True)
+
+    def _is_due(self, epoch: int) -> bool:
+        every = self.recipe.trainer.keep_every
+        return every is not None and epoch % every == 0
 
 
 @contextmanager

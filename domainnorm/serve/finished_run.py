@@ -18,7 +18,7 @@ from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, supervised_method
 from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import RESULTS, check_same_images
-from domainnorm.serve.stored import find_stage, finished_stages, stored_model
+from domainnorm.serve.stored import find_stage, finished_stages, kept_epoch, stored_model
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,22 @@ class FinishedRun:
         """Finished ones: ``<transfer>/seed<n>/<method>``."""
         return ["/".join(place.parts[-3:]) for place in finished_stages(self.folder)]
 
-    def model(self, stage: str = "") -> DomainModel:
+    def model(self, stage: str = "", *, epoch: int | None = None) -> DomainModel:
         """The model that a stage has left, in evaluation mode; the data are not needed.
 
+        Args:
+            stage: See the class.
+            epoch: One of those that ``trainer.keep_best`` or ``keep_every`` has kept, from 1; None
+                for the model that was tested.
+
         Raises:
-            CheckpointError: No such stage, several, or weights that are damaged.
+            CheckpointError: No such stage, several, an epoch that was not kept, or weights that are
+                damaged.
         """
-        return stored_model(self.recipe, find_stage(self.folder, self.recipe, stage))[0]
+        place = find_stage(self.folder, self.recipe, stage)
+        if epoch is not None:
+            place = kept_epoch(place, epoch)
+        return stored_model(self.recipe, place)[0]
 
     def predictions(self, stage: str = "") -> dict[str, Evaluated]:
         """What a stage has predicted on the test images of every domain.

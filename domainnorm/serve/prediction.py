@@ -22,7 +22,7 @@ from domainnorm.errors import CheckpointError, ConditionError, DataError, unknow
 from domainnorm.evaluation import write_json
 from domainnorm.ranges import ESTIMATED, Unseen
 from domainnorm.run.machine import quiet_lightning, readable_refusals
-from domainnorm.run.stage import WEIGHTS
+from domainnorm.run.training import WEIGHTS
 from domainnorm.serve.given_domains import DomainGiver, GivenDomain, check_told, policy_of
 from domainnorm.serve.image_list import ImageList, name_of
 from domainnorm.serve.image_sources import MASKS, ImageSource, find_source

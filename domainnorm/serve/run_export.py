@@ -22,7 +22,8 @@ from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results, model_card
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.run_folder import read_folder
-from domainnorm.run.stage import RESULTS, WEIGHTS
+from domainnorm.run.stage import RESULTS
+from domainnorm.run.training import WEIGHTS
 from domainnorm.serve.stored import stored_model
 from domainnorm.storage import make_folders, replace_text
 

@@ -21,7 +21,7 @@ from domainnorm.registry import TASKS
 from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.parts import preprocessing_of
 from domainnorm.run.run_folder import RECIPE, read_folder
-from domainnorm.run.stage import WEIGHTS
+from domainnorm.run.training import EPOCHS, WEIGHTS
 from domainnorm.tasks import Task
 
 _SHOWN = 6
@@ -55,8 +55,9 @@ def load_stored(folder: Path) -> StoredModel:
     """The model of a stage; neither data nor pretrained weights are needed.
 
     Args:
-        folder: Folder of a stage, ``RUN/stages/<transfer>/seed<n>/<method>``, or of a run in which
-            one finished stage has the method of the recipe.
+        folder: Folder of a stage, ``RUN/stages/<transfer>/seed<n>/<method>``, of an epoch that was
+            kept, ``epochs/<number>`` in it, or of a run in which one finished stage has the method
+            of the recipe.
 
     Raises:
         CheckpointError: No such folder, nothing finished in it, several stages to choose from, or
@@ -69,7 +70,10 @@ def load_stored(folder: Path) -> StoredModel:
                 f"{folder}: neither a run folder (no {RECIPE}) nor that of a stage (no {WEIGHTS})"
             )
         place = find_stage(folder, read_folder(folder)[0])
-    recipe, _ = read_folder(place.resolve().parents[3])
+    stage = place.resolve()
+    if stage.parent.name == EPOCHS:
+        stage = stage.parents[1]
+    recipe, _ = read_folder(stage.parents[3])
     model, header = stored_model(recipe, place)
     return StoredModel(model, recipe, header.class_names, place)
 
@@ -117,6 +121,22 @@ def find_stage(folder: Path, recipe: Recipe, name: str = "") -> Path:
         raise CheckpointError(f"{folder}: {unknown('stage', name, known)}")
     listing = "".join(f"\n  {place}" for place in (found or finished)[:_SHOWN])
     raise CheckpointError(f"{folder}: {len(found or finished)} finished stages, name one:{listing}")
+
+
+def kept_epoch(place: Path, epoch: int) -> Path:
+    """Folder of an epoch of a stage, which is counted from 1.
+
+    Raises:
+        CheckpointError: It was not kept.
+    """
+    found = place / EPOCHS / str(epoch)
+    if not (found / WEIGHTS).is_file():
+        numbers = sorted(int(one.parent.name) for one in place.glob(f"{EPOCHS}/*/{WEIGHTS}"))
+        known = f"epochs {', '.join(map(str, numbers))} are there" if numbers else "none was kept"
+        raise CheckpointError(
+            f"{place}: no epoch {epoch}; {known} (trainer.keep_best and keep_every keep some)"
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from domainnorm.methods import adapt_online, online_methods
 from domainnorm.recipe import Named
 from domainnorm.registry import TASKS
 from domainnorm.run.run_folder import read_folder
-from domainnorm.run.stage import WEIGHTS
+from domainnorm.run.training import WEIGHTS
 from domainnorm.serve.image_list import name_of
 from domainnorm.serve.image_sources import MASKS, ImageSource, VolumeImages, find_source
 from domainnorm.serve.serving_options import StreamOptions

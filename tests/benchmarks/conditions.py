@@ -25,7 +25,8 @@ from domainnorm.run.encoding import teach_encoder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.run_folder import read_folder
-from domainnorm.run.stage import WEIGHTS, Bench, set_up
+from domainnorm.run.stage import Bench, set_up
+from domainnorm.run.training import WEIGHTS
 from tests.benchmarks.table import render
 from tests.benchmarks.timer import interleaved, prepare, ratio
 

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from domainnorm.evaluation import EvaluationError, seed_spread
+from domainnorm.evaluation import EvaluationError, readable, seed_spread
 from domainnorm.registry import TASKS
 from domainnorm.report.figure import (
     LARGE,
@@ -30,7 +30,6 @@ from domainnorm.report.figure import (
     clear_frame,
     create_figure,
     literal,
-    readable,
     save_figure,
 )
 from domainnorm.run.run_folder import read_folder

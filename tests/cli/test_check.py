@@ -8,6 +8,16 @@ def test_good_recipes_are_ok(domainnorm):
     assert (done.returncode, done.stdout) == (0, "ok  quickstart\nok  medical/wbc\n")
 
 
+def test_patience_that_waits_for_nothing_is_told_with_the_methods(domainnorm):
+    words = ("evaluation.selection=validation", "trainer.patience=3")
+    done = domainnorm("check", "quickstart", *words)
+    assert (done.returncode, done.stdout) == (0, "ok  quickstart\n")
+    assert done.stderr == (
+        "    trainer.patience: has no effect on adabn: no labelled validation images under "
+        "evaluation.selection 'validation'\n"
+    )
+
+
 def test_one_bad_recipe_fails_the_check_but_not_the_others(domainnorm, tmp_path):
     (tmp_path / "bad.yaml").write_text("tsk: classification\n")
     done = domainnorm("check", "bad.yaml", "quickstart")

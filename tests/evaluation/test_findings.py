@@ -172,3 +172,12 @@ def test_malformed_findings_are_refused(
 ) -> None:
     with pytest.raises(EvaluationError, match=message):
         MultiLabelPredictions(probabilities, target, torch.arange(3))
+
+
+def test_scores_of_findings_are_their_aurocs_and_the_samples_with_them() -> None:
+    findings = random_findings()
+    found, metrics = findings.by_class(), findings.metrics()
+    expected = [metrics[f"auroc/{k}"] for k in range(findings.num_classes)]
+    assert found.values.tolist() == pytest.approx(expected, nan_ok=True)
+    rows = findings.target.T.tolist()
+    assert found.images.tolist() == [sum(value == 1 for value in row) for row in rows]

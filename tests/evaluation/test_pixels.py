@@ -264,3 +264,16 @@ def test_names_of_intervals_are_those_of_the_metrics() -> None:
     names = ["sky", "road", "car"]
     found = images().intervals(resamples=5, class_names=names)
     assert [*found, "n"] == list(images().metrics(class_names=names))
+
+
+def test_scores_of_classes_are_their_ious_and_the_images_that_have_them() -> None:
+    predicted, target = only_guessed(blobs(seed=5), 1)
+    confusion = confusion_counts(predicted, target, 4)
+    boundary = boundary_counts(predicted, target, 4, 0.02)
+    counts = SegmentationCounts(confusion, boundary, torch.arange(len(target)))
+    found = counts.by_class()
+    assert found.values.tolist() == [counts.metrics()[f"iou/{k}"] for k in range(4)]
+    assert found.images.tolist() == [
+        sum(bool((one == k).any()) for one in target) for k in range(4)
+    ]
+    assert (float(found.values[1]), int(found.images[1])) == (0.0, 0)

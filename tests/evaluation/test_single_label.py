@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,18 @@ def test_labelled_drops_samples_without_label() -> None:
 
 def test_evaluation_error_is_a_user_error() -> None:
     assert issubclass(EvaluationError, DomainNormError)
+
+
+@cases
+def test_recall_of_each_class_has_the_balanced_accuracy_as_its_mean(
+    predictions: Predictions,
+) -> None:
+    found = predictions.by_class()
+    guess = predictions.probabilities.argmax(dim=1).tolist()
+    for place, value in enumerate(found.values.tolist()):
+        own = [g for g, t in zip(guess, predictions.target.tolist(), strict=True) if t == place]
+        expected = sum(g == place for g in own) / len(own) if own else math.nan
+        assert value == pytest.approx(expected, nan_ok=True)
+        assert int(found.images[place]) == len(own)
+    mean = float(found.values.nanmean())
+    assert mean == pytest.approx(predictions.metrics()["balanced_accuracy"])

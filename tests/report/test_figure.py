@@ -9,9 +9,7 @@ from domainnorm.report.figure import (
     create_figure,
     literal,
     panel_grid,
-    readable,
     save_figure,
-    sentence,
 )
 
 
@@ -39,20 +37,3 @@ def test_panels_fill_their_grid_evenly(count: int, most: int, grid: tuple[int, i
 
 def test_dollar_signs_are_no_formulas() -> None:
     assert literal("a$b$") == r"a\$b\$"
-
-
-def test_sentence_keeps_capitals() -> None:
-    assert sentence("macro F1") == "Macro F1"
-
-
-@pytest.mark.parametrize(
-    ("metric", "words"),
-    [
-        ("miou", "mean IoU"),
-        ("iou/sky", "IoU of sky"),
-        ("dice/sign_symbol", "Dice of sign_symbol"),
-        ("pixel_accuracy", "pixel accuracy"),
-    ],
-)
-def test_metrics_are_written_as_words(metric: str, words: str) -> None:
-    assert readable(metric) == words

@@ -43,6 +43,28 @@ class Tags(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
+class Unclosed(Tags):
+    """Tags that nothing has closed, and ends of tags that were not open."""
+
+    void = ("meta", "img", "br", "hr")
+
+    def __init__(self, page):
+        self.open, self.wrong = [], []
+        super().__init__(page)
+
+    def handle_startendtag(self, tag, attributes):
+        super().handle_starttag(tag, attributes)
+
+    def handle_starttag(self, tag, attributes):
+        super().handle_starttag(tag, attributes)
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "figures").mkdir()
@@ -151,3 +173,59 @@ def test_damaged_file_is_named(folder, name, content):
 def test_page_begins_with_the_question_of_the_run(folder, data, asked):
     (folder / "recipe.yaml").write_text(f"data: {data}\n")
     assert f"<h1>{asked}</h1>" in run_page(folder, "medical/wbc")
+
+
+SHOWN = """`b`: said first.
+
+**a → b** · miou
+
+| method | b |
+| --- | ---: |
+| tent | 0.7 |
+
+miou: a note
+
+tent: what it is
+
+**b** · IoU of each class
+
+| class | tent |
+| --- | ---: |
+{}
+
+![Mean IoU](figures/miou.png)
+
+![Images](figures/domains.png)
+"""
+
+
+def shown(folder, rows):
+    for name in ("miou", "domains"):
+        (folder / "figures" / f"{name}.png").write_bytes(PIXEL)
+    lines = "\n".join(f"| {number} | 0.5 |" for number in range(rows))
+    (folder / "results.md").write_text(SHOWN.format(lines))
+    return run_page(folder, "r")
+
+
+def test_every_tag_is_closed_and_every_image_has_a_text(folder):
+    for page in (shown(folder, 3), shown(folder, 40)):
+        tags = Unclosed(page)
+        assert (tags.open, tags.wrong) == ([], [])
+        assert [one["alt"] for one in tags.all("img")] == ["Mean IoU", "Images"]
+        assert all(one["src"].startswith("data:") for one in tags.all("img"))
+        assert not tags.all("link")
+
+
+def test_numbers_of_a_chart_fold_away_below_it(folder):
+    page = shown(folder, 3)
+    order = ["said first", 'alt="Mean IoU"', "<details><summary><strong>a → b", "a note", "what it"]
+    order += ["<details open><summary><strong>b", 'alt="Images"']
+    places = [page.index(one) for one in order]
+    assert places == sorted(places)
+    notes = page.index("a note")
+    assert notes < page.index("</details>") < page.index("what it is"), "notes are of the table"
+
+
+@pytest.mark.parametrize(("rows", "is_open"), [(15, True), (16, False)])
+def test_long_tables_are_folded(folder, rows, is_open):
+    assert ("<details open>" in shown(folder, rows)) == is_open

@@ -91,3 +91,15 @@ def test_number_of_images_is_no_curve(tmp_path: Path) -> None:
     text = "epoch,val/a/accuracy,val/a/n\n0,0.5,20\n1,0.6,20\n"
     (tmp_path / "metrics.csv").write_text(text)
     assert list(_read_panels(tmp_path / "metrics.csv")) == ["accuracy"]
+
+
+def test_curves_are_of_the_metrics_asked_for(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "metrics.csv").write_text(CURVES)
+    drawn = []
+    monkeypatch.setattr(
+        "domainnorm.report.result_charts._draw_panel",
+        lambda axes, metric, *rest: drawn.append(metric),
+    )
+    save_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", ["accuracy", "last"])
+    save_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", ["last"])
+    assert drawn == ["loss", "accuracy", "loss"]

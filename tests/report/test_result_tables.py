@@ -188,3 +188,19 @@ def test_results_without_any_label_are_all_dashes() -> None:
     rows = [unscored("source_only"), unscored("tent")]
     assert markdown_row(rows, "tent")[1:3] == ["–", "–"]
     assert "no test image of c has a label" in printed(rows)
+
+
+def test_what_a_guard_has_done_is_told_with_the_words_it_needs() -> None:
+    facts = {"balanced_accuracy": 0.5, "adapted": 1.0, "agreement_before": 0.4}
+    facts |= {"agreement_after": 0.6, "merit_one_row": 0.55, "merit_own_rows": 0.6}
+    text = results_markdown([result("default", 0.5, metrics=facts)])
+    assert "default, seed 0 (κ one_row 0.55, own_rows 0.60): kept: own_rows" in text
+    assert "rows: what each norm has for a domain" in text
+    assert "κ: how far predictions" in text
+    assert "moments: " not in text
+    unsure = {"balanced_accuracy": 0.5, "adapted": 0.0, "moments": 1.0, "merit_one_row": -1.0}
+    both = [result("default", 0.5, seed, metrics=unsure) for seed in (0, 1)]
+    text = results_markdown(both)
+    assert "default, seed 0, seed 1: too unsure of these images" in text
+    assert "moments: the means and variances" in text
+    assert "κ" not in text

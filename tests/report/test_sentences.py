@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from domainnorm.report import Result, caption, sentences
+from domainnorm.report import Result, caption, figure_place, sentences
+from domainnorm.report.sentences import best_method
 from tests.report.conftest import result
 
 METRIC = "balanced_accuracy"
@@ -88,7 +89,28 @@ def test_captions_of_a_matrix_say_what_rows_and_columns_are():
 
 
 def test_captions_of_figures_are_sentences():
-    assert caption("confusion_a-to-b_seed0_tent.png").endswith("class. a → b seed0 tent")
-    assert caption("balanced_accuracy.png") == (
-        "Balanced accuracy of each method on the test images."
+    said = caption("confusion_a_1-to-b+c_seed0_tent.png")
+    assert said.endswith(" This is tent, a_1 → b + c, seed 0.")
+    assert (
+        caption("domains.png") == "Training images of each domain, as they are before augmentation."
     )
+    assert caption("miou.png") == "Mean IoU of each method on the test images of the targets."
+
+
+def test_charts_of_metrics_come_first_and_images_before_curves():
+    files = ["layers_x.png", "miou.png", "curves_x.png", "confusion_x.png", "domains.png"]
+    shown = [file.partition("_")[0] for file in sorted(files, key=figure_place)]
+    assert shown == ["miou.png", "confusion", "domains.png", "curves", "layers"]
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [
+        ({"source_only": 0.9, "tent": 0.5, "adabn": 0.6, "oracle": 0.95}, "adabn"),
+        ({"source_only": 0.9, "oracle": 0.95}, "oracle"),
+        ({"source_only": 0.9}, None),
+    ],
+)
+def test_best_method_has_adapted_and_saw_labels_only_where_all_did(values, best):
+    results = [of(name, value, 0, 1, supervised=name == "oracle") for name, value in values.items()]
+    assert best_method(results, "b", METRIC) == best

@@ -11,13 +11,14 @@ from torch.testing import assert_close
 
 from domainnorm.errors import RecipeError
 from domainnorm.methods.self_training import SelfTraining
+from domainnorm.recipe import remarks
 from domainnorm.registry import METHODS
 from domainnorm.run.machine import quiet_lightning
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.run.run_folder import make_folder
 from domainnorm.run.stage import run_stage, set_up
-from domainnorm.run.training import fit
+from domainnorm.run.training import fit, selects
 from tests.run.tiny import TRANSFER, recipe, run
 
 VIEWS = "augment.target={weak: [], strong: [RandomBrightnessContrast]}"
@@ -133,3 +134,18 @@ def test_patience_without_a_score_is_a_problem_of_the_recipe():
     with pytest.raises(RecipeError, match=text):
         recipe("trainer.patience=3")
     assert recipe("trainer.patience=3", "evaluation.selection=oracle").trainer.patience == 3
+
+
+@pytest.mark.parametrize("selection", ["validation", "infomax", "oracle"])
+@pytest.mark.parametrize("shots", ["null", "1"])
+def test_methods_told_to_be_without_patience_are_those_that_keep_their_last_epoch(selection, shots):
+    names = ("finetune", "joint", "adabn", "tent", "groupdro", "note", "dann")
+    words = (f"method={names[0]}", f"compare=[{', '.join(names[1:])}]", f"data.shots={shots}")
+    chosen = recipe(*words, f"evaluation.selection={selection}", "trainer.patience=2")
+    told = " ".join(remarks(chosen))
+    parts = Parts(chosen)
+    for stage in plan_stages(chosen):
+        model = parts.model(stage)
+        method = parts.method(stage, model, data := parts.data(stage, model))
+        method.eval_domains = data.val_domains
+        assert (stage.label in told) != selects(chosen, method), stage.label

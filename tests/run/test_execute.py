@@ -65,13 +65,20 @@ def test_environment_names_versions_of_what_computes(finished):
         assert packages[name] == version(name)
 
 
-@pytest.mark.parametrize("name", ["domains.png", "balanced_accuracy.png", "accuracy.png"])
+@pytest.mark.parametrize("name", ["domains.png", "balanced_accuracy.png"])
 def test_figures_are_pictures_of_a_readable_size(finished, name):
     content = (finished / "figures" / name).read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", content[16:24])
     assert 300 <= width <= 6000
     assert 100 <= height <= 6000
+
+
+def test_classes_and_images_have_tables(finished):
+    told = (finished / "results.md").read_text()
+    assert "\n**colour_cast** · recall of each class\n" in told
+    counts = [line for line in told.splitlines() if line.startswith("| colour_cast |")]
+    assert counts == ["| colour_cast | 20 | 10 | 10 |"]
 
 
 def test_curves_and_confusions_of_the_method_are_drawn(finished):
