@@ -203,7 +203,7 @@ class EvaluationConfig:
             sees. The name of a validator: best score on unlabelled target images, for methods that
             see them. ``oracle``: best metric on labelled validation images of the target; all
             results are then marked as having seen target labels.
-        guard: Largest loss of the metric on the source's validation images, as a share (0.05 is
+        guard: Largest drop of the metric on the source's validation images, as a share (0.05 is
             five points): an epoch that a validator chooses may lie this far below the best epoch.
             Only for methods that see source labels.
         score_images: Most training images of each target, without labels, that validators score;
