@@ -22,7 +22,12 @@ from .store import EvaluatedStore as EvaluatedStore
 from .store import MultiLabelStore as MultiLabelStore
 from .store import PredictionStore as PredictionStore
 from .store import SegmentationStore as SegmentationStore
+from .store import TranslationStore as TranslationStore
 from .store import load_evaluated as load_evaluated
+from .translations import StyleJudge as StyleJudge
+from .translations import Translations as Translations
+from .translations import sliced_wasserstein as sliced_wasserstein
+from .translations import style_distances as style_distances
 from .validators import Outputs as Outputs
 from .validators import ensv as ensv
 from .validators import score as score

@@ -19,6 +19,7 @@ from domainnorm.evaluation.evaluated import DIVERGED, Evaluated, EvaluationError
 from domainnorm.evaluation.findings import MultiLabelPredictions
 from domainnorm.evaluation.pixels import VOID, SegmentationCounts, boundary_counts, confusion_counts
 from domainnorm.evaluation.single_label import Predictions
+from domainnorm.evaluation.translations import Translations
 
 Kind = TypeVar("Kind", bound=Evaluated)
 
@@ -197,7 +198,37 @@ class SegmentationStore(EvaluatedStore[SegmentationCounts]):
         return SegmentationCounts(index=index, **rows)
 
 
-_CLASSES: tuple[type[Evaluated], ...] = (Predictions, SegmentationCounts, MultiLabelPredictions)
+class TranslationStore(EvaluatedStore[Translations]):
+    """Gathers what became of the images of one domain, and returns it as `Translations`.
+
+    Shape:
+        ``update``: a row per domain with the domain it is taken for by style and by everything, its
+        similarity and its features, (N, D, 3 + F); the domain of the images (N,); index (N,).
+
+    Raises:
+        EvaluationError: On ``update`` with another shape, on ``compute`` without a batch.
+    """
+
+    rows = ("said", "target")
+
+    def update(self, said: Tensor, target: Tensor, index: Tensor) -> None:
+        """Append one batch: (N, D, 3 + F), (N,), (N,)."""
+        if said.ndim != 3 or target.shape != said.shape[:1] or index.shape != target.shape:
+            self._refuse(said, target, index, "(N, D, 3 + F), (N,), (N,)")
+        self._append(said=said.float(), target=target.long(), index=index.long())
+
+    def _evaluated(self, index: Tensor, **rows: Tensor) -> Translations:
+        said = rows["said"]
+        judged, similarity, features = said[..., :2].long(), said[..., 2], said[..., 3:]
+        return Translations(rows["target"], judged, similarity, features, index)
+
+
+_CLASSES: tuple[type[Evaluated], ...] = (
+    Predictions,
+    SegmentationCounts,
+    MultiLabelPredictions,
+    Translations,
+)
 _KINDS = {one.kind: one for one in _CLASSES}
 
 

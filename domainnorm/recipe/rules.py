@@ -12,6 +12,7 @@ from domainnorm.errors import unknown
 from domainnorm.ranges import (
     CORRUPTED,
     CORRUPTIONS,
+    WITHOUT_LABELS,
     problem_of_embedding,
     problem_of_opened,
     problem_of_sampling,
@@ -166,11 +167,13 @@ def _check_task(recipe: Recipe, problems: Problems) -> None:
         return
     wanted = TASKS.entry(task.name).constants.get("labels")
     found = wanted if dataset is None else labels_of(dataset)
-    if found not in (wanted, ""):
+    if found not in (wanted, "") and wanted not in WITHOUT_LABELS:
         text = f"'{task.name}' learns from labels for {wanted}, dataset '{dataset.name}' has some"
         problems.add("task", f"{text} for {found}; change task or data.name")
     elif text := problem_of_sampling(recipe.data.sampling, str(wanted)):
         problems.add("data.sampling", text)
+    if wanted == "translation":
+        _check_translation(recipe, problems)
     if wanted == "segmentation":
         if not any(task.options.get(f"{loss}_weight", 0) for loss in ("ce", "dice", "focal")):
             text = "got 0 beside dice_weight and focal_weight of 0, expected one above"
@@ -185,6 +188,25 @@ def _check_task(recipe: Recipe, problems: Problems) -> None:
     if recipe.evaluation.mask_size != "input":
         text = f"'original' is for masks, and task '{task.name}' has none; leave the key out"
         problems.add("evaluation.mask_size", text)
+
+
+def _check_translation(recipe: Recipe, problems: Problems) -> None:
+    """Images are asked for the style of one of several domains, each with rows of its own."""
+    why = "task 'translation' asks for the style of a domain"
+    if len(recipe.domains) < 2 and not problems.among("data"):
+        text = f"got {len(recipe.domains)} domain, and {why}; name two or more"
+        problems.add("data.source, data.target", text)
+    if recipe.data.rows != "domain":
+        text = f"got '{recipe.data.rows}', and {why}, which needs rows of its own; leave it out"
+        problems.add("data.rows", text)
+    if recipe.encoder is not None:
+        problems.add("encoder", f"is given, and {why}, which nothing estimates; leave it out")
+    if recipe.norm is not None and not reads_domains(recipe.norm):
+        text = f"none of them looks at the domain, and {why}; take 'norm: cin'"
+        problems.add("norm", text)
+    if recipe.evaluation.selection == "oracle":
+        text = "'oracle' compares with labels, and task 'translation' has none; take 'last'"
+        problems.add("evaluation.selection", text)
 
 
 def _check_methods(recipe: Recipe, problems: Problems) -> None:

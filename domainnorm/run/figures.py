@@ -18,10 +18,12 @@ from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
 from domainnorm.run.stage import WEIGHTS, Bench, set_up
 from domainnorm.run.training import LOG
+from domainnorm.tasks.translator import pixels_of
 
 _IMAGES = 8  # of a domain in a sheet
 _MASKS = 3  # of a domain among the overlays
 _POINTS, _PAIRS = 200, 6  # of a domain among the embeddings; pairs of domains that are compared
+_TRANSLATED = 4  # images of a domain
 _NEAREST = 3  # domains of an image
 _DOUBTFUL = 10  # images of a target
 
@@ -62,8 +64,10 @@ def save_domains(parts: Parts, path: Path) -> None:
 
 def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> None:
     """Draw what the recipe's method says: confusions of classes, and masks over images."""
-    figures, task = folder / "figures", parts.dataset.task
-    if task != "multilabel":  # findings do not exclude each other
+    figures, task = folder / "figures", parts.task().labels
+    if task == "translation":
+        _save_translations(parts, stage, folder, figures / f"translations_{name}.png")
+    if task in ("classification", "segmentation"):  # findings do not exclude each other
         classes = parts.dataset.class_names
         if predictions := _predictions(stage, folder / stage.key):
             report.save_confusions(predictions, classes, figures / f"confusion_{name}.png")
@@ -76,6 +80,22 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
             if (other.roles, other.seed) == (stage.roles, stage.seed)
         ]
         _save_overlays(parts, own, folder, figures / f"overlays_{name}.png")
+
+
+@torch.inference_mode()
+def _save_translations(parts: Parts, stage: Stage, folder: Path, path: Path) -> None:
+    """Draw a few test images of each domain, each in the style of every domain."""
+    bench = set_up(parts, stage, folder, finished=True)
+    model, data = bench.method.deployed.eval(), bench.data
+    images, captions = {}, {}
+    for domain in stage.roles.all:
+        chosen = _some(data.dataset.positions([domain], "test"), _TRANSLATED)
+        for number, index in enumerate(chosen, 1):
+            image = data.evaluation_pipeline(data.dataset.image(index), 0)[None]
+            made = [model(image, label) for label in range(model.num_domains)]
+            images[f"{domain} {number}"] = [pixels_of(model, one)[0] for one in (image, *made)]
+            captions[f"{domain} {number}"] = ["as it is", *model.domain_names]
+    report.save_contact_sheet(images, path, f"{parts.recipe.name}: {stage.transfer}", captions)
 
 
 def _save_doubtful(parts: Parts, stage: Stage, folder: Path, path: Path) -> None:

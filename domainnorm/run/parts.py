@@ -35,7 +35,7 @@ from domainnorm.data.sampler import check_batch_size
 from domainnorm.data.splits import check_records
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
-from domainnorm.ranges import CORRUPTED
+from domainnorm.ranges import CORRUPTED, WITHOUT_LABELS
 from domainnorm.recipe import Recipe
 from domainnorm.registry import DATASETS, METHODS, TASKS
 from domainnorm.run.encoding import attach_encoder
@@ -206,7 +206,7 @@ class Parts:
         """
         named = self.recipe.task
         task: Task = TASKS.load(named.name)(self.dataset.class_names, **named.options)
-        if task.labels != self.dataset.task:
+        if task.labels not in (self.dataset.task, *WITHOUT_LABELS):
             raise DataError(
                 f"task: '{named.name}' learns from labels for {task.labels}, dataset "
                 f"'{self.recipe.dataset.name}' has some for {self.dataset.task}; change one of them"
@@ -301,6 +301,10 @@ class Parts:
             task.weigh_classes(data.class_frequency())
         task.set_window(data.crop)
         task.boundary = self.recipe.evaluation.boundary
+        seen = self.recipe.backbone
+        task.look_through(
+            seen.name, pretrained=seen.pretrained, weights=seen.weights, **seen.options
+        )
         method_class: Any = METHODS.load(stage.method.name)
         method: Method = method_class(model, task, stage.roles, **stage.method.options)
         method.restore = data.evaluation_pipeline.preprocessing.with_mask
