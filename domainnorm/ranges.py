@@ -54,6 +54,7 @@ _COUNTS = {
             "embedding",
             "epochs",
             "width",
+            "blocks",
             "size",
             "buckets",
             "fisher_images",

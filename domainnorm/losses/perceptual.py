@@ -44,10 +44,11 @@ def content_loss(maps: Tensor, wanted: Tensor) -> Tensor:
 def style_loss(maps: Tensor, asked: Tensor, real: Tensor, domain: Tensor) -> Tensor:
     """How far the moments of images that were asked for a domain are from those of its real images.
 
-    With mean ``m[d, c]`` and standard deviation ``s[d, c]`` of each channel over all places of all
-    images asked for domain d, and ``M[d, c]``, ``S[d, c]`` over those of its real images: ``mean
-    over d, c of ((m - M)² + (s - S)²) / t[d]²``, ``t[d]`` the mean over c of ``S[d, c]``. Moments
-    are those of the images together: one image need not be as the average of its domain is.
+    With ``m[d, c]`` and ``s[d, c]`` the mean and standard deviation of each channel of an image,
+    averaged over the images asked for domain d, and ``M[d, c]``, ``S[d, c]`` over its real images:
+    ``mean over d, c of ((m - M)² + (s - S)²) / t[d]²``, ``t[d]`` the mean over c of ``S[d, c]``.
+    One image need not be as the average is; and what differs between the images of a domain is not
+    asked for within one, as by the deviation of all pixels together, which paints patches.
 
     Args:
         maps: Of images that shall have a style, (N, C, h, w).
@@ -61,7 +62,7 @@ def style_loss(maps: Tensor, asked: Tensor, real: Tensor, domain: Tensor) -> Ten
     Reference:
         Huang and Belongie, Arbitrary Style Transfer in Real-time with Adaptive Instance
         Normalization, ICCV 2017, arXiv:1703.06868, eq. 13.
-        Differs: moments of the images of a domain together, not of one image each.
+        Differs: averages over the images of a domain, not the moments of one image each.
     """
     distances = []
     present = sorted(set(domain.tolist()))
@@ -84,6 +85,6 @@ def variation_loss(image: Tensor) -> Tensor:
 
 
 def _moments(maps: Tensor) -> Tensor:
-    """Mean and standard deviation of each channel over all images and places, (2, C)."""
-    variance, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
-    return torch.stack([mean, (variance + 1e-5).sqrt()])
+    """Mean and standard deviation of each channel of an image, averaged over images, (2, C)."""
+    variance, mean = torch.var_mean(maps, (2, 3), correction=0)
+    return torch.stack([mean.mean(0), (variance + 1e-5).sqrt().mean(0)])

@@ -41,6 +41,7 @@ _FIGURES = {
     "curves": "What training has logged, by epoch.",
     "confusion": "For each true class (rows) the share of its test images by predicted class.",
     "doubtful": "The ten test images of each target that the model is least sure of.",
+    "translations": "Test images as they are, and in the style of every domain.",
     "overlays": "Test images, their masks, and what was predicted.",
     "domains": "Test images of each domain, as the network sees them.",
     "layers": "How much the norms of two domains differ in each layer, from first to last.",
@@ -131,12 +132,15 @@ def _question(recipe: Any, name: str) -> str:
         return name
     pairs = [(one["source"], one["target"]) for one in data["transfers"]]
     pairs = pairs or [(data["source"], data["target"])]
+    names = dict.fromkeys(name for pair in pairs for part in pair for name in part)
+    task = recipe.get("task")
+    if isinstance(task, dict) and task.get("name") == "translation":
+        return f"What do images of {', '.join(names)} look like in the style of each other?"
     if len(pairs) == 1:
         source, target = (" and ".join(names) for names in pairs[0])
         if not target:
             return f"How good is one model for {source}?"
         return f"Does a model of {source} work on {target}, and does adaptation help?"
-    names = dict.fromkeys(name for pair in pairs for part in pair for name in part)
     return f"Do models work across {', '.join(names)}, and does adaptation help?"
 
 

@@ -45,9 +45,21 @@ def test_images_of_the_domain_have_its_style():
 
 def test_one_image_need_not_be_as_the_average_of_its_domain():
     """Brightness that varies within the domain is no error."""
-    real = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4)])
+    real = torch.rand(2, 3, 4, 4) + torch.tensor([0.0, 5.0]).view(2, 1, 1, 1)
     label = torch.zeros(2, dtype=torch.long)
-    assert style_loss(real.flip(0), label, real, label).item() == pytest.approx(0)
+    assert style_loss(real.flip(0), label, real, label).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_what_differs_between_images_is_not_asked_for_within_one():
+    """Two flat images of other brightness: patches of both in one image are not their style."""
+    real = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4)])
+    patches = torch.zeros(2, 3, 4, 4)
+    patches[..., 2:] = 1
+    label = torch.zeros(2, dtype=torch.long)
+    flat = torch.full((2, 3, 4, 4), 0.5)
+    loss = [style_loss(made, label, real, label).item() for made in (flat, patches)]
+    assert loss[0] == pytest.approx(0)
+    assert loss[1] > 1
 
 
 def test_domain_without_a_real_image_is_named():

@@ -54,9 +54,13 @@ def variation(image):
 
 def _moments(maps, labels, label, channel):
     chosen = [image[channel] for image, own in zip(maps, labels, strict=True) if own == label]
-    values = [value for image in chosen for row in image for value in row]
-    mean = sum(values) / len(values)
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / len(values) + 1e-5)
+    means, deviations = [], []
+    for image in chosen:
+        values = [value for row in image for value in row]
+        mean = sum(values) / len(values)
+        means.append(mean)
+        deviations.append(math.sqrt(sum((v - mean) ** 2 for v in values) / len(values) + 1e-5))
+    return sum(means) / len(means), sum(deviations) / len(deviations)
 
 
 def _values(maps):
