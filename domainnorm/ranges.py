@@ -38,8 +38,10 @@ _LABELS = {
     "multilabel": "several findings per image",
     "segmentation": "masks",
     "translation": "images to translate",
+    "restoration": "images to restore",
 }
-WITHOUT_LABELS = ("translation",)  # tasks that learn from images alone, of any dataset
+WITHOUT_LABELS = ("translation",)  # tasks that learn from images alone
+OF_ANY_DATASET = (*WITHOUT_LABELS, "restoration")  # whatever labels it has; none are read
 _COUNTS = {
     "rank": "1 or more; 'shared' has no rows",
     "stride": "1 (every pixel) or more",

@@ -15,7 +15,7 @@ from torch import Tensor
 from domainnorm.evaluation.evaluated import Evaluated, EvaluationError, WeightedMetrics, mean_ratio
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll")
-LOWER_IS_BETTER = frozenset({"ece", "nll"})
+LOWER_IS_BETTER = frozenset({"ece", "nll", "l1"})
 
 
 @dataclass(frozen=True)

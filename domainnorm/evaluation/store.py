@@ -18,6 +18,7 @@ from domainnorm.errors import CheckpointError
 from domainnorm.evaluation.evaluated import DIVERGED, Evaluated, EvaluationError, read_kind
 from domainnorm.evaluation.findings import MultiLabelPredictions
 from domainnorm.evaluation.pixels import VOID, SegmentationCounts, boundary_counts, confusion_counts
+from domainnorm.evaluation.restorations import Restorations, image_measures
 from domainnorm.evaluation.single_label import Predictions
 from domainnorm.evaluation.translations import Translations
 
@@ -223,11 +224,43 @@ class TranslationStore(EvaluatedStore[Translations]):
         return Translations(rows["target"], judged, similarity, features, index)
 
 
+class RestorationStore(EvaluatedStore[Restorations]):
+    """Measures restored images against the clean ones, and returns all measures.
+
+    Shape:
+        ``update``: restored images beside those they were made of, (N, 2, C, H, W); the clean ones
+        (N, C, H, W), all 0 to 1, −1 where there is none; index (N,).
+
+    Raises:
+        EvaluationError: On ``update`` with another shape or values that are nan, on ``compute``
+            without a batch.
+    """
+
+    rows = ("values",)
+
+    def update(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
+        """Measure one batch: (N, 2, C, H, W), (N, C, H, W), (N,)."""
+        count, *size = target.shape
+        if target.ndim != 4 or logits.shape != (count, 2, *size) or index.shape != (count,):
+            self._refuse(logits, target, index, "(N, 2, C, H, W), (N, C, H, W), (N,)")
+        if bool(logits.isnan().any()):
+            raise EvaluationError(
+                f"RestorationStore.update: images that are nan, expected numbers; {DIVERGED}"
+            )
+        values = torch.stack([image_measures(one, target) for one in logits.unbind(1)], 1)
+        values[target.flatten(1).amin(1) < 0] = torch.nan
+        self._append(values=values, index=index.long())
+
+    def _evaluated(self, index: Tensor, **rows: Tensor) -> Restorations:
+        return Restorations(rows["values"], index)
+
+
 _CLASSES: tuple[type[Evaluated], ...] = (
     Predictions,
     SegmentationCounts,
     MultiLabelPredictions,
     Translations,
+    Restorations,
 )
 _KINDS = {one.kind: one for one in _CLASSES}
 

@@ -12,7 +12,7 @@ from domainnorm.errors import unknown
 from domainnorm.ranges import (
     CORRUPTED,
     CORRUPTIONS,
-    WITHOUT_LABELS,
+    OF_ANY_DATASET,
     problem_of_embedding,
     problem_of_opened,
     problem_of_sampling,
@@ -41,6 +41,7 @@ _TAKEN = (
 )
 _LARGEST_SEED = 2**32 - 1
 _LARGEST_SIDE = 65536
+_LARGEST_SCALE = 64
 _ESTIMATED = ("estimate", "id_or_estimate", "mixture")  # of `condition` and `unseen`
 
 
@@ -167,13 +168,18 @@ def _check_task(recipe: Recipe, problems: Problems) -> None:
         return
     wanted = TASKS.entry(task.name).constants.get("labels")
     found = wanted if dataset is None else labels_of(dataset)
-    if found not in (wanted, "") and wanted not in WITHOUT_LABELS:
+    if found not in (wanted, "") and wanted not in OF_ANY_DATASET:
         text = f"'{task.name}' learns from labels for {wanted}, dataset '{dataset.name}' has some"
         problems.add("task", f"{text} for {found}; change task or data.name")
     elif text := problem_of_sampling(recipe.data.sampling, str(wanted)):
         problems.add("data.sampling", text)
     if wanted == "translation":
         _check_translation(recipe, problems)
+    if wanted == "restoration":
+        _check_restoration(recipe, task, problems)
+    elif recipe.data.degrade is not None:
+        text = f"is given, and task '{task.name}' restores nothing; take task 'restoration', or"
+        problems.add("data.degrade", f"{text} leave it out")
     if wanted == "segmentation":
         if not any(task.options.get(f"{loss}_weight", 0) for loss in ("ce", "dice", "focal")):
             text = "got 0 beside dice_weight and focal_weight of 0, expected one above"
@@ -207,6 +213,35 @@ def _check_translation(recipe: Recipe, problems: Problems) -> None:
     if recipe.evaluation.selection == "oracle":
         text = "'oracle' compares with labels, and task 'translation' has none; take 'last'"
         problems.add("evaluation.selection", text)
+
+
+def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:
+    """There is something to restore, and a norm where there are norms."""
+    given = recipe.data.degrade
+    if given is None:
+        text = "missing, and task 'restoration' undoes it; give {scale: 4, noise: 0.02}, say"
+        problems.add("data.degrade", text)
+    else:
+        _check_degrade(given, problems)
+    if recipe.norm is not None and not task.options.get("norms", True):
+        problems.add("norm", "is given, and task.norms is false; drop one of the two")
+    if recipe.data.shots is not None:
+        text = "counts images of a class, and task 'restoration' reads no labels; leave it out"
+        problems.add("data.shots", text)
+
+
+def _check_degrade(given: Mapping[str, Any], problems: Problems) -> None:
+    """Known keys, numbers that make sense, and not nothing at all."""
+    for key in given.keys() - {"scale", "noise"}:
+        problems.add("data.degrade", unknown("key", key, ["scale", "noise"]))
+    scale, noise = given.get("scale", 1), given.get("noise", 0.0)
+    if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
+        problems.expect("data.degrade.scale", scale, f"a whole number from 1 to {_LARGEST_SCALE}")
+    if type(noise) not in (int, float) or not 0 <= noise <= 1:
+        problems.expect("data.degrade.noise", noise, "a share of white from 0 to 1")
+    if (scale, noise) == (1, 0):
+        text = "scale 1 and noise 0 leave images as they are; set one of them higher"
+        problems.add("data.degrade", text)
 
 
 def _check_methods(recipe: Recipe, problems: Problems) -> None:

@@ -107,6 +107,9 @@ class DataConfig:
         cache: Folder for decoded images at the size of the input; null decodes them every time.
         corrupt: A corruption of ImageNet-C, ``{name: fog, severity: 5}`` (1 to 5): domains have
             twins then, ``<domain>_corrupted``, to be named as targets or sources; null for none.
+        degrade: What task ``restoration`` is to undo, ``{scale: 4, noise: 0.02}``: images have so
+            many times fewer pixels along each side, enlarged again, and noise of that standard
+            deviation, white being 1; null for none. The images as they are become the targets.
         attributes: Metadata of the images that ``metadata`` and ``text`` estimate domains from.
     """
 
@@ -128,6 +131,7 @@ class DataConfig:
     num_workers: int = field(default=0, metadata={"minimum": 0})
     cache: str | None = None
     corrupt: dict[str, Any] | None = None
+    degrade: dict[str, Any] | None = None
     attributes: list[str] = field(default_factory=list)
 
 

@@ -27,6 +27,7 @@ from domainnorm.report.sentences import sentences
 
 _TOLD = "domain_accuracy"
 _FEW = 100  # test images
+_INPUT = "(input as it is)"  # what is to be restored, beside what methods make of it
 # Of an image of a stream, and of one that is only predicted.
 COSTS = {"ms": ("ms_per_image", "ms_plain"), "MB": ("mb_per_image", "mb_plain")}
 QUARTER = "quarter_"  # before its number, among the metrics of a stream
@@ -128,6 +129,10 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
         time = duration(seed_spread([result.seconds for result in own]).mean)
         facts = [(text, False) for text in (gain, _trained(own), time)]
         rows.append([(f"{method}{label_mark(own)}", False), *shown, *facts])
+    given = [collect_cell(results, f"{metric}_input", methods[0], domain) for domain in domains]
+    if any(cell.spread.n for cell in given):
+        texts = [_INPUT, *map(cell_text, given), "–", "–", "–"]
+        rows.insert(0, [(text, False) for text in texts])
     head = [*(f"{domain} ({roles[domain]})" for domain in domains), "Δ target", "trained", "time"]
     encoding = {result.method for result in results if _TOLD in result.metrics}
     told = [_told(results, method, domains) for method in methods if method in encoding]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, convert_norms, create_network, example_image
+from domainnorm.slot import ConditionSlot
 
 
 def create_translator(
@@ -23,6 +24,8 @@ def create_translator(
     width: int = 16,
     stride: int = 2,
     blocks: int = 1,
+    norms: bool = True,
+    network: type[Translator] | None = None,
     where: str | Sequence[str] = "all",
     unseen: Any = "error",
     in_chans: int = 3,
@@ -36,8 +39,10 @@ def create_translator(
         norm: See `domainnorm.convert_norms`; None is ``cin``.
         domains: Names of the domains.
         width: Channels at full size.
-        stride: 2 or 4.
+        stride: See `Translator`.
         blocks: Residual blocks.
+        norms: Whether there are any; without, every domain has the same network.
+        network: Its class; None for `Translator`.
         where: See `domainnorm.convert_norms`.
         unseen: See `domainnorm.DomainModel`.
         in_chans: Channels of images, 3 or 1.
@@ -52,11 +57,16 @@ def create_translator(
         config = timm.get_pretrained_cfg(name)
         known = {} if config is None else config.to_dict()
         size = tuple(known.get("input_size", (3, 224, 224)))[1:]
-        return Translator(width, stride, blocks, {**known, "input_size": (in_chans, *size)})
+        config = {**known, "input_size": (in_chans, *size)}
+        return (network or Translator)(width, stride, blocks, config, norms=norms)
 
-    network = create_network(name, build)
-    example = example_image(network)
-    return convert_norms(network, norm, domains, where=where, example=example, unseen=unseen)
+    made = create_network(name, build)
+    if not norms:
+        model = DomainModel(made, domains, ConditionSlot(), [])
+        model.unseen = unseen
+        return model
+    example = example_image(made)
+    return convert_norms(made, norm, domains, where=where, example=example, unseen=unseen)
 
 
 class Translator(nn.Module):
@@ -74,9 +84,10 @@ class Translator(nn.Module):
 
     Args:
         width: Channels C at full size, doubled where the size is halved.
-        stride: 2 or 4, by which the size is divided where it is smallest.
+        stride: 1, 2 or 4, by which the size is divided where it is smallest.
         blocks: Residual blocks there.
         pretrained_cfg: How images are normalized: ``mean``, ``std``, ``input_size``, as timm's.
+        norms: Whether there are norms.
 
     Shape:
         - image: (N, 3, H, W) normalized, or (N, 1, H, W)
@@ -93,25 +104,32 @@ class Translator(nn.Module):
     high: Tensor
 
     def __init__(
-        self, width: int, stride: int, blocks: int, pretrained_cfg: dict[str, Any]
+        self,
+        width: int,
+        stride: int,
+        blocks: int,
+        pretrained_cfg: dict[str, Any],
+        *,
+        norms: bool = True,
     ) -> None:
         super().__init__()
         self.pretrained_cfg = pretrained_cfg
         self.stride = stride
         channels = int(pretrained_cfg["input_size"][0])
+        norm = _norm if norms else nn.Identity
         widths = [width, 2 * width, 4 * width][: 1 + stride // 2]
         self.stem = _conv(channels, width, 5)
         self.down = nn.Sequential(
             *(
-                nn.Sequential(nn.AvgPool2d(2), _conv(one, 2 * one, 3), _norm(2 * one), nn.ReLU())
+                nn.Sequential(nn.AvgPool2d(2), _conv(one, 2 * one, 3), norm(2 * one), nn.ReLU())
                 for one in widths[:-1]
             )
         )
-        self.blocks = nn.Sequential(*(_Block(widths[-1]) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(_Block(widths[-1], norm) for _ in range(blocks)))
         self.up = nn.Sequential(
             *(
                 nn.Sequential(
-                    nn.Upsample(scale_factor=2), _conv(one, one // 2, 3), _norm(one // 2), nn.ReLU()
+                    nn.Upsample(scale_factor=2), _conv(one, one // 2, 3), norm(one // 2), nn.ReLU()
                 )
                 for one in widths[:0:-1]
             )
@@ -160,10 +178,10 @@ def pixels_of(model: DomainModel, image: Tensor) -> NDArray[np.uint8]:
 class _Block(nn.Module):
     """Two convolutions with norms, beside the identity."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.first = nn.Sequential(_conv(width, width, 3), _norm(width), nn.ReLU())
-        self.second = nn.Sequential(_conv(width, width, 3), _norm(width))
+        self.first = nn.Sequential(_conv(width, width, 3), norm(width), nn.ReLU())
+        self.second = nn.Sequential(_conv(width, width, 3), norm(width))
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, h, w) to the same."""
