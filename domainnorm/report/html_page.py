@@ -42,6 +42,7 @@ _FIGURES = {
     "confusion": "For each true class (rows) the share of its test images by predicted class.",
     "doubtful": "The ten test images of each target that the model is least sure of.",
     "translations": "Test images as they are, and in the style of every domain.",
+    "restored": "Test images as they came, restored images, and as they were.",
     "overlays": "Test images, their masks, and what was predicted.",
     "domains": "Test images of each domain, as the network sees them.",
     "layers": "How much the norms of two domains differ in each layer, from first to last.",

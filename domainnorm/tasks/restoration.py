@@ -116,11 +116,17 @@ class Restoration(Task):
 
     @in_float32
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Loss of images (N, C, H, W) and the clean ones, −1 where they may not be seen.
+        """Loss of images and the clean ones, −1 where they may not be seen.
+
+        Args:
+            logits: (N, C, H, W), or what `predict` gives.
+            target: (N, C, H, W).
 
         Raises:
             DomainNormError: Another shape.
         """
+        if logits.ndim == 5:
+            logits = logits[:, 0]
         if logits.shape != target.shape:
             raise DomainNormError(
                 f"restoration loss: images {tuple(logits.shape)}, clean ones {tuple(target.shape)};"
