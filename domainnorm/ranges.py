@@ -37,7 +37,11 @@ _LABELS = {
     "classification": "one class per image",
     "multilabel": "several findings per image",
     "segmentation": "masks",
+    "translation": "images to translate",
+    "restoration": "images to restore",
 }
+WITHOUT_LABELS = ("translation",)  # tasks that learn from images alone
+OF_ANY_DATASET = (*WITHOUT_LABELS, "restoration")  # whatever labels it has; none are read
 _COUNTS = {
     "rank": "1 or more; 'shared' has no rows",
     "stride": "1 (every pixel) or more",
@@ -52,6 +56,7 @@ _COUNTS = {
             "embedding",
             "epochs",
             "width",
+            "blocks",
             "size",
             "buckets",
             "fisher_images",
@@ -112,10 +117,10 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
 
 def problem_of_task(method: str, kinds: Iterable[str], labels: str) -> str:
     """What is wrong with a method of some kinds of labels, none for all, for a task with others."""
-    kinds = tuple(kinds)
-    if not kinds or labels in kinds:
+    named = tuple(kinds)
+    if labels in named or not (named or labels in WITHOUT_LABELS):
         return ""
-    fitting = " or ".join(_LABELS.get(kind, kind) for kind in kinds)
+    fitting = " or ".join(_LABELS.get(kind, kind) for kind in named) or "tasks with labels"
     return f"'{method}' is for {fitting}, but this task has {_LABELS.get(labels, labels)}"
 
 

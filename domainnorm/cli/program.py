@@ -34,6 +34,7 @@ COMMANDS = {
     "data": "data_commands",
     "pack": "serving_commands",
     "adapt": "serving_commands",
+    "translate": "serving_commands",
     "export": "serving_commands",
     "report": "run_commands",
 }

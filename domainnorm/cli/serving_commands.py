@@ -140,6 +140,33 @@ def _adapt(arguments: Namespace) -> int:
     return 0
 
 
+def _configure_translate(parser: Parser) -> None:
+    text = "folder of a run of task translation, or of one of its stages"
+    parser.add_argument("folder", type=Path, metavar="RUN", help=text)
+    text = "folder of images, searched below as well; text file with a path per line; or an image"
+    parser.add_argument("images", type=Path, metavar="IMAGES", help=text)
+    text = "where images and sheets go (default: STAGE/translations/IMAGES-DOMAIN); empty or new"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=text)
+    parser.add_fields(serve.TranslateOptions)
+
+
+def _translate(arguments: Namespace) -> int:
+    """Translate the images and say where they are."""
+    options = given(serve.TranslateOptions, arguments)
+    try:
+        with ended_like_ctrl_c():
+            done = serve.translate_run(
+                arguments.folder, arguments.images, options, arguments.output
+            )
+    except KeyboardInterrupt as error:
+        say("interrupted; nothing was written", error=True)
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+    renamed = f", {done.renamed} of them as PNG, which loses nothing" if done.renamed else ""
+    say(f"{counted(done.images, 'image')}{renamed}: {done.folder}")
+    say(f"sheets: {', '.join(done.figures)}")
+    return 0
+
+
 def _configure_export(parser: Parser) -> None:
     parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder of a run")
     text = "; ".join(f"{name}: {meaning}" for name, meaning in FORMATS.items())
@@ -239,6 +266,11 @@ COMMANDS = {
         "Adapt the model of a run to a stream of images, and open new domains.",
         _configure_adapt,
         _adapt,
+    ),
+    "translate": Command(
+        "Give images the style of a domain with a run of task translation, and show some.",
+        _configure_translate,
+        _translate,
     ),
     "export": Command(
         "Export the model of a run as ONNX, torch.export or timm weights, and check it.",

@@ -14,6 +14,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from domainnorm.data.augmentation.degradation import Degradation
 from domainnorm.data.augmentation.pipeline import Pipeline, References, Steps, build_pipeline
 from domainnorm.data.augmentation.rand_stain_na import Colours, colours_of
 from domainnorm.data.class_counts import ClassCounts
@@ -69,6 +70,7 @@ class Loading:
         strong: Training batches carry the second view, if pipelines have one.
         stream: Order of test images of unlabelled domains, for methods that adapt while they
             predict; None if the order does not matter.
+        degrade: What makes images worse; the images as they were become the targets.
     """
 
     batch_size: int = 32
@@ -81,6 +83,7 @@ class Loading:
     stream: Stream | None = None
     sampling: Sampling = "uniform"
     sampling_temperature: float = 0.01
+    degrade: Degradation | None = None
 
     def __post_init__(self) -> None:
         bounds = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0, "seed": 0}
@@ -332,6 +335,7 @@ class DomainDataModule(LightningDataModule):
             pipelines={domain: build_pipeline(steps, self.evaluation_pipeline.preprocessing)},
             attributes=self.attributes,
             strong=split == "train",
+            degrade=self.loading.degrade,
         )
         order = np.random.default_rng(0).permutation(len(view))[:most].tolist()
         drawn = [Draw(position, position) for position in order]
@@ -406,6 +410,7 @@ class DomainDataModule(LightningDataModule):
             originals=self.loading.original_masks and split == "test" and bool(seen),
             strong=training and self.loading.strong,
             shots={one: self.shot_pipelines[name] for name in shots for one in shots[name]},
+            degrade=self.loading.degrade,
         )
 
     def _loader(self, view: DomainView, **options: Any) -> DataLoader[Batch]:
@@ -461,7 +466,8 @@ class DomainDataModule(LightningDataModule):
         if self.loading.original_masks:
             for domain in self.domain_names:
                 self._check_whole(domain)
-        check_labelled(self.dataset, self.labelled)
+        if self.loading.degrade is None:
+            check_labelled(self.dataset, self.labelled)
 
     def _check_whole(self, domain: str) -> None:
         """Whether the first mask of a domain fits the input: better before training than after."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from domainnorm.data.augmentation.degradation import Degradation
 from domainnorm.data.augmentation.pipeline import Pipeline, Steps
 from domainnorm.data.dataset import UNLABELLED, DomainDataset, Record, attributes_of
 from domainnorm.data.masks import VOID
@@ -53,11 +54,14 @@ class DomainView(Dataset[dict[str, Any]]):
         originals: Whether samples carry their mask at its own size too, for `join`.
         strong: Whether samples carry the second view of pipelines that have one.
         shots: Positions of further records whose labels may be seen -> the pipeline of each.
+        degrade: What images are made worse by; targets are then the images before, and labels of
+            the dataset are not read.
 
     Shape:
         - image: (3, H, W), float32
         - target: int64, () with ``0 .. K - 1`` for a class, (H, W) for a mask, (K,) with 0 and 1
-          for findings; -1 where there is no label
+          for findings; with ``degrade`` float32, (3, H, W), the image before, 0 to 1; -1 where
+          there is no label
         - domain: (), int64, ``0 .. D - 1``
         - index: (), int64, position in ``dataset.records``
         - labelled: (), bool, whether the method may learn from the target
@@ -80,6 +84,7 @@ class DomainView(Dataset[dict[str, Any]]):
         originals: bool = False,
         strong: bool = True,
         shots: Mapping[int, Pipeline] | None = None,
+        degrade: Degradation | None = None,
     ) -> None:
         hidden = [name for name in dataset.domain_names if name not in labelled]
         self.shots = dict(shots or {})
@@ -94,6 +99,7 @@ class DomainView(Dataset[dict[str, Any]]):
         self.pipelines = {domain_names.index(name): pipelines[name] for name in pipelines}
         self.attributes = list(attributes)
         self.originals = originals
+        self.degrade = degrade
 
     def __len__(self) -> int:
         """Number of images."""
@@ -110,19 +116,25 @@ class DomainView(Dataset[dict[str, Any]]):
         domain = self.domains[position]
         record, pixels = self.dataset.records[index], self.dataset.image(index)
         masked = self.dataset.task == "segmentation" and record.mask is not None
+        masked &= self.degrade is None
         pipeline = self.shots.get(index) or self.pipelines[int(domain)]
         mask = self.dataset.mask(index) if masked else None
         try:
             views = pipeline.views(pixels, mask, seed, strong=self.has_strong)
         except DataError as error:
             raise DataError(f"{record.file}: {error}") from error
-        target = self._target(record, views.image) if views.mask is None else views.mask
+        known = int(domain) in self.labelled or index in self.shots
+        image, target = views.image, views.mask
+        if self.degrade is not None:
+            image, target = self._degraded(image, pipeline, (seed, index), known=known)
+        elif target is None:
+            target = self._target(record, image)
         sample: dict[str, Any] = {
-            "image": views.image,
+            "image": image,
             "target": target,
             "domain": domain,
             "index": torch.tensor(index),
-            "labelled": torch.tensor(int(domain) in self.labelled or index in self.shots),
+            "labelled": torch.tensor(known),
         }
         if self.originals:
             if masked and not self.dataset.keeps_size:
@@ -135,6 +147,17 @@ class DomainView(Dataset[dict[str, Any]]):
             found = attributes_of([record], self.attributes)
             sample["attributes"] = {name: values[0] for name, values in found.items()}
         return sample
+
+    def _degraded(
+        self, image: Tensor, pipeline: Pipeline, seed: Sequence[int], *, known: bool
+    ) -> tuple[Tensor, Tensor]:
+        """An image made worse, normalized, and what it was before, where that may be seen."""
+        assert self.degrade is not None
+        made = pipeline.preprocessing
+        mean, std = (torch.tensor(one)[:, None, None] for one in (made.mean, made.std))
+        clean = (image * std + mean).clamp(0, 1)
+        worse = (self.degrade(clean, seed) - mean) / std
+        return worse, clean if known else torch.full_like(clean, UNLABELLED)
 
     def _target(self, record: Record, image: Tensor) -> Tensor:
         """The label of an image that has no mask."""

@@ -14,6 +14,9 @@ from .metric_names import sentence as sentence
 from .pixels import SegmentationCounts as SegmentationCounts
 from .pixels import boundary_counts as boundary_counts
 from .pixels import confusion_counts as confusion_counts
+from .restorations import SMALLEST as SMALLEST
+from .restorations import Restorations as Restorations
+from .restorations import image_measures as image_measures
 from .single_label import LOWER_IS_BETTER as LOWER_IS_BETTER
 from .single_label import METRICS as METRICS
 from .single_label import CalibrationBins as CalibrationBins
@@ -24,8 +27,14 @@ from .store import DomainsTold as DomainsTold
 from .store import EvaluatedStore as EvaluatedStore
 from .store import MultiLabelStore as MultiLabelStore
 from .store import PredictionStore as PredictionStore
+from .store import RestorationStore as RestorationStore
 from .store import SegmentationStore as SegmentationStore
+from .store import TranslationStore as TranslationStore
 from .store import load_evaluated as load_evaluated
+from .translations import StyleJudge as StyleJudge
+from .translations import Translations as Translations
+from .translations import sliced_wasserstein as sliced_wasserstein
+from .translations import style_distances as style_distances
 from .validators import Outputs as Outputs
 from .validators import ensv as ensv
 from .validators import score as score

@@ -110,13 +110,13 @@ class Evaluated(abc.ABC):
             EvaluationError: No sample has a label, or an option out of range.
         """
 
-    @abc.abstractmethod
-    def by_class(self) -> ClassScores:
-        """How well each class is told.
+    def by_class(self) -> ClassScores | None:
+        """How well each class is told; None of tasks without classes.
 
         Raises:
             EvaluationError: No sample has a label.
         """
+        return None
 
     def metrics(self, **options: Any) -> dict[str, float]:
         """Metrics of the labelled samples, each weighed by one, and their number ``n``.

@@ -22,7 +22,7 @@ from domainnorm.evaluation.evaluated import (
 )
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "nll")
-LOWER_IS_BETTER = frozenset({"ece", "nll"})
+LOWER_IS_BETTER = frozenset({"ece", "nll", "l1"})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from domainnorm.errors import CheckpointError
 from domainnorm.evaluation.evaluated import DIVERGED, Evaluated, EvaluationError, read_kind
 from domainnorm.evaluation.findings import MultiLabelPredictions
 from domainnorm.evaluation.pixels import VOID, SegmentationCounts, boundary_counts, confusion_counts
+from domainnorm.evaluation.restorations import Restorations, image_measures
 from domainnorm.evaluation.single_label import Predictions
+from domainnorm.evaluation.translations import Translations
 
 Kind = TypeVar("Kind", bound=Evaluated)
 
@@ -197,7 +199,69 @@ class SegmentationStore(EvaluatedStore[SegmentationCounts]):
         return SegmentationCounts(index=index, **rows)
 
 
-_CLASSES: tuple[type[Evaluated], ...] = (Predictions, SegmentationCounts, MultiLabelPredictions)
+class TranslationStore(EvaluatedStore[Translations]):
+    """Gathers what became of the images of one domain, and returns it as `Translations`.
+
+    Shape:
+        ``update``: a row per domain with the domain it is taken for by style and by everything, its
+        similarity and its features, (N, D, 3 + F); the domain of the images (N,); index (N,).
+
+    Raises:
+        EvaluationError: On ``update`` with another shape, on ``compute`` without a batch.
+    """
+
+    rows = ("said", "target")
+
+    def update(self, said: Tensor, target: Tensor, index: Tensor) -> None:
+        """Append one batch: (N, D, 3 + F), (N,), (N,)."""
+        if said.ndim != 3 or target.shape != said.shape[:1] or index.shape != target.shape:
+            self._refuse(said, target, index, "(N, D, 3 + F), (N,), (N,)")
+        self._append(said=said.float(), target=target.long(), index=index.long())
+
+    def _evaluated(self, index: Tensor, **rows: Tensor) -> Translations:
+        said = rows["said"]
+        judged, similarity, features = said[..., :2].long(), said[..., 2], said[..., 3:]
+        return Translations(rows["target"], judged, similarity, features, index)
+
+
+class RestorationStore(EvaluatedStore[Restorations]):
+    """Measures restored images against the clean ones, and returns all measures.
+
+    Shape:
+        ``update``: restored images beside those they were made of, (N, 2, C, H, W); the clean ones
+        (N, C, H, W), all 0 to 1, −1 where there is none; index (N,).
+
+    Raises:
+        EvaluationError: On ``update`` with another shape or values that are nan, on ``compute``
+            without a batch.
+    """
+
+    rows = ("values",)
+
+    def update(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
+        """Measure one batch: (N, 2, C, H, W), (N, C, H, W), (N,)."""
+        count, *size = target.shape
+        if target.ndim != 4 or logits.shape != (count, 2, *size) or index.shape != (count,):
+            self._refuse(logits, target, index, "(N, 2, C, H, W), (N, C, H, W), (N,)")
+        if bool(logits.isnan().any()):
+            raise EvaluationError(
+                f"RestorationStore.update: images that are nan, expected numbers; {DIVERGED}"
+            )
+        values = torch.stack([image_measures(one, target) for one in logits.unbind(1)], 1)
+        values[target.flatten(1).amin(1) < 0] = torch.nan
+        self._append(values=values, index=index.long())
+
+    def _evaluated(self, index: Tensor, **rows: Tensor) -> Restorations:
+        return Restorations(rows["values"], index)
+
+
+_CLASSES: tuple[type[Evaluated], ...] = (
+    Predictions,
+    SegmentationCounts,
+    MultiLabelPredictions,
+    Translations,
+    Restorations,
+)
 _KINDS = {one.kind: one for one in _CLASSES}
 
 

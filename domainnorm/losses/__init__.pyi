@@ -6,6 +6,12 @@ from .alignment import reversed_gradient as reversed_gradient
 from .labelled import dice_loss as dice_loss
 from .labelled import focal_loss as focal_loss
 from .labelled import masked_bce_loss as masked_bce_loss
+from .paired import charbonnier_loss as charbonnier_loss
+from .paired import gradient_loss as gradient_loss
+from .perceptual import content_loss as content_loss
+from .perceptual import smoothed as smoothed
+from .perceptual import style_loss as style_loss
+from .perceptual import variation_loss as variation_loss
 from .unlabelled import bnm_loss as bnm_loss
 from .unlabelled import confusion_loss as confusion_loss
 from .unlabelled import domain_rows_loss as domain_rows_loss

@@ -56,6 +56,7 @@ class AlphaBN(WithoutGradients):
     """
 
     needs: str = "moments"
+    tasks: tuple[str, ...] = ("classification", "multilabel", "segmentation")
     remembered: tuple[str, ...] = ("moments.sums", "moments.counts")
 
     def __init__(

@@ -67,6 +67,7 @@ class DANN(SupervisedMethod):
     unlabelled: str = "target"
     starts_from: str = "backbone"
     balance: str = "role"
+    tasks: tuple[str, ...] = ("classification", "multilabel", "segmentation")  # of classifiers
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class MMD(SupervisedMethod):
     unlabelled: str = "target"
     starts_from: str = "backbone"
     balance: str = "role"
+    tasks: tuple[str, ...] = ("classification", "multilabel", "segmentation")  # of classifiers
 
     def __init__(
         self,

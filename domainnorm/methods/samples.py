@@ -121,9 +121,14 @@ def complete(
     assert domain is not None  # where it is not in weights
     done["domain"] = domain
     if "target" not in done:
-        shapes = {"multilabel": (len(task.class_names),), "segmentation": image.shape[2:]}
+        shapes = {
+            "multilabel": (len(task.class_names),),
+            "segmentation": image.shape[2:],
+            "restoration": image.shape[1:],
+        }
         shape = (len(image), *shapes.get(task.labels, ()))
-        done["target"] = torch.full(shape, -1, device=image.device)
+        kind = image.dtype if task.labels == "restoration" else torch.long
+        done["target"] = torch.full(shape, -1, dtype=kind, device=image.device)
     labels = torch.tensor([list(domain_names).index(name) for name in seen], dtype=torch.long)
     done["labelled"] = known = torch.isin(domain, labels.to(image.device))
     if training:

@@ -12,7 +12,7 @@ from typing import Any
 
 from domainnorm.backbones.architectures import USUAL, architectures
 from domainnorm.errors import RecipeError, similar, unknown
-from domainnorm.ranges import Conditioned, Far, Unseen
+from domainnorm.ranges import WITHOUT_LABELS, Conditioned, Far, Unseen
 from domainnorm.recipe.meanings import unknown_key
 from domainnorm.recipe.norm import read_norm
 from domainnorm.recipe.problems import Problems
@@ -83,13 +83,14 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
     backbone = _read_backbone(tree.get("backbone"), problems)
     data, dataset = _read_data(tree.get("data"), problems)
     method = _read_method(tree.get("method", "default"), "method", problems)
+    task = read_named(tree.get("task"), TASKS, "task", problems)
     encoder = tree.get("encoder")
     if encoder is not None:
         encoder = read_named(encoder, ENCODERS, "encoder", problems)
     seeds = tree.get("seed", 0)
     values: dict[str, Any] = {
         **_read_values(tree, "error" if encoder is None else "mixture", problems),
-        "task": read_named(tree.get("task"), TASKS, "task", problems),
+        "task": task,
         "backbone": backbone,
         "norm": read_norm(tree.get("norm"), problems),
         "perturb": _read_perturb(tree.get("perturb"), problems),
@@ -98,7 +99,7 @@ def _read(tree: Mapping[str, Any], name: str, problems: Problems) -> Recipe:
         "dataset": dataset,
         "augment": {} if tree.get("augment") is None else tree["augment"],
         "method": method,
-        "compare": _read_compare(tree, method, data, problems),
+        "compare": _read_compare(tree, task, method, data, problems),
         "seeds": seeds if isinstance(seeds, list) else [seeds],
     }
     trainer = _spelled_out(tree.get("trainer"), problems)
@@ -225,13 +226,19 @@ def _read_method(value: Any, key: str, problems: Problems) -> Named | None:
 
 
 def _read_compare(
-    tree: Mapping[str, Any], method: Named | None, data: DataConfig, problems: Problems
+    tree: Mapping[str, Any],
+    task: Named | None,
+    method: Named | None,
+    data: DataConfig,
+    problems: Problems,
 ) -> list[Named | None]:
     """The further methods; when none are stated, the usual two as far as they apply."""
     stated = tree.get("compare")
     if "compare" not in tree:
         targets = [transfer["target"] for transfer in data.transfers] or [data.target]
         usual = ["source_only", "oracle"] if all(targets) else ["source_only"]
+        if task is not None and TASKS.entry(task.name).constants["labels"] in WITHOUT_LABELS:
+            usual = []  # there is nothing that these would learn from
         stated = [name for name in usual if method is None or name != method.label]
     if not isinstance(stated, list):
         problems.expect("compare", stated, "a list of methods")

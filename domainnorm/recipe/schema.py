@@ -110,6 +110,9 @@ class DataConfig:
         cache: Folder that keeps decoded images at input size; null decodes them every time.
         corrupt: A corruption of ImageNet-C, ``{name: fog, severity: 5}`` (1 to 5). Each domain then
             has a twin, ``<domain>_corrupted``, for ``source`` or ``target``. Null for none.
+        degrade: What task ``restoration`` has to undo, ``{scale: 4, noise: 0.02}``. ``scale``: how
+            many times fewer pixels along each side, enlarged again. ``noise``: standard deviation,
+            with white at 1. Null for none. The images as they are become the targets.
         attributes: Metadata that the encoders ``metadata`` and ``text`` estimate domains from.
     """
 
@@ -131,6 +134,7 @@ class DataConfig:
     num_workers: int = field(default=0, metadata={"minimum": 0})
     cache: str | None = None
     corrupt: dict[str, Any] | None = None
+    degrade: dict[str, Any] | None = None
     attributes: list[str] = field(default_factory=list)
 
 

@@ -51,6 +51,8 @@ _FIGURES = {
     "called each class (columns).",
     "doubtful": "The ten test images of each target that the model is least sure of, with what is "
     "predicted, how surely, and in brackets what is true.",
+    "translations": "Test images as they are, and in the style of each domain.",
+    "restored": "Test images as they came in, as they were restored, and as they really are.",
     "overlays": "Test images, their true masks, and those that were predicted.",
     "domains": "Training images of each domain, as they are before augmentation.",
     "curves": "Loss in training, and the metric on validation images, by epoch.",
@@ -162,12 +164,15 @@ def _question(recipe: Any, name: str) -> str:
         return name
     pairs = [(one["source"], one["target"]) for one in data["transfers"]]
     pairs = pairs or [(data["source"], data["target"])]
+    names = dict.fromkeys(name for pair in pairs for part in pair for name in part)
+    task = recipe.get("task")
+    if isinstance(task, dict) and task.get("name") == "translation":
+        return f"What do images of {', '.join(names)} look like in the style of each other?"
     if len(pairs) == 1:
         source, target = (" and ".join(names) for names in pairs[0])
         if not target:
             return f"How good is one model for {source}?"
         return f"Does a model of {source} work on {target}, and does adaptation help?"
-    names = dict.fromkeys(name for pair in pairs for part in pair for name in part)
     return f"Do models work across {', '.join(names)}, and does adaptation help?"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.markup import escape
@@ -27,6 +27,7 @@ from domainnorm.report.sentences import MERIT, sentences, settled
 
 _TOLD = "domain_accuracy"
 _FEW = 100  # test images
+_INPUT = "(input as it is)"  # what is to be restored, beside what methods make of it
 # Of an image of a stream, and of one that is only predicted.
 COSTS = {"ms": ("ms_per_image", "ms_plain"), "MB": ("mb_per_image", "mb_plain")}
 QUARTER = "quarter_"  # before its number, among the metrics of a stream
@@ -132,12 +133,17 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
         time = duration(seed_spread([result.seconds for result in own]).mean)
         facts = [(text, False) for text in (gain, _trained(own), time)]
         rows.append([(f"{method}{label_mark(own)}", False), *shown, *facts])
+    given = [collect_cell(results, f"{metric}_input", methods[0], domain) for domain in domains]
+    if any(cell.spread.n for cell in given):
+        texts = [_INPUT, *map(cell_text, given), "–", "–", "–"]
+        rows.insert(0, [(text, False) for text in texts])
     head = [*(f"{domain} ({roles[domain]})" for domain in domains), "Δ target", "trained", "time"]
     encoding = {result.method for result in results if _TOLD in result.metrics}
     told = [_told(results, method, domains) for method in methods if method in encoding]
     quarters = [_quarters(results, method, targets) for method in methods]
     told += [said for said in quarters if said]
     told += [said for method in methods for said in _settled(results, method, targets)]
+    told += [said for method in methods for said in _translated(results, method, domains)]
     return _Block(transfer, head, rows, told)
 
 
@@ -184,6 +190,32 @@ def _quarters(results: Sequence[Result], method: str, targets: Sequence[str]) ->
         if own.n and plain.n:
             text += f"; {own.mean:.1f} {unit} an image (predicting alone: {plain.mean:.1f} {unit})"
     return text
+
+
+def _translated(results: Sequence[Result], method: str, domains: Sequence[str]) -> Iterator[str]:
+    """What became of the images of each domain in the style of each other one."""
+
+    def mean(metric: str, domain: str) -> str:
+        return f"{collect_cell(results, metric, method, domain).spread.mean:.2f}"
+
+    known = {name for result in results if result.method == method for name in result.metrics}
+    for asked in domains:
+        for domain in domains if f"round_trip_ssim/{asked}" in known else ():
+            if asked == domain:
+                continue
+            style, look, distance, before, halves, left = (
+                mean(f"{name}/{asked}", domain)
+                for name in (
+                    *("style_accuracy", "look_accuracy"),
+                    *("distance", "distance_before", "distance_halves", "round_trip_ssim"),
+                )
+            )
+            real = mean("style_accuracy_real", asked), mean("look_accuracy_real", asked)
+            yield (
+                f"{domain} as {asked}, {method}: taken for it by style {style} (real images "
+                f"{real[0]}), by all they show {look} ({real[1]}); distance {distance} (before "
+                f"{before}, halves of real images {halves}); back again, SSIM {left}"
+            )
 
 
 def _trained(own: Sequence[Result]) -> str:

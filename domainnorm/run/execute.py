@@ -329,7 +329,8 @@ def _by_class(
         if one.role == "target" and one.is_scored:
             place = places[one.transfer, one.method, one.seed]
             said = load_evaluated(place / f"predictions-{one.domain}.safetensors")
-            found.append((one, said.by_class()))
+            if (scores := said.by_class()) is not None:
+                found.append((one, scores))
     return report.classes_markdown(found, parts.dataset.class_names, parts.metric)
 
 

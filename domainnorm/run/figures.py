@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +14,18 @@ from domainnorm import report
 from domainnorm.backbones import DomainModel, layer_differences
 from domainnorm.data.dataset import attributes_of
 from domainnorm.data.masks import VOID
-from domainnorm.evaluation import Evaluated, Predictions, load_evaluated
+from domainnorm.data.view import join
+from domainnorm.evaluation import Evaluated, Predictions, image_measures, load_evaluated
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
 from domainnorm.run.stage import Bench, set_up
 from domainnorm.run.training import LOG, WEIGHTS
+from domainnorm.tasks.translator import pixels_of
 
 _IMAGES = 8  # of a domain in a sheet
 _MASKS = 3  # of a domain among the overlays
 _POINTS, _PAIRS = 200, 6  # of a domain among the embeddings; pairs of domains that are compared
+_TRANSLATED = 4  # images of a domain, or restored ones
 _NEAREST = 3  # domains of an image
 _DOUBTFUL = 10  # images of a target
 
@@ -61,8 +65,12 @@ def save_domains(parts: Parts, path: Path) -> None:
 
 def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> None:
     """Draw what the recipe's method says: confusions of classes, and masks over images."""
-    figures, task = folder / "figures", parts.dataset.task
-    if task != "multilabel":  # findings do not exclude each other
+    figures, task = folder / "figures", parts.task().labels
+    if task == "translation":
+        _save_translations(parts, stage, folder, figures / f"translations_{name}.png")
+    if task == "restoration":
+        _save_restored(parts, stage, folder, figures / f"restored_{name}.png")
+    if task in ("classification", "segmentation"):  # findings do not exclude each other
         classes = parts.dataset.class_names
         if predictions := _predictions(stage, folder / stage.key):
             report.save_confusions(predictions, classes, figures / f"confusion_{name}.png")
@@ -75,6 +83,47 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
             if (other.roles, other.seed) == (stage.roles, stage.seed)
         ]
         _save_overlays(parts, own, folder, figures / f"overlays_{name}.png")
+
+
+@torch.inference_mode()
+def _save_translations(parts: Parts, stage: Stage, folder: Path, path: Path) -> None:
+    """Draw a few test images of each domain, each in the style of every domain."""
+    bench = set_up(parts, stage, folder, finished=True)
+    model, data = bench.method.deployed.eval(), bench.data
+    images, captions = {}, {}
+    for domain in stage.roles.all:
+        chosen = _some(data.dataset.positions([domain], "test"), _TRANSLATED)
+        for number, index in enumerate(chosen, 1):
+            image = data.evaluation_pipeline(data.dataset.image(index), 0)[None]
+            made = [model(image, label) for label in range(model.num_domains)]
+            images[f"{domain} {number}"] = [pixels_of(model, one)[0] for one in (image, *made)]
+            captions[f"{domain} {number}"] = ["as it is", *model.domain_names]
+    report.save_contact_sheet(images, path, f"{parts.recipe.name}: {stage.transfer}", captions)
+
+
+@torch.inference_mode()
+def _save_restored(parts: Parts, stage: Stage, folder: Path, path: Path) -> None:
+    """Draw a few test images of each domain: what came, what was made of it, the clean one."""
+    bench = set_up(parts, stage, folder, finished=True)
+    model, data, images, captions = bench.method.deployed.eval(), bench.data, {}, {}
+    for domain in stage.roles.all:
+        view: Any = data.evaluation_dataloader(domain).dataset
+        for count, number in enumerate(_some(list(range(len(view))), _TRANSLATED), 1):
+            batch = join([view[number]])
+            embedding = model.embedding_of(batch)
+            shown = bench.method.task.predict(
+                model, batch["image"], batch["domain"], embedding=embedding
+            )[0]  # (2, C, H, W)
+            clean = batch["target"]
+            psnr = image_measures(shown, clean.expand_as(shown))[:, 0].tolist()
+            tiles = torch.cat([shown.flip(0), clean]).mul(255).round().byte().movedim(1, -1)
+            images[f"{domain} {count}"] = list(tiles.cpu().numpy())
+            captions[f"{domain} {count}"] = [
+                f"input, {psnr[1]:.1f} dB",
+                f"restored, {psnr[0]:.1f} dB",
+                "as it was",
+            ]
+    report.save_contact_sheet(images, path, f"{parts.recipe.name}: {stage.transfer}", captions)
 
 
 def _save_doubtful(parts: Parts, stage: Stage, folder: Path, path: Path) -> None:

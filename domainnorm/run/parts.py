@@ -22,6 +22,7 @@ from domainnorm.data import (
     draw_shots,
 )
 from domainnorm.data.augmentation.corruptions import CorruptedDataset
+from domainnorm.data.augmentation.degradation import Degradation
 from domainnorm.data.augmentation.steps import steps_for
 from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import (
@@ -35,7 +36,7 @@ from domainnorm.data.sampler import check_batch_size
 from domainnorm.data.splits import check_records
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
-from domainnorm.ranges import CORRUPTED
+from domainnorm.ranges import CORRUPTED, OF_ANY_DATASET
 from domainnorm.recipe import Recipe
 from domainnorm.registry import DATASETS, METHODS, TASKS
 from domainnorm.run.encoding import attach_encoder
@@ -153,18 +154,27 @@ class Parts:
                 seen = self.seen(stage)
                 unlabelled = (*seen.unlabelled, *seen.shots)
                 check_splits(self.dataset, stage.roles.all, seen.labelled, unlabelled)
-                check_labelled(self.dataset, seen.labelled)
                 if self.recipe.evaluation.selection == "oracle":
                     check_splits(self.dataset, stage.roles.all, stage.roles.target, unlabelled)
-                    check_labelled(self.dataset, stage.roles.target)
-                if self.recipe.evaluation.selection == "validation" and seen.labelled not in scored:
-                    self._check_metric(seen.labelled)
-                    scored.add(seen.labelled)
-                self._check_masks(seen.labelled)
+                if self._degrade is None:
+                    self._check_labels(stage, seen.labelled, scored)
                 groups = len({*seen.labelled, *seen.unlabelled}) + len(seen.shots)
                 check_batch_size(self.recipe.data.batch_size, groups)
             except DataError as error:
                 raise DataError(f"method '{stage.label}': {error}") from None
+
+    def _check_labels(
+        self, stage: Stage, labelled: tuple[str, ...], scored: set[tuple[str, ...]]
+    ) -> None:
+        """Refuse missing labels, and those that nothing can be learned from or measured by."""
+        selection = self.recipe.evaluation.selection
+        check_labelled(self.dataset, labelled)
+        if selection == "oracle":
+            check_labelled(self.dataset, stage.roles.target)
+        if selection == "validation" and labelled not in scored:
+            self._check_metric(labelled)
+            scored.add(labelled)
+        self._check_masks(labelled)
 
     def _check_masks(self, domains: Sequence[str]) -> None:
         """Refuse domains whose masks seem to hold no class but the first, by a few of them."""
@@ -206,7 +216,7 @@ class Parts:
         """
         named = self.recipe.task
         task: Task = TASKS.load(named.name)(self.dataset.class_names, **named.options)
-        if task.labels != self.dataset.task:
+        if task.labels not in (self.dataset.task, *OF_ANY_DATASET):
             raise DataError(
                 f"task: '{named.name}' needs labels for {task.labels}, but dataset "
                 f"'{self.recipe.dataset.name}' has labels for {self.dataset.task}; change one"
@@ -238,11 +248,18 @@ class Parts:
                 else None,
                 sampling=loading.sampling,
                 sampling_temperature=loading.sampling_temperature,
+                degrade=self._degrade,
             ),
             attributes=loading.attributes,
         )
         data.counts = self.counts
         return data
+
+    @property
+    def _degrade(self) -> Degradation | None:
+        """What makes images worse, for a network that restores them."""
+        given = self.recipe.data.degrade
+        return None if given is None else Degradation(**given)
 
     def scoring_data(
         self, stage: Stage, model: DomainModel, labelled: Sequence[str], unlabelled: Sequence[str]
@@ -263,7 +280,9 @@ class Parts:
             unlabelled=unlabelled,
             preprocessing=self.preprocessing(model),
             loading=Loading(
-                eval_batch_size=loading.eval_batch_size, num_workers=loading.num_workers
+                eval_batch_size=loading.eval_batch_size,
+                num_workers=loading.num_workers,
+                degrade=self._degrade,
             ),
             attributes=loading.attributes,
         )
@@ -301,6 +320,10 @@ class Parts:
             task.weigh_classes(data.class_frequency())
         task.set_window(data.crop)
         task.boundary = self.recipe.evaluation.boundary
+        seen = self.recipe.backbone
+        task.look_through(
+            seen.name, pretrained=seen.pretrained, weights=seen.weights, **seen.options
+        )
         method_class: Any = METHODS.load(stage.method.name)
         method: Method = method_class(model, task, stage.roles, **stage.method.options)
         method.restore = data.evaluation_pipeline.preprocessing.with_mask

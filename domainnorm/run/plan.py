@@ -88,10 +88,10 @@ def _methods(recipe: Recipe) -> list[Named]:
 
 
 def _needs_no_source_model(name: str) -> bool:
-    """Whether a method learns from target labels alone, so that nothing is adapted."""
+    """Whether a method learns from target labels, or images, alone, so that nothing is adapted."""
     method = METHODS.load(name)
-    from_labels = method.labelled in ("target", "all") and not method.unlabelled
-    return from_labels and method.starts_from != SOURCE_ONLY
+    alone = method.labelled in ("target", "all") and not method.unlabelled
+    return (alone or not method.labelled) and method.starts_from != SOURCE_ONLY
 
 
 def supervised_method(recipe: Recipe, name: str) -> Named:

@@ -57,8 +57,8 @@ class Scorer:
     def scores(self) -> tuple[dict[str, dict[str, float]], dict[str, Predictions]]:
         """Scores of each target, by name, and what is stored of it; empty where nothing can be.
 
-        That is so for findings, streams (whose model moves while it predicts), targets without
-        training images, and without images to look at.
+        That is so for findings, translations, streams (whose model moves while it predicts),
+        targets without training images, and without images to look at.
         """
         found: dict[str, dict[str, float]] = {}
         stored: dict[str, Predictions] = {}
@@ -78,7 +78,8 @@ class Scorer:
     def domains(self) -> list[str]:
         """Targets that are scored."""
         has_images = self.parts.dataset.positions
-        if self.method.task.labels == "multilabel" or not self._most:
+        scored = self.method.task.labels in ("classification", "segmentation")
+        if not scored or not self._most:
             return []
         return [name for name in self.stage.roles.target if has_images([name], "train")]
 

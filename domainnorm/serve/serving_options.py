@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -53,6 +54,19 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         _check(self.batch_size, self.white)
+
+
+@dataclass(frozen=True)
+class TranslateOptions:
+    """What images are translated to; `domainnorm translate --help` says what the fields mean."""
+
+    to: str = _option(None, "domain whose style the images get", metavar="DOMAIN", required=True)
+    between: Sequence[str] | None = _option(
+        None,
+        "two domains; a strip shows some images on the way from one to the other",
+        nargs=2,
+        metavar="DOMAIN",
+    )
 
 
 @dataclass(frozen=True)

@@ -4,4 +4,7 @@ from .decoders import create_segmentation_model as create_segmentation_model
 from .decoders import size_multiple as size_multiple
 from .domain_matrix import compare_domains as compare_domains
 from .multilabel import MultiLabel as MultiLabel
+from .restoration import Restoration as Restoration
 from .segmentation import Segmentation as Segmentation
+from .translation import Translation as Translation
+from .translator import create_translator as create_translator

@@ -47,6 +47,15 @@ class Task(nn.Module, abc.ABC):
         """
         return create_model(name, len(self.class_names), norm, domains, **options)
 
+    def look_through(self, name: str, **options: Any) -> None:
+        """Take note of the recipe's backbone, where losses or tests look at images through it.
+
+        Args:
+            name: A timm architecture.
+            **options: ``pretrained``, ``weights`` and keywords of timm, see
+                `domainnorm.create_model`.
+        """
+
     def check_input(self, model: DomainModel, size: tuple[int, int]) -> None:
         """Refuse a height and width that the network cannot take; every size unless overridden."""
 

@@ -17,6 +17,8 @@ from domainnorm.methods import Method, Roles, domains_of
 from domainnorm.registry import METHODS
 from domainnorm.run.machine import quiet_lightning
 from domainnorm.tasks.classification import Classification
+from domainnorm.tasks.translation import Translation
+from domainnorm.tasks.translator import create_translator
 
 # Options that make a short stream enough.
 SMALL = {"cotta": {"augmentations": 2}, "note": {"memory": 6}, "rotta": {"memory": 6}}
@@ -90,9 +92,19 @@ def make_data(
     )
 
 
+def model_of(name: str, norm: Any = "dsbn", roles: Roles = ONE) -> DomainModel:
+    """A network for the task that a method is for."""
+    if METHODS.load(name).tasks == ("translation",):
+        return create_translator("test_resnet", norm, roles.all, width=4)
+    return make_model(norm, roles)
+
+
 def make(name: str, model: DomainModel, roles: Roles = ONE, **options: Any) -> Method:
     method = METHODS.load(name) if isinstance(name, str) else name
-    return method(model, Classification([str(digit) for digit in range(10)]), roles, **options)
+    digits = [str(digit) for digit in range(10)]
+    task = Translation(digits) if method.tasks == ("translation",) else Classification(digits)
+    task.look_through("test_resnet")
+    return method(model, task, roles, **options)
 
 
 def fit(
@@ -111,7 +123,8 @@ def fit(
 ) -> Fitted:
     """Fit a method by name or class; one that is online follows the stream of the target."""
     quiet_lightning()
-    model = make_model(roles=roles) if model is None else model
+    if model is None:
+        model = model_of(name, roles=roles) if isinstance(name, str) else make_model(roles=roles)
     before = copy.deepcopy(model.state_dict())
     method = make(name, model, roles, **options)
     data = make_data(name, model, roles, batch_size, shots, **(loading or {}))

@@ -9,7 +9,7 @@ import torch
 from domainnorm.methods import domains_of
 from domainnorm.registry import METHODS
 from tests.combinations import covering
-from tests.methods.bench import ONE, SMALL, TWO, fit, make_model, scans, source_model
+from tests.methods.bench import ONE, SMALL, TWO, fit, model_of, scans, source_model
 
 every_method = pytest.mark.parametrize("name", METHODS.names())
 FITTED = [name for name in METHODS.names() if METHODS.load(name).protocol == "fit"]
@@ -25,7 +25,7 @@ GIVEN = {
 
 def start(name, roles):
     adapts = METHODS.load(name).starts_from == "source_only"
-    return source_model(roles=roles) if adapts else make_model(roles=roles)
+    return source_model(roles=roles) if adapts else model_of(name, roles=roles)
 
 
 @functools.cache
@@ -62,7 +62,7 @@ def test_every_parameter_that_learns_is_in_one_optimizer(name):
 
 @covering(1, name=METHODS.names(), norm=["dsbn", "cin"])
 def test_bfloat16_keeps_everything_finite(name, norm):
-    done = fit(name, make_model(norm), ONE, precision="bf16-mixed", **GIVEN.get(name, {}))
+    done = fit(name, model_of(name, norm), ONE, precision="bf16-mixed", **GIVEN.get(name, {}))
     assert all(bool(tensor.isfinite().all()) for tensor in done.method.state_dict().values())
 
 
@@ -96,7 +96,7 @@ def test_checkpoint_loads_without_running_code_and_restores_the_state(name, tmp_
     path = tmp_path / "last.ckpt"
     done.trainer.save_checkpoint(path)
     stored = torch.load(path, weights_only=True)["state_dict"]
-    other = type(done.method)(make_model(roles=TWO), done.method.task, TWO)
+    other = type(done.method)(model_of(name, roles=TWO), done.method.task, TWO)
     other.load_state_dict(stored)
     wanted = done.method.state_dict()
     assert stored.keys() == wanted.keys()
@@ -122,7 +122,7 @@ def test_roles_and_start_are_declared_in_known_words(name):
     constants = METHODS.entry(name).constants
     assert constants["starts_from"] in ("backbone", "source_only")
     assert constants["labelled"] in ("source", "target", "all", "")
-    assert constants["unlabelled"] in ("target", "")
+    assert constants["unlabelled"] in ("target", "all", "")
     assert constants["labelled"] or constants["unlabelled"]
     assert constants["views"] in ("one", "two")
     assert constants["balance"] in ("domain", "role")
@@ -138,6 +138,6 @@ def test_constants_read_from_the_source_are_those_of_the_class(name):
 
 @covering(1, name=METHODS.names(), norm=["cin", "bn"])
 def test_every_norm_with_running_moments_can_be_fitted(name, norm):
-    model = make_model(norm)
+    model = model_of(name, norm)
     done = fit(name, model, ONE, **GIVEN.get(name, {}))
     assert all(math.isfinite(loss) for loss in done.seen.losses)

@@ -1,0 +1,134 @@
+"""Images in the style of another domain by a perceptual loss."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from domainnorm.backbones import DomainModel
+from domainnorm.condition import Estimate
+from domainnorm.evaluation import StyleJudge, style_distances
+from domainnorm.losses import content_loss, style_loss, variation_loss
+from domainnorm.methods.base import Batch
+from domainnorm.methods.roles import Roles
+from domainnorm.methods.supervised import SupervisedMethod
+from domainnorm.registry import register
+from domainnorm.tasks import Translation
+
+
+@register
+class Stylize(SupervisedMethod):
+    """One network that gives images the style of any domain, by moments of a frozen network.
+
+    Of each batch every image is asked for the style of a domain at random. With f the feature maps
+    of the frozen network, smoothed: ``loss = style_weight (style(y) + Σ over levels 0 to 2 of
+    style(f(y))) + content_weight content(f(y), f(x)) at level 2 + variation_weight variation(y − x)
+    + identity_weight |y − x| of images asked for their own domain``. The style, of colours and of
+    feature maps, is that of the images of the domain in the batch. Labels are not used, and all
+    domains are seen alike.
+
+    Args:
+        model: The network, a translator.
+        task: Translation.
+        roles: Source and target domains.
+        style_weight: Of `style_loss`, over images asked for another domain.
+        content_weight: Of `content_loss`.
+        variation_weight: Of `variation_loss`, of what is added to the images.
+        identity_weight: Of the mean absolute change of images asked for their own domain.
+        lr: See `SupervisedMethod`, as all that follow.
+        weight_decay: .
+        optimizer: .
+        schedule: .
+        warmup: .
+        epochs: .
+
+    Reference:
+        Dumoulin et al., A Learned Representation for Artistic Style, ICLR 2017, arXiv:1610.07629;
+        Wang et al., Rethinking and Improving the Robustness of Image Style Transfer, CVPR 2021,
+        arXiv:2104.05623 (smoothed activations).
+        Differs: moments instead of Gram matrices, styles are those of domains instead of one
+        painting, and images keep their own.
+    """
+
+    labelled: str = ""
+    unlabelled: str = "all"
+    tasks: tuple[str, ...] = ("translation",)
+    takes_shots: bool = False
+    task: Translation
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Translation,
+        roles: Roles,
+        *,
+        style_weight: float = 10.0,
+        content_weight: float = 1.0,
+        variation_weight: float = 0.5,
+        identity_weight: float = 1.0,
+        lr: float = 2e-3,
+        weight_decay: float = 0.0,
+        optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
+        schedule: Literal["cosine", "poly", "step", "constant"] = "cosine",
+        warmup: float = 0.1,
+        epochs: int | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            task,
+            roles,
+            lr=lr,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
+            schedule=schedule,
+            warmup=warmup,
+            epochs=epochs,
+        )
+        self.style_weight = style_weight
+        self.content_weight = content_weight
+        self.variation_weight = variation_weight
+        self.identity_weight = identity_weight
+        task.domain_names = list(model.domain_names)
+        self.judges: tuple[StyleJudge, StyleJudge] | None = None
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of one mixed batch, each image asked for the domain of some image of it."""
+        image, domain = batch["image"], batch["domain"]
+        present = domain.unique()
+        asked = present[torch.randint(len(present), domain.shape, device=domain.device)]
+        made, other = self.model(image, asked), asked != domain
+        with torch.no_grad():
+            real = self.task.levels(image)
+        seen = self.task.levels(made)
+        losses = {
+            "content": self.content_weight * content_loss(seen[-1], real[-1]),
+            "variation": self.variation_weight * variation_loss(made - image),
+        }
+        if bool(other.any()):
+            pairs = zip([made, *seen], [image, *real], strict=True)
+            styles = [style_loss(one[other], asked[other], of, domain) for one, of in pairs]
+            losses["style"] = self.style_weight * torch.stack(styles).sum()
+        if not bool(other.all()):
+            losses["identity"] = self.identity_weight * self.task.loss(made[~other], image[~other])
+        return losses
+
+    def on_test_epoch_start(self) -> None:
+        """Let judges of domains learn from the training images of all of them."""
+        super().on_test_epoch_start()
+        found = [(*self.task.describe(one["image"]), one["domain"]) for one in self.sweep("all")]
+        style, everything, domain = (torch.cat(parts) for parts in zip(*found, strict=True))
+        self.judges = StyleJudge(style, domain), StyleJudge(everything, domain)
+
+    def _collect(self, batch: Batch, estimate: Estimate | None = None) -> None:
+        assert self.judges is not None
+        image, domain = batch["image"], batch["domain"]
+        said = self.task.examine(self.deployed, image, domain, self.judges)
+        self.keep(said, {**batch, "target": domain})
+
+    def domains_told(self) -> dict[str, dict[str, float]]:
+        """Distances of translated images to real ones, see `style_distances`."""
+        told: dict[str, Any] = super().domains_told()
+        found = style_distances(self.predictions(), self.model.domain_names)
+        return {name: {**told.get(name, {}), **one} for name, one in found.items()}

@@ -1,0 +1,198 @@
+"""Network from images to images, with conditional instance norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from domainnorm.backbones import DomainModel, convert_norms, create_network, example_image
+from domainnorm.slot import ConditionSlot
+
+
+def create_translator(
+    name: str,
+    norm: Any = None,
+    domains: Sequence[str] = ("default",),
+    *,
+    width: int = 16,
+    stride: int = 2,
+    blocks: int = 1,
+    norms: bool = True,
+    network: type[Translator] | None = None,
+    where: str | Sequence[str] = "all",
+    unseen: Any = "error",
+    in_chans: int = 3,
+    **options: Any,
+) -> DomainModel:
+    """Create a `Translator` and convert its norms: ``model(image, domain)`` translates images.
+
+    Args:
+        name: A timm architecture whose normalized images it takes and gives; of its layers it has
+            none.
+        norm: See `domainnorm.convert_norms`; None is ``cin``.
+        domains: Names of the domains.
+        width: Channels at full size.
+        stride: See `Translator`.
+        blocks: Residual blocks.
+        norms: Whether there are any; without, every domain has the same network.
+        network: Its class; None for `Translator`.
+        where: See `domainnorm.convert_norms`.
+        unseen: See `domainnorm.DomainModel`.
+        in_chans: Channels of images, 3 or 1.
+        **options: Further ones of the architecture, which say nothing of this network.
+
+    Raises:
+        UnknownNameError: No such architecture; the message gives the nearest.
+        ConversionError: See `domainnorm.convert_norms`.
+    """
+
+    def build(name: str, *, pretrained: bool) -> nn.Module:
+        config = timm.get_pretrained_cfg(name)
+        known = {} if config is None else config.to_dict()
+        size = tuple(known.get("input_size", (3, 224, 224)))[1:]
+        config = {**known, "input_size": (in_chans, *size)}
+        return (network or Translator)(width, stride, blocks, config, norms=norms)
+
+    made = create_network(name, build)
+    if not norms:
+        model = DomainModel(made, domains, ConditionSlot(), [])
+        model.unseen = unseen
+        return model
+    example = example_image(made)
+    return convert_norms(made, norm, domains, where=where, example=example, unseen=unseen)
+
+
+class Translator(nn.Module):
+    """Images to images of the same size: ``y = x + r(x)``, ``r`` an encoder and decoder.
+
+    A first layer without a norm sees colours as they are; averages and convolutions halve the size,
+    residual blocks follow, nearest neighbours and convolutions enlarge again: pixels stay where
+    they are, and there are no checkerboards. A last part reads the result beside the first layer.
+    Instance norms follow each layer in between. The last layer starts at zero, so that the
+    untrained network gives back its input. Sizes that ``stride`` does not divide are padded at the
+    right and bottom, and cut again.
+
+    In training outputs are as they come; in evaluation those that no image has are clipped to black
+    and white.
+
+    Args:
+        width: Channels C at full size, doubled where the size is halved.
+        stride: 1, 2 or 4, by which the size is divided where it is smallest.
+        blocks: Residual blocks there.
+        pretrained_cfg: How images are normalized: ``mean``, ``std``, ``input_size``, as timm's.
+        norms: Whether there are norms.
+
+    Shape:
+        - image: (N, 3, H, W) normalized, or (N, 1, H, W)
+        - output: the same
+
+    Reference:
+        Dumoulin et al., A Learned Representation for Artistic Style, ICLR 2017, arXiv:1610.07629,
+        appendix A (encoder, residual blocks, enlarged by nearest neighbours).
+        Differs: the output is a change of the input, the first and last layers have no norm, and
+        sizes are halved by averages, beside which strided convolutions are off by half a pixel.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        stride: int,
+        blocks: int,
+        pretrained_cfg: dict[str, Any],
+        *,
+        norms: bool = True,
+    ) -> None:
+        super().__init__()
+        self.pretrained_cfg = pretrained_cfg
+        self.stride = stride
+        channels = int(pretrained_cfg["input_size"][0])
+        norm = _norm if norms else nn.Identity
+        widths = [width, 2 * width, 4 * width][: 1 + stride // 2]
+        self.stem = _conv(channels, width, 5)
+        self.down = nn.Sequential(
+            *(
+                nn.Sequential(nn.AvgPool2d(2), _conv(one, 2 * one, 3), norm(2 * one), nn.ReLU())
+                for one in widths[:-1]
+            )
+        )
+        self.blocks = nn.Sequential(*(_Block(widths[-1], norm) for _ in range(blocks)))
+        self.up = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Upsample(scale_factor=2), _conv(one, one // 2, 3), norm(one // 2), nn.ReLU()
+                )
+                for one in widths[:0:-1]
+            )
+        )
+        self.mix = _conv(2 * width, width, 3)
+        self.last = _conv(width, channels, 3)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+        mean, std = (torch.tensor(pretrained_cfg[key]) for key in ("mean", "std"))
+        if channels == 1:
+            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        self.register_buffer("low", (-mean / std)[:, None, None], persistent=False)
+        self.register_buffer("high", ((1 - mean) / std)[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The translated images."""
+        height, width = image.shape[-2:]
+        padded = F.pad(image, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        seen = F.relu(self.stem(padded))
+        made = self.up(self.blocks(self.down(seen)))
+        change = self.last(F.relu(self.mix(torch.cat([made, seen], 1))))
+        output = image + change[..., :height, :width]
+        return (
+            output if self.training else torch.minimum(torch.maximum(output, self.low), self.high)
+        )
+
+
+def shares_of_white(model: DomainModel, image: Tensor) -> Tensor:
+    """Values of normalized images from 0, black, to 1, white; those beyond are clipped.
+
+    Args:
+        model: A translator, for which they are normalized.
+        image: (N, C, H, W).
+    """
+    network: Any = model.backbone
+    shares: Tensor = (image.float() - network.low) / (network.high - network.low)
+    return shares.clamp(0, 1)
+
+
+def pixels_of(model: DomainModel, image: Tensor) -> NDArray[np.uint8]:
+    """Normalized images (N, C, H, W) as RGB pixels (N, H, W, 3)."""
+    shares = shares_of_white(model, image).expand(-1, 3, -1, -1)
+    return (255 * shares).round().byte().movedim(1, -1).cpu().numpy()
+
+
+class _Block(nn.Module):
+    """Two convolutions with norms, beside the identity."""
+
+    def __init__(self, width: int, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.first = nn.Sequential(_conv(width, width, 3), norm(width), nn.ReLU())
+        self.second = nn.Sequential(_conv(width, width, 3), norm(width))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, h, w) to the same."""
+        output: Tensor = maps + self.second(self.first(maps))
+        return output
+
+
+def _conv(channels: int, width: int, side: int) -> nn.Conv2d:
+    # Zeros around an image would be a frame of another colour.
+    return nn.Conv2d(channels, width, side, padding=side // 2, padding_mode="replicate")
+
+
+def _norm(width: int) -> nn.InstanceNorm2d:
+    return nn.InstanceNorm2d(width, affine=True)

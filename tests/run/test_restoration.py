@@ -1,0 +1,103 @@
+"""Task restoration through the real command line: trained, tested, drawn."""
+
+import pytest
+
+from domainnorm.evaluation import Restorations, load_evaluated
+from domainnorm.serve import load_stored
+from tests.run import tiny
+from tests.run.tiny import TRANSFER, assert_same_weights, call, metrics, run
+
+WORDS = (
+    "task={name: restoration, width: 4, blocks: 1}",
+    "norm=cin",
+    "method=joint",
+    "compare=[source_only, finetune]",
+    "backbone.pretrained=false",
+    "data.degrade={scale: 2, noise: 0.02}",
+    "evaluation.resamples=10",
+)
+PLAIN = ("task={name: restoration, width: 4, blocks: 1, norms: false}", "norm=null")
+
+
+@pytest.fixture(scope="module")
+def restored(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("run"), *WORDS)
+
+
+def test_metrics_have_the_input_beside(restored):
+    found = metrics(restored)
+    assert {method for method, _ in found} == {"source_only", "joint", "finetune"}
+    inputs = {found[name, "colour_cast"]["psnr_input"] for name in ("source_only", "joint")}
+    assert len(inputs) == 1  # the same noise for every method
+    for values in found.values():
+        assert values["psnr_gain"] == pytest.approx(values["psnr"] - values["psnr_input"])
+        assert 0 < values["ssim"] <= 1
+        assert "ms_ssim" not in values
+
+
+def test_tables_begin_with_the_input(restored):
+    lines = (restored / "results.md").read_text().splitlines()
+    (head,) = [number for number, line in enumerate(lines) if line.startswith("| method")]
+    value = metrics(restored)["joint", "clean"]["psnr_input"]
+    assert lines[head + 2].startswith(f"| (input as it is) | {value:.3f}")
+
+
+def test_restored_images_are_drawn_and_measures_stored(restored):
+    (sheet,) = (restored / "figures").glob("restored_*joint.png")
+    assert sheet.stat().st_size > 0
+    assert "restored images, and as they were" in (restored / "report.html").read_text()
+    one = load_evaluated(restored / TRANSFER / "seed0/joint/predictions-clean.safetensors")
+    assert isinstance(one, Restorations)
+
+
+def test_testing_again_gives_the_same(restored, capsys):
+    assert call("test", str(restored)) == 0
+    again = capsys.readouterr().out
+    assert f"{metrics(restored)['joint', 'clean']['psnr']:.3f}" in again
+
+
+def test_same_recipe_gives_the_same_weights(restored, tmp_path):
+    assert_same_weights(restored, run(tmp_path, *WORDS))
+
+
+def test_network_without_norms_runs_from_recipe_to_stored_model(tmp_path):
+    folder = run(tmp_path, *WORDS, *PLAIN, "compare=[source_only]")
+    stored = load_stored(folder / TRANSFER / "seed0/joint")
+    assert not list(stored.model.norms())
+    assert call("test", str(folder)) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.degrade=null"], "data.degrade: missing, and task 'restoration' undoes it"),
+        (["data.degrade={scale: 1}"], "scale 1 and noise 0 leave images as they are"),
+        (["data.degrade={scale: 2.5}"], "data.degrade.scale: got 2.5, expected a whole number"),
+        (["data.degrade={noise: -0.1}"], "data.degrade.noise: got -0.1, expected a share"),
+        (["data.degrade={scal: 2}"], "unknown key 'scal': did you mean 'scale'?"),
+        (["task.norms=false"], "norm: is given, and task.norms is false"),
+        (["data.shots=2"], "data.shots: counts images of a class"),
+        (["method=tent"], "'tent' is for"),
+        (["method=coral"], "and this task has images to restore"),
+        (["method=stylize"], "'stylize' is for images to translate"),
+        (["data.sampling=balanced"], "data.sampling: 'balanced' draws by one class per image"),
+        (["evaluation.selection=infomax"], "'infomax' is for"),
+        (["task.loss=l2"], "task.loss"),
+        (["task=classification", "norm=cin"], "data.degrade: is given, and task 'classification'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(words, message, capsys):
+    assert call("check", "quickstart", *tiny.WORDS, *WORDS, *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_predict_says_what_there_is_instead(restored, tmp_path, capsys):
+    assert call("predict", str(restored), str(tmp_path)) != 0
+    assert "it gives images and predicts nothing" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("selection", ["validation", "oracle"])
+def test_epochs_are_chosen_by_psnr(tmp_path, selection):
+    words = (f"evaluation.selection={selection}", "compare=[]", "method=source_only")
+    folder = run(tmp_path, *WORDS, *words)
+    assert metrics(folder)["source_only", "clean"]["n"] > 0

@@ -1,0 +1,201 @@
+"""Task translation through the real command line: trained, tested, drawn, and images written."""
+
+import cv2
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from domainnorm.data.datasets import Scans
+from domainnorm.evaluation import Translations, load_evaluated
+from tests.run import tiny
+from tests.run.tiny import TRANSFER, assert_same_weights, call, metrics, run
+
+WORDS = (
+    "task={name: translation, width: 4}",
+    "norm=cin",
+    "method=stylize",
+    "backbone.pretrained=false",
+    "compare=[]",
+    "evaluation.resamples=10",
+)
+PAIR = "clean", "colour_cast"
+
+
+@pytest.fixture(scope="module")
+def translated(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("run"), *WORDS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two images of other sizes, in two formats, and a grey one."""
+    place = tmp_path_factory.mktemp("images")
+    scans = Scans(per_domain=40)
+    for number, name in enumerate(("one.png", "sub/two.jpg")):
+        (place / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(place / name), cv2.resize(scans.image(number), (50, 40 + number)))
+    cv2.imwrite(str(place / "grey.tif"), np.full((30, 31), 90, np.uint8))
+    return place
+
+
+def test_run_has_the_method_alone(translated):
+    assert {method for method, _ in metrics(translated)} == {"stylize"}
+
+
+def test_metrics_are_of_each_pair_of_domains(translated):
+    found = metrics(translated)
+    for own, asked in (PAIR, PAIR[::-1]):
+        values = found["stylize", own]
+        names = ("style_accuracy", "look_accuracy", "round_trip_ssim", "distance")
+        for name in (*names, "distance_before", "distance_halves"):
+            assert values[f"{name}/{asked}"] == values[name]
+            assert f"{name}/{own}" not in values
+        assert 0 <= values["style_accuracy_real"] <= 1
+        assert values["n"] > 0
+
+
+def test_tables_tell_each_pair(translated):
+    text = (translated / "results.md").read_text()
+    assert "clean as colour_cast, stylize: taken for it by style " in text
+    assert "colour_cast as clean, stylize: taken for it by style " in text
+
+
+def test_translations_are_drawn_and_stored(translated):
+    (sheet,) = (translated / "figures").glob("translations_*.png")
+    page = (translated / "report.html").read_text()
+    assert "images of clean, colour_cast look like in the style of each other?" in page
+    assert "in the style of every domain" in page
+    assert sheet.stat().st_size > 0
+    stage = translated / TRANSFER / "seed0/stylize"
+    one = load_evaluated(stage / "predictions-clean.safetensors")
+    assert isinstance(one, Translations)
+    assert set(one.domain.tolist()) == {0}
+
+
+def test_what_is_stored_is_the_small_network_alone(translated):
+    stored = load_file(translated / TRANSFER / "seed0/stylize/model.safetensors")
+    assert sum(tensor.numel() for tensor in stored.values()) < 5000
+    assert any(name.startswith("backbone.stem") for name in stored)
+
+
+def test_domains_have_rows_of_their_own(translated):
+    stored = load_file(translated / TRANSFER / "seed0/stylize/model.safetensors")
+    tables = [tensor for name, tensor in stored.items() if name.endswith("modulation.scale")]
+    assert tables
+    assert all(not table[0].equal(table[1]) for table in tables)
+
+
+def test_testing_again_gives_the_same(translated, capsys):
+    assert call("test", str(translated)) == 0
+    again = " ".join(capsys.readouterr().out.split())
+    for line in (translated / "results.md").read_text().splitlines():
+        if "taken for it by style" in line:
+            assert line.strip() in again
+
+
+def test_same_recipe_gives_the_same_weights(translated, tmp_path):
+    assert_same_weights(translated, run(tmp_path, *WORDS))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("method=source_only", "'source_only' is for tasks with labels"),
+        ("data.target=[]", "data.source, data.target: got 1 domain"),
+        ("data.rows=one", "data.rows: got 'one', and task 'translation' asks for the style"),
+        ("encoder=style", "encoder: is given, and task 'translation'"),
+        ("norm=in", "norm: none of them looks at the domain"),
+        ("evaluation.selection=oracle", "'oracle' compares with labels"),
+        ("evaluation.selection=infomax", "'infomax' is for"),
+        ("task.stride=3", "task.stride"),
+        ("task.blocks=0", "task.blocks: got 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(word, message, capsys):
+    assert call("check", "quickstart", *tiny.WORDS, *WORDS, word) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_other_tasks_refuse_the_method(capsys):
+    assert call("check", "quickstart", "method=stylize") == 2
+    assert "'stylize' is for images to translate" in capsys.readouterr().err
+
+
+def test_images_are_written_in_their_size(translated, folder, tmp_path, capsys):
+    place = tmp_path / "made"
+    words = ("--to", "colour_cast", "--between", *PAIR, "--output", str(place))
+    assert call("translate", str(translated), str(folder), *words) == 0
+    said = capsys.readouterr().out
+    assert "3 images, 1 of them as PNG, which loses nothing" in said
+    made = {file.relative_to(place).as_posix() for file in place.rglob("*.*")}
+    sheets = {"sheet.png", "between-clean-colour_cast.png"}
+    assert made == {"one.png", "sub/two.png", "grey.tif", *sheets}
+    assert cv2.imread(str(place / "one.png")).shape == (40, 50, 3)
+    assert cv2.imread(str(place / "sub/two.png")).shape == (41, 50, 3)
+    assert cv2.imread(str(place / "grey.tif")).shape == (30, 31, 3)
+
+
+def test_small_change_leaves_pixels_nearly_as_they_are(translated, folder, tmp_path):
+    """A network of a few steps is near the identity, and files keep their detail."""
+    place = tmp_path / "made"
+    words = ("--to", "clean", "--output", str(place))
+    assert call("translate", str(translated), str(folder / "one.png"), *words) == 0
+    one, other = (cv2.imread(str(at / "one.png")).astype(int) for at in (folder, place))
+    assert abs(one - other).mean() < 12
+
+
+def test_default_place_is_in_the_stage_and_is_not_overwritten(translated, folder, capsys):
+    words = ("translate", str(translated), str(folder), "--to", "clean")
+    assert call(*words) == 0
+    place = translated / TRANSFER / f"seed0/stylize/translations/{folder.name}-clean"
+    assert (place / "sheet.png").exists()
+    before = (place / "one.png").stat().st_mtime_ns
+    assert call(*words) == 1
+    assert "holds files already" in capsys.readouterr().err
+    assert (place / "one.png").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--to", "colourcast"), "--to: unknown domain 'colourcast': did you mean 'colour_cast'"),
+        (("--to", "clean", "--between", "clean", "x"), "--between: unknown domain 'x'"),
+    ],
+)
+def test_unknown_domain_is_answered_with_the_nearest(words, message, translated, folder, capsys):
+    assert call("translate", str(translated), str(folder), *words) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "message"),
+    [
+        ("deep.png", np.zeros((8, 8), np.uint16), "more than 8 bits"),
+        ("deep.tif", np.zeros((8, 8, 3), np.uint16), "more than 8 bits"),
+        ("clear.png", np.zeros((8, 8, 4), np.uint8), "without transparency"),
+    ],
+)
+def test_files_that_8_bits_do_not_hold_are_refused_by_name(
+    name, pixels, message, translated, tmp_path, capsys
+):
+    cv2.imwrite(str(tmp_path / name), pixels)
+    words = ("--to", "clean", "--output", str(tmp_path / "made"))
+    assert call("translate", str(translated), str(tmp_path / name), *words) == 1
+    error = capsys.readouterr().err
+    assert name in error
+    assert message in error
+    assert not (tmp_path / "made").exists()
+
+
+def test_two_images_of_one_name_are_refused(translated, tmp_path, capsys):
+    for name in ("a.png", "a.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    words = ("--to", "clean", "--output", str(tmp_path / "made"))
+    assert call("translate", str(translated), str(tmp_path), *words) == 1
+    assert "rename one of the images" in capsys.readouterr().err
+
+
+def test_runs_of_other_tasks_are_refused(tmp_path, folder, capsys):
+    other = run(tmp_path, "method=source_only", "compare=[]", "trainer.max_epochs=1")
+    assert call("translate", str(other), str(folder), "--to", "clean") == 1
+    assert "expected 'translation'" in capsys.readouterr().err
