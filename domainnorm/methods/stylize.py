@@ -33,16 +33,16 @@ class Stylize(SupervisedMethod):
         model: The network, a translator.
         task: Translation.
         roles: Source and target domains.
-        style_weight: Of `style_loss`, over images asked for another domain.
-        content_weight: Of `content_loss`.
-        variation_weight: Of `variation_loss`, of what is added to the images.
-        identity_weight: Of the mean absolute change of images asked for their own domain.
-        lr: See `SupervisedMethod`, as all that follow.
-        weight_decay: .
-        optimizer: .
-        schedule: .
-        warmup: .
-        epochs: .
+        style_weight: Weight of the style loss, over images asked for another domain.
+        content_weight: Weight of the content loss.
+        variation_weight: Weight of the total variation of what is added to the images.
+        identity_weight: Weight of the mean absolute change of images asked for their own domain.
+        lr: Peak learning rate.
+        weight_decay: Weight decay of kernels, at least 0; norms and biases have none.
+        optimizer: ``adamw``, ``adam`` (decay in the gradient), or ``sgd`` (Nesterov, 0.9).
+        schedule: Learning rate after the warm-up: ``cosine``, ``poly``, ``step`` or ``constant``.
+        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1).
+        epochs: Epochs of this method; null for ``trainer.max_epochs``.
 
     Reference:
         Dumoulin et al., A Learned Representation for Artistic Style, ICLR 2017, arXiv:1610.07629;
