@@ -28,7 +28,14 @@ from domainnorm.data.dataset import (
 )
 from domainnorm.data.images import read_all
 from domainnorm.data.preprocessing import Preprocessing
-from domainnorm.data.sampler import ClassDraws, DomainBalancedBatchSampler, Draw, Stream
+from domainnorm.data.sampler import (
+    ClassDraws,
+    DomainBalancedBatchSampler,
+    Draw,
+    ImageSampler,
+    OwnDraws,
+    Stream,
+)
 from domainnorm.data.view import DomainImages, DomainView, Shots, join
 from domainnorm.errors import DataError, counted, unknown
 from domainnorm.ranges import Sampling, problem_of_sampling
@@ -64,7 +71,8 @@ class Loading:
         balance: What has equal parts of a training batch: every ``domain``, or the labelled and
             the unlabelled ones as a ``role`` each.
         sampling: How images of labelled domains are drawn for training: ``uniform``; ``balanced``,
-            every class equally often; or ``rare``, rare classes more often, see `ClassDraws`.
+            every class equally often; ``rare``, rare classes more often, see `ClassDraws`; or as an
+            object draws them.
         sampling_temperature: Of ``rare``, above 0; the larger, the more alike the classes.
         strong: Whether training batches carry the second view of pipelines that have one.
         stream: How test images of unlabelled domains follow each other, for methods that adapt
@@ -79,7 +87,7 @@ class Loading:
     balance: Literal["domain", "role"] = "domain"
     strong: bool = True
     stream: Stream | None = None
-    sampling: Sampling = "uniform"
+    sampling: Sampling | ImageSampler = "uniform"
     sampling_temperature: float = 0.01
 
     def __post_init__(self) -> None:
@@ -356,12 +364,18 @@ class DomainDataModule(LightningDataModule):
 
     def _by_class(
         self, view: DomainView, groups: Sequence[int], labelled: Iterable[int]
-    ) -> dict[int, ClassDraws]:
+    ) -> dict[int, ClassDraws | OwnDraws]:
         """How images of each labelled group are drawn; none for uniform draws."""
         sampling = self.loading.sampling
+        draws: dict[int, ClassDraws | OwnDraws] = {}
+        if not isinstance(sampling, str):
+            for label in labelled:
+                positions = np.flatnonzero(np.asarray(groups) == label)
+                records = [self.dataset.records[view.positions[one]] for one in positions]
+                draws[label] = OwnDraws(positions, records, sampling)
+            return draws
         if problem := problem_of_sampling(sampling, self.dataset.task):
             raise DataError(f"data.sampling: {problem}")
-        draws: dict[int, ClassDraws] = {}
         for label in sorted(labelled) if sampling != "uniform" else []:
             name = self.domain_names[label % len(self.domain_names)]
             positions = np.flatnonzero(np.asarray(groups) == label)

@@ -20,7 +20,7 @@ from domainnorm.ranges import (
 from domainnorm.recipe.norm import embedding_sizes, reads_domains
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named, Recipe, labels_of
-from domainnorm.registry import ENCODERS, METHODS, TASKS, VALIDATORS
+from domainnorm.registry import ENCODERS, METHODS, SAMPLERS, TASKS, VALIDATORS
 
 _ARCHITECTURE = re.compile(r"\w+(\.[\w-]+)?")
 _DOMAIN = re.compile(r"[^/\\.\s][^/\\]*")
@@ -216,7 +216,7 @@ def _check_task(recipe: Recipe, problems: Problems) -> None:
     if found not in (wanted, ""):
         text = f"'{task.name}' learns from labels for {wanted}, dataset '{dataset.name}' has some"
         problems.add("task", f"{text} for {found}; change task or data.name")
-    elif text := problem_of_sampling(recipe.data.sampling, str(wanted)):
+    elif text := _problem_of_draws(recipe.data.sampling, str(wanted)):
         problems.add("data.sampling", text)
     if wanted == "segmentation":
         if not any(task.options.get(f"{loss}_weight", 0) for loss in ("ce", "dice", "focal")):
@@ -232,6 +232,14 @@ def _check_task(recipe: Recipe, problems: Problems) -> None:
     if recipe.evaluation.mask_size != "input":
         text = f"'original' is for masks, and task '{task.name}' has none; leave the key out"
         problems.add("evaluation.mask_size", text)
+
+
+def _problem_of_draws(sampling: Any, labels: str) -> str:
+    """What is wrong with a word, or a sampler of another package, where labels are of a kind."""
+    if isinstance(sampling, str):
+        return problem_of_sampling(sampling, labels)
+    tasks = SAMPLERS.entry(sampling["name"]).constants.get("tasks", ())
+    return problem_of_task(sampling["name"], tasks, labels)
 
 
 def _check_methods(recipe: Recipe, problems: Problems) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
-from domainnorm.ranges import CORRUPTED, Conditioned, Far, Rows, Sampling, StreamOrder, Unseen
+from domainnorm.ranges import CORRUPTED, Conditioned, Far, Rows, StreamOrder, Unseen
 from domainnorm.registry import DATASETS
 
 Precision: TypeAlias = Literal[
@@ -93,7 +93,8 @@ class DataConfig:
             many images of each class, or so many masks; null for those that a method says.
         batch_size: Images per training batch, all domains together.
         sampling: How images of domains with labels are drawn for training batches: ``uniform``;
-            every class equally often, ``balanced``; or ``rare``, rare classes more often.
+            every class equally often, ``balanced``; ``rare``, rare classes more often; or a sampler
+            that another package offers, a name or ``{name: mine, key: value}``.
         sampling_temperature: Of ``rare``: the larger, the more alike the classes.
         eval_batch_size: Images per batch in validation and test.
         stream_order: Order of the test images that a method adapts to while it predicts them. Of
@@ -119,7 +120,7 @@ class DataConfig:
     rows: Rows = "domain"
     shots: int | None = field(default=None, metadata={"minimum": 1})
     batch_size: int = field(default=32, metadata={"minimum": 1})
-    sampling: Sampling = "uniform"
+    sampling: Any = "uniform"
     sampling_temperature: float = field(default=0.01, metadata={"above": 0})
     eval_batch_size: int = field(default=64, metadata={"minimum": 1})
     stream_order: StreamOrder = "shuffled"
