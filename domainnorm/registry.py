@@ -472,4 +472,5 @@ PERTURBATIONS = Registry("perturbation", "domainnorm.perturbations")
 VALIDATORS = Registry("validator", "domainnorm.evaluation")
 LOGGERS = Registry("logger", "domainnorm.loggers")
 CALLBACKS = Registry("callback")
+SAMPLERS = Registry("sampler")
 KINDS = [one.kind for one in list(globals().values()) if isinstance(one, Registry)]

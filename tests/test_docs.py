@@ -7,10 +7,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-# Files of other projects, those that a dataset's authors ship, and one that is to be written.
+# Files of other projects, those that a dataset's authors ship, and those that are to be written.
 OTHERS = {
     *("anue_labels.py", "createLabels.py", "save_and_load.py", "methods/NAME.py"),
-    "my_plugins.py",
+    *("my_plugins.py", "my_samplers.py"),
 }
 
 

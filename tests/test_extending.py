@@ -50,6 +50,55 @@ def test_package_of_the_page_runs(folder):
     assert "diverse" in (made / "metrics.csv").read_text()
 
 
+SAMPLER = """\
+[project]
+name = "my-samplers"
+version = "0.1"
+
+[project.entry-points.domainnorm]
+"sampler.by_patient" = "my_samplers:ByPatient"
+
+[tool.setuptools]
+py-modules = ["my_samplers"]
+"""
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory):
+    """A folder in which the sampler of the page is installed, one that is wrong beside it."""
+    made = tmp_path_factory.mktemp("sampled")
+    code = block("python", PACKAGE, 1)
+    wrong = (
+        "\n\nclass Wrong:\n    def draw(self, records, length, generator):\n        return [0]\n"
+    )
+    points = SAMPLER.replace("[tool", '"sampler.wrong" = "my_samplers:Wrong"\n\n[tool')
+    files = {"pyproject.toml": points, "my_samplers.py": code + wrong}
+    install(write(made / "project", files), made / "site")
+    return made
+
+
+def test_sampler_of_the_page_is_a_name_with_keys(sampled):
+    shown = yaml.safe_load(said(sampled / "site", "show", "quickstart", "data.sampling=by_patient"))
+    assert shown["data"]["sampling"] == {"name": "by_patient", "most": 1000}
+    words = ("check", "quickstart", "data.sampling={name: by_patient, mst: 2}")
+    done = call(sampled / "site", "-m", "domainnorm", *words)
+    assert "data.sampling.mst: unknown key 'mst': did you mean 'most'?" in done.stderr
+    words = ("check", "medical/wbc_seg", "data.sampling=by_patient")
+    done = call(sampled / "site", "-m", "domainnorm", *words)
+    assert "data.sampling: 'by_patient' is for one class per image or several" in done.stderr
+
+
+def test_sampler_of_the_page_draws_the_images_of_a_run(sampled):
+    words = ("run", "quickstart", "method=source_only", "compare=[]", *SMALL, *SMALLER)
+    output = ("--output", sampled / "out")
+    said(sampled / "site", *words, "data.sampling={name: by_patient, most: 2}", *output)
+    (recipe,) = (sampled / "out").glob("*/*/recipe.yaml")
+    assert yaml.safe_load(recipe.read_text())["data"]["sampling"]["most"] == 2
+    done = call(sampled / "site", "-m", "domainnorm", *words, "data.sampling=wrong", *output)
+    assert done.returncode == 1
+    assert "data.sampling: Wrong.draw gave int64 of shape (1,), expected " in done.stderr
+
+
 def samples(domain, target=None):
     """Eight images of a domain, as a dataset of one's own gives them."""
     return [

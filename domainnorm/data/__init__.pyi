@@ -16,6 +16,7 @@ from .inspection.survey import survey_dataset as survey_dataset
 from .preprocessing import Preprocessing as Preprocessing
 from .sampler import DomainBalancedBatchSampler as DomainBalancedBatchSampler
 from .sampler import Draw as Draw
+from .sampler import ImageSampler as ImageSampler
 from .sampler import Stream as Stream
 from .splits import draw_shots as draw_shots
 from .view import DomainView as DomainView

@@ -29,7 +29,14 @@ from domainnorm.data.dataset import (
 )
 from domainnorm.data.images import read_all
 from domainnorm.data.preprocessing import Preprocessing
-from domainnorm.data.sampler import ClassDraws, DomainBalancedBatchSampler, Draw, Stream
+from domainnorm.data.sampler import (
+    ClassDraws,
+    DomainBalancedBatchSampler,
+    Draw,
+    ImageSampler,
+    OwnDraws,
+    Stream,
+)
 from domainnorm.data.view import DomainImages, DomainView, Shots, join
 from domainnorm.errors import DataError, counted, unknown
 from domainnorm.ranges import Sampling, problem_of_sampling
@@ -65,7 +72,8 @@ class Loading:
         balance: Which parts of a training batch are equal: all domains (``domain``), or labelled
             and unlabelled domains (``role``).
         sampling: How images of labelled domains are drawn for training: ``uniform`` over images,
-            ``balanced`` over classes, or ``rare``, rare classes more often; see `ClassDraws`.
+            ``balanced`` over classes, ``rare``, rare classes more often (see `ClassDraws`), or as
+            an object draws them.
         sampling_temperature: Only for ``rare``, above 0: larger values make classes more equal.
         strong: Training batches carry the second view, if pipelines have one.
         stream: Order of test images of unlabelled domains, for methods that adapt while they
@@ -81,7 +89,7 @@ class Loading:
     balance: Literal["domain", "role"] = "domain"
     strong: bool = True
     stream: Stream | None = None
-    sampling: Sampling = "uniform"
+    sampling: Sampling | ImageSampler = "uniform"
     sampling_temperature: float = 0.01
     degrade: Degradation | None = None
 
@@ -361,12 +369,18 @@ class DomainDataModule(LightningDataModule):
 
     def _by_class(
         self, view: DomainView, groups: Sequence[int], labelled: Iterable[int]
-    ) -> dict[int, ClassDraws]:
+    ) -> dict[int, ClassDraws | OwnDraws]:
         """How images of each labelled group are drawn; none for uniform draws."""
         sampling = self.loading.sampling
+        draws: dict[int, ClassDraws | OwnDraws] = {}
+        if not isinstance(sampling, str):
+            for label in labelled:
+                positions = np.flatnonzero(np.asarray(groups) == label)
+                records = [self.dataset.records[view.positions[one]] for one in positions]
+                draws[label] = OwnDraws(positions, records, sampling)
+            return draws
         if problem := problem_of_sampling(sampling, self.dataset.task):
             raise DataError(f"data.sampling: {problem}")
-        draws: dict[int, ClassDraws] = {}
         for label in sorted(labelled) if sampling != "uniform" else []:
             name = self.domain_names[label % len(self.domain_names)]
             positions = np.flatnonzero(np.asarray(groups) == label)

@@ -6,13 +6,13 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from domainnorm.data.dataset import DomainDataset
+from domainnorm.data.dataset import DomainDataset, Record
 from domainnorm.errors import DataError
 from domainnorm.ranges import StreamOrder
 
@@ -71,6 +71,73 @@ class ClassDraws(NamedTuple):
         powers = np.exp((share.min() - share) / temperature)
         return cls(members, powers / powers.sum())
 
+    def drawn(self, key: tuple[int, ...], length: int) -> _Integers:
+        """Positions in the training view, a function of the key: (length,)."""
+        # Longer keys than those of `_permuted`, so that no stream equals another.
+        generator = np.random.Generator(np.random.PCG64((*key, 0, 0)))
+        count = len(self.members)
+        if self.rates is None:
+            classes = np.resize(generator.permutation(count), length)
+        else:
+            classes = generator.choice(count, length, p=self.rates)
+        drawn = np.empty(length, dtype=np.int64)
+        for one, members in enumerate(self.members):
+            places = np.flatnonzero(classes == one)
+            drawn[places] = _permuted(members, (*key, 1 + one), len(places))
+        return drawn
+
+
+class ImageSampler(Protocol):
+    """What a sampler of another package has: how images of a domain with labels are drawn.
+
+    A class constant ``tasks`` names the labels that it is for; all where it has none.
+    """
+
+    def draw(
+        self, records: Sequence[Record], length: int, generator: np.random.Generator
+    ) -> _Integers:
+        """Which images follow each other in an epoch: positions in ``records``, (length,).
+
+        Args:
+            records: Training images of the domain.
+            length: Draws of all devices together.
+            generator: Of the run's seed, the epoch and the domain. All that is random has to come
+                from it: a resumed run, and other devices, ask again.
+        """
+
+
+class OwnDraws(NamedTuple):
+    """Images of one domain, drawn by a sampler of another package.
+
+    Args:
+        positions: Of the domain's images in the training view, (N,).
+        records: Of the same images.
+        sampler: Draws them.
+    """
+
+    positions: _Integers
+    records: Sequence[Record]
+    sampler: ImageSampler
+
+    def drawn(self, key: tuple[int, ...], length: int) -> _Integers:
+        """Positions in the training view, a function of the key: (length,).
+
+        Raises:
+            DataError: The sampler gives something else than positions of its images.
+        """
+        generator = np.random.Generator(np.random.PCG64((*key, 0, 0)))
+        found = np.asarray(self.sampler.draw(self.records, length, generator))
+        count, name = len(self.records), type(self.sampler).__name__
+        if found.shape != (length,) or found.dtype.kind not in "iu":
+            came = f"{found.dtype} of shape {found.shape}"
+        elif length and not 0 <= found.min() <= found.max() < count:
+            came = f"numbers from {found.min()} to {found.max()}"
+        else:
+            return self.positions[found]
+        raise DataError(
+            f"data.sampling: {name}.draw gave {came}, expected {length} positions of {count} images"
+        )
+
 
 class DomainBalancedBatchSampler(Sampler[list[Draw]]):
     """Batches with an equal share of every domain, or of every role, sorted by domain.
@@ -83,14 +150,14 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
     are a function of (seed, epoch, rank) alone, so a resumed run sees the batches it would have
     seen. Ranks take neighbouring, disjoint slices of the same stream.
 
-    Images of domains in ``by_class`` are drawn by their classes: a stream of classes, and for each
-    class a stream of permutations of its images. Domains have the same shares, and epochs as many
-    batches, but an epoch need not show every image.
+    Images of domains in ``by_class`` are drawn as these say, by their classes for instance: a
+    stream of classes, and for each class a stream of permutations of its images. Domains have the
+    same shares, and epochs as many batches, but an epoch need not show every image.
 
     Args:
         domains: Domain label of every position of the training view.
         roles: Domain label -> its role; each domain is a role of its own when None.
-        by_class: Domain label -> how its images are drawn by class; the others are permuted.
+        by_class: Domain label -> how its images are drawn; those of others are permuted.
         batch_size: Samples of one batch on one rank.
         seed: Non-negative seed of the run.
         epoch: Gives the epoch; read whenever an iterator is made, because Lightning sets the
@@ -110,7 +177,7 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         seed: int,
         epoch: Callable[[], int],
         roles: Mapping[int, str] | None = None,
-        by_class: Mapping[int, ClassDraws] | None = None,
+        by_class: Mapping[int, ClassDraws | OwnDraws] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -181,7 +248,7 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         seeds = np.random.SeedSequence((self.seed, epoch, label)).generate_state(length)
         key = (self.seed, epoch, label)
         if label in self.by_class:
-            positions = _drawn(self.by_class[label], key, length)
+            positions = self.by_class[label].drawn(key, length)
         else:
             positions = _permuted(self.positions[label], key, length)
         return np.stack([positions, seeds], axis=1)
@@ -194,22 +261,6 @@ def _permuted(positions: _Integers, key: tuple[int, ...], length: int) -> _Integ
         for number in range(math.ceil(length / len(positions)))
     ]
     return np.concatenate([*passes, positions[:0]])[:length]
-
-
-def _drawn(draws: ClassDraws, key: tuple[int, ...], length: int) -> _Integers:
-    """Positions of images drawn by their classes: (length,)."""
-    # Longer keys than those of `_permuted`, so that no stream equals another.
-    generator = np.random.Generator(np.random.PCG64((*key, 0, 0)))
-    count = len(draws.members)
-    if draws.rates is None:
-        classes = np.resize(generator.permutation(count), length)
-    else:
-        classes = generator.choice(count, length, p=draws.rates)
-    drawn = np.empty(length, dtype=np.int64)
-    for one, members in enumerate(draws.members):
-        places = np.flatnonzero(classes == one)
-        drawn[places] = _permuted(members, (*key, 1 + one), len(places))
-    return drawn
 
 
 def _divided(totals: _Integers, parts: int) -> _Integers:

@@ -4,7 +4,7 @@ from .grid import label_of as label_of
 from .grid import read_grid as read_grid
 from .load import load_recipe as load_recipe
 from .norm import needs_network as needs_network
-from .rules import remarks as remarks
+from .remarks import remarks as remarks
 from .schema import BackboneConfig as BackboneConfig
 from .schema import DataConfig as DataConfig
 from .schema import EvaluationConfig as EvaluationConfig

@@ -12,7 +12,7 @@ from typing import Any
 
 from domainnorm.backbones.architectures import USUAL, architectures
 from domainnorm.errors import RecipeError, similar, unknown
-from domainnorm.ranges import WITHOUT_LABELS, Conditioned, Far, Unseen
+from domainnorm.ranges import WITHOUT_LABELS, Conditioned, Far, Sampling, Unseen
 from domainnorm.recipe.meanings import unknown_key
 from domainnorm.recipe.norm import read_norm
 from domainnorm.recipe.problems import Problems
@@ -36,6 +36,7 @@ from domainnorm.registry import (
     LOGGERS,
     METHODS,
     PERTURBATIONS,
+    SAMPLERS,
     TASKS,
     Parameter,
     Registry,
@@ -177,6 +178,7 @@ def _read_data(section: Any, problems: Problems) -> tuple[DataConfig, Named | No
         key = f"data.transfers[{index}]"
         read = read_section(transfer, fixed_parameters(Transfer), key, problems)
         values["transfers"][index] = {"source": [], **read}
+    values["sampling"] = _read_sampling(values["sampling"], problems)
     data, name = DataConfig(**values), section.get("name")
     if not isinstance(name, str) or name not in DATASETS.names():
         text = unknown("dataset", name, DATASETS.names())
@@ -193,6 +195,17 @@ def _read_data(section: Any, problems: Problems) -> tuple[DataConfig, Named | No
     if name == "join" and isinstance(options.get("parts"), list):
         options["parts"] = _read_parts(options["parts"], problems)
     return data, Named(name, options)
+
+
+def _read_sampling(given: Any, problems: Problems) -> Any:
+    """A word, or a sampler of another package with its options spelled out."""
+    if isinstance(given, Mapping) and set(given) == {"name"}:
+        given = given["name"]
+    if isinstance(given, Mapping) or given in SAMPLERS.names():
+        named = read_named(given, SAMPLERS, "data.sampling", problems)
+        return "uniform" if named is None else {"name": named.name, **named.options}
+    words = {"sampling": Parameter("sampling", Sampling, "uniform")}
+    return read_section({"sampling": given}, words, "data", problems)["sampling"]
 
 
 def _read_parts(parts: Sequence[Any], problems: Problems) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ MEANINGS = {
     **dict.fromkeys(("batch_size", "train_batch_size", "bs"), "data.batch_size"),
     **dict.fromkeys(("val_batch_size", "test_batch_size"), "data.eval_batch_size"),
     **dict.fromkeys(("num_workers", "workers"), "data.num_workers"),
+    **dict.fromkeys(("sampler", "batch_sampler"), "data.sampling"),
     **dict.fromkeys(("source_domain", "source_domains"), "data.source"),
     **dict.fromkeys(("target_domain", "target_domains"), "data.target"),
     **dict.fromkeys(("augmentation", "augmentations", "transform", "transforms", "aa"), "augment"),

@@ -12,15 +12,14 @@ from domainnorm.errors import unknown
 from domainnorm.ranges import (
     CORRUPTED,
     CORRUPTIONS,
-    OF_ANY_DATASET,
     problem_of_embedding,
     problem_of_opened,
-    problem_of_sampling,
     problem_of_task,
 )
 from domainnorm.recipe.norm import embedding_sizes, reads_domains
 from domainnorm.recipe.problems import Problems, spelled
-from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named, Recipe, labels_of
+from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named, Recipe
+from domainnorm.recipe.task_rules import check_task
 from domainnorm.registry import ENCODERS, METHODS, TASKS, VALIDATORS
 
 _ARCHITECTURE = re.compile(r"\w+(\.[\w-]+)?")
@@ -41,7 +40,6 @@ _TAKEN = (
 )
 _LARGEST_SEED = 2**32 - 1
 _LARGEST_SIDE = 65536
-_LARGEST_SCALE = 64
 _ESTIMATED = ("estimate", "id_or_estimate", "mixture")  # of `condition` and `unseen`
 
 
@@ -55,7 +53,7 @@ def check_together(recipe: Recipe, problems: Problems) -> None:
     _check_sizes(recipe.data, problems)
     _check_stream(recipe.data, problems)
     _check_corruption(recipe, problems)
-    _check_task(recipe, problems)
+    check_task(recipe, problems)
     _check_methods(recipe, problems)
     _check_condition(recipe, problems)
     if recipe.encoder is not None:
@@ -64,53 +62,6 @@ def check_together(recipe: Recipe, problems: Problems) -> None:
     _check_protocols(recipe, problems)
     _check_selection(recipe, problems)
     _check_seeds(recipe.seeds, problems)
-
-
-def remarks(recipe: Recipe) -> list[str]:
-    """What a good recipe asks for in vain: a key, and for which of its methods."""
-    methods = [recipe.method, *recipe.compare]
-    asked = {named.label for named in methods}
-    if "source_only" not in asked and not all(_is_of_labels(named) for named in methods):
-        methods.insert(0, Named("source_only"))  # a run trains one for those that adapt it
-    reasons = {"patience": _no_score, "keep_best": _no_score, "keep_every": _no_epochs}
-    found: dict[tuple[str, str], list[str]] = {}
-    for key, reason in reasons.items():
-        for named in methods:
-            if getattr(recipe.trainer, key) is not None and (why := reason(named, recipe)):
-                found.setdefault((key, why), []).append(named.label)
-    return [
-        f"trainer.{key}: has no effect on {', '.join(names)}: {why}"
-        for (key, why), names in found.items()
-    ]
-
-
-def _is_of_labels(method: Named) -> bool:
-    """Whether it learns from target labels alone, and starts from no source model."""
-    constants = METHODS.entry(method.name).constants
-    from_labels = constants.get("labelled") in ("target", "all") and not constants.get("unlabelled")
-    return from_labels and constants.get("starts_from") != "source_only"
-
-
-def _no_epochs(method: Named, _: Recipe) -> str:
-    """Why a method has no epochs; nothing where it has some."""
-    online = METHODS.entry(method.name).constants.get("protocol") == "online"
-    return "a stream has no epochs" if online else ""
-
-
-def _no_score(method: Named, recipe: Recipe) -> str:
-    """Why ``evaluation.selection`` scores no epoch of a method; nothing where it does."""
-    constants, asked = METHODS.entry(method.name).constants, recipe.evaluation.selection
-    labelled = constants.get("labelled", "")
-    if why := _no_epochs(method, recipe):
-        return why
-    if asked == "validation":
-        shots = recipe.data.shots is not None and constants.get("takes_shots", True)
-        if labelled and not (labelled == "target" and shots):
-            return ""
-        return "no labelled validation images under evaluation.selection 'validation'"
-    if asked == "oracle" or {"target", "all"} & {labelled, constants.get("unlabelled")}:
-        return ""
-    return f"no target image is seen, which evaluation.selection '{asked}' looks at"
 
 
 def _check_backbone(backbone: BackboneConfig, problems: Problems) -> None:
@@ -206,89 +157,6 @@ def _check_sizes(data: DataConfig, problems: Problems) -> None:
     if any(part > side for part, side in zip(crop, whole, strict=True)):
         expected = f"no more than data.image_size, {spelled(data.image_size)}"
         problems.expect("data.crop_size", data.crop_size, expected)
-
-
-def _check_task(recipe: Recipe, problems: Problems) -> None:
-    """The dataset has labels for the task, which is complete; crops are for masks."""
-    task, dataset, crop = recipe.task, recipe.dataset, recipe.data.crop_size
-    if task is None:
-        return
-    wanted = TASKS.entry(task.name).constants.get("labels")
-    found = wanted if dataset is None else labels_of(dataset)
-    if found not in (wanted, "") and wanted not in OF_ANY_DATASET:
-        text = f"'{task.name}' needs labels for {wanted}, but dataset '{dataset.name}' has labels"
-        problems.add("task", f"{text} for {found}; change task or data.name")
-    elif text := problem_of_sampling(recipe.data.sampling, str(wanted)):
-        problems.add("data.sampling", text)
-    if wanted == "translation":
-        _check_translation(recipe, problems)
-    if wanted == "restoration":
-        _check_restoration(recipe, task, problems)
-    elif recipe.data.degrade is not None:
-        text = f"is given, and task '{task.name}' restores nothing; take task 'restoration', or"
-        problems.add("data.degrade", f"{text} leave it out")
-    if wanted == "segmentation":
-        if not any(task.options.get(f"{loss}_weight", 0) for loss in ("ce", "dice", "focal")):
-            text = "got 0, as dice_weight and focal_weight, expected one of the three above 0"
-            problems.add("task.ce_weight", text)
-        width = task.options.get("width", 32)
-        if task.options.get("decoder") == "fpn" and width % 32:
-            problems.add("task.width", f"got {width}, decoder 'fpn' takes multiples of 32")
-        return
-    if crop is not None:
-        text = f"{spelled(crop)}, but task '{task.name}' looks at whole images; leave the key out"
-        problems.add("data.crop_size", f"{text}, or add RandomResizedCrop to augment")
-    if recipe.evaluation.mask_size != "input":
-        text = f"'original' is for masks, but task '{task.name}' has none; leave the key out"
-        problems.add("evaluation.mask_size", text)
-
-
-def _check_translation(recipe: Recipe, problems: Problems) -> None:
-    """Images are asked for the style of one of several domains, each with rows of its own."""
-    why = "task 'translation' asks for the style of a domain"
-    if len(recipe.domains) < 2 and not problems.among("data"):
-        text = f"got {len(recipe.domains)} domain, and {why}; name two or more"
-        problems.add("data.source, data.target", text)
-    if recipe.data.rows != "domain":
-        text = f"got '{recipe.data.rows}', and {why}, which needs rows of its own; leave it out"
-        problems.add("data.rows", text)
-    if recipe.encoder is not None:
-        problems.add("encoder", f"is given, and {why}, which nothing estimates; leave it out")
-    if recipe.norm is not None and not reads_domains(recipe.norm):
-        text = f"none of them looks at the domain, and {why}; take 'norm: cin'"
-        problems.add("norm", text)
-    if recipe.evaluation.selection == "oracle":
-        text = "'oracle' compares with labels, and task 'translation' has none; take 'last'"
-        problems.add("evaluation.selection", text)
-
-
-def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:
-    """There is something to restore, and a norm where there are norms."""
-    given = recipe.data.degrade
-    if given is None:
-        text = "missing, and task 'restoration' undoes it; give {scale: 4, noise: 0.02}, say"
-        problems.add("data.degrade", text)
-    else:
-        _check_degrade(given, problems)
-    if recipe.norm is not None and not task.options.get("norms", True):
-        problems.add("norm", "is given, and task.norms is false; drop one of the two")
-    if recipe.data.shots is not None:
-        text = "counts images of a class, and task 'restoration' reads no labels; leave it out"
-        problems.add("data.shots", text)
-
-
-def _check_degrade(given: Mapping[str, Any], problems: Problems) -> None:
-    """Known keys, numbers that make sense, and not nothing at all."""
-    for key in given.keys() - {"scale", "noise"}:
-        problems.add("data.degrade", unknown("key", key, ["scale", "noise"]))
-    scale, noise = given.get("scale", 1), given.get("noise", 0.0)
-    if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
-        problems.expect("data.degrade.scale", scale, f"a whole number from 1 to {_LARGEST_SCALE}")
-    if type(noise) not in (int, float) or not 0 <= noise <= 1:
-        problems.expect("data.degrade.noise", noise, "a share of white from 0 to 1")
-    if (scale, noise) == (1, 0):
-        text = "scale 1 and noise 0 leave images as they are; set one of them higher"
-        problems.add("data.degrade", text)
 
 
 def _check_methods(recipe: Recipe, problems: Problems) -> None:

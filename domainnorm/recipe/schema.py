@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
-from domainnorm.ranges import CORRUPTED, Conditioned, Far, Rows, Sampling, StreamOrder, Unseen
+from domainnorm.ranges import CORRUPTED, Conditioned, Far, Rows, StreamOrder, Unseen
 from domainnorm.registry import DATASETS
 
 Precision: TypeAlias = Literal[
@@ -96,7 +96,8 @@ class DataConfig:
             learn from, if they see its images; null keeps what each method says.
         batch_size: Images per training batch, all domains together.
         sampling: How labelled images are drawn for training batches: ``uniform`` over images,
-            ``balanced`` over classes, or ``rare``, which draws rare classes more often.
+            ``balanced`` over classes, ``rare``, which draws rare classes more often, or by a
+            sampler of another package, its name or ``{name: mine, key: value}``.
         sampling_temperature: Only for ``rare``, above 0: larger values make classes more equal.
         eval_batch_size: Images per batch in validation and test.
         stream_order: Order of test images for methods that adapt while they predict. One stream
@@ -125,7 +126,7 @@ class DataConfig:
     rows: Rows = "domain"
     shots: int | None = field(default=None, metadata={"minimum": 1})
     batch_size: int = field(default=32, metadata={"minimum": 1})
-    sampling: Sampling = "uniform"
+    sampling: Any = "uniform"
     sampling_temperature: float = field(default=0.01, metadata={"above": 0})
     eval_batch_size: int = field(default=64, metadata={"minimum": 1})
     stream_order: StreamOrder = "shuffled"

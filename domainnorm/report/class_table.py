@@ -45,8 +45,9 @@ def _table(own: Sequence[Found], class_names: Sequence[str], metric: str, where:
     results, scores = [one for one, _ in own], own[0][1]
     values = {method: _means(own, method) for method in method_order(results)}
     marked = {name: label_mark([one for one in results if one.method == name]) for name in values}
-    head = ["class", "images", *(f"{name}{mark}" for name, mark in marked.items())]
-    lines = [f"**{where}** · {readable(scores.metric)} of each class", "", *markdown_head(head)]
+    what = "finding" if scores.metric == "auroc" else "class"
+    head = [what, "images", *(f"{name}{mark}" for name, mark in marked.items())]
+    lines = [f"**{where}** · {readable(scores.metric)} of each {what}", "", *markdown_head(head)]
     for place, name in enumerate(class_names):
         cells = [_number(of[place]) for of in values.values()]
         lines.append(markdown_line([name, str(int(scores.images[place])), *cells]))

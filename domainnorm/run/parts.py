@@ -38,7 +38,7 @@ from domainnorm.errors import ConversionError, DataError, DomainNormError, unkno
 from domainnorm.methods import Method, domains_of
 from domainnorm.ranges import CORRUPTED, OF_ANY_DATASET
 from domainnorm.recipe import Recipe
-from domainnorm.registry import DATASETS, METHODS, TASKS
+from domainnorm.registry import DATASETS, METHODS, SAMPLERS, TASKS
 from domainnorm.run.encoding import attach_encoder
 from domainnorm.run.plan import Stage
 from domainnorm.tasks import Task
@@ -246,7 +246,7 @@ class Parts:
                 stream=Stream(loading.stream_order, loading.stream_batch_size, loading.stream_run)
                 if method.protocol == "online"
                 else None,
-                sampling=loading.sampling,
+                sampling=_sampler(loading.sampling),
                 sampling_temperature=loading.sampling_temperature,
                 degrade=self._degrade,
             ),
@@ -348,6 +348,13 @@ class Parts:
         roles = {name: "source" if name in labelled else "target" for name in stage.roles.all}
         roles |= dict.fromkeys(stage.roles.source, "source")
         return {name: steps_for(given, name, role) for name, role in roles.items()}
+
+
+def _sampler(asked: Any) -> Any:
+    """What draws training images: a word as it is, or the sampler of another package."""
+    if isinstance(asked, str):
+        return asked
+    return SAMPLERS.create(asked["name"], **{k: of for k, of in asked.items() if k != "name"})
 
 
 def _as_trained(stage: Stage) -> bool:

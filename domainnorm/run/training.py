@@ -334,7 +334,7 @@ class KeptEpochs(Checkpoint):
         options, epoch = self.recipe.trainer, trainer.current_epoch + 1
         former = set(self.scores)
         if options.keep_best and self.selection is not None:
-            value = self.selection.value
+            value = trainer.strategy.broadcast(self.selection.value)  # ranks agree on the best
             self.scores[epoch] = -math.inf if math.isnan(value) else value
             ranked = sorted(self.scores, key=lambda one: (-self.scores[one], one))
             self.scores = {one: self.scores[one] for one in ranked[: options.keep_best]}

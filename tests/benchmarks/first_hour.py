@@ -42,11 +42,11 @@ class User:
     written: int = 0  # lines of YAML and Python by hand
     begun: float = field(default_factory=time.perf_counter)
 
-    def types(self, *words):
-        """One command, which has to succeed; what it says."""
+    def types(self, *words, code=0):
+        """One command, which has to end with this code; what it says."""
         self.typed.append(" ".join(("domainnorm", *words)))
         began = time.perf_counter()
-        said = self._run("-m", "domainnorm", *words)
+        said = self._run("-m", "domainnorm", *words, code=code)
         if words[0] in LIGHT and "--build" not in words:
             self.light.append(time.perf_counter() - began)
         return said
@@ -69,9 +69,9 @@ class User:
         self.typed.append(f"python {file}")
         return self._run(file)
 
-    def _run(self, *words):
+    def _run(self, *words, code=0):
         done = call(self.site, *words, cwd=self.folder)
-        if done.returncode:
+        if done.returncode != code:
             raise SystemExit(f"{self.name}: {self.typed[-1]}\n{done.stdout}{done.stderr}")
         return done.stdout
 
@@ -109,9 +109,14 @@ def engineer(user):
 
 
 def driver(user):
-    """Before a download: what there is, a trial on drawn data; then films of their own."""
+    """Before a download: what there is, and is missing, a trial on drawn data; then own films."""
     user.types("list", "recipes")
     user.types("docs", "data_driving")
+    missing = [name for name in ("gta5", "cityscapes") if not (DATA / name).is_dir()]
+    said = user.types("data", "check", "driving/gta5_cityscapes", code=1 if missing else 0)
+    unsaid = [name for name in missing if f"'{name}' resolves to" not in said]
+    if unsaid:
+        raise SystemExit(f"driver: {user.typed[-1]} does not say that {unsaid} are missing\n{said}")
     user.types("run", "driving/gta5_cityscapes", "--sample")
     films = DATA / "camvid"
     if not films.is_dir():

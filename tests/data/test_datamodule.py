@@ -4,6 +4,7 @@ import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lightning import LightningModule, Trainer
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 
 from domainnorm.data import DomainDataModule, Loading
 from domainnorm.data.datasets import Scans
+from domainnorm.data.sampler import OwnDraws
 from domainnorm.errors import DataError
 
 LIGHTNING_WARNINGS = pytest.mark.filterwarnings(
@@ -281,7 +283,35 @@ def test_balanced_batches_hold_every_class_of_labelled_domains_equally_often(mak
     assert counts.max() - counts.min() <= 1
 
 
-@pytest.mark.parametrize("sampling", ["balanced", "rare"])
+class Even:
+    """Draws images at even places, at random."""
+
+    def draw(self, records, length, generator):
+        return 2 * generator.integers((len(records) + 1) // 2, size=length)
+
+
+def test_own_sampler_draws_the_images_of_labelled_domains(make, scans):
+    module = make(loading=replace(SMALL, sampling=Even()))
+    kept = set(scans.positions(["clean"], "train")[::2])
+    for batch in module.train_dataloader():
+        assert set(batch["index"][batch["labelled"]].tolist()) <= kept
+
+
+@pytest.mark.parametrize(
+    ("found", "came"),
+    [
+        ([0], r"int64 of shape \(1,\)"),
+        ([0.5] * 99, "float64 of shape"),
+        (range(-1, 98), "numbers from -1 to 97"),
+    ],
+)
+def test_own_sampler_that_gives_no_positions_is_named(found, came):
+    draws = OwnDraws(np.arange(99), [None] * 99, SimpleNamespace(draw=lambda *asked: found))
+    with pytest.raises(DataError, match=rf"data\.sampling: SimpleNamespace\.draw gave {came}"):
+        draws.drawn((0, 0, 0), 99)
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "rare", Even()])
 def test_sampling_leaves_unlabelled_domains_as_they_are(make, scans, sampling):
     plain, other = (
         first_epoch(make(loading=replace(SMALL, sampling=s))) for s in ("uniform", sampling)
@@ -292,8 +322,9 @@ def test_sampling_leaves_unlabelled_domains_as_they_are(make, scans, sampling):
     assert not torch.equal(torch.cat(plain["index"]), torch.cat(other["index"]))
 
 
-def test_resumed_run_sees_the_balanced_batches_it_would_have_seen(make):
-    options = {"loading": replace(SMALL, sampling="balanced")}
+@pytest.mark.parametrize("sampling", ["balanced", Even()])
+def test_resumed_run_sees_the_drawn_batches_it_would_have_seen(make, sampling):
+    options = {"loading": replace(SMALL, sampling=sampling)}
     whole = fit(make(**options), 3).epochs
     module = make(**options)
     module.trainer = SimpleNamespace(current_epoch=2, global_rank=0, world_size=1)

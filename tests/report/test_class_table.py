@@ -66,3 +66,9 @@ def test_tables_of_several_transfers_say_which_they_are_of() -> None:
 
 def test_there_is_no_table_of_nothing() -> None:
     assert told([]) == ""
+
+
+def test_findings_are_called_findings() -> None:
+    text = told([(result("tent", 0.7), scores(0.5, 0.6, 0.7)._replace(metric="auroc"))])
+    assert "**b** · AUROC of each finding" in text
+    assert "AUROC: how well images with a finding" in text
