@@ -170,7 +170,7 @@ def problem_of_embedding(size: int, taken: Iterable[int]) -> str:
     sizes = sorted(set(taken))
     if sizes == [size]:
         return ""
-    found = f"of size {', '.join(map(str, sizes))}" if sizes else "none"
+    found = f"size {', '.join(map(str, sizes))}" if sizes else "none"
     return (
         f"its embeddings have size {size}, but the norms of this model take {found}; use the norm "
         f"'film', or modulation 'hyper', with embedding_size {size}"

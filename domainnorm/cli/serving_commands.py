@@ -16,7 +16,7 @@ from domainnorm.terminal import say
 
 _ROWS = 20
 _BY = {
-    "told": "given",
+    "told": "told",
     "only": "the only one",
     "estimate": "estimated",
     "mixture": "estimated, mixed by weight",

@@ -57,7 +57,7 @@ def test_masks_of_0_and_255_are_refused_before_anything_is_trained(file, tmp_pat
         read = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(mask), np.where(read > 0, 255, 0).astype(np.uint8))
     loaded = load_recipe(str(file), [f"data.root={tmp_path / 'data'}"])
-    with pytest.raises(DataError, match=r"domain .day. hold only 0 and 255, .* write 1 where"):
+    with pytest.raises(DataError, match=r"domain .day. hold only 0 and 255, .* write 1 for"):
         run_recipe(loaded, tmp_path / "runs")
 
 
