@@ -112,7 +112,7 @@ def test_variant_that_is_kept_leaves_its_epochs_to_the_stage(tmp_path):
 
 def test_best_epochs_without_a_score_are_a_problem_of_the_recipe():
     with pytest.raises(
-        RecipeError, match=r"trainer\.keep_best: got 3, but evaluation\.selection is"
+        RecipeError, match=r"trainer\.keep_best: got 3, but evaluation\.selection=last"
     ):
         recipe("trainer.keep_best=3")
     assert recipe("trainer.keep_every=3").trainer.keep_every == 3
