@@ -15,7 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from domainnorm.data.augmentation.degradation import Degradation
-from domainnorm.data.augmentation.pipeline import Pipeline, References, Steps, build_pipeline
+from domainnorm.data.augmentation.pipeline import (
+    STRONG_VIEW,
+    Pipeline,
+    References,
+    Steps,
+    build_pipeline,
+)
 from domainnorm.data.augmentation.rand_stain_na import Colours, colours_of
 from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import (
@@ -43,19 +49,6 @@ from domainnorm.ranges import Sampling, problem_of_sampling
 
 Batch = dict[str, Any]
 _MEASURED = 1000  # images whose colours are measured
-# What a label-free score changes of an image: colours as another camera or stain would have them.
-STRONG_VIEW: list[dict[str, Any]] = [
-    {
-        "name": "ColorJitter",
-        "brightness": [0.6, 1.4],
-        "contrast": [0.5, 1.5],
-        "saturation": [0.5, 1.5],
-        "hue": [-0.08, 0.08],
-        "p": 1.0,
-    },
-    {"name": "RandomGamma", "gamma_limit": [55, 180], "p": 1.0},
-    {"name": "GaussianBlur", "sigma_limit": [0.1, 1.2], "blur_limit": 0, "p": 0.3},
-]
 
 
 @dataclass(frozen=True)
@@ -373,19 +366,19 @@ class DomainDataModule(LightningDataModule):
         """How images of each labelled group are drawn; none for uniform draws."""
         sampling = self.loading.sampling
         draws: dict[int, ClassDraws | OwnDraws] = {}
-        if not isinstance(sampling, str):
-            for label in labelled:
-                positions = np.flatnonzero(np.asarray(groups) == label)
-                records = [self.dataset.records[view.positions[one]] for one in positions]
-                draws[label] = OwnDraws(positions, records, sampling)
-            return draws
-        if problem := problem_of_sampling(sampling, self.dataset.task):
+        known = isinstance(sampling, str)
+        if known and (problem := problem_of_sampling(str(sampling), self.dataset.task)):
             raise DataError(f"data.sampling: {problem}")
         for label in sorted(labelled) if sampling != "uniform" else []:
-            name = self.domain_names[label % len(self.domain_names)]
             positions = np.flatnonzero(np.asarray(groups) == label)
-            counts = self.counts.of([view.positions[position] for position in positions])
+            seen = [view.positions[position] for position in positions]
+            if not isinstance(sampling, str):
+                records = [self.dataset.records[one] for one in seen]
+                draws[label] = OwnDraws(positions, records, sampling)
+                continue
+            counts = self.counts.of(seen)
             if not counts.any():
+                name = self.domain_names[label % len(self.domain_names)]
                 raise DataError(
                     f"domain '{name}': no training image has a class, but data.sampling: "
                     f"{sampling} draws images by class; set it to uniform"

@@ -28,6 +28,19 @@ Step = str | Mapping[str, Any]
 Steps = Sequence[Step] | Mapping[str, Sequence[Step]]
 Pixels = NDArray[np.uint8]
 References = Callable[[int], Pixels]
+# What a label-free score changes of an image: colours as another camera or stain would have them.
+STRONG_VIEW: list[dict[str, Any]] = [
+    {
+        "name": "ColorJitter",
+        "brightness": [0.6, 1.4],
+        "contrast": [0.5, 1.5],
+        "saturation": [0.5, 1.5],
+        "hue": [-0.08, 0.08],
+        "p": 1.0,
+    },
+    {"name": "RandomGamma", "gamma_limit": [55, 180], "p": 1.0},
+    {"name": "GaussianBlur", "sigma_limit": [0.1, 1.2], "blur_limit": 0, "p": 0.3},
+]
 
 
 class Views(NamedTuple):
