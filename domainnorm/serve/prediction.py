@@ -62,6 +62,7 @@ def predict_run(
     """
     options = options or PredictOptions()
     stored = load_stored(folder)
+    stored.check_says()
     place = output or stored.place / "predictions" / name_of(images)
     check_free(place, images)
     policy = policy_of(stored.recipe, stored.model, options.unseen)
