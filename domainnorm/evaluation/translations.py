@@ -13,6 +13,7 @@ from domainnorm.evaluation.evaluated import Evaluated, WeightedMetrics, class_la
 from domainnorm.evaluation.intervals import mean_of_known
 
 _DIRECTIONS = 128  # on which distributions of features are compared
+_LEAST = 0.1  # deviation of a feature, as a share of the mean one
 _REGULARITY = 0.1  # inverse strength of the classifier's penalty: images are few
 
 
@@ -30,14 +31,16 @@ class StyleJudge:
         # Deferred: half a second, and few programs judge images.
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
-        self._std, self._mean = torch.std_mean(features.float().cpu(), 0)
+        std, self._mean = torch.std_mean(features.float().cpu(), 0)
+        # What hardly varies here would be all there is in images that differ in it.
+        self._std = std.clamp(min=max(_LEAST * float(std.mean()), 1e-6))
         self._classifier = LogisticRegression(
             C=_REGULARITY, class_weight="balanced", max_iter=2000
         ).fit(self.scaled(features).numpy(), domain.cpu().numpy())
 
     def scaled(self, features: Tensor) -> Tensor:
         """Features (N, F) as the classifier takes them, on the CPU."""
-        return (features.float().cpu() - self._mean) / self._std.clamp(min=1e-6)
+        return (features.float().cpu() - self._mean) / self._std
 
     def __call__(self, scaled: Tensor) -> Tensor:
         """The domain that each of (N, F) looks of, (N,)."""

@@ -67,7 +67,7 @@ class Stylize(SupervisedMethod):
         style_weight: float = 10.0,
         content_weight: float = 1.0,
         variation_weight: float = 0.5,
-        identity_weight: float = 1.0,
+        identity_weight: float = 10.0,
         lr: float = 2e-3,
         weight_decay: float = 0.0,
         optimizer: Literal["adamw", "adam", "sgd"] = "adamw",

@@ -50,6 +50,14 @@ class StoredModel:
         names = [one.name for one in asked if one.label == self.place.name]
         return next((name for name in names if name in online_methods()), "")
 
+    def check_says(self) -> None:
+        """Raise a CheckpointError where outputs are images, of which there is nothing to say."""
+        if self.recipe.task.name == "translation":
+            raise CheckpointError(
+                f"{self.place}: of task 'translation', which gives images; `domainnorm translate "
+                f"{self.place} IMAGES --to DOMAIN` writes them"
+            )
+
 
 def load_stored(folder: Path) -> StoredModel:
     """The model of a stage; neither data nor pretrained weights are needed.

@@ -123,7 +123,9 @@ def test_judge_tells_domains_that_differ():
     assert scaled.mean(0).tolist() == pytest.approx([0, 0, 0], abs=1e-5)
 
 
-def test_feature_that_never_varies_is_no_obstacle():
+def test_feature_that_hardly_varies_is_no_obstacle():
+    """A test image that differs in it is no thousand deviations away."""
     features = torch.zeros(4, 2)
     features[:, 0] = torch.tensor([0.0, 1, 0, 1])
-    assert bool(StyleJudge(features, torch.tensor([0, 1, 0, 1])).scaled(features).isfinite().all())
+    judge = StyleJudge(features, torch.tensor([0, 1, 0, 1]))
+    assert float(judge.scaled(torch.tensor([[0.5, 0.1]])).abs().max()) < 10

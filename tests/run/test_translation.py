@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from domainnorm.data.datasets import Scans
@@ -199,3 +200,27 @@ def test_runs_of_other_tasks_are_refused(tmp_path, folder, capsys):
     other = run(tmp_path, "method=source_only", "compare=[]", "trainer.max_epochs=1")
     assert call("translate", str(other), str(folder), "--to", "clean") == 1
     assert "expected 'translation'" in capsys.readouterr().err
+
+
+def test_predictions_and_streams_are_for_other_tasks(translated, folder, capsys):
+    for words in (("predict", str(translated), str(folder)), _stream(translated, folder)):
+        assert call(*words, "--domain", "clean") == 1
+        assert "`domainnorm translate" in capsys.readouterr().err
+
+
+def _stream(translated, folder):
+    return "adapt", str(translated), "method=neo", "--stream", str(folder)
+
+
+def test_exported_program_has_the_domain_as_an_input(translated, tmp_path):
+    words = ("--format", "torch_export", "--output", str(tmp_path))
+    assert call("export", str(translated), *words) == 0
+    (archive,) = tmp_path.glob("*.pt2")
+    program = torch.export.load(archive).module()
+    image = torch.rand(2, 3, 32, 32) - 0.5
+    one, other = (program(image, torch.full((2,), label)) for label in (0, 1))
+    assert one.shape == image.shape
+    assert not torch.allclose(one, other)
+    card = next(tmp_path.glob("*.md")).read_text()
+    assert "gives images the style of a domain on `clean`, `colour_cast`" in card
+    assert "style_accuracy" in card
