@@ -14,6 +14,7 @@ _METRICS = (
     *("balanced_accuracy", "accuracy", "macro_f1", "ece"),
     *("miou", "dice", "pixel_accuracy", "boundary_iou"),
     *("auroc", "average_precision"),
+    *("psnr", "psnr_input", "ssim", "ssim_input"),
 )
 # What the norms got in the tests of a run, by the recipe's condition.
 _UNDER = {
@@ -27,6 +28,7 @@ _KINDS = {
     "classification": "An image classifier",
     "segmentation": "A segmentation network",
     "multilabel": "A classifier of findings",
+    "restoration": "A network that restores images",
 }
 _LICENCE = (
     "## Licence\n\n"
@@ -73,12 +75,16 @@ def _head(about: Mapping[str, Any]) -> str:
     served = (
         f"the domain `{about['domain']}`" if about["domain"] else _listed(about["domain_names"])
     )
+    classes = f" for {len(about['class_names'])} classes"
+    outputs = f"Classes, in the order of the logits: {_listed(about['class_names'])}."
+    if about["task"] == "restoration":
+        classes, outputs = "", "Outputs are images, from 0, black, to 1, white."
     return (
         f"# {about['recipe']}: {about['backbone']}\n\n"
-        f"{_KINDS[about['task']]} for {len(about['class_names'])} classes on {served}, "
+        f"{_KINDS[about['task']]}{classes} on {served}, "
         f"fitted with the method `{about['method']}`"
         + (" (which saw labels of the target)" if about["supervised"] else "")
-        + f".\n\nClasses, in the order of the logits: {_listed(about['class_names'])}."
+        + f".\n\n{outputs}"
     )
 
 

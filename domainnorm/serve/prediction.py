@@ -21,7 +21,6 @@ from domainnorm.data.images import read_all
 from domainnorm.errors import CheckpointError, ConditionError, DataError, unknown
 from domainnorm.evaluation import write_json
 from domainnorm.ranges import ESTIMATED, Unseen
-from domainnorm.registry import TASKS
 from domainnorm.run.machine import quiet_lightning, readable_refusals
 from domainnorm.run.stage import WEIGHTS
 from domainnorm.serve.given_domains import DomainGiver, GivenDomain, check_told, policy_of
@@ -35,13 +34,6 @@ from domainnorm.terminal import create_console
 
 ASKED, PREDICTIONS = "prediction.json", "predictions.csv"
 OVERLAYS, SHEET = "overlays.png", "classes.png"
-_MAKES_IMAGES = {
-    "translation": "it gives images and predicts nothing; take `domainnorm translate`",
-    "restoration": (
-        "it gives images and predicts nothing; in Python, domainnorm.serve.load_stored has its "
-        "model, see docs/restoration.md"
-    ),
-}
 _OWN = (ASKED, PREDICTIONS, MASKS, OVERLAYS, SHEET)
 
 
@@ -70,8 +62,7 @@ def predict_run(
     """
     options = options or PredictOptions()
     stored = load_stored(folder)
-    if problem := _MAKES_IMAGES.get(TASKS.entry(stored.recipe.task.name).constants["labels"]):
-        raise CheckpointError(f"{stored.place}: of task '{stored.recipe.task.name}': {problem}")
+    stored.check_says()
     place = output or stored.place / "predictions" / name_of(images)
     check_free(place, images)
     policy = policy_of(stored.recipe, stored.model, options.unseen)

@@ -25,6 +25,11 @@ from domainnorm.run.stage import WEIGHTS
 from domainnorm.tasks import Task
 
 _SHOWN = 6
+# What there is for tasks whose outputs are images.
+_WAYS = {
+    "translation": "`domainnorm translate` writes them",
+    "restoration": "in Python, domainnorm.serve.load_stored has the model (docs/restoration.md)",
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,12 @@ class StoredModel:
         asked = (self.recipe.method, *self.recipe.compare)
         names = [one.name for one in asked if one.label == self.place.name]
         return next((name for name in names if name in online_methods()), "")
+
+    def check_says(self) -> None:
+        """Raise a CheckpointError where outputs are images, of which there is nothing to say."""
+        name = self.recipe.task.name
+        if way := _WAYS.get(name):
+            raise CheckpointError(f"{self.place}: of task '{name}', which gives images; {way}")
 
 
 def load_stored(folder: Path) -> StoredModel:

@@ -85,6 +85,7 @@ def adapt_run(
     """
     options = options or StreamOptions()
     stored = load_stored(folder)
+    stored.check_says()
     place = output or stored.place / "adapt" / name_of(stream)
     source = find_source(stored.recipe, stream, place / MASKS, white=options.white)
     if isinstance(source, VolumeImages):
