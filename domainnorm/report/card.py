@@ -15,6 +15,7 @@ _METRICS = (
     *("miou", "dice", "pixel_accuracy", "boundary_iou"),
     *("auroc", "average_precision"),
     *("style_accuracy", "look_accuracy", "distance", "round_trip_ssim"),
+    *("psnr", "psnr_input", "ssim", "ssim_input"),
 )
 # What the norms got in the tests of a run, by the recipe's condition.
 _UNDER = {
@@ -29,6 +30,13 @@ _KINDS = {
     "segmentation": "A segmentation network",
     "multilabel": "A classifier of findings",
     "translation": "A network that gives images the style of a domain",
+    "restoration": "A network that restores images",
+}
+# What comes out where images do.
+_IMAGES = {
+    "translation": "Outputs are images, normalized as the input is; the domain is the one asked "
+    "for.",
+    "restoration": "Outputs are images, from 0, black, to 1, white.",
 }
 _LICENCE = (
     "## Licence\n\n"
@@ -75,13 +83,10 @@ def _head(about: Mapping[str, Any]) -> str:
     served = (
         f"the domain `{about['domain']}`" if about["domain"] else _listed(about["domain_names"])
     )
-    images = about["task"] == "translation"
-    classes = "" if images else f" for {len(about['class_names'])} classes"
-    outputs = (
-        "Outputs are images, normalized as the input is; the domain is the one asked for."
-        if images
-        else f"Classes, in the order of the logits: {_listed(about['class_names'])}."
-    )
+    classes = f" for {len(about['class_names'])} classes"
+    outputs = f"Classes, in the order of the logits: {_listed(about['class_names'])}."
+    if about["task"] in _IMAGES:
+        classes, outputs = "", _IMAGES[about["task"]]
     return (
         f"# {about['recipe']}: {about['backbone']}\n\n"
         f"{_KINDS[about['task']]}{classes} on {served}, "

@@ -25,6 +25,11 @@ from domainnorm.run.training import EPOCHS, WEIGHTS
 from domainnorm.tasks import Task
 
 _SHOWN = 6
+# What there is for tasks whose outputs are images.
+_WAYS = {
+    "translation": "`domainnorm translate RUN IMAGES --to DOMAIN` writes them",
+    "restoration": "in Python, domainnorm.serve.load_stored has the model (docs/restoration.md)",
+}
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,9 @@ class StoredModel:
 
     def check_says(self) -> None:
         """Raise a CheckpointError where outputs are images, of which there is nothing to say."""
-        if self.recipe.task.name == "translation":
-            raise CheckpointError(
-                f"{self.place}: of task 'translation', which gives images; `domainnorm translate "
-                f"{self.place} IMAGES --to DOMAIN` writes them"
-            )
+        name = self.recipe.task.name
+        if way := _WAYS.get(name):
+            raise CheckpointError(f"{self.place}: of task '{name}', which gives images; {way}")
 
 
 def load_stored(folder: Path) -> StoredModel:

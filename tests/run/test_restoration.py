@@ -93,7 +93,7 @@ def test_what_cannot_be_meant_is_refused(words, message, capsys):
 
 def test_predict_says_what_there_is_instead(restored, tmp_path, capsys):
     assert call("predict", str(restored), str(tmp_path)) != 0
-    assert "it gives images and predicts nothing" in " ".join(capsys.readouterr().err.split())
+    assert "which gives images; in Python" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("selection", ["validation", "oracle"])
@@ -101,3 +101,12 @@ def test_epochs_are_chosen_by_psnr(tmp_path, selection):
     words = (f"evaluation.selection={selection}", "compare=[]", "method=source_only")
     folder = run(tmp_path, *WORDS, *words)
     assert metrics(folder)["source_only", "clean"]["n"] > 0
+
+
+def test_exported_file_restores_images_and_says_so(restored, tmp_path):
+    words = ("--format", "onnx", "--stage", f"{TRANSFER}/seed0/joint", "--output", str(tmp_path))
+    assert call("export", str(restored), *words) == 0
+    card = (tmp_path / "card.md").read_text()
+    assert "A network that restores images on" in card
+    assert "Outputs are images, from 0, black, to 1, white." in card
+    assert "psnr_input" in card
