@@ -1,0 +1,106 @@
+"""Rules that a recipe has to satisfy for the sake of its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from domainnorm.errors import unknown
+from domainnorm.ranges import OF_ANY_DATASET, problem_of_sampling, problem_of_task
+from domainnorm.recipe.norm import reads_domains
+from domainnorm.recipe.problems import Problems, spelled
+from domainnorm.recipe.schema import Named, Recipe, labels_of
+from domainnorm.registry import SAMPLERS, TASKS
+
+_LARGEST_SCALE = 64
+
+
+def check_task(recipe: Recipe, problems: Problems) -> None:
+    """The dataset has labels for the task, which is complete; crops are for masks."""
+    task, dataset, crop = recipe.task, recipe.dataset, recipe.data.crop_size
+    if task is None:
+        return
+    wanted = TASKS.entry(task.name).constants.get("labels")
+    found = wanted if dataset is None else labels_of(dataset)
+    if found not in (wanted, "") and wanted not in OF_ANY_DATASET:
+        text = f"'{task.name}' needs labels for {wanted}, but dataset '{dataset.name}' has labels"
+        problems.add("task", f"{text} for {found}; change task or data.name")
+    elif text := _problem_of_draws(recipe.data.sampling, str(wanted)):
+        problems.add("data.sampling", text)
+    if wanted == "translation":
+        _check_translation(recipe, problems)
+    if wanted == "restoration":
+        _check_restoration(recipe, task, problems)
+    elif recipe.data.degrade is not None:
+        text = f"is given, and task '{task.name}' restores nothing; take task 'restoration', or"
+        problems.add("data.degrade", f"{text} leave it out")
+    if wanted == "segmentation":
+        if not any(task.options.get(f"{loss}_weight", 0) for loss in ("ce", "dice", "focal")):
+            text = "got 0, as dice_weight and focal_weight, expected one of the three above 0"
+            problems.add("task.ce_weight", text)
+        width = task.options.get("width", 32)
+        if task.options.get("decoder") == "fpn" and width % 32:
+            problems.add("task.width", f"got {width}, decoder 'fpn' takes multiples of 32")
+        return
+    if crop is not None:
+        text = f"{spelled(crop)}, but task '{task.name}' looks at whole images; leave the key out"
+        problems.add("data.crop_size", f"{text}, or add RandomResizedCrop to augment")
+    if recipe.evaluation.mask_size != "input":
+        text = f"'original' is for masks, but task '{task.name}' has none; leave the key out"
+        problems.add("evaluation.mask_size", text)
+
+
+def _check_translation(recipe: Recipe, problems: Problems) -> None:
+    """Images are asked for the style of one of several domains, each with rows of its own."""
+    why = "task 'translation' asks for the style of a domain"
+    if len(recipe.domains) < 2 and not problems.among("data"):
+        text = f"got {len(recipe.domains)} domain, and {why}; name two or more"
+        problems.add("data.source, data.target", text)
+    if recipe.data.rows != "domain":
+        text = f"got '{recipe.data.rows}', and {why}, which needs rows of its own; leave it out"
+        problems.add("data.rows", text)
+    if recipe.encoder is not None:
+        problems.add("encoder", f"is given, and {why}, which nothing estimates; leave it out")
+    if recipe.norm is not None and not reads_domains(recipe.norm):
+        text = f"none of them looks at the domain, and {why}; take 'norm: cin'"
+        problems.add("norm", text)
+    if recipe.evaluation.selection == "oracle":
+        text = "'oracle' compares with labels, and task 'translation' has none; take 'last'"
+        problems.add("evaluation.selection", text)
+
+
+def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:
+    """There is something to restore, and a norm where there are norms."""
+    given = recipe.data.degrade
+    if given is None:
+        text = "missing, and task 'restoration' undoes it; give {scale: 4, noise: 0.02}, say"
+        problems.add("data.degrade", text)
+    else:
+        _check_degrade(given, problems)
+    if recipe.norm is not None and not task.options.get("norms", True):
+        problems.add("norm", "is given, and task.norms is false; drop one of the two")
+    if recipe.data.shots is not None:
+        text = "counts images of a class, and task 'restoration' reads no labels; leave it out"
+        problems.add("data.shots", text)
+
+
+def _check_degrade(given: Mapping[str, Any], problems: Problems) -> None:
+    """Known keys, numbers that make sense, and not nothing at all."""
+    for key in given.keys() - {"scale", "noise"}:
+        problems.add("data.degrade", unknown("key", key, ["scale", "noise"]))
+    scale, noise = given.get("scale", 1), given.get("noise", 0.0)
+    if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
+        problems.expect("data.degrade.scale", scale, f"a whole number from 1 to {_LARGEST_SCALE}")
+    if type(noise) not in (int, float) or not 0 <= noise <= 1:
+        problems.expect("data.degrade.noise", noise, "a share of white from 0 to 1")
+    if (scale, noise) == (1, 0):
+        text = "scale 1 and noise 0 leave images as they are; set one of them higher"
+        problems.add("data.degrade", text)
+
+
+def _problem_of_draws(sampling: Any, labels: str) -> str:
+    """What is wrong with a word, or a sampler of another package, where labels are of a kind."""
+    if isinstance(sampling, str):
+        return problem_of_sampling(sampling, labels)
+    tasks = SAMPLERS.entry(sampling["name"]).constants.get("tasks", ())
+    return problem_of_task(sampling["name"], tasks, labels)
