@@ -30,7 +30,7 @@ lint: env  ## style and types
 	$(BIN)/mypy
 
 docs: env  ## write the site of the documentation to site/; broken links are errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache site
