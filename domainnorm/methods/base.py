@@ -55,8 +55,8 @@ class Method(LightningModule):
     - ``needs``: what it needs in the norms, ``"moments"`` (running ones), ``"weights"``, or ``""``.
     - ``may_average``: whether it has steps, and no average of weights of its own.
     - ``takes_shots``: whether it may learn from labels of few target images, see ``data.shots``.
-    - ``tasks``: kinds of labels it is for (``"classification"``, ``"multilabel"``,
-      ``"segmentation"``), all when empty; ``for_masks``: options with a value for masks only.
+    - ``tasks``: what it is for (``"classification"``, ``"multilabel"``, ``"segmentation"``,
+      ``"translation"``), all that have labels when empty; ``for_masks``: options for masks only.
     - ``protocol``: ``"fit"``, or ``"online"`` for one that adapts while it predicts test images.
 
     A method of protocol ``fit`` writes `losses`, for one that is ``online`` see `OnlineMethod`.

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from domainnorm.errors import DomainNormError
+from domainnorm.methods.stylize import Stylize
+from domainnorm.tasks.classification import Classification
+from tests.methods.bench import ONE, fit, images, make, make_model, model_of
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    torch.manual_seed(0)
+    return fit("stylize", epochs=12, lr=1e-2)
+
+
+def colours(batch):
+    return batch.mean((2, 3)).mean(0)
+
+
+@torch.no_grad()
+def test_images_come_nearer_to_the_colours_of_the_domain_asked_for(fitted):
+    before, wanted = images("clean"), colours(images("colour_cast"))
+    made = fitted.model.eval()(before, "colour_cast")
+    assert (colours(made) - wanted).norm() < 0.7 * (colours(before) - wanted).norm()
+
+
+def test_training_lowers_the_loss(fitted):
+    losses = fitted.seen.losses
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def batch(domain):
+    return {"image": torch.rand(4, 3, 32, 32) - 0.5, "domain": torch.tensor(domain)}
+
+
+def test_untrained_network_loses_style_alone():
+    losses = make("stylize", model_of("stylize")).losses(batch([0, 1, 0, 1]))
+    assert losses["content"].item() == pytest.approx(0, abs=1e-6)
+    assert losses["variation"].item() == 0
+    assert losses["style"].item() > 0
+
+
+def test_batch_of_one_domain_is_asked_to_stay():
+    losses = make("stylize", model_of("stylize")).losses(batch([1, 1, 1, 1]))
+    assert "style" not in losses
+    assert losses["identity"].item() == 0
+
+
+def test_weights_multiply_losses():
+    torch.manual_seed(0)
+    one = make("stylize", model_of("stylize")).losses(batch([0, 1, 0, 1]))
+    torch.manual_seed(0)
+    other = make("stylize", model_of("stylize"), style_weight=20.0).losses(batch([0, 1, 0, 1]))
+    assert other["style"].item() == pytest.approx(2 * one["style"].item(), rel=1e-5)
+
+
+def test_other_tasks_are_refused():
+    with pytest.raises(DomainNormError, match="'Stylize' is for images to translate"):
+        Stylize(make_model(), Classification(list("ab")), ONE)
