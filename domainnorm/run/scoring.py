@@ -57,8 +57,8 @@ class Scorer:
     def scores(self) -> tuple[dict[str, dict[str, float]], dict[str, Predictions]]:
         """Scores of each target, by name, and what is stored of it; empty where nothing can be.
 
-        That is so for findings, translations, streams (whose model moves while it predicts),
-        targets without training images, and without images to look at.
+        That is so for findings, tasks that give images, streams (whose model moves while it
+        predicts), targets without training images, and without images to look at.
         """
         found: dict[str, dict[str, float]] = {}
         stored: dict[str, Predictions] = {}
