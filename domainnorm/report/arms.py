@@ -23,13 +23,12 @@ from domainnorm.evaluation import (
     sentence,
     write_json,
 )
+from domainnorm.report.data_tables import markdown_head, markdown_line
 from domainnorm.report.heatmap import Names, save_grid
 from domainnorm.report.result_tables import (
     abbreviated,
     cell_text,
     duration,
-    markdown_head,
-    markdown_line,
 )
 from domainnorm.report.results import Cell, Result, label_mark, label_notes, shots_of
 from domainnorm.report.validator_table import validators_markdown

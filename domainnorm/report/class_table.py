@@ -8,7 +8,7 @@ from statistics import fmean
 
 from domainnorm.errors import counted
 from domainnorm.evaluation import ClassScores, readable
-from domainnorm.report.result_tables import markdown_head, markdown_line
+from domainnorm.report.data_tables import markdown_head, markdown_line
 from domainnorm.report.results import Result, label_mark, method_order
 from domainnorm.report.sentences import best_method
 

@@ -1,4 +1,4 @@
-"""Tables of data: what a dataset holds, what was found in a pile of images."""
+"""Tables of data: what a dataset holds, what was found in a pile of images; rows in Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.table import Table
 from domainnorm.data import DomainDataset, Survey
 from domainnorm.data.masks import VOID
 from domainnorm.errors import counted
-from domainnorm.report.result_tables import markdown_head, markdown_line
 
 if TYPE_CHECKING:
     from domainnorm.data import Discovery  # needs torch and scikit-learn
@@ -184,3 +183,13 @@ def _contingency(discovery: Discovery) -> Table:
     for domain in sorted(set(given)):
         table.add_row(escape(domain or "(empty)"), *(str(counts[domain, name]) for name in names))
     return table
+
+
+def markdown_head(names: Sequence[str]) -> list[str]:
+    """The head of a table in Markdown, whose first column is names and the others numbers."""
+    return [markdown_line(names), markdown_line(["---", *["---:"] * (len(names) - 1)])]
+
+
+def markdown_line(cells: Sequence[str]) -> str:
+    """One row of a table in Markdown."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

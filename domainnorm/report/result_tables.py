@@ -12,6 +12,7 @@ from rich.text import Text
 
 from domainnorm.evaluation import LOWER_IS_BETTER, CrossDomainMatrix, seed_spread
 from domainnorm.registry import METHODS
+from domainnorm.report.data_tables import markdown_head, markdown_line
 from domainnorm.report.results import (
     Cell,
     Result,
@@ -90,16 +91,6 @@ def results_markdown(results: Sequence[Result], metric: str = "balanced_accuracy
     for notes in (_footnotes(results, metric), [*told, *_about(results)]):
         lines += [*(f"{note}  " for note in notes), ""]
     return "\n".join(lines)
-
-
-def markdown_head(names: Sequence[str]) -> list[str]:
-    """The head of a table in Markdown, whose first column is names and the others numbers."""
-    return [markdown_line(names), markdown_line(["---", *["---:"] * (len(names) - 1)])]
-
-
-def markdown_line(cells: Sequence[str]) -> str:
-    """One row of a table in Markdown."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _blocks(results: Sequence[Result], metric: str) -> list[_Block]:

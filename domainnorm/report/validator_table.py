@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from domainnorm.evaluation import LOWER_IS_BETTER
-from domainnorm.report.result_tables import markdown_head, markdown_line
+from domainnorm.report.data_tables import markdown_head, markdown_line
 from domainnorm.report.results import Result, by_transfer
 
 _FEWEST = 3  # candidates: two have a rank correlation of 1 or -1
