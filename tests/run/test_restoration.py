@@ -45,7 +45,7 @@ def test_tables_begin_with_the_input(restored):
 def test_restored_images_are_drawn_and_measures_stored(restored):
     (sheet,) = (restored / "figures").glob("restored_*joint.png")
     assert sheet.stat().st_size > 0
-    assert "restored images, and as they were" in (restored / "report.html").read_text()
+    assert "as they were restored, and as they really are" in (restored / "report.html").read_text()
     one = load_evaluated(restored / TRANSFER / "seed0/joint/predictions-clean.safetensors")
     assert isinstance(one, Restorations)
 
@@ -78,9 +78,9 @@ def test_network_without_norms_runs_from_recipe_to_stored_model(tmp_path):
         (["task.norms=false"], "norm: is given, and task.norms is false"),
         (["data.shots=2"], "data.shots: counts images of a class"),
         (["method=tent"], "'tent' is for"),
-        (["method=coral"], "and this task has images to restore"),
+        (["method=coral"], "but this task has images to restore"),
         (["method=stylize"], "'stylize' is for images to translate"),
-        (["data.sampling=balanced"], "data.sampling: 'balanced' draws by one class per image"),
+        (["data.sampling=balanced"], "data.sampling: 'balanced' needs one class per image"),
         (["evaluation.selection=infomax"], "'infomax' is for"),
         (["task.loss=l2"], "task.loss"),
         (["task=classification", "norm=cin"], "data.degrade: is given, and task 'classification'"),

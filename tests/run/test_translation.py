@@ -65,7 +65,7 @@ def test_translations_are_drawn_and_stored(translated):
     (sheet,) = (translated / "figures").glob("translations_*.png")
     page = (translated / "report.html").read_text()
     assert "images of clean, colour_cast look like in the style of each other?" in page
-    assert "in the style of every domain" in page
+    assert "in the style of each domain" in page
     assert sheet.stat().st_size > 0
     stage = translated / TRANSFER / "seed0/stylize"
     one = load_evaluated(stage / "predictions-clean.safetensors")
