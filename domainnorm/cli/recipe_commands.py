@@ -10,7 +10,7 @@ from pathlib import Path
 
 from domainnorm import recipe, run
 from domainnorm.cli.parser import Command, Parser
-from domainnorm.cli.reference import REGISTRIES, describe, made_pages
+from domainnorm.cli.reference import REGISTRIES, describe, entries_of, made_pages
 from domainnorm.errors import DataError, DomainNormError, RecipeError, unknown
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe.tree import split_overrides
@@ -56,8 +56,7 @@ def _rows(kind: str) -> dict[str, str]:
         return {name: f"{one.statistics} × {one.modulation}: {one.use}" for name, one in specs}
     if kind not in REGISTRIES:
         return recipe.list_shipped(kind)
-    known, _ = REGISTRIES[kind]
-    return {name: known.entry(name).summary for name in known.names()}
+    return {name: entry.summary for name, entry in entries_of(kind).items()}
 
 
 def _show(arguments: Namespace) -> int:

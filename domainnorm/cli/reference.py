@@ -65,6 +65,14 @@ def made_pages() -> dict[str, tuple[str, Callable[[], str]]]:
     }
 
 
+def entries_of(kind: str) -> dict[str, Entry]:
+    """What is registered of a kind, by the names that recipes use."""
+    known, _ = REGISTRIES[kind]
+    entries = [known.entry(name) for name in known.names()]
+    # A step is named like those of albumentations, by its class.
+    return {one.attribute if kind == "transforms" else one.name: one for one in entries}
+
+
 def describe(kind: str, name: str) -> str:
     """A section on one name of a kind: what it does, its keys, its source.
 
@@ -77,7 +85,10 @@ def describe(kind: str, name: str) -> str:
         return _describe_norm(CATALOGUE[name])
     if kind not in REGISTRIES:
         raise DomainNormError(f"{kind} have no keys of their own; see: domainnorm show {name}")
-    return _describe_entry(REGISTRIES[kind][0].entry(name))
+    entries = entries_of(kind)
+    if name not in entries:
+        raise UnknownNameError(kind.removesuffix("s"), name, entries)
+    return _describe_entry(name, entries[name])
 
 
 def _describe_norm(norm: NormSpec) -> str:
@@ -97,16 +108,16 @@ def _describe_norm(norm: NormSpec) -> str:
     return "\n\n".join(parts)
 
 
-def _describe_entry(entry: Entry) -> str:
+def _describe_entry(name: str, entry: Entry) -> str:
     doc = entry.docstrings[0]
     told = _HEADING.split(doc)[0].strip()
     source = re.search(r"^Reference:\n((?:[ \t]+.*\n|\n)*)", f"{doc}\n", re.MULTILINE)
-    parts = [f"## {entry.name}", _markdown(told)]
+    parts = [f"## {name}", _markdown(told)]
     if entry.parameters:
         parts.append(_table(entry.parameters, _told(entry)))
     if source:
         parts.append(f"Source: {_markdown(inspect.cleandoc(source[1]))}")
-    if (page := f"methods/{entry.name}") in list_pages() and entry.kind == "method":
+    if (page := f"methods/{name}") in list_pages() and entry.kind == "method":
         parts.append(f"More: [docs/{page}.md](../{page}.md)")
     return "\n\n".join(parts)
 
@@ -162,11 +173,9 @@ def _norms_page() -> str:
 
 
 def _kind_page(kind: str) -> Callable[[], str]:
-    known, place = REGISTRIES[kind]
-
     def page() -> str:
-        head = f"# {kind.capitalize()}\n\nIn a recipe: {place}."
-        entries = (_describe_entry(known.entry(name)) for name in known.names())
+        head = f"# {kind.capitalize()}\n\nIn a recipe: {REGISTRIES[kind][1]}."
+        entries = (_describe_entry(name, entry) for name, entry in entries_of(kind).items())
         return "\n\n".join((head, *entries)) + "\n"
 
     return page

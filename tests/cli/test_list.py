@@ -27,7 +27,7 @@ KINDS = {
     "datasets": DATASETS.names(),
     "tasks": TASKS.names(),
     "loggers": LOGGERS.names(),
-    "transforms": TRANSFORMS.names(),
+    "transforms": [TRANSFORMS.entry(name).attribute for name in TRANSFORMS.names()],
     "validators": VALIDATORS.names(),
 }
 

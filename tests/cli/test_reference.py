@@ -6,14 +6,15 @@ from dataclasses import fields
 import pytest
 
 from domainnorm.cli.program import COMMANDS
-from domainnorm.cli.reference import REGISTRIES, describe, made_pages
+from domainnorm.cli.reference import REGISTRIES, describe, entries_of, made_pages
+from domainnorm.data.augmentation.steps import list_transforms
 from domainnorm.norms.catalogue import CATALOGUE
 from domainnorm.recipe.load import KEYS
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, EvaluationConfig, TrainerConfig
 from domainnorm.registry import REQUIRED
 
 ROW = re.compile(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$", re.MULTILINE)
-ENTRIES = [(kind, name) for kind, (known, _) in REGISTRIES.items() for name in known.names()]
+ENTRIES = [(kind, name) for kind in REGISTRIES for name in entries_of(kind)]
 
 
 def page(name):
@@ -25,7 +26,7 @@ def test_each_key_of_a_name_is_explained(kind, name):
     text = describe(kind, name)
     assert text.startswith(f"## {name}\n")
     rows = {key: (told, values, default) for key, told, values, default in ROW.findall(text)}
-    parameters = REGISTRIES[kind][0].entry(name).parameters
+    parameters = entries_of(kind)[name].parameters
     assert list(rows) == list(parameters)
     for key, (told, values, default) in rows.items():
         assert len(told) > 5
@@ -69,6 +70,11 @@ def test_what_one_may_write_is_shown_as_a_recipe_has_it():
         "number, null",
         "`0.1`",
     ]
+
+
+def test_steps_of_augmentation_are_called_as_recipes_call_them():
+    assert set(entries_of("transforms")) <= set(list_transforms())
+    assert describe("transforms", "RandConv").startswith("## RandConv\n")
 
 
 def test_each_command_and_action_has_its_help():
