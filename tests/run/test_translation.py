@@ -106,6 +106,7 @@ def test_same_recipe_gives_the_same_weights(translated, tmp_path):
     [
         ("method=source_only", "'source_only' is for tasks with labels"),
         ("data.target=[]", "data.source, data.target: got 1 domain"),
+        ("data.shots=5", "data.shots: counts images of a class, and task 'translation' reads"),
         ("data.rows=one", "data.rows: got 'one', and task 'translation' asks for the style"),
         ("encoder=style", "encoder: is given, and task 'translation'"),
         ("norm=in", "norm: none of them looks at the domain"),
