@@ -27,6 +27,9 @@ def check_task(recipe: Recipe, problems: Problems) -> None:
         problems.add("task", f"{text} for {found}; change task or data.name")
     elif text := _problem_of_draws(recipe.data.sampling, str(wanted)):
         problems.add("data.sampling", text)
+    if wanted in OF_ANY_DATASET and recipe.data.shots is not None:
+        text = f"counts images of a class, and task '{task.name}' reads no labels; leave it out"
+        problems.add("data.shots", text)
     if wanted == "translation":
         _check_translation(recipe, problems)
     if wanted == "restoration":
@@ -79,9 +82,6 @@ def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:
         _check_degrade(given, problems)
     if recipe.norm is not None and not task.options.get("norms", True):
         problems.add("norm", "is given, and task.norms is false; drop one of the two")
-    if recipe.data.shots is not None:
-        text = "counts images of a class, and task 'restoration' reads no labels; leave it out"
-        problems.add("data.shots", text)
 
 
 def _check_degrade(given: Mapping[str, Any], problems: Problems) -> None:

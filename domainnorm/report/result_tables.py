@@ -314,10 +314,10 @@ def _about(results: Sequence[Result]) -> list[str]:
 
 
 def _few(results: Sequence[Result]) -> list[str]:
-    """A sentence where few test images have labels, so that small differences mean nothing."""
+    """A sentence where few test images are scored, so that small differences mean nothing."""
     numbers = {r.domain: int(r.metrics["n"]) for r in results if r.is_scored and "n" in r.metrics}
     few = [f"{domain} {number}" for domain, number in numbers.items() if number < _FEW]
-    text = f"few test images with labels ({', '.join(few)}): a small difference may be chance"
+    text = f"few test images to score ({', '.join(few)}): a small difference may be chance"
     return [text] if few else []
 
 

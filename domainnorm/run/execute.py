@@ -99,7 +99,7 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
         ``results.md`` and ``report.html``.
 
     Raises:
-        RecipeError: Fewer than two domains, or epochs chosen by targets.
+        RecipeError: Fewer than two domains, epochs chosen by targets, or a task without labels.
     """
     number = len(recipe.domains)
     if number < 2:
@@ -108,6 +108,9 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
     if (asked := recipe.evaluation.selection) not in ("last", "validation"):
         text = f"evaluation.selection: '{asked}' looks at targets, and here each domain is one in"
         raise RecipeError([f"{text} turn; take 'last' or 'validation'"], recipe.name)
+    if (task := recipe.task.name) == "translation":
+        text = f"task: a matrix trains on labels, and '{task}' has none; `domainnorm run` tests"
+        raise RecipeError([f"{text} every pair of domains"], recipe.name)
     check_loggers(recipe.trainer.logger, recipe.name)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, kind)

@@ -143,7 +143,7 @@ def kept_epoch(place: Path, epoch: int) -> Path:
     found = place / EPOCHS / str(epoch)
     if not (found / WEIGHTS).is_file():
         numbers = sorted(int(one.parent.name) for one in place.glob(f"{EPOCHS}/*/{WEIGHTS}"))
-        known = f"epochs {', '.join(map(str, numbers))} are there" if numbers else "none was kept"
+        known = f"kept: {', '.join(map(str, numbers))}" if numbers else "none was kept"
         raise CheckpointError(
             f"{place}: no epoch {epoch}; {known} (trainer.keep_best and keep_every keep some)"
         )

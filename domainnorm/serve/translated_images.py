@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from domainnorm import report
 from domainnorm.data.images import opened, read_all, read_image
 from domainnorm.errors import CheckpointError, ConditionError, DataError, unknown
-from domainnorm.serve.image_list import check_masks, name_of
+from domainnorm.serve.image_list import name_of
 from domainnorm.serve.image_sources import FileImages, find_source
 from domainnorm.serve.serving_options import TranslateOptions
 from domainnorm.serve.stored import FileModel, StoredModel, load_stored
@@ -65,8 +65,9 @@ def translate_run(
 
     Raises:
         CheckpointError: No finished stage, one of another task, or an output that holds files.
-        ConditionError: An unknown domain.
-        DataError: No images, or one that cannot be read or written without loss.
+        ConditionError: An unknown domain, or a way from one to itself.
+        DataError: No images, one that cannot be read or written without loss, or two that would be
+            one file.
     """
     stored = load_stored(folder)
     place = output or stored.place / "translations" / f"{name_of(images)}-{options.to}"
@@ -79,16 +80,16 @@ def translate_run(
             "train on images for that"
         )
     named = source.listed.files
-    check_masks(images, [name for name, _ in named], _file_of)
+    _check_names(images, (name for name, _ in named), translator.figures)
     make_folders(place.parent)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as made:
         rows = translator.write(named, Path(made))
-        figures = translator.draw(rows, Path(made))
+        translator.draw(rows, Path(made))
         make_folders(place)
         for entry in Path(made).iterdir():
             entry.replace(place / entry.name)
     renamed = sum(_file_of(name).name != name.name for name, _ in named)
-    return Translated(place, len(named), renamed, figures)
+    return Translated(place, len(named), renamed, tuple(translator.figures))
 
 
 class _Translator:
@@ -97,8 +98,8 @@ class _Translator:
     def __init__(self, stored: StoredModel, options: TranslateOptions) -> None:
         if stored.recipe.task.name != "translation":
             raise CheckpointError(
-                f"{stored.place}: of task '{stored.recipe.task.name}', expected 'translation'; "
-                "train one, as in recipe medical/stain_translation"
+                f"{stored.place}: a model of task '{stored.recipe.task.name}', expected "
+                "'translation'; train such a one, as recipe medical/stain_translation does"
             )
         self.files, self.options = FileModel(stored), options
         self.model: Any = self.files.model
@@ -107,6 +108,8 @@ class _Translator:
             for name in given:
                 if name not in self.names:
                     raise ConditionError(f"--{option}: {unknown('domain', name, self.names)}")
+        if options.between is not None and len(set(options.between)) == 1:
+            raise ConditionError(f"--between: '{options.between[0]}' twice, expected two domains")
         network: Any = self.model.backbone
         self.grey = len(network.low) == 1
         self.unit = 255 / (network.high - network.low)  # of a pixel, in a normalized image
@@ -128,26 +131,26 @@ class _Translator:
                 bar.advance(progress)
         return kept
 
-    def draw(self, rows: dict[str, NDArray[np.uint8]], made: Path) -> tuple[str, ...]:
-        """Draw inputs in the style of every domain, and of mixtures of two where these are asked.
+    @property
+    def figures(self) -> list[str]:
+        """Names of the files that `draw` writes."""
+        between = self.options.between
+        return [SHEET, *([] if between is None else [f"between-{'-'.join(between)}.png"])]
 
-        Returns:
-            Names of the files.
-        """
+    def draw(self, rows: dict[str, NDArray[np.uint8]], made: Path) -> None:
+        """Draw inputs in the style of every domain, and of mixtures of two if asked."""
         every = torch.eye(len(self.names))
-        figures = {SHEET: (every, list(self.names))}
+        drawn = [(every, list(self.names))]
         if self.options.between is not None:
             first, last = (self._rows(name) for name in self.options.between)
             shares = torch.linspace(0, 1, _STEPS)[:, None]
             captions = [f"{share:.0%}" for share in shares[:, 0].tolist()]
             captions[0], captions[-1] = self.options.between
-            name = f"between-{'-'.join(self.options.between)}.png"
-            figures[name] = (first + shares * (last - first), captions)
-        for name, (weights, captions) in figures.items():
+            drawn.append((first + shares * (last - first), captions))
+        for name, (weights, captions) in zip(self.figures, drawn, strict=True):
             images = {one: [pixels, *self._made(pixels, weights)] for one, pixels in rows.items()}
             told = {one: ["as it is", *captions] for one in rows}
             report.save_contact_sheet(images, made / name, captions=told)
-        return tuple(figures)
 
     def _rows(self, domain: str) -> Tensor:
         """Weights (1, D) of one domain alone."""
@@ -161,13 +164,18 @@ class _Translator:
         """
         with opened(file) as image:
             frames, bands = getattr(image, "n_frames", 1), image.getbands()
+            clear = "A" in bands or "transparency" in image.info  # of one colour, in a palette too
         stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        deep = stored is not None and stored.dtype != np.uint8
-        if deep or frames > 1 or "A" in bands or bands[0] not in ("R", "L", "P", "1", "Y"):
-            what = "more than 8 bits" if deep else f"{frames} frames, bands {', '.join(bands)}"
+        held = {
+            "more than 8 bits": stored is not None and stored.dtype != np.uint8,
+            f"{frames} frames": frames > 1,
+            "transparency": clear,
+            f"channels {', '.join(bands)}": bands[0] not in ("R", "L", "P", "1", "Y"),
+        }
+        if what := next((name for name, is_so in held.items() if is_so), ""):
             raise DataError(
-                f"{file}: {what}, and translate writes 8-bit grey or colour images of one frame, "
-                "without transparency; convert the file, or leave it out"
+                f"{file}: has {what}, and translate writes 8-bit grey or colour images of one "
+                "frame, without transparency; convert the file, or leave it out"
             )
         return read_image(file)
 
@@ -194,9 +202,23 @@ def _file_of(name: Path) -> Path:
     return own if own.suffix.lower() in _LOSSLESS else own.with_suffix(".png")
 
 
+def _check_names(place: Path, names: Iterable[Path], figures: Iterable[str]) -> None:
+    """Raise a DataError for images that would be written over each other, or over a sheet."""
+    taken = {Path(name): "the sheet that is drawn" for name in figures}
+    for name in names:
+        file = _file_of(name)
+        other = taken.get(Path(file.parts[0])) or taken.setdefault(file, str(name))
+        if other != str(name):
+            raise DataError(
+                f"{place}: {name} would be written to {file}, as {other}; rename the image"
+            )
+
+
 def _check_free(place: Path) -> None:
-    """Raise a CheckpointError for a folder that holds anything."""
-    found: Iterator[Path] = place.iterdir() if place.is_dir() else iter([place][: place.exists()])
+    """Raise a CheckpointError for a file, or a folder that holds anything."""
+    if place.exists() and not place.is_dir():
+        raise CheckpointError(f"{place}: is a file, expected a folder; choose another --output")
+    found: Iterator[Path] = place.iterdir() if place.is_dir() else iter(())
     if (first := next(found, None)) is not None:
         raise CheckpointError(
             f"{place}: holds files already, such as {first.name}; choose another --output, or "

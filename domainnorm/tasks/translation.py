@@ -152,7 +152,11 @@ class Translation(Task):
         given = dict(self._frozen)
         name = given.pop("name")
         build = partial(timm.create_model, num_classes=0)
-        network: Any = create_network(name, build, **given)
+        is_drawn = not (given.get("pretrained") or given.get("weights"))
+        with torch.random.fork_rng(devices=[], enabled=is_drawn):
+            if is_drawn:  # it is not stored, and has to be the same when the run is tested again
+                torch.manual_seed(1)
+            network: Any = create_network(name, build, **given)
         count = len(getattr(network, "feature_info", ()))
         if count <= _LEVELS or not hasattr(network, "forward_intermediates"):
             raise ConversionError(

@@ -63,7 +63,7 @@ def test_notes_say_what_methods_are_and_where_few_images_were_tested(
 ) -> None:
     text = results_markdown([replace(one, metrics=one.metrics | {"n": 28.0}) for one in results])
     assert "adabn: Re-estimate the target's running moments" in text
-    assert f"few test images with labels ({results[0].domain} 28" in text
+    assert f"few test images to score ({results[0].domain} 28" in text
     assert "few test images" not in results_markdown(results)
 
 

@@ -4,10 +4,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from domainnorm.data.datasets import Scans
+from domainnorm.errors import RecipeError
 from domainnorm.evaluation import Translations, load_evaluated
+from domainnorm.run import run_matrix
 from tests.run import tiny
 from tests.run.tiny import TRANSFER, assert_same_weights, call, metrics, run
 
@@ -103,6 +106,7 @@ def test_same_recipe_gives_the_same_weights(translated, tmp_path):
     [
         ("method=source_only", "'source_only' is for tasks with labels"),
         ("data.target=[]", "data.source, data.target: got 1 domain"),
+        ("data.shots=5", "data.shots: counts images of a class, and task 'translation' reads"),
         ("data.rows=one", "data.rows: got 'one', and task 'translation' asks for the style"),
         ("encoder=style", "encoder: is given, and task 'translation'"),
         ("norm=in", "norm: none of them looks at the domain"),
@@ -161,9 +165,10 @@ def test_default_place_is_in_the_stage_and_is_not_overwritten(translated, folder
     [
         (("--to", "colourcast"), "--to: unknown domain 'colourcast': did you mean 'colour_cast'"),
         (("--to", "clean", "--between", "clean", "x"), "--between: unknown domain 'x'"),
+        (("--to", "clean", "--between", "clean", "clean"), "--between: 'clean' twice"),
     ],
 )
-def test_unknown_domain_is_answered_with_the_nearest(words, message, translated, folder, capsys):
+def test_domains_that_cannot_be_meant_are_refused(words, message, translated, folder, capsys):
     assert call("translate", str(translated), str(folder), *words) == 1
     assert message in capsys.readouterr().err
 
@@ -188,12 +193,55 @@ def test_files_that_8_bits_do_not_hold_are_refused_by_name(
     assert not (tmp_path / "made").exists()
 
 
-def test_two_images_of_one_name_are_refused(translated, tmp_path, capsys):
-    for name in ("a.png", "a.jpg"):
-        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+@pytest.mark.parametrize(
+    ("mode", "options", "message"),
+    [
+        ("P", {"transparency": 0}, "a.png: has transparency"),
+        ("RGB", {"transparency": (0, 0, 0)}, "a.png: has transparency"),
+        ("CMYK", {}, "a.tif: has channels C, M, Y, K"),
+    ],
+)
+def test_transparent_colours_and_inks_are_refused(
+    mode, options, message, translated, tmp_path, capsys
+):
+    file = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new(mode, (8, 8)).save(file, **options)
     words = ("--to", "clean", "--output", str(tmp_path / "made"))
+    assert call("translate", str(translated), str(file), *words) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a.png", "a.jpg"), "a.png would be written to a.png, as a.jpg; rename the image"),
+        (("a.png", "sheet.jpg"), "sheet.jpg would be written to sheet.png, as the sheet"),
+        (("a.png", "between-clean-colour_cast.png"), "as the sheet that is drawn"),
+    ],
+)
+def test_images_are_not_written_over_each_other_or_a_sheet(
+    names, message, translated, tmp_path, capsys
+):
+    for name in names:
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    words = ("--to", "clean", "--between", *PAIR, "--output", str(tmp_path / "made"))
     assert call("translate", str(translated), str(tmp_path), *words) == 1
-    assert "rename one of the images" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
+def test_output_that_is_a_file_is_refused(translated, folder, tmp_path, capsys):
+    place = tmp_path / "made"
+    place.write_text("mine")
+    words = ("--to", "clean", "--output", str(place))
+    assert call("translate", str(translated), str(folder), *words) == 1
+    assert "made: is a file, expected a folder" in capsys.readouterr().err
+
+
+def test_matrix_is_refused_before_a_folder_is_made(tmp_path):
+    with pytest.raises(RecipeError, match="a matrix trains on labels, and 'translation' has none"):
+        run_matrix(tiny.recipe(*WORDS), tmp_path, "both")
+    assert not list(tmp_path.iterdir())
 
 
 def test_runs_of_other_tasks_are_refused(tmp_path, folder, capsys):

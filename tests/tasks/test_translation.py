@@ -137,6 +137,11 @@ def test_random_network_is_the_same_every_time():
     assert task_of().describe(image)[0].equal(task_of().describe(image)[0])
 
 
+def test_frozen_network_without_weights_is_the_same_every_time():
+    image = images()
+    assert_close(task_of().levels(image), task_of().levels(image), rtol=0, atol=0)
+
+
 def test_gradient_passes_the_frozen_network():
     image = images().requires_grad_()
     task_of().levels(image)[2].sum().backward()
