@@ -12,21 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from domainnorm import registry
+from domainnorm import recipe, registry
 from domainnorm.cli.parser import Parser
 from domainnorm.cli.program import COMMANDS, find_command
 from domainnorm.errors import DomainNormError, UnknownNameError
 from domainnorm.norms.catalogue import CATALOGUE, NormSpec
-from domainnorm.recipe.load import KEYS
-from domainnorm.recipe.schema import (
-    BackboneConfig,
-    DataConfig,
-    EvaluationConfig,
-    Recipe,
-    TrainerConfig,
-)
-from domainnorm.recipe.sections import fixed_parameters
-from domainnorm.recipe.tree import list_pages
 from domainnorm.registry import REQUIRED, Entry, Parameter, Registry
 
 # Kinds of names: their registry, and where a recipe writes one.
@@ -42,14 +32,7 @@ REGISTRIES: dict[str, tuple[Registry, str]] = {
     "validators": (registry.VALIDATORS, "`evaluation: {selection: NAME}`"),
     "loggers": (registry.LOGGERS, "`trainer: {logger: NAME}`"),
 }
-_SECTIONS: dict[str, type] = {
-    "backbone": BackboneConfig,
-    "data": DataConfig,
-    "trainer": TrainerConfig,
-    "evaluation": EvaluationConfig,
-}
 _WORDS = {int: "whole number", float: "number", bool: "true, false", str: "text", list: "list"}
-_ARGS = re.compile(r"^Args:\n((?:[ \t]+.*\n|\n)*)", re.MULTILINE)
 _ARG = re.compile(r"^    (\w+): +(.*(?:\n {5,}.*)*)", re.MULTILINE)
 _HEADING = re.compile(r"^(?:Args|Shape|Returns|Raises|Attributes|Reference):", re.MULTILINE)
 
@@ -111,13 +94,12 @@ def _describe_norm(norm: NormSpec) -> str:
 def _describe_entry(name: str, entry: Entry) -> str:
     doc = entry.docstrings[0]
     told = _HEADING.split(doc)[0].strip()
-    source = re.search(r"^Reference:\n((?:[ \t]+.*\n|\n)*)", f"{doc}\n", re.MULTILINE)
     parts = [f"## {name}", _markdown(told)]
     if entry.parameters:
         parts.append(_table(entry.parameters, _told(entry)))
-    if source:
-        parts.append(f"Source: {_markdown(inspect.cleandoc(source[1]))}")
-    if (page := f"methods/{name}") in list_pages() and entry.kind == "method":
+    if source := _block(doc, "Reference"):
+        parts.append(f"Source: {_markdown(inspect.cleandoc(source))}")
+    if entry.kind == "method" and (page := f"methods/{name}") in recipe.list_pages():
         parts.append(f"More: [docs/{page}.md](../{page}.md)")
     return "\n\n".join(parts)
 
@@ -131,17 +113,22 @@ def _told(entry: Entry) -> dict[str, str]:
 
 
 def _meanings(doc: str) -> dict[str, str]:
-    block = _ARGS.search(f"{doc}\n")
-    return {name: " ".join(text.split()) for name, text in _ARG.findall(block[1] if block else "")}
+    return {name: " ".join(text.split()) for name, text in _ARG.findall(_block(doc, "Args"))}
+
+
+def _block(doc: str, head: str) -> str:
+    """What stands indented under a head of a docstring; nothing where it has none."""
+    found = re.search(rf"^{head}:\n((?:[ \t]+.*\n|\n)*)", f"{doc}\n", re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _recipe_page() -> str:
-    told = _meanings(inspect.getdoc(Recipe) or "")
+    told = _meanings(inspect.getdoc(recipe.Recipe) or "")
     told["seed"] = told["seeds"]
     told["configs"] = "Parts of recipes, merged from left to right; keys of the recipe itself win."
-    hints = get_type_hints(Recipe)
+    hints = get_type_hints(recipe.Recipe)
     words = {key: _values(hints[key]) for key in ("condition", "unseen", "far")}
-    rows = [f"| `{key}` | {_cell(told[key])} | {words.get(key, '')} |" for key in KEYS]
+    rows = [f"| `{key}` | {_cell(told[key])} | {words.get(key, '')} |" for key in recipe.KEYS]
     head = (
         "# Keys of a recipe",
         "A recipe is one YAML file. `domainnorm show RECIPE` prints it with every key spelled out; "
@@ -149,9 +136,16 @@ def _recipe_page() -> str:
         "written with dots: `trainer.max_epochs=5`.",
         "\n".join(("| key | | values |", "|---|---|---|", *rows)),
     )
+    schemas = {
+        "backbone": recipe.BackboneConfig,
+        "data": recipe.DataConfig,
+        "trainer": recipe.TrainerConfig,
+        "evaluation": recipe.EvaluationConfig,
+    }
     sections = (
-        f"## {name}\n\n{_table(fixed_parameters(schema), _meanings(inspect.getdoc(schema) or ''))}"
-        for name, schema in _SECTIONS.items()
+        f"## {name}\n\n"
+        + _table(recipe.fixed_parameters(schema), _meanings(inspect.getdoc(schema) or ""))
+        for name, schema in schemas.items()
     )
     return "\n\n".join((*head, *sections)) + "\n"
 

@@ -66,10 +66,15 @@ def _predict(arguments: Namespace) -> int:
         with ended_like_ctrl_c():
             done = serve.predict_run(arguments.folder, arguments.images, arguments.output, options)
     except KeyboardInterrupt as error:
-        say("interrupted; nothing was written, earlier predictions stay", error=True)
-        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return _stopped(error, "interrupted; nothing was written, earlier predictions stay")
     _say(done)
     return 0
+
+
+def _stopped(error: KeyboardInterrupt, told: str) -> int:
+    """Say what became of it, and give the exit code."""
+    say(told, error=True)
+    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
 
 
 def _say(done: serve.Predicted) -> None:
@@ -159,8 +164,7 @@ def _translate(arguments: Namespace) -> int:
                 arguments.folder, arguments.images, options, arguments.output
             )
     except KeyboardInterrupt as error:
-        say("interrupted; nothing was written", error=True)
-        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return _stopped(error, "interrupted; nothing was written")
     renamed = f", {done.renamed} of them as PNG, which loses nothing" if done.renamed else ""
     say(f"{counted(done.images, 'image')}{renamed}: {done.folder}")
     say(f"sheets: {', '.join(done.figures)}")

@@ -16,7 +16,9 @@ from .pixels import boundary_counts as boundary_counts
 from .pixels import confusion_counts as confusion_counts
 from .restorations import SMALLEST as SMALLEST
 from .restorations import Restorations as Restorations
+from .restorations import has_clean as has_clean
 from .restorations import image_measures as image_measures
+from .restorations import similarity as similarity
 from .single_label import LOWER_IS_BETTER as LOWER_IS_BETTER
 from .single_label import METRICS as METRICS
 from .single_label import CalibrationBins as CalibrationBins

@@ -77,6 +77,17 @@ class RestorationSums(WeightedMetrics):
         return {**found, "psnr_gain": found["psnr"] - found["psnr_input"]}
 
 
+def has_clean(clean: Tensor) -> Tensor:
+    """Whether there is a clean image, (N,) bool; (N, C, H, W), −1 where there is none."""
+    return clean.flatten(1).amin(1) >= 0
+
+
+def similarity(image: Tensor, clean: Tensor) -> Tensor:
+    """SSIM (N,) of images (N, C, H, W), 0 to 1, see `image_measures`."""
+    found: Any = structural_similarity_index_measure(image, clean, data_range=1.0, reduction="none")
+    return torch.as_tensor(found).reshape(-1)
+
+
 def image_measures(image: Tensor, clean: Tensor) -> Tensor:
     """`MEASURES` of each image, (N, 4); nan for the one that it is too small for.
 
@@ -92,9 +103,13 @@ def image_measures(image: Tensor, clean: Tensor) -> Tensor:
     image, clean = image.float(), clean.float()
     options: dict[str, Any] = {"data_range": 1.0, "reduction": "none"}
     psnr = peak_signal_noise_ratio(image, clean, dim=(1, 2, 3), **options).clamp(max=_MOST)
-    ssim = structural_similarity_index_measure(image, clean, **options)
     scales = torch.full_like(psnr, torch.nan)
     if min(image.shape[-2:]) >= _SCALES:
         scales = multiscale_structural_similarity_index_measure(image, clean, **options)
-    parts: list[Any] = [psnr, ssim, scales, (image - clean).abs().mean((1, 2, 3))]
+    parts: list[Any] = [
+        psnr,
+        similarity(image, clean),
+        scales,
+        (image - clean).abs().mean((1, 2, 3)),
+    ]
     return torch.stack([part.reshape(-1) for part in parts], 1)

@@ -18,7 +18,7 @@ from domainnorm.errors import CheckpointError
 from domainnorm.evaluation.evaluated import DIVERGED, Evaluated, EvaluationError, read_kind
 from domainnorm.evaluation.findings import MultiLabelPredictions
 from domainnorm.evaluation.pixels import VOID, SegmentationCounts, boundary_counts, confusion_counts
-from domainnorm.evaluation.restorations import Restorations, image_measures
+from domainnorm.evaluation.restorations import Restorations, has_clean, image_measures
 from domainnorm.evaluation.single_label import Predictions
 from domainnorm.evaluation.translations import Translations
 
@@ -248,7 +248,7 @@ class RestorationStore(EvaluatedStore[Restorations]):
                 f"RestorationStore.update: images that are nan, expected numbers; {DIVERGED}"
             )
         values = torch.stack([image_measures(one, target) for one in logits.unbind(1)], 1)
-        values[target.flatten(1).amin(1) < 0] = torch.nan
+        values[~has_clean(target)] = torch.nan
         self._append(values=values, index=index.long())
 
     def _evaluated(self, index: Tensor, **rows: Tensor) -> Restorations:

@@ -2,8 +2,10 @@ from .grid import Grid as Grid
 from .grid import GridCell as GridCell
 from .grid import label_of as label_of
 from .grid import read_grid as read_grid
+from .load import KEYS as KEYS
 from .load import load_recipe as load_recipe
 from .norm import needs_network as needs_network
+from .remarks import needs_no_source_model as needs_no_source_model
 from .remarks import remarks as remarks
 from .schema import BackboneConfig as BackboneConfig
 from .schema import DataConfig as DataConfig
@@ -12,6 +14,7 @@ from .schema import Named as Named
 from .schema import Recipe as Recipe
 from .schema import TrainerConfig as TrainerConfig
 from .schema import Transfer as Transfer
+from .sections import fixed_parameters as fixed_parameters
 from .tree import find_recipe as find_recipe
 from .tree import list_pages as list_pages
 from .tree import list_shipped as list_shipped

@@ -1,4 +1,4 @@
-"""Remarks on a good recipe: what it asks for in vain."""
+"""What follows from a good recipe: what it asks for in vain, whether it needs a source model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def remarks(recipe: Recipe) -> list[str]:
     """What a good recipe asks for in vain: a key, and for which of its methods."""
     methods = [recipe.method, *recipe.compare]
     asked = {named.label for named in methods}
-    if "source_only" not in asked and not all(_is_of_labels(named) for named in methods):
+    if "source_only" not in asked and not all(map(needs_no_source_model, methods)):
         methods.insert(0, Named("source_only"))  # a run trains one for those that adapt it
     reasons = {"patience": _no_score, "keep_best": _no_score, "keep_every": _no_epochs}
     found: dict[tuple[str, str], list[str]] = {}
@@ -24,11 +24,12 @@ def remarks(recipe: Recipe) -> list[str]:
     ]
 
 
-def _is_of_labels(method: Named) -> bool:
-    """Whether it learns from target labels alone, and starts from no source model."""
+def needs_no_source_model(method: Named) -> bool:
+    """Whether a method learns from target labels, or images, alone, so that nothing is adapted."""
     constants = METHODS.entry(method.name).constants
-    from_labels = constants.get("labelled") in ("target", "all") and not constants.get("unlabelled")
-    return from_labels and constants.get("starts_from") != "source_only"
+    labelled = constants.get("labelled")
+    alone = labelled in ("target", "all") and not constants.get("unlabelled")
+    return (alone or not labelled) and constants.get("starts_from") != "source_only"
 
 
 def _no_epochs(method: Named, _: Recipe) -> str:

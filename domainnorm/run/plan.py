@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from domainnorm.methods import Roles
-from domainnorm.recipe import Named, Recipe
+from domainnorm.recipe import Named, Recipe, needs_no_source_model
 from domainnorm.registry import METHODS
 
 SOURCE_ONLY = "source_only"
@@ -81,17 +81,10 @@ def plan_stages(recipe: Recipe) -> list[Stage]:
 def _methods(recipe: Recipe) -> list[Named]:
     asked = [*recipe.compare, recipe.method]
     methods = {method.label: method for method in asked}
-    if not all(_needs_no_source_model(method.name) for method in asked):
+    if not all(map(needs_no_source_model, asked)):
         methods.setdefault(SOURCE_ONLY, supervised_method(recipe, SOURCE_ONLY))
     rank = {SOURCE_ONLY: 0, "oracle": 2}
     return sorted(methods.values(), key=lambda method: rank.get(method.name, 1))
-
-
-def _needs_no_source_model(name: str) -> bool:
-    """Whether a method learns from target labels, or images, alone, so that nothing is adapted."""
-    method = METHODS.load(name)
-    alone = method.labelled in ("target", "all") and not method.unlabelled
-    return (alone or not method.labelled) and method.starts_from != SOURCE_ONLY
 
 
 def supervised_method(recipe: Recipe, name: str) -> Named:

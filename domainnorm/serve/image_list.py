@@ -179,9 +179,14 @@ def name_of(place: Path) -> str:
     return own.name if own.is_dir() else own.stem
 
 
+def below(name: Path) -> Path:
+    """The name of an image as that of a file below a folder, which it cannot lead out of."""
+    return Path(str(name).lstrip("/").replace("..", "_"))
+
+
 def mask_file(name: Path) -> Path:
     """Where the mask of an image is written, below the folder of masks."""
-    own = Path(str(name).lstrip("/").replace("..", "_"))
+    own = below(name)
     return own.parent / f"{own.stem}.png"
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from domainnorm import report
 from domainnorm.data.images import opened, read_all, read_image
 from domainnorm.errors import CheckpointError, ConditionError, DataError, unknown
-from domainnorm.serve.image_list import name_of
+from domainnorm.serve.image_list import below, name_of
 from domainnorm.serve.image_sources import FileImages, find_source
 from domainnorm.serve.serving_options import TranslateOptions
 from domainnorm.serve.stored import FileModel, StoredModel, load_stored
@@ -198,7 +198,7 @@ class _Translator:
 
 def _file_of(name: Path) -> Path:
     """Where the translation of an image is written, below the folder of all."""
-    own = Path(str(name).lstrip("/").replace("..", "_"))
+    own = below(name)
     return own if own.suffix.lower() in _LOSSLESS else own.with_suffix(".png")
 
 

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
-from domainnorm.evaluation import SMALLEST, RestorationStore
+from domainnorm.evaluation import SMALLEST, RestorationStore, has_clean
 from domainnorm.losses import charbonnier_loss, gradient_loss
 from domainnorm.losses.precision import in_float32
 from domainnorm.registry import register
@@ -98,9 +98,9 @@ class Restoration(Task):
             raise ConversionError(
                 f"norm: {norm!r}, but task.norms is false, and nothing is left to convert; drop one"
             )
-        given = {key: options[key] for key in options.keys() - {"pretrained", "weights"}}
-        given |= {"width": self.width, "stride": self.stride, "blocks": self.blocks}
-        return create_translator(name, norm, domains, norms=self.norms, network=Restorer, **given)
+        own: dict[str, Any] = {"width": self.width, "stride": self.stride, "blocks": self.blocks}
+        own |= {"norms": self.norms, "network": Restorer}
+        return create_translator(name, norm, domains, **{**options, **own})
 
     def check_input(self, model: DomainModel, size: tuple[int, int]) -> None:
         """Refuse images that SSIM has no window for.
@@ -132,7 +132,7 @@ class Restoration(Task):
                 f"restoration loss: images {tuple(logits.shape)}, clean ones {tuple(target.shape)};"
                 " expected the same shape"
             )
-        known = _known(target)
+        known = has_clean(target)
         if not bool(known.any()):
             return logits.sum() * 0.0  # the mean over no image would be nan
         image, clean = logits[known], target[known]
@@ -161,8 +161,3 @@ class Restoration(Task):
     def metric_options(self, bins: int = 15) -> dict[str, Any]:
         """There are none."""
         return {}
-
-
-def _known(target: Tensor) -> Tensor:
-    """Whether there is a clean image, (N,) bool."""
-    return target.flatten(1).amin(1) >= 0

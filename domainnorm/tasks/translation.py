@@ -10,11 +10,10 @@ import timm
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from domainnorm.backbones import DomainModel, create_network
 from domainnorm.errors import ConversionError, DataError
-from domainnorm.evaluation import StyleJudge, TranslationStore
+from domainnorm.evaluation import StyleJudge, TranslationStore, similarity
 from domainnorm.losses import smoothed
 from domainnorm.registry import register
 from domainnorm.tasks.base import Task
@@ -62,9 +61,8 @@ class Translation(Task):
 
     def create_model(self, name: str, norm: Any, domains: Sequence[str], **options: Any) -> Any:
         """See `create_translator`; pretrained weights are those of `look_through`."""
-        given = {key: options[key] for key in options.keys() - {"pretrained", "weights"}}
-        given |= {"width": self.width, "stride": self.stride, "blocks": self.blocks}
-        return create_translator(name, norm, domains, **given)
+        own = {"width": self.width, "stride": self.stride, "blocks": self.blocks}
+        return create_translator(name, norm, domains, **{**options, **own})
 
     def look_through(self, name: str, **options: Any) -> None:
         """See `Task`; it is read when it is first needed."""
@@ -131,17 +129,10 @@ class Translation(Task):
                 )
             ]
             columns = [judge(one)[:, None] for judge, one in zip(judges, features, strict=True)]
-            similar = self._similarity(model, back, image)[:, None].cpu()
+            shown = (shares_of_white(model, one) for one in (back, image))
+            similar = similarity(*shown)[:, None].cpu()
             said.append(torch.cat([*columns, similar, features[0]], 1))
         return torch.stack(said, 1).to(image.device)
-
-    def _similarity(self, model: DomainModel, one: Tensor, other: Tensor) -> Tensor:
-        """SSIM (N,) of images, values from black to white."""
-        shown = [shares_of_white(model, part) for part in (one, other)]
-        found: Any = structural_similarity_index_measure(
-            shown[0], shown[1], data_range=1.0, reduction="none"
-        )
-        return torch.as_tensor(found).reshape(-1)
 
     @cached_property
     def _networks(self) -> tuple[Any, Any]:

@@ -46,7 +46,8 @@ def create_translator(
         where: See `domainnorm.convert_norms`.
         unseen: See `domainnorm.DomainModel`.
         in_chans: Channels of images, 3 or 1.
-        **options: Further ones of the architecture, which say nothing of this network.
+        **options: Further ones of the architecture, pretrained weights among them, which say
+            nothing of this network.
 
     Raises:
         UnknownNameError: No such architecture; the message gives the nearest.
