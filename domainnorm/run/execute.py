@@ -35,6 +35,7 @@ from domainnorm.run.run_folder import (
     COST,
     ENVIRONMENT,
     STAGES,
+    WEIGHTS,
     make_folder,
     read_folder,
     write_page,
@@ -49,7 +50,7 @@ from domainnorm.run.stage import (
     score,
     set_up,
 )
-from domainnorm.run.training import TRAINING, WEIGHTS
+from domainnorm.run.training import TRAINING
 from domainnorm.run.trial import rehearse_stages
 from domainnorm.storage import locked, write_json
 from domainnorm.terminal import create_console

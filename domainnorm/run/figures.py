@@ -18,8 +18,9 @@ from domainnorm.data.view import join
 from domainnorm.evaluation import Evaluated, Predictions, image_measures, load_evaluated
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
+from domainnorm.run.run_folder import WEIGHTS
 from domainnorm.run.stage import Bench, set_up
-from domainnorm.run.training import LOG, WEIGHTS
+from domainnorm.run.training import LOG
 from domainnorm.tasks.translator import pixels_of
 
 _IMAGES = 8  # of a domain in a sheet

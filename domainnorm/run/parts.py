@@ -39,7 +39,7 @@ from domainnorm.methods import Method, domains_of
 from domainnorm.ranges import CORRUPTED, OF_ANY_DATASET
 from domainnorm.recipe import Recipe
 from domainnorm.registry import DATASETS, METHODS, SAMPLERS, TASKS
-from domainnorm.run.encoding import attach_encoder
+from domainnorm.run.models import attach_encoder
 from domainnorm.run.plan import Stage
 from domainnorm.tasks import Task
 

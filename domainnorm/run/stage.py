@@ -26,12 +26,13 @@ from domainnorm.loggers import RunLogger, create_loggers, recording
 from domainnorm.methods import Method
 from domainnorm.registry import METHODS
 from domainnorm.report import MERIT, QUARTER, Result, load_results, results_json
-from domainnorm.run.encoding import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.machine import is_first, wait_for_all
+from domainnorm.run.models import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
+from domainnorm.run.run_folder import EPOCHS, WEIGHTS
 from domainnorm.run.scoring import Scorer
-from domainnorm.run.training import BEST, EPOCHS, LOG, TRAINING, WEIGHTS, fit, make_trainer
+from domainnorm.run.training import BEST, LOG, TRAINING, fit, make_trainer
 from domainnorm.storage import DAMAGED, digest_of, write_json
 from domainnorm.terminal import create_console
 

@@ -29,11 +29,11 @@ from domainnorm.methods.bank import Bank
 from domainnorm.recipe import Recipe
 from domainnorm.registry import CALLBACKS
 from domainnorm.run.machine import readable_refusals
+from domainnorm.run.run_folder import EPOCHS, WEIGHTS
 from domainnorm.run.scoring import Scorer
 from domainnorm.storage import DAMAGED, read_tensors, replace_text, whole_file
 
 TRAINING, BEST, LOG = "training.ckpt", "best.ckpt", "log.csv"
-WEIGHTS, EPOCHS = "model.safetensors", "epochs"  # a folder in it for each epoch that stays
 _BETWEEN_LINES = 10.0  # seconds
 # What Lightning and optimizers raise over a checkpoint that holds something else.
 _UNLIKE = (LookupError, TypeError, ValueError, AttributeError)

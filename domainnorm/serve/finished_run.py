@@ -14,11 +14,11 @@ from domainnorm.evaluation import Evaluated, load_evaluated
 from domainnorm.methods import Roles
 from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results
+from domainnorm.run.models import find_stage, finished_stages, kept_epoch, stored_model
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, supervised_method
 from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import RESULTS, check_same_images
-from domainnorm.serve.stored import find_stage, finished_stages, kept_epoch, stored_model
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ from domainnorm.errors import CheckpointError, ConditionError, DataError, unknow
 from domainnorm.evaluation import write_json
 from domainnorm.ranges import ESTIMATED, Unseen
 from domainnorm.run.machine import quiet_lightning, readable_refusals
-from domainnorm.run.training import WEIGHTS
+from domainnorm.run.models import StoredModel, load_stored
+from domainnorm.run.run_folder import WEIGHTS
 from domainnorm.serve.given_domains import DomainGiver, GivenDomain, check_told, policy_of
 from domainnorm.serve.image_list import ImageList, name_of
 from domainnorm.serve.image_sources import MASKS, ImageSource, find_source
 from domainnorm.serve.prediction_table import Predicted, PredictionFigures, PredictionTable
 from domainnorm.serve.serving_options import PredictOptions
-from domainnorm.serve.stored import FileModel, Reading, StoredModel, load_stored, none_readable
+from domainnorm.serve.stored import FileModel, Reading, none_readable
 from domainnorm.storage import DAMAGED, digest_of, make_folders
 from domainnorm.terminal import create_console
 

@@ -20,11 +20,10 @@ from domainnorm.errors import CheckpointError, ConditionError, ExportError, Reci
 from domainnorm.evaluation import load_evaluated, write_json
 from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results, model_card
+from domainnorm.run.models import stored_model
 from domainnorm.run.parts import preprocessing_of
-from domainnorm.run.run_folder import read_folder
+from domainnorm.run.run_folder import WEIGHTS, read_folder
 from domainnorm.run.stage import RESULTS
-from domainnorm.run.training import WEIGHTS
-from domainnorm.serve.stored import stored_model
 from domainnorm.storage import make_folders, replace_text
 
 FILES = {"onnx": "model.onnx", "torch_export": "model.pt2", "timm": "model.safetensors"}

@@ -22,12 +22,12 @@ from domainnorm.evaluation import write_json
 from domainnorm.methods import adapt_online, online_methods
 from domainnorm.recipe import Named
 from domainnorm.registry import TASKS
-from domainnorm.run.run_folder import read_folder
-from domainnorm.run.training import WEIGHTS
+from domainnorm.run.models import StoredModel, load_stored
+from domainnorm.run.run_folder import WEIGHTS, read_folder
 from domainnorm.serve.image_list import name_of
 from domainnorm.serve.image_sources import MASKS, ImageSource, VolumeImages, find_source
 from domainnorm.serve.serving_options import StreamOptions
-from domainnorm.serve.stored import FileModel, Reading, StoredModel, load_stored, none_readable
+from domainnorm.serve.stored import FileModel, Reading, none_readable
 from domainnorm.serve.stream_log import (
     Adapted,
     StreamLine,

@@ -18,11 +18,13 @@ from torch import Tensor
 from domainnorm import report
 from domainnorm.data.images import opened, read_all, read_image
 from domainnorm.errors import CheckpointError, ConditionError, DataError, unknown
+from domainnorm.run.models import StoredModel, load_stored
 from domainnorm.serve.image_list import below, name_of
 from domainnorm.serve.image_sources import FileImages, find_source
 from domainnorm.serve.serving_options import TranslateOptions
-from domainnorm.serve.stored import FileModel, StoredModel, load_stored
+from domainnorm.serve.stored import FileModel
 from domainnorm.storage import make_folders
+from domainnorm.tasks.translator import PixelTranslator
 from domainnorm.terminal import create_console
 
 SHEET = "sheet.png"
@@ -110,9 +112,7 @@ class _Translator:
                     raise ConditionError(f"--{option}: {unknown('domain', name, self.names)}")
         if options.between is not None and len(set(options.between)) == 1:
             raise ConditionError(f"--between: '{options.between[0]}' twice, expected two domains")
-        network: Any = self.model.backbone
-        self.grey = len(network.low) == 1
-        self.unit = 255 / (network.high - network.low)  # of a pixel, in a normalized image
+        self.made = PixelTranslator(self.model, self.files.preprocessing)
 
     def write(self, named: Sequence[tuple[Path, Path]], made: Path) -> dict[str, NDArray[np.uint8]]:
         """Write every image; pixels of the first few, by name."""
@@ -126,7 +126,7 @@ class _Translator:
                     kept[str(name)] = pixels
                 file = made / _file_of(name)
                 make_folders(file.parent)
-                if not cv2.imwrite(str(file), self._made(pixels, asked)[0][..., ::-1]):
+                if not cv2.imwrite(str(file), self.made(pixels, asked)[0][..., ::-1]):
                     raise DataError(f"{file}: cannot be written; free some space")
                 bar.advance(progress)
         return kept
@@ -148,7 +148,7 @@ class _Translator:
             captions[0], captions[-1] = self.options.between
             drawn.append((first + shares * (last - first), captions))
         for name, (weights, captions) in zip(self.figures, drawn, strict=True):
-            images = {one: [pixels, *self._made(pixels, weights)] for one, pixels in rows.items()}
+            images = {one: [pixels, *self.made(pixels, weights)] for one, pixels in rows.items()}
             told = {one: ["as it is", *captions] for one in rows}
             report.save_contact_sheet(images, made / name, captions=told)
 
@@ -178,22 +178,6 @@ class _Translator:
                 "frame, without transparency; convert the file, or leave it out"
             )
         return read_image(file)
-
-    @torch.inference_mode()
-    def _made(self, pixels: NDArray[np.uint8], weights: Tensor) -> NDArray[np.uint8]:
-        """Pixels (h, w, 3) under each of several weights of domains (M, D): (M, h, w, 3)."""
-        image = self.files.tensor(pixels)[None]
-        own = pixels
-        if self.grey:
-            own = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
-        found = []
-        for row in weights:
-            change = (self.model(image, weights=row[None]) - image)[0] * self.unit
-            enlarged, _ = self.files.preprocessing.restored(change, *pixels.shape[:2])
-            values = own + enlarged.movedim(0, -1).numpy()
-            shown = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-            found.append(np.repeat(shown, 3, 2) if self.grey else shown)
-        return np.stack(found)
 
 
 def _file_of(name: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import timm
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, convert_norms, create_network, example_image
+from domainnorm.data import Preprocessing
 from domainnorm.slot import ConditionSlot
 
 
@@ -174,6 +176,41 @@ def pixels_of(model: DomainModel, image: Tensor) -> NDArray[np.uint8]:
     """Normalized images (N, C, H, W) as RGB pixels (N, H, W, 3)."""
     shares = shares_of_white(model, image).expand(-1, 3, -1, -1)
     return (255 * shares).round().byte().movedim(1, -1).cpu().numpy()
+
+
+class PixelTranslator:
+    """Pixels of images of any size in other styles, by a translator that sees them at its own size.
+
+    The network says what changes there; the change is enlarged and added to the pixels, so that
+    what it does not touch stays as sharp as it was.
+
+    Args:
+        model: The translator, in evaluation mode.
+        preprocessing: What fits images to it.
+    """
+
+    def __init__(self, model: DomainModel, preprocessing: Preprocessing) -> None:
+        self.model = model
+        self.preprocessing = preprocessing
+        network: Any = model.backbone
+        self.grey = len(network.low) == 1
+        self.unit = 255 / (network.high - network.low)  # of a pixel, in a normalized image
+
+    @torch.inference_mode()
+    def __call__(self, pixels: NDArray[np.uint8], weights: Tensor) -> NDArray[np.uint8]:
+        """Pixels (h, w, 3) under each of several weights of domains (M, D): (M, h, w, 3)."""
+        image = self.preprocessing.whole()(pixels)[None]
+        own = pixels
+        if self.grey:
+            own = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
+        found = []
+        for row in weights:
+            change = (self.model(image, weights=row[None]) - image)[0] * self.unit
+            enlarged, _ = self.preprocessing.restored(change, *pixels.shape[:2])
+            values = own + enlarged.movedim(0, -1).numpy()
+            shown = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+            found.append(np.repeat(shown, 3, 2) if self.grey else shown)
+        return np.stack(found)
 
 
 class _Block(nn.Module):

@@ -27,7 +27,7 @@ from domainnorm.backbones import DomainModel
 from domainnorm.data import DomainDataset
 from domainnorm.encoders import create_encoder
 from domainnorm.evaluation import DomainsTold
-from domainnorm.run.encoding import teach_encoder
+from domainnorm.run.models import teach_encoder
 from domainnorm.run.stage import Bench
 from tests.benchmarks.conditions import benches, cell
 from tests.benchmarks.descriptions import ATTRIBUTES, CHANGES

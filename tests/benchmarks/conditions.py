@@ -21,12 +21,11 @@ from domainnorm.backbones import DomainModel
 from domainnorm.evaluation import DomainsTold
 from domainnorm.recipe import Named, Recipe
 from domainnorm.registry import ENCODERS
-from domainnorm.run.encoding import teach_encoder
+from domainnorm.run.models import teach_encoder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
-from domainnorm.run.run_folder import read_folder
+from domainnorm.run.run_folder import WEIGHTS, read_folder
 from domainnorm.run.stage import Bench, set_up
-from domainnorm.run.training import WEIGHTS
 from tests.benchmarks.table import render
 from tests.benchmarks.timer import interleaved, prepare, ratio
 

@@ -30,9 +30,8 @@ from domainnorm.errors import DomainNormError
 from domainnorm.methods import OnlineModel, adapt_online
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
-from domainnorm.run.run_folder import read_folder
+from domainnorm.run.run_folder import WEIGHTS, read_folder
 from domainnorm.run.stage import Bench, set_up
-from domainnorm.run.training import WEIGHTS
 from tests.benchmarks.conditions import cell
 from tests.benchmarks.table import render
 from tests.benchmarks.timer import prepare

@@ -7,8 +7,7 @@ from safetensors.torch import load_file
 from domainnorm.backbones import create_model
 from domainnorm.errors import RecipeError
 from domainnorm.recipe import load_recipe
-from domainnorm.run.encoding import attach_encoder
-from domainnorm.serve.stored import load_stored
+from domainnorm.run.models import attach_encoder, load_stored
 from tests.run.tiny import TRANSFER, assert_tested_again, call, figures, metrics, recipe, run
 from tests.run.tiny import WORDS as WORDS_OF_RUN
 

@@ -10,11 +10,11 @@ from domainnorm.backbones import load_domain
 from domainnorm.errors import ConditionError, DataError, RecipeError
 from domainnorm.recipe import load_recipe
 from domainnorm.registry import METHODS
+from domainnorm.run.models import load_stored
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.run.trial import sample_recipe
 from domainnorm.serve import export_run, predict_run
-from domainnorm.serve.stored import load_stored
 from tests.run.shops import SHOPS, run_folder, write_recipe, write_shops
 from tests.run.tiny import assert_tested_again, call, metrics
 

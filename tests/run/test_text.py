@@ -6,7 +6,7 @@ import torch
 from domainnorm.backbones import load_domain
 from domainnorm.errors import RecipeError
 from domainnorm.recipe import load_recipe
-from domainnorm.serve.stored import load_stored
+from domainnorm.run.models import load_stored
 from tests.run.shops import SHOPS, run_folder, write_recipe, write_shops
 from tests.run.tiny import assert_tested_again, call, metrics
 

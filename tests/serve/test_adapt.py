@@ -16,9 +16,9 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from domainnorm.backbones import DomainModel, load_domain
 from domainnorm.errors import DomainNormError
+from domainnorm.run.models import load_stored
 from domainnorm.run.parts import Parts
 from domainnorm.serve import StreamOptions
-from domainnorm.serve.stored import load_stored
 from domainnorm.serve.stream_log import StreamLine, append_log, read_log, write_log
 from tests.run.tiny import PATIENCE, call, recipe, run
 

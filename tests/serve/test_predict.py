@@ -13,13 +13,13 @@ from domainnorm.backbones import DomainModel
 from domainnorm.cli.program import Terminated
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import load_evaluated
+from domainnorm.run.models import load_stored
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.run.run_folder import read_folder
 from domainnorm.run.stage import predict as predict_tests
 from domainnorm.run.stage import set_up
 from domainnorm.serve import PredictOptions, predict_run
-from domainnorm.serve.stored import load_stored
 from tests.run.tiny import TRANSFER, call, recipe, run
 
 WORDS = ("encoder=style", "data.image_size=48", "method=source_only", "compare=[]")

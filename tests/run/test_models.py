@@ -8,7 +8,7 @@ from domainnorm.backbones import create_model
 from domainnorm.data import DomainDataModule, DomainDataset, Loading, Preprocessing
 from domainnorm.data.dataset import Record
 from domainnorm.encoders import create_encoder
-from domainnorm.run.encoding import teach_encoder
+from domainnorm.run.models import teach_encoder
 
 
 class Contrasts(DomainDataset):
