@@ -20,14 +20,15 @@ Sampling: TypeAlias = Literal["uniform", "balanced", "rare"]
 StreamOrder: TypeAlias = Literal[
     "shuffled", "by_class", "stored", "continual", "returning", "gradual", "mixed"
 ]
-# The corruptions of ImageNet-C, and what the name of a domain whose images have one ends with.
+# The corruptions of ImageNet-C.
 CORRUPTIONS = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
     *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
     *("snow", "frost", "fog", "brightness"),
     *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 )
-CORRUPTED = "_corrupted"
+# How twins of domains are called whose images have a corruption, or the style of another domain.
+CORRUPTED, TRANSLATED = "_corrupted", "_translated"
 # Which domains share rows of norms while anything is learned, see `domainnorm.methods.roles`.
 Rows: TypeAlias = Literal["domain", "role", "one"]
 ESTIMATED: tuple[Unseen, ...] = ("estimate", "mixture")

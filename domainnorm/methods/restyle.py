@@ -12,10 +12,10 @@ from domainnorm.registry import register
 class Restyle(SupervisedMethod):
     """Supervised training on source images that take the style of unlabelled target images.
 
-    The recipe must have an augmentation step that takes the style of another domain: ``FDA`` or
-    ``HistogramMatching`` under ``augment.source``. Half of each batch are target images. They have
-    no loss, but pass through the norms under the source's scale and shift, so that the norms also
-    learn the target's moments.
+    The recipe must have an augmentation step that takes the style of another domain: ``FDA``,
+    ``HistogramMatching`` or ``Translate`` under ``augment.source``. Half of each batch are target
+    images. They have no loss, but pass through the norms under the source's scale and shift, so
+    that the norms also learn the target's moments.
 
     Reference:
         Yang and Soatto, FDA: Fourier Domain Adaptation for Semantic Segmentation, CVPR 2020,
@@ -25,7 +25,7 @@ class Restyle(SupervisedMethod):
     labelled: str = "source"
     unlabelled: str = "target"
     starts_from: str = "backbone"
-    style_steps: tuple[str, ...] = ("FDA", "HistogramMatching")
+    style_steps: tuple[str, ...] = ("FDA", "HistogramMatching", "Translate")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Give the target's rows the scale and shift of the source."""

@@ -12,6 +12,7 @@ from domainnorm.errors import unknown
 from domainnorm.ranges import (
     CORRUPTED,
     CORRUPTIONS,
+    TRANSLATED,
     problem_of_embedding,
     problem_of_opened,
     problem_of_task,
@@ -53,6 +54,7 @@ def check_together(recipe: Recipe, problems: Problems) -> None:
     _check_sizes(recipe.data, problems)
     _check_stream(recipe.data, problems)
     _check_corruption(recipe, problems)
+    _check_translation(recipe, problems)
     check_task(recipe, problems)
     _check_methods(recipe, problems)
     _check_condition(recipe, problems)
@@ -130,9 +132,27 @@ def _check_corruption(recipe: Recipe, problems: Problems) -> None:
         problems.add("data.corrupt.name", unknown("corruption", str(name), CORRUPTIONS))
     if type(severity) is not int or not 1 <= severity <= 5:
         problems.expect("data.corrupt.severity", severity, "a whole number from 1 to 5")
-    if not recipe.corrupted:
+    if not recipe.twinned:
         text = "is given, but no source or target is a corrupted domain, such as"
         problems.add("data.corrupt", f"{text} '{recipe.domains[0]}{CORRUPTED}'")
+
+
+def _check_translation(recipe: Recipe, problems: Problems) -> None:
+    """A run and one of its domains, and a twin that is used."""
+    given = recipe.data.translate
+    if given is None:
+        return
+    for key in given.keys() - {"run", "to"}:
+        problems.add("data.translate", unknown("key", key, ["run", "to"]))
+    for key in ("run", "to"):
+        if not given.get(key) or not isinstance(given[key], str):
+            expected = "the folder of a run of task translation, and one of its domains"
+            problems.expect(f"data.translate.{key}", given.get(key), expected)
+    if recipe.data.corrupt is not None:
+        problems.add("data.translate", "is given beside data.corrupt; drop one of the two")
+    elif not recipe.twinned:
+        text = "is given, but no source or target is a translated domain, such as"
+        problems.add("data.translate", f"{text} '{recipe.domains[0]}{TRANSLATED}'")
 
 
 def _check_once(key: str, names: Sequence[str], problems: Problems) -> None:
@@ -346,7 +366,14 @@ def _check_augment(recipe: Recipe, problems: Problems) -> None:
         key = f"augment.{name}"
         if name not in known and not problems.among("data"):
             problems.add(key, unknown("domain", name, known))
-        problems.add_lines(check_augmentation(steps, key))
+        if found := check_augmentation(steps, key):
+            problems.add_lines(found)
+            continue
+        views = steps.values() if isinstance(steps, Mapping) else [steps]
+        for step, given in (arguments_of(one) for view in views for one in view):
+            if step == "Translate" and not isinstance(given.get("run"), str):
+                expected = "the folder of a run of task translation"
+                problems.expect(f"{key}: Translate.run", given.get("run"), expected)
 
 
 def _check_seeds(seeds: Sequence[Any], problems: Problems) -> None:

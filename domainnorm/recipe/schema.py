@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
-from domainnorm.ranges import CORRUPTED, Conditioned, Far, Rows, StreamOrder, Unseen
+from domainnorm.ranges import CORRUPTED, TRANSLATED, Conditioned, Far, Rows, StreamOrder, Unseen
 from domainnorm.registry import DATASETS
 
 Precision: TypeAlias = Literal[
@@ -111,6 +111,9 @@ class DataConfig:
         cache: Folder that keeps decoded images at input size; null decodes them every time.
         corrupt: A corruption of ImageNet-C, ``{name: fog, severity: 5}`` (1 to 5). Each domain then
             has a twin, ``<domain>_corrupted``, for ``source`` or ``target``. Null for none.
+        translate: A run of task ``translation`` and a domain of it, ``{run: FOLDER, to: DOMAIN}``.
+            Each domain then has a twin, ``<domain>_translated``: its images in that style, with
+            their labels. Null for none; not beside ``corrupt``.
         degrade: What task ``restoration`` has to undo, ``{scale: 4, noise: 0.02}``. ``scale``: how
             many times fewer pixels along each side, enlarged again. ``noise``: standard deviation,
             with white at 1. Null for none. The images as they are become the targets.
@@ -135,6 +138,7 @@ class DataConfig:
     num_workers: int = field(default=0, metadata={"minimum": 0})
     cache: str | None = None
     corrupt: dict[str, Any] | None = None
+    translate: dict[str, Any] | None = None
     degrade: dict[str, Any] | None = None
     attributes: list[str] = field(default_factory=list)
 
@@ -293,19 +297,25 @@ class Recipe:
         return list(dict.fromkeys(chain.from_iterable(pairs)))
 
     @property
-    def corrupted(self) -> list[str]:
-        """Domains of which the transfers name a corrupted twin."""
-        twins = [name for name in self.domains if name.endswith(CORRUPTED)]
-        return [name.removesuffix(CORRUPTED) for name in twins] if self.data.corrupt else []
+    def twin_ending(self) -> str:
+        """What the names of twins end with; empty where there are none."""
+        return CORRUPTED if self.data.corrupt else TRANSLATED if self.data.translate else ""
+
+    @property
+    def twinned(self) -> list[str]:
+        """Domains of which the transfers name a twin."""
+        ending = self.twin_ending
+        twins = [name for name in self.domains if ending and name.endswith(ending)]
+        return [name.removesuffix(ending) for name in twins]
 
     @property
     def read_dataset(self) -> Named:
         """The dataset, asked for the domains of the transfers unless others are given."""
         name, options = self.dataset.name, self.dataset.options
         if "domains" in DATASETS.entry(name).parameters and options.get("domains") is None:
-            twins = {f"{one}{CORRUPTED}" for one in self.corrupted}
+            twins = {f"{one}{self.twin_ending}" for one in self.twinned}
             names = [one for one in self.domains if one not in twins]
-            options = {**options, "domains": list(dict.fromkeys([*names, *self.corrupted]))}
+            options = {**options, "domains": list(dict.fromkeys([*names, *self.twinned]))}
         return Named(name, options)
 
     def to_yaml(self) -> str:

@@ -105,7 +105,7 @@ def check_grid(grid: Grid) -> None:
 
     def check(recipe: Recipe) -> None:
         check_loggers(recipe.trainer.logger, recipe.name)
-        asked = recipe.domains, recipe.data.attributes, recipe.data.corrupt
+        asked = recipe.domains, recipe.data.attributes, recipe.data.corrupt, recipe.data.translate
         key = repr((recipe.read_dataset, *asked))
         try:
             parts = copy(datasets[key]) if key in datasets else Parts(recipe)

@@ -12,16 +12,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from domainnorm import encoders
-from domainnorm.backbones import DomainModel, ModelHeader, load_model, read_header
-from domainnorm.data import DomainDataModule
+from domainnorm.backbones import DomainModel, ModelHeader, data_config, load_model, read_header
+from domainnorm.data import DomainDataModule, Preprocessing
 from domainnorm.data.dataset import Split
+from domainnorm.data.preprocessing import Pixels
 from domainnorm.encoders.base import Batches
-from domainnorm.errors import CheckpointError, unknown
+from domainnorm.errors import CheckpointError, DataError, unknown
 from domainnorm.methods import online_methods
 from domainnorm.recipe import Recipe
 from domainnorm.registry import TASKS
 from domainnorm.run.run_folder import EPOCHS, RECIPE, WEIGHTS, read_folder
+from domainnorm.storage import digest_of
 from domainnorm.tasks import Task
+from domainnorm.tasks.translator import PixelTranslator
 
 _SHOWN = 6
 # What there is for tasks whose outputs are images.
@@ -228,3 +231,81 @@ def kept_epoch(place: Path, epoch: int) -> Path:
             f"{place}: no epoch {epoch}; {known} (trainer.keep_best and keep_every keep some)"
         )
     return found
+
+
+def preprocessing_of(recipe: Recipe, model: DomainModel) -> Preprocessing:
+    """What fits images to a model, by the recipe's sizes; whether they suit the task is not asked.
+
+    Raises:
+        DataError: Sizes that are no sizes.
+    """
+    data = recipe.data
+    return Preprocessing.from_config(
+        data_config(model), data.image_size, crop_size=data.crop_size, fit=data.fit
+    )
+
+
+class Styles:
+    """The translator of a finished run: what `Translate` and translated twins call.
+
+    Args:
+        run: Folder of a run of task ``translation``, or of one of its stages.
+
+    Raises:
+        CheckpointError: See `load_stored`; or a run of another task.
+    """
+
+    def __init__(self, run: Path) -> None:
+        stored = load_stored(run)
+        check_translates(stored)
+        preprocessing = preprocessing_of(stored.recipe, stored.model)
+        self._made = PixelTranslator(stored.model, preprocessing)
+        self.names = stored.model.domain_names
+        self.digest = digest_of(stored.place / WEIGHTS)
+
+    def chosen(self, domain: str, key: str) -> str:
+        """A domain of the translator.
+
+        Raises:
+            DataError: It has none of that name; ``key`` stands before.
+        """
+        if domain not in self.names:
+            raise DataError(f"{key}: {unknown('domain', domain, self.names)}")
+        return domain
+
+    def others(self, asked: Any, own: str, known: Sequence[str]) -> list[str]:
+        """Styles that images of a domain get, all but their own.
+
+        Args:
+            asked: One or several, or None for all that are ``known``.
+            own: Their domain.
+            known: Domains of the transfer.
+
+        Raises:
+            DataError: An unknown one; or none is asked for, and the translator knows no other.
+        """
+        key = "augment: Translate.to"
+        if asked is not None:
+            wanted = [asked] if isinstance(asked, str) else asked
+            return [one for name in wanted if (one := self.chosen(name, key)) != own]
+        if not (found := [name for name in self.names if name in known and name != own]):
+            raise DataError(
+                f"{key}: missing, and the translator knows {', '.join(self.names)}, none of which "
+                f"is another domain of the transfer for images of '{own}'; name a style"
+            )
+        return found
+
+    def __call__(self, image: Pixels, domain: str) -> Pixels:
+        """An image (h, w, 3) in the style of a domain, one of ``names``."""
+        weights = torch.eye(len(self.names))[[self.names.index(domain)]]
+        pixels: Pixels = self._made(image, weights)[0]
+        return pixels
+
+
+def check_translates(stored: StoredModel) -> None:
+    """Raise a CheckpointError where a model is none that translates images."""
+    if stored.recipe.task.name != "translation":
+        raise CheckpointError(
+            f"{stored.place}: a model of task '{stored.recipe.task.name}', expected "
+            "'translation'; train such a one, as recipe medical/stain_translation does"
+        )

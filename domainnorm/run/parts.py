@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from domainnorm.backbones import DomainModel, data_config, insert_after
+from domainnorm.backbones import DomainModel, insert_after
 from domainnorm.data import (
     CachedDataset,
     DomainDataModule,
@@ -21,9 +22,10 @@ from domainnorm.data import (
     Stream,
     draw_shots,
 )
-from domainnorm.data.augmentation.corruptions import CorruptedDataset
+from domainnorm.data.augmentation.corruptions import Corruption
 from domainnorm.data.augmentation.degradation import Degradation
-from domainnorm.data.augmentation.steps import steps_for
+from domainnorm.data.augmentation.steps import arguments_of, steps_for
+from domainnorm.data.augmentation.twins import TwinDataset
 from domainnorm.data.class_counts import ClassCounts
 from domainnorm.data.dataset import (
     check_attributes,
@@ -32,14 +34,15 @@ from domainnorm.data.dataset import (
     check_splits,
     evenly,
 )
+from domainnorm.data.preprocessing import Pixels
 from domainnorm.data.sampler import check_batch_size
 from domainnorm.data.splits import check_records
-from domainnorm.errors import ConversionError, DataError, DomainNormError, unknown
+from domainnorm.errors import CheckpointError, ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
 from domainnorm.ranges import CORRUPTED, OF_ANY_DATASET
 from domainnorm.recipe import Recipe
 from domainnorm.registry import DATASETS, METHODS, SAMPLERS, TASKS
-from domainnorm.run.models import attach_encoder
+from domainnorm.run.models import Styles, attach_encoder, preprocessing_of
 from domainnorm.run.plan import Stage
 from domainnorm.tasks import Task
 
@@ -71,6 +74,7 @@ class Parts:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self._known: dict[str, Styles] = {}  # translators, by the folder of their run
         self.dataset = self._dataset()
         self.counts = ClassCounts(self.dataset)  # every stage asks, and masks are files to read
         self._looked: set[str] = set()  # domains some of whose masks were, for all who share these
@@ -79,9 +83,8 @@ class Parts:
         named = self.recipe.read_dataset
         dataset: DomainDataset = DATASETS.load(named.name)(**named.options)
         check_records(dataset)
-        if self.recipe.data.corrupt:
-            twins = [name for name in self.recipe.corrupted if name in dataset.domain_names]
-            dataset = CorruptedDataset(dataset, twins, **self.recipe.data.corrupt)
+        if self.recipe.twinned:
+            dataset = self._with_twins(dataset)
         for name in self.recipe.domains:
             if name not in dataset.domain_names:
                 problem = unknown("domain", name, dataset.domain_names)
@@ -90,6 +93,30 @@ class Parts:
                 raise DataError(f"data.source, data.target: {problem}")
         check_attributes(self.recipe.data.attributes, dataset)
         return dataset
+
+    def _with_twins(self, dataset: DomainDataset) -> DomainDataset:
+        """The dataset, with the twins that the transfers name."""
+        given, ending = self.recipe.data, self.recipe.twin_ending
+        twins = [name for name in self.recipe.twinned if name in dataset.domain_names]
+        if given.translate is None:
+            return TwinDataset(dataset, twins, ending, Corruption(**given.corrupt or {}))
+        styles = self._styles(given.translate["run"], "data.translate.run")
+        style = styles.chosen(given.translate["to"], "data.translate.to")
+        return TwinDataset(dataset, twins, ending, partial(_in_style, styles, style))
+
+    def _styles(self, run: str, key: str) -> Styles:
+        """The translator of a finished run, read once."""
+        if run not in self._known:
+            try:
+                self._known[run] = Styles(Path(run).expanduser())
+            except CheckpointError as error:
+                raise CheckpointError(f"{key}: {error}") from None
+        return self._known[run]
+
+    @property
+    def translators(self) -> dict[str, str]:
+        """Digests of the translators that images have gone through, by the folder of their run."""
+        return {run: styles.digest for run, styles in self._known.items()}
 
     @property
     def metric(self) -> str:
@@ -160,6 +187,7 @@ class Parts:
                     self._check_labels(stage, seen.labelled, scored)
                 groups = len({*seen.labelled, *seen.unlabelled}) + len(seen.shots)
                 check_batch_size(self.recipe.data.batch_size, groups)
+                self._augment(stage)
             except DataError as error:
                 raise DataError(f"method '{stage.label}': {error}") from None
 
@@ -288,8 +316,8 @@ class Parts:
         )
 
     def _read(self, model: DomainModel) -> DomainDataset:
-        """The dataset, behind the cache of the recipe; corrupted twins are made before it."""
-        if isinstance(self.dataset, CorruptedDataset):
+        """The dataset, behind the cache of the recipe; twins are made of what it keeps."""
+        if isinstance(self.dataset, TwinDataset):
             kept = self._kept(self.dataset.dataset, model)
             return self.dataset.with_size(kept, self.preprocessing(model))
         return self._kept(self.dataset, model)
@@ -347,7 +375,31 @@ class Parts:
             labelled = stage.roles.all
         roles = {name: "source" if name in labelled else "target" for name in stage.roles.all}
         roles |= dict.fromkeys(stage.roles.source, "source")
-        return {name: steps_for(given, name, role) for name, role in roles.items()}
+        steps = {name: steps_for(given, name, role) for name, role in roles.items()}
+        return {name: self._with_styles(one, name, stage) for name, one in steps.items()}
+
+    def _with_styles(self, steps: Any, domain: str, stage: Stage) -> Any:
+        """Steps with their translators in the place of folders.
+
+        `Translate` is left out, as `FDA` is, where all of its styles are those of domains that the
+        method may not see.
+        """
+        if isinstance(steps, Mapping):
+            return {key: self._with_styles(one, domain, stage) for key, one in steps.items()}
+        seen = self.seen(stage)
+        hidden = {*stage.roles.all} - {*seen.labelled, *seen.unlabelled, *seen.shots}
+        done = []
+        for step in steps:
+            name, given = arguments_of(step)
+            if name == "Translate":
+                styles = self._styles(given["run"], "augment: Translate.run")
+                asked = styles.others(given.get("to"), domain, stage.roles.all)
+                if not (shown := [one for one in asked if one not in hidden]):
+                    continue
+                done.append({"name": name, **given, "run": styles, "to": shown})
+            else:
+                done.append(step)
+        return done
 
 
 def _sampler(asked: Any) -> Any:
@@ -355,6 +407,11 @@ def _sampler(asked: Any) -> Any:
     if isinstance(asked, str):
         return asked
     return SAMPLERS.create(asked["name"], **{k: of for k, of in asked.items() if k != "name"})
+
+
+def _in_style(styles: Styles, style: str, image: Pixels, file: str) -> Pixels:
+    """An image of a translated twin."""
+    return styles(image, style)
 
 
 def _as_trained(stage: Stage) -> bool:
@@ -373,15 +430,3 @@ def _check_patches(model: DomainModel, size: tuple[int, int]) -> None:
                 f"is made for {made_for[0]} × {made_for[1]}; set backbone.options: {{img_size: "
                 f"{list(size)}}}, or the sizes to that"
             )
-
-
-def preprocessing_of(recipe: Recipe, model: DomainModel) -> Preprocessing:
-    """What fits images to a model, by the recipe's sizes; whether they suit the task is not asked.
-
-    Raises:
-        DataError: Sizes that are no sizes.
-    """
-    data = recipe.data
-    return Preprocessing.from_config(
-        data_config(model), data.image_size, crop_size=data.crop_size, fit=data.fit
-    )

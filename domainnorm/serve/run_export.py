@@ -20,8 +20,7 @@ from domainnorm.errors import CheckpointError, ConditionError, ExportError, Reci
 from domainnorm.evaluation import load_evaluated, write_json
 from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results, model_card
-from domainnorm.run.models import stored_model
-from domainnorm.run.parts import preprocessing_of
+from domainnorm.run.models import preprocessing_of, stored_model
 from domainnorm.run.run_folder import WEIGHTS, read_folder
 from domainnorm.run.stage import RESULTS
 from domainnorm.storage import make_folders, replace_text

@@ -17,7 +17,7 @@ from domainnorm.errors import CheckpointError, DataError, counted
 from domainnorm.registry import TASKS
 from domainnorm.run.models import StoredModel as StoredModel  # noqa: PLC0414 - offered here
 from domainnorm.run.models import load_stored as load_stored  # noqa: PLC0414
-from domainnorm.run.parts import preprocessing_of
+from domainnorm.run.models import preprocessing_of
 from domainnorm.tasks import Task
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from domainnorm import report
 from domainnorm.data.images import opened, read_all, read_image
 from domainnorm.errors import CheckpointError, ConditionError, DataError, unknown
-from domainnorm.run.models import StoredModel, load_stored
+from domainnorm.run.models import StoredModel, check_translates, load_stored
 from domainnorm.serve.image_list import below, name_of
 from domainnorm.serve.image_sources import FileImages, find_source
 from domainnorm.serve.serving_options import TranslateOptions
@@ -98,11 +98,7 @@ class _Translator:
     """The network of a run, and what its images go through."""
 
     def __init__(self, stored: StoredModel, options: TranslateOptions) -> None:
-        if stored.recipe.task.name != "translation":
-            raise CheckpointError(
-                f"{stored.place}: a model of task '{stored.recipe.task.name}', expected "
-                "'translation'; train such a one, as recipe medical/stain_translation does"
-            )
+        check_translates(stored)
         self.files, self.options = FileModel(stored), options
         self.model: Any = self.files.model
         self.names: Sequence[str] = self.model.domain_names

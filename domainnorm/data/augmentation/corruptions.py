@@ -1,13 +1,11 @@
-"""The corruptions of ImageNet-C, and domains whose images have one of them."""
+"""The corruptions of ImageNet-C."""
 
 from __future__ import annotations
 
-import copy
 import math
 import zlib
-from collections.abc import Callable, Collection
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import cv2
@@ -15,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from domainnorm.data.dataset import DomainDataset
-from domainnorm.data.preprocessing import Pixels, Preprocessing
-from domainnorm.ranges import CORRUPTED
+from domainnorm.data.preprocessing import Pixels
 
 _Image: TypeAlias = Any  # float64 (H, W, 3), 0 to 1
 _SIDE = 224.0  # pixels, for which lengths are published
@@ -46,84 +42,21 @@ def corrupt(image: Pixels, name: str, severity: int, seed: int = 0) -> Pixels:
     return pixels
 
 
-class CorruptedDataset(DomainDataset):
-    """A dataset in which some domains have a corrupted copy, ``<domain>_corrupted``.
-
-    A copy has the splits, groups, labels and masks of its domain, even if the corruption moves
-    pixels (as in Kamann and Rother, CVPR 2020, arXiv:1908.05005).
+@dataclass(frozen=True)
+class Corruption:
+    """What a corrupted twin's images have gone through, each file always in the same way.
 
     Args:
-        dataset: Has the domains.
-        domains: Those that have a twin.
         name: See `corrupt`.
         severity: See `corrupt`.
-
-    Attributes:
-        preprocessing: Images get the size of the input before they are corrupted; None: their own.
-        originals: Position in the dataset of each record.
     """
 
-    def __init__(
-        self,
-        dataset: DomainDataset,
-        domains: Collection[str],
-        name: str,
-        severity: int,
-    ) -> None:
-        self.dataset = dataset
-        self.corruption = name, severity
-        self.preprocessing: Preprocessing | None = None
-        self.keeps_size = dataset.keeps_size
-        self.task = dataset.task
-        self.reads = dataset.reads
-        self.class_names = dataset.class_names
-        self.table = dataset.table
-        self.left_out = dataset.left_out
-        self.domain_names = [*dataset.domain_names, *(f"{one}{CORRUPTED}" for one in domains)]
-        self.originals = list(range(len(dataset.records)))
-        self.records = list(dataset.records)
-        for position, record in enumerate(dataset.records):
-            if record.domain in domains:
-                self.originals.append(position)
-                self.records.append(replace(record, domain=f"{record.domain}{CORRUPTED}"))
+    name: str
+    severity: int
 
-    @property
-    def class_colours(self) -> Any:
-        """Those of the dataset."""
-        return self.dataset.class_colours
-
-    def with_size(self, dataset: DomainDataset, preprocessing: Preprocessing) -> CorruptedDataset:
-        """The same, of a cached dataset, and at the size of the input."""
-        sized = copy.copy(self)
-        sized.dataset, sized.preprocessing, sized.keeps_size = dataset, preprocessing, False
-        return sized
-
-    def image(self, index: int) -> Pixels:
-        """See `DomainDataset`."""
-        position = self.originals[index]
-        image = self.dataset.image(position)
-        if index < len(self.dataset.records):
-            return image
-        if self.preprocessing is not None:
-            image = self.preprocessing.fitted(image)
-        return corrupt(image, *self.corruption, seed=zlib.crc32(self.records[index].file.encode()))
-
-    def mask(self, index: int) -> Pixels:
-        """See `DomainDataset`; of a twin that of its image."""
-        if self.records[index].mask is None:
-            return super().mask(index)  # says that there is none
-        mask = self.dataset.mask(self.originals[index])
-        if index < len(self.dataset.records) or self.preprocessing is None:
-            return mask
-        return self.preprocessing.fitted(mask, is_mask=True)
-
-    def original_mask(self, index: int) -> Pixels:
-        """See `mask`."""
-        return self.dataset.original_mask(self.originals[index])
-
-    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
-        """Those of the image."""
-        return self.dataset.sources(self.originals[index], is_mask=is_mask)
+    def __call__(self, image: Pixels, file: str) -> Pixels:
+        """An image (H, W, 3) of a file, corrupted."""
+        return corrupt(image, self.name, self.severity, seed=zlib.crc32(file.encode()))
 
 
 def _length(image: _Image) -> float:

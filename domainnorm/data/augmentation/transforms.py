@@ -146,6 +146,48 @@ class HistogramMatching(albumentations.HistogramMatching):  # type: ignore[misc]
         super().__init__(blend_ratio=tuple(blend), metadata_key="references", p=p)
 
 
+@register("translate")
+class Translate(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+    """Give an image the style of another domain, by the translator of a finished run.
+
+    Args:
+        run: Folder of a run of task ``translation``. In Python a function of pixels (H, W, 3) and
+            the name of a style.
+        to: Styles, of which one is drawn for each image; one name or several. Null for those of the
+            recipe's domains that the method may see, but the image's own.
+        p: Probability of the transform.
+
+    Reference:
+        Dumoulin et al., A Learned Representation for Artistic Style, ICLR 2017, arXiv:1610.07629.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Any,
+        to: str | list[str] | None = None,
+        p: float = 0.5,
+    ) -> None:
+        super().__init__(p=p)
+        styles = [to] if isinstance(to, str) else to
+        if not callable(run) or not styles:
+            raise ValueError(
+                "run, to: a recipe's run fills them in; in Python give a function of pixels and a "
+                "style, and styles"
+            )
+        self.run = run
+        self.styles = list(styles)
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw a style."""
+        return {"style": self.py_random.choice(self.styles)}
+
+    def apply(self, img: NDArray[np.uint8], style: str, **params: Any) -> NDArray[np.uint8]:
+        """Translate one image (H, W, 3)."""
+        translated: NDArray[np.uint8] = self.run(img, style)
+        return translated
+
+
 @register("rand_conv")
 class RandConv(albumentations.ImageOnlyTransform):  # type: ignore[misc]
     """Mix an image with its random convolution: this changes texture and colour, not shape.

@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 
 from domainnorm.data import Preprocessing
-from domainnorm.data.augmentation.corruptions import CorruptedDataset, corrupt
+from domainnorm.data.augmentation.corruptions import Corruption, corrupt
+from domainnorm.data.augmentation.twins import TwinDataset
 from domainnorm.data.datasets import Scans
 from domainnorm.errors import DataError
 from domainnorm.ranges import CORRUPTIONS
 
 every_corruption = pytest.mark.parametrize("name", CORRUPTIONS)
+
+
+def twins(dataset, domains, name, severity):
+    return TwinDataset(dataset, domains, "_corrupted", Corruption(name, severity))
 
 
 def picture(height=224, width=224):
@@ -150,7 +155,7 @@ def test_fog_is_white_and_smooth():
 
 def test_a_twin_has_the_same_images_corrupted():
     scans = Scans(per_domain=40)
-    found = CorruptedDataset(scans, ["clean"], "contrast", 5)
+    found = twins(scans, ["clean"], "contrast", 5)
     count = len(scans.records)
     assert found.domain_names == [*scans.domain_names, "clean_corrupted"]
     assert len(found.records) == count + 40
@@ -172,7 +177,7 @@ def test_a_twin_has_the_same_images_corrupted():
 
 def test_a_twin_is_corrupted_at_the_size_of_the_input():
     scans = Scans(per_domain=40)
-    found = CorruptedDataset(scans, ["clean"], "pixelate", 5)
+    found = twins(scans, ["clean"], "pixelate", 5)
     size = Preprocessing(48, 48, (0.5,) * 3, (0.5,) * 3)
     sized = found.with_size(scans, size)
     assert sized.image(len(scans.records)).shape == (48, 48, 3)
@@ -180,7 +185,7 @@ def test_a_twin_is_corrupted_at_the_size_of_the_input():
 
 
 def test_labels_that_are_hidden_stay_hidden():
-    found = CorruptedDataset(Scans(per_domain=40), ["clean"], "fog", 1)
+    found = twins(Scans(per_domain=40), ["clean"], "fog", 1)
     hidden = found.without_labels(["clean_corrupted"])
     assert {one.target for one in hidden.records if one.domain == "clean_corrupted"} == {-1}
     assert {one.target for one in hidden.records if one.domain == "clean"} != {-1}
@@ -190,7 +195,7 @@ def test_labels_that_are_hidden_stay_hidden():
 
 def test_an_image_of_a_twin_is_the_same_whatever_else_is_read():
     few, many = Scans(per_domain=40, domains=["textured"]), Scans(per_domain=40)
-    found = [CorruptedDataset(one, ["textured"], "gaussian_noise", 3) for one in (few, many)]
+    found = [twins(one, ["textured"], "gaussian_noise", 3) for one in (few, many)]
     images = [
         {
             one.records[n].file: one.image(n)

@@ -179,8 +179,9 @@ def test_step_without_the_colours_of_training_images_is_refused():
 
 @pytest.mark.parametrize("name", own_transforms())
 def test_own_transform_is_seeded_and_keeps_size_and_mask(name):
+    given = {"run": lambda image, style: 255 - image, "to": "dark"} if name == "Translate" else {}
     pipeline = build_pipeline(
-        [{"name": name, "p": 1.0}],
+        [{"name": name, "p": 1.0, **given}],
         PRE,
         references=lambda seed: np.full((9, 9, 3), seed, np.uint8),
     )
@@ -190,6 +191,22 @@ def test_own_transform_is_seeded_and_keeps_size_and_mask(name):
     assert (first.image == second.image).all()
     assert (first.mask == 1).all()
     assert not np.array_equal(first.image, PRE(image))
+
+
+def test_translation_draws_one_of_the_styles_and_needs_what_makes_them():
+    made = {"dark": 10, "light": 250}
+    step = {
+        "name": "Translate",
+        "run": lambda image, style: np.full_like(image, made[style]),
+        "to": ["dark", "light"],
+        "p": 1.0,
+    }
+    pipeline, image = build_pipeline([step], PRE), picture(16, 16)
+    found = {float(pipeline(image, seed).mean()) for seed in range(20)}
+    assert found == {float(PRE(np.full_like(image, one)).mean()) for one in made.values()}
+    for lacking in ({**step, "run": "folder"}, {**step, "to": []}):
+        with pytest.raises(DataError, match=r"augment\[0\]: Translate refuses .*in Python give"):
+            build_pipeline([lacking], PRE)
 
 
 @pytest.mark.parametrize("name", ["FDA", "HistogramMatching"])

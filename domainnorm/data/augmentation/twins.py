@@ -1,0 +1,92 @@
+"""Domains whose images are those of another, changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from domainnorm.data.dataset import DomainDataset
+from domainnorm.data.preprocessing import Pixels, Preprocessing
+
+
+class TwinDataset(DomainDataset):
+    """A dataset in which some domains have a twin: the same images, changed.
+
+    A twin has the splits, groups, labels and masks of its domain, even if the change moves pixels
+    (as in Kamann and Rother, CVPR 2020, arXiv:1908.05005).
+
+    Args:
+        dataset: Has the domains.
+        domains: Those that have a twin.
+        ending: Of the names of twins.
+        change: Image (H, W, 3) and the name of its file → image of the same size.
+
+    Attributes:
+        preprocessing: Images get the size of the input before they are changed; None: their own.
+        originals: Position in the dataset of each record.
+    """
+
+    def __init__(
+        self,
+        dataset: DomainDataset,
+        domains: Collection[str],
+        ending: str,
+        change: Callable[[Pixels, str], Pixels],
+    ) -> None:
+        self.dataset = dataset
+        self.change = change
+        self.preprocessing: Preprocessing | None = None
+        self.keeps_size = dataset.keeps_size
+        self.task = dataset.task
+        self.reads = dataset.reads
+        self.class_names = dataset.class_names
+        self.table = dataset.table
+        self.left_out = dataset.left_out
+        self.domain_names = [*dataset.domain_names, *(f"{one}{ending}" for one in domains)]
+        self.originals = list(range(len(dataset.records)))
+        self.records = list(dataset.records)
+        for position, record in enumerate(dataset.records):
+            if record.domain in domains:
+                self.originals.append(position)
+                self.records.append(replace(record, domain=f"{record.domain}{ending}"))
+
+    @property
+    def class_colours(self) -> Any:
+        """Those of the dataset."""
+        return self.dataset.class_colours
+
+    def with_size(self, dataset: DomainDataset, preprocessing: Preprocessing) -> TwinDataset:
+        """The same, of a cached dataset, and at the size of the input."""
+        sized = copy.copy(self)
+        sized.dataset, sized.preprocessing, sized.keeps_size = dataset, preprocessing, False
+        return sized
+
+    def image(self, index: int) -> Pixels:
+        """See `DomainDataset`."""
+        position = self.originals[index]
+        image = self.dataset.image(position)
+        if index < len(self.dataset.records):
+            return image
+        if self.preprocessing is not None:
+            image = self.preprocessing.fitted(image)
+        return self.change(image, self.records[index].file)
+
+    def mask(self, index: int) -> Pixels:
+        """See `DomainDataset`; of a twin that of its image."""
+        if self.records[index].mask is None:
+            return super().mask(index)  # says that there is none
+        mask = self.dataset.mask(self.originals[index])
+        if index < len(self.dataset.records) or self.preprocessing is None:
+            return mask
+        return self.preprocessing.fitted(mask, is_mask=True)
+
+    def original_mask(self, index: int) -> Pixels:
+        """See `mask`."""
+        return self.dataset.original_mask(self.originals[index])
+
+    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
+        """Those of the image."""
+        return self.dataset.sources(self.originals[index], is_mask=is_mask)
