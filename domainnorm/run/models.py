@@ -27,7 +27,7 @@ _SHOWN = 6
 # What there is for tasks whose outputs are images.
 _WAYS = {
     "translation": "`domainnorm translate RUN IMAGES --to DOMAIN` writes them",
-    "restoration": "in Python, domainnorm.serve.load_stored has the model (docs/restoration.md)",
+    "restoration": "`domainnorm restore RUN IMAGES` writes them",
 }
 
 
