@@ -78,8 +78,8 @@ class RestoreOptions:
     )
     size: Literal["enlarged", "same"] = _option(
         "enlarged",
-        "enlarged: images are the small ones, and grow by scale of data.degrade (64 pixels become "
-        "256 by 4). same: they are as large as they should be, and lack detail (default: "
+        "enlarged: images are the small ones, and grow by scale of data.degrade, or of pairs (64 "
+        "pixels become 256 by 4). same: they are as large as they should be (default: "
         "%(default)s)",
         choices=("enlarged", "same"),
     )

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from domainnorm import report
 from domainnorm.data.augmentation.degradation import bicubic
-from domainnorm.errors import CheckpointError, ConditionError, unknown
+from domainnorm.errors import CheckpointError, ConditionError, DataError, unknown
 from domainnorm.recipe.norm import reads_domains
+from domainnorm.recipe.schema import parts_of
 from domainnorm.run.models import StoredModel, load_stored
 from domainnorm.serve.image_list import name_of
 from domainnorm.serve.serving_options import RestoreOptions, TranslateOptions
@@ -188,8 +189,7 @@ class _Restorer:
                 f"of {', '.join(names)}"
             )
         self.domain = options.domain if options.domain is not None or asks else names[0]
-        degrade = stored.recipe.data.degrade or {}
-        self.scale: int = 1 if options.size == "same" else degrade.get("scale", 1)
+        self.scale = 1 if options.size == "same" else _scale_of(stored)
         made = files.preprocessing
         self.mean, self.std = (torch.tensor(one)[:, None, None] for one in (made.mean, made.std))
 
@@ -208,3 +208,20 @@ class _Restorer:
         if image.grey and not grey:
             change = np.asarray(cv2.cvtColor(change, cv2.COLOR_RGB2GRAY), np.float32)[..., None]
         return image.changed(change, self.scale)
+
+
+def _scale_of(stored: StoredModel) -> int:
+    """By how much images were enlarged in training.
+
+    Raises:
+        DataError: By several numbers.
+    """
+    if stored.recipe.data.degrade is not None:
+        return int(stored.recipe.data.degrade.get("scale", 1))
+    scales = {int(part.options.get("scale", 1)) for part in parts_of(stored.recipe.dataset)}
+    if len(scales) > 1:
+        raise DataError(
+            f"data.parts: the run was trained on pairs of scales {', '.join(map(str, scales))}; "
+            "enlarge the images yourself, bicubic, and add --size same"
+        )
+    return scales.pop()

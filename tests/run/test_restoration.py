@@ -1,5 +1,7 @@
 """Task restoration through the real command line: trained, tested, drawn, and images written."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -7,8 +9,10 @@ import torch
 from PIL import Image
 
 from domainnorm.data.augmentation.degradation import bicubic
-from domainnorm.data.datasets import Scans
+from domainnorm.data.datasets import Pairs, Scans
 from domainnorm.evaluation import Restorations, load_evaluated
+from domainnorm.recipe import load_recipe
+from domainnorm.run import run_recipe
 from domainnorm.serve import load_stored
 from tests.run import tiny
 from tests.run.tiny import TRANSFER, assert_same_weights, call, metrics, run
@@ -22,6 +26,15 @@ WORDS = (
     "data.degrade={scale: 2, noise: 0.02}",
     "evaluation.resamples=10",
 )
+PAIRED = """\
+task: {name: restoration, width: 4, blocks: 1, norms: false}
+backbone: test_resnet
+data: {name: pairs, root: ROOT, scale: 2, source: [a], target: [b], image_size: [48, 64]}
+method: source_only
+compare: []
+trainer: {max_epochs: 1, threads: 1, accelerator: cpu}
+evaluation: {resamples: 10, selection: validation}
+"""
 PLAIN = ("task={name: restoration, width: 4, blocks: 1, norms: false}", "norm=null")
 
 
@@ -173,6 +186,20 @@ def test_predict_says_what_there_is_instead(restored, tmp_path, capsys):
     assert "which gives images; `domainnorm restore RUN IMAGES` writes them" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_pairs_of_files_are_learned_and_restored_by_their_scale(tmp_path):
+    Pairs.write_sample(tmp_path / "pairs", domains=("a", "b"), scale=2)
+    shutil.rmtree(tmp_path / "pairs/b/target")  # inputs alone
+    file = tmp_path / "paired.yaml"
+    file.write_text(PAIRED.replace("ROOT", str(tmp_path / "pairs")))
+    folder = run_recipe(load_recipe(str(file)), tmp_path / "runs")
+    found = metrics(folder)
+    assert found["source_only", "a"]["psnr_input"] > 10
+    assert "psnr" not in found.get(("source_only", "b"), {})
+    images, made = tmp_path / "pairs/a/input", tmp_path / "made"
+    assert call("restore", str(folder), str(images), "--output", str(made)) == 0
+    assert size(made / "000.png") == (128, 96, "RGB")
 
 
 @pytest.mark.parametrize("selection", ["validation", "oracle"])
