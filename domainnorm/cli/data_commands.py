@@ -23,7 +23,7 @@ from domainnorm.registry import DATASETS, REQUIRED, Entry
 from domainnorm.storage import make_folders
 from domainnorm.terminal import create_console, say
 
-TASKS = ("classification", "segmentation", "multilabel")
+TASKS = ("classification", "segmentation", "multilabel", "restoration")
 _PLACE = "DATASET is a name of `domainnorm data list`"
 _ALLOWED = {"allow_missing_classes": True}
 _MOST = 0.9  # of the images of a domain, from which on it is a class

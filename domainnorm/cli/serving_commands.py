@@ -146,28 +146,45 @@ def _adapt(arguments: Namespace) -> int:
 
 
 def _configure_translate(parser: Parser) -> None:
-    text = "folder of a run of task translation, or of one of its stages"
+    _configure_images(parser, "translation", "translations/IMAGES-DOMAIN")
+    parser.add_fields(serve.TranslateOptions)
+
+
+def _configure_restore(parser: Parser) -> None:
+    _configure_images(parser, "restoration", "restored/IMAGES[-DOMAIN]")
+    parser.add_fields(serve.RestoreOptions)
+
+
+def _configure_images(parser: Parser, task: str, place: str) -> None:
+    """Arguments of commands that write images, by runs of a task, to a place in the stage."""
+    text = f"folder of a run of task {task}, or of one of its stages"
     parser.add_argument("folder", type=Path, metavar="RUN", help=text)
     text = "folder of images, searched below as well; text file with a path per line; or an image"
     parser.add_argument("images", type=Path, metavar="IMAGES", help=text)
-    text = "where images and sheets go (default: STAGE/translations/IMAGES-DOMAIN); empty or new"
+    text = f"where images and sheets go (default: STAGE/{place}); empty or new"
     parser.add_argument("--output", type=Path, metavar="DIR", help=text)
-    parser.add_fields(serve.TranslateOptions)
 
 
 def _translate(arguments: Namespace) -> int:
     """Translate the images and say where they are."""
     options = given(serve.TranslateOptions, arguments)
+    return _write(serve.translate_run, arguments, options)
+
+
+def _restore(arguments: Namespace) -> int:
+    """Restore the images and say where they are."""
+    return _write(serve.restore_run, arguments, given(serve.RestoreOptions, arguments))
+
+
+def _write(make: Callable[..., serve.Translated], arguments: Namespace, options: object) -> int:
     try:
         with ended_like_ctrl_c():
-            done = serve.translate_run(
-                arguments.folder, arguments.images, options, arguments.output
-            )
+            done = make(arguments.folder, arguments.images, options, arguments.output)
     except KeyboardInterrupt as error:
         return _stopped(error, "interrupted; nothing was written")
     renamed = f", {done.renamed} of them as PNG, which loses nothing" if done.renamed else ""
     say(f"{counted(done.images, 'image')}{renamed}: {done.folder}")
-    say(f"sheets: {', '.join(done.figures)}")
+    say(f"{'sheets' if len(done.figures) > 1 else 'sheet'}: {', '.join(done.figures)}")
     return 0
 
 
@@ -275,6 +292,11 @@ COMMANDS = {
         "Give images the style of a domain with a run of task translation, and show some.",
         _configure_translate,
         _translate,
+    ),
+    "restore": Command(
+        "Give images back lost detail with a run of task restoration, and show some.",
+        _configure_restore,
+        _restore,
     ),
     "export": Command(
         "Export the model of a run as ONNX, torch.export or timm weights, and check it.",

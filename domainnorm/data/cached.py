@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from domainnorm.errors import DataError
 from domainnorm.storage import whole_file
 
 Pixels = NDArray[np.uint8]
+_Kind = Literal["image", "mask", "clean"]
 
 
 # Options that decide which images there are, and nothing about their pixels.
@@ -24,7 +25,7 @@ _OF_LISTS = ("domains", "splits", "val_fraction", "test_fraction", "split_seed")
 
 
 class CachedDataset(DomainDataset):
-    """A dataset whose images and masks are kept, at the size of the input, as ``.npy`` files.
+    """A dataset whose images, masks and clean images are kept at input size, as ``.npy`` files.
 
     Batches are bit for bit those of the dataset itself. Files are written when an image is first
     read and go by the path, size and time of what they were made from, so a changed image is
@@ -66,13 +67,19 @@ class CachedDataset(DomainDataset):
 
     def image(self, index: int) -> Pixels:
         """See `DomainDataset`, at the size of the input; refuses a cache that cannot be written."""
-        return self._kept(index, False, lambda: self.dataset.image(index))
+        return self._kept(index, "image", lambda: self.dataset.image(index))
 
     def mask(self, index: int) -> Pixels:
         """See `image`."""
         if self.records[index].mask is None:
             return self.dataset.mask(index)  # says that there is none
-        return self._kept(index, True, lambda: self.dataset.mask(index))
+        return self._kept(index, "mask", lambda: self.dataset.mask(index))
+
+    def clean(self, index: int) -> Pixels:
+        """See `image`."""
+        if self.records[index].clean is None:
+            return self.dataset.clean(index)  # says that there is none
+        return self._kept(index, "clean", lambda: self.dataset.clean(index))
 
     def original_mask(self, index: int) -> Pixels:
         """Classes at the size of the image, from its file: (h, w)."""
@@ -82,21 +89,21 @@ class CachedDataset(DomainDataset):
         """Those of the dataset."""
         return self.dataset.sources(index, is_mask=is_mask)
 
-    def _kept(self, index: int, is_mask: bool, read: Callable[[], Pixels]) -> Pixels:
-        file = self.folder / f"{self._key(index, is_mask)}.npy"
+    def _kept(self, index: int, kind: _Kind, read: Callable[[], Pixels]) -> Pixels:
+        file = self.folder / f"{self._key(index, kind)}.npy"
         try:
             kept: Pixels = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError):  # not there, or cut off by a kill or a full disk
-            kept = np.ascontiguousarray(self.preprocessing.resized(read(), is_mask=is_mask))
+            kept = np.ascontiguousarray(self.preprocessing.resized(read(), is_mask=kind == "mask"))
             self._write(file, kept)
         return kept
 
-    def _key(self, index: int, is_mask: bool) -> str:
+    def _key(self, index: int, kind: _Kind) -> str:
         made, record = self.preprocessing, self.records[index]
-        name = record.mask if is_mask else record.file
-        parts: list[Any] = [type(self.dataset).__name__, self.options, name, is_mask]
+        name = {"image": record.file, "mask": record.mask, "clean": record.clean}[kind]
+        parts: list[Any] = [type(self.dataset).__name__, self.options, name, kind == "mask"]
         parts += [made.height, made.width, made.fit, made.interpolation]
-        for source in self.dataset.sources(index, is_mask=is_mask):
+        for source in self.dataset.sources(index, is_mask=kind != "image"):
             if source.is_file():
                 stat = source.stat()
                 parts += [str(source), stat.st_size, stat.st_mtime_ns]

@@ -47,6 +47,7 @@ class Record:
         labels: For each of K findings 1 present, 0 absent, -1 unknown; None for an image whose
             findings nobody looked for.
         metadata: What else is known about it, such as scanner, hour or weather.
+        clean: Path of the image that it should be, like ``file``; None where there is none.
     """
 
     file: str
@@ -57,16 +58,18 @@ class Record:
     mask: str | None = None
     labels: tuple[int, ...] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
+    clean: str | None = None
 
     @property
     def is_labelled(self) -> bool:
-        """Whether it has a class, a mask or a finding that is known."""
+        """Whether it has a class, a mask, a finding that is known, or a clean image."""
         known = any(value >= 0 for value in self.labels or ())
-        return self.target != UNLABELLED or self.mask is not None or known
+        known |= self.mask is not None or self.clean is not None
+        return self.target != UNLABELLED or known
 
     def without_label(self) -> Record:
-        """The same image without class, mask and findings."""
-        return replace(self, target=UNLABELLED, mask=None, labels=None)
+        """The same image without class, mask, findings and clean image."""
+        return replace(self, target=UNLABELLED, mask=None, labels=None, clean=None)
 
 
 class DomainDataset(abc.ABC):
@@ -78,7 +81,7 @@ class DomainDataset(abc.ABC):
     Attributes:
         reads: What its files are: ``images``, ``dicom``, or ``volumes`` (NIfTI).
         task: What its labels are for: ``classification`` (one class per image), ``segmentation``
-            (a mask of classes) or ``multilabel`` (findings).
+            (a mask of classes), ``multilabel`` (findings) or ``restoration`` (clean images).
         homepage: Where the data is described and can be got; empty for none to get.
         licence: Terms of use in a few words.
         layout: What is expected below ``root``, in one line.
@@ -130,6 +133,14 @@ class DomainDataset(abc.ABC):
         """`mask` at its own size."""
         return self.mask(index)
 
+    def clean(self, index: int) -> NDArray[np.uint8]:
+        """Pixels that those of `image` should be, at the same size: (H, W, 3), RGB, 0 to 255.
+
+        Raises:
+            DataError: The record has none, or its file cannot be read; the message names it.
+        """
+        raise DataError(f"{self.records[index].file}: no clean image of it is known")
+
     def positions(self, domains: Collection[str], split: Split) -> list[int]:
         """Indices of the records of these domains and this split."""
         return [
@@ -144,7 +155,7 @@ class DomainDataset(abc.ABC):
         return found if len(set(found)) < len(found) else None
 
     def sources(self, index: int, *, is_mask: bool) -> list[Path]:
-        """Files that the pixels, or the classes, of one record are made of, as far as known.
+        """Files that the pixels, or the label by pixels, of one record are made of, if known.
 
         Where one of them changes, kept copies are stale.
         """
@@ -220,7 +231,7 @@ class FileDataset(DomainDataset):
     def sources(self, index: int, *, is_mask: bool) -> list[Path]:
         """See `DomainDataset`."""
         record = self.records[index]
-        name = record.mask if is_mask else record.file
+        name = (record.mask or record.clean) if is_mask else record.file
         if name is None:
             return []
         file = self.root / name

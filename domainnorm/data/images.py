@@ -133,14 +133,27 @@ def decode_image(data: bytes, name: str, white: int = WHITE) -> NDArray[np.uint8
     if image is None:
         why = why or "truncated, damaged or another format"
         raise DataError(f"{name}: not a readable image ({len(data)} bytes; {why}); {_REPLACED}")
-    if image.dtype == np.uint16:
-        image = cv2.convertScaleAbs(image, alpha=255 / white)
+    image = in_8_bits(image, white)
     if image.dtype != np.uint8:
         raise DataError(
             f"{name}: pixels are {image.dtype}, expected unsigned integers of 8 or 16 bits; "
             "convert the file"
         )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def in_8_bits(image: NDArray[Any], white: int = WHITE) -> NDArray[Any]:
+    """16 bits scaled so that ``white``, and what is larger, is 255; other types as they are."""
+    return cv2.convertScaleAbs(image, alpha=255 / white) if image.dtype == np.uint16 else image
+
+
+def as_stored(file: Path) -> NDArray[Any] | None:
+    """Values of a file in their own type, (H, W) or (H, W, C), BGR; None where OpenCV reads none.
+
+    Only a TIFF is turned as it states.
+    """
+    # Not imread, which gives up on a TIFF that is to be turned by 90°.
+    return _imdecode(file.read_bytes(), cv2.IMREAD_UNCHANGED)
 
 
 @contextmanager

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.images import opened, upright
+from domainnorm.data.images import as_stored, opened, upright
 from domainnorm.data.refusals import reading
 from domainnorm.errors import DataError, counted
 
@@ -57,7 +56,7 @@ def read_labels(file: Path) -> Labels:
             palette.reshape(-1)[: len(colours)] = colours
         if values.ndim == 3:
             # Pillow cuts colours of 16 bits down to 8, which would make every number 0.
-            stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+            stored = as_stored(file)
             if stored is not None and stored.dtype == np.uint16 and stored.ndim == 3:
                 values = upright(stored[..., [2, 1, 0, *range(3, stored.shape[2])]], image)
     return Labels(values, palette)

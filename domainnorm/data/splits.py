@@ -88,12 +88,12 @@ def check_paths(dataset: DomainDataset) -> None:
     """
     root = dataset.root if isinstance(dataset, FileDataset) else Path()
     with refusing():
-        names = {name for one in dataset.records for name in (one.file, one.mask or "")}
+        names = {name or "" for one in dataset.records for name in (one.file, one.mask, one.clean)}
         check_names(root / name for name in sorted(names))
     if not isinstance(dataset, FileDataset):
         return
     for record in dataset.records:
-        for name in (record.file, record.mask):
+        for name in (record.file, record.mask, record.clean):
             path = PurePosixPath(name or "")
             outside = path.is_absolute() and not path.is_relative_to(dataset.root.as_posix())
             if outside or ".." in path.parts:

@@ -55,7 +55,7 @@ class DomainView(Dataset[dict[str, Any]]):
         strong: Whether samples carry the second view of pipelines that have one.
         shots: Positions of further records whose labels may be seen -> the pipeline of each.
         degrade: What images are made worse by; targets are then the images before, and labels of
-            the dataset are not read.
+            the dataset are not read. Without it targets of pairs are their clean images.
 
     Shape:
         - image: (3, H, W), float32
@@ -119,14 +119,17 @@ class DomainView(Dataset[dict[str, Any]]):
         masked &= self.degrade is None
         pipeline = self.shots.get(index) or self.pipelines[int(domain)]
         mask = self.dataset.mask(index) if masked else None
+        clean = None if record.clean is None else self.dataset.clean(index)
         try:
-            views = pipeline.views(pixels, mask, seed, strong=self.has_strong)
+            views = pipeline.views(pixels, mask, seed, strong=self.has_strong, clean=clean)
         except DataError as error:
             raise DataError(f"{record.file}: {error}") from error
         known = int(domain) in self.labelled or index in self.shots
         image, target = views.image, views.mask
         if self.degrade is not None:
             image, target = self._degraded(image, pipeline, (seed, index), known=known)
+        elif views.clean is not None:
+            target = _shares(views.clean, pipeline)
         elif target is None:
             target = self._target(record, image)
         sample: dict[str, Any] = {
@@ -153,20 +156,33 @@ class DomainView(Dataset[dict[str, Any]]):
     ) -> tuple[Tensor, Tensor]:
         """An image made worse, normalized, and what it was before, where that may be seen."""
         assert self.degrade is not None
-        made = pipeline.preprocessing
-        mean, std = (torch.tensor(one)[:, None, None] for one in (made.mean, made.std))
-        clean = (image * std + mean).clamp(0, 1)
+        clean = _shares(image, pipeline)
+        mean, std = _moments(pipeline)
         worse = (self.degrade(clean, seed) - mean) / std
         return worse, clean if known else torch.full_like(clean, UNLABELLED)
 
     def _target(self, record: Record, image: Tensor) -> Tensor:
-        """The label of an image that has no mask."""
+        """The label of an image that has no mask and no clean image."""
+        if self.dataset.task == "restoration":
+            return torch.full_like(image, UNLABELLED)
         if self.dataset.task == "segmentation":
             return torch.full(image.shape[1:], UNLABELLED)
         if self.dataset.task == "multilabel":
             count = len(self.dataset.class_names)
             return torch.tensor(record.labels or (UNLABELLED,) * count)
         return torch.tensor(record.target)
+
+
+def _moments(pipeline: Pipeline) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation by which images are normalized, (C, 1, 1) each."""
+    made = pipeline.preprocessing
+    return torch.tensor(made.mean)[:, None, None], torch.tensor(made.std)[:, None, None]
+
+
+def _shares(image: Tensor, pipeline: Pipeline) -> Tensor:
+    """A normalized image with values from 0, black, to 1, white."""
+    mean, std = _moments(pipeline)
+    return (image * std + mean).clamp(0, 1)
 
 
 def join(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -73,13 +73,17 @@ def _check_translation(recipe: Recipe, problems: Problems) -> None:
 
 
 def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:
-    """There is something to restore, and a norm where there are norms."""
-    given = recipe.data.degrade
-    if given is None:
-        text = "missing, and task 'restoration' undoes it; give {scale: 4, noise: 0.02}, say"
+    """There is something to restore, once, and a norm where there are norms."""
+    given, dataset = recipe.data.degrade, recipe.dataset
+    paired = dataset is not None and labels_of(dataset) == "restoration"
+    if paired and given is not None:
+        text = f"is given, and images of dataset '{dataset.name}' come in pairs; leave it out"
         problems.add("data.degrade", text)
-    else:
+    elif given is not None:
         _check_degrade(given, problems)
+    elif not paired:
+        text = "missing, and task 'restoration' undoes it; give {scale: 4, noise: 0.02}, say, or"
+        problems.add("data.degrade", f"{text} take dataset 'pairs'")
     if recipe.norm is not None and not task.options.get("norms", True):
         problems.add("norm", "is given, and task.norms is false; drop one of the two")
 

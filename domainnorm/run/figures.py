@@ -15,7 +15,13 @@ from domainnorm.backbones import DomainModel, layer_differences
 from domainnorm.data.dataset import attributes_of
 from domainnorm.data.masks import VOID
 from domainnorm.data.view import join
-from domainnorm.evaluation import Evaluated, Predictions, image_measures, load_evaluated
+from domainnorm.evaluation import (
+    Evaluated,
+    Predictions,
+    has_clean,
+    image_measures,
+    load_evaluated,
+)
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
 from domainnorm.run.run_folder import WEIGHTS
@@ -115,15 +121,14 @@ def _save_restored(parts: Parts, stage: Stage, folder: Path, path: Path) -> None
             shown = bench.method.task.predict(
                 model, batch["image"], batch["domain"], embedding=embedding
             )[0]  # (2, C, H, W)
-            clean = batch["target"]
-            psnr = image_measures(shown, clean.expand_as(shown))[:, 0].tolist()
+            clean = batch["target"][has_clean(batch["target"])]  # none of an input alone
+            told = ["input", "restored"]
+            if len(clean):
+                psnr = image_measures(shown, clean.expand_as(shown))[:, 0].tolist()
+                told = [f"input, {psnr[1]:.1f} dB", f"restored, {psnr[0]:.1f} dB", "as it was"]
             tiles = torch.cat([shown.flip(0), clean]).mul(255).round().byte().movedim(1, -1)
             images[f"{domain} {count}"] = list(tiles.cpu().numpy())
-            captions[f"{domain} {count}"] = [
-                f"input, {psnr[1]:.1f} dB",
-                f"restored, {psnr[0]:.1f} dB",
-                "as it was",
-            ]
+            captions[f"{domain} {count}"] = told
     report.save_contact_sheet(images, path, f"{parts.recipe.name}: {stage.transfer}", captions)
 
 

@@ -30,7 +30,7 @@ _SHOWN = 6
 # What there is for tasks whose outputs are images.
 _WAYS = {
     "translation": "`domainnorm translate RUN IMAGES --to DOMAIN` writes them",
-    "restoration": "in Python, domainnorm.serve.load_stored has the model (docs/restoration.md)",
+    "restoration": "`domainnorm restore RUN IMAGES` writes them",
 }
 
 
@@ -257,7 +257,7 @@ class Styles:
 
     def __init__(self, run: Path) -> None:
         stored = load_stored(run)
-        check_translates(stored)
+        check_task(stored, "translation", "medical/stain_translation")
         preprocessing = preprocessing_of(stored.recipe, stored.model)
         self._made = PixelTranslator(stored.model, preprocessing)
         self.names = stored.model.domain_names
@@ -302,10 +302,10 @@ class Styles:
         return pixels
 
 
-def check_translates(stored: StoredModel) -> None:
-    """Raise a CheckpointError where a model is none that translates images."""
-    if stored.recipe.task.name != "translation":
+def check_task(stored: StoredModel, task: str, recipe: str) -> None:
+    """Raise a CheckpointError for a model of another task; ``recipe`` is one that trains such."""
+    if stored.recipe.task.name != task:
         raise CheckpointError(
-            f"{stored.place}: a model of task '{stored.recipe.task.name}', expected "
-            "'translation'; train such a one, as recipe medical/stain_translation does"
+            f"{stored.place}: a model of task '{stored.recipe.task.name}', expected '{task}'; "
+            f"train such a one, as recipe {recipe} does"
         )

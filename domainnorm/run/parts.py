@@ -199,7 +199,8 @@ class Parts:
         check_labelled(self.dataset, labelled)
         if selection == "oracle":
             check_labelled(self.dataset, stage.roles.target)
-        if selection == "validation" and labelled not in scored:
+        of_classes = self.dataset.task != "restoration"
+        if selection == "validation" and of_classes and labelled not in scored:
             self._check_metric(labelled)
             scored.add(labelled)
         self._check_masks(labelled)

@@ -195,7 +195,8 @@ def _on_sample(
     if "domains" not in taken:
         kind.write_sample(root)
         return {**given, "root": str(root)}
-    kind.write_sample(root, domains=domains, **({"among": among} if "among" in taken else {}))
+    asked = {"among": among, "scale": options.get("scale", 1)}
+    kind.write_sample(root, domains=domains, **{key: asked[key] for key in asked if key in taken})
     kept = {
         key: parameters[key].default if key in _OWN_FILES else value for key, value in given.items()
     }

@@ -5,6 +5,7 @@ from .prediction_table import Predicted as Predicted
 from .run_export import Exported as Exported
 from .run_export import export_run as export_run
 from .serving_options import PredictOptions as PredictOptions
+from .serving_options import RestoreOptions as RestoreOptions
 from .serving_options import StreamOptions as StreamOptions
 from .serving_options import TranslateOptions as TranslateOptions
 from .stored import StoredModel as StoredModel
@@ -12,4 +13,5 @@ from .stored import load_stored as load_stored
 from .stream import adapt_run as adapt_run
 from .stream_log import Adapted as Adapted
 from .translated_images import Translated as Translated
+from .translated_images import restore_run as restore_run
 from .translated_images import translate_run as translate_run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from domainnorm import data
 from domainnorm.errors import DomainNormError
@@ -66,6 +66,22 @@ class TranslateOptions:
         "two domains; a strip shows some images on the way from one to the other",
         nargs=2,
         metavar="DOMAIN",
+    )
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """How images are restored; `domainnorm restore --help` says what the fields mean."""
+
+    domain: str | None = _option(
+        None, "domain of all images; needed where the norms look at it", metavar="NAME"
+    )
+    size: Literal["enlarged", "same"] = _option(
+        "enlarged",
+        "enlarged: images are the small ones, and grow by scale of data.degrade, or of pairs (64 "
+        "pixels become 256 by 4). same: they are as large as they should be (default: "
+        "%(default)s)",
+        choices=("enlarged", "same"),
     )
 
 

@@ -1,9 +1,8 @@
-"""Image files in the style of another domain, by the translator of a finished run."""
+"""Image files that the network of a finished run gives: in another domain's style, or restored."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,29 +11,33 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
 from torch import Tensor
 
 from domainnorm import report
-from domainnorm.data.images import opened, read_all, read_image
-from domainnorm.errors import CheckpointError, ConditionError, DataError, unknown
-from domainnorm.run.models import StoredModel, check_translates, load_stored
-from domainnorm.serve.image_list import below, name_of
-from domainnorm.serve.image_sources import FileImages, find_source
-from domainnorm.serve.serving_options import TranslateOptions
+from domainnorm.data.augmentation.degradation import bicubic
+from domainnorm.errors import ConditionError, DataError, unknown
+from domainnorm.recipe.norm import reads_domains
+from domainnorm.recipe.schema import parts_of
+from domainnorm.run.models import StoredModel, check_task, load_stored
+from domainnorm.serve.image_list import name_of
+from domainnorm.serve.serving_options import RestoreOptions, TranslateOptions
 from domainnorm.serve.stored import FileModel
-from domainnorm.storage import make_folders
+from domainnorm.serve.written_images import (
+    SHEET,
+    WholeImage,
+    count_renamed,
+    find_files,
+    new_folder,
+    write_images,
+)
 from domainnorm.tasks.translator import PixelTranslator
-from domainnorm.terminal import create_console
 
-SHEET = "sheet.png"
-_LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
-_ROWS, _STEPS = 6, 5  # images in a sheet; columns between two domains, both included
+_STEPS = 5  # columns between two domains, both included
 
 
 @dataclass(frozen=True)
 class Translated:
-    """What `translate_run` has written.
+    """What `translate_run` or `restore_run` has written.
 
     Args:
         folder: Where it lies.
@@ -74,31 +77,50 @@ def translate_run(
     stored = load_stored(folder)
     place = output or stored.place / "translations" / f"{name_of(images)}-{options.to}"
     translator = _Translator(stored, options)
-    _check_free(place)
-    source = find_source(stored.recipe, images, place)
-    if not isinstance(source, FileImages):
-        raise DataError(
-            f"{images}: the run reads DICOM files or volumes, and translate writes plain images; "
-            "train on images for that"
-        )
-    named = source.listed.files
-    _check_names(images, (name for name, _ in named), translator.figures)
-    make_folders(place.parent)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as made:
-        rows = translator.write(named, Path(made))
-        translator.draw(rows, Path(made))
-        make_folders(place)
-        for entry in Path(made).iterdir():
-            entry.replace(place / entry.name)
-    renamed = sum(_file_of(name).name != name.name for name, _ in named)
-    return Translated(place, len(named), renamed, tuple(translator.figures))
+    source = find_files(stored.recipe, images, place, translator.figures, "translate")
+    with new_folder(place) as made:
+        rows = write_images(source, translator.change, made)
+        translator.draw({name: before.pixels for name, (before, _) in rows.items()}, made)
+    return Translated(place, len(source.listed), count_renamed(source), tuple(translator.figures))
+
+
+def restore_run(
+    folder: Path, images: Path, options: RestoreOptions, output: Path | None = None
+) -> Translated:
+    """Write images as the network of a run restores them, and a sheet of some of them.
+
+    The network sees all pixels of the file, enlarged by ``data.degrade.scale``, as in training.
+    Formats and names are those of `translate_run`.
+
+    Args:
+        folder: A run, or one of its stages.
+        images: A folder of images, searched below as well, a list of files, or an image.
+        options: The domain of the images, and whether they are enlarged.
+        output: A folder that is not there yet, or empty; ``<stage>/restored/<images>`` when None.
+
+    Raises:
+        CheckpointError: No finished stage, one of another task, or an output that holds files.
+        ConditionError: An unknown domain, or none where the network asks for one.
+        DataError: See `translate_run`.
+    """
+    stored = load_stored(folder)
+    named = name_of(images) + (f"-{options.domain}" if options.domain else "")
+    place = output or stored.place / "restored" / named
+    restorer = _Restorer(stored, options)
+    source = find_files(stored.recipe, images, place, [SHEET], "restore")
+    with new_folder(place) as made:
+        rows = write_images(source, restorer.change, made)
+        shown = {name: [one.pixels for one in pair] for name, pair in rows.items()}
+        captions = {name: ["as it is", "restored"] for name in rows}
+        report.save_contact_sheet(shown, made / SHEET, captions=captions)
+    return Translated(place, len(source.listed), count_renamed(source), (SHEET,))
 
 
 class _Translator:
     """The network of a run, and what its images go through."""
 
     def __init__(self, stored: StoredModel, options: TranslateOptions) -> None:
-        check_translates(stored)
+        check_task(stored, "translation", "medical/stain_translation")
         self.files, self.options = FileModel(stored), options
         self.model: Any = self.files.model
         self.names: Sequence[str] = self.model.domain_names
@@ -110,22 +132,10 @@ class _Translator:
             raise ConditionError(f"--between: '{options.between[0]}' twice, expected two domains")
         self.made = PixelTranslator(self.model, self.files.preprocessing)
 
-    def write(self, named: Sequence[tuple[Path, Path]], made: Path) -> dict[str, NDArray[np.uint8]]:
-        """Write every image; pixels of the first few, by name."""
-        kept: dict[str, NDArray[np.uint8]] = {}
-        asked, console = self._rows(self.options.to), create_console(error=True)
-        with Progress(console=console, disable=not console.is_terminal) as bar:
-            progress = bar.add_task("images", total=len(named))
-            files = [file for _, file in named]
-            for (name, _), pixels in zip(named, read_all(self._read, files), strict=True):
-                if len(kept) < _ROWS:
-                    kept[str(name)] = pixels
-                file = made / _file_of(name)
-                make_folders(file.parent)
-                if not cv2.imwrite(str(file), self.made(pixels, asked)[0][..., ::-1]):
-                    raise DataError(f"{file}: cannot be written; free some space")
-                bar.advance(progress)
-        return kept
+    def change(self, image: WholeImage) -> WholeImage:
+        """An image in the style that is asked for."""
+        (change,) = self.made.changes(image.pixels, self._rows(self.options.to))
+        return image.changed(change)
 
     @property
     def figures(self) -> list[str]:
@@ -152,55 +162,57 @@ class _Translator:
         """Weights (1, D) of one domain alone."""
         return torch.eye(len(self.names))[[self.names.index(domain)]]
 
-    def _read(self, file: Path) -> NDArray[np.uint8]:
-        """Pixels (h, w, 3) of a file that 8 bits and one frame hold whole.
 
-        Raises:
-            DataError: It cannot be read, or holds more.
-        """
-        with opened(file) as image:
-            frames, bands = getattr(image, "n_frames", 1), image.getbands()
-            clear = "A" in bands or "transparency" in image.info  # of one colour, in a palette too
-        stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        held = {
-            "more than 8 bits": stored is not None and stored.dtype != np.uint8,
-            f"{frames} frames": frames > 1,
-            "transparency": clear,
-            f"channels {', '.join(bands)}": bands[0] not in ("R", "L", "P", "1", "Y"),
-        }
-        if what := next((name for name, is_so in held.items() if is_so), ""):
-            raise DataError(
-                f"{file}: has {what}, and translate writes 8-bit grey or colour images of one "
-                "frame, without transparency; convert the file, or leave it out"
+class _Restorer:
+    """The network of a run that restores images, and what they go through."""
+
+    def __init__(self, stored: StoredModel, options: RestoreOptions) -> None:
+        check_task(stored, "restoration", "medical/super_resolution")
+        files = FileModel(stored)
+        self.model: Any = files.model
+        names: Sequence[str] = self.model.domain_names
+        if options.domain is not None and options.domain not in names:
+            raise ConditionError(f"--domain: {unknown('domain', options.domain, names)}")
+        asks = len(names) > 1 and reads_domains(stored.recipe.norm) and any(self.model.norms())
+        if options.domain is None and asks and self.model.unseen == "error":
+            raise ConditionError(
+                "--domain: missing, and the norms of this model look at the domain; expected one "
+                f"of {', '.join(names)}"
             )
-        return read_image(file)
+        self.domain = options.domain if options.domain is not None or asks else names[0]
+        self.scale = 1 if options.size == "same" else _scale_of(stored)
+        made = files.preprocessing
+        self.mean, self.std = (torch.tensor(one)[:, None, None] for one in (made.mean, made.std))
+
+    @torch.inference_mode()
+    def change(self, image: WholeImage) -> WholeImage:
+        """An image as it is restored."""
+        grey = len(self.mean) == 1
+        pixels = image.pixels
+        if grey:
+            pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
+        seen = torch.from_numpy(pixels).movedim(2, 0).float() / 255
+        size = [self.scale * side for side in seen.shape[1:]]
+        seen = bicubic(seen, size).clamp(0, 1) if self.scale > 1 else seen
+        restored = self.model(((seen - self.mean) / self.std)[None], self.domain)[0]
+        change: NDArray[np.float32] = (255 * (restored - seen)).movedim(0, 2).numpy()
+        if image.grey and not grey:
+            change = np.asarray(cv2.cvtColor(change, cv2.COLOR_RGB2GRAY), np.float32)[..., None]
+        return image.changed(change, self.scale)
 
 
-def _file_of(name: Path) -> Path:
-    """Where the translation of an image is written, below the folder of all."""
-    own = below(name)
-    return own if own.suffix.lower() in _LOSSLESS else own.with_suffix(".png")
+def _scale_of(stored: StoredModel) -> int:
+    """By how much images were enlarged in training.
 
-
-def _check_names(place: Path, names: Iterable[Path], figures: Iterable[str]) -> None:
-    """Raise a DataError for images that would be written over each other, or over a sheet."""
-    taken = {Path(name): "the sheet that is drawn" for name in figures}
-    for name in names:
-        file = _file_of(name)
-        other = taken.get(Path(file.parts[0])) or taken.setdefault(file, str(name))
-        if other != str(name):
-            raise DataError(
-                f"{place}: {name} would be written to {file}, as {other}; rename the image"
-            )
-
-
-def _check_free(place: Path) -> None:
-    """Raise a CheckpointError for a file, or a folder that holds anything."""
-    if place.exists() and not place.is_dir():
-        raise CheckpointError(f"{place}: is a file, expected a folder; choose another --output")
-    found: Iterator[Path] = place.iterdir() if place.is_dir() else iter(())
-    if (first := next(found, None)) is not None:
-        raise CheckpointError(
-            f"{place}: holds files already, such as {first.name}; choose another --output, or "
-            "delete it"
+    Raises:
+        DataError: By several numbers.
+    """
+    if stored.recipe.data.degrade is not None:
+        return int(stored.recipe.data.degrade.get("scale", 1))
+    scales = {int(part.options.get("scale", 1)) for part in parts_of(stored.recipe.dataset)}
+    if len(scales) > 1:
+        raise DataError(
+            f"data.parts: the run was trained on pairs of scales {', '.join(map(str, scales))}; "
+            "enlarge the images yourself, bicubic, and add --size same"
         )
+    return scales.pop()

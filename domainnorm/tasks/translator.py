@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -196,21 +196,25 @@ class PixelTranslator:
         self.grey = len(network.low) == 1
         self.unit = 255 / (network.high - network.low)  # of a pixel, in a normalized image
 
-    @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8], weights: Tensor) -> NDArray[np.uint8]:
         """Pixels (h, w, 3) under each of several weights of domains (M, D): (M, h, w, 3)."""
-        image = self.preprocessing.whole()(pixels)[None]
         own = pixels
         if self.grey:
             own = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
         found = []
+        for change in self.changes(pixels, weights):
+            shown = np.clip(np.rint(own + change), 0, 255).astype(np.uint8)
+            found.append(np.repeat(shown, 3, 2) if self.grey else shown)
+        return np.stack(found)
+
+    @torch.inference_mode()
+    def changes(self, pixels: NDArray[np.uint8], weights: Tensor) -> Iterator[NDArray[np.float32]]:
+        """What is added to pixels (h, w, 3) for each weights: (h, w, C), of values to 255."""
+        image = self.preprocessing.whole()(pixels)[None]
         for row in weights:
             change = (self.model(image, weights=row[None]) - image)[0] * self.unit
             enlarged, _ = self.preprocessing.restored(change, *pixels.shape[:2])
-            values = own + enlarged.movedim(0, -1).numpy()
-            shown = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-            found.append(np.repeat(shown, 3, 2) if self.grey else shown)
-        return np.stack(found)
+            yield enlarged.movedim(0, -1).numpy()
 
 
 class _Block(nn.Module):

@@ -51,10 +51,9 @@ def test_augmented_batches_are_those_of_the_dataset(files, cached):
     steps = ["HorizontalFlip", {"name": "GaussianBlur", "sigma_limit": [2, 2], "p": 1.0}]
     pipeline = build_pipeline({"weak": steps, "strong": ["ColorJitter"]}, PRE)
     for seed in range(3):
-        expected = pipeline.views(files.image(0), files.mask(0), seed)
-        for one, other in zip(
-            pipeline.views(cached.image(0), cached.mask(0), seed), expected, strict=True
-        ):
+        expected = pipeline.views(files.image(0), files.mask(0), seed)[:3]
+        found = pipeline.views(cached.image(0), cached.mask(0), seed)[:3]
+        for one, other in zip(found, expected, strict=True):
             assert torch.equal(one, other)
 
 

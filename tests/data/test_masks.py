@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from PIL import Image
+from PIL import ExifTags, Image
 from torch.testing import assert_close
 
 from domainnorm.data import Preprocessing, build_pipeline
 from domainnorm.data.datasets import FolderMasks
+from domainnorm.data.masks import read_mask
 from domainnorm.errors import DataError
+from domainnorm.serve.written_images import WholeImage
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 
@@ -213,6 +215,14 @@ def test_palettes_that_contradict_the_list_are_refused(tmp_path):
 def test_numbers_in_channels_of_sixteen_bits_are_not_cut_to_zero(tmp_path, channels):
     wide = np.repeat(np.array([[0, 1, 255], [1, 1, 0]], np.uint16)[..., None], channels, 2)
     assert_array_equal(dataset(tmp_path, wide, "road\ncar\n").mask(0), NUMBERS)
+
+
+def test_numbers_in_sixteen_bits_of_a_turned_tiff_are_not_cut_to_zero(tmp_path):
+    file, turned = tmp_path / "a.tif", Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    stored = np.repeat(np.array([[0, 1, 2], [1, 1, 0]], np.uint16)[..., None], 3, 2)
+    WholeImage(stored, 65535, None, {"exif": turned.tobytes()}).write(file)
+    assert_array_equal(read_mask(file), np.rot90(stored[..., 0], -1))
 
 
 def test_colour_that_is_not_listed_is_named_with_its_place_and_the_line_to_add(tmp_path):

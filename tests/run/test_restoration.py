@@ -1,8 +1,18 @@
-"""Task restoration through the real command line: trained, tested, drawn."""
+"""Task restoration through the real command line: trained, tested, drawn, and images written."""
 
+import shutil
+
+import cv2
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from domainnorm.data.augmentation.degradation import bicubic
+from domainnorm.data.datasets import Pairs, Scans
 from domainnorm.evaluation import Restorations, load_evaluated
+from domainnorm.recipe import load_recipe
+from domainnorm.run import run_recipe
 from domainnorm.serve import load_stored
 from tests.run import tiny
 from tests.run.tiny import TRANSFER, assert_same_weights, call, metrics, run
@@ -16,6 +26,15 @@ WORDS = (
     "data.degrade={scale: 2, noise: 0.02}",
     "evaluation.resamples=10",
 )
+PAIRED = """\
+task: {name: restoration, width: 4, blocks: 1, norms: false}
+backbone: test_resnet
+data: {name: pairs, root: ROOT, scale: 2, source: [a], target: [b], image_size: [48, 64]}
+method: source_only
+compare: []
+trainer: {max_epochs: 1, threads: 1, accelerator: cpu}
+evaluation: {resamples: 10, selection: validation}
+"""
 PLAIN = ("task={name: restoration, width: 4, blocks: 1, norms: false}", "norm=null")
 
 
@@ -60,11 +79,82 @@ def test_same_recipe_gives_the_same_weights(restored, tmp_path):
     assert_same_weights(restored, run(tmp_path, *WORDS))
 
 
-def test_network_without_norms_runs_from_recipe_to_stored_model(tmp_path):
-    folder = run(tmp_path, *WORDS, *PLAIN, "compare=[source_only]")
-    stored = load_stored(folder / TRANSFER / "seed0/joint")
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A network without norms."""
+    return run(tmp_path_factory.mktemp("plain"), *WORDS, *PLAIN, "compare=[source_only]")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images of other sizes, in several formats."""
+    place = tmp_path_factory.mktemp("images")
+    pixels = Scans(per_domain=40).image(0)
+    (place / "sub").mkdir()
+    cv2.imwrite(str(place / "one.png"), cv2.resize(pixels, (21, 17)))
+    cv2.imwrite(str(place / "sub/two.jpg"), cv2.resize(pixels, (50, 40)))
+    cv2.imwrite(str(place / "grey.tif"), cv2.resize(pixels[..., 0], (30, 31)))
+    return place
+
+
+def test_network_without_norms_runs_from_recipe_to_stored_model(plain):
+    stored = load_stored(plain / TRANSFER / "seed0/joint")
     assert not list(stored.model.norms())
-    assert call("test", str(folder)) == 0
+    assert call("test", str(plain)) == 0
+
+
+def size(file):
+    with Image.open(file) as image:
+        return (*image.size, image.mode)
+
+
+@pytest.mark.parametrize(("words", "scale"), [((), 2), (("--size", "same"), 1)])
+def test_small_images_are_written_enlarged_unless_they_should_not_be(
+    words, scale, plain, folder, tmp_path, capsys
+):
+    place = tmp_path / "made"
+    assert call("restore", str(plain), str(folder), *words, "--output", str(place)) == 0
+    assert "3 images, 1 of them as PNG, which loses nothing" in capsys.readouterr().out
+    made = {file.relative_to(place).as_posix() for file in place.rglob("*.*")}
+    assert made == {"one.png", "sub/two.png", "grey.tif", "sheet.png"}
+    assert size(place / "one.png") == (21 * scale, 17 * scale, "RGB")
+    assert size(place / "sub/two.png") == (50 * scale, 40 * scale, "RGB")
+    assert size(place / "grey.tif") == (30 * scale, 31 * scale, "L")
+
+
+def test_written_image_is_what_the_network_gives_for_the_enlarged_one(plain, folder, tmp_path):
+    place = tmp_path / "made"
+    assert call("restore", str(plain), str(folder / "one.png"), "--output", str(place)) == 0
+    model = load_stored(plain).model
+    pixels = torch.from_numpy(np.asarray(Image.open(folder / "one.png")).copy())
+    seen = bicubic(pixels.movedim(2, 0) / 255, (34, 42)).clamp(0, 1)
+    low, high = model.backbone.low, model.backbone.high
+    with torch.no_grad():
+        expected = model((seen * (high - low) + low)[None], "clean")[0]
+    found = torch.from_numpy(np.asarray(Image.open(place / "one.png")).copy()).movedim(2, 0)
+    assert float((found / 255 - expected).abs().max()) < 0.51 / 255
+
+
+def test_norms_that_look_at_the_domain_ask_for_it(restored, folder, tmp_path, capsys):
+    stage = restored / TRANSFER / "seed0/joint"
+    words = ("restore", str(stage), str(folder))
+    assert call(*words) == 1
+    assert "--domain: missing, and the norms of this model look" in capsys.readouterr().err
+    assert call(*words, "--domain", "claen") == 1
+    assert "--domain: unknown domain 'claen': did you mean 'clean'" in capsys.readouterr().err
+    assert call(*words, "--domain", "clean") == 0
+    assert (stage / f"restored/{folder.name}-clean/sheet.png").exists()
+    assert call(*words, "--domain", "clean") == 1
+    assert "holds files already" in capsys.readouterr().err
+    one, other = tmp_path / "one", tmp_path / "other"
+    for place, name in ((one, "clean"), (other, "colour_cast")):
+        assert call(*words, "--domain", name, "--output", str(place)) == 0
+    assert (one / "one.png").read_bytes() != (other / "one.png").read_bytes()
+
+
+def test_translation_and_restoration_are_two_commands(plain, folder, capsys):
+    assert call("translate", str(plain), str(folder), "--to", "clean") == 1
+    assert "a model of task 'restoration', expected 'translation'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -93,7 +183,23 @@ def test_what_cannot_be_meant_is_refused(words, message, capsys):
 
 def test_predict_says_what_there_is_instead(restored, tmp_path, capsys):
     assert call("predict", str(restored), str(tmp_path)) != 0
-    assert "which gives images; in Python" in " ".join(capsys.readouterr().err.split())
+    assert "which gives images; `domainnorm restore RUN IMAGES` writes them" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_pairs_of_files_are_learned_and_restored_by_their_scale(tmp_path):
+    Pairs.write_sample(tmp_path / "pairs", domains=("a", "b"), scale=2)
+    shutil.rmtree(tmp_path / "pairs/b/target")  # inputs alone
+    file = tmp_path / "paired.yaml"
+    file.write_text(PAIRED.replace("ROOT", str(tmp_path / "pairs")))
+    folder = run_recipe(load_recipe(str(file)), tmp_path / "runs")
+    found = metrics(folder)
+    assert found["source_only", "a"]["psnr_input"] > 10
+    assert "psnr" not in found.get(("source_only", "b"), {})
+    images, made = tmp_path / "pairs/a/input", tmp_path / "made"
+    assert call("restore", str(folder), str(images), "--output", str(made)) == 0
+    assert size(made / "000.png") == (128, 96, "RGB")
 
 
 @pytest.mark.parametrize("selection", ["validation", "oracle"])

@@ -39,12 +39,13 @@ class Degradation:
         if self.scale > 1:
             size = image.shape[-2:]
             small = [-(-side // self.scale) for side in size]
-            worse = _bicubic(_bicubic(image, small), size)
+            worse = bicubic(bicubic(image, small), size)
         if self.noise:
             drawn = np.random.default_rng(seed).standard_normal(tuple(image.shape), np.float32)
             worse = worse + self.noise * torch.from_numpy(drawn)
         return worse.clamp(0, 1)
 
 
-def _bicubic(image: Tensor, size: Sequence[int]) -> Tensor:
+def bicubic(image: Tensor, size: Sequence[int]) -> Tensor:
+    """An image (C, H, W) of another height and width, as Pillow resizes it, not clipped."""
     return F.interpolate(image[None], list(size), mode="bicubic", antialias=True)[0]

@@ -49,6 +49,7 @@ class Views(NamedTuple):
     image: Tensor  # (3, H, W), float32
     mask: Tensor | None  # (H, W), int64, with -1 for no class; None without a mask
     strong: Tensor | None  # a second view, (3, H, W); None when the pipeline has none
+    clean: Tensor | None = None  # what the image should be, (3, H, W); None where none was given
 
 
 class Pipeline:
@@ -90,7 +91,15 @@ class Pipeline:
         """Augment and preprocess one image: (h, w, 3) to (3, H, W). See `views`."""
         return self.views(image, None, seed).image
 
-    def views(self, image: Pixels, mask: Pixels | None, seed: int, *, strong: bool = True) -> Views:
+    def views(
+        self,
+        image: Pixels,
+        mask: Pixels | None,
+        seed: int,
+        *,
+        strong: bool = True,
+        clean: Pixels | None = None,
+    ) -> Views:
         """Augment and preprocess one image and its mask alike.
 
         Args:
@@ -98,24 +107,28 @@ class Pipeline:
             mask: (h, w) classes, 255 for none; None without one.
             seed: Non-negative seed of every random draw.
             strong: Whether the second view is wanted.
+            clean: (h, w, 3), what the image should be, which every step changes by the same draw.
 
         Raises:
             DataError: A step failed on this image, or returned something that is no RGB image.
         """
-        if mask is not None and mask.shape != image.shape[:2]:
-            raise DataError(
-                f"{self.where}: a mask of {mask.shape[1]} × {mask.shape[0]} pixels for an image of "
-                f"{image.shape[1]} × {image.shape[0]}; they must have the same size"
-            )
+        for what, beside in (("mask", mask), ("clean image", clean)):
+            if beside is not None and beside.shape[:2] != image.shape[:2]:
+                raise DataError(
+                    f"{self.where}: a {what} of {beside.shape[1]} × {beside.shape[0]} pixels for "
+                    f"an image of {image.shape[1]} × {image.shape[0]}; they must have the same size"
+                )
         image = self.preprocessing.resized(image)
         mask = None if mask is None else self.preprocessing.resized(mask, is_mask=True)
-        image, mask = self.weak(image, mask, seed)
+        clean = None if clean is None else self.preprocessing.resized(clean)
+        image, mask, clean = self.weak(image, mask, seed, clean)
         weak, classes = self.preprocessing.pair(image, mask, seed)
+        aim = None if clean is None else self.preprocessing.pair(clean, None, seed)[0]
         if not strong or self.strong is None:
-            return Views(weak, classes, None)
+            return Views(weak, classes, None, aim)
         # The same seed cuts the same crop; the draws of the steps are others.
-        changed, _ = self.strong(image, None, seed + 1)
-        return Views(weak, classes, self.preprocessing.pair(changed, None, seed)[0])
+        changed = self.strong(image, None, seed + 1)[0]
+        return Views(weak, classes, self.preprocessing.pair(changed, None, seed)[0], aim)
 
 
 class _RandomSteps:
@@ -132,15 +145,18 @@ class _RandomSteps:
         self.needs_colours = any("colours" in one.targets_as_params for one in used)
         self.colours: Colours | None = None
         # Compose would otherwise seed itself from the system; every call seeds it anew.
-        self.compose = albumentations.Compose(used, seed=0) if used else None
+        beside = {"clean": "image"}
+        self.compose = (
+            albumentations.Compose(used, seed=0, additional_targets=beside) if used else None
+        )
         self.where = where
 
     def __call__(
-        self, image: Pixels, mask: Pixels | None, seed: int
-    ) -> tuple[Pixels, Pixels | None]:
-        """Image and mask after all steps; see `Pipeline.views`."""
+        self, image: Pixels, mask: Pixels | None, seed: int, clean: Pixels | None = None
+    ) -> tuple[Pixels, Pixels | None, Pixels | None]:
+        """Image, mask and clean image after all steps; see `Pipeline.views`."""
         if self.compose is None:
-            return image, mask
+            return image, mask, clean
         # Compose.set_random_seed gives every step a generator of its own with the same seed, so
         # two flips would always agree; one shared generator keeps steps independent.
         generator = np.random.Generator(np.random.PCG64(seed))
@@ -148,6 +164,8 @@ class _RandomSteps:
         given: dict[str, Any] = {"image": image}
         if mask is not None:
             given["mask"] = mask
+        if clean is not None:
+            given["clean"] = clean
         if self.references is not None:
             given["references"] = [self.references(seed)]
         if self.needs_colours:
@@ -169,7 +187,7 @@ class _RandomSteps:
                 f"{self.where}: the steps returned {augmented.dtype} of shape {augmented.shape}, "
                 "expected uint8 (h, w, 3); remove the step that changes type or channels"
             )
-        return augmented, done.get("mask")
+        return augmented, done.get("mask"), done.get("clean")
 
 
 def build_pipeline(

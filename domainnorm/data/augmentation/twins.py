@@ -83,6 +83,15 @@ class TwinDataset(DomainDataset):
             return mask
         return self.preprocessing.fitted(mask, is_mask=True)
 
+    def clean(self, index: int) -> Pixels:
+        """See `DomainDataset`; of a twin that of its image, which is not changed."""
+        if self.records[index].clean is None:
+            return super().clean(index)  # says that there is none
+        clean = self.dataset.clean(self.originals[index])
+        if index < len(self.dataset.records) or self.preprocessing is None:
+            return clean
+        return self.preprocessing.fitted(clean)
+
     def original_mask(self, index: int) -> Pixels:
         """See `mask`."""
         return self.dataset.original_mask(self.originals[index])

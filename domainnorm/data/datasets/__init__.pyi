@@ -24,6 +24,7 @@ from .objects import PACS as PACS
 from .objects import DomainNet as DomainNet
 from .objects import OfficeHome as OfficeHome
 from .objects import VisDA as VisDA
+from .pairs import Pairs as Pairs
 from .rendered import GTA5 as GTA5
 from .rendered import Synthia as Synthia
 from .scans import Scans as Scans

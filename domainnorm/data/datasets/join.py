@@ -68,6 +68,7 @@ class Join(DomainDataset):
                     record,
                     file=unique + record.file,
                     mask=None if record.mask is None else unique + record.mask,
+                    clean=None if record.clean is None else unique + record.clean,
                     group=unique + record.group,
                     domain=prefix + record.domain,
                 )
@@ -115,6 +116,13 @@ class Join(DomainDataset):
             raise DataError(f"{self.records[index].file}: no mask is known for this image")
         number, position = self._places[index]
         return self.parts[number].mask(position)
+
+    def clean(self, index: int) -> NDArray[np.uint8]:
+        """Pixels that those of one record should be: (H, W, 3), RGB, 0 to 255."""
+        if self.records[index].clean is None:  # see `mask`
+            return super().clean(index)
+        number, position = self._places[index]
+        return self.parts[number].clean(position)
 
 
 def _created_all(parts: list[dict[str, Any]]) -> list[DomainDataset]:

@@ -91,7 +91,7 @@ def survey_dataset(
     _take(survey, read_all(lambda index: _read(dataset, index), positions, progress))
     survey.problems = list(dict.fromkeys(survey.problems))  # slices share the volume's
     survey.problems += _unnumbered(survey)
-    survey.notes += [*told_of(dataset), *_strays(dataset)]
+    survey.notes += [*told_of(dataset), *_strays(dataset), *_paired(dataset)]
     survey.notes += [
         f"images of domain '{domain}' are nearly black, no value above {value} of 255; if 16-bit "
         "files only use 12 bits, set white: 4095 (folders, manifests and chest_xray)"
@@ -135,6 +135,11 @@ def _read(dataset: DomainDataset, index: int) -> _Reading:
     digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
     height, width = image.shape[:2]
     read = _Reading(record, (height, width), digest, int(image.max()))
+    if record.clean is not None:
+        try:
+            dataset.clean(index)
+        except DataError as error:
+            return replace(read, problems=(_problem_of(dataset, error, record.clean),))
     if record.mask is None:
         return read
     try:
@@ -194,6 +199,13 @@ def _unnumbered(survey: Survey) -> Iterator[Problem]:
             )
         if found == BINARY:
             yield Problem(where, OF_BINARY)
+
+
+def _paired(dataset: DomainDataset) -> Iterator[str]:
+    """How many pairs each domain has, of a dataset of pairs."""
+    pairs = Counter(record.domain for record in dataset.records if record.clean)
+    for domain in dataset.domain_names if pairs else ():
+        yield f"domain '{domain}': {counted(pairs[domain], 'pair')} of an input and its target"
 
 
 def told_of(dataset: DomainDataset) -> list[str]:

@@ -133,6 +133,7 @@ def test_labels_are_of_the_task_alone(sample):
         "classification": any(record.target != UNLABELLED for record in sample.records),
         "segmentation": any(record.mask is not None for record in sample.records),
         "multilabel": any(record.labels is not None for record in sample.records),
+        "restoration": any(record.clean is not None for record in sample.records),
     }
     assert [task for task, is_there in found.items() if is_there] == [sample.task]
 
