@@ -194,7 +194,7 @@ def _configure_export(parser: Parser) -> None:
     parser.add_argument("--format", choices=FORMATS, required=True, help=text)
     text = "fold this domain's norms into the network; the program then takes only images"
     parser.add_argument("--domain", metavar="NAME", help=text)
-    text = "stages/<transfer>/seed<n>/<method>; needed if the run has several"
+    text = "stages/<transfer>/seed<n>/<method>, or the end of it; needed if the run has several"
     parser.add_argument("--stage", metavar="STAGE", help=text)
     text = "folder for the files (default: RUN_FOLDER/STAGE/export/FORMAT[-DOMAIN])"
     parser.add_argument("--out", "--output", type=Path, metavar="DIR", help=text)

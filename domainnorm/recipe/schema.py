@@ -12,8 +12,17 @@ from typing import Any, Literal, TypeAlias
 
 from omegaconf import OmegaConf
 
-from domainnorm.ranges import CORRUPTED, TRANSLATED, Conditioned, Far, Rows, StreamOrder, Unseen
-from domainnorm.registry import DATASETS
+from domainnorm.ranges import (
+    CORRUPTED,
+    OF_ANY_DATASET,
+    TRANSLATED,
+    Conditioned,
+    Far,
+    Rows,
+    StreamOrder,
+    Unseen,
+)
+from domainnorm.registry import DATASETS, TASKS
 
 Precision: TypeAlias = Literal[
     "16-mixed",
@@ -85,9 +94,9 @@ class DataConfig:
             ``source`` and ``target``.
         image_size: Size of the input in pixels: one number or ``[height, width]``; null takes the
             size of the backbone.
-        crop_size: Size of random training crops for segmentation, in pixels: one number or
-            ``[height, width]``. Evaluation slides a window of this size over the image. Null
-            trains on whole images.
+        crop_size: Size of random training crops for segmentation and restoration, in pixels: one
+            number or ``[height, width]``. Evaluation slides a window of this size over the image;
+            restoration is tested on whole images. Null trains on whole images.
         fit: How an image of another shape fits into ``image_size``: ``cover`` crops it, ``pad``
             adds a border without labels, ``stretch`` distorts it.
         rows: Which domains share the rows of their norms during training. ``domain``: each has its
@@ -116,7 +125,8 @@ class DataConfig:
             their labels. Null for none; not beside ``corrupt``.
         degrade: What task ``restoration`` has to undo, ``{scale: 4, noise: 0.02}``. ``scale``: how
             many times fewer pixels along each side, enlarged again. ``noise``: standard deviation,
-            with white at 1. Null for none. The images as they are become the targets.
+            with white at 1. ``jpeg``: quality from 1 to 100, or ``[lowest, highest]``. Null for
+            none, as for pairs. The images as they are become the targets.
         attributes: Metadata that the encoders ``metadata`` and ``text`` estimate domains from.
     """
 
@@ -310,12 +320,19 @@ class Recipe:
 
     @property
     def read_dataset(self) -> Named:
-        """The dataset, asked for the domains of the transfers unless others are given."""
+        """The dataset, asked for the domains of the transfers unless others are given.
+
+        And for no classes, where the task reads none.
+        """
         name, options = self.dataset.name, self.dataset.options
-        if "domains" in DATASETS.entry(name).parameters and options.get("domains") is None:
+        taken = DATASETS.entry(name).parameters
+        if "domains" in taken and options.get("domains") is None:
             twins = {f"{one}{self.twin_ending}" for one in self.twinned}
             names = [one for one in self.domains if one not in twins]
             options = {**options, "domains": list(dict.fromkeys([*names, *self.twinned]))}
+        without = TASKS.entry(self.task.name).constants.get("labels") in OF_ANY_DATASET
+        if "allow_missing_classes" in taken and without:
+            options = {**options, "allow_missing_classes": True}
         return Named(name, options)
 
     def to_yaml(self) -> str:

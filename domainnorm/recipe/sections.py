@@ -153,6 +153,8 @@ def _refusal(value: Any, hint: Any) -> str:
         if get_origin(part) is Literal
         for choice in get_args(part)
     ]
+    if isinstance(value, Mapping) and not all(map(_is_finite, value.values())):
+        return f"got {spelled(value)}, expected finite numbers in it"
     match = nearest(value, map(str, choices)) if isinstance(value, str) else None
     hint_text = f"; did you mean '{match}'?" if match else ""
     return f"got {spelled(value)}, expected {describe(hint)}{hint_text}"
@@ -173,6 +175,11 @@ def _converted(schema: Any, name: str, value: Any) -> Any:
     return result
 
 
+def _is_finite(value: Any) -> bool:
+    """Whether a value is no float that is infinite, or no number."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _faithful(value: Any, result: Any) -> bool:
     """Whether a conversion keeps the meaning; OmegaConf reads 3 as true and true as 'True'."""
     if isinstance(value, Mapping):
@@ -180,6 +187,6 @@ def _faithful(value: Any, result: Any) -> bool:
         return all(_faithful(before, after) for before, after in pairs)
     if isinstance(value, list):
         return all(map(_faithful, value, result))
-    if isinstance(result, float) and not math.isfinite(result):
+    if not _is_finite(result):
         return False
     return isinstance(value, bool) == isinstance(result, bool)

@@ -16,7 +16,7 @@ _LARGEST_SCALE = 64
 
 
 def check_task(recipe: Recipe, problems: Problems) -> None:
-    """The dataset has labels for the task, which is complete; crops are for masks."""
+    """The dataset has labels for the task, which is complete; crops are for pixels."""
     task, dataset, crop = recipe.task, recipe.dataset, recipe.data.crop_size
     if task is None:
         return
@@ -45,7 +45,7 @@ def check_task(recipe: Recipe, problems: Problems) -> None:
         if task.options.get("decoder") == "fpn" and width % 32:
             problems.add("task.width", f"got {width}, decoder 'fpn' takes multiples of 32")
         return
-    if crop is not None:
+    if crop is not None and wanted != "restoration":
         text = f"{spelled(crop)}, but task '{task.name}' looks at whole images; leave the key out"
         problems.add("data.crop_size", f"{text}, or add RandomResizedCrop to augment")
     if recipe.evaluation.mask_size != "input":
@@ -90,15 +90,21 @@ def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:
 
 def _check_degrade(given: Mapping[str, Any], problems: Problems) -> None:
     """Known keys, numbers that make sense, and not nothing at all."""
-    for key in given.keys() - {"scale", "noise"}:
-        problems.add("data.degrade", unknown("key", key, ["scale", "noise"]))
-    scale, noise = given.get("scale", 1), given.get("noise", 0.0)
+    keys = ("scale", "noise", "jpeg")
+    for key in given.keys() - set(keys):
+        problems.add("data.degrade", unknown("key", key, keys))
+    scale, noise, jpeg = given.get("scale", 1), given.get("noise", 0.0), given.get("jpeg")
     if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
         problems.expect("data.degrade.scale", scale, f"a whole number from 1 to {_LARGEST_SCALE}")
     if type(noise) not in (int, float) or not 0 <= noise <= 1:
         problems.expect("data.degrade.noise", noise, "a share of white from 0 to 1")
-    if (scale, noise) == (1, 0):
-        text = "scale 1 and noise 0 leave images as they are; set one of them higher"
+    ends = jpeg if isinstance(jpeg, list) else [1 if jpeg is None else jpeg] * 2
+    whole = len(ends) == 2 and all(type(one) is int and 1 <= one <= 100 for one in ends)
+    if not whole or ends[0] > ends[1]:
+        expected = "a quality from 1 to 100, or the lowest and the highest, such as [10, 40]"
+        problems.expect("data.degrade.jpeg", jpeg, expected)
+    if (scale, noise, jpeg) == (1, 0, None):
+        text = "scale 1 and noise 0 leave images as they are; set one of them, or jpeg"
         problems.add("data.degrade", text)
 
 

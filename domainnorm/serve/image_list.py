@@ -15,6 +15,7 @@ _TABLES = (".csv", ".tsv", ".parquet")
 # Tables of datasets, manifests and splits, name them otherwise, and say more than is of use here.
 _NAMES = ("image", "path", "file")
 _OF_DATASETS = ("target", "class", "split", "group")
+_FIRST, _SHOWN = 10, 60  # lines of a list, one of which is a path; letters of one in a message
 _BLOCK = 4096  # bytes, in which stands what tells them from text
 
 
@@ -121,6 +122,7 @@ def list_images(
         files = [(Path(place.name), place)]
     else:
         lines = [line.strip() for line in _text_of(place).splitlines()]
+        _check_paths(place, [line for line in lines if line][:_FIRST], is_one)
         files = _each_once(place, "line", lines)
     return ImageList(place, files, [""] * len(files))
 
@@ -146,6 +148,17 @@ def _tabled(table: Path) -> ImageList:
         {name: [line[name] for line in lines] for name in further},
         further,
     )
+
+
+def _check_paths(place: Path, first: list[str], is_one: Callable[[Path], bool]) -> None:
+    """Refuse a text whose first lines are neither files nor names of images."""
+    paths = [place.parent / line for line in first]
+    if first and not any(path.is_file() or is_image(path) or is_one(path) for path in paths):
+        line = first[0] if len(first[0]) <= _SHOWN else f"{first[0][:_SHOWN]}…"
+        raise DataError(
+            f"{place}: a file with this suffix is read as a list, a path per line, but the first "
+            f"lines are no files, such as '{line}'; give a folder of images, an image or a list"
+        )
 
 
 def _each_once(place: Path, what: str, entries: Iterable[str]) -> list[tuple[Path, Path]]:

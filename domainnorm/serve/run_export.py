@@ -20,7 +20,7 @@ from domainnorm.errors import CheckpointError, ConditionError, ExportError, Reci
 from domainnorm.evaluation import load_evaluated, write_json
 from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results, model_card
-from domainnorm.run.models import preprocessing_of, stored_model
+from domainnorm.run.models import find_stage, preprocessing_of, stored_model
 from domainnorm.run.run_folder import WEIGHTS, read_folder
 from domainnorm.run.stage import RESULTS
 from domainnorm.storage import make_folders, replace_text
@@ -70,7 +70,8 @@ def export_run(
         folder: What `run_recipe` or `run_matrix` made.
         kind: ``onnx``, ``torch_export`` or ``timm``.
         domain: Fold the norms of this domain, for a program without the input ``domain``.
-        stage: Folder of the stage below the run folder; needed when several could be meant.
+        stage: The end of its path in the run folder, such as ``seed1/tent``; needed when several
+            could be meant.
         output: Folder for the files; ``<stage>/export/<kind>[-<domain>]`` when None.
         tolerance: Largest difference, as a fraction of the largest logit.
 
@@ -121,15 +122,12 @@ def export_run(
 
 def _chosen(recipe: Recipe, folder: Path, asked: str | None) -> str:
     """The stage that is meant, as a path below the run folder."""
+    if asked is not None:
+        return find_stage(folder, recipe, asked).relative_to(folder).as_posix()
     found = sorted(folder.glob(f"stages/*/*/*/{RESULTS}"))
     keys = [file.parent.relative_to(folder).as_posix() for file in found]
     if not keys:
         raise CheckpointError(f"{folder}: no finished stage; go on with `run --resume {folder}`")
-    if asked is not None:
-        key = f"stages/{asked.strip('/').removeprefix('stages/')}"
-        if key not in keys:
-            raise CheckpointError(f"{folder}: {unknown('finished stage', asked, keys)}")
-        return key
     likely = [key for key in keys if key.rpartition("/")[2] == recipe.method.label] or keys
     if len(likely) > 1:
         problem = f"{len(likely)} stages could be meant; add --stage, {_one_of(likely)}"

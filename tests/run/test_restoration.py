@@ -164,6 +164,12 @@ def test_translation_and_restoration_are_two_commands(plain, folder, capsys):
         (["data.degrade={scale: 1}"], "scale 1 and noise 0 leave images as they are"),
         (["data.degrade={scale: 2.5}"], "data.degrade.scale: got 2.5, expected a whole number"),
         (["data.degrade={noise: -0.1}"], "data.degrade.noise: got -0.1, expected a share"),
+        (
+            ["data.degrade={noise: .nan}"],
+            "data.degrade: got {'noise': nan}, expected finite numbers",
+        ),
+        (["data.degrade={jpeg: 0}"], "data.degrade.jpeg: got 0, expected a quality from 1 to 100"),
+        (["data.degrade={jpeg: [40, 10]}"], "data.degrade.jpeg: got [40, 10], expected a quality"),
         (["data.degrade={scal: 2}"], "unknown key 'scal': did you mean 'scale'?"),
         (["task.norms=false"], "norm: is given, and task.norms is false"),
         (["data.shots=2"], "data.shots: counts images of a class"),
@@ -179,6 +185,32 @@ def test_translation_and_restoration_are_two_commands(plain, folder, capsys):
 def test_what_cannot_be_meant_is_refused(words, message, capsys):
     assert call("check", "quickstart", *tiny.WORDS, *WORDS, *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_images_that_nobody_has_labelled_are_restored_and_not_classified(tmp_path, capsys):
+    for number in range(12):
+        for domain in ("a", "b"):
+            (tmp_path / "own" / domain).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / f"own/{domain}/{number}.png"), np.full((32, 32, 3), number))
+    file = tmp_path / "own.yaml"
+    data = f"{{name: folder, root: {tmp_path / 'own'}, image_size: 32, degrade: {{scale: 2}}, "
+    text = PAIRED.replace("{name: pairs, root: ROOT, scale: 2, ", data)
+    file.write_text(text.replace(", image_size: [48, 64]", ""))
+    assert metrics(run_recipe(load_recipe(str(file)), tmp_path / "runs"))["source_only", "b"]["n"]
+    words = ("task=classification", "data.degrade=null", "data.allow_missing_classes=true")
+    assert call("run", str(file), *words, "--output", str(tmp_path / "other")) == 1
+    assert "no label, but domain 'a' trains with labels" in capsys.readouterr().err
+
+
+def test_crops_are_trained_on_and_whole_images_restored(tmp_path):
+    words = ("data.degrade={scale: 2, noise: 0.02, jpeg: [20, 60]}", "compare=[]")
+    sizes = ("data.image_size=40", "data.crop_size=16", "trainer.max_epochs=1")
+    folder = run(tmp_path, *WORDS, *words, *sizes)
+    stage = folder / TRANSFER / "seed0/joint"
+    with Image.open(next((folder / "figures").glob("restored_*.png"))) as sheet:
+        assert sheet.width > 0
+    assert metrics(folder)["joint", "clean"]["psnr"] > 10
+    assert (stage / "model.safetensors").exists()
 
 
 def test_predict_says_what_there_is_instead(restored, tmp_path, capsys):

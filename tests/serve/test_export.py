@@ -191,13 +191,18 @@ def test_earlier_export_survives_one_that_fails(finished, tmp_path, capsys):
             1,
             "domain 'clen': did you mean 'clean'",
         ),
-        (["--format", "onnx", "--stage", "x"], 1, "unknown finished stage 'x'"),
+        (["--format", "onnx", "--stage", "x"], 1, "unknown stage 'x'"),
     ],
 )
 def test_wrong_words_are_answered(finished, capsys, words, code, message):
     found, said = failing(finished, *words, capsys=capsys)
     assert found == code
     assert message in said
+
+
+def test_stage_may_be_the_end_of_its_path(finished, tmp_path):
+    short = export_run(finished, "onnx", stage="/".join(STAGE.split("/")[-2:]), output=tmp_path)
+    assert short.stage == STAGE
 
 
 def test_folder_without_a_run_is_refused(tmp_path, capsys):

@@ -171,3 +171,9 @@ def test_files_that_are_no_list_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name}: not a text list of files in UTF-8; give the fol"):
         list_images(tmp_path / name)
+
+
+def test_text_that_is_no_list_is_told_from_one(listed):
+    with pytest.raises(DataError, match=r"the first lines are no files, such as '# A p"):
+        list_images(listed("# A project\n\nWhat it is for, and how.\n"))
+    assert len(list_images(listed("gone.png\nand one more\n"))) == 2  # for who reads it to name

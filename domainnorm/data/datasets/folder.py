@@ -154,7 +154,8 @@ class Folder(FolderDataset, ClassFiles):
 
     Args:
         allow_missing_classes: Accept a domain without training images of a class that another
-            domain has, for rare classes and found domains. Misspelled classes then go unnoticed.
+            domain has, for rare classes and found domains, or no class at all, for tasks that read
+            none, which need not set it. Misspelled classes then go unnoticed.
         options: Keys of `FolderDataset`.
     """
 
@@ -191,7 +192,7 @@ class Folder(FolderDataset, ClassFiles):
                 self._refuse_strange(name)
             return
         self._check_classes(self._allow_missing, ALLOW_HINT)
-        if not self.class_names:
+        if not self.class_names and not self._allow_missing:
             whose = f"no image of {', '.join(self.domain_names)} has a class"
             expected = (
                 "; expected <domain>/<class>/<image> in at least one domain; if these folders are "

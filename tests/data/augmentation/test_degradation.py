@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from domainnorm.data import DomainDataModule, Loading, Preprocessing
-from domainnorm.data.augmentation.degradation import Degradation
+from domainnorm.data.augmentation.degradation import Degradation, bicubic
 from domainnorm.data.datasets import Scans
 from domainnorm.data.sampler import Draw
 
@@ -69,6 +71,37 @@ def test_seed_decides_about_noise_alone():
     assert WORSE(image, (1, 2)).equal(WORSE(image, (1, 2)))
     assert not WORSE(image, (1, 2)).equal(WORSE(image, (1, 3)))
     assert Degradation(scale=2)(image, (1,)).equal(Degradation(scale=2)(image, (2,)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_is_that_of_the_small_image(channels):
+    image = torch.rand(channels, 32, 48)
+    small = bicubic(image, (16, 24)).clamp(0, 1)
+    pixels = (255 * small).round().byte().movedim(0, 2).numpy()
+    shown = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+    stream = io.BytesIO()
+    shown.save(stream, format="JPEG", quality=20, subsampling="4:2:0")
+    read = torch.from_numpy(np.array(Image.open(stream)).reshape(pixels.shape)).movedim(2, 0) / 255
+    expected = bicubic(read.contiguous(), (32, 48)).clamp(0, 1)
+    found = Degradation(scale=2, jpeg=20)(image, (0,))
+    assert found.shape == image.shape
+    assert float((found - expected).abs().mean()) < 0.01  # decoders round otherwise
+    assert float((found - bicubic(small, (32, 48))).abs().mean()) > 0.02
+
+
+def test_quality_is_drawn_within_its_range_by_the_seed():
+    image = torch.rand(3, 16, 16)
+    drawn = {Degradation(jpeg=[10, 12])(image, (seed,)).sum().item() for seed in range(30)}
+    fixed = {Degradation(jpeg=one)(image, (0,)).sum().item() for one in (10, 11, 12)}
+    assert drawn == fixed
+    assert Degradation(jpeg=[10, 90])(image, (5,)).equal(Degradation(jpeg=[10, 90])(image, (5,)))
+
+
+def test_noise_comes_before_compression():
+    grey = torch.full((3, 32, 32), 0.5)
+    found = Degradation(noise=0.2, jpeg=1)(grey, (0,))
+    assert len(found.unique()) < len(Degradation(noise=0.2)(grey, (0,)).unique())
+    assert_close(found, (255 * found).round() / 255)  # values of a file
 
 
 def test_target_is_the_image_before(scans):

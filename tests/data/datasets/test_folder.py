@@ -251,6 +251,14 @@ def test_table_without_classes_is_refused(make_folder, write_table):
         Folder(root=str(write_table(make_folder(), rows)))
 
 
+def test_no_class_at_all_is_accepted_where_classes_may_be_missing(make_folder, write_table):
+    rows = [(file, domain, "", group, split) for file, domain, _, group, split in tabled()]
+    root = str(write_table(make_folder(), rows))
+    dataset = Folder(root=root, allow_missing_classes=True)
+    assert dataset.class_names == []
+    assert not any(record.is_labelled for record in dataset.records)
+
+
 def test_damaged_image_is_named(make_folder):
     root = make_folder()
     (root / "day" / "cat" / "00.png").write_bytes(os.urandom(64))
