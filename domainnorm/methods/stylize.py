@@ -92,8 +92,7 @@ class TranslatingMethod(SupervisedMethod):
             return Asked(chosen, order, None, None)
         drawn = torch.multinomial((chosen[:, None] == domain).float(), 1)[:, 0]
         image = torch.where(chosen == domain, order, drawn)
-        told = batch["attributes"] if model.reads_attributes else None
-        own = model.embed(batch["image"], told)
+        own = model.embed(batch["image"])
         return Asked(chosen, image, own[image], own)
 
     def on_test_epoch_start(self) -> None:
@@ -124,8 +123,8 @@ class Stylize(TranslatingMethod):
     of the frozen network, smoothed: ``loss = style_weight (style(y) + Σ over levels 0 to 2 of
     style(f(y))) + content_weight content(f(y), f(x)) at level 2 + variation_weight variation(y − x)
     + identity_weight |y − x| of images asked for their own domain``. The style, of colours and of
-    feature maps, is that of the images of the domain in the batch. Labels are not used, and all
-    domains are seen alike.
+    feature maps, is that of the images of the domain in the batch; where norms take the embedding
+    of an image, that of the image. Labels are not used, and all domains are seen alike.
 
     Args:
         model: The network, a translator.
@@ -178,7 +177,7 @@ class Stylize(TranslatingMethod):
         if bool(other.any()):
             pairs = zip([made, *seen], [image, *real], strict=True)
             wanted, owner = asked.domain, domain
-            if self.model.end_to_end and not self.model.reads_attributes:
+            if self.model.end_to_end:
                 wanted, owner = asked.image, torch.arange(len(image), device=image.device)
             styles = [style_loss(one[other], wanted[other], of, owner) for one, of in pairs]
             losses["style"] = self.style_weight * torch.stack(styles).sum()

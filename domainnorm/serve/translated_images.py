@@ -1,4 +1,4 @@
-"""Image files in the style of another domain, by the translator of a finished run."""
+"""Image files in the style of another domain or image, by the translator of a finished run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from domainnorm.serve.image_sources import FileImages, find_source
 from domainnorm.serve.serving_options import TranslateOptions
 from domainnorm.serve.stored import FileModel
 from domainnorm.storage import make_folders
-from domainnorm.tasks.translator import PixelTranslator
+from domainnorm.tasks.translator import PixelTranslator, style_of_domains, style_of_image
 from domainnorm.terminal import create_console
 
 SHEET = "sheet.png"
@@ -52,7 +52,7 @@ class Translated:
 def translate_run(
     folder: Path, images: Path, options: TranslateOptions, output: Path | None = None
 ) -> Translated:
-    """Write images in the style of a domain, at their own size, and sheets of some of them.
+    """Write images in the style of a domain or an image, at their own size, and sheets of some.
 
     The network says what changes at ``data.image_size`` of the run, at which it was trained; the
     change is enlarged and added to the pixels of the file, so that what it does not touch stays as
@@ -61,7 +61,7 @@ def translate_run(
     Args:
         folder: A run, or one of its stages.
         images: A folder of images, searched below as well, a list of files, or an image.
-        options: The domain, and two domains for a strip between them.
+        options: The domain or image whose style they get, and two domains for a strip between.
         output: A folder that is not there yet, or empty; ``<stage>/translations/<images>-<domain>``
             when None.
 
@@ -72,8 +72,9 @@ def translate_run(
             one file.
     """
     stored = load_stored(folder)
-    place = output or stored.place / "translations" / f"{name_of(images)}-{options.to}"
     translator = _Translator(stored, options)
+    name = options.to if translator.shown is None else Path(options.to).stem
+    place = output or stored.place / "translations" / f"{name_of(images)}-{name}"
     _check_free(place)
     source = find_source(stored.recipe, images, place)
     if not isinstance(source, FileImages):
@@ -106,18 +107,19 @@ class _Translator:
         self.files, self.options = FileModel(stored), options
         self.model: Any = self.files.model
         self.names: Sequence[str] = self.model.domain_names
-        for option, given in (("to", (options.to,)), ("between", options.between or ())):
-            for name in given:
-                if name not in self.names:
-                    raise ConditionError(f"--{option}: {unknown('domain', name, self.names)}")
+        for name in options.between or ():
+            if name not in self.names:
+                raise ConditionError(f"--between: {unknown('domain', name, self.names)}")
         if options.between is not None and len(set(options.between)) == 1:
             raise ConditionError(f"--between: '{options.between[0]}' twice, expected two domains")
         self.made = PixelTranslator(self.model, self.files.preprocessing)
+        self.shown: NDArray[np.uint8] | None = None  # the image whose style is asked for
+        self.asked = self._asked(options.to)
 
     def write(self, named: Sequence[tuple[Path, Path]], made: Path) -> dict[str, NDArray[np.uint8]]:
         """Write every image; pixels of the first few, by name."""
         kept: dict[str, NDArray[np.uint8]] = {}
-        asked, console = self._rows(self.options.to), create_console(error=True)
+        console = create_console(error=True)
         with Progress(console=console, disable=not console.is_terminal) as bar:
             progress = bar.add_task("images", total=len(named))
             files = [file for _, file in named]
@@ -126,7 +128,7 @@ class _Translator:
                     kept[str(name)] = pixels
                 file = made / _file_of(name)
                 make_folders(file.parent)
-                if not cv2.imwrite(str(file), self.made(pixels, asked)[0][..., ::-1]):
+                if not cv2.imwrite(str(file), self.made(pixels, self.asked)[0][..., ::-1]):
                     raise DataError(f"{file}: cannot be written; free some space")
                 bar.advance(progress)
         return kept
@@ -139,22 +141,52 @@ class _Translator:
 
     def draw(self, rows: dict[str, NDArray[np.uint8]], made: Path) -> None:
         """Draw inputs in the style of every domain, and of mixtures of two if asked."""
-        every = torch.eye(len(self.names))
-        drawn = [(every, list(self.names))]
+        every = self._of(torch.eye(len(self.names)))
+        captions = list(self.names)
+        if self.shown is not None:
+            every = {name: torch.cat([given, self.asked[name]]) for name, given in every.items()}
+            captions.append(Path(self.options.to).name)
+            rows = {f"{captions[-1]}, whose style it is": self.shown, **rows}
+        drawn = [(every, captions)]
         if self.options.between is not None:
-            first, last = (self._rows(name) for name in self.options.between)
+            first, last = (self._row(name) for name in self.options.between)
             shares = torch.linspace(0, 1, _STEPS)[:, None]
             captions = [f"{share:.0%}" for share in shares[:, 0].tolist()]
             captions[0], captions[-1] = self.options.between
-            drawn.append((first + shares * (last - first), captions))
-        for name, (weights, captions) in zip(self.figures, drawn, strict=True):
-            images = {one: [pixels, *self.made(pixels, weights)] for one, pixels in rows.items()}
+            drawn.append((self._of(first + shares * (last - first)), captions))
+        for name, (styles, captions) in zip(self.figures, drawn, strict=True):
+            images = {one: [pixels, *self.made(pixels, styles)] for one, pixels in rows.items()}
             told = {one: ["as it is", *captions] for one in rows}
             report.save_contact_sheet(images, made / name, captions=told)
 
-    def _rows(self, domain: str) -> Tensor:
+    def _row(self, domain: str) -> Tensor:
         """Weights (1, D) of one domain alone."""
         return torch.eye(len(self.names))[[self.names.index(domain)]]
+
+    def _of(self, weights: Tensor) -> dict[str, Tensor]:
+        return style_of_domains(self.model, weights)
+
+    def _asked(self, asked: str) -> dict[str, Tensor]:
+        """The style of a domain, or of an image.
+
+        Raises:
+            ConditionError: Neither, or an image whose style the network cannot be given.
+            DataError: An image that cannot be read.
+        """
+        if asked in self.names:
+            return self._of(self._row(asked))
+        file = Path(asked)
+        if not file.is_file():
+            raise ConditionError(f"--to: {unknown('domain', asked, self.names)}")
+        if not self.model.end_to_end:
+            raise ConditionError(
+                f"--to: {asked} is an image, and this run gives the styles of domains: "
+                f"{', '.join(self.names)}; those of images need one trained with 'encoder: style', "
+                "'condition: embedding' and 'norm: {statistics: instance, modulation: hyper}'"
+            )
+        self.shown = self._read(file)
+        with torch.inference_mode():
+            return style_of_image(self.model, self.made.tensor(self.shown))
 
     def _read(self, file: Path) -> NDArray[np.uint8]:
         """Pixels (h, w, 3) of a file that 8 bits and one frame hold whole.
