@@ -12,6 +12,9 @@ from .perceptual import content_loss as content_loss
 from .perceptual import smoothed as smoothed
 from .perceptual import style_loss as style_loss
 from .perceptual import variation_loss as variation_loss
+from .translated import patch_contrast_loss as patch_contrast_loss
+from .translated import patch_domain_loss as patch_domain_loss
+from .translated import patch_taken_loss as patch_taken_loss
 from .unlabelled import bnm_loss as bnm_loss
 from .unlabelled import confusion_loss as confusion_loss
 from .unlabelled import domain_rows_loss as domain_rows_loss

@@ -10,7 +10,7 @@ from domainnorm.ranges import OF_ANY_DATASET, problem_of_sampling, problem_of_ta
 from domainnorm.recipe.norm import reads_domains
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import Named, Recipe, labels_of
-from domainnorm.registry import SAMPLERS, TASKS
+from domainnorm.registry import ENCODERS, SAMPLERS, TASKS
 
 _LARGEST_SCALE = 64
 
@@ -62,14 +62,22 @@ def _check_translation(recipe: Recipe, problems: Problems) -> None:
     if recipe.data.rows != "domain":
         text = f"got '{recipe.data.rows}', and {why}, which needs rows of its own; leave it out"
         problems.add("data.rows", text)
-    if recipe.encoder is not None:
-        problems.add("encoder", f"is given, and {why}, which nothing estimates; leave it out")
+    if recipe.encoder is not None and recipe.condition != "embedding":
+        text = f"is given, and {why}, which nothing estimates; leave it out, or add"
+        problems.add("encoder", f"{text} 'condition: embedding' for the styles of single images")
+    elif recipe.encoder is not None and _reads_attributes(recipe.encoder):
+        text = f"'{recipe.encoder.name}' reads attributes, and images are asked for the style of"
+        problems.add("encoder", f"{text} an image; take 'style' or 'cnn'")
     if recipe.norm is not None and not reads_domains(recipe.norm):
         text = f"none of them looks at the domain, and {why}; take 'norm: cin'"
         problems.add("norm", text)
     if recipe.evaluation.selection == "oracle":
         text = "'oracle' compares with labels, and task 'translation' has none; take 'last'"
         problems.add("evaluation.selection", text)
+
+
+def _reads_attributes(encoder: Named) -> bool:
+    return bool(ENCODERS.entry(encoder.name).constants.get("reads_attributes"))
 
 
 def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:

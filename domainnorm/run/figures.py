@@ -27,7 +27,7 @@ from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
 from domainnorm.run.run_folder import WEIGHTS
 from domainnorm.run.stage import Bench, set_up
 from domainnorm.run.training import LOG
-from domainnorm.tasks.translator import pixels_of
+from domainnorm.tasks.translator import in_styles, pixels_of
 
 _IMAGES = 8  # of a domain in a sheet
 _MASKS = 3  # of a domain among the overlays
@@ -102,7 +102,8 @@ def _save_translations(parts: Parts, stage: Stage, folder: Path, path: Path) -> 
         chosen = _some(data.dataset.positions([domain], "test"), _TRANSLATED)
         for number, index in enumerate(chosen, 1):
             image = data.evaluation_pipeline(data.dataset.image(index), 0)[None]
-            made = [model(image, label) for label in range(model.num_domains)]
+            labels = torch.arange(model.num_domains)[:, None]
+            made = [in_styles(model, image, label) for label in labels]
             images[f"{domain} {number}"] = [pixels_of(model, one)[0] for one in (image, *made)]
             captions[f"{domain} {number}"] = ["as it is", *model.domain_names]
     report.save_contact_sheet(images, path, f"{parts.recipe.name}: {stage.transfer}", captions)

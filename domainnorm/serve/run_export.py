@@ -81,7 +81,8 @@ def export_run(
         ConversionError: Norms that cannot be folded.
         ExportError: A missing package, a network that cannot be exported, or one whose outputs
             differ by more than ``tolerance``.
-        RecipeError: Several stages and none chosen, or ``timm`` without a domain.
+        RecipeError: Several stages and none chosen, ``timm`` without a domain, or a translator
+            whose norms take the style of an image.
     """
     recipe, _ = read_folder(folder)
     place = folder / _chosen(recipe, folder, stage)
@@ -92,6 +93,9 @@ def export_run(
     model, _ = stored_model(replace(recipe, unseen="error", far=None), place)
     if domain is not None and domain not in model.domain_names:
         raise ConditionError(unknown("domain", domain, model.domain_names))
+    if recipe.task.name == "translation" and model.end_to_end:
+        problem = "norms take the style of an image, of which a program would have the input's own"
+        raise RecipeError([f"{problem}; train with 'norm: cin' to export"], "domainnorm export")
     if kind == "timm" and domain is None:
         if model.num_domains > 1:
             problem = f"--format timm holds one domain; add --domain, {_one_of(model.domain_names)}"

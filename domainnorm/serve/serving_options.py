@@ -60,7 +60,9 @@ class PredictOptions:
 class TranslateOptions:
     """What images are translated to; `domainnorm translate --help` says what the fields mean."""
 
-    to: str = _option(None, "domain whose style the images get", metavar="DOMAIN", required=True)
+    to: str = _option(
+        None, "domain, or image file, whose style the images get", metavar="STYLE", required=True
+    )
     between: Sequence[str] | None = _option(
         None,
         "two domains; a strip shows some images on the way from one to the other",

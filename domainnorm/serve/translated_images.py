@@ -1,4 +1,4 @@
-"""Image files that the network of a finished run gives: in another domain's style, or restored."""
+"""Image files that the network of a finished run gives: in another style, or restored."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from domainnorm import report
 from domainnorm.data.augmentation.degradation import bicubic
+from domainnorm.data.dataset import white_of
+from domainnorm.data.images import WHITE
 from domainnorm.errors import ConditionError, DataError, unknown
 from domainnorm.recipe.norm import reads_domains
 from domainnorm.recipe.schema import parts_of
@@ -30,7 +32,7 @@ from domainnorm.serve.written_images import (
     new_folder,
     write_images,
 )
-from domainnorm.tasks.translator import PixelTranslator
+from domainnorm.tasks.translator import PixelTranslator, style_of_domains, style_of_image
 
 _STEPS = 5  # columns between two domains, both included
 
@@ -55,7 +57,7 @@ class Translated:
 def translate_run(
     folder: Path, images: Path, options: TranslateOptions, output: Path | None = None
 ) -> Translated:
-    """Write images in the style of a domain, at their own size, and sheets of some of them.
+    """Write images in the style of a domain or an image, at their own size, and sheets of some.
 
     The network says what changes at ``data.image_size`` of the run, at which it was trained; the
     change is enlarged and added to the pixels of the file, so that what it does not touch stays as
@@ -64,7 +66,7 @@ def translate_run(
     Args:
         folder: A run, or one of its stages.
         images: A folder of images, searched below as well, a list of files, or an image.
-        options: The domain, and two domains for a strip between them.
+        options: The domain or image whose style they get, and two domains for a strip between.
         output: A folder that is not there yet, or empty; ``<stage>/translations/<images>-<domain>``
             when None.
 
@@ -75,8 +77,9 @@ def translate_run(
             one file.
     """
     stored = load_stored(folder)
-    place = output or stored.place / "translations" / f"{name_of(images)}-{options.to}"
     translator = _Translator(stored, options)
+    name = options.to if translator.shown is None else Path(options.to).stem
+    place = output or stored.place / "translations" / f"{name_of(images)}-{name}"
     source = find_files(stored.recipe, images, place, translator.figures, "translate")
     with new_folder(place) as made:
         rows = write_images(source, translator.change, made)
@@ -124,17 +127,19 @@ class _Translator:
         self.files, self.options = FileModel(stored), options
         self.model: Any = self.files.model
         self.names: Sequence[str] = self.model.domain_names
-        for option, given in (("to", (options.to,)), ("between", options.between or ())):
-            for name in given:
-                if name not in self.names:
-                    raise ConditionError(f"--{option}: {unknown('domain', name, self.names)}")
+        for name in options.between or ():
+            if name not in self.names:
+                raise ConditionError(f"--between: {unknown('domain', name, self.names)}")
         if options.between is not None and len(set(options.between)) == 1:
             raise ConditionError(f"--between: '{options.between[0]}' twice, expected two domains")
         self.made = PixelTranslator(self.model, self.files.preprocessing)
+        self.white = white_of(stored.recipe.dataset.options) or WHITE
+        self.shown: NDArray[np.uint8] | None = None  # the image whose style is asked for
+        self.asked = self._asked(options.to)
 
     def change(self, image: WholeImage) -> WholeImage:
         """An image in the style that is asked for."""
-        (change,) = self.made.changes(image.pixels, self._rows(self.options.to))
+        (change,) = self.made.changes(image.pixels, self.asked)
         return image.changed(change)
 
     @property
@@ -145,22 +150,52 @@ class _Translator:
 
     def draw(self, rows: dict[str, NDArray[np.uint8]], made: Path) -> None:
         """Draw inputs in the style of every domain, and of mixtures of two if asked."""
-        every = torch.eye(len(self.names))
-        drawn = [(every, list(self.names))]
+        every = self._of(torch.eye(len(self.names)))
+        captions = list(self.names)
+        if self.shown is not None:
+            every = {name: torch.cat([given, self.asked[name]]) for name, given in every.items()}
+            captions.append(Path(self.options.to).name)
+            rows = {f"{captions[-1]}, whose style it is": self.shown, **rows}
+        drawn = [(every, captions)]
         if self.options.between is not None:
-            first, last = (self._rows(name) for name in self.options.between)
+            first, last = (self._row(name) for name in self.options.between)
             shares = torch.linspace(0, 1, _STEPS)[:, None]
             captions = [f"{share:.0%}" for share in shares[:, 0].tolist()]
             captions[0], captions[-1] = self.options.between
-            drawn.append((first + shares * (last - first), captions))
-        for name, (weights, captions) in zip(self.figures, drawn, strict=True):
-            images = {one: [pixels, *self.made(pixels, weights)] for one, pixels in rows.items()}
+            drawn.append((self._of(first + shares * (last - first)), captions))
+        for name, (styles, captions) in zip(self.figures, drawn, strict=True):
+            images = {one: [pixels, *self.made(pixels, styles)] for one, pixels in rows.items()}
             told = {one: ["as it is", *captions] for one in rows}
             report.save_contact_sheet(images, made / name, captions=told)
 
-    def _rows(self, domain: str) -> Tensor:
+    def _row(self, domain: str) -> Tensor:
         """Weights (1, D) of one domain alone."""
         return torch.eye(len(self.names))[[self.names.index(domain)]]
+
+    def _of(self, weights: Tensor) -> dict[str, Tensor]:
+        return style_of_domains(self.model, weights)
+
+    def _asked(self, asked: str) -> dict[str, Tensor]:
+        """The style of a domain, or of an image.
+
+        Raises:
+            ConditionError: Neither, or an image whose style the network cannot be given.
+            DataError: An image that cannot be read.
+        """
+        if asked in self.names:
+            return self._of(self._row(asked))
+        file = Path(asked)
+        if not file.is_file():
+            raise ConditionError(f"--to: {unknown('domain', asked, self.names)}")
+        if not self.model.end_to_end:
+            raise ConditionError(
+                f"--to: {asked} is an image, and this run gives the styles of domains: "
+                f"{', '.join(self.names)}; those of images need one trained with 'encoder: style', "
+                "'condition: embedding' and 'norm: {statistics: instance, modulation: hyper}'"
+            )
+        self.shown = WholeImage.read(file, self.white).pixels
+        with torch.inference_mode():
+            return style_of_image(self.model, self.made.tensor(self.shown))
 
 
 class _Restorer:

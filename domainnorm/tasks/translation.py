@@ -17,7 +17,7 @@ from domainnorm.evaluation import StyleJudge, TranslationStore, similarity
 from domainnorm.losses import smoothed
 from domainnorm.registry import register
 from domainnorm.tasks.base import Task
-from domainnorm.tasks.translator import create_translator, shares_of_white
+from domainnorm.tasks.translator import create_translator, in_styles, shares_of_white
 
 _LEVELS = 3  # of the frozen network that losses compare
 _DEEPER = slice(_LEVELS, None)
@@ -120,8 +120,8 @@ class Translation(Task):
         for label in range(model.num_domains):
             asked = torch.full_like(domain, label)
             own = (asked == domain)[:, None, None, None]
-            made = model(image, asked)
-            back = torch.where(own, made, model(made, domain))
+            made = in_styles(model, image, asked)
+            back = torch.where(own, made, in_styles(model, made, domain))
             features = [
                 judge.scaled(one)
                 for judge, one in zip(

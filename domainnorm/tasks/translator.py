@@ -178,6 +178,38 @@ def pixels_of(model: DomainModel, image: Tensor) -> NDArray[np.uint8]:
     return (255 * shares).round().byte().movedim(1, -1).cpu().numpy()
 
 
+def style_of_domains(model: DomainModel, weights: Tensor) -> dict[str, Tensor]:
+    """What a translator is given for the styles of domains, or of mixtures of them.
+
+    Args:
+        model: The translator.
+        weights: (N, D).
+
+    Returns:
+        ``weights``; where norms take the embedding of an image, also ``embedding``, (N, E): means
+        over the images of each domain, mixed.
+    """
+    given = {"weights": weights}
+    if model.encoder is not None and model.end_to_end:
+        given["embedding"] = weights @ model.encoder.gaussians.mean
+    return given
+
+
+def style_of_image(model: DomainModel, image: Tensor) -> dict[str, Tensor]:
+    """The same for the styles of images (N, C, H, W) themselves, whose norms take embeddings."""
+    estimate = model.estimate(image)
+    return {"weights": estimate.weights, "embedding": estimate.embedding}
+
+
+def in_styles(model: DomainModel, image: Tensor, domain: Tensor) -> Tensor:
+    """Images (N, C, H, W) in the style of a domain each, of labels (N,)."""
+    if not model.end_to_end:
+        made: Tensor = model(image, domain)
+        return made
+    weights = F.one_hot(domain, model.num_domains).to(image.dtype)
+    return model(image, **style_of_domains(model, weights))  # type: ignore[no-any-return]
+
+
 class PixelTranslator:
     """Pixels of images of any size in other styles, by a translator that sees them at its own size.
 
@@ -196,23 +228,30 @@ class PixelTranslator:
         self.grey = len(network.low) == 1
         self.unit = 255 / (network.high - network.low)  # of a pixel, in a normalized image
 
-    def __call__(self, pixels: NDArray[np.uint8], weights: Tensor) -> NDArray[np.uint8]:
-        """Pixels (h, w, 3) under each of several weights of domains (M, D): (M, h, w, 3)."""
+    def tensor(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Pixels (h, w, 3) as the translator takes them, (1, C, H, W)."""
+        return self.preprocessing.whole()(pixels)[None]
+
+    def __call__(self, pixels: NDArray[np.uint8], styles: dict[str, Tensor]) -> NDArray[np.uint8]:
+        """Pixels (h, w, 3) in each of M styles, see `style_of_domains`: (M, h, w, 3)."""
         own = pixels
         if self.grey:
             own = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
         found = []
-        for change in self.changes(pixels, weights):
+        for change in self.changes(pixels, styles):
             shown = np.clip(np.rint(own + change), 0, 255).astype(np.uint8)
             found.append(np.repeat(shown, 3, 2) if self.grey else shown)
         return np.stack(found)
 
     @torch.inference_mode()
-    def changes(self, pixels: NDArray[np.uint8], weights: Tensor) -> Iterator[NDArray[np.float32]]:
-        """What is added to pixels (h, w, 3) for each weights: (h, w, C), of values to 255."""
-        image = self.preprocessing.whole()(pixels)[None]
-        for row in weights:
-            change = (self.model(image, weights=row[None]) - image)[0] * self.unit
+    def changes(
+        self, pixels: NDArray[np.uint8], styles: dict[str, Tensor]
+    ) -> Iterator[NDArray[np.float32]]:
+        """What is added to pixels (h, w, 3) for each style: (h, w, C), of values to 255."""
+        image = self.tensor(pixels)
+        for number in range(len(styles["weights"])):
+            style = {name: rows[number, None] for name, rows in styles.items()}
+            change = (self.model(image, **style) - image)[0] * self.unit
             enlarged, _ = self.preprocessing.restored(change, *pixels.shape[:2])
             yield enlarged.movedim(0, -1).numpy()
 

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
+from domainnorm.encoders import create_encoder
 from domainnorm.errors import DomainNormError
 from domainnorm.methods.stylize import Stylize
 from domainnorm.tasks.classification import Classification
@@ -57,3 +59,32 @@ def test_weights_multiply_losses():
 def test_other_tasks_are_refused():
     with pytest.raises(DomainNormError, match="'Stylize' is for images to translate"):
         Stylize(make_model(), Classification(list("ab")), ONE)
+
+
+def by_image(name):
+    norm = {"statistics": "instance", "modulation": "hyper"}
+    model = model_of(name, norm=norm)
+    model.attach_encoder(create_encoder("style", 2, model.backbone), end_to_end=True)
+    return make(name, model)
+
+
+@pytest.mark.parametrize("name", ["stylize", "translate"])
+def test_images_are_asked_for_the_style_of_one_of_the_domain(name):
+    method, given = by_image(name), batch([0, 1, 0, 1])
+    asked = method.asked(given)
+    assert given["domain"][asked.image].equal(asked.domain)
+    own = asked.domain == given["domain"]
+    assert asked.image[own].equal(torch.arange(4)[own])
+    assert asked.embedding.equal(asked.own[asked.image])
+
+
+@pytest.mark.parametrize("name", ["stylize", "translate"])
+def test_encoder_learns_with_the_network(name):
+    torch.manual_seed(0)
+    method = by_image(name)
+    nn.init.normal_(method.model.backbone.last.weight)
+    for norm in method.model.norms():
+        nn.init.normal_(norm.modulation.last.weight)
+    sum(method.losses(batch([0, 1, 0, 1])).values()).backward()
+    for layer in (method.model.encoder.mlp[0], method.model.encoder.mlp[2]):
+        assert bool((layer.weight.grad != 0).any())

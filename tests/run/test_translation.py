@@ -112,6 +112,7 @@ def test_same_recipe_gives_the_same_weights(translated, tmp_path):
         ("data.shots=5", "data.shots: counts images of a class, and task 'translation' reads"),
         ("data.rows=one", "data.rows: got 'one', and task 'translation' asks for the style"),
         ("encoder=style", "encoder: is given, and task 'translation'"),
+        ("encoder=text condition=embedding", "encoder: 'text' reads attributes"),
         ("norm=in", "norm: none of them looks at the domain"),
         ("evaluation.selection=oracle", "'oracle' compares with labels"),
         ("evaluation.selection=infomax", "'infomax' is for"),
@@ -120,7 +121,7 @@ def test_same_recipe_gives_the_same_weights(translated, tmp_path):
     ],
 )
 def test_what_cannot_be_meant_is_refused(word, message, capsys):
-    assert call("check", "quickstart", *tiny.WORDS, *WORDS, word) == 2
+    assert call("check", "quickstart", *tiny.WORDS, *WORDS, *word.split()) == 2
     assert message in capsys.readouterr().err
 
 
@@ -273,3 +274,53 @@ def test_exported_program_has_the_domain_as_an_input(translated, tmp_path):
     card = next(tmp_path.glob("*.md")).read_text()
     assert "gives images the style of a domain on `clean`, `colour_cast`" in card
     assert "style_accuracy" in card
+
+
+def test_styles_of_single_images_need_an_embedding(translated, folder, capsys):
+    words = ("translate", str(translated), str(folder), "--to", str(folder / "one.png"))
+    assert call(*words) == 1
+    assert "gives the styles of domains: clean, colour_cast" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def by_image(tmp_path_factory):
+    words = (
+        "norm={statistics: instance, modulation: hyper}",
+        "encoder=style",
+        "condition=embedding",
+    )
+    return run(tmp_path_factory.mktemp("run"), *WORDS, *words)
+
+
+def test_norms_that_read_an_embedding_are_scored_by_the_domains_means(by_image):
+    values = metrics(by_image)["stylize", "clean"]
+    assert 0 <= values["style_accuracy/colour_cast"] <= 1
+    stored = load_file(by_image / TRANSFER / "seed0/stylize/model.safetensors")
+    assert bool(stored["encoder.gaussians.mean"].any())
+
+
+def test_images_get_the_style_of_an_image(by_image, folder, tmp_path):
+    made = {}
+    colours = {"red": (0, 0, 200), "blue": (200, 0, 0)}
+    for name, colour in colours.items():
+        cv2.imwrite(str(tmp_path / f"{name}.v1.png"), np.full((32, 32, 3), colour, np.uint8))
+        place = tmp_path / f"as_{name}"
+        words = ("--to", str(tmp_path / f"{name}.v1.png"), "--output", str(place))
+        assert call("translate", str(by_image), str(folder), *words) == 0
+        assert (place / "sheet.png").stat().st_size > 0
+        made[name] = cv2.imread(str(place / "one.png")).astype(int)
+    assert abs(made["red"] - made["blue"]).max() > 0
+
+
+def test_images_get_the_style_of_a_domain_by_its_mean(by_image, folder, tmp_path):
+    place = tmp_path / "made"
+    words = ("--to", "clean", "--between", *PAIR, "--output", str(place))
+    assert call("translate", str(by_image), str(folder), *words) == 0
+    assert (place / "between-clean-colour_cast.png").exists()
+
+
+def test_program_that_would_give_images_their_own_style_is_refused(by_image, tmp_path, capsys):
+    words = ("--format", "torch_export", "--output", str(tmp_path / "made"))
+    assert call("export", str(by_image), *words) != 0
+    assert "norms take the style of an image" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()

@@ -5,11 +5,18 @@ from torch.testing import assert_close
 
 from domainnorm import add_domain
 from domainnorm.backbones import data_config
+from domainnorm.encoders import create_encoder
 from domainnorm.errors import ConversionError, DataError, UnknownNameError
 from domainnorm.evaluation import StyleJudge
 from domainnorm.norms import ConditionalNorm
 from domainnorm.tasks import Translation, create_translator
-from domainnorm.tasks.translator import pixels_of, shares_of_white
+from domainnorm.tasks.translator import (
+    in_styles,
+    pixels_of,
+    shares_of_white,
+    style_of_domains,
+    style_of_image,
+)
 
 DOMAINS = ["a", "b"]
 
@@ -178,3 +185,43 @@ def test_identity_has_all_of_the_structure_left():
     domain = torch.tensor([0, 1, 0, 1])
     said = task.examine(model, image, domain, judges_of(task, image, domain))
     assert_close(said[..., 2], torch.ones(4, 2))
+
+
+def conditioned():
+    """A translator that takes the style of an image."""
+    norm = {"statistics": "instance", "modulation": "hyper"}
+    model = changed_norms(translator(norm))
+    model.attach_encoder(create_encoder("style", 2, model.backbone), end_to_end=True)
+    model.encoder.gaussians.mean.copy_(torch.randn(2, 16))
+    model.encoder.gaussians.count.fill_(5)
+    return model.eval()
+
+
+def changed_norms(model):
+    nn.init.normal_(model.backbone.last.weight)
+    for norm in model.norms():
+        nn.init.normal_(norm.modulation.last.weight)
+    return model
+
+
+def test_style_of_domains_is_the_mean_embedding_of_their_images():
+    model, image = conditioned(), images()
+    mean = model.encoder.gaussians.mean
+    made = in_styles(model, image, torch.tensor([1, 0]))
+    assert_close(made, model(image, 0, embedding=mean[[1, 0]]))
+    halves = style_of_domains(model, torch.tensor([[0.5, 0.5]]))
+    assert_close(halves["embedding"], mean.mean(0, keepdim=True))
+
+
+def test_style_of_an_image_is_its_embedding():
+    model, image, shown = conditioned(), images(1), images(1, size=(40, 30))
+    made = model(image, **style_of_image(model, shown))
+    assert_close(made, model(image, 0, embedding=model.embed(shown)))
+    assert not torch.allclose(made, model(image, **style_of_image(model, 3 * shown)))
+
+
+def test_style_of_domains_without_embeddings_is_their_rows():
+    model, image = changed(), images()
+    assert style_of_domains(model, torch.eye(2)).keys() == {"weights"}
+    labels = torch.tensor([1, 0])
+    assert_close(in_styles(model, image, labels), model(image, labels), rtol=0, atol=0)
