@@ -35,6 +35,7 @@ COMMANDS = {
     "pack": "serving_commands",
     "adapt": "serving_commands",
     "translate": "serving_commands",
+    "generate": "serving_commands",
     "export": "serving_commands",
     "report": "run_commands",
 }

@@ -28,6 +28,7 @@ _SHOWN = 6
 # What there is for tasks whose outputs are images.
 _WAYS = {
     "translation": "`domainnorm translate RUN IMAGES --to DOMAIN` writes them",
+    "generation": "`domainnorm generate RUN` writes them",
     "restoration": "in Python, domainnorm.serve.load_stored has the model (docs/restoration.md)",
 }
 

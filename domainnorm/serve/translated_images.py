@@ -72,7 +72,7 @@ def translate_run(
     stored = load_stored(folder)
     place = output or stored.place / "translations" / f"{name_of(images)}-{options.to}"
     translator = _Translator(stored, options)
-    _check_free(place)
+    check_free(place)
     source = find_source(stored.recipe, images, place)
     if not isinstance(source, FileImages):
         raise DataError(
@@ -214,7 +214,7 @@ def _check_names(place: Path, names: Iterable[Path], figures: Iterable[str]) -> 
             )
 
 
-def _check_free(place: Path) -> None:
+def check_free(place: Path) -> None:
     """Raise a CheckpointError for a file, or a folder that holds anything."""
     if place.exists() and not place.is_dir():
         raise CheckpointError(f"{place}: is a file, expected a folder; choose another --output")

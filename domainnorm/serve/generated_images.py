@@ -1,0 +1,152 @@
+"""Image files of classes and domains, made of noise by the generator of a finished run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from domainnorm import report
+from domainnorm.errors import CheckpointError, ConditionError, DataError, unknown
+from domainnorm.serve.serving_options import GenerateOptions
+from domainnorm.serve.stored import FileModel, StoredModel, load_stored
+from domainnorm.serve.translated_images import SHEET, check_free
+from domainnorm.storage import make_folders
+from domainnorm.tasks.translator import image_pixels
+from domainnorm.terminal import create_console
+
+_BATCH = 64
+_SHOWN = 3  # images of a class and domain in the sheet
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What `generate_run` has written.
+
+    Args:
+        folder: Where it lies.
+        images: How many.
+        domains: Of which domains.
+        classes: Of which classes.
+    """
+
+    folder: Path
+    images: int
+    domains: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+def generate_run(
+    folder: Path, options: GenerateOptions | None = None, output: Path | None = None
+) -> Generated:
+    """Write images of classes and domains as PNG, and a sheet of some.
+
+    They lie in ``<output>/<domain>/<class>/``, which dataset ``folder`` reads, at
+    ``data.image_size``. The noise hangs on the seed, the class and the number of an image: the same
+    number in two domains starts from the same noise.
+
+    Args:
+        folder: A run, or one of its stages.
+        options: How many of what; of all classes and domains when None.
+        output: A folder that is not there yet, or empty; ``<stage>/generated/seed<n>`` when None.
+
+    Raises:
+        CheckpointError: No finished stage, one of another task, or an output that holds files.
+        ConditionError: An unknown domain or class.
+        DataError: A file that cannot be written.
+    """
+    options = options or GenerateOptions()
+    stored = load_stored(folder)
+    place = output or stored.place / "generated" / f"seed{options.seed}"
+    maker = _Maker(stored, options)
+    check_free(place)
+    make_folders(place.parent)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as made:
+        shown = maker.write(Path(made))
+        captions = {name: [d for d in maker.domains for _ in shown[name][d]] for name in shown}
+        tiles = {name: [one for of in shown[name].values() for one in of] for name in shown}
+        report.save_contact_sheet(tiles, Path(made) / SHEET, captions=captions)
+        make_folders(place)
+        for entry in Path(made).iterdir():
+            entry.replace(place / entry.name)
+    number = options.count * len(maker.domains) * len(maker.classes)
+    return Generated(place, number, tuple(maker.domains), tuple(maker.classes))
+
+
+class _Maker:
+    """The network of a run, and what it is asked for."""
+
+    def __init__(self, stored: StoredModel, options: GenerateOptions) -> None:
+        if stored.recipe.task.name != "generation":
+            raise CheckpointError(
+                f"{stored.place}: a model of task '{stored.recipe.task.name}', expected "
+                "'generation'; train such a one, as recipe digits/generate does"
+            )
+        files = FileModel(stored)
+        self.model, self.options = files.model, options
+        task: Any = files.task
+        if options.steps is not None:
+            task.steps = options.steps
+        if options.guidance is not None:
+            task.guidance = options.guidance
+        self.task = task
+        channels = len(files.preprocessing.mean)
+        self.shape = (channels, files.preprocessing.height, files.preprocessing.width)
+        self.domains = _asked("--domain", "domain", options.domain, self.model.domain_names)
+        self.classes = _asked("--class", "class", options.class_names, stored.class_names)
+
+    def write(self, place: Path) -> dict[str, dict[str, list[NDArray[np.uint8]]]]:
+        """Write every image; pixels of the first few, by class and domain."""
+        shown: dict[str, dict[str, list[NDArray[np.uint8]]]] = {one: {} for one in self.classes}
+        console, count = create_console(error=True), self.options.count
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            total = len(self.domains) * len(self.classes) * count
+            progress = bar.add_task("images", total=total)
+            for domain in self.domains:
+                for name in self.classes:
+                    folder = place / domain / name
+                    make_folders(folder)
+                    shown[name][domain] = []
+                    for first in range(0, count, _BATCH):
+                        numbers = range(first, min(first + _BATCH, count))
+                        for number, pixels in zip(
+                            numbers, self._made(domain, name, numbers), strict=True
+                        ):
+                            file = folder / f"{number:0{len(str(count - 1))}}.png"
+                            if not cv2.imwrite(str(file), pixels[..., ::-1]):
+                                raise DataError(f"{file}: cannot be written; free some space")
+                            if number < _SHOWN:
+                                shown[name][domain].append(pixels)
+                        bar.advance(progress, len(numbers))
+        return shown
+
+    def _made(self, domain: str, name: str, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """Pixels (N, H, W, 3) of images of a class and domain, by their numbers."""
+        label = self.task.class_names.index(name)
+        row, count = self.model.domain_names.index(domain), len(numbers)
+        mixed = [np.random.SeedSequence((self.options.seed, label, one)) for one in numbers]
+        seeds = [int(one.generate_state(1)[0]) for one in mixed]
+        made = self.task.made(
+            self.model,
+            torch.full((count,), label),
+            seeds,
+            shape=self.shape,
+            domain=torch.full((count,), row),
+        )
+        return image_pixels(made)
+
+
+def _asked(option: str, kind: str, names: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """Names that were given, each once, all that are known where none was."""
+    for name in names or ():
+        if name not in known:
+            raise ConditionError(f"{option}: {unknown(kind, name, known)}")
+    return list(dict.fromkeys(names or known))
