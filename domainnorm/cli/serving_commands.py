@@ -188,7 +188,8 @@ def _generate(arguments: Namespace) -> int:
     except KeyboardInterrupt as error:
         return _stopped(error, "interrupted; nothing was written")
     say(f"{counted(done.images, 'image')}: {done.folder}")
-    say(f"domains: {', '.join(done.domains)}; classes: {', '.join(done.classes)}")
+    classes = f"; classes: {', '.join(done.classes)}" if done.classes else ""
+    say(f"domains: {', '.join(done.domains)}{classes}")
     return 0
 
 

@@ -25,6 +25,7 @@ from domainnorm.terminal import create_console
 
 _BATCH = 64
 _SHOWN = 3  # images of a class and domain in the sheet
+_NO_CLASS = "unlabelled"  # the folder that dataset `folder` takes for that
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Generated:
         folder: Where it lies.
         images: How many.
         domains: Of which domains.
-        classes: Of which classes.
+        classes: Of which classes; none for images of words alone.
     """
 
     folder: Path
@@ -60,7 +61,7 @@ def generate_run(
 
     Raises:
         CheckpointError: No finished stage, one of another task, or an output that holds files.
-        ConditionError: An unknown domain or class.
+        ConditionError: An unknown domain or class, or words for a run that reads none.
         DataError: A file that cannot be written.
     """
     options = options or GenerateOptions()
@@ -78,7 +79,8 @@ def generate_run(
         for entry in Path(made).iterdir():
             entry.replace(place / entry.name)
     number = options.count * len(maker.domains) * len(maker.classes)
-    return Generated(place, number, tuple(maker.domains), tuple(maker.classes))
+    classes = tuple(name for name, label in maker.classes.items() if label >= 0)
+    return Generated(place, number, tuple(maker.domains), classes)
 
 
 class _Maker:
@@ -101,7 +103,12 @@ class _Maker:
         channels = len(files.preprocessing.mean)
         self.shape = (channels, files.preprocessing.height, files.preprocessing.width)
         self.domains = _asked("--domain", "domain", options.domain, self.model.domain_names)
-        self.classes = _asked("--class", "class", options.class_names, stored.class_names)
+        known = stored.class_names
+        asked = _asked("--class", "class", options.class_names, known)
+        self.classes = {name: known.index(name) for name in asked}
+        self.attributes = _attributes(stored, options.text)
+        if options.text is not None and options.class_names is None:
+            self.classes = {_NO_CLASS: -1}
 
     def write(self, place: Path) -> dict[str, dict[str, list[NDArray[np.uint8]]]]:
         """Write every image; pixels of the first few, by class and domain."""
@@ -130,18 +137,37 @@ class _Maker:
 
     def _made(self, domain: str, name: str, numbers: Sequence[int]) -> NDArray[np.uint8]:
         """Pixels (N, H, W, 3) of images of a class and domain, by their numbers."""
-        label = self.task.class_names.index(name)
+        label = self.classes[name]
         row, count = self.model.domain_names.index(domain), len(numbers)
-        mixed = [np.random.SeedSequence((self.options.seed, label, one)) for one in numbers]
+        mixed = [np.random.SeedSequence((self.options.seed, label + 1, one)) for one in numbers]
         seeds = [int(one.generate_state(1)[0]) for one in mixed]
+        embedding = None
+        if self.model.reads_attributes:
+            given = {column: [text] * count for column, text in self.attributes.items()}
+            embedding = self.model.embed(torch.zeros(count, 1), given)
         made = self.task.made(
             self.model,
             torch.full((count,), label),
             seeds,
             shape=self.shape,
             domain=torch.full((count,), row),
+            embedding=embedding,
         )
         return image_pixels(made)
+
+
+def _attributes(stored: StoredModel, text: str | None) -> dict[str, str]:
+    """The one column that words are for; without words none is known."""
+    if text is None:
+        return {}
+    columns = stored.recipe.data.attributes if stored.model.reads_attributes else []
+    if len(columns) != 1:
+        found = ", ".join(columns) or "none"
+        raise ConditionError(
+            f"--text: the run reads {found}, expected one column of words: train with 'encoder: "
+            "text', 'condition: embedding' and data.attributes: [COLUMN]"
+        )
+    return {columns[0]: text}
 
 
 def _asked(option: str, kind: str, names: Sequence[str] | None, known: Sequence[str]) -> list[str]:

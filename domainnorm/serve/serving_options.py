@@ -87,6 +87,12 @@ class GenerateOptions:
         metavar="NAME",
         option="--class",
     )
+    text: str | None = _option(
+        None,
+        "what the images show, in words, for a run with an encoder of text; without --class no "
+        "class is asked for beside it",
+        metavar="WORDS",
+    )
     count: int = _number(int, 10, "images of each class and domain")
     seed: int = _number(int, 0, "what the noise is drawn from")
     steps: int | None = _option(

@@ -8,7 +8,9 @@ from domainnorm.data.datasets.folder import Folder
 from domainnorm.errors import RecipeError
 from domainnorm.evaluation import Generations, load_evaluated
 from domainnorm.run import run_matrix
+from domainnorm.serve import load_stored
 from tests.run import tiny
+from tests.run.shops import write_recipe, write_shops
 from tests.run.tiny import TRANSFER, assert_same_weights, call, metrics, run
 
 WORDS = (
@@ -155,12 +157,45 @@ def test_default_place_is_in_the_stage_and_is_not_overwritten(made, capsys):
         (["--class", "10"], "--class: unknown class '10'"),
         (["--count", "0"], "--count: got 0, expected 1 or more"),
         (["--guidance", "0.5"], "--guidance: got 0.5, expected 1 or more"),
+        (["--text", "a three"], "--text: the run reads none, expected one column of words"),
     ],
 )
 def test_what_cannot_be_made_is_refused(words, message, made, tmp_path, capsys):
     assert generate(made, tmp_path / "made", *words) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A run whose norms read a note on each picture, with one word for each domain."""
+    root = tmp_path_factory.mktemp("shops")
+    write_shops(root, "note", lambda n, shop: f"{'red' if shop == 'shop_a' else 'blue'} {n % 3}")
+    norm = "norm={statistics: group, modulation: hyper, embedding_size: 16}"
+    words = (*WORDS[:1], norm, *WORDS[2:], "condition=embedding", "trainer.max_epochs=4")
+    asked = write_recipe(root, "note", "text")
+    place = tmp_path_factory.mktemp("told")
+    assert call("run", asked, *words, "augment={}", "method.lr=1e-2", "--output", str(place)) == 0
+    return next(place.glob("*/*/metrics.json")).parent
+
+
+def test_words_change_images(told, tmp_path):
+    for name, text in (("one", "red"), ("other", "blue"), ("again", "red")):
+        words = ("--text", text, "--count", "1", "--domain", "shop_a", "--steps", "2")
+        assert call("generate", str(told), *words, "--output", str(tmp_path / name)) == 0
+    one, other, again = (
+        cv2.imread(str(tmp_path / name / "shop_a" / "unlabelled" / "0.png")).astype(int)
+        for name in ("one", "other", "again")
+    )
+    assert abs(one - other).max() > 1
+    assert abs(one - again).max() == 0
+
+
+def test_words_stand_beside_a_class_that_is_asked_for(told, tmp_path):
+    (name, *_) = load_stored(told).class_names
+    words = ("--text", "red", "--class", name, "--count", "1", "--steps", "1")
+    assert call("generate", str(told), *words, "--output", str(tmp_path / "made")) == 0
+    assert (tmp_path / "made" / "shop_a" / name / "0.png").is_file()
 
 
 def test_matrix_is_refused_before_a_folder_is_made(tmp_path):
