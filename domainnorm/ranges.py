@@ -41,9 +41,8 @@ _LABELS = {
     "restoration": "images to restore",
     "generation": "images to generate",
 }
-WITHOUT_LABELS = ("translation",)  # tasks that learn from images alone
-OF_ANY_DATASET = (*WITHOUT_LABELS, "restoration")  # whatever labels it has; none are read
-_OWN_METHODS = (*WITHOUT_LABELS, "generation")  # tasks for methods that name them, and no others
+OF_ANY_DATASET = ("translation", "restoration")  # whatever labels it has; none are read
+OWN_METHODS = ("translation", "generation")  # tasks for methods that name them, and no others
 _COUNTS = {
     "rank": "1 or more; 'shared' has no rows",
     "stride": "1 (every pixel) or more",
@@ -121,7 +120,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
 def problem_of_task(method: str, kinds: Iterable[str], labels: str) -> str:
     """What is wrong with a method of some kinds of labels, none for all, for a task with others."""
     named = tuple(kinds)
-    if labels in named or not (named or labels in _OWN_METHODS):
+    if labels in named or not (named or labels in OWN_METHODS):
         return ""
     fitting = (
         " or ".join(_LABELS.get(kind, kind) for kind in named) or "tasks with labels to predict"
