@@ -40,9 +40,10 @@ _LABELS = {
     "segmentation": "masks",
     "translation": "images to translate",
     "restoration": "images to restore",
+    "generation": "images to generate",
 }
-WITHOUT_LABELS = ("translation",)  # tasks that learn from images alone
-OF_ANY_DATASET = (*WITHOUT_LABELS, "restoration")  # whatever labels it has; none are read
+OF_ANY_DATASET = ("translation", "restoration")  # whatever labels it has; none are read
+OWN_METHODS = ("translation", "generation")  # tasks for methods that name them, and no others
 _COUNTS = {
     "rank": "1 or more; 'shared' has no rows",
     "stride": "1 (every pixel) or more",
@@ -58,6 +59,7 @@ _COUNTS = {
             "epochs",
             "width",
             "blocks",
+            "steps",
             "size",
             "buckets",
             "fisher_images",
@@ -119,10 +121,17 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
 def problem_of_task(method: str, kinds: Iterable[str], labels: str) -> str:
     """What is wrong with a method of some kinds of labels, none for all, for a task with others."""
     named = tuple(kinds)
-    if labels in named or not (named or labels in WITHOUT_LABELS):
+    if labels in named or not (named or labels in OWN_METHODS):
         return ""
-    fitting = " or ".join(_LABELS.get(kind, kind) for kind in named) or "tasks with labels"
+    fitting = (
+        " or ".join(_LABELS.get(kind, kind) for kind in named) or "tasks with labels to predict"
+    )
     return f"'{method}' is for {fitting}, but this task has {_LABELS.get(labels, labels)}"
+
+
+def labels_for(labels: str) -> str:
+    """The ``task`` of the datasets that a task with some kind of labels can learn from."""
+    return "classification" if labels == "generation" else labels
 
 
 def problem_of_opened(

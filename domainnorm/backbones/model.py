@@ -131,8 +131,17 @@ class DomainModel(TimmInterface):
         return self._under(condition, self.backbone, image)
 
     @contextmanager
-    def condition(self, image: Tensor, domain: Domain = None) -> Iterator[nn.Module]:
+    def condition(
+        self,
+        image: Tensor,
+        domain: Domain = None,
+        *,
+        weights: Tensor | None = None,
+        embedding: Tensor | None = None,
+    ) -> Iterator[nn.Module]:
         """The backbone under a condition, for calls that `forward` and timm's methods do not cover.
+
+        ``domain``, ``weights`` and ``embedding`` are those of `forward`.
 
         Gradient checkpointing only works inside the block; `forward` and timm's methods have no
         such limit. Other threads that call the model wait for the end of the block.
@@ -141,7 +150,7 @@ class DomainModel(TimmInterface):
             >>> with model.condition(images, domain) as backbone:
             ...     stem = backbone.bn1(backbone.conv1(images))
         """
-        condition = self._condition(image, domain)
+        condition = self._condition(image, domain, weights, embedding=embedding)
         with self.slot.holding(condition), self._looking(self.backbone, image):
             yield self.backbone
 

@@ -99,10 +99,14 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("overrides", nargs="*", metavar="key=value", help=text)
 
     def add_fields(self, options: Any) -> None:
-        """Add an option for each field of a dataclass, by its default and metadata."""
+        """Add an option for each field of a dataclass, by its default and metadata.
+
+        It has the name of the field, or ``option`` of the metadata, where Python has no such name.
+        """
         for one in fields(options):
-            option = f"--{one.name.replace('_', '-')}"
-            self.add_argument(option, default=one.default, **one.metadata)
+            metadata = dict(one.metadata)
+            option = metadata.pop("option", f"--{one.name.replace('_', '-')}")
+            self.add_argument(option, dest=one.name, default=one.default, **metadata)
 
 
 def given(options: type[Options], arguments: argparse.Namespace) -> Options:

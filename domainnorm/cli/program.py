@@ -36,6 +36,7 @@ COMMANDS = {
     "adapt": "serving_commands",
     "translate": "serving_commands",
     "restore": "serving_commands",
+    "generate": "serving_commands",
     "export": "serving_commands",
     "report": "run_commands",
 }

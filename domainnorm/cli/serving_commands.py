@@ -188,6 +188,28 @@ def _write(make: Callable[..., serve.Translated], arguments: Namespace, options:
     return 0
 
 
+def _configure_generate(parser: Parser) -> None:
+    text = "folder of a run of task generation, or of one of its stages"
+    parser.add_argument("folder", type=Path, metavar="RUN", help=text)
+    text = "where images and a sheet go (default: STAGE/generated/seedSEED); empty or new"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=text)
+    parser.add_fields(serve.GenerateOptions)
+
+
+def _generate(arguments: Namespace) -> int:
+    """Make the images and say where they are."""
+    options = given(serve.GenerateOptions, arguments)
+    try:
+        with ended_like_ctrl_c():
+            done = serve.generate_run(arguments.folder, options, arguments.output)
+    except KeyboardInterrupt as error:
+        return _stopped(error, "interrupted; nothing was written")
+    say(f"{counted(done.images, 'image')}: {done.folder}")
+    classes = f"; classes: {', '.join(done.classes)}" if done.classes else ""
+    say(f"domains: {', '.join(done.domains)}{classes}")
+    return 0
+
+
 def _configure_export(parser: Parser) -> None:
     parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="folder of a run")
     text = "; ".join(f"{name}: {meaning}" for name, meaning in FORMATS.items())
@@ -297,6 +319,11 @@ COMMANDS = {
         "Give images back lost detail with a run of task restoration, and show some.",
         _configure_restore,
         _restore,
+    ),
+    "generate": Command(
+        "Make images of classes and domains with a run of task generation, and show some.",
+        _configure_generate,
+        _generate,
     ),
     "export": Command(
         "Export the model of a run as ONNX, torch.export or timm weights, and check it.",

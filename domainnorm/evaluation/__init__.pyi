@@ -6,6 +6,11 @@ from .evaluated import Evaluated as Evaluated
 from .evaluated import EvaluationError as EvaluationError
 from .evaluated import WeightedMetrics as WeightedMetrics
 from .findings import MultiLabelPredictions as MultiLabelPredictions
+from .generations import ClassJudge as ClassJudge
+from .generations import Generations as Generations
+from .generations import generation_distances as generation_distances
+from .generations import nearest as nearest
+from .generations import small as small
 from .intervals import Spread as Spread
 from .intervals import mean_of_known as mean_of_known
 from .intervals import seed_spread as seed_spread
@@ -27,6 +32,7 @@ from .single_label import Predictions as Predictions
 from .single_label import calibration_bins as calibration_bins
 from .store import DomainsTold as DomainsTold
 from .store import EvaluatedStore as EvaluatedStore
+from .store import GenerationStore as GenerationStore
 from .store import MultiLabelStore as MultiLabelStore
 from .store import PredictionStore as PredictionStore
 from .store import RestorationStore as RestorationStore

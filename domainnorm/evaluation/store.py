@@ -17,6 +17,7 @@ from domainnorm.condition import Estimate
 from domainnorm.errors import CheckpointError
 from domainnorm.evaluation.evaluated import DIVERGED, Evaluated, EvaluationError, read_kind
 from domainnorm.evaluation.findings import MultiLabelPredictions
+from domainnorm.evaluation.generations import Generations
 from domainnorm.evaluation.pixels import VOID, SegmentationCounts, boundary_counts, confusion_counts
 from domainnorm.evaluation.restorations import Restorations, has_clean, image_measures
 from domainnorm.evaluation.single_label import Predictions
@@ -255,12 +256,40 @@ class RestorationStore(EvaluatedStore[Restorations]):
         return Restorations(rows["values"], index)
 
 
+class GenerationStore(EvaluatedStore[Generations]):
+    """Gathers what images generated for one domain show, and returns it as `Generations`.
+
+    Shape:
+        ``update``: a row for each generated image and one for the real image beside it, with class
+        and domain that it is taken for, its distance to training images and its features, (N, 2,
+        3 + F); domain, class asked for and class of the real image (N, 3); index (N,).
+
+    Raises:
+        EvaluationError: On ``update`` with another shape, on ``compute`` without a batch.
+    """
+
+    rows = ("said", "target")
+
+    def update(self, said: Tensor, target: Tensor, index: Tensor) -> None:
+        """Append one batch: (N, 2, 3 + F), (N, 3), (N,)."""
+        count = len(index)
+        if said.shape[:2] != (count, 2) or said.ndim != 3 or target.shape != (count, 3):
+            self._refuse(said, target, index, "(N, 2, 3 + F), (N, 3), (N,)")
+        self._append(said=said.float(), target=target.long(), index=index.long())
+
+    def _evaluated(self, index: Tensor, **rows: Tensor) -> Generations:
+        said, (domain, asked, target) = rows["said"], rows["target"].unbind(1)
+        judged, nearest, features = said[..., :2].long(), said[..., 2], said[..., 3:]
+        return Generations(domain, asked, target, judged, nearest, features, index)
+
+
 _CLASSES: tuple[type[Evaluated], ...] = (
     Predictions,
     SegmentationCounts,
     MultiLabelPredictions,
     Translations,
     Restorations,
+    Generations,
 )
 _KINDS = {one.kind: one for one in _CLASSES}
 

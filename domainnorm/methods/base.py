@@ -1,8 +1,8 @@
 """Methods' base: what every adaptation algorithm shares.
 
 A method says in class constants what it sees, and computes losses or predictions. Here lie
-stepping, logging, teachers, ramps, evaluation, and the two protocols: ``fit``, then test; or
-``online``: predict test images of the target one batch after the other, while adapting to them.
+stepping, logging, teachers, ramps, evaluation, and two protocols: ``fit``, then test; ``online``:
+predict test images of the target one batch after the other, while adapting to them.
 """
 
 from __future__ import annotations
@@ -50,13 +50,12 @@ class Method(LightningModule):
     - ``starts_from``: ``"backbone"`` or ``"source_only"``.
     - ``augmented``: whether training images go through the augmentations of the recipe.
     - ``views``: ``"two"`` for batches with a ``strong`` view of each image beside ``image``.
-    - ``balance``: what has equal parts of a batch, every ``"domain"``, or the labelled and the
-      unlabelled ones as a ``"role"`` each.
+    - ``balance``: equal parts of a batch: each ``"domain"``, or (un)labelled ones as a ``"role"``.
     - ``needs``: what it needs in the norms, ``"moments"`` (running ones), ``"weights"``, or ``""``.
     - ``may_average``: whether it has steps, and no average of weights of its own.
+    - ``without_target``: whether it can do without a target, whose images it sees.
     - ``takes_shots``: whether it may learn from labels of few target images, see ``data.shots``.
-    - ``tasks``: what it is for (``"classification"``, ``"multilabel"``, ``"segmentation"``,
-      ``"translation"``), all that have labels when empty; ``for_masks``: options for masks only.
+    - ``tasks``: what it is for, all with labels when empty; ``for_masks``: options for masks only.
     - ``protocol``: ``"fit"``, or ``"online"`` for one that adapts while it predicts test images.
 
     A method of protocol ``fit`` writes `losses`, for one that is ``online`` see `OnlineMethod`.
@@ -91,6 +90,7 @@ class Method(LightningModule):
     balance: str = "domain"
     needs: str = ""
     may_average: bool = False
+    without_target: bool = False
     takes_shots: bool = True
     tasks: tuple[str, ...] = ()
     for_masks: tuple[tuple[str, str], ...] = ()

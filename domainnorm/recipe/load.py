@@ -12,7 +12,7 @@ from typing import Any
 
 from domainnorm.backbones.architectures import USUAL, architectures
 from domainnorm.errors import RecipeError, similar, unknown
-from domainnorm.ranges import WITHOUT_LABELS, Conditioned, Far, Sampling, Unseen
+from domainnorm.ranges import OWN_METHODS, Conditioned, Far, Sampling, Unseen
 from domainnorm.recipe.meanings import unknown_key
 from domainnorm.recipe.norm import read_norm
 from domainnorm.recipe.problems import Problems
@@ -250,7 +250,7 @@ def _read_compare(
     if "compare" not in tree:
         targets = [transfer["target"] for transfer in data.transfers] or [data.target]
         usual = ["source_only", "oracle"] if all(targets) else ["source_only"]
-        if task is not None and TASKS.entry(task.name).constants["labels"] in WITHOUT_LABELS:
+        if task is not None and TASKS.entry(task.name).constants["labels"] in OWN_METHODS:
             usual = []  # there is nothing that these would learn from
         stated = [name for name in usual if method is None or name != method.label]
     if not isinstance(stated, list):

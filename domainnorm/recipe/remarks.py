@@ -25,11 +25,12 @@ def remarks(recipe: Recipe) -> list[str]:
 
 
 def needs_no_source_model(method: Named) -> bool:
-    """Whether a method learns from target labels, or images, alone, so that nothing is adapted."""
+    """Whether nothing is adapted: it learns from target labels or images alone, or needs none."""
     constants = METHODS.entry(method.name).constants
     labelled = constants.get("labelled")
     alone = labelled in ("target", "all") and not constants.get("unlabelled")
-    return (alone or not labelled) and constants.get("starts_from") != "source_only"
+    alone |= not labelled or bool(constants.get("without_target"))
+    return alone and constants.get("starts_from") != "source_only"
 
 
 def _no_epochs(method: Named, _: Recipe) -> str:

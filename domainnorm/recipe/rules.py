@@ -200,6 +200,7 @@ def _check_methods(recipe: Recipe, problems: Problems) -> None:
         seen.add(named.label.casefold())
         constants = METHODS.entry(named.name).constants
         needs_target = "target" in (constants.get("labelled"), constants.get("unlabelled"))
+        needs_target &= not constants.get("without_target")
         has_target = all(transfer.target for transfer in recipe.transfers)
         if needs_target and not has_target and not problems.among("data"):
             text = f"'{named.name}' needs images of a target domain, but data.target is empty"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from domainnorm.errors import unknown
-from domainnorm.ranges import OF_ANY_DATASET, problem_of_sampling, problem_of_task
+from domainnorm.ranges import OF_ANY_DATASET, labels_for, problem_of_sampling, problem_of_task
 from domainnorm.recipe.norm import reads_domains
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import Named, Recipe, labels_of
@@ -22,16 +22,17 @@ def check_task(recipe: Recipe, problems: Problems) -> None:
         return
     wanted = TASKS.entry(task.name).constants.get("labels")
     found = wanted if dataset is None else labels_of(dataset)
-    if found not in (wanted, "") and wanted not in OF_ANY_DATASET:
-        text = f"'{task.name}' needs labels for {wanted}, but dataset '{dataset.name}' has labels"
+    if found not in (labels_for(str(wanted)), wanted, "") and wanted not in OF_ANY_DATASET:
+        read = labels_for(str(wanted))
+        text = f"'{task.name}' needs labels for {read}, but dataset '{dataset.name}' has labels"
         problems.add("task", f"{text} for {found}; change task or data.name")
-    elif text := _problem_of_draws(recipe.data.sampling, str(wanted)):
+    elif text := _problem_of_draws(recipe.data.sampling, labels_for(str(wanted))):
         problems.add("data.sampling", text)
     if wanted in OF_ANY_DATASET and recipe.data.shots is not None:
         text = f"counts images of a class, and task '{task.name}' reads no labels; leave it out"
         problems.add("data.shots", text)
-    if wanted == "translation":
-        _check_translation(recipe, problems)
+    if (check := _OWN_RULES.get(str(wanted))) is not None:
+        check(recipe, problems)
     if wanted == "restoration":
         _check_restoration(recipe, task, problems)
     elif recipe.data.degrade is not None:
@@ -78,6 +79,27 @@ def _check_translation(recipe: Recipe, problems: Problems) -> None:
 
 def _reads_attributes(encoder: Named) -> bool:
     return bool(ENCODERS.entry(encoder.name).constants.get("reads_attributes"))
+
+
+def _check_generation(recipe: Recipe, problems: Problems) -> None:
+    """Domains are told apart by rows or by attributes, and no epoch is chosen by images."""
+    why = "task 'generation' asks for images of a domain"
+    if recipe.data.rows != "domain":
+        text = f"got '{recipe.data.rows}', and {why}, which needs rows of its own; leave it out"
+        problems.add("data.rows", text)
+    encoder = recipe.encoder
+    if encoder is not None and not (_reads_attributes(encoder) and recipe.condition == "embedding"):
+        text = f"'{encoder.name}' is given, and {why}, which nothing estimates; leave it out, or"
+        problems.add("encoder", f"{text} take 'text' with 'condition: embedding'")
+    told = reads_domains(recipe.norm) or recipe.condition == "embedding"
+    if recipe.norm is not None and len(recipe.domains) > 1 and not told:
+        problems.add("norm", f"none of them looks at the domain, and {why}; take 'norm: cgn'")
+    if (asked := recipe.evaluation.selection) != "last":
+        text = f"got '{asked}', and images take too long to make after every epoch; take 'last'"
+        problems.add("evaluation.selection", text)
+
+
+_OWN_RULES = {"translation": _check_translation, "generation": _check_generation}
 
 
 def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:

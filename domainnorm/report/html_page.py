@@ -52,6 +52,7 @@ _FIGURES = {
     "doubtful": "The ten test images of each target that the model is least sure of, with what is "
     "predicted, how surely, and in brackets what is true.",
     "translations": "Test images as they are, and in the style of each domain.",
+    "generated": "Of each class a test image of each domain, and images made of noise.",
     "restored": "Test images as they came in, as they were restored, and as they really are.",
     "overlays": "Test images, their true masks, and those that were predicted.",
     "domains": "Training images of each domain, as they are before augmentation.",
@@ -168,6 +169,8 @@ def _question(recipe: Any, name: str) -> str:
     task = recipe.get("task")
     if isinstance(task, dict) and task.get("name") == "translation":
         return f"What do images of {', '.join(names)} look like in the style of each other?"
+    if isinstance(task, dict) and task.get("name") == "generation":
+        return f"Can images of {', '.join(names)} be made of noise, class by class?"
     if len(pairs) == 1:
         source, target = (" and ".join(names) for names in pairs[0])
         if not target:

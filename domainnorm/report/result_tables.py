@@ -135,6 +135,7 @@ def _block(transfer: str, results: Sequence[Result], metric: str) -> _Block:
     told += [said for said in quarters if said]
     told += [said for method in methods for said in _settled(results, method, targets)]
     told += [said for method in methods for said in _translated(results, method, domains)]
+    told += [said for method in methods for said in _generated(results, method, domains)]
     return _Block(transfer, head, rows, told)
 
 
@@ -207,6 +208,26 @@ def _translated(results: Sequence[Result], method: str, domains: Sequence[str]) 
                 f"{real[0]}), by all they show {look} ({real[1]}); distance {distance} (before "
                 f"{before}, halves of real images {halves}); back again, SSIM {left}"
             )
+
+
+def _generated(results: Sequence[Result], method: str, domains: Sequence[str]) -> Iterator[str]:
+    """What images made for each domain show, beside real ones."""
+
+    def mean(metric: str, domain: str, digits: int = 2) -> str:
+        spread = collect_cell(results, metric, method, domain).spread
+        return f"{spread.mean:.{digits}f}" if spread.n else "–"
+
+    known = {name for result in results if result.method == method for name in result.metrics}
+    for domain in domains if "nearest_real" in known else ():
+        yield (
+            f"made for {domain}, {method}: taken for the class asked for "
+            f"{mean('class_accuracy', domain)} (real images {mean('class_accuracy_real', domain)}),"
+            f" for the domain {mean('look_accuracy', domain)} "
+            f"({mean('look_accuracy_real', domain)}); distance {mean('distance', domain)} (halves "
+            f"of real images {mean('distance_halves', domain)}); nearest training image "
+            f"{mean('nearest', domain, 3)} ({mean('nearest_real', domain, 3)}); the judge of "
+            "classes learned from labelled training images of every domain"
+        )
 
 
 def _trained(own: Sequence[Result]) -> str:

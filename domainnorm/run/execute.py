@@ -112,6 +112,9 @@ def run_matrix(recipe: Recipe, output: Path, kind: str) -> Path:
     if (task := recipe.task.name) == "translation":
         text = f"task: a matrix trains on labels, and '{task}' has none; `domainnorm run` tests"
         raise RecipeError([f"{text} every pair of domains"], recipe.name)
+    if task == "generation":
+        text = f"task: a matrix compares predictions, and '{task}' has none; take `domainnorm run`"
+        raise RecipeError([text], recipe.name)
     check_loggers(recipe.trainer.logger, recipe.name)
     with on_all_ranks(recipe):
         folder = _new_folder(recipe, output, kind)

@@ -27,12 +27,13 @@ from domainnorm.run.plan import SOURCE_ONLY, Stage, plan_stages
 from domainnorm.run.run_folder import WEIGHTS
 from domainnorm.run.stage import Bench, set_up
 from domainnorm.run.training import LOG
-from domainnorm.tasks.translator import in_styles, pixels_of
+from domainnorm.tasks.translator import image_pixels, in_styles, pixels_of
 
 _IMAGES = 8  # of a domain in a sheet
 _MASKS = 3  # of a domain among the overlays
 _POINTS, _PAIRS = 200, 6  # of a domain among the embeddings; pairs of domains that are compared
 _TRANSLATED = 4  # images of a domain, or restored ones
+_GENERATED = 3  # images of a class and domain
 _NEAREST = 3  # domains of an image
 _DOUBTFUL = 10  # images of a target
 
@@ -75,6 +76,8 @@ def _save_predictions(parts: Parts, stage: Stage, folder: Path, name: str) -> No
     figures, task = folder / "figures", parts.task().labels
     if task == "translation":
         _save_translations(parts, stage, folder, figures / f"translations_{name}.png")
+    if task == "generation":
+        _save_generated(parts, stage, folder, figures / f"generated_{name}.png")
     if task == "restoration":
         _save_restored(parts, stage, folder, figures / f"restored_{name}.png")
     if task in ("classification", "segmentation"):  # findings do not exclude each other
@@ -106,6 +109,37 @@ def _save_translations(parts: Parts, stage: Stage, folder: Path, path: Path) -> 
             made = [in_styles(model, image, label) for label in labels]
             images[f"{domain} {number}"] = [pixels_of(model, one)[0] for one in (image, *made)]
             captions[f"{domain} {number}"] = ["as it is", *model.domain_names]
+    report.save_contact_sheet(images, path, f"{parts.recipe.name}: {stage.transfer}", captions)
+
+
+@torch.inference_mode()
+def _save_generated(parts: Parts, stage: Stage, folder: Path, path: Path) -> None:
+    """Draw a test image of each class and domain, and some that were made."""
+    bench = set_up(parts, stage, folder, finished=True)
+    model, data = bench.method.deployed.eval(), bench.data
+    task: Any = bench.method.task
+    names = task.class_names
+    images: dict[str, list[Any]] = {name: [] for name in names}
+    captions: dict[str, list[str]] = {name: [] for name in names}
+    for row, domain in enumerate(stage.roles.all):
+        view: Any = data.evaluation_dataloader(domain).dataset
+        shown = [data.dataset.records[position].target for position in view.positions]
+        for label, name in enumerate(names):
+            has_class = label in shown
+            batch = join([view[shown.index(label) if has_class else 0]] * _GENERATED)
+            made = task.made(
+                model,
+                torch.full((_GENERATED,), label),
+                range(_GENERATED),
+                shape=batch["image"].shape[1:],
+                domain=torch.full((_GENERATED,), row),
+                embedding=model.embedding_of(batch),
+            )
+            if has_class:
+                images[name].append(pixels_of(model, batch["image"])[0])
+                captions[name].append(f"{domain}, real")
+            images[name] += list(image_pixels(made))
+            captions[name] += [domain] * _GENERATED
     report.save_contact_sheet(images, path, f"{parts.recipe.name}: {stage.transfer}", captions)
 
 

@@ -30,6 +30,7 @@ _SHOWN = 6
 # What there is for tasks whose outputs are images.
 _WAYS = {
     "translation": "`domainnorm translate RUN IMAGES --to DOMAIN` writes them",
+    "generation": "`domainnorm generate RUN` writes them",
     "restoration": "`domainnorm restore RUN IMAGES` writes them",
 }
 

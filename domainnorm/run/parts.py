@@ -39,7 +39,7 @@ from domainnorm.data.sampler import check_batch_size
 from domainnorm.data.splits import check_records
 from domainnorm.errors import CheckpointError, ConversionError, DataError, DomainNormError, unknown
 from domainnorm.methods import Method, domains_of
-from domainnorm.ranges import CORRUPTED, OF_ANY_DATASET
+from domainnorm.ranges import CORRUPTED, OF_ANY_DATASET, labels_for
 from domainnorm.recipe import Recipe
 from domainnorm.registry import DATASETS, METHODS, SAMPLERS, TASKS
 from domainnorm.run.models import Styles, attach_encoder, preprocessing_of
@@ -245,9 +245,10 @@ class Parts:
         """
         named = self.recipe.task
         task: Task = TASKS.load(named.name)(self.dataset.class_names, **named.options)
-        if task.labels not in (self.dataset.task, *OF_ANY_DATASET):
+        wanted = labels_for(task.labels)
+        if wanted not in (self.dataset.task, *OF_ANY_DATASET):
             raise DataError(
-                f"task: '{named.name}' needs labels for {task.labels}, but dataset "
+                f"task: '{named.name}' needs labels for {wanted}, but dataset "
                 f"'{self.recipe.dataset.name}' has labels for {self.dataset.task}; change one"
             )
         return task

@@ -1,9 +1,12 @@
 from .finished_run import FinishedRun as FinishedRun
 from .finished_run import load_run as load_run
+from .generated_images import Generated as Generated
+from .generated_images import generate_run as generate_run
 from .prediction import predict_run as predict_run
 from .prediction_table import Predicted as Predicted
 from .run_export import Exported as Exported
 from .run_export import export_run as export_run
+from .serving_options import GenerateOptions as GenerateOptions
 from .serving_options import PredictOptions as PredictOptions
 from .serving_options import RestoreOptions as RestoreOptions
 from .serving_options import StreamOptions as StreamOptions

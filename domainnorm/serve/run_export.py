@@ -81,14 +81,20 @@ def export_run(
         ConversionError: Norms that cannot be folded.
         ExportError: A missing package, a network that cannot be exported, or one whose outputs
             differ by more than ``tolerance``.
-        RecipeError: Several stages and none chosen, ``timm`` without a domain, or a translator
-            whose norms take the style of an image.
+        RecipeError: Several stages and none chosen, ``timm`` without a domain, a generator, or a
+            translator whose norms take the style of an image.
     """
     recipe, _ = read_folder(folder)
     place = folder / _chosen(recipe, folder, stage)
     if kind == "timm" and recipe.task.name == "segmentation":
         problem = "--format timm holds classifiers; take onnx or torch_export for segmentation"
         raise RecipeError([problem], "domainnorm export")
+    if recipe.task.name == "generation":
+        problem = "the network of task 'generation' is asked many times for each image, which an"
+        raise RecipeError(
+            [f"{problem} exported file does not do; take `domainnorm generate`"],
+            "domainnorm export",
+        )
     # An exported program has no policy about unseen domains: it takes numbers of known ones.
     model, _ = stored_model(replace(recipe, unseen="error", far=None), place)
     if domain is not None and domain not in model.domain_names:

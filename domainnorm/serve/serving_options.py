@@ -88,6 +88,50 @@ class RestoreOptions:
 
 
 @dataclass(frozen=True)
+class GenerateOptions:
+    """What images are made; `domainnorm generate --help` says what the fields mean.
+
+    Raises:
+        DomainNormError: A number out of range.
+    """
+
+    domain: Sequence[str] | None = _option(
+        None, "domains of the images (default: all of the run)", nargs="+", metavar="NAME"
+    )
+    class_names: Sequence[str] | None = _option(
+        None,
+        "classes of the images (default: all of the run)",
+        nargs="+",
+        metavar="NAME",
+        option="--class",
+    )
+    text: str | None = _option(
+        None,
+        "what the images show, in words, for a run with an encoder of text; without --class no "
+        "class is asked for beside it",
+        metavar="WORDS",
+    )
+    count: int = _number(int, 10, "images of each class and domain")
+    seed: int = _number(int, 0, "what the noise is drawn from")
+    steps: int | None = _option(
+        None, "steps from noise to an image (default: task.steps)", type=int, metavar="X"
+    )
+    guidance: float | None = _option(
+        None,
+        "how much more of its class an image shows than one of no class, 1 for the class as it is "
+        "(default: task.guidance)",
+        type=float,
+        metavar="X",
+    )
+
+    def __post_init__(self) -> None:
+        least = {"count": 1, "seed": 0, "steps": 1, "guidance": 1}
+        for name, lowest in least.items():
+            if (value := getattr(self, name)) is not None and not value >= lowest:
+                raise DomainNormError(f"--{name}: got {value}, expected {lowest} or more")
+
+
+@dataclass(frozen=True)
 class StreamOptions:
     """How a stream is followed; see `adapt_online`, and `domainnorm adapt --help`.
 

@@ -264,7 +264,7 @@ def _enlarged(values: NDArray[Any], scale: int) -> NDArray[np.float32]:
 def find_files(
     recipe: Recipe, images: Path, place: Path, figures: Iterable[str], what: str
 ) -> FileImages:
-    """The image files of which changed ones are to be written to a folder, which is free.
+    """The image files of which changed ones are to be written to a folder.
 
     Args:
         recipe: Of the run.
@@ -274,10 +274,8 @@ def find_files(
         what: The command, for messages.
 
     Raises:
-        CheckpointError: The folder holds files.
         DataError: No images, those of medical formats, or two that would be one file.
     """
-    _check_free(place)
     source = find_source(recipe, images, place)
     if not isinstance(source, FileImages):
         raise DataError(
@@ -290,7 +288,12 @@ def find_files(
 
 @contextmanager
 def new_folder(place: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes ``place`` when all is written, and nothing before."""
+    """A folder to write to, which becomes ``place`` when all is written, and nothing before.
+
+    Raises:
+        CheckpointError: ``place`` is a file, or holds anything.
+    """
+    _check_free(place)
     make_folders(place.parent)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as made:
         yield Path(made)

@@ -3,6 +3,9 @@ from .classification import Classification as Classification
 from .decoders import create_segmentation_model as create_segmentation_model
 from .decoders import size_multiple as size_multiple
 from .domain_matrix import compare_domains as compare_domains
+from .generation import Generation as Generation
+from .generator import create_generator as create_generator
+from .generator import generate as generate
 from .multilabel import MultiLabel as MultiLabel
 from .restoration import Restoration as Restoration
 from .segmentation import Segmentation as Segmentation

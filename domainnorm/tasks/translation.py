@@ -87,7 +87,7 @@ class Translation(Task):
 
     def levels(self, image: Tensor) -> list[Tensor]:
         """Smoothed feature maps (N, C, h, w) of the first levels of the frozen network."""
-        return [smoothed(maps) for maps in _maps(self._networks[0], image, slice(_LEVELS))]
+        return [smoothed(maps) for maps in maps_of(self._networks[0], image, slice(_LEVELS))]
 
     def describe(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Feature maps of deeper levels averaged over the image, (N, F) each.
@@ -95,7 +95,7 @@ class Translation(Task):
         Those of a network with random weights, for the style; of the frozen one, for all there is.
         """
         frozen, random = (
-            torch.cat([maps.float().mean((2, 3)) for maps in _maps(one, image, _DEEPER)], 1)
+            torch.cat([maps.float().mean((2, 3)) for maps in maps_of(one, image, _DEEPER)], 1)
             for one in self._networks
         )
         return random, frozen
@@ -170,7 +170,7 @@ class Translation(Task):
         return {"domain_names": self.domain_names}
 
 
-def _maps(network: Any, image: Tensor, levels: slice) -> list[Tensor]:
+def maps_of(network: Any, image: Tensor, levels: slice) -> list[Tensor]:
     """Feature maps of some levels of a timm network."""
     positions = list(range(len(network.feature_info))[levels])
     found: list[Tensor] = network.to(image.device).forward_intermediates(

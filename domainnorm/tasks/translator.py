@@ -174,7 +174,12 @@ def shares_of_white(model: DomainModel, image: Tensor) -> Tensor:
 
 def pixels_of(model: DomainModel, image: Tensor) -> NDArray[np.uint8]:
     """Normalized images (N, C, H, W) as RGB pixels (N, H, W, 3)."""
-    shares = shares_of_white(model, image).expand(-1, 3, -1, -1)
+    return image_pixels(shares_of_white(model, image))
+
+
+def image_pixels(shares: Tensor) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) from 0, black, to 1, white, as RGB pixels (N, H, W, 3)."""
+    shares = shares.expand(-1, 3, -1, -1)
     return (255 * shares).round().byte().movedim(1, -1).cpu().numpy()
 
 

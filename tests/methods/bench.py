@@ -17,6 +17,8 @@ from domainnorm.methods import Method, Roles, domains_of
 from domainnorm.registry import METHODS
 from domainnorm.run.machine import quiet_lightning
 from domainnorm.tasks.classification import Classification
+from domainnorm.tasks.generation import Generation
+from domainnorm.tasks.generator import create_generator
 from domainnorm.tasks.translation import Translation
 from domainnorm.tasks.translator import create_translator
 
@@ -94,15 +96,19 @@ def make_data(
 
 def model_of(name: str, norm: Any = "dsbn", roles: Roles = ONE) -> DomainModel:
     """A network for the task that a method is for."""
-    if METHODS.load(name).tasks == ("translation",):
+    tasks = METHODS.load(name).tasks
+    if tasks == ("translation",):
         return create_translator("test_resnet", norm, roles.all, width=4)
+    if tasks == ("generation",):
+        return create_generator("test_resnet", 10, norm, roles.all, width=8, blocks=1)
     return make_model(norm, roles)
 
 
 def make(name: str, model: DomainModel, roles: Roles = ONE, **options: Any) -> Method:
     method = METHODS.load(name) if isinstance(name, str) else name
     digits = [str(digit) for digit in range(10)]
-    task = Translation(digits) if method.tasks == ("translation",) else Classification(digits)
+    own = {("translation",): Translation, ("generation",): Generation}
+    task = own.get(method.tasks, Classification)(digits)
     task.look_through("test_resnet")
     return method(model, task, roles, **options)
 

@@ -107,7 +107,7 @@ def test_same_recipe_gives_the_same_weights(translated, tmp_path):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("method=source_only", "'source_only' is for tasks with labels"),
+        ("method=source_only", "'source_only' is for tasks with labels to"),
         ("data.target=[]", "data.source, data.target: got 1 domain"),
         ("data.shots=5", "data.shots: counts images of a class, and task 'translation' reads"),
         ("data.rows=one", "data.rows: got 'one', and task 'translation' asks for the style"),
