@@ -109,9 +109,14 @@ def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:
     if paired and given is not None:
         text = f"is given, and images of dataset '{dataset.name}' come in pairs; leave it out"
         problems.add("data.degrade", text)
+    elif paired:
+        scale = dataset.options.get("scale", 1)
+        if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
+            expected = f"a whole number from 1 to {_LARGEST_SCALE}"
+            problems.expect("data.scale", scale, expected)
     elif given is not None:
         _check_degrade(given, problems)
-    elif not paired:
+    else:
         text = "missing, and task 'restoration' undoes it; give {scale: 4, noise: 0.02}, say, or"
         problems.add("data.degrade", f"{text} take dataset 'pairs'")
     if recipe.norm is not None and not task.options.get("norms", True):

@@ -161,6 +161,8 @@ def load_stored(folder: Path) -> StoredModel:
     place = folder
     if not (folder / WEIGHTS).is_file():
         if not (folder / RECIPE).is_file():
+            if not folder.exists():
+                raise CheckpointError(f"{folder}: no such folder; check the path")
             raise CheckpointError(
                 f"{folder}: neither a run folder (no {RECIPE}) nor that of a stage (no {WEIGHTS})"
             )
@@ -258,11 +260,15 @@ class Styles:
 
     def __init__(self, run: Path) -> None:
         stored = load_stored(run)
+        self.run = run
         check_task(stored, "translation", "medical/stain_translation")
         preprocessing = preprocessing_of(stored.recipe, stored.model)
         self._made = PixelTranslator(stored.model, preprocessing)
         self.names = stored.model.domain_names
         self.digest = digest_of(stored.place / WEIGHTS)
+
+    def __repr__(self) -> str:
+        return str(self.run)  # in messages about the step
 
     def chosen(self, domain: str, key: str) -> str:
         """A domain of the translator.

@@ -24,6 +24,7 @@ from domainnorm.data import (
 )
 from domainnorm.data.augmentation.corruptions import Corruption
 from domainnorm.data.augmentation.degradation import Degradation
+from domainnorm.data.augmentation.pipeline import check_values
 from domainnorm.data.augmentation.steps import arguments_of, steps_for
 from domainnorm.data.augmentation.twins import TwinDataset
 from domainnorm.data.class_counts import ClassCounts
@@ -187,7 +188,8 @@ class Parts:
                     self._check_labels(stage, seen.labelled, scored)
                 groups = len({*seen.labelled, *seen.unlabelled}) + len(seen.shots)
                 check_batch_size(self.recipe.data.batch_size, groups)
-                self._augment(stage)
+                for domain, steps in self._augment(stage).items():
+                    check_values(steps, f"augment, images of {domain}")
             except DataError as error:
                 raise DataError(f"method '{stage.label}': {error}") from None
 

@@ -91,7 +91,7 @@ def test_folder_is_no_file_to_save_a_domain_in(finished, domainnorm, tmp_path, n
     [
         ("", "claen", "unknown domain 'claen': did you mean 'clean'?"),
         ("stages", "clean", "neither a run folder (no recipe.yaml) nor that of a stage"),
-        ("nowhere", "clean", "neither a run folder"),
+        ("nowhere", "clean", "no such folder"),
     ],
 )
 def test_wrong_run_or_domain_is_answered(finished, domainnorm, tmp_path, folder, domain, message):

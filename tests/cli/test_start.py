@@ -208,7 +208,8 @@ def binary(root):
         (lambda root: None, "no images; expected a folder for each domain"),
         (shutil.rmtree, "does not exist"),
         (lambda root: put(root, "1.png"), "images without folders of domains"),
-        (lambda root: put(root, "a/1.png"), "no image of a has a class"),
+        (lambda root: put(root, "a/1.png"), "one domain, a"),
+        (lambda root: put(root, "a/1.png", "b/1.png"), "no domain has labels for at least half"),
         (lambda root: put(root, "a/x/1.png", "a/y/1.png"), "one domain, a"),
         (
             lambda root: put(root, "images/1.png", "masks/1.png"),

@@ -152,3 +152,19 @@ def test_run_of_another_task_is_no_translator(tmp_path):
     folder = run(tmp_path, BACKBONE, "method=source_only", "compare=[]", "trainer.max_epochs=1")
     with pytest.raises(CheckpointError, match="task 'classification', expected 'translation'"):
         Styles(folder)
+
+
+def test_wrong_value_of_a_step_is_told_before_anything_trains(translator):
+    step = f"augment={{source: [{{name: Translate, run: {translator}, p: -1}}]}}"
+    recipe = tiny.recipe(BACKBONE, step, "method=restyle", "compare=[source_only]")
+    with pytest.raises(DataError) as error:
+        Parts(recipe).check_images(plan_stages(recipe))
+    assert "augment, images of clean[0]: Translate refuses" in str(error.value)
+    assert "p Input should be greater than or equal to 0" in str(error.value)
+    assert "object at" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="no such folder; check the path"):
+        Styles(tmp_path / "gone")

@@ -222,6 +222,13 @@ def build_pipeline(
     return Pipeline(_created(steps, where), preprocessing, where, references=references)
 
 
+def check_values(steps: Steps, where: str) -> None:
+    """Raise the DataError that `build_pipeline` would, for values that a transform refuses."""
+    views = steps.items() if isinstance(steps, Mapping) else [("", steps)]
+    for view, listed in views:
+        _created(listed, f"{where}.{view}" if view else where)
+
+
 def _created(steps: Sequence[Step], where: str) -> list[Any]:
     return [_create(step, f"{where}[{position}]") for position, step in enumerate(steps)]
 
@@ -240,4 +247,6 @@ def _create(step: Step, where: str) -> Any:
             warnings.simplefilter("error", UserWarning)
             return kind(**arguments)
     except (TypeError, ValueError, UserWarning) as error:
-        raise DataError(f"{where}: {name} refuses {arguments}: {error}") from error
+        # What albumentations checks by pydantic comes with several lines, the last an address.
+        lines = [line.strip() for line in str(error).splitlines() if "https://" not in line]
+        raise DataError(f"{where}: {name} refuses {arguments}: {' '.join(lines)}") from error

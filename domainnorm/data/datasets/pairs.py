@@ -131,7 +131,8 @@ class Pairs(FolderDataset):
         if (own_height, own_width) != (self.scale * height, self.scale * width):
             factor = own_height // height
             fits = (factor * height, factor * width) == (own_height, own_width)
-            way = f"set data.scale: {factor}" if fits else "give both the same view"
+            way = f"replace it, or set data.scale: {factor} if all pairs are so"
+            way = way if fits else "give both the same view"
             raise DataError(
                 f"{self.root / record.clean}: {own_width} × {own_height} pixels, but its input "
                 f"{self.root / record.file} has {width} × {height}, expected {self.scale} times as "
