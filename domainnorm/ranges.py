@@ -33,6 +33,8 @@ CORRUPTED, TRANSLATED = "_corrupted", "_translated"
 Rows: TypeAlias = Literal["domain", "role", "one"]
 ESTIMATED: tuple[Unseen, ...] = ("estimate", "mixture")
 
+LARGEST_SCALE = 64  # by which images are enlarged, of restoration
+
 # What the labels of a task are, in words.
 _LABELS = {
     "classification": "one class per image",

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from domainnorm.errors import unknown
-from domainnorm.ranges import OF_ANY_DATASET, labels_for, problem_of_sampling, problem_of_task
+from domainnorm.ranges import (
+    LARGEST_SCALE,
+    OF_ANY_DATASET,
+    labels_for,
+    problem_of_sampling,
+    problem_of_task,
+)
 from domainnorm.recipe.norm import reads_domains
 from domainnorm.recipe.problems import Problems, spelled
 from domainnorm.recipe.schema import Named, Recipe, labels_of
 from domainnorm.registry import ENCODERS, SAMPLERS, TASKS
-
-_LARGEST_SCALE = 64
 
 
 def check_task(recipe: Recipe, problems: Problems) -> None:
@@ -20,22 +24,19 @@ def check_task(recipe: Recipe, problems: Problems) -> None:
     task, dataset, crop = recipe.task, recipe.dataset, recipe.data.crop_size
     if task is None:
         return
-    wanted = TASKS.entry(task.name).constants.get("labels")
-    found = wanted if dataset is None else labels_of(dataset)
-    if found not in (labels_for(str(wanted)), wanted, "") and wanted not in OF_ANY_DATASET:
-        read = labels_for(str(wanted))
+    wanted = str(TASKS.entry(task.name).constants.get("labels"))
+    found, read = wanted if dataset is None else labels_of(dataset), labels_for(wanted)
+    if found not in (read, wanted, "") and wanted not in OF_ANY_DATASET:
         text = f"'{task.name}' needs labels for {read}, but dataset '{dataset.name}' has labels"
         problems.add("task", f"{text} for {found}; change task or data.name")
-    elif text := _problem_of_draws(recipe.data.sampling, labels_for(str(wanted))):
+    elif text := _problem_of_draws(recipe.data.sampling, read):
         problems.add("data.sampling", text)
     if wanted in OF_ANY_DATASET and recipe.data.shots is not None:
         text = f"counts images of a class, and task '{task.name}' reads no labels; leave it out"
         problems.add("data.shots", text)
-    if (check := _OWN_RULES.get(str(wanted))) is not None:
+    if (check := _OWN_RULES.get(wanted)) is not None:
         check(recipe, problems)
-    if wanted == "restoration":
-        _check_restoration(recipe, task, problems)
-    elif recipe.data.degrade is not None:
+    if wanted != "restoration" and recipe.data.degrade is not None:
         text = f"is given, and task '{task.name}' restores nothing; take task 'restoration', or"
         problems.add("data.degrade", f"{text} leave it out")
     if wanted == "segmentation":
@@ -99,10 +100,7 @@ def _check_generation(recipe: Recipe, problems: Problems) -> None:
         problems.add("evaluation.selection", text)
 
 
-_OWN_RULES = {"translation": _check_translation, "generation": _check_generation}
-
-
-def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:
+def _check_restoration(recipe: Recipe, problems: Problems) -> None:
     """There is something to restore, once, and a norm where there are norms."""
     given, dataset = recipe.data.degrade, recipe.dataset
     paired = dataset is not None and labels_of(dataset) == "restoration"
@@ -111,16 +109,23 @@ def _check_restoration(recipe: Recipe, task: Named, problems: Problems) -> None:
         problems.add("data.degrade", text)
     elif paired:
         scale = dataset.options.get("scale", 1)
-        if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
-            expected = f"a whole number from 1 to {_LARGEST_SCALE}"
+        if type(scale) is not int or not 1 <= scale <= LARGEST_SCALE:
+            expected = f"a whole number from 1 to {LARGEST_SCALE}"
             problems.expect("data.scale", scale, expected)
     elif given is not None:
         _check_degrade(given, problems)
     else:
         text = "missing, and task 'restoration' undoes it; give {scale: 4, noise: 0.02}, say, or"
         problems.add("data.degrade", f"{text} take dataset 'pairs'")
-    if recipe.norm is not None and not task.options.get("norms", True):
+    if recipe.norm is not None and not recipe.task.options.get("norms", True):
         problems.add("norm", "is given, and task.norms is false; drop one of the two")
+
+
+_OWN_RULES = {
+    "translation": _check_translation,
+    "generation": _check_generation,
+    "restoration": _check_restoration,
+}
 
 
 def _check_degrade(given: Mapping[str, Any], problems: Problems) -> None:
@@ -129,8 +134,8 @@ def _check_degrade(given: Mapping[str, Any], problems: Problems) -> None:
     for key in given.keys() - set(keys):
         problems.add("data.degrade", unknown("key", key, keys))
     scale, noise, jpeg = given.get("scale", 1), given.get("noise", 0.0), given.get("jpeg")
-    if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
-        problems.expect("data.degrade.scale", scale, f"a whole number from 1 to {_LARGEST_SCALE}")
+    if type(scale) is not int or not 1 <= scale <= LARGEST_SCALE:
+        problems.expect("data.degrade.scale", scale, f"a whole number from 1 to {LARGEST_SCALE}")
     if type(noise) not in (int, float) or not 0 <= noise <= 1:
         problems.expect("data.degrade.noise", noise, "a share of white from 0 to 1")
     ends = jpeg if isinstance(jpeg, list) else [1 if jpeg is None else jpeg] * 2

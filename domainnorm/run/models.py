@@ -24,7 +24,7 @@ from domainnorm.registry import TASKS
 from domainnorm.run.run_folder import EPOCHS, RECIPE, WEIGHTS, read_folder
 from domainnorm.storage import digest_of
 from domainnorm.tasks import Task
-from domainnorm.tasks.translator import PixelTranslator, style_of_domains
+from domainnorm.tasks.translator import PixelTranslator, row_of, style_of_domains
 
 _SHOWN = 6
 # What there is for tasks whose outputs are images.
@@ -304,8 +304,8 @@ class Styles:
 
     def __call__(self, image: Pixels, domain: str) -> Pixels:
         """An image (h, w, 3) in the style of a domain, one of ``names``."""
-        weights = torch.eye(len(self.names))[[self.names.index(domain)]]
-        pixels: Pixels = self._made(image, style_of_domains(self._made.model, weights))[0]
+        model = self._made.model
+        pixels: Pixels = self._made(image, style_of_domains(model, row_of(model, domain)))[0]
         return pixels
 
 

@@ -78,6 +78,7 @@ class Parts:
         self._known: dict[str, Styles] = {}  # translators, by the folder of their run
         self.dataset = self._dataset()
         self.counts = ClassCounts(self.dataset)  # every stage asks, and masks are files to read
+        self._accepted: list[Any] = []  # steps of augmentation whose values are right
         self._looked: set[str] = set()  # domains some of whose masks were, for all who share these
 
     def _dataset(self) -> DomainDataset:
@@ -189,7 +190,9 @@ class Parts:
                 groups = len({*seen.labelled, *seen.unlabelled}) + len(seen.shots)
                 check_batch_size(self.recipe.data.batch_size, groups)
                 for domain, steps in self._augment(stage).items():
-                    check_values(steps, f"augment, images of {domain}")
+                    if steps not in self._accepted:
+                        check_values(steps, f"augment, images of {domain}")
+                        self._accepted.append(steps)
             except DataError as error:
                 raise DataError(f"method '{stage.label}': {error}") from None
 

@@ -32,7 +32,7 @@ from domainnorm.serve.written_images import (
     new_folder,
     write_images,
 )
-from domainnorm.tasks.translator import PixelTranslator, style_of_domains, style_of_image
+from domainnorm.tasks.translator import PixelTranslator, row_of, style_of_domains, style_of_image
 
 _STEPS = 5  # columns between two domains, both included
 
@@ -158,7 +158,7 @@ class _Translator:
             rows = {f"{captions[-1]}, whose style it is": self.shown, **rows}
         drawn = [(every, captions)]
         if self.options.between is not None:
-            first, last = (self._row(name) for name in self.options.between)
+            first, last = (row_of(self.model, name) for name in self.options.between)
             shares = torch.linspace(0, 1, _STEPS)[:, None]
             captions = [f"{share:.0%}" for share in shares[:, 0].tolist()]
             captions[0], captions[-1] = self.options.between
@@ -167,10 +167,6 @@ class _Translator:
             images = {one: [pixels, *self.made(pixels, styles)] for one, pixels in rows.items()}
             told = {one: ["as it is", *captions] for one in rows}
             report.save_contact_sheet(images, made / name, captions=told)
-
-    def _row(self, domain: str) -> Tensor:
-        """Weights (1, D) of one domain alone."""
-        return torch.eye(len(self.names))[[self.names.index(domain)]]
 
     def _of(self, weights: Tensor) -> dict[str, Tensor]:
         return style_of_domains(self.model, weights)
@@ -183,7 +179,7 @@ class _Translator:
             DataError: An image that cannot be read.
         """
         if asked in self.names:
-            return self._of(self._row(asked))
+            return self._of(row_of(self.model, asked))
         file = Path(asked)
         if not file.is_file():
             raise ConditionError(f"--to: {unknown('domain', asked, self.names)}")

@@ -200,6 +200,11 @@ def style_of_domains(model: DomainModel, weights: Tensor) -> dict[str, Tensor]:
     return given
 
 
+def row_of(model: DomainModel, domain: str) -> Tensor:
+    """Weights (1, D) of one domain alone, by its name."""
+    return torch.eye(model.num_domains)[[model.domain_names.index(domain)]]
+
+
 def style_of_image(model: DomainModel, image: Tensor) -> dict[str, Tensor]:
     """The same for the styles of images (N, C, H, W) themselves, whose norms take embeddings."""
     estimate = model.estimate(image)

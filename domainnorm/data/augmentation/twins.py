@@ -66,31 +66,28 @@ class TwinDataset(DomainDataset):
 
     def image(self, index: int) -> Pixels:
         """See `DomainDataset`."""
-        position = self.originals[index]
-        image = self.dataset.image(position)
+        image = self._sized(index, self.dataset.image(self.originals[index]))
         if index < len(self.dataset.records):
             return image
-        if self.preprocessing is not None:
-            image = self.preprocessing.fitted(image)
         return self.change(image, self.records[index].file)
 
     def mask(self, index: int) -> Pixels:
         """See `DomainDataset`; of a twin that of its image."""
         if self.records[index].mask is None:
             return super().mask(index)  # says that there is none
-        mask = self.dataset.mask(self.originals[index])
-        if index < len(self.dataset.records) or self.preprocessing is None:
-            return mask
-        return self.preprocessing.fitted(mask, is_mask=True)
+        return self._sized(index, self.dataset.mask(self.originals[index]), is_mask=True)
 
     def clean(self, index: int) -> Pixels:
         """See `DomainDataset`; of a twin that of its image, which is not changed."""
         if self.records[index].clean is None:
             return super().clean(index)  # says that there is none
-        clean = self.dataset.clean(self.originals[index])
+        return self._sized(index, self.dataset.clean(self.originals[index]))
+
+    def _sized(self, index: int, pixels: Pixels, *, is_mask: bool = False) -> Pixels:
+        """Pixels of a twin at the size that its image is changed at; of others as they are."""
         if index < len(self.dataset.records) or self.preprocessing is None:
-            return clean
-        return self.preprocessing.fitted(clean)
+            return pixels
+        return self.preprocessing.fitted(pixels, is_mask=is_mask)
 
     def original_mask(self, index: int) -> Pixels:
         """See `mask`."""

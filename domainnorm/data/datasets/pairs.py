@@ -32,10 +32,10 @@ from domainnorm.data.images import read_image, read_size
 from domainnorm.data.refusals import refuse
 from domainnorm.data.table import Row, write_table
 from domainnorm.errors import DataError
+from domainnorm.ranges import LARGEST_SCALE
 from domainnorm.registry import register
 
 _INPUT, _TARGET = "input", "target"
-_LARGEST = 64
 
 
 @register
@@ -60,8 +60,10 @@ class Pairs(FolderDataset):
     expected = "<domain>/input/<image> and <domain>/target/<image>"
 
     def __init__(self, *, scale: int = 1, **options: Any) -> None:
-        if type(scale) is not int or not 1 <= scale <= _LARGEST:
-            raise DataError(f"data.scale: {scale!r}, expected a whole number from 1 to {_LARGEST}")
+        if type(scale) is not int or not 1 <= scale <= LARGEST_SCALE:
+            raise DataError(
+                f"data.scale: {scale!r}, expected a whole number from 1 to {LARGEST_SCALE}"
+            )
         self.scale = scale
         self.class_names = []
         super().__init__(**options)
