@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from domainnorm.condition import Estimate
 from domainnorm.evaluation import ClassJudge, StyleJudge, generation_distances, small
 from domainnorm.methods.base import Batch
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.supervised import SupervisedMethod
+from domainnorm.methods.supervised import ImageMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Generation
 from domainnorm.tasks.generation import Judges
@@ -24,7 +24,7 @@ _MOST = 10_000  # training images of a domain, roughly, that judges and distance
 
 
 @register
-class FlowMatching(SupervisedMethod):
+class FlowMatching(ImageMethod):
     """A network of the velocities that lead from noise to images of a class and a domain.
 
     With an image ``x₁`` from −1 to 1, noise ``x₀`` and a time ``t`` in [0, 1), both drawn anew:
@@ -37,12 +37,7 @@ class FlowMatching(SupervisedMethod):
         task: Generation.
         roles: Source and target domains.
         dropout: Share of the images that lose their class, in [0, 1); for ``task.guidance``.
-        lr: Peak learning rate.
-        weight_decay: Weight decay of kernels, at least 0; norms and biases have none.
-        optimizer: ``adamw``, ``adam`` (decay in the gradient), or ``sgd`` (Nesterov, 0.9).
-        schedule: Learning rate after the warm-up: ``cosine``, ``poly``, ``step`` or ``constant``.
-        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1).
-        epochs: Epochs of this method; null for ``trainer.max_epochs``.
+        **options: See `ImageMethod`.
 
     Reference:
         Lipman et al., Flow Matching for Generative Modeling, ICLR 2023, arXiv:2210.02747, sec. 4.1
@@ -64,24 +59,9 @@ class FlowMatching(SupervisedMethod):
         roles: Roles,
         *,
         dropout: float = 0.1,
-        lr: float = 2e-3,
-        weight_decay: float = 0.0,
-        optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
-        schedule: Literal["cosine", "poly", "step", "constant"] = "cosine",
-        warmup: float = 0.1,
-        epochs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            model,
-            task,
-            roles,
-            lr=lr,
-            weight_decay=weight_decay,
-            optimizer=optimizer,
-            schedule=schedule,
-            warmup=warmup,
-            epochs=epochs,
-        )
+        super().__init__(model, task, roles, **options)
         self.dropout = dropout
         self.judges: Judges | None = None
 
@@ -151,8 +131,6 @@ class FlowMatching(SupervisedMethod):
         told = torch.stack([batch["domain"], asked, target], 1)
         self.keep(said, {**batch, "target": told})
 
-    def domains_told(self) -> dict[str, dict[str, float]]:
-        """Distances of generated images to real ones, see `generation_distances`."""
-        told: dict[str, Any] = super().domains_told()
-        found = generation_distances(self.predictions())
-        return {name: {**told.get(name, {}), **one} for name, one in found.items()}
+    def distances(self) -> dict[str, dict[str, float]]:
+        """Of generated images, see `generation_distances`."""
+        return generation_distances(self.predictions())

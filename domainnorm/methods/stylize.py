@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from domainnorm.evaluation import StyleJudge, style_distances
 from domainnorm.losses import content_loss, style_loss, variation_loss
 from domainnorm.methods.base import Batch
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.supervised import SupervisedMethod
+from domainnorm.methods.supervised import ImageMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Translation
 
@@ -35,19 +35,14 @@ class Asked(NamedTuple):
     own: Tensor | None
 
 
-class TranslatingMethod(SupervisedMethod):
+class TranslatingMethod(ImageMethod):
     """What methods of task `translation` share: no labels, all domains alike, judges in tests.
 
     Args:
         model: The network, a translator.
         task: Translation.
         roles: Source and target domains.
-        lr: Peak learning rate.
-        weight_decay: Weight decay of kernels, at least 0; norms and biases have none.
-        optimizer: ``adamw``, ``adam`` (decay in the gradient), or ``sgd`` (Nesterov, 0.9).
-        schedule: Learning rate after the warm-up: ``cosine``, ``poly``, ``step`` or ``constant``.
-        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1).
-        epochs: Epochs of this method; null for ``trainer.max_epochs``.
+        **options: See `ImageMethod`.
     """
 
     labelled: str = ""
@@ -61,25 +56,9 @@ class TranslatingMethod(SupervisedMethod):
         model: DomainModel,
         task: Translation,
         roles: Roles,
-        *,
-        lr: float = 2e-3,
-        weight_decay: float = 0.0,
-        optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
-        schedule: Literal["cosine", "poly", "step", "constant"] = "cosine",
-        warmup: float = 0.1,
-        epochs: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            model,
-            task,
-            roles,
-            lr=lr,
-            weight_decay=weight_decay,
-            optimizer=optimizer,
-            schedule=schedule,
-            warmup=warmup,
-            epochs=epochs,
-        )
+        super().__init__(model, task, roles, **options)
         task.domain_names = list(model.domain_names)
         self.judges: tuple[StyleJudge, StyleJudge] | None = None
 
@@ -108,11 +87,9 @@ class TranslatingMethod(SupervisedMethod):
         said = self.task.examine(self.deployed, image, domain, self.judges)
         self.keep(said, {**batch, "target": domain})
 
-    def domains_told(self) -> dict[str, dict[str, float]]:
-        """Distances of translated images to real ones, see `style_distances`."""
-        told: dict[str, Any] = super().domains_told()
-        found = style_distances(self.predictions(), self.model.domain_names)
-        return {name: {**told.get(name, {}), **one} for name, one in found.items()}
+    def distances(self) -> dict[str, dict[str, float]]:
+        """Of translated images, see `style_distances`."""
+        return style_distances(self.predictions(), self.model.domain_names)
 
 
 @register

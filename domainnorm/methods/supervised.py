@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterable
 from itertools import chain
@@ -186,6 +187,56 @@ class SupervisedMethod(Method):
             }
             for scale, decays in sorted(groups, reverse=True)
         ]
+
+
+class ImageMethod(SupervisedMethod):
+    """Training of a small network from random weights, without what is for pretrained ones.
+
+    Args:
+        model: The network.
+        task: What its images are for.
+        roles: Source and target domains.
+        lr: Peak learning rate.
+        weight_decay: Weight decay of kernels, at least 0; norms and biases have none.
+        optimizer: ``adamw``, ``adam`` (decay in the gradient), or ``sgd`` (Nesterov, 0.9).
+        schedule: Learning rate after the warm-up: ``cosine``, ``poly``, ``step`` or ``constant``.
+        warmup: Fraction of all steps in which the rate rises linearly, in [0, 1).
+        epochs: Epochs of this method; null for ``trainer.max_epochs``.
+    """
+
+    def __init__(
+        self,
+        model: DomainModel,
+        task: Task,
+        roles: Roles,
+        *,
+        lr: float = 2e-3,
+        weight_decay: float = 0.0,
+        optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
+        schedule: Literal["cosine", "poly", "step", "constant"] = "cosine",
+        warmup: float = 0.1,
+        epochs: int | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            task,
+            roles,
+            lr=lr,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
+            schedule=schedule,
+            warmup=warmup,
+            epochs=epochs,
+        )
+
+    @abc.abstractmethod
+    def distances(self) -> dict[str, dict[str, float]]:
+        """How far images are from real test images, by domain and name."""
+
+    def domains_told(self) -> dict[str, dict[str, float]]:
+        """With `distances`."""
+        told: dict[str, Any] = super().domains_told()
+        return {name: {**told.get(name, {}), **one} for name, one in self.distances().items()}
 
 
 @register("source_only")

@@ -97,7 +97,7 @@ class Translate(TranslatingMethod):
         self.variation_weight = variation_weight
         self.temperature = temperature
         network: Any = model.backbone
-        self.classifier = create_patch_classifier(len(network.low), model.num_domains, hidden)
+        self.classifier = create_patch_classifier(network.channels, model.num_domains, hidden)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of one mixed batch, each image asked for the domain of some image of it."""

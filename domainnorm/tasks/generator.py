@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainnorm.backbones import DomainModel, convert_norms, create_network, example_image
+from domainnorm.backbones import DomainModel, convert_norms, example_image
+from domainnorm.tasks.translator import ImageNetwork, create_image_network
 
 STRIDE = 4  # pixels of an image along one place of the smallest maps
 GROUPS = 8  # of channels that are normalized together
@@ -52,19 +52,15 @@ def create_generator(
         ConversionError: See `domainnorm.convert_norms`.
     """
 
-    def build(name: str, *, pretrained: bool) -> nn.Module:
-        config = timm.get_pretrained_cfg(name)
-        known = {} if config is None else config.to_dict()
-        size = tuple(known.get("input_size", (3, 224, 224)))[1:]
-        config = {**known, "input_size": (in_chans, *size)}
+    def build(config: dict[str, Any]) -> nn.Module:
         return Generator(width, blocks, num_classes, config)
 
-    made = create_network(name, build)
+    made = create_image_network(name, build, in_chans)
     example = example_image(made)
     return convert_norms(made, norm or "cgn", domains, where=where, example=example, unseen=unseen)
 
 
-class Generator(nn.Module):
+class Generator(ImageNetwork):
     """The velocity of images on their way from noise, by time and class.
 
     A small U-Net over blocks of 2 × 2 pixels, whose places are halved once: ``v = U(x, t, class)``.
@@ -89,15 +85,11 @@ class Generator(nn.Module):
         Differs: two sizes of maps, no attention, and norms are those of the domain.
     """
 
-    low: Tensor
-    high: Tensor
-
     def __init__(
         self, width: int, blocks: int, num_classes: int, pretrained_cfg: dict[str, Any]
     ) -> None:
-        super().__init__()
-        self.pretrained_cfg = pretrained_cfg
-        channels, size = int(pretrained_cfg["input_size"][0]), 4 * width
+        super().__init__(pretrained_cfg)
+        channels, size = self.channels, 4 * width
         self.time = nn.Sequential(nn.Linear(2 * _WAVES, size), nn.SiLU(), nn.Linear(size, size))
         self.label = nn.Embedding(num_classes + 1, size)
         self.stem = nn.Conv2d(4 * channels, width, 3, padding=1)
@@ -109,11 +101,6 @@ class Generator(nn.Module):
         self.last = nn.Conv2d(width, 4 * channels, 3, padding=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
-        mean, std = (torch.tensor(pretrained_cfg[key]) for key in ("mean", "std"))
-        if channels == 1:
-            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
-        self.register_buffer("low", (-mean / std)[:, None, None], persistent=False)
-        self.register_buffer("high", ((1 - mean) / std)[:, None, None], persistent=False)
 
     def forward(
         self, image: Tensor, time: Tensor | None = None, label: Tensor | None = None

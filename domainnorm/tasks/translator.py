@@ -56,14 +56,10 @@ def create_translator(
         ConversionError: See `domainnorm.convert_norms`.
     """
 
-    def build(name: str, *, pretrained: bool) -> nn.Module:
-        config = timm.get_pretrained_cfg(name)
-        known = {} if config is None else config.to_dict()
-        size = tuple(known.get("input_size", (3, 224, 224)))[1:]
-        config = {**known, "input_size": (in_chans, *size)}
+    def build(config: dict[str, Any]) -> nn.Module:
         return (network or Translator)(width, stride, blocks, config, norms=norms)
 
-    made = create_network(name, build)
+    made = create_image_network(name, build, in_chans)
     if not norms:
         model = DomainModel(made, domains, ConditionSlot(), [])
         model.unseen = unseen
@@ -72,7 +68,54 @@ def create_translator(
     return convert_norms(made, norm, domains, where=where, example=example, unseen=unseen)
 
 
-class Translator(nn.Module):
+def create_image_network(
+    name: str, build: Callable[[dict[str, Any]], nn.Module], in_chans: int
+) -> nn.Module:
+    """A network of its own that takes images as a timm architecture does.
+
+    Args:
+        name: The architecture.
+        build: Takes its ``pretrained_cfg``, with ``in_chans`` in ``input_size``.
+        in_chans: Channels of images, 3 or 1.
+
+    Raises:
+        UnknownNameError: No such architecture; the message gives the nearest.
+    """
+
+    def built(name: str, *, pretrained: bool) -> nn.Module:
+        config = timm.get_pretrained_cfg(name)
+        known = {} if config is None else config.to_dict()
+        size = tuple(known.get("input_size", (3, 224, 224)))[1:]
+        return build({**known, "input_size": (in_chans, *size)})
+
+    return create_network(name, built)
+
+
+class ImageNetwork(nn.Module):
+    """Base of networks that give images back.
+
+    Args:
+        pretrained_cfg: How images are normalized: ``mean``, ``std``, ``input_size``, as timm's.
+
+    Shape:
+        ``low``, ``high``: black and white, (C, 1, 1), in a normalized image of C ``channels``.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, pretrained_cfg: dict[str, Any]) -> None:
+        super().__init__()
+        self.pretrained_cfg = pretrained_cfg
+        self.channels = int(pretrained_cfg["input_size"][0])
+        mean, std = (torch.tensor(pretrained_cfg[key]) for key in ("mean", "std"))
+        if self.channels == 1:
+            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        self.register_buffer("low", (-mean / std)[:, None, None], persistent=False)
+        self.register_buffer("high", ((1 - mean) / std)[:, None, None], persistent=False)
+
+
+class Translator(ImageNetwork):
     """Images to images of the same size: ``y = x + r(x)``, ``r`` an encoder and decoder.
 
     A first layer without a norm sees colours as they are; averages and convolutions halve the size,
@@ -103,9 +146,6 @@ class Translator(nn.Module):
         sizes are halved by averages, beside which strided convolutions are off by half a pixel.
     """
 
-    low: Tensor
-    high: Tensor
-
     def __init__(
         self,
         width: int,
@@ -115,13 +155,11 @@ class Translator(nn.Module):
         *,
         norms: bool = True,
     ) -> None:
-        super().__init__()
-        self.pretrained_cfg = pretrained_cfg
+        super().__init__(pretrained_cfg)
         self.stride = stride
-        channels = int(pretrained_cfg["input_size"][0])
         norm = _norm if norms else nn.Identity
         widths = [width, 2 * width, 4 * width][: 1 + stride // 2]
-        self.stem = _conv(channels, width, 5)
+        self.stem = _conv(self.channels, width, 5)
         self.down = nn.Sequential(
             *(
                 nn.Sequential(nn.AvgPool2d(2), _conv(one, 2 * one, 3), norm(2 * one), nn.ReLU())
@@ -138,14 +176,9 @@ class Translator(nn.Module):
             )
         )
         self.mix = _conv(2 * width, width, 3)
-        self.last = _conv(width, channels, 3)
+        self.last = _conv(width, self.channels, 3)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
-        mean, std = (torch.tensor(pretrained_cfg[key]) for key in ("mean", "std"))
-        if channels == 1:
-            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
-        self.register_buffer("low", (-mean / std)[:, None, None], persistent=False)
-        self.register_buffer("high", ((1 - mean) / std)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """The translated images."""
