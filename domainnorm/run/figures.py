@@ -161,8 +161,7 @@ def _save_restored(parts: Parts, stage: Stage, folder: Path, path: Path) -> None
             if len(clean):
                 psnr = image_measures(shown, clean.expand_as(shown))[:, 0].tolist()
                 told = [f"input, {psnr[1]:.1f} dB", f"restored, {psnr[0]:.1f} dB", "as it was"]
-            tiles = torch.cat([shown.flip(0), clean]).mul(255).round().byte().movedim(1, -1)
-            images[f"{domain} {count}"] = list(tiles.cpu().numpy())
+            images[f"{domain} {count}"] = list(image_pixels(torch.cat([shown.flip(0), clean])))
             captions[f"{domain} {count}"] = told
     report.save_contact_sheet(images, path, f"{parts.recipe.name}: {stage.transfer}", captions)
 

@@ -188,6 +188,18 @@ def images(domain: str, split: str = "test") -> torch.Tensor:
 
 
 @torch.no_grad()
+def apart_in_colours(model: DomainModel) -> tuple[float, float]:
+    """Mean colours of clean images from those of the colour cast, before and after translation."""
+
+    def colours(batch: torch.Tensor) -> torch.Tensor:
+        return batch.mean((0, 2, 3))
+
+    before, wanted = images("clean"), colours(images("colour_cast"))
+    made = model.eval()(before, "colour_cast")
+    return tuple((colours(one) - wanted).norm().item() for one in (before, made))
+
+
+@torch.no_grad()
 def logits(model: DomainModel, domain: str) -> torch.Tensor:
     """Outputs on one domain's test images under its own norms."""
     return copy.deepcopy(model).eval()(images(domain), domain)
