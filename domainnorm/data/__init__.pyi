@@ -2,7 +2,6 @@ from .augmentation.pipeline import build_pipeline as build_pipeline
 from .augmentation.steps import check_steps as check_steps
 from .cached import CachedDataset as CachedDataset
 from .datamodule import DomainDataModule as DomainDataModule
-from .datamodule import Loading as Loading
 from .dataset import DomainDataset as DomainDataset
 from .dataset import Record as Record
 from .dataset import checked_white as checked_white
@@ -17,6 +16,7 @@ from .preprocessing import Preprocessing as Preprocessing
 from .sampler import DomainBalancedBatchSampler as DomainBalancedBatchSampler
 from .sampler import Draw as Draw
 from .sampler import ImageSampler as ImageSampler
+from .sampler import Loading as Loading
 from .sampler import Stream as Stream
 from .splits import draw_shots as draw_shots
 from .view import DomainView as DomainView

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +13,6 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from domainnorm.data.augmentation.degradation import Degradation
 from domainnorm.data.augmentation.pipeline import (
     STRONG_VIEW,
     Pipeline,
@@ -39,62 +37,15 @@ from domainnorm.data.sampler import (
     ClassDraws,
     DomainBalancedBatchSampler,
     Draw,
-    ImageSampler,
+    Loading,
     OwnDraws,
-    Stream,
 )
 from domainnorm.data.view import DomainImages, DomainView, Shots, join
 from domainnorm.errors import DataError, counted, unknown
-from domainnorm.ranges import Sampling, problem_of_sampling
+from domainnorm.ranges import problem_of_sampling
 
 Batch = dict[str, Any]
 _MEASURED = 1000  # images whose colours are measured
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How batches are made.
-
-    Args:
-        batch_size: Training images of one batch on one rank, all domains together.
-        eval_batch_size: Images of one validation or test batch on one rank.
-        num_workers: Processes that decode and augment; 0 does it in the main process.
-        seed: Non-negative seed of batches and augmentation.
-        original_masks: Test batches also carry masks at their own sizes, a list of (h, w) as
-            ``original``.
-        balance: Which parts of a training batch are equal: all domains (``domain``), or labelled
-            and unlabelled domains (``role``).
-        sampling: How images of labelled domains are drawn for training: ``uniform`` over images,
-            ``balanced`` over classes, ``rare``, rare classes more often (see `ClassDraws`), or as
-            an object draws them.
-        sampling_temperature: Only for ``rare``, above 0: larger values make classes more equal.
-        strong: Training batches carry the second view, if pipelines have one.
-        stream: Order of test images of unlabelled domains, for methods that adapt while they
-            predict; None if the order does not matter.
-        degrade: What makes images worse; the images as they were become the targets.
-    """
-
-    batch_size: int = 32
-    eval_batch_size: int = 64
-    num_workers: int = 0
-    seed: int = 0
-    original_masks: bool = False
-    balance: Literal["domain", "role"] = "domain"
-    strong: bool = True
-    stream: Stream | None = None
-    sampling: Sampling | ImageSampler = "uniform"
-    sampling_temperature: float = 0.01
-    degrade: Degradation | None = None
-
-    def __post_init__(self) -> None:
-        bounds = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0, "seed": 0}
-        for name, least in bounds.items():
-            if getattr(self, name) < least:
-                raise DataError(f"{name}: {getattr(self, name)}, expected {least} or more")
-        if not self.sampling_temperature > 0:
-            raise DataError(
-                f"sampling_temperature: {self.sampling_temperature}, expected a positive number"
-            )
 
 
 class DomainDataModule(LightningDataModule):
@@ -216,7 +167,7 @@ class DomainDataModule(LightningDataModule):
         return self.counts.frequency([*positions, *self.shots.all])
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Mixed batches of all training domains, grouped by domain; shots come last.
+        """Mixed batches of all training domains, by domain; shots, then generated images, are last.
 
         Raises:
             DataError: No training domains, a batch smaller than their number, or a sampling that
@@ -229,9 +180,12 @@ class DomainDataModule(LightningDataModule):
         view = self._view(self.seen_domains, "train", self.labelled, training=True)
         rank, world_size = self._rank()
         count = len(self.domain_names)
-        pairs = zip(view.positions, view.domains.tolist(), strict=True)
-        # Shots are drawn as if they were a domain of their own.
-        groups = [label + count * (position in view.shots) for position, label in pairs]
+        # Shots are drawn as if they were a domain of their own, generated images beside theirs.
+        made = set(self.dataset.generated(self.seen_domains))
+        kinds = [(one in view.shots) + (one in made) for one in view.positions]
+        groups = (view.domains + count * torch.tensor(kinds)).tolist()
+        own = {one % count: one for one in sorted(set(groups), reverse=True)}
+        beside = {one: own[one % count] for one in set(groups) if one >= 2 * count}
         known = {self.domain_names.index(name) for name in self.labelled}
         labelled = {group for group in groups if group in known or group >= count}
         roles = None
@@ -241,6 +195,8 @@ class DomainDataModule(LightningDataModule):
             groups,
             roles=roles,
             by_class=self._by_class(view, groups, labelled),
+            beside=beside,
+            weight=self.loading.generated,
             batch_size=self.loading.batch_size,
             seed=self.loading.seed,
             epoch=self._epoch,
@@ -402,11 +358,16 @@ class DomainDataModule(LightningDataModule):
     def _view(
         self, domains: Sequence[str], split: Split, seen: Sequence[str], *, training: bool = False
     ) -> DomainView:
-        """Images, with the labels of those domains whose labels are ``seen``, and of shots."""
-        shots = self.shots.positions if training else {}
+        """Images, with the labels of those domains whose labels are ``seen``, and of shots.
+
+        In training with generated ones, which are treated as shots are.
+        """
+        made = self.dataset.generated(domains) if training else []
+        shots = [*self.shots.all, *made] if training else []
+        owners = [self.dataset.records[position].domain for position in shots]
         return DomainView(
             self.dataset,
-            self._positions(domains, split),
+            [*self._positions(domains, split), *made],
             domain_names=self.domain_names,
             labelled=seen,
             pipelines={
@@ -416,7 +377,7 @@ class DomainDataModule(LightningDataModule):
             attributes=self.attributes,
             originals=self.loading.original_masks and split == "test" and bool(seen),
             strong=training and self.loading.strong,
-            shots={one: self.shot_pipelines[name] for name in shots for one in shots[name]},
+            shots=dict(zip(shots, map(self.shot_pipelines.__getitem__, owners), strict=True)),
             degrade=self.loading.degrade,
         )
 

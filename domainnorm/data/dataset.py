@@ -48,6 +48,7 @@ class Record:
             findings nobody looked for.
         metadata: What else is known about it, such as scanner, hour or weather.
         clean: Path of the image that it should be, like ``file``; None where there is none.
+        generated: Whether a generator has made it, so that it is no sample of its domain.
     """
 
     file: str
@@ -59,6 +60,7 @@ class Record:
     labels: tuple[int, ...] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
     clean: str | None = None
+    generated: bool = False
 
     @property
     def is_labelled(self) -> bool:
@@ -142,12 +144,17 @@ class DomainDataset(abc.ABC):
         raise DataError(f"{self.records[index].file}: no clean image of it is known")
 
     def positions(self, domains: Collection[str], split: Split) -> list[int]:
-        """Indices of the records of these domains and this split."""
+        """Indices of the records of these domains and this split, but of generated ones."""
         return [
             index
             for index, record in enumerate(self.records)
-            if record.split == split and record.domain in domains
+            if record.split == split and record.domain in domains and not record.generated
         ]
+
+    def generated(self, domains: Collection[str]) -> list[int]:
+        """Indices of the generated records of these domains."""
+        every = enumerate(self.records)
+        return [index for index, one in every if one.generated and one.domain in domains]
 
     def groups_of(self, indices: Sequence[int]) -> list[str] | None:
         """Patient, slide or sequence of each of some records; None where each is its own."""
@@ -349,7 +356,7 @@ def check_splits(
     Raises:
         DataError: Names the first such domain and split.
     """
-    found = {(record.domain, record.split) for record in dataset.records}
+    found = {(record.domain, record.split) for record in dataset.records if not record.generated}
     for domain in domains:
         trains = domain in labelled or domain in unlabelled
         needs = ["test", *(["train"] if trains else []), *(["val"] if domain in labelled else [])]

@@ -6,15 +6,16 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from domainnorm.data.augmentation.degradation import Degradation
 from domainnorm.data.dataset import DomainDataset, Record
 from domainnorm.errors import DataError
-from domainnorm.ranges import StreamOrder
+from domainnorm.ranges import Sampling, StreamOrder
 
 _Integers = NDArray[np.int64]
 
@@ -154,10 +155,15 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
     stream of classes, and for each class a stream of permutations of its images. Domains have the
     same shares, and epochs as many batches, but an epoch need not show every image.
 
+    Images ``beside`` a domain take a part of its share, ``weight`` of them for each of its own, but
+    leave it one in each batch. Epochs grow until they show all of the domain's own.
+
     Args:
         domains: Domain label of every position of the training view.
         roles: Domain label -> its role; each domain is a role of its own when None.
         by_class: Domain label -> how its images are drawn; those of others are permuted.
+        beside: Label of images that are no domain of their own -> label of their domain.
+        weight: See above, more than 0.
         batch_size: Samples of one batch on one rank.
         seed: Non-negative seed of the run.
         epoch: Gives the epoch; read whenever an iterator is made, because Lightning sets the
@@ -169,7 +175,7 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         DataError: No samples, or a batch smaller than the number of domains.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an epoch consists of
         self,
         domains: Sequence[int],
         *,
@@ -178,6 +184,8 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         epoch: Callable[[], int],
         roles: Mapping[int, str] | None = None,
         by_class: Mapping[int, ClassDraws | OwnDraws] | None = None,
+        beside: Mapping[int, int] | None = None,
+        weight: float = 1.0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -187,7 +195,8 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         }
         if not self.positions:
             raise DataError("train: no images to draw batches from; add images to the split train")
-        check_batch_size(batch_size, len(self.positions))
+        self.beside, self.weight = beside or {}, weight
+        check_batch_size(batch_size, len(self.positions) - len(self.beside))
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = epoch
@@ -195,12 +204,16 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         self.world_size = world_size
         self.by_class = by_class or {}
         self._members = self._by_role(roles)
-        sizes = np.array([len(found) for found in self.positions.values()])
-        needed = np.empty_like(sizes)
+        joined = set(self.beside.values())
+        sizes = [
+            math.ceil(len(found) * (1 + weight * (label in joined)))
+            for label, found in self.positions.items()
+        ]
+        needed = np.zeros(len(sizes), np.int64)
         for members in self._members:
-            needed[members] = sizes[members].max()
+            needed[members] = max(sizes[column] for column in members)
         self.num_batches = math.ceil(int(needed.sum()) / (batch_size * world_size))
-        while (self._shares().sum(axis=0) * world_size < needed).any():
+        while (self._of_domains().sum(axis=0) * world_size < needed).any():
             self.num_batches += 1
 
     def __len__(self) -> int:
@@ -228,15 +241,26 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
 
     def _by_role(self, roles: Mapping[int, str] | None) -> list[list[int]]:
         """Columns of the domains of each role, in the order of `positions`."""
-        if roles is None:
-            return [list(range(len(self.positions)))]
         columns: dict[str, list[int]] = {}
         for column, label in enumerate(self.positions):
-            columns.setdefault(roles[label], []).append(column)
+            if label not in self.beside:
+                columns.setdefault("" if roles is None else roles[label], []).append(column)
         return list(columns.values())
 
     def _shares(self) -> _Integers:
-        """Samples of each domain in each batch of one rank."""
+        """Samples of each domain, and of what is beside it, in each batch of one rank."""
+        shares = self._of_domains()
+        columns = {label: column for column, label in enumerate(self.positions)}
+        for label, domain in self.beside.items():
+            total = shares[:, columns[domain]]
+            ends = np.floor(total.cumsum() * self.weight / (1 + self.weight)).astype(np.int64)
+            added = np.minimum(np.diff(ends, prepend=0), np.maximum(total - 1, 0))
+            shares[:, columns[label]] = added
+            shares[:, columns[domain]] = total - added
+        return shares
+
+    def _of_domains(self) -> _Integers:
+        """Samples of each domain in each batch of one rank, with those beside it."""
         shares = np.zeros((self.num_batches, len(self.positions)), dtype=np.int64)
         of_roles = _divided(np.full(self.num_batches, self.batch_size), len(self._members))
         for members, totals in zip(self._members, of_roles.T, strict=True):
@@ -361,3 +385,51 @@ def _runs(groups: Sequence[_Integers], size: int | None) -> list[tuple[int, _Int
         starts = range(0, len(one), size_of_one)
         pieces += [(number, one[at : at + size_of_one]) for number, at in enumerate(starts)]
     return pieces
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How batches are made.
+
+    Args:
+        batch_size: Training images of one batch on one rank, all domains together.
+        eval_batch_size: Images of one validation or test batch on one rank.
+        num_workers: Processes that decode and augment; 0 does it in the main process.
+        seed: Non-negative seed of batches and augmentation.
+        original_masks: Test batches also carry masks at their own sizes, a list of (h, w) as
+            ``original``.
+        balance: Which parts of a training batch are equal: all domains (``domain``), or labelled
+            and unlabelled domains (``role``).
+        sampling: How images of labelled domains are drawn for training: ``uniform`` over images,
+            ``balanced`` over classes, ``rare``, rare classes more often (see `ClassDraws`), or as
+            an object draws them.
+        sampling_temperature: Only for ``rare``, above 0: larger values make classes more equal.
+        generated: Generated images in training batches for each real one of their domain, above 0.
+        strong: Training batches carry the second view, if pipelines have one.
+        stream: Order of test images of unlabelled domains, for methods that adapt while they
+            predict; None if the order does not matter.
+        degrade: What makes images worse; the images as they were become the targets.
+    """
+
+    batch_size: int = 32
+    eval_batch_size: int = 64
+    num_workers: int = 0
+    seed: int = 0
+    original_masks: bool = False
+    balance: Literal["domain", "role"] = "domain"
+    strong: bool = True
+    stream: Stream | None = None
+    sampling: Sampling | ImageSampler = "uniform"
+    sampling_temperature: float = 0.01
+    generated: float = 1.0
+    degrade: Degradation | None = None
+
+    def __post_init__(self) -> None:
+        bounds = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0, "seed": 0}
+        for name, least in bounds.items():
+            if getattr(self, name) < least:
+                raise DataError(f"{name}: {getattr(self, name)}, expected {least} or more")
+        if not self.sampling_temperature > 0:
+            raise DataError(
+                f"sampling_temperature: {self.sampling_temperature}, expected a positive number"
+            )

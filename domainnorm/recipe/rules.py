@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,7 @@ def check_together(recipe: Recipe, problems: Problems) -> None:
     _check_stream(recipe.data, problems)
     _check_corruption(recipe, problems)
     _check_translation(recipe, problems)
+    _check_generated(recipe, problems)
     check_task(recipe, problems)
     _check_methods(recipe, problems)
     _check_condition(recipe, problems)
@@ -153,6 +155,24 @@ def _check_translation(recipe: Recipe, problems: Problems) -> None:
     elif not recipe.twinned:
         text = "is given, but no source or target is a translated domain, such as"
         problems.add("data.translate", f"{text} '{recipe.domains[0]}{TRANSLATED}'")
+
+
+def _check_generated(recipe: Recipe, problems: Problems) -> None:
+    """A folder, a weight, and labels that its images can have."""
+    given = recipe.data.generated
+    if given is None:
+        return
+    for key in given.keys() - {"root", "weight"}:
+        problems.add("data.generated", unknown("key", key, ["root", "weight"]))
+    root, weight = given.get("root"), given.get("weight", 1)
+    if not root or not isinstance(root, str):
+        expected = "a folder that `domainnorm generate` has written"
+        problems.expect("data.generated.root", root, expected)
+    if type(weight) not in (int, float) or not 0 < weight < math.inf:
+        problems.expect("data.generated.weight", weight, "a number above 0")
+    if recipe.task.name != "classification":
+        text = f"has images of a class, which task '{recipe.task.name}' does not learn from"
+        problems.add("data.generated", text)
 
 
 def _check_once(key: str, names: Sequence[str], problems: Problems) -> None:

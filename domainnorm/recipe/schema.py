@@ -123,6 +123,9 @@ class DataConfig:
         translate: A run of task ``translation`` and a domain of it, ``{run: FOLDER, to: DOMAIN}``.
             Each domain then has a twin, ``<domain>_translated``: its images in that style, with
             their labels. Null for none; not beside ``corrupt``.
+        generated: Images of ``domainnorm generate`` as further training images, ``{root: FOLDER,
+            weight: 0.5}``; in batches, so many for each real one of their domain (1 without).
+            Methods see them, with their classes, if they see the domain. Null for none.
         degrade: What task ``restoration`` has to undo, ``{scale: 4, noise: 0.02}``. ``scale``: how
             many times fewer pixels along each side, enlarged again. ``noise``: standard deviation,
             with white at 1. ``jpeg``: quality from 1 to 100, or ``[lowest, highest]``. Null for
@@ -149,6 +152,7 @@ class DataConfig:
     cache: str | None = None
     corrupt: dict[str, Any] | None = None
     translate: dict[str, Any] | None = None
+    generated: dict[str, Any] | None = None
     degrade: dict[str, Any] | None = None
     attributes: list[str] = field(default_factory=list)
 

@@ -24,6 +24,7 @@ from domainnorm.data import (
 )
 from domainnorm.data.augmentation.corruptions import Corruption
 from domainnorm.data.augmentation.degradation import Degradation
+from domainnorm.data.augmentation.generated import WithGenerated
 from domainnorm.data.augmentation.pipeline import check_values
 from domainnorm.data.augmentation.steps import arguments_of, steps_for
 from domainnorm.data.augmentation.twins import TwinDataset
@@ -94,6 +95,8 @@ class Parts:
                     problem += "; for a corrupted twin give data.corrupt={name: fog, severity: 5}"
                 raise DataError(f"data.source, data.target: {problem}")
         check_attributes(self.recipe.data.attributes, dataset)
+        if (made := self.recipe.data.generated) is not None:
+            dataset = WithGenerated(dataset, Path(made["root"]).expanduser(), self.recipe.domains)
         return dataset
 
     def _with_twins(self, dataset: DomainDataset) -> DomainDataset:
@@ -116,9 +119,12 @@ class Parts:
         return self._known[run]
 
     @property
-    def translators(self) -> dict[str, str]:
-        """Digests of the translators that images have gone through, by the folder of their run."""
-        return {run: styles.digest for run, styles in self._known.items()}
+    def digests(self) -> dict[str, str]:
+        """Of what images have gone through, and of those that were made."""
+        found = {f"translator {run}": styles.digest for run, styles in self._known.items()}
+        if isinstance(self.dataset, WithGenerated):
+            found["generated"] = self.dataset.digest
+        return found
 
     @property
     def metric(self) -> str:
@@ -262,12 +268,14 @@ class Parts:
         """Loaders that hold no more than what the stage's method may see."""
         method, seen = METHODS.load(stage.method.name), self.seen(stage)
         loading = self.recipe.data
+        made = loading.generated or {}
+        labelled = stage.roles.all if made else seen.shots
         data = DomainDataModule(
             self._read(model),
             domain_names=stage.roles.all,
             labelled=seen.labelled,
             unlabelled=seen.unlabelled,
-            shots=Shots(seen.shots, self._augment(stage, seen.shots) if method.augmented else {}),
+            shots=Shots(seen.shots, self._augment(stage, labelled) if method.augmented else {}),
             preprocessing=self.preprocessing(model),
             augment=self._augment(stage) if method.augmented or _as_trained(stage) else {},
             loading=Loading(
@@ -283,6 +291,7 @@ class Parts:
                 else None,
                 sampling=_sampler(loading.sampling),
                 sampling_temperature=loading.sampling_temperature,
+                generated=float(made.get("weight", 1)),
                 degrade=self._degrade,
             ),
             attributes=loading.attributes,
@@ -324,10 +333,17 @@ class Parts:
 
     def _read(self, model: DomainModel) -> DomainDataset:
         """The dataset, behind the cache of the recipe; twins are made of what it keeps."""
-        if isinstance(self.dataset, TwinDataset):
-            kept = self._kept(self.dataset.dataset, model)
-            return self.dataset.with_size(kept, self.preprocessing(model))
-        return self._kept(self.dataset, model)
+        dataset = self.dataset
+        if isinstance(dataset, WithGenerated):
+            return dataset.over(self._cached(dataset.dataset, model))
+        return self._cached(dataset, model)
+
+    def _cached(self, dataset: DomainDataset, model: DomainModel) -> DomainDataset:
+        """Images and their twins, which alone are not kept."""
+        if isinstance(dataset, TwinDataset):
+            kept = self._kept(dataset.dataset, model)
+            return dataset.with_size(kept, self.preprocessing(model))
+        return self._kept(dataset, model)
 
     def _kept(self, dataset: DomainDataset, model: DomainModel) -> DomainDataset:
         """A dataset behind the cache where there is one."""

@@ -115,7 +115,7 @@ def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
     for part in flat.get("data.parts") or ():
         part.pop("root", None)
     told = {key: json.dumps(value, default=str) for key, value in flat.items()}
-    told |= {f"translator {run}": digest for run, digest in parts.translators.items()}
+    told |= parts.digests
     given = _start(parts, stage, Path()) if _is_given(parts, stage) else None
     records = [one for one in parts.dataset.records if one.domain in stage.roles.all]
     names = sorted(

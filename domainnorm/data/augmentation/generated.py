@@ -1,0 +1,102 @@
+"""Images that a generator has made, beside those of a dataset."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from domainnorm.data.dataset import DomainDataset, Record
+from domainnorm.data.images import find_images, read_image
+from domainnorm.data.masks import Colour
+from domainnorm.data.preprocessing import Pixels
+from domainnorm.errors import DataError, unknown
+
+_ABOVE = "generated/"  # before the names of images, which may be names in the dataset too
+
+
+class WithGenerated(DomainDataset):
+    """A dataset with further training images, whose records are ``generated``.
+
+    They have a class and a domain of the dataset, but are no sample of it: nothing but training
+    batches has them.
+
+    Args:
+        dataset: Of images with one class each.
+        root: Folder with the images, in ``<domain>/<class>/``, as `domainnorm generate` writes
+            them.
+        domains: Those whose images are taken; there may be others.
+
+    Attributes:
+        digest: Of the files, in hexadecimal digits.
+
+    Raises:
+        DataError: Labels of another kind, a folder that is not there, a class that the dataset does
+            not have, or a domain without images.
+    """
+
+    def __init__(self, dataset: DomainDataset, root: Path, domains: Collection[str]) -> None:
+        if dataset.task != "classification":
+            raise DataError(
+                f"data.generated: images of a class, but the dataset has labels for {dataset.task}"
+            )
+        if not root.is_dir():
+            raise DataError(f"data.generated.root: {root.absolute()} is not a folder")
+        self.dataset = dataset
+        self.root = root.absolute()
+        self.keeps_size = dataset.keeps_size
+        self.task = dataset.task
+        self.reads = dataset.reads
+        self.domain_names = dataset.domain_names
+        self.class_names = dataset.class_names
+        self.table = dataset.table
+        self.left_out = dataset.left_out
+        found = [record for name in domains for record in self._of(name)]
+        if not found:
+            raise DataError(
+                f"data.generated.root: {self.root} has no images in <domain>/<class>/ of "
+                f"{', '.join(domains)}; `domainnorm generate RUN` writes such a folder"
+            )
+        self.records = [*dataset.records, *found]
+        digest = hashlib.sha256()
+        for record in found:
+            digest.update(self._file(record).read_bytes())
+        self.digest = digest.hexdigest()
+
+    def _of(self, domain: str) -> Iterator[Record]:
+        """Records of the images of a domain."""
+        for folder in sorted(one for one in self.root.glob(f"{domain}/*") if one.is_dir()):
+            if folder.name not in self.class_names:
+                problem = unknown("class", folder.name, self.class_names)
+                raise DataError(f"data.generated.root: {folder}: {problem}")
+            for file in find_images(folder):
+                name = f"{_ABOVE}{domain}/{folder.name}/{file}"
+                label = self.class_names.index(folder.name)
+                yield Record(name, domain, label, name, "train", generated=True)
+
+    def _file(self, record: Record) -> Path:
+        return self.root / record.file.removeprefix(_ABOVE)
+
+    def over(self, dataset: DomainDataset) -> WithGenerated:
+        """The same images beside another reading of the dataset, such as a cached one."""
+        other = copy.copy(self)
+        other.dataset, other.keeps_size = dataset, dataset.keeps_size
+        return other
+
+    @property
+    def class_colours(self) -> list[Colour]:
+        """Those of the dataset."""
+        return self.dataset.class_colours
+
+    def image(self, index: int) -> Pixels:
+        """See `DomainDataset`."""
+        if index < len(self.dataset.records):
+            return self.dataset.image(index)
+        return read_image(self._file(self.records[index]))
+
+    def sources(self, index: int, *, is_mask: bool) -> list[Path]:
+        """See `DomainDataset`."""
+        if index < len(self.dataset.records):
+            return self.dataset.sources(index, is_mask=is_mask)
+        return [self._file(self.records[index])]
