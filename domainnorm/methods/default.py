@@ -37,10 +37,11 @@ class Default(SelfTraining):
     lower for classes that the network finds hard.
 
     After training, the **guard** compares how well predictions of the weak and the strong view of
-    target images agree (see `agreement`), before and after adaptation. It keeps the source model if
-    the agreement has fallen by more than ``guard``, or if a class that the source model predicts is
-    no longer predicted; `facts` say so. Self-training teaches views to agree: if it has failed even
-    at that, its other effects cannot be trusted.
+    target images agree (κ, see `agreement`), before and after adaptation. It keeps the source model
+    unless ``κ_after - κ_before ≥ gain · (1 - κ_changed)``, ``κ_changed`` being the agreement of the
+    predictions before with those after; or if a class that the source model predicts is no longer
+    predicted. `facts` say so. Self-training teaches views to agree: if it has changed predictions
+    and failed even at that, its other effects cannot be trusted.
 
     Nothing is trained if the source model is too uncertain on target images to label them (see
     `Certainty`), since views can also agree on wrong labels. Then only running moments change: a
@@ -59,8 +60,9 @@ class Default(SelfTraining):
         rows: Rows of the norms. ``one``: all domains share one row, which starts as the mean of the
             sources' rows. ``own``: as ``data.rows`` says. ``auto``: a run trains both if they
             differ, and keeps the model whose views agree more; a single fit trains ``one``.
-        guard: Largest accepted fall of the agreement, in [0, 1]. 1 keeps every adaptation, even one
-            that forgets classes, and checks no certainty.
+        guard: False keeps every adaptation, even one that forgets classes, and checks no certainty.
+        gain: Least rise of the agreement for what has changed, see above, at most 1; 0 accepts
+            every rise.
         certainty: Least certainty of the source model on one of the targets, with its own moments
             or the target's, in [0, 1]; below it nothing is trained. 0 always trains.
         fallback: What replaces training below ``certainty``: re-estimated ``moments``, if norms
@@ -88,7 +90,8 @@ class Default(SelfTraining):
         threshold_rule: Literal["auto", "fixed", "free"] = "auto",
         label_decay: float = 0.99,
         rows: Literal["auto", "one", "own"] = "auto",
-        guard: float = 0.0,
+        guard: bool = True,
+        gain: float = 0.02,
         certainty: float = 0.55,
         fallback: Literal["moments", "source"] = "moments",
         **options: Any,
@@ -104,6 +107,7 @@ class Default(SelfTraining):
         adapting = roles if rows == "own" else replace(roles, rows="one")
         super().__init__(model, task, adapting, **given, **options)
         self.guard = guard
+        self.gain = gain
         self.certainty = certainty
         self.fallback = fallback
         self.rows = rows
@@ -136,7 +140,7 @@ class Default(SelfTraining):
     def on_fit_start(self) -> None:
         """Train nothing where the source model knows too little."""
         super().on_fit_start()
-        if self.guard < 1 and self.known is None:  # a resumed fit knows it, but not its steps yet
+        if self.guard and self.known is None:  # a resumed fit knows it, but not its steps yet
             self.known = self.trainer.strategy.broadcast(self._certainty())  # of ranks one decides
             self.trainer.should_stop = self.unsure
 
@@ -171,15 +175,20 @@ class Default(SelfTraining):
         super().on_fit_end()
         self.finished = True  # rows are equal now, and in the source model each domain's own
         adapted = {key: value.clone() for key, value in self.deployed.state_dict().items()}
-        counts = [self._counts(state) for state in (self._start, adapted)]
-        found = [agreement(one, known_to(counts[0])) for one in counts]
-        lost = forgotten(*counts)
-        fell = found[1] < found[0] - self.guard or lost > 0
-        self.finished = fell and self.guard < 1
+        counts = self._counts(self._start, adapted)
+        before, after, same = (agreement(one, known_to(counts[0])) for one in counts)
+        lost = forgotten(*counts[:2])
+        harms = after - before < self.gain * (1 - same) or lost > 0
+        self.finished = harms and self.guard
         self._settle(self._start if self.finished else adapted)
-        self.merit = -1.0 if self.finished else found[1]  # the least that κ can be
-        names = ("agreement_before", "agreement_after", "forgotten", "adapted")
-        self.facts |= dict(zip(names, (*found, lost, float(not self.finished)), strict=True))
+        self.merit = -1.0 if self.finished else after  # the least that κ can be
+        self.facts |= {
+            "agreement_before": before,
+            "agreement_after": after,
+            "changed": 1 - same,
+            "forgotten": lost,
+            "adapted": float(not self.finished),
+        }
 
     def _trained(self) -> Iterator[tuple[nn.Parameter, int]]:
         """Nothing, where the source model was kept."""
@@ -208,17 +217,25 @@ class Default(SelfTraining):
         return known
 
     @torch.no_grad()
-    def _counts(self, state: dict[str, Tensor]) -> Tensor:
-        """How often pairs of classes are predicted of two views of the target images, (K, K)."""
-        self.deployed.load_state_dict(state)
-        self.deployed.eval()
+    def _counts(self, *states: dict[str, Tensor]) -> Tensor:
+        """How often pairs of classes are predicted of the same target images, (3, K, K).
+
+        Of the weak and the strong view under each of two states, and of the weak view under both.
+        """
         loader: Any = self.trainer.train_dataloader
         seen: list[Tensor] = []
         for batch in loader:
             target = split(self.ready(batch))[1]
-            weak = self.outputs(target, model=self.deployed)
-            strong = self.outputs(target, view="strong", model=self.deployed)
-            seen.append(counts_of(weak.argmax(1), strong.argmax(1), weak.shape[1]))
+            weak, pairs = [], []
+            for state in states:
+                self.deployed.load_state_dict(state)
+                self.deployed.eval()
+                logits = self.outputs(target, model=self.deployed)
+                strong = self.outputs(target, view="strong", model=self.deployed).argmax(1)
+                weak.append(logits.argmax(1))
+                pairs.append((weak[-1], strong))
+            pairs.append((weak[0], weak[1]))
+            seen.append(torch.stack([counts_of(*pair, logits.shape[1]) for pair in pairs]))
         return over_ranks(torch.stack(seen).sum(0))
 
 
@@ -245,9 +262,9 @@ def _shares(counts: Tensor) -> Tensor:
 
 
 def agreement(counts: Tensor, classes: Tensor) -> float:
-    """Agreement of the predictions of two views beyond chance: mean of Cohen's κ, at most 1.
+    """Agreement of two predictions beyond chance: mean of Cohen's κ, at most 1.
 
-    Of each class against the rest, with the shares ``a`` of both views, ``r`` and ``c`` of one:
+    Of each class against the rest, with the shares ``a`` of both, ``r`` and ``c`` of one:
     ``κ = 2 (a - r c) / (r + c - 2 r c)``, 0 for a class that no or every prediction is. So
     a model that calls everything one class scores 0, though its views always agree; and over the
     classes that the source model knew, one that has forgotten some of them scores low.

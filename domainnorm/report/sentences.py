@@ -116,5 +116,7 @@ def _reason(facts: Mapping[str, float]) -> str:
     """Why the default has kept its source model."""
     if "agreement_after" not in facts:
         return "too unsure of these images to learn from its own labels"
-    why = "a class is forgotten" if facts["forgotten"] else "views agree less"
-    return f"{why} after adaptation"
+    if facts["forgotten"]:
+        return "a class is forgotten after adaptation"
+    fell = facts["agreement_after"] < facts["agreement_before"]
+    return f"views agree {'less' if fell else 'hardly more'} after adaptation"

@@ -234,8 +234,10 @@ def test_a_source_model_that_was_kept_is_said_in_the_line_of_its_stage():
         return outcome([one], "accuracy")
 
     assert line(1.0) == "b 0.500"
-    seen = {"agreement_after": 0.5, "forgotten": 0.0}
+    seen = {"agreement_before": 0.6, "agreement_after": 0.5, "forgotten": 0.0}
     assert line(0.0, **seen).endswith("views agree less after adaptation: the source model is kept")
+    more = {**seen, "agreement_after": 0.601}
+    assert "views agree hardly more after adaptation: the source" in line(0.0, **more)
     forgot = {**seen, "forgotten": 1.0}
     assert "a class is forgotten after adaptation: the source" in line(0.0, **forgot)
     assert "too unsure of these images" in line(0.0, certainty=0.2)
