@@ -362,9 +362,10 @@ def check_splits(
         needs = ["test", *(["train"] if trains else []), *(["val"] if domain in labelled else [])]
         for split in needs:
             if (domain, split) not in found:
+                drawn = "" if split == "train" else f", or raise data.{split}_fraction"
                 raise DataError(
                     f"domain '{domain}': no images in split {split}; add images, or rows with "
-                    f"split {split} to the split table"
+                    f"split {split} to the split table{drawn}"
                 )
 
 

@@ -52,6 +52,8 @@ def reading(file: object, what: str, way: str = "replace the file") -> Iterator[
         raise
     except Exception as error:  # decoders raise what they like, of damaged files above all
         told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if told.startswith("cannot identify image file"):  # and then what Pillow was given
+            told = "truncated, damaged or another format"
         reason = " ".join(told.split()) or type(error).__name__
         raise DataError(f"{file}: not a readable {what} ({reason}); {way}") from error
 

@@ -228,8 +228,9 @@ def _text_of(place: Path) -> str:
             except UnicodeDecodeError:
                 pass
     raise DataError(
-        f"{place}: not a text list of files in UTF-8; give the folder of the images, and cut "
-        "films into frames, as with `ffmpeg -i FILM FOLDER/%06d.png`"
+        f"{place}: not a text list of files in UTF-8, nor an image that is read "
+        f"({', '.join(sorted(SUFFIXES))}); convert it, and cut films into frames, as with "
+        "`ffmpeg -i FILM FOLDER/%06d.png`"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from domainnorm.data.images import find_images, read_image
+from domainnorm.data.images import find_images, opened, read_image
 from domainnorm.errors import DataError
 from domainnorm.report.figure import create_figure, save_figure
 
@@ -243,3 +243,10 @@ def test_links_to_each_other_end(root, tmp_path):
 def test_names_of_a_relative_folder_are_relative_to_it(root, monkeypatch):
     monkeypatch.chdir(root)
     assert [str(file) for file in find_images(Path())] == ["a/1.png", "b.JPG"]
+
+
+def test_text_under_the_name_of_an_image_is_called_so(tmp_path):
+    (tmp_path / "b.png").write_text("hello")
+    told = r"b\.png: not a readable image \(truncated, damaged or another format\); replace"
+    with pytest.raises(DataError, match=told), opened(tmp_path / "b.png"):
+        pass

@@ -169,7 +169,9 @@ def test_name_that_is_not_utf8_is_refused(tmp_path):
 )
 def test_files_that_are_no_list_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=f"{name}: not a text list of files in UTF-8; give the fol"):
+    with pytest.raises(
+        DataError, match=f"{name}: not a text list of files in UTF-8, nor an image that"
+    ):
         list_images(tmp_path / name)
 
 
