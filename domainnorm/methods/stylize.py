@@ -25,7 +25,7 @@ class Asked(NamedTuple):
         domain: Whose style, (N,).
         image: Positions in the batch of images that have the style, (N,); its own of one that is
             asked for its own domain.
-        embedding: Of these images, (N, E), where norms take it; else None.
+        embedding: Of these images or of their attributes, (N, E), where norms take it; else None.
         own: Of the images of the batch themselves.
     """
 
@@ -71,7 +71,7 @@ class TranslatingMethod(ImageMethod):
             return Asked(chosen, order, None, None)
         drawn = torch.multinomial((chosen[:, None] == domain).float(), 1)[:, 0]
         image = torch.where(chosen == domain, order, drawn)
-        own = model.embed(batch["image"])
+        own = model.embed(batch["image"], batch["attributes"] if model.reads_attributes else None)
         return Asked(chosen, image, own[image], own)
 
     def on_test_epoch_start(self) -> None:

@@ -66,10 +66,7 @@ def _check_translation(recipe: Recipe, problems: Problems) -> None:
         problems.add("data.rows", text)
     if recipe.encoder is not None and recipe.condition != "embedding":
         text = f"is given, and {why}, which nothing estimates; leave it out, or add"
-        problems.add("encoder", f"{text} 'condition: embedding' for the styles of single images")
-    elif recipe.encoder is not None and _reads_attributes(recipe.encoder):
-        text = f"'{recipe.encoder.name}' reads attributes, and images are asked for the style of"
-        problems.add("encoder", f"{text} an image; take 'style' or 'cnn'")
+        problems.add("encoder", f"{text} 'condition: embedding' for the styles of images or words")
     if recipe.norm is not None and not reads_domains(recipe.norm):
         text = f"none of them looks at the domain, and {why}; take 'norm: cin'"
         problems.add("norm", text)

@@ -17,7 +17,7 @@ from domainnorm import report
 from domainnorm.errors import ConditionError, DataError, unknown
 from domainnorm.run.models import StoredModel, check_task, load_stored
 from domainnorm.serve.serving_options import GenerateOptions
-from domainnorm.serve.stored import FileModel
+from domainnorm.serve.stored import FileModel, words_for
 from domainnorm.serve.written_images import SHEET, new_folder
 from domainnorm.storage import make_folders
 from domainnorm.tasks.translator import image_pixels
@@ -97,7 +97,8 @@ class _Maker:
         known = stored.class_names
         asked = _asked("--class", "class", options.class_names, known)
         self.classes = {name: known.index(name) for name in asked}
-        self.attributes = _attributes(stored, options.text)
+        words = options.text
+        self.attributes = {} if words is None else words_for(stored, "--text", words)
         if options.text is not None and options.class_names is None:
             self.classes = {_NO_CLASS: -1}
 
@@ -134,7 +135,7 @@ class _Maker:
         seeds = [int(one.generate_state(1)[0]) for one in mixed]
         embedding = None
         if self.model.reads_attributes:
-            given = {column: [text] * count for column, text in self.attributes.items()}
+            given = {column: told * count for column, told in self.attributes.items()}
             embedding = self.model.embed(torch.zeros(count, 1), given)
         made = self.task.made(
             self.model,
@@ -145,20 +146,6 @@ class _Maker:
             embedding=embedding,
         )
         return image_pixels(made)
-
-
-def _attributes(stored: StoredModel, text: str | None) -> dict[str, str]:
-    """The one column that words are for; without words none is known."""
-    if text is None:
-        return {}
-    columns = stored.recipe.data.attributes if stored.model.reads_attributes else []
-    if len(columns) != 1:
-        found = ", ".join(columns) or "none"
-        raise ConditionError(
-            f"--text: the run reads {found}, expected one column of words: train with 'encoder: "
-            "text', 'condition: embedding' and data.attributes: [COLUMN]"
-        )
-    return {columns[0]: text}
 
 
 def _asked(option: str, kind: str, names: Sequence[str] | None, known: Sequence[str]) -> list[str]:

@@ -61,7 +61,10 @@ class TranslateOptions:
     """What images are translated to; `domainnorm translate --help` says what the fields mean."""
 
     to: str = _option(
-        None, "domain, or image file, whose style the images get", metavar="STYLE", required=True
+        None,
+        "domain, image file, or words, whose style the images get",
+        metavar="STYLE",
+        required=True,
     )
     between: Sequence[str] | None = _option(
         None,

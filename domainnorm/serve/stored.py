@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from domainnorm.data import Preprocessing
 from domainnorm.data.masks import VOID
-from domainnorm.errors import CheckpointError, DataError, counted
+from domainnorm.errors import CheckpointError, ConditionError, DataError, counted, unknown
 from domainnorm.registry import TASKS
 from domainnorm.run.models import StoredModel as StoredModel  # noqa: PLC0414 - offered here
 from domainnorm.run.models import load_stored as load_stored  # noqa: PLC0414
@@ -37,6 +38,41 @@ class Reading:
     image: Tensor | None = None
     size: tuple[int, int] = (0, 0)
     problem: str = ""
+
+
+def words_for(stored: StoredModel, option: str, text: str) -> dict[str, list[str]]:
+    """Attributes of one image by words: the text itself, or ``scanner=A, hour=20`` of several.
+
+    Args:
+        stored: The model, whose encoder reads attributes.
+        option: Where the words stand, for messages.
+        text: The words.
+
+    Raises:
+        ConditionError: It reads none, there is another column, or nothing is known of them.
+    """
+    model: Any = stored.model
+    columns = stored.recipe.data.attributes if model.reads_attributes else []
+    if not columns:
+        raise ConditionError(
+            f"{option}: '{text}' are words, and this run reads none; train with 'encoder: text', "
+            "'condition: embedding' and data.attributes: [COLUMN]"
+        )
+    given = {columns[0]: text}
+    if len(columns) > 1:
+        pairs = [part.partition("=")[::2] for part in text.split(",")]
+        given = {name.strip(): value.strip() for name, value in pairs}
+        for name in given:
+            if name not in columns:
+                told = f"write {columns[0]}=..., {columns[1]}=..."
+                raise ConditionError(f"{option}: {unknown('column', name, columns)}; {told}")
+    words = {name: [value] for name, value in given.items()}
+    if bool((model.encoder.features(words)[:, : len(columns)] == 1).all()):
+        raise ConditionError(
+            f"{option}: nothing is known of '{text}'; training images have other values in "
+            f"{', '.join(columns)}"
+        )
+    return words
 
 
 class FileModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from domainnorm.recipe.schema import parts_of
 from domainnorm.run.models import StoredModel, check_task, load_stored
 from domainnorm.serve.image_list import name_of
 from domainnorm.serve.serving_options import RestoreOptions, TranslateOptions
-from domainnorm.serve.stored import FileModel
+from domainnorm.serve.stored import FileModel, words_for
 from domainnorm.serve.written_images import (
     SHEET,
     WholeImage,
@@ -35,6 +36,7 @@ from domainnorm.serve.written_images import (
 from domainnorm.tasks.translator import PixelTranslator, row_of, style_of_domains, style_of_image
 
 _STEPS = 5  # columns between two domains, both included
+_WORD, _LONGEST = re.compile(r"[^\w=.,-]+"), 60  # what is no part of the name of a folder
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def translate_run(
     """
     stored = load_stored(folder)
     translator = _Translator(stored, options)
-    name = options.to if translator.shown is None else Path(options.to).stem
-    place = output or stored.place / "translations" / f"{name_of(images)}-{name}"
+    name = Path(options.to).stem if translator.shown is not None else _WORD.sub("_", options.to)
+    place = output or stored.place / "translations" / f"{name_of(images)}-{name[:_LONGEST]}"
     source = find_files(stored.recipe, images, place, translator.figures, "translate")
     with new_folder(place) as made:
         rows = write_images(source, translator.change, made)
@@ -135,7 +137,7 @@ class _Translator:
         self.made = PixelTranslator(self.model, self.files.preprocessing)
         self.white = white_of(stored.recipe.dataset.options) or WHITE
         self.shown: NDArray[np.uint8] | None = None  # the image whose style is asked for
-        self.asked = self._asked(options.to)
+        self.asked = self._asked(options.to, stored)
 
     def change(self, image: WholeImage) -> WholeImage:
         """An image in the style that is asked for."""
@@ -152,9 +154,10 @@ class _Translator:
         """Draw inputs in the style of every domain, and of mixtures of two if asked."""
         every = self._of(torch.eye(len(self.names)))
         captions = list(self.names)
-        if self.shown is not None:
+        if self.options.to not in self.names:
             every = {name: torch.cat([given, self.asked[name]]) for name, given in every.items()}
-            captions.append(Path(self.options.to).name)
+            captions.append(self.options.to if self.shown is None else Path(self.options.to).name)
+        if self.shown is not None:
             rows = {f"{captions[-1]}, whose style it is": self.shown, **rows}
         drawn = [(every, captions)]
         if self.options.between is not None:
@@ -171,15 +174,18 @@ class _Translator:
     def _of(self, weights: Tensor) -> dict[str, Tensor]:
         return style_of_domains(self.model, weights)
 
-    def _asked(self, asked: str) -> dict[str, Tensor]:
-        """The style of a domain, or of an image.
+    @torch.inference_mode()
+    def _asked(self, asked: str, stored: StoredModel) -> dict[str, Tensor]:
+        """The style of a domain, of an image, or of words.
 
         Raises:
-            ConditionError: Neither, or an image whose style the network cannot be given.
+            ConditionError: None of them, or one that the network cannot be given.
             DataError: An image that cannot be read.
         """
         if asked in self.names:
             return self._of(row_of(self.model, asked))
+        if self.model.reads_attributes:
+            return style_of_image(self.model, torch.zeros(1, 1), words_for(stored, "--to", asked))
         file = Path(asked)
         if not file.is_file():
             raise ConditionError(f"--to: {unknown('domain', asked, self.names)}")
@@ -190,8 +196,7 @@ class _Translator:
                 "'condition: embedding' and 'norm: {statistics: instance, modulation: hyper}'"
             )
         self.shown = WholeImage.read(file, self.white).pixels
-        with torch.inference_mode():
-            return style_of_image(self.model, self.made.tensor(self.shown))
+        return style_of_image(self.model, self.made.tensor(self.shown))
 
 
 class _Restorer:

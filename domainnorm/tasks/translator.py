@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel, convert_norms, create_network, example_image
 from domainnorm.data import Preprocessing
+from domainnorm.encoders.base import Attributes
 from domainnorm.slot import ConditionSlot
 
 
@@ -238,9 +239,11 @@ def row_of(model: DomainModel, domain: str) -> Tensor:
     return torch.eye(model.num_domains)[[model.domain_names.index(domain)]]
 
 
-def style_of_image(model: DomainModel, image: Tensor) -> dict[str, Tensor]:
-    """The same for the styles of images (N, C, H, W) themselves, whose norms take embeddings."""
-    estimate = model.estimate(image)
+def style_of_image(
+    model: DomainModel, image: Tensor, attributes: Attributes | None = None
+) -> dict[str, Tensor]:
+    """The same for the styles of images (N, C, H, W), or by their attributes."""
+    estimate = model.estimate(image, attributes)
     return {"weights": estimate.weights, "embedding": estimate.embedding}
 
 

@@ -376,7 +376,7 @@ def test_labelled_domain_needs_validation_images(make, scans):
     bare = scans.without_labels([])
     bare.records = [replace(r, split="test") if r.split == "val" else r for r in bare.records]
     with pytest.raises(
-        DataError, match="domain 'clean': no images in split val; .* raise data.val_fraction"
+        DataError, match=r"domain 'clean': no images in split val; .* raise data.val_fraction"
     ):
         make(dataset=bare)
 

@@ -43,7 +43,7 @@ def write_recipe(root, attributes, encoder, methods="", more=""):
     return str(file)
 
 
-def run_folder(asked, output):
+def run_folder(asked, output, *words):
     """Folder of a run of the recipe."""
-    assert call("run", asked, "--output", str(output)) == 0
+    assert call("run", asked, *words, "--output", str(output)) == 0
     return next(output.glob("*/*/metrics.json")).parent

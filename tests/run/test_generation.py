@@ -157,7 +157,7 @@ def test_default_place_is_in_the_stage_and_is_not_overwritten(made, capsys):
         (["--class", "10"], "--class: unknown class '10'"),
         (["--count", "0"], "--count: got 0, expected 1 or more"),
         (["--guidance", "0.5"], "--guidance: got 0.5, expected 1 or more"),
-        (["--text", "a three"], "--text: the run reads none, expected one column of words"),
+        (["--text", "a three"], "--text: 'a three' are words, and this run reads none; train"),
     ],
 )
 def test_what_cannot_be_made_is_refused(words, message, made, tmp_path, capsys):

@@ -15,6 +15,7 @@ from domainnorm.serve import load_stored
 from domainnorm.serve.stored import FileModel
 from domainnorm.tasks.translator import PixelTranslator, style_of_domains
 from tests.run import tiny
+from tests.run.shops import run_folder, write_recipe, write_shops
 from tests.run.tiny import TRANSFER, assert_same_weights, call, metrics, run
 
 WORDS = (
@@ -112,7 +113,7 @@ def test_same_recipe_gives_the_same_weights(translated, tmp_path):
         ("data.shots=5", "data.shots: counts images of a class, and task 'translation' reads"),
         ("data.rows=one", "data.rows: got 'one', and task 'translation' asks for the style"),
         ("encoder=style", "encoder: is given, and task 'translation'"),
-        ("encoder=text condition=embedding", "encoder: 'text' reads attributes"),
+        ("encoder=text condition=embedding", "encoder: 'text' estimates domains from attributes"),
         ("norm=in", "norm: none of them looks at the domain"),
         ("evaluation.selection=oracle", "'oracle' compares with labels"),
         ("evaluation.selection=infomax", "'infomax' is for"),
@@ -324,3 +325,63 @@ def test_program_that_would_give_images_their_own_style_is_refused(by_image, tmp
     assert call("export", str(by_image), *words) != 0
     assert "norms take the style of an image" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+@pytest.fixture(scope="module")
+def by_words(tmp_path_factory):
+    """Two shops with a note on each picture, and a column of hours."""
+    root = tmp_path_factory.mktemp("shops")
+    write_shops(root, "note", lambda n, shop: "red light" if shop == "shop_a" else "blue dusk")
+    made = {}
+    for name, attributes in (("one", "note"), ("two", "note, hour")):
+        asked = write_recipe(root, attributes, "text")
+        words = (*WORDS, "norm={statistics: instance, modulation: hyper}", "condition=embedding")
+        words = (*words, "task={name: translation, width: 4}", "augment={}", "data.batch_size=8")
+        made[name] = run_folder(asked, tmp_path_factory.mktemp("runs"), *words)
+    return made
+
+
+def test_images_get_the_style_of_words(by_words, folder, tmp_path):
+    pixels = {}
+    for name, text in (("red", "red light"), ("blue", "a blue dusk"), ("again", "red light")):
+        place = tmp_path / name
+        words = ("--to", text, "--output", str(place))
+        assert call("translate", str(by_words["one"]), str(folder), *words) == 0
+        assert (place / "sheet.png").stat().st_size > 0
+        pixels[name] = cv2.imread(str(place / "one.png")).astype(int)
+    assert np.array_equal(pixels["red"], pixels["again"])
+    assert abs(pixels["red"] - pixels["blue"]).max() > 0
+
+
+def test_styles_of_domains_are_still_there_beside_words(by_words, folder, tmp_path):
+    place = tmp_path / "made"
+    words = ("--to", "shop_b", "--between", "shop_a", "shop_b", "--output", str(place))
+    assert call("translate", str(by_words["one"]), str(folder), *words) == 0
+    assert (place / "between-shop_a-shop_b.png").exists()
+    values = metrics(by_words["one"])["stylize", "shop_a"]
+    assert 0 <= values["style_accuracy/shop_b"] <= 1
+
+
+def test_words_name_a_folder_that_every_disk_takes(by_words, folder):
+    assert call("translate", str(by_words["one"]), str(folder), "--to", "red/light: ../blue") == 0
+    places = list(by_words["one"].glob("stages/*/*/*/translations/*"))
+    assert [place.name for place in places] == [f"{folder.name}-red_light_.._blue"]
+
+
+@pytest.mark.parametrize(
+    ("run_of", "text", "told"),
+    [
+        ("one", "xyzzy", "--to: nothing is known of 'xyzzy'"),
+        ("two", "red light", "--to: unknown column 'red light'"),
+        ("two", "place=3", "--to: unknown column 'place'"),
+        ("two", "note=xyzzy", "--to: nothing is known of 'note=xyzzy'"),
+    ],
+)
+def test_words_that_nothing_is_known_of_are_refused(by_words, folder, run_of, text, told, capsys):
+    assert call("translate", str(by_words[run_of]), str(folder), "--to", text) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_words_of_several_columns(by_words, folder, tmp_path):
+    words = ("--to", "note=red light, hour=9", "--output", str(tmp_path / "made"))
+    assert call("translate", str(by_words["two"]), str(folder), *words) == 0
