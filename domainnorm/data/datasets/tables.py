@@ -99,7 +99,8 @@ class Manifest(TabledDataset, ClassFiles):
 
     Args:
         allow_missing_classes: Accept a domain without training images of a class that another
-            domain has, for rare classes and found domains. Misspelled classes then go unnoticed.
+            domain has, for rare classes and found domains, or no class at all, for tasks that read
+            none, which need not set it. Misspelled classes then go unnoticed.
         options: Keys of `TabledDataset`.
     """
 
@@ -112,7 +113,7 @@ class Manifest(TabledDataset, ClassFiles):
     def take(self, rows: Sequence[Row]) -> None:
         """Classes are the targets of the chosen domains."""
         self._fill(rows, self.domain_names, self.domain_names)
-        if not self.class_names:
+        if not self.class_names and not self._allow_missing:
             raise DataError(
                 f"{self.table}: no image of {', '.join(self.domain_names)} has a target"
             )

@@ -134,6 +134,15 @@ def test_empty_target_is_no_label(write, lines):
     assert [r.file for r in records if not r.is_labelled] == [lines[3]["path"]]
 
 
+def test_no_target_at_all_is_for_tasks_that_read_none(write, lines):
+    root = str(write(without(lines, "target")))
+    with pytest.raises(DataError, match="no image of day, night has a target"):
+        Manifest(root=root)
+    dataset = Manifest(root=root, allow_missing_classes=True)
+    assert dataset.class_names == []
+    assert len(dataset.records) == len(lines)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
