@@ -185,6 +185,11 @@ def _write(make: Callable[..., serve.Translated], arguments: Namespace, options:
     renamed = f", {done.renamed} of them as PNG, which loses nothing" if done.renamed else ""
     say(f"{counted(done.images, 'image')}{renamed}: {done.folder}")
     say(f"{'sheets' if len(done.figures) > 1 else 'sheet'}: {', '.join(done.figures)}")
+    if done.seams:
+        say(
+            "each tile was normalized by its own moments, so that neighbours may differ; for large "
+            "images train with norm: tin, whose tiles share those of a small copy"
+        )
     return 0
 
 

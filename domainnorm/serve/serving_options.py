@@ -10,6 +10,7 @@ from domainnorm import data
 from domainnorm.errors import DomainNormError
 from domainnorm.ranges import Far, Unseen
 
+_SMALLEST_TILE = 32
 _WHITE = "pixel value of 16-bit images that is white (default: as in training)"
 
 
@@ -20,6 +21,11 @@ def _option(default: Any, text: str, **argument: Any) -> Any:
 
 def _number(kind: type, default: float, text: str) -> Any:
     return _option(default, f"{text} (default: %(default)s)", type=kind, metavar="X")
+
+
+def _check_tile(tile: int | None) -> None:
+    if tile is not None and tile < _SMALLEST_TILE:
+        raise DomainNormError(f"--tile: {tile}, expected {_SMALLEST_TILE} pixels or more")
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,16 @@ class TranslateOptions:
         nargs=2,
         metavar="DOMAIN",
     )
+    tile: int | None = _option(
+        None,
+        "side of tiles, which the network sees in the pixels of the file, and not the whole image "
+        "at data.image_size; for runs that were trained on parts of large images",
+        type=int,
+        metavar="PIXELS",
+    )
+
+    def __post_init__(self) -> None:
+        _check_tile(self.tile)
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,15 @@ class RestoreOptions:
         "%(default)s)",
         choices=("enlarged", "same"),
     )
+    tile: int | None = _option(
+        None,
+        "side of tiles of the result that the network sees, for images too large for memory",
+        type=int,
+        metavar="PIXELS",
+    )
+
+    def __post_init__(self) -> None:
+        _check_tile(self.tile)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,14 @@ from domainnorm.serve.written_images import (
     new_folder,
     write_images,
 )
-from domainnorm.tasks.translator import PixelTranslator, row_of, style_of_domains, style_of_image
+from domainnorm.tasks.translator import (
+    PixelTranslator,
+    in_tiles,
+    row_of,
+    sees_tiles,
+    style_of_domains,
+    style_of_image,
+)
 
 _STEPS = 5  # columns between two domains, both included
 _WORD, _LONGEST = re.compile(r"[^\w=.,-]+"), 60  # what is no part of the name of a folder
@@ -48,12 +55,14 @@ class Translated:
         images: How many.
         renamed: Files that are called otherwise than their originals, since these lose detail.
         figures: Names of the sheets.
+        seams: Whether tiles were normalized by moments of their own.
     """
 
     folder: Path
     images: int
     renamed: int
     figures: tuple[str, ...]
+    seams: bool = False
 
 
 def translate_run(
@@ -86,7 +95,9 @@ def translate_run(
     with new_folder(place) as made:
         rows = write_images(source, translator.change, made)
         translator.draw({name: before.pixels for name, (before, _) in rows.items()}, made)
-    return Translated(place, len(source.listed), count_renamed(source), tuple(translator.figures))
+    seams = options.tile is not None and sees_tiles(translator.model)
+    figures = tuple(translator.figures)
+    return Translated(place, len(source.listed), count_renamed(source), figures, seams)
 
 
 def restore_run(
@@ -118,7 +129,8 @@ def restore_run(
         shown = {name: [one.pixels for one in pair] for name, pair in rows.items()}
         captions = {name: ["as it is", "restored"] for name in rows}
         report.save_contact_sheet(shown, made / SHEET, captions=captions)
-    return Translated(place, len(source.listed), count_renamed(source), (SHEET,))
+    seams = options.tile is not None and sees_tiles(restorer.model)
+    return Translated(place, len(source.listed), count_renamed(source), (SHEET,), seams)
 
 
 class _Translator:
@@ -134,7 +146,7 @@ class _Translator:
                 raise ConditionError(f"--between: {unknown('domain', name, self.names)}")
         if options.between is not None and len(set(options.between)) == 1:
             raise ConditionError(f"--between: '{options.between[0]}' twice, expected two domains")
-        self.made = PixelTranslator(self.model, self.files.preprocessing)
+        self.made = PixelTranslator(self.model, self.files.preprocessing, options.tile)
         self.white = white_of(stored.recipe.dataset.options) or WHITE
         self.shown: NDArray[np.uint8] | None = None  # the image whose style is asked for
         self.asked = self._asked(options.to, stored)
@@ -217,6 +229,7 @@ class _Restorer:
             )
         self.domain = options.domain if options.domain is not None or asks else names[0]
         self.scale = 1 if options.size == "same" else _scale_of(stored)
+        self.tile = options.tile
         made = files.preprocessing
         self.mean, self.std = (torch.tensor(one)[:, None, None] for one in (made.mean, made.std))
 
@@ -230,7 +243,8 @@ class _Restorer:
         seen = torch.from_numpy(pixels).movedim(2, 0).float() / 255
         size = [self.scale * side for side in seen.shape[1:]]
         seen = bicubic(seen, size).clamp(0, 1) if self.scale > 1 else seen
-        restored = self.model(((seen - self.mean) / self.std)[None], self.domain)[0]
+        given = ((seen - self.mean) / self.std)[None]
+        (restored,) = in_tiles(self.model, given, self.tile, {"domain": self.domain})
         change: NDArray[np.float32] = (255 * (restored - seen)).movedim(0, 2).numpy()
         if image.grey and not grey:
             change = np.asarray(cv2.cvtColor(change, cv2.COLOR_RGB2GRAY), np.float32)[..., None]

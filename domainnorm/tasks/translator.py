@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -13,10 +14,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from domainnorm.backbones import DomainModel, convert_norms, create_network, example_image
+from domainnorm.backbones import (
+    DomainModel,
+    convert_norms,
+    create_network,
+    example_image,
+    tiled_inference,
+)
 from domainnorm.data import Preprocessing
 from domainnorm.encoders.base import Attributes
+from domainnorm.norms.statistics.instance import ThumbnailStatistics
+from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.slot import ConditionSlot
+
+
+_SHARED = 96  # pixels of neighbouring tiles, at most half a tile: twice as far as outputs see
 
 
 def create_translator(
@@ -260,16 +272,20 @@ class PixelTranslator:
     """Pixels of images of any size in other styles, by a translator that sees them at its own size.
 
     The network says what changes there; the change is enlarged and added to the pixels, so that
-    what it does not touch stays as sharp as it was.
+    what it does not touch stays as sharp as it was. Or it sees tiles of the pixels themselves.
 
     Args:
         model: The translator, in evaluation mode.
         preprocessing: What fits images to it.
+        tile: Side of tiles; None for whole images.
     """
 
-    def __init__(self, model: DomainModel, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, model: DomainModel, preprocessing: Preprocessing, tile: int | None = None
+    ) -> None:
         self.model = model
         self.preprocessing = preprocessing
+        self.tile = tile
         network: Any = model.backbone
         self.grey = len(network.low) == 1
         self.unit = 255 / (network.high - network.low)  # of a pixel, in a normalized image
@@ -294,12 +310,51 @@ class PixelTranslator:
         self, pixels: NDArray[np.uint8], styles: dict[str, Tensor]
     ) -> Iterator[NDArray[np.float32]]:
         """What is added to pixels (h, w, 3) for each style: (h, w, C), of values to 255."""
-        image = self.tensor(pixels)
+        image = self.tensor(pixels) if self.tile is None else self._as_it_is(pixels)
         for number in range(len(styles["weights"])):
             style = {name: rows[number, None] for name, rows in styles.items()}
-            change = (self.model(image, **style) - image)[0] * self.unit
-            enlarged, _ = self.preprocessing.restored(change, *pixels.shape[:2])
-            yield enlarged.movedim(0, -1).numpy()
+            change = (in_tiles(self.model, image, self.tile, style) - image)[0] * self.unit
+            if self.tile is None:
+                change, _ = self.preprocessing.restored(change, *pixels.shape[:2])
+            yield change.movedim(0, -1).numpy()
+
+    def _as_it_is(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Pixels (h, w, 3) at their own size, (1, C, h, w)."""
+        height, width = pixels.shape[:2]
+        made = replace(self.preprocessing, height=height, width=width, crop=None)
+        return made(pixels)[None]
+
+
+def sees_tiles(model: DomainModel) -> bool:
+    """Whether tiles of an image have moments of their own, so that they may differ in colour."""
+    kinds = [norm.statistics for norm in model.norms()]
+    return any(not isinstance(one, (RunningMoments, ThumbnailStatistics)) for one in kinds)
+
+
+def in_tiles(
+    model: DomainModel, image: Tensor, tile: int | None, given: Mapping[str, Any]
+) -> Tensor:
+    """What a network makes of an image (1, C, H, W), seen whole or in tiles of a side.
+
+    Args:
+        model: The network.
+        image: (1, C, H, W).
+        tile: Side of the tiles; None for none.
+        given: ``domain``, or ``weights`` (1, D), and ``embedding`` (1, E) or none.
+    """
+    if tile is None:
+        return model(image, **given)  # type: ignore[no-any-return]
+    asked = {"domain": given.get("weights", given.get("domain")), **given}
+    asked.pop("weights", None)
+    return tiled_inference(
+        model,
+        image,
+        tile=tile,
+        overlap=min(tile // 2, _SHARED),
+        domain=asked,
+        batch_size=1,
+        progress=False,
+    )
 
 
 class _Block(nn.Module):

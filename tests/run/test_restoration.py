@@ -135,6 +135,42 @@ def test_written_image_is_what_the_network_gives_for_the_enlarged_one(plain, fol
     assert float((found / 255 - expected).abs().max()) < 0.51 / 255
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """An image of 300 × 200 pixels."""
+    place = tmp_path_factory.mktemp("large")
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    cv2.imwrite(str(place / "one.png"), cv2.resize(pixels, (300, 200)))
+    return place
+
+
+def by(tmp_path, folder, images, *words):
+    place = tmp_path / "-".join(["made", *words])
+    words = (*words, "--size", "same", "--output", str(place))
+    assert call("restore", str(folder), str(images), *words) == 0
+    return cv2.imread(str(place / "one.png")).astype(int)
+
+
+def test_tiles_without_moments_of_their_own_are_parts_of_the_whole(plain, large, tmp_path, capsys):
+    whole = by(tmp_path, plain, large)
+    assert abs(by(tmp_path, plain, large, "--tile", "128") - whole).max() <= 1
+    assert "own moments" not in capsys.readouterr().out
+
+
+def test_tiles_with_moments_of_their_own_are_said_to_be_such(restored, large, tmp_path, capsys):
+    stage = restored / TRANSFER / "seed0/joint"
+    whole = by(tmp_path, stage, large, "--domain", "clean")
+    tiled = by(tmp_path, stage, large, "--domain", "clean", "--tile", "64")
+    assert "each tile was normalized by its own moments" in capsys.readouterr().out
+    assert abs(tiled - whole).max() > 0
+
+
+def test_tile_that_is_none_is_refused(plain, large, tmp_path, capsys):
+    words = ("--tile", "8", "--output", str(tmp_path / "made"))
+    assert call("restore", str(plain), str(large), *words) == 1
+    assert "--tile: 8, expected 32 pixels or more" in capsys.readouterr().err
+
+
 def test_norms_that_look_at_the_domain_ask_for_it(restored, folder, tmp_path, capsys):
     stage = restored / TRANSFER / "seed0/joint"
     words = ("restore", str(stage), str(folder))

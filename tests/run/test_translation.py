@@ -385,3 +385,39 @@ def test_words_that_nothing_is_known_of_are_refused(by_words, folder, run_of, te
 def test_words_of_several_columns(by_words, folder, tmp_path):
     words = ("--to", "note=red light, hour=9", "--output", str(tmp_path / "made"))
     assert call("translate", str(by_words["two"]), str(folder), *words) == 0
+
+
+@pytest.fixture(scope="module")
+def in_tiles(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("run"), *WORDS, "norm=tin", "trainer.max_epochs=3")
+
+
+def test_tiles_of_a_large_image_share_the_moments_of_a_small_copy(in_tiles, tmp_path, capsys):
+    """The image is one pattern over and over, so that its parts have the moments of the whole."""
+    pattern = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "one.png"), np.tile(pattern, (4, 6, 1)))
+    words = ("--to", "colour_cast", "--tile", "64", "--output", str(tmp_path / "made"))
+    assert call("translate", str(in_tiles), str(tmp_path / "images"), *words) == 0
+    assert "own moments" not in capsys.readouterr().out
+    made = cv2.imread(str(tmp_path / "made" / "one.png")).astype(int)
+    middle = made[32:-32, 32:-32]
+    assert abs(middle[:, :32] - middle[:, 32:64]).max() <= 1
+    assert abs(middle[:32] - middle[32:64]).max() <= 1
+    assert abs(made - np.tile(pattern, (4, 6, 1))).max() > 0
+
+
+def test_tiles_see_the_pixels_of_the_file(translated, tmp_path, capsys):
+    """One tile is the whole image at its own size, and not at that of the network."""
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 40, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "one.png"), pixels[..., ::-1])
+    words = ("--to", "colour_cast", "--tile", "64", "--output", str(tmp_path / "made"))
+    assert call("translate", str(translated), str(tmp_path / "one.png"), *words) == 0
+    assert "each tile was normalized by its own moments" in capsys.readouterr().out
+    model = load_stored(translated).model
+    low, high = model.backbone.low, model.backbone.high
+    image = torch.from_numpy(pixels).movedim(2, 0) / 255 * (high - low) + low
+    with torch.no_grad():
+        made = (model(image[None], "colour_cast")[0] - low) / (high - low)
+    found = cv2.imread(str(tmp_path / "made" / "one.png"))[..., ::-1].copy()
+    assert float((torch.from_numpy(found).movedim(2, 0) / 255 - made).abs().max()) < 0.51 / 255
