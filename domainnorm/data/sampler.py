@@ -429,7 +429,6 @@ class Loading:
         for name, least in bounds.items():
             if getattr(self, name) < least:
                 raise DataError(f"{name}: {getattr(self, name)}, expected {least} or more")
-        if not self.sampling_temperature > 0:
-            raise DataError(
-                f"sampling_temperature: {self.sampling_temperature}, expected a positive number"
-            )
+        for name in ("sampling_temperature", "generated"):
+            if not getattr(self, name) > 0:
+                raise DataError(f"{name}: {getattr(self, name)}, expected a positive number")

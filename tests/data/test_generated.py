@@ -221,3 +221,8 @@ def test_other_images_are_another_run(root, tmp_path):
     assert before == told()
     file.write_bytes((root / "clean" / "3" / "1.png").read_bytes())
     assert before != told()
+
+
+def test_no_weight_is_refused():
+    with pytest.raises(DataError, match="generated: 0, expected a positive number"):
+        Loading(generated=0)
