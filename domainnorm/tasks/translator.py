@@ -27,7 +27,6 @@ from domainnorm.norms.statistics.instance import ThumbnailStatistics
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.slot import ConditionSlot
 
-
 _SHARED = 96  # pixels of neighbouring tiles, at most half a tile: twice as far as outputs see
 
 
