@@ -96,6 +96,7 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
         ("threshold", "mask_ratio"),
         (lambda number: 0 <= number <= 1, "a probability in [0, 1]"),
     ),
+    "guard": (lambda number: -1 <= number <= 1, "a number in [-1, 1]"),
     "backbone_rate": (lambda number: number > 0, "a positive number"),
     "share": (lambda number: 0 <= number <= 1, "a share in [0, 1], 'unlike' or 'layers'"),
     "least": (lambda number: 0 <= number <= 1, "a share in [0, 1]"),

@@ -156,7 +156,7 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
     same shares, and epochs as many batches, but an epoch need not show every image.
 
     Images ``beside`` a domain take a part of its share, ``weight`` of them for each of its own, but
-    leave it one in each batch. Epochs grow until they show all of the domain's own.
+    leave it one in each batch. Epochs have as many batches as without.
 
     Args:
         domains: Domain label of every position of the training view.
@@ -172,7 +172,8 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         world_size: Number of processes.
 
     Raises:
-        DataError: No samples, or a batch smaller than the number of domains.
+        DataError: No samples, a batch smaller than the number of domains, or none that has a place
+            for images beside one.
     """
 
     def __init__(  # noqa: PLR0913 - what an epoch consists of
@@ -204,17 +205,18 @@ class DomainBalancedBatchSampler(Sampler[list[Draw]]):
         self.world_size = world_size
         self.by_class = by_class or {}
         self._members = self._by_role(roles)
-        joined = set(self.beside.values())
-        sizes = [
-            math.ceil(len(found) * (1 + weight * (label in joined)))
-            for label, found in self.positions.items()
-        ]
-        needed = np.zeros(len(sizes), np.int64)
+        sizes = np.array([len(found) for found in self.positions.values()])
+        needed = np.zeros_like(sizes)
         for members in self._members:
-            needed[members] = max(sizes[column] for column in members)
+            needed[members] = sizes[members].max()
         self.num_batches = math.ceil(int(needed.sum()) / (batch_size * world_size))
         while (self._of_domains().sum(axis=0) * world_size < needed).any():
             self.num_batches += 1
+        if not self._shares().any(axis=0).all():
+            raise DataError(
+                f"data.generated: batches of {batch_size} and weight {weight:g} leave no place for "
+                "generated images; raise data.batch_size or data.generated.weight"
+            )
 
     def __len__(self) -> int:
         """Batches of one epoch on one rank."""

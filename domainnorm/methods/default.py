@@ -38,10 +38,10 @@ class Default(SelfTraining):
 
     After training, the **guard** compares how well predictions of the weak and the strong view of
     target images agree (κ, see `agreement`), before and after adaptation. It keeps the source model
-    unless ``κ_after - κ_before ≥ gain · (1 - κ_changed)``, ``κ_changed`` being the agreement of the
-    predictions before with those after; or if a class that the source model predicts is no longer
-    predicted. `facts` say so. Self-training teaches views to agree: if it has changed predictions
-    and failed even at that, its other effects cannot be trusted.
+    unless ``κ_after - κ_before ≥ -guard · (1 - κ_changed)``, ``κ_changed`` being the agreement of
+    the predictions before with those after; or if a class that the source model predicts is no
+    longer predicted. `facts` say so. Self-training teaches views to agree: if it has changed
+    predictions and failed even at that, its other effects cannot be trusted.
 
     Nothing is trained if the source model is too uncertain on target images to label them (see
     `Certainty`), since views can also agree on wrong labels. Then only running moments change: a
@@ -60,9 +60,9 @@ class Default(SelfTraining):
         rows: Rows of the norms. ``one``: all domains share one row, which starts as the mean of the
             sources' rows. ``own``: as ``data.rows`` says. ``auto``: a run trains both if they
             differ, and keeps the model whose views agree more; a single fit trains ``one``.
-        guard: False keeps every adaptation, even one that forgets classes, and checks no certainty.
-        gain: Least rise of the agreement for what has changed, see above, at most 1; 0 accepts
-            every rise.
+        guard: Largest accepted fall of the agreement for what has changed, see above, in [-1, 1];
+            below 0 it has to rise. 1 keeps every adaptation, even one that forgets classes, and
+            checks no certainty.
         certainty: Least certainty of the source model on one of the targets, with its own moments
             or the target's, in [0, 1]; below it nothing is trained. 0 always trains.
         fallback: What replaces training below ``certainty``: re-estimated ``moments``, if norms
@@ -90,8 +90,7 @@ class Default(SelfTraining):
         threshold_rule: Literal["auto", "fixed", "free"] = "auto",
         label_decay: float = 0.99,
         rows: Literal["auto", "one", "own"] = "auto",
-        guard: bool = True,
-        gain: float = 0.02,
+        guard: float = -0.02,
         certainty: float = 0.55,
         fallback: Literal["moments", "source"] = "moments",
         **options: Any,
@@ -107,7 +106,6 @@ class Default(SelfTraining):
         adapting = roles if rows == "own" else replace(roles, rows="one")
         super().__init__(model, task, adapting, **given, **options)
         self.guard = guard
-        self.gain = gain
         self.certainty = certainty
         self.fallback = fallback
         self.rows = rows
@@ -140,7 +138,7 @@ class Default(SelfTraining):
     def on_fit_start(self) -> None:
         """Train nothing where the source model knows too little."""
         super().on_fit_start()
-        if self.guard and self.known is None:  # a resumed fit knows it, but not its steps yet
+        if self.guard < 1 and self.known is None:  # a resumed fit knows it, but not its steps yet
             self.known = self.trainer.strategy.broadcast(self._certainty())  # of ranks one decides
             self.trainer.should_stop = self.unsure
 
@@ -178,8 +176,8 @@ class Default(SelfTraining):
         counts = self._counts(self._start, adapted)
         before, after, same = (agreement(one, known_to(counts[0])) for one in counts)
         lost = forgotten(*counts[:2])
-        harms = after - before < self.gain * (1 - same) or lost > 0
-        self.finished = harms and self.guard
+        harms = after - before < -self.guard * (1 - same) or lost > 0
+        self.finished = harms and self.guard < 1
         self._settle(self._start if self.finished else adapted)
         self.merit = -1.0 if self.finished else after  # the least that κ can be
         self.facts |= {

@@ -16,6 +16,7 @@ from domainnorm.errors import counted
 if TYPE_CHECKING:
     from domainnorm.data import Discovery  # needs torch and scikit-learn
 
+_MADE = "generated, training alone"
 _SPLITS = ("train", "val", "test")
 _NAMED = 3  # files of one problem
 
@@ -56,14 +57,18 @@ def images_markdown(dataset: DomainDataset, domains: Sequence[str], name: str) -
         domains: Those that a run is about.
         name: Of the dataset, in recipes.
     """
-    records = [(one.domain, str(one.split), one.is_labelled) for one in dataset.records]
+    records = [
+        (one.domain, _MADE if one.generated else str(one.split), one.is_labelled)
+        for one in dataset.records
+    ]
+    splits = [*_SPLITS, *([_MADE] if any(kind == _MADE for _, kind, _ in records) else [])]
     every = Counter((domain, split) for domain, split, _ in records)
     labelled = Counter((domain, split) for domain, split, known in records if known)
     root = getattr(dataset, "root", None)  # nothing is read from a disk where images are drawn
     where = f" in `{root}`" if root else ""
-    lines = [f"**Images of `{name}`**{where}", "", *markdown_head(["domain", *_SPLITS])]
+    lines = [f"**Images of `{name}`**{where}", "", *markdown_head(["domain", *splits])]
     for domain in domains:
-        places = [(domain, split) for split in _SPLITS]
+        places = [(domain, split) for split in splits]
         cells = [
             f"{every[place]} ({labelled[place]} with a label)"
             if labelled[place] < every[place]

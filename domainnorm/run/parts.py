@@ -195,12 +195,21 @@ class Parts:
                     self._check_labels(stage, seen.labelled, scored)
                 groups = len({*seen.labelled, *seen.unlabelled}) + len(seen.shots)
                 check_batch_size(self.recipe.data.batch_size, groups)
+                self._check_places({*seen.labelled, *unlabelled}, groups)
                 for domain, steps in self._augment(stage).items():
                     if steps not in self._accepted:
                         check_values(steps, f"augment, images of {domain}")
                         self._accepted.append(steps)
             except DataError as error:
                 raise DataError(f"method '{stage.label}': {error}") from None
+
+    def _check_places(self, domains: Iterable[str], groups: int) -> None:
+        """Refuse batches in which no generated image stands beside a real one."""
+        if self.dataset.generated([*domains]) and self.recipe.data.batch_size < 2 * groups:
+            raise DataError(
+                f"data.generated: batches of {self.recipe.data.batch_size} for {groups} training "
+                f"domains leave no place for generated images; use at least {2 * groups}"
+            )
 
     def _check_labels(
         self, stage: Stage, labelled: tuple[str, ...], scored: set[tuple[str, ...]]

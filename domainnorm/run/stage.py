@@ -117,7 +117,8 @@ def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
     told = {key: json.dumps(value, default=str) for key, value in flat.items()}
     told |= parts.digests
     given = _start(parts, stage, Path()) if _is_given(parts, stage) else None
-    records = [one for one in parts.dataset.records if one.domain in stage.roles.all]
+    real = (one for one in parts.dataset.records if not one.generated)  # of others a digest is told
+    records = [one for one in real if one.domain in stage.roles.all]
     names = sorted(
         f"{one.file}\0{one.domain}\0{one.group}\0{one.split}\0{one.target}\0{one.labels}"
         for one in records

@@ -58,21 +58,28 @@ def words_for(stored: StoredModel, option: str, text: str) -> dict[str, list[str
             f"{option}: '{text}' are words, and this run reads none; train with 'encoder: text', "
             "'condition: embedding' and data.attributes: [COLUMN]"
         )
-    given = {columns[0]: text}
+    given = {columns[0]: text.partition("=")[2] if _column_of(text) == columns[0] else text}
     if len(columns) > 1:
-        pairs = [part.partition("=")[::2] for part in text.split(",")]
-        given = {name.strip(): value.strip() for name, value in pairs}
-        for name in given:
-            if name not in columns:
-                told = f"write {columns[0]}=..., {columns[1]}=..."
-                raise ConditionError(f"{option}: {unknown('column', name, columns)}; {told}")
-    words = {name: [value] for name, value in given.items()}
-    if bool((model.encoder.features(words)[:, : len(columns)] == 1).all()):
-        raise ConditionError(
-            f"{option}: nothing is known of '{text}'; training images have other values in "
-            f"{', '.join(columns)}"
-        )
-    return words
+        parts = text.split(",")
+        given = {_column_of(part): part.partition("=")[2].strip() for part in parts}
+        if len(given) < len(parts):
+            raise ConditionError(f"{option}: '{text}' names a column twice; name it once")
+    for name, value in given.items():
+        if name not in columns:
+            told = f"write {columns[0]}=..., {columns[1]}=..."
+            raise ConditionError(f"{option}: {unknown('column', name, columns)}; {told}")
+        missing = model.encoder.features({name: [value]})[0, model.encoder.columns.index(name)]
+        if missing == 1:
+            raise ConditionError(
+                f"{option}: nothing is known of '{value}'; training images have other values of "
+                f"{name}"
+            )
+    return {name: [value] for name, value in given.items()}
+
+
+def _column_of(text: str) -> str:
+    """What stands before an equals sign, or all of a text without one."""
+    return text.partition("=")[0].strip()
 
 
 class FileModel:

@@ -17,7 +17,7 @@ from torch import Tensor
 from domainnorm import report
 from domainnorm.data.augmentation.degradation import bicubic
 from domainnorm.data.dataset import white_of
-from domainnorm.data.images import WHITE
+from domainnorm.data.images import SUFFIXES, WHITE
 from domainnorm.errors import ConditionError, DataError, unknown
 from domainnorm.recipe.norm import reads_domains
 from domainnorm.recipe.schema import parts_of
@@ -95,7 +95,7 @@ def translate_run(
     with new_folder(place) as made:
         rows = write_images(source, translator.change, made)
         translator.draw({name: before.pixels for name, (before, _) in rows.items()}, made)
-    seams = options.tile is not None and sees_tiles(translator.model)
+    seams = translator.made.cut and sees_tiles(translator.model)
     figures = tuple(translator.figures)
     return Translated(place, len(source.listed), count_renamed(source), figures, seams)
 
@@ -129,7 +129,7 @@ def restore_run(
         shown = {name: [one.pixels for one in pair] for name, pair in rows.items()}
         captions = {name: ["as it is", "restored"] for name in rows}
         report.save_contact_sheet(shown, made / SHEET, captions=captions)
-    seams = options.tile is not None and sees_tiles(restorer.model)
+    seams = restorer.cut and sees_tiles(restorer.model)
     return Translated(place, len(source.listed), count_renamed(source), (SHEET,), seams)
 
 
@@ -197,6 +197,7 @@ class _Translator:
         if asked in self.names:
             return self._of(row_of(self.model, asked))
         if self.model.reads_attributes:
+            self._check_words(asked)
             return style_of_image(self.model, torch.zeros(1, 1), words_for(stored, "--to", asked))
         file = Path(asked)
         if not file.is_file():
@@ -209,6 +210,16 @@ class _Translator:
             )
         self.shown = WholeImage.read(file, self.white).pixels
         return style_of_image(self.model, self.made.tensor(self.shown))
+
+    def _check_words(self, asked: str) -> None:
+        """Refuse what is meant as something else than words."""
+        if asked.casefold() in [name.casefold() for name in self.names]:
+            raise ConditionError(f"--to: {unknown('domain', asked, self.names)}")
+        if Path(asked).suffix.lower() in SUFFIXES:
+            raise ConditionError(
+                f"--to: {asked} is an image, and this run gives the styles of words and domains; "
+                "those of images need one trained with 'encoder: style'"
+            )
 
 
 class _Restorer:
@@ -229,7 +240,7 @@ class _Restorer:
             )
         self.domain = options.domain if options.domain is not None or asks else names[0]
         self.scale = 1 if options.size == "same" else _scale_of(stored)
-        self.tile = options.tile
+        self.tile, self.cut = options.tile, False
         made = files.preprocessing
         self.mean, self.std = (torch.tensor(one)[:, None, None] for one in (made.mean, made.std))
 
@@ -244,6 +255,7 @@ class _Restorer:
         size = [self.scale * side for side in seen.shape[1:]]
         seen = bicubic(seen, size).clamp(0, 1) if self.scale > 1 else seen
         given = ((seen - self.mean) / self.std)[None]
+        self.cut |= self.tile is not None and max(size) > self.tile
         (restored,) = in_tiles(self.model, given, self.tile, {"domain": self.domain})
         change: NDArray[np.float32] = (255 * (restored - seen)).movedim(0, 2).numpy()
         if image.grey and not grey:

@@ -277,6 +277,9 @@ class PixelTranslator:
         model: The translator, in evaluation mode.
         preprocessing: What fits images to it.
         tile: Side of tiles; None for whole images.
+
+    Attributes:
+        cut: Whether an image was larger than a tile.
     """
 
     def __init__(
@@ -284,9 +287,10 @@ class PixelTranslator:
     ) -> None:
         self.model = model
         self.preprocessing = preprocessing
-        self.tile = tile
+        self.tile, self.cut = tile, False
         network: Any = model.backbone
         self.grey = len(network.low) == 1
+        self.least = network.stride
         self.unit = 255 / (network.high - network.low)  # of a pixel, in a normalized image
 
     def tensor(self, pixels: NDArray[np.uint8]) -> Tensor:
@@ -309,11 +313,15 @@ class PixelTranslator:
         self, pixels: NDArray[np.uint8], styles: dict[str, Tensor]
     ) -> Iterator[NDArray[np.float32]]:
         """What is added to pixels (h, w, 3) for each style: (h, w, C), of values to 255."""
-        image = self.tensor(pixels) if self.tile is None else self._as_it_is(pixels)
+        # Of a few pixels alone, the smallest maps would be one element, which has no moments.
+        whole = self.tile is None or max(pixels.shape[:2]) <= self.least
+        self.cut |= self.tile is not None and max(pixels.shape[:2]) > self.tile
+        image = self.tensor(pixels) if whole else self._as_it_is(pixels)
         for number in range(len(styles["weights"])):
             style = {name: rows[number, None] for name, rows in styles.items()}
-            change = (in_tiles(self.model, image, self.tile, style) - image)[0] * self.unit
-            if self.tile is None:
+            tile = None if whole else self.tile
+            change = (in_tiles(self.model, image, tile, style) - image)[0] * self.unit
+            if whole:
                 change, _ = self.preprocessing.restored(change, *pixels.shape[:2])
             yield change.movedim(0, -1).numpy()
 

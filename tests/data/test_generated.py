@@ -1,5 +1,6 @@
 """Images that a generator has made are in training batches, and nowhere else."""
 
+import shutil
 from collections import Counter
 
 import cv2
@@ -11,6 +12,7 @@ from domainnorm.data import CachedDataset, DomainDataModule, Loading, Shots, dra
 from domainnorm.data.augmentation.generated import WithGenerated
 from domainnorm.errors import DataError, RecipeError
 from domainnorm.recipe import load_recipe
+from domainnorm.report.data_tables import images_markdown
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
 from domainnorm.run.stage import made_of
@@ -87,10 +89,20 @@ def test_so_many_stand_beside_each_real_image(dataset, preprocessing, weight, sh
         assert np.mean(made) == pytest.approx(share, abs=1 / len(made))
 
 
-def test_real_images_of_an_epoch_are_all_there(dataset, preprocessing):
-    data = module(dataset, preprocessing, weight=2.0)
-    seen = {int(one) for batch in data.train_dataloader() for one in batch["index"]}
-    assert set(dataset.positions(DOMAINS, "train")) <= seen
+@pytest.mark.parametrize("weight", [0.2, 2.0, 1e9])
+def test_an_epoch_has_as_many_batches_as_without(dataset, scans, preprocessing, weight):
+    without = len(module(scans, preprocessing).train_dataloader())
+    assert len(module(dataset, preprocessing, weight).train_dataloader()) == without
+
+
+@pytest.mark.parametrize(("batch_size", "weight"), [(2, 1.0), (12, 0.001)])
+def test_weight_or_batch_without_a_place_for_them_is_refused(
+    dataset, preprocessing, batch_size, weight
+):
+    loading = Loading(batch_size=batch_size, generated=weight, balance="role")
+    told = rf"data\.generated: batches of {batch_size} and weight .* leave no place"
+    with pytest.raises(DataError, match=told):
+        module(dataset, preprocessing, loading=loading).train_dataloader()
 
 
 @pytest.mark.parametrize("balance", ["role", "domain"])
@@ -207,6 +219,37 @@ def test_run_has_them_under_the_steps_of_labelled_images(root):
     data = parts.data(stage, parts.model(stage))
     assert any(one[3] for batch in drawn(data) for one in batch)
     assert data.shots.augment["colour_cast"] == ["HorizontalFlip"]
+
+
+def test_batch_without_a_place_for_them_is_told_before_anything_trains(root):
+    parts = parts_of(root, "method=mcc", "compare=[]", "data.batch_size=3")
+    with pytest.raises(DataError, match=r"batches of 3 for 2 training domains .* at least 4"):
+        parts.check_images(plan_stages(parts.recipe))
+
+
+def test_table_of_images_counts_them_apart(dataset, scans):
+    lines = images_markdown(dataset, DOMAINS, "scans").splitlines()
+    assert "| domain | train | val | test | generated, training alone |" in lines
+    assert lines[-1].endswith("| 8 |")
+    assert lines[-1].startswith(images_markdown(scans, DOMAINS, "scans").splitlines()[-1])
+
+
+def test_finished_run_is_tested_without_them(root, tmp_path, capsys):
+    made = tmp_path / "made"
+    shutil.copytree(root, made)
+    words = ("method=source_only", "compare=[]", "trainer.max_epochs=1")
+    folder = tiny.run(tmp_path / "run", f"data.generated={{root: {made}}}", *words)
+    assert "generated, training alone" in (folder / "results.md").read_text()
+    shutil.rmtree(made)
+    assert tiny.call("test", str(folder)) == 0
+
+
+def test_names_of_domains_are_no_patterns(scans, tmp_path):
+    named = scans.without_labels([])
+    named.domain_names = ["a[1]"]
+    (tmp_path / "a[1]" / "3").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "a[1]" / "3" / "0.png"), np.zeros((8, 8, 3), np.uint8))
+    assert len(WithGenerated(named, tmp_path, ["a[1]"]).generated(["a[1]"])) == 1
 
 
 def test_other_images_are_another_run(root, tmp_path):

@@ -19,7 +19,7 @@ GIVEN = {
     **SMALL,
     "tent": {"epochs": 1},
     "mcd": {"generator_steps": 1},
-    "default": {"guard": False},  # keeps what it has learned
+    "default": {"guard": 1.0},  # keeps what it has learned
 }
 
 

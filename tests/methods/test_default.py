@@ -136,7 +136,7 @@ def test_the_moments_of_the_target_may_tell_what_those_of_the_source_do_not(of_t
     before = copy.deepcopy(start.state_dict())
     values = iter([0.2, of_target])
     monkeypatch.setattr("domainnorm.methods.default.certainty_of", lambda _: next(values))
-    done = fit("default", start, lr=1e-3, gain=-1.0, fallback="source")
+    done = fit("default", start, lr=1e-3, guard=0.9, fallback="source")
     assert done.method.facts["certainty"] == of_target
     assert done.method.unsure == (of_target < 0.5)
     if done.method.unsure:
@@ -164,17 +164,25 @@ def test_an_adaptation_that_loses_agreement_is_undone():
 
 
 @pytest.mark.parametrize(
-    ("after", "gain", "adapted"),
-    [(0.75, 0.2, 1.0), (0.75, 0.21, 0.0), (0.71, 0.02, 1.0), (0.70, 0.02, 0.0), (0.70, 0.0, 1.0)],
+    ("after", "guard", "adapted"),
+    [
+        (0.75, -0.2, 1.0),
+        (0.75, -0.21, 0.0),
+        (0.71, -0.02, 1.0),
+        (0.70, -0.02, 0.0),
+        (0.70, 0.0, 1.0),
+        (0.69, 0.0, 0.0),
+        (0.69, 0.05, 1.0),
+    ],
 )
 def test_views_have_to_agree_more_the_more_predictions_have_changed(
-    after, gain, adapted, monkeypatch
+    after, guard, adapted, monkeypatch
 ):
     """Agreement before is 0.7, and that of predictions before and after 0.75."""
     values = iter([0.7, after, 0.75])
     monkeypatch.setattr("domainnorm.methods.default.agreement", lambda *_: next(values))
     monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 0.0)
-    done = fit("default", source_model(), lr=1e-3, gain=gain, certainty=0.0)
+    done = fit("default", source_model(), lr=1e-3, guard=guard, certainty=0.0)
     facts = done.method.facts
     assert facts["changed"] == 0.25
     assert facts["adapted"] == adapted
@@ -195,12 +203,12 @@ def test_an_adaptation_that_forgets_a_class_is_undone(monkeypatch):
     monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 1.0)
     start = source_model()
     before = copy.deepcopy(start.state_dict())
-    done = fit("default", start, lr=1e-3, gain=-1.0, certainty=0.0)
+    done = fit("default", start, lr=1e-3, guard=0.9, certainty=0.0)
     assert done.method.facts["adapted"] == 0
     assert all(torch.equal(v, before[k]) for k, v in done.model.state_dict().items())
 
 
-@pytest.mark.parametrize("guard", [False, True])
+@pytest.mark.parametrize("guard", [1.0, 0.9])
 def test_all_domains_share_a_row_unless_the_source_model_is_kept(guard, monkeypatch):
     """Two sources: their rows differ, and those of the target are the mean of them."""
     monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 1.0)
@@ -214,11 +222,11 @@ def test_all_domains_share_a_row_unless_the_source_model_is_kept(guard, monkeypa
             return super()._labels_of(source, target)
 
     before = copy.deepcopy(source_model(roles=TWO).state_dict())
-    done = fit(Seen, source_model(roles=TWO), TWO, lr=1e-3, guard=guard, gain=-1.0, certainty=0.0)
+    done = fit(Seen, source_model(roles=TWO), TWO, lr=1e-3, guard=guard, certainty=0.0)
     name = next(name for name in before if name.endswith("modulation.scale"))
     assert_close(seen[0][name][0], before[name][:2].mean(0))
     rows = done.method.deployed.state_dict()[name]
-    if not guard:
+    if guard == 1:
         assert torch.equal(rows[0], rows[1])
         assert torch.equal(rows[0], rows[2])
         assert not torch.equal(rows[2], before[name][2])
@@ -227,13 +235,13 @@ def test_all_domains_share_a_row_unless_the_source_model_is_kept(guard, monkeypa
     done.method.share_rows()  # as a stage does after training
     assert torch.equal(done.method.deployed.state_dict()[name], rows)
     batch = {"domain": torch.tensor([0, 1, 2])}
-    assert done.method._shared(batch)["domain"].tolist() == ([0, 1, 2] if guard else [0, 0, 0])
+    assert done.method._shared(batch)["domain"].tolist() == ([0, 0, 0] if guard == 1 else [0, 1, 2])
 
 
-def test_without_a_guard_every_adaptation_is_kept():
+def test_a_guard_of_one_keeps_every_adaptation():
     start = source_model()
     before = copy.deepcopy(start.state_dict())
-    done = fit("default", start, lr=1e-3, guard=False)
+    done = fit("default", start, lr=1e-3, guard=1.0)
     assert done.method.facts["adapted"] == 1
     assert any(not torch.equal(v, before[k]) for k, v in done.model.state_dict().items())
     assert all(

@@ -288,7 +288,7 @@ def test_changed_images_move_no_running_moments(name):
             return super().losses({**batch, "strong": white})
 
     states = []
-    own = {"rows": "own", "guard": False} if name == "default" else {}
+    own = {"rows": "own", "guard": 1.0} if name == "default" else {}
     for kind in (name, White):
         done = fit(kind, source_model(), ONE, lr=0.0, **EVERYTHING, **own)
         states.append({n: t for n, t in done.method.state_dict().items() if "running" in n})
@@ -347,7 +347,7 @@ def test_layers_without_rows_see_one_batch_and_others_each_domain(name):
         return logits, wanted
 
     norm = {"early": "dsbn", "late": "bn"}
-    own = {"rows": "own", "guard": False} if name == "default" else {}
+    own = {"rows": "own", "guard": 1.0} if name == "default" else {}
     options = {**EVERYTHING, "masked_weight": 0.0, **own}
     form, model = compared(name, compare), make_model(norm)
     done = fit(form, model, ONE, batch_size=8, precision="64-true", **options)

@@ -343,7 +343,8 @@ def by_words(tmp_path_factory):
 
 def test_images_get_the_style_of_words(by_words, folder, tmp_path):
     pixels = {}
-    for name, text in (("red", "red light"), ("blue", "a blue dusk"), ("again", "red light")):
+    said = {"red": "red light", "blue": "a blue dusk", "again": "note=red light"}
+    for name, text in said.items():
         place = tmp_path / name
         words = ("--to", text, "--output", str(place))
         assert call("translate", str(by_words["one"]), str(folder), *words) == 0
@@ -374,7 +375,11 @@ def test_words_name_a_folder_that_every_disk_takes(by_words, folder):
         ("one", "xyzzy", "--to: nothing is known of 'xyzzy'"),
         ("two", "red light", "--to: unknown column 'red light'"),
         ("two", "place=3", "--to: unknown column 'place'"),
-        ("two", "note=xyzzy", "--to: nothing is known of 'note=xyzzy'"),
+        ("two", "note=xyzzy", "--to: nothing is known of 'xyzzy'"),
+        ("two", "note=red light, hour=two", "--to: nothing is known of 'two'; training images"),
+        ("two", "hour=8, hour=9", "names a column twice"),
+        ("one", "SHOP_B", "--to: unknown domain 'SHOP_B': did you mean 'shop_b'?"),
+        ("one", "photos/red.png", "photos/red.png is an image, and this run gives the styles of"),
     ],
 )
 def test_words_that_nothing_is_known_of_are_refused(by_words, folder, run_of, text, told, capsys):
@@ -407,11 +412,24 @@ def test_tiles_of_a_large_image_share_the_moments_of_a_small_copy(in_tiles, tmp_
     assert abs(made - np.tile(pattern, (4, 6, 1))).max() > 0
 
 
+def test_tiny_image_is_seen_whole_beside_tiles(translated, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    for name, shape in (("one", (1, 1, 3)), ("two", (2, 1, 3)), ("three", (3, 3, 3))):
+        cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), np.full(shape, 90, np.uint8))
+    words = ("--to", "colour_cast", "--tile", "64", "--output", str(tmp_path / "made"))
+    assert call("translate", str(translated), str(tmp_path / "images"), *words) == 0
+    assert cv2.imread(str(tmp_path / "made" / "two.png")).shape == (2, 1, 3)
+    assert "own moments" not in capsys.readouterr().out
+
+
 def test_tiles_see_the_pixels_of_the_file(translated, tmp_path, capsys):
     """One tile is the whole image at its own size, and not at that of the network."""
     pixels = np.random.default_rng(0).integers(0, 255, (48, 40, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "one.png"), pixels[..., ::-1])
     words = ("--to", "colour_cast", "--tile", "64", "--output", str(tmp_path / "made"))
+    assert call("translate", str(translated), str(tmp_path / "one.png"), *words) == 0
+    assert "own moments" not in capsys.readouterr().out
+    words = ("--to", "colour_cast", "--tile", "32", "--output", str(tmp_path / "parts"))
     assert call("translate", str(translated), str(tmp_path / "one.png"), *words) == 0
     assert "each tile was normalized by its own moments" in capsys.readouterr().out
     model = load_stored(translated).model

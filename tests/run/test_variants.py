@@ -15,7 +15,7 @@ TWO = "data.source=[clean,textured]"
 
 def prepared(tmp_path, *words):
     """The stage of `default` after that of its source model."""
-    default = "{name: default, guard: false, epochs: 2}"
+    default = "{name: default, guard: 1.0, epochs: 2}"
     parts, folder, stages = stages_of(tmp_path, default, VIEWS, *words)
     for stage in stages[:-1]:
         run_stage(parts, stage, folder)
@@ -58,7 +58,7 @@ def test_the_variant_of_the_higher_merit_is_kept(tmp_path, monkeypatch, better):
 
 def test_merit_is_the_agreement_of_what_a_variant_ends_with(tmp_path):
     parts, stage, folder = prepared(
-        tmp_path, "method.guard=true", "method.gain=0.0", "method.certainty=0.0", "method.lr=1.0"
+        tmp_path, "method.guard=0.0", "method.certainty=0.0", "method.lr=1.0"
     )
     results = run_stage(parts, stage, folder)
     facts = next(one for one in results if one.role == "target").metrics
@@ -68,7 +68,7 @@ def test_merit_is_the_agreement_of_what_a_variant_ends_with(tmp_path):
 
 @pytest.mark.parametrize("selection", ["last", "validation", "infomax"])
 def test_no_variant_is_trained_from_a_source_model_that_is_unsure(tmp_path, selection):
-    words = ("method.guard=true", "method.certainty=1.0", f"evaluation.selection={selection}")
+    words = ("method.guard=0.0", "method.certainty=1.0", f"evaluation.selection={selection}")
     words = (*words, "method.fallback=source")
     parts, stage, folder = prepared(tmp_path, *words)
     (target,) = [one for one in run_stage(parts, stage, folder) if one.role == "target"]
@@ -85,7 +85,7 @@ def test_no_variant_is_trained_from_a_source_model_that_is_unsure(tmp_path, sele
 @pytest.mark.parametrize(
     ("method", "number"),
     [
-        ("{name: default, guard: false, rows: own}", 1),
+        ("{name: default, guard: 1.0, rows: own}", 1),
         ("{name: default, certainty: 1.0, fallback: source}", 0),
     ],
 )
@@ -133,7 +133,7 @@ def test_cut_in_either_variant_ends_with_the_same_weights(tmp_path, monkeypatch,
 def test_a_resumed_fit_remembers_how_certain_the_source_model_was(tmp_path):
     found = []
     for cut in (False, True):
-        words = ("method.guard=true", "method.gain=-1.0", "method.certainty=0.0", "method.rows=one")
+        words = ("method.guard=0.9", "method.certainty=0.0", "method.rows=one")
         parts, stage, folder = prepared(tmp_path / str(cut), *words)
         if cut:
             bench = set_up(parts, stage, folder)
@@ -152,15 +152,15 @@ def test_one_fit_where_nothing_is_to_choose(tmp_path, words):
     assert set_up(parts, stage, folder).method.variants == {}
 
 
-@pytest.mark.parametrize("guard", [True, False])
+@pytest.mark.parametrize("guard", [0.0, 1.0])
 def test_a_finished_model_of_two_sources_is_tested_as_it_was(tmp_path, monkeypatch, guard):
     """A source model that is kept has a row for each source, an adapted one equal rows."""
     monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 1.0)
-    words = (f"method.guard={str(guard).lower()}", "method.certainty=0.0")
+    words = (f"method.guard={guard}", "method.certainty=0.0")
     parts, stage, folder = prepared(tmp_path, TWO, *words)
     expected = run_stage(parts, stage, folder)
     assert expected == load_results(folder / stage.key / "results.json")
-    assert all(one.metrics.get("adapted", not guard) == (not guard) for one in expected)
+    assert all(one.metrics.get("adapted", guard) == guard for one in expected)
     bench = set_up(parts, stage, folder, finished=True)
     again = {one.domain: one.metrics for one in score(bench, predict(bench), 0.0)}
     for one in expected:

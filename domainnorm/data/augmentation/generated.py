@@ -66,7 +66,10 @@ class WithGenerated(DomainDataset):
 
     def _of(self, domain: str) -> Iterator[Record]:
         """Records of the images of a domain."""
-        for folder in sorted(one for one in self.root.glob(f"{domain}/*") if one.is_dir()):
+        place = self.root / domain
+        for folder in sorted(place.iterdir()) if place.is_dir() else ():
+            if not folder.is_dir():
+                continue
             if folder.name not in self.class_names:
                 problem = unknown("class", folder.name, self.class_names)
                 raise DataError(f"data.generated.root: {folder}: {problem}")
