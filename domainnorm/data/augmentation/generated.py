@@ -44,7 +44,7 @@ class WithGenerated(DomainDataset):
         if not root.is_dir():
             raise DataError(f"data.generated.root: {root.absolute()} is not a folder")
         self.dataset = dataset
-        self.root = root.absolute()
+        self.folder = root.absolute()
         self.keeps_size = dataset.keeps_size
         self.task = dataset.task
         self.reads = dataset.reads
@@ -55,7 +55,7 @@ class WithGenerated(DomainDataset):
         found = [record for name in domains for record in self._of(name)]
         if not found:
             raise DataError(
-                f"data.generated.root: {self.root} has no images in <domain>/<class>/ of "
+                f"data.generated.root: {self.folder} has no images in <domain>/<class>/ of "
                 f"{', '.join(domains)}; `domainnorm generate RUN` writes such a folder"
             )
         self.records = [*dataset.records, *found]
@@ -66,7 +66,7 @@ class WithGenerated(DomainDataset):
 
     def _of(self, domain: str) -> Iterator[Record]:
         """Records of the images of a domain."""
-        place = self.root / domain
+        place = self.folder / domain
         for folder in sorted(place.iterdir()) if place.is_dir() else ():
             if not folder.is_dir():
                 continue
@@ -79,7 +79,7 @@ class WithGenerated(DomainDataset):
                 yield Record(name, domain, label, name, "train", generated=True)
 
     def _file(self, record: Record) -> Path:
-        return self.root / record.file.removeprefix(_ABOVE)
+        return self.folder / record.file.removeprefix(_ABOVE)
 
     def over(self, dataset: DomainDataset) -> WithGenerated:
         """The same images beside another reading of the dataset, such as a cached one."""
