@@ -14,7 +14,7 @@ import yaml
 
 from domainnorm import data, recipe, report
 from domainnorm.cli.parser import Action, Command, Parser
-from domainnorm.data.refusals import attempted
+from domainnorm.data.refusals import attempted, collecting, refusing
 from domainnorm.errors import DataError, RecipeError, counted, unknown
 from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.sections import read_named
@@ -108,10 +108,12 @@ def _check(arguments: Namespace) -> int:
         raise _misused("check", arguments.words)
     known = [*DATASETS.names(), *recipe.list_shipped("recipes")]
     is_path = "/" in names[0] or Path(names[0]).suffix != ""
+    made: list[str] = []
     if names[0] in DATASETS.names():
         named = _named(names, overrides)
     elif len(names) == 1 and (is_path or names[0] in known):
-        named = recipe.load_recipe(names[0], overrides).read_dataset
+        read = recipe.load_recipe(names[0], overrides)
+        named, made = read.read_dataset, _problems_of_generated(read)
     else:
         text = unknown("dataset or recipe", names[0], known)
         raise RecipeError([text], "domainnorm data check")
@@ -121,11 +123,33 @@ def _check(arguments: Namespace) -> int:
     for table in report.survey_tables(survey):
         console.print(table)
     place = options.get("root", "")
-    if survey.problems:
-        say(f"{counted(len(survey.problems), 'problem')}  {named.name} {place}", error=True)
+    for problem in made:
+        say(problem, error=True)
+    if number := len(survey.problems) + len(made):
+        say(f"{counted(number, 'problem')}  {named.name} {place}", error=True)
         return 1
     say(f"ok  {named.name} {place}".rstrip())
     return 0
+
+
+def _problems_of_generated(read: recipe.Recipe) -> list[str]:
+    """What is wrong with the generated images of a recipe."""
+    if read.data.generated is None:
+        return []
+    try:
+        dataset = DATASETS.load(read.dataset.name)(**read.read_dataset.options)
+    except DataError:
+        return []  # the survey of the dataset tells it
+    try:
+        folder = Path(read.data.generated["root"]).expanduser()
+        made = data.WithGenerated(dataset, folder, read.domains)
+    except DataError as error:
+        return [str(error)]
+    with collecting() as problems:
+        for position in made.generated(read.domains):
+            with refusing():
+                made.image(position)
+    return problems
 
 
 def _named(names: Sequence[str], overrides: Sequence[str]) -> recipe.Named:

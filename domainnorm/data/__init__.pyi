@@ -1,3 +1,4 @@
+from .augmentation.generated import WithGenerated as WithGenerated
 from .augmentation.pipeline import build_pipeline as build_pipeline
 from .augmentation.steps import check_steps as check_steps
 from .cached import CachedDataset as CachedDataset

@@ -227,6 +227,22 @@ def test_batch_without_a_place_for_them_is_told_before_anything_trains(root):
         parts.check_images(plan_stages(parts.recipe))
 
 
+def test_check_of_data_looks_at_them(root, tmp_path, capsys):
+    words = ("data", "check", "quickstart", "data.per_domain=60")
+    assert tiny.call(*words, f"data.generated={{root: {root}}}") == 0
+    broken = tmp_path / "clean" / "3"
+    broken.mkdir(parents=True)
+    for name in ("0.png", "1.png"):
+        (broken / name).write_bytes(b"no image")
+    assert tiny.call(*words, f"data.generated={{root: {tmp_path}}}") == 1
+    told = capsys.readouterr().err
+    assert "0.png: not a readable image" in told
+    assert "2 problems  scans" in told
+    (tmp_path / "clean" / "seven").mkdir()
+    assert tiny.call(*words, f"data.generated={{root: {tmp_path}}}") == 1
+    assert "unknown class 'seven'" in capsys.readouterr().err
+
+
 def test_table_of_images_counts_them_apart(dataset, scans):
     lines = images_markdown(dataset, DOMAINS, "scans").splitlines()
     assert "| domain | train | val | test | generated, training alone |" in lines
