@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentTypeError, Namespace
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 
 from domainnorm import data, recipe, report
 from domainnorm.cli.parser import Action, Command, Parser
-from domainnorm.data.refusals import attempted, collecting, refusing
+from domainnorm.data.refusals import attempted
 from domainnorm.errors import DataError, RecipeError, counted, unknown
 from domainnorm.recipe.problems import Problems
 from domainnorm.recipe.sections import read_named
@@ -108,12 +109,12 @@ def _check(arguments: Namespace) -> int:
         raise _misused("check", arguments.words)
     known = [*DATASETS.names(), *recipe.list_shipped("recipes")]
     is_path = "/" in names[0] or Path(names[0]).suffix != ""
-    made: list[str] = []
+    read: recipe.Recipe | None = None
     if names[0] in DATASETS.names():
         named = _named(names, overrides)
     elif len(names) == 1 and (is_path or names[0] in known):
         read = recipe.load_recipe(names[0], overrides)
-        named, made = read.read_dataset, _problems_of_generated(read)
+        named = read.read_dataset
     else:
         text = unknown("dataset or recipe", names[0], known)
         raise RecipeError([text], "domainnorm data check")
@@ -123,6 +124,7 @@ def _check(arguments: Namespace) -> int:
     for table in report.survey_tables(survey):
         console.print(table)
     place = options.get("root", "")
+    made = _problems_of_generated(read, survey.dataset)
     for problem in made:
         say(problem, error=True)
     if number := len(survey.problems) + len(made):
@@ -132,23 +134,17 @@ def _check(arguments: Namespace) -> int:
     return 0
 
 
-def _problems_of_generated(read: recipe.Recipe) -> list[str]:
-    """What is wrong with the generated images of a recipe."""
-    if read.data.generated is None:
+def _problems_of_generated(
+    read: recipe.Recipe | None, dataset: data.DomainDataset | None
+) -> list[str]:
+    """What is wrong with the generated images of a recipe, whose dataset could be read."""
+    if read is None or read.data.generated is None or dataset is None:
         return []
-    try:
-        dataset = DATASETS.load(read.dataset.name)(**read.read_dataset.options)
-    except DataError:
-        return []  # the survey of the dataset tells it
-    try:
-        folder = Path(read.data.generated["root"]).expanduser()
-        made = data.WithGenerated(dataset, folder, read.domains)
-    except DataError as error:
-        return [str(error)]
-    with collecting() as problems:
+    folder = Path(read.data.generated["root"]).expanduser()
+    made, problems = attempted(lambda: data.WithGenerated(dataset, folder, read.domains))
+    if made is not None:
         for position in made.generated(read.domains):
-            with refusing():
-                made.image(position)
+            problems += attempted(partial(made.image, position))[1]
     return problems
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainnorm.data.dataset import DomainDataset
+from domainnorm.data.dataset import DomainDataset, WrappedDataset
 from domainnorm.data.preprocessing import Preprocessing
 from domainnorm.errors import DataError
 from domainnorm.storage import whole_file
@@ -24,7 +24,7 @@ _Kind = Literal["image", "mask", "clean"]
 _OF_LISTS = ("domains", "splits", "val_fraction", "test_fraction", "split_seed")
 
 
-class CachedDataset(DomainDataset):
+class CachedDataset(WrappedDataset):
     """A dataset whose images, masks and clean images are kept at input size, as ``.npy`` files.
 
     Batches are bit for bit those of the dataset itself. Files are written when an image is first
@@ -33,8 +33,6 @@ class CachedDataset(DomainDataset):
     two.
     """
 
-    keeps_size = False
-
     def __init__(
         self,
         dataset: DomainDataset,
@@ -42,21 +40,11 @@ class CachedDataset(DomainDataset):
         preprocessing: Preprocessing,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
+        self.keeps_size = False
         self.folder = folder
         self.preprocessing = preprocessing
         self.options = _of_pixels(options or {})
-        self.task = dataset.task
-        self.domain_names = dataset.domain_names
-        self.class_names = dataset.class_names
-        self.records = dataset.records
-        self.table = dataset.table
-        self.left_out = dataset.left_out
-
-    @property
-    def class_colours(self) -> list[tuple[int, int, int]]:
-        """Those of the dataset."""
-        return self.dataset.class_colours
 
     def without_labels(self, domains: Collection[str], but: Collection[int] = ()) -> CachedDataset:
         """See `DomainDataset`."""

@@ -198,6 +198,30 @@ class DomainDataset(abc.ABC):
         return masked
 
 
+class WrappedDataset(DomainDataset):
+    """A dataset that changes what another gives, or adds to it, and is else as that one.
+
+    Args:
+        dataset: The other.
+    """
+
+    def __init__(self, dataset: DomainDataset) -> None:
+        self.dataset = dataset
+        self.keeps_size = dataset.keeps_size
+        self.task = dataset.task
+        self.reads = dataset.reads
+        self.domain_names = dataset.domain_names
+        self.class_names = dataset.class_names
+        self.records = dataset.records
+        self.table = dataset.table
+        self.left_out = dataset.left_out
+
+    @property
+    def class_colours(self) -> list[Colour]:
+        """Those of the dataset."""
+        return self.dataset.class_colours
+
+
 class FileDataset(DomainDataset):
     """Images, and masks where there are some, below ``root``; records hold their paths.
 

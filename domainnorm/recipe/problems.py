@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from domainnorm.errors import unknown
 
 LONGEST_VALUE = 60
 _STEP = re.compile(r"[.\[]")
@@ -33,6 +35,12 @@ class Problems:
     def expect(self, key: str, value: Any, expected: str) -> None:
         """Note that ``key`` has a value where something else was expected."""
         self.add(key, f"got {spelled(value)}, expected {expected}")
+
+    def check_keys(self, key: str, given: Iterable[str], known: Sequence[str]) -> None:
+        """Note keys of a mapping that it does not have."""
+        for name in given:
+            if name not in known:
+                self.add(key, unknown("key", name, known))
 
     def add_lines(self, lines: Iterable[str]) -> None:
         """Note problems that already name their keys."""

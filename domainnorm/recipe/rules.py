@@ -127,8 +127,7 @@ def _check_corruption(recipe: Recipe, problems: Problems) -> None:
     given = recipe.data.corrupt
     if given is None:
         return
-    for key in given.keys() - {"name", "severity"}:
-        problems.add("data.corrupt", unknown("key", key, ["name", "severity"]))
+    problems.check_keys("data.corrupt", given, ["name", "severity"])
     name, severity = given.get("name"), given.get("severity")
     if name not in CORRUPTIONS:
         problems.add("data.corrupt.name", unknown("corruption", str(name), CORRUPTIONS))
@@ -144,8 +143,7 @@ def _check_translation(recipe: Recipe, problems: Problems) -> None:
     given = recipe.data.translate
     if given is None:
         return
-    for key in given.keys() - {"run", "to"}:
-        problems.add("data.translate", unknown("key", key, ["run", "to"]))
+    problems.check_keys("data.translate", given, ["run", "to"])
     for key in ("run", "to"):
         if not given.get(key) or not isinstance(given[key], str):
             expected = "the folder of a run of task translation, and one of its domains"
@@ -162,8 +160,7 @@ def _check_generated(recipe: Recipe, problems: Problems) -> None:
     given = recipe.data.generated
     if given is None:
         return
-    for key in given.keys() - {"root", "weight"}:
-        problems.add("data.generated", unknown("key", key, ["root", "weight"]))
+    problems.check_keys("data.generated", given, ["root", "weight"])
     root, weight = given.get("root"), given.get("weight", 1)
     if not root or not isinstance(root, str):
         expected = "a folder that `domainnorm generate` has written"

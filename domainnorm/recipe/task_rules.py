@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from domainnorm.errors import unknown
 from domainnorm.ranges import (
     LARGEST_SCALE,
     OF_ANY_DATASET,
@@ -127,9 +126,7 @@ _OWN_RULES = {
 
 def _check_degrade(given: Mapping[str, Any], problems: Problems) -> None:
     """Known keys, numbers that make sense, and not nothing at all."""
-    keys = ("scale", "noise", "jpeg")
-    for key in given.keys() - set(keys):
-        problems.add("data.degrade", unknown("key", key, keys))
+    problems.check_keys("data.degrade", given, ["scale", "noise", "jpeg"])
     scale, noise, jpeg = given.get("scale", 1), given.get("noise", 0.0), given.get("jpeg")
     if type(scale) is not int or not 1 <= scale <= LARGEST_SCALE:
         problems.expect("data.degrade.scale", scale, f"a whole number from 1 to {LARGEST_SCALE}")

@@ -280,7 +280,7 @@ class Parts:
         made = loading.generated or {}
         labelled = stage.roles.all if made else seen.shots
         data = DomainDataModule(
-            self._read(model),
+            self._read(self.dataset, model),
             domain_names=stage.roles.all,
             labelled=seen.labelled,
             unlabelled=seen.unlabelled,
@@ -327,7 +327,7 @@ class Parts:
         """
         loading = self.recipe.data
         return DomainDataModule(
-            self._read(model),
+            self._read(self.dataset, model),
             domain_names=stage.roles.all,
             labelled=labelled,
             unlabelled=unlabelled,
@@ -340,22 +340,13 @@ class Parts:
             attributes=loading.attributes,
         )
 
-    def _read(self, model: DomainModel) -> DomainDataset:
-        """The dataset, behind the cache of the recipe; twins are made of what it keeps."""
-        dataset = self.dataset
+    def _read(self, dataset: DomainDataset, model: DomainModel) -> DomainDataset:
+        """A dataset behind the cache of the recipe; of what it keeps twins are made."""
         if isinstance(dataset, WithGenerated):
-            return dataset.over(self._cached(dataset.dataset, model))
-        return self._cached(dataset, model)
-
-    def _cached(self, dataset: DomainDataset, model: DomainModel) -> DomainDataset:
-        """Images and their twins, which alone are not kept."""
+            return dataset.over(self._read(dataset.dataset, model))
         if isinstance(dataset, TwinDataset):
-            kept = self._kept(dataset.dataset, model)
+            kept = self._read(dataset.dataset, model)
             return dataset.with_size(kept, self.preprocessing(model))
-        return self._kept(dataset, model)
-
-    def _kept(self, dataset: DomainDataset, model: DomainModel) -> DomainDataset:
-        """A dataset behind the cache where there is one."""
         if self.recipe.data.cache is None:
             return dataset
         folder = Path(self.recipe.data.cache).expanduser()

@@ -97,10 +97,11 @@ class _Maker:
         known = stored.class_names
         asked = _asked("--class", "class", options.class_names, known)
         self.classes = {name: known.index(name) for name in asked}
-        words = options.text
-        self.attributes = {} if words is None else words_for(stored, "--text", words)
-        if options.text is not None and options.class_names is None:
-            self.classes = {_NO_CLASS: -1}
+        self.attributes: dict[str, list[str]] = {}
+        if options.text is not None:
+            self.attributes = words_for(stored, "--text", options.text)
+            if options.class_names is None:
+                self.classes = {_NO_CLASS: -1}
 
     def write(self, place: Path) -> dict[str, dict[str, list[NDArray[np.uint8]]]]:
         """Write every image; pixels of the first few, by class and domain."""

@@ -23,11 +23,6 @@ def _number(kind: type, default: float, text: str) -> Any:
     return _option(default, f"{text} (default: %(default)s)", type=kind, metavar="X")
 
 
-def _check_tile(tile: int | None) -> None:
-    if tile is not None and tile < _SMALLEST_TILE:
-        raise DomainNormError(f"--tile: {tile}, expected {_SMALLEST_TILE} pixels or more")
-
-
 @dataclass(frozen=True)
 class PredictOptions:
     """How images are predicted; `domainnorm predict --help` explains the fields.
@@ -179,6 +174,11 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         _check(self.batch_size, self.white)
+
+
+def _check_tile(tile: int | None) -> None:
+    if tile is not None and tile < _SMALLEST_TILE:
+        raise DomainNormError(f"--tile: {tile}, expected {_SMALLEST_TILE} pixels or more")
 
 
 def _check(batch_size: int | None, white: int | None) -> None:

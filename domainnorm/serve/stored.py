@@ -58,11 +58,13 @@ def words_for(stored: StoredModel, option: str, text: str) -> dict[str, list[str
             f"{option}: '{text}' are words, and this run reads none; train with 'encoder: text', "
             "'condition: embedding' and data.attributes: [COLUMN]"
         )
-    given = {columns[0]: text.partition("=")[2] if _column_of(text) == columns[0] else text}
-    if len(columns) > 1:
-        parts = text.split(",")
-        given = {_column_of(part): part.partition("=")[2].strip() for part in parts}
-        if len(given) < len(parts):
+    if len(columns) == 1:
+        name, equals, value = text.partition("=")
+        given = {columns[0]: value if equals and name.strip() == columns[0] else text}
+    else:
+        pairs = [part.partition("=") for part in text.split(",")]
+        given = {name.strip(): value.strip() for name, _, value in pairs}
+        if len(given) < len(pairs):
             raise ConditionError(f"{option}: '{text}' names a column twice; name it once")
     for name, value in given.items():
         if name not in columns:
@@ -75,11 +77,6 @@ def words_for(stored: StoredModel, option: str, text: str) -> dict[str, list[str
                 f"{name}"
             )
     return {name: [value] for name, value in given.items()}
-
-
-def _column_of(text: str) -> str:
-    """What stands before an equals sign, or all of a text without one."""
-    return text.partition("=")[0].strip()
 
 
 class FileModel:

@@ -373,6 +373,7 @@ def test_words_name_a_folder_that_every_disk_takes(by_words, folder):
     ("run_of", "text", "told"),
     [
         ("one", "xyzzy", "--to: nothing is known of 'xyzzy'"),
+        ("one", "note", "--to: nothing is known of 'note'"),
         ("two", "red light", "--to: unknown column 'red light'"),
         ("two", "place=3", "--to: unknown column 'place'"),
         ("two", "note=xyzzy", "--to: nothing is known of 'xyzzy'"),

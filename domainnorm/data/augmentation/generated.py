@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Collection, Iterator
+from functools import cached_property
 from pathlib import Path
 
-from domainnorm.data.dataset import DomainDataset, Record
+from domainnorm.data.dataset import DomainDataset, Record, WrappedDataset
 from domainnorm.data.images import find_images, read_image
-from domainnorm.data.masks import Colour
 from domainnorm.data.preprocessing import Pixels
 from domainnorm.errors import DataError, unknown
 
 _ABOVE = "generated/"  # before the names of images, which may be names in the dataset too
 
 
-class WithGenerated(DomainDataset):
+class WithGenerated(WrappedDataset):
     """A dataset with further training images, whose records are ``generated``.
 
     They have a class and a domain of the dataset, but are no sample of it: nothing but training
@@ -28,12 +28,9 @@ class WithGenerated(DomainDataset):
             them.
         domains: Those whose images are taken; there may be others.
 
-    Attributes:
-        digest: Of the files, in hexadecimal digits.
-
     Raises:
         DataError: Labels of another kind, a folder that is not there, a class that the dataset does
-            not have, or a domain without images.
+            not have, or no image of any of the domains.
     """
 
     def __init__(self, dataset: DomainDataset, root: Path, domains: Collection[str]) -> None:
@@ -43,15 +40,8 @@ class WithGenerated(DomainDataset):
             )
         if not root.is_dir():
             raise DataError(f"data.generated.root: {root.absolute()} is not a folder")
-        self.dataset = dataset
+        super().__init__(dataset)
         self.folder = root.absolute()
-        self.keeps_size = dataset.keeps_size
-        self.task = dataset.task
-        self.reads = dataset.reads
-        self.domain_names = dataset.domain_names
-        self.class_names = dataset.class_names
-        self.table = dataset.table
-        self.left_out = dataset.left_out
         found = [record for name in domains for record in self._of(name)]
         if not found:
             raise DataError(
@@ -59,10 +49,14 @@ class WithGenerated(DomainDataset):
                 f"{', '.join(domains)}; `domainnorm generate RUN` writes such a folder"
             )
         self.records = [*dataset.records, *found]
-        digest = hashlib.sha256()
-        for record in found:
-            digest.update(self._file(record).read_bytes())
-        self.digest = digest.hexdigest()
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the files, in hexadecimal digits."""
+        found = hashlib.sha256()
+        for record in self.records[len(self.dataset.records) :]:
+            found.update(self._file(record).read_bytes())
+        return found.hexdigest()
 
     def _of(self, domain: str) -> Iterator[Record]:
         """Records of the images of a domain."""
@@ -86,11 +80,6 @@ class WithGenerated(DomainDataset):
         other = copy.copy(self)
         other.dataset, other.keeps_size = dataset, dataset.keeps_size
         return other
-
-    @property
-    def class_colours(self) -> list[Colour]:
-        """Those of the dataset."""
-        return self.dataset.class_colours
 
     def image(self, index: int) -> Pixels:
         """See `DomainDataset`."""

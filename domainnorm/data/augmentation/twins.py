@@ -6,13 +6,12 @@ import copy
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from domainnorm.data.dataset import DomainDataset
+from domainnorm.data.dataset import DomainDataset, WrappedDataset
 from domainnorm.data.preprocessing import Pixels, Preprocessing
 
 
-class TwinDataset(DomainDataset):
+class TwinDataset(WrappedDataset):
     """A dataset in which some domains have a twin: the same images, changed.
 
     A twin has the splits, groups, labels and masks of its domain, even if the change moves pixels
@@ -36,15 +35,9 @@ class TwinDataset(DomainDataset):
         ending: str,
         change: Callable[[Pixels, str], Pixels],
     ) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self.change = change
         self.preprocessing: Preprocessing | None = None
-        self.keeps_size = dataset.keeps_size
-        self.task = dataset.task
-        self.reads = dataset.reads
-        self.class_names = dataset.class_names
-        self.table = dataset.table
-        self.left_out = dataset.left_out
         self.domain_names = [*dataset.domain_names, *(f"{one}{ending}" for one in domains)]
         self.originals = list(range(len(dataset.records)))
         self.records = list(dataset.records)
@@ -52,11 +45,6 @@ class TwinDataset(DomainDataset):
             if record.domain in domains:
                 self.originals.append(position)
                 self.records.append(replace(record, domain=f"{record.domain}{ending}"))
-
-    @property
-    def class_colours(self) -> Any:
-        """Those of the dataset."""
-        return self.dataset.class_colours
 
     def with_size(self, dataset: DomainDataset, preprocessing: Preprocessing) -> TwinDataset:
         """The same, of a cached dataset, and at the size of the input."""
