@@ -16,6 +16,7 @@ from .conversion.example import example_image as example_image
 from .conversion.kinds import NormKind as NormKind
 from .conversion.kinds import register_norm_class as register_norm_class
 from .conversion.norm_rules import norms_at as norms_at
+from .create import check_weights as check_weights
 from .create import create_model as create_model
 from .create import create_network as create_network
 from .deployment.fold import fold_domain as fold_domain

@@ -120,8 +120,7 @@ def create_network(
         raise UnknownNameError(f"pretrained tag of {architecture}", tag, tags)
     if weights is None and pretrained:
         weights = find_weights(name)
-    if weights is not None and not Path(weights).is_file():
-        raise CheckpointError(f"backbone.weights: no file {weights}; give a .safetensors file")
+    check_weights(weights)
     overlay = {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights)}}
     try:
         with missing_weights(name) as missing:
@@ -150,6 +149,12 @@ def create_network(
         size = (options["in_chans"], *part.pretrained_cfg["input_size"][1:])
         part.pretrained_cfg = {**part.pretrained_cfg, "input_size": size}
     return network
+
+
+def check_weights(weights: str | Path | None) -> None:
+    """Raise a CheckpointError for a file that does not exist."""
+    if weights is not None and not Path(weights).is_file():
+        raise CheckpointError(f"backbone.weights: no file {weights}; give a .safetensors file")
 
 
 def _check_loaded(

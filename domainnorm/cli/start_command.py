@@ -160,6 +160,8 @@ class Choice(NamedTuple):
 
 def choose_methods(look: Look, plan: Plan) -> Choice:
     """What fits the labels of the targets, and their kind."""
+    if look.dataset.task == "restoration":
+        return _choose_restoring(plan)
     slow = {} if look.dataset.task == "segmentation" else {"backbone_rate": 0.1}
     source_only = {"name": "source_only", "lr": 3e-3, **slow}
     default = {"name": "default", "lr": 2e-3, **slow}
@@ -190,11 +192,22 @@ def choose_methods(look: Look, plan: Plan) -> Choice:
     return Choice(default, [source_only, "adabn"], why)
 
 
+def _choose_restoring(plan: Plan) -> Choice:
+    """Nothing is learned of images alone, and one network without norms restores all domains."""
+    source_only = {"name": "source_only", "lr": 2e-3}
+    if plan.labels == "none":
+        why = "source_only: the target has no clean images, and no method restores without them"
+        return Choice(source_only, [], why)
+    why = "joint: source and target have clean images, and one network learns from both"
+    return Choice({"name": "joint", "lr": 2e-3}, [source_only], why)
+
+
 def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
     """The recipe, and why it is as it is."""
     masks = look.dataset.task == "segmentation"
     classes = look.dataset.task == "classification"
-    kind, known = _kind(look, place)
+    pairs = look.dataset.task == "restoration"
+    part, known = _augmentation(look, place)
     side, shape = _side(look)
     least = min(
         sum(r.domain == name and r.split == "train" for r in look.dataset.records)
@@ -205,21 +218,23 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
     task: dict[str, Any] = {"name": look.dataset.task}
     task |= {"label_smoothing": 0.1} if classes else {}
     task |= {"decoder": "unet", "width": 64} if masks else {}
+    task |= {"norms": False} if pairs else {}
     chosen = choose_methods(look, plan)
+    crop = _SIDES[0] if pairs else _CROP
+    cropped = min(shape) > 2 * crop if pairs else side > _SIDES[1]
     device = "gpu" if shutil.which("nvidia-smi") else "cpu"
     fields: list[tuple[str, str, str]] = [
-        ("configs", flow_yaml([f"augment/strong_{kind}", f"trainer/{device}"]), known),
-        ("task", flow_yaml(task), ""),
-        ("backbone", "{name: tf_efficientnet_lite0, pretrained: true}", "any network of timm"),
-        ("norm", "cin" if masks else "dsbn", "domainnorm list norms"),
+        ("configs", flow_yaml([f"augment/{part}", f"trainer/{device}"]), known),
+        ("task", flow_yaml(task), "norms: true, and norm: cin, is worth a try" if pairs else ""),
+        *(_UNNORMED if pairs else [_BACKBONE, ("norm", "cin" if masks else "dsbn", _NORMS)]),
         ("data", "", ""),
         ("  name", look.name, ""),
         *((f"  {key}", flow_yaml(value), "") for key, value in look.options.items()),
-        ("  source", flow_yaml(plan.source), "methods learn from its labels"),
-        ("  target", flow_yaml(plan.target), _TARGETS[plan.labels]),
-        ("  image_size", str(side), f"most images are {shape[1]} × {shape[0]}; larger is slower"),
-        *([("  crop_size", str(_CROP), "training sees random parts")] if side > _SIDES[1] else []),
-        ("  batch_size", str(8 if masks else 16 if least < 100 else 32), ""),
+        ("  source", flow_yaml(plan.source), f"methods learn from its {_labels(look)}"),
+        ("  target", flow_yaml(plan.target), _of_target(look, plan)),
+        ("  image_size", flow_yaml([*shape] if pairs else side), _sized(shape, pairs=pairs)),
+        *([("  crop_size", str(crop), "training sees random parts")] if cropped else []),
+        ("  batch_size", str(8 if masks or pairs else 16 if least < 100 else 32), ""),
     ]
     if plan.shots is not None:
         what = "images of each class" if classes else "target images"
@@ -227,27 +242,51 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
     if uneven:
         fields.append(("  sampling", "balanced", "some classes are rare"))
     fields += [
-        ("method", flow_yaml(chosen.method), "docs/methods/which_method.md"),
+        ("method", flow_yaml(chosen.method), "docs/restoration.md" if pairs else _WHICH),
         ("compare", flow_yaml(chosen.compare), "in the same table"),
         ("trainer", flow_yaml({"max_epochs": 20, "min_steps": 400 if masks else 250}), ""),
         ("seed", "0", "[0, 1, 2] gives mean and spread, and takes three times as long"),
     ]
     head = printable(f"# {_sum(look, plan.source)} → {_sum(look, plan.target)}").replace("\n", " ")
     head += "\n# Run: domainnorm run FILE\n"
-    return head + "".join(map(_line, fields)), _reasons(look, plan, kind, chosen.why)
+    return head + "".join(map(_line, fields)), _reasons(look, plan, part, chosen.why)
 
 
+_NORMS, _WHICH = "domainnorm list norms", "docs/methods/which_method.md"
+_BACKBONE = ("backbone", "{name: tf_efficientnet_lite0, pretrained: true}", "any network of timm")
+_UNNORMED = [("backbone", "tf_efficientnet_lite0", "only its normalization of images is taken")]
 _TARGETS = {
-    "none": "methods see its images, not its labels",
-    "few": "methods see its images and its few labels",
-    "all": "only joint (†) learns from its labels",
+    "none": "methods see its images, not its {0}",
+    "few": "methods see its images and its few {0}",
+    "all": "only joint (†) learns from its {0}",
 }
+
+
+def _of_target(look: Look, plan: Plan) -> str:
+    if plan.labels == "none" and look.dataset.task == "restoration":
+        return "nothing is learned from its images"
+    return _TARGETS[plan.labels].format(_labels(look))
+
+
+def _sized(shape: tuple[int, int], *, pairs: bool) -> str:
+    height, width = shape
+    if pairs:
+        return "height and width of most clean images; smaller ones lack detail"
+    return f"most images are {width} × {height}; larger is slower"
 
 
 def _line(field: tuple[str, str, str]) -> str:
     key, value, comment = field
     text = f"{key}: {value}".rstrip()
     return f"{text:<46}  # {comment}\n" if comment else f"{text}\n"
+
+
+def _augmentation(look: Look, place: Path) -> tuple[str, str]:
+    """The part of the augmentation, and why, as a comment."""
+    if look.dataset.task == "restoration":
+        return "flips", "colours and sharpness are what is learned"
+    kind, known = _kind(look, place)
+    return f"strong_{kind}", known
 
 
 def _kind(look: Look, place: Path) -> tuple[str, str]:
@@ -280,12 +319,17 @@ def _side(look: Look) -> tuple[int, tuple[int, int]]:
 
 def _sum(look: Look, names: Sequence[str]) -> str:
     return ", ".join(
-        f"{name} ({counted(look.count(name), 'image')}, {len(look.labelled(name))} with labels)"
+        f"{name} ({counted(look.count(name), 'image')}, {len(look.labelled(name))} with "
+        f"{_labels(look)})"
         for name in names
     )
 
 
-def _reasons(look: Look, plan: Plan, kind: str, why: str) -> list[str]:
+def _labels(look: Look) -> str:
+    return "clean images" if look.dataset.task == "restoration" else "labels"
+
+
+def _reasons(look: Look, plan: Plan, part: str, why: str) -> list[str]:
     told = look.told_apart(plan.source, plan.target)
     apart = "too few images to compare the style of the domains"
     if told is not None:
@@ -296,10 +340,11 @@ def _reasons(look: Look, plan: Plan, kind: str, why: str) -> list[str]:
             "apart (50 is chance)"
         )
     lines = [apart, why]
-    lines.append(
-        f"augment/strong_{kind}: training changes colours and sharpness at random; this helps more "
-        "than any method. Check that the part fits your images"
-    )
+    if part.startswith("strong_"):
+        lines.append(
+            f"augment/{part}: training changes colours and sharpness at random; this helps more "
+            "than any method. Check that the part fits your images"
+        )
     if look.options.get("allow_missing_classes"):
         lacking = [
             f"{domain}: {', '.join(none)}"
@@ -331,11 +376,7 @@ def _tell(look: Look, plan: Plan, reasons: Sequence[str]) -> None:
     # Deferred: as in `_start`.
     from domainnorm.data.inspection.survey import told_of  # noqa: PLC0415
 
-    kind = "findings" if look.dataset.task == "multilabel" else "classes"
-    names = look.dataset.class_names
-    more = ", …" if len(names) > 8 else ""
-    of_masks = "masks of " if look.dataset.task == "segmentation" else ""
-    say(f"{look.name}: {of_masks}{len(names)} {kind} ({', '.join(names[:8])}{more})")
+    say(f"{look.name}: {_of_what(look)}")
     say(f"source  {_sum(look, plan.source)}")
     say(f"target  {_sum(look, plan.target)}")
     for reason in reasons:
@@ -348,6 +389,19 @@ def _tell(look: Look, plan: Plan, reasons: Sequence[str]) -> None:
             say(f"- recipes for {look.name}: {', '.join(known)}")
 
 
+def _of_what(look: Look) -> str:
+    """What the labels are."""
+    if look.dataset.task == "restoration":
+        scale = look.options.get("scale", 1)
+        larger = f", {scale} times as many pixels along both sides" if scale > 1 else ""
+        return f"images, and clean ones of the same view{larger}"
+    kind = "findings" if look.dataset.task == "multilabel" else "classes"
+    names = look.dataset.class_names
+    more = ", …" if len(names) > 8 else ""
+    of_masks = "masks of " if look.dataset.task == "segmentation" else ""
+    return f"{of_masks}{len(names)} {kind} ({', '.join(names[:8])}{more})"
+
+
 def _reads(name: str, dataset: str) -> bool:
     return recipe.load_recipe(name).read_dataset.name == dataset
 
@@ -357,10 +411,15 @@ def _next(look: Look, plan: Plan, output: Path) -> list[tuple[str, str]]:
     images = shlex.quote(str(target)) if target.is_dir() else "FOLDER"
     file, domain = (shlex.quote(str(one)) for one in (output, plan.target[0]))
     run = f"outputs/{shlex.quote(output.stem)}/<time>"
+    used = (f"domainnorm predict {run} {images} --domain {domain}", "write a table of predictions")
+    if look.dataset.task == "restoration":
+        first = next(one.file for one in look.dataset.records if one.domain == plan.target[0])
+        images = shlex.quote(str(Path(look.options["root"], *Path(first).parts[:2])))
+        used = (f"domainnorm restore {run} {images}", "write restored images")
     return [
         (f"domainnorm check {file} --build", "check networks and data"),
         (f"domainnorm run {file}", "train, adapt, test; writes report.html"),
-        (f"domainnorm predict {run} {images} --domain {domain}", "write a table of predictions"),
+        used,
     ]
 
 

@@ -29,6 +29,7 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 WHITE = 65535  # the largest value of 16 bits
 IMAGES, MASKS = "images", "masks"  # folders beside each other
+INPUT, TARGET = "input", "target"  # those of pairs
 DRAWN_BY = "domainnorm"  # the software that PNG files of our figures name in their header
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0")  # little and big endian; the last has wide offsets

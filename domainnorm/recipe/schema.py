@@ -274,7 +274,8 @@ class Recipe:
         unseen: What norms read, in evaluation, for images of unknown domains.
         far: What norms read for images that the encoder finds near no known domain; None treats
             them like others.
-        checkpoint: A source model to start from, instead of training one.
+        checkpoint: A source model to start from, instead of training one: the folder of a stage,
+            its weights, or a run folder, of which each transfer and seed takes its own.
         seeds: Seeds; the whole run is repeated for each.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from domainnorm.backbones import DomainModel, insert_after
+from domainnorm.backbones import DomainModel, check_weights, insert_after
 from domainnorm.data import (
     CachedDataset,
     DomainDataModule,
@@ -45,7 +45,8 @@ from domainnorm.ranges import CORRUPTED, OF_ANY_DATASET, labels_for
 from domainnorm.recipe import Recipe
 from domainnorm.registry import DATASETS, METHODS, SAMPLERS, TASKS
 from domainnorm.run.models import Styles, attach_encoder, preprocessing_of
-from domainnorm.run.plan import Stage
+from domainnorm.run.plan import SOURCE_ONLY, Stage
+from domainnorm.run.run_folder import RECIPE, WEIGHTS
 from domainnorm.tasks import Task
 
 _MASKS = 8  # of a domain that are looked at before anything is trained
@@ -176,6 +177,42 @@ class Parts:
             # Feature maps take on the layout of the kernels that make them.
             model = model.to(memory_format=torch.channels_last)
         return model
+
+    def given_weights(self, stage: Stage) -> Path | None:
+        """The weights that ``checkpoint`` gives a stage, instead of training it; None for others.
+
+        Raises:
+            CheckpointError: There is no such file, or the run has no such stage.
+        """
+        if self.recipe.checkpoint is None or stage.label != SOURCE_ONLY:
+            return None
+        given = Path(self.recipe.checkpoint).expanduser()
+        if given.is_file():
+            return given
+        if (given / RECIPE).is_file():
+            weights = given / stage.source_key / WEIGHTS
+            if not weights.is_file():
+                raise CheckpointError(
+                    f"checkpoint: {given}: no source model of {stage.transfer}, seed {stage.seed}; "
+                    f"expected {weights.relative_to(given)}"
+                )
+            return weights
+        if not (given / WEIGHTS).is_file():
+            raise CheckpointError(
+                f"checkpoint: {given}: no such model; expected a run folder, the folder of a stage "
+                f"(RUN/{stage.source_key}), or its {WEIGHTS}"
+            )
+        return given / WEIGHTS
+
+    def check_files(self, stages: Iterable[Stage]) -> None:
+        """Refuse a recipe that names weights which are not there.
+
+        Raises:
+            CheckpointError: Names the key.
+        """
+        for stage in stages:
+            self.given_weights(stage)
+        check_weights(self.recipe.backbone.weights)
 
     def check_images(self, stages: Iterable[Stage]) -> None:
         """Refuse, before the first stage, what a later one would: images or labels it lacks.

@@ -84,7 +84,7 @@ def _carried_out(bench: Bench, folder: Path) -> list[Result]:
     online, former = method.protocol == "online", encoder_weights(method.model)
     started = time.perf_counter()
     if not online:
-        if not _is_given(parts, stage):
+        if parts.given_weights(stage) is None:
             bench = _fitted(bench, folder)
             method = bench.method
         teach_encoder(method.deployed, bench.data, stage.seed, former)
@@ -116,7 +116,7 @@ def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
         part.pop("root", None)
     told = {key: json.dumps(value, default=str) for key, value in flat.items()}
     told |= parts.digests
-    given = _start(parts, stage, Path()) if _is_given(parts, stage) else None
+    given = parts.given_weights(stage)
     real = (one for one in parts.dataset.records if not one.generated)  # of others a digest is told
     records = [one for one in real if one.domain in stage.roles.all]
     names = sorted(
@@ -125,7 +125,7 @@ def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
     )
     return {
         "recipe": {key: value for key, value in told.items() if not key.startswith(_ELSEWHERE)},
-        "checkpoint": "" if given is None or not given.is_file() else digest_of(given),
+        "checkpoint": "" if given is None else digest_of(given),
         "images": dict(Counter(f"{one.domain}, {one.split}" for one in records)),
         "data": hashlib.sha256("\n".join(names).encode()).hexdigest(),
     }
@@ -392,18 +392,11 @@ def _measure(
     return one.metrics(**options), intervals
 
 
-def _is_given(parts: Parts, stage: Stage) -> bool:
-    return parts.recipe.checkpoint is not None and stage.label == SOURCE_ONLY
-
-
 def _start(parts: Parts, stage: Stage, folder: Path) -> Path | None:
     """The weights file a stage starts from; None for the pretrained backbone."""
     if METHODS.load(stage.method.name).starts_from == SOURCE_ONLY:
         return folder / stage.source_key / WEIGHTS
-    if not _is_given(parts, stage):
-        return None
-    given = Path(str(parts.recipe.checkpoint))
-    return given / WEIGHTS if given.is_dir() else given
+    return parts.given_weights(stage)
 
 
 def _load(model: DomainModel, path: Path, parts: Parts, stage: Stage) -> None:

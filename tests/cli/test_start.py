@@ -179,7 +179,7 @@ def test_a_table_with_other_names_is_read_as_it_is(domainnorm, sites):
 def samples():
     """Datasets of one's own files, and some that are read as published."""
     own = ["folder", "folder_masks", "manifest", "manifest_masks", "manifest_findings"]
-    return [*own, "dicom", "nifti", "camvid", "acdc", "pacs", "office_home"]
+    return [*own, "pairs", "dicom", "nifti", "camvid", "acdc", "pacs", "office_home"]
 
 
 @pytest.mark.parametrize("name", samples())
@@ -220,6 +220,14 @@ def binary(root):
             lambda root: put(root, "a/images/1.png", "a/labels/1.png"),
             "'labels' seems to hold the masks of 'images'; rename the two folders",
         ),
+        (
+            lambda root: put(root, "a/LR/1.png", "a/HR/1.png"),
+            "'HR' seems to hold the clean images of 'LR'; rename the two folders to target and",
+        ),
+        (
+            lambda root: put(root, "input/1.png", "target/1.png"),
+            "input and target belong to one domain",
+        ),
         (binary, "hold only 0 and 255"),
         (
             lambda root: put(root, "a/images/1.png", "a/masks/1.png"),
@@ -251,6 +259,27 @@ def test_colours_tell_unlike_domains_apart_and_no_others(sites):
     styles = look.styles["photo"]
     look.styles["painting"] = styles.copy()
     assert look.told_apart(["photo"], ["painting"]) < 0.6
+
+
+def test_pairs_are_restored_by_a_network_without_norms(domainnorm, tmp_path):
+    DATASETS.load("pairs").write_sample(tmp_path / "scans", seed=0, scale=2)
+    text = started(domainnorm, "scans")
+    assert "clean ones of the same view, 2 times as many pixels along both sides" in text
+    recipe = load_recipe("scans.yaml")
+    assert (recipe.dataset.options["scale"], recipe.data.image_size) == (2, [96, 128])
+    assert (recipe.method.name, [m.name for m in recipe.compare]) == ("joint", ["source_only"])
+    shutil.rmtree(tmp_path / "scans/site_b/target")
+    text = started(domainnorm, "scans", "--force")
+    assert "site_b (28 images, 0 with clean images)" in text
+    assert "no method restores without them" in text
+    assert load_recipe("scans.yaml").method.name == "source_only"
+    assert domainnorm("check", "scans.yaml", "--build").stdout == "ok  scans.yaml\n"
+    done = domainnorm("run", "scans.yaml", "trainer.max_epochs=1", "trainer.min_steps=0")
+    assert done.returncode == 0, done.stderr
+    name, images = text.split("domainnorm restore ")[1].split()[:2]
+    assert images == str(tmp_path / "scans/site_b/input")
+    stored = next(Path(name).parent.iterdir())
+    assert domainnorm("restore", str(stored), images).returncode == 0
 
 
 def test_keys_are_those_of_the_dataset(domainnorm, sites):

@@ -164,6 +164,33 @@ def test_given_checkpoint_is_not_trained_again(finished, tmp_path):
         assert (again / method / "model.safetensors").read_bytes() == expected
 
 
+def test_a_run_folder_gives_each_seed_its_own_source_model(finished, tmp_path, capsys):
+    run(tmp_path, f"checkpoint={finished}", "method=adabn", "compare=[]")
+    place = f"{TRANSFER}/seed0/source_only/model.safetensors"
+    assert (newest(tmp_path) / place).read_bytes() == (finished / place).read_bytes()
+    words = (*WORDS, f"checkpoint={finished}", f"--output={tmp_path / 'none'}")
+    assert call("run", "quickstart", *words, "seed=[0,7]") == 1
+    assert f"no source model of clean → colour_cast, seed 7; expected {TRANSFER}/seed7" in (
+        capsys.readouterr().err.replace("\n", " ")
+    )
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("checkpoint=none", "checkpoint: none: no such model; expected a run folder, the folder"),
+        ("backbone.weights=none.pth", "backbone.weights: no file none.pth"),
+    ],
+)
+def test_weights_that_do_not_exist_are_refused_before_training(tmp_path, capsys, word, said):
+    words = ("quickstart", word, "backbone.pretrained=true")
+    for command, option, code in (("check", "--build", 2), ("run", f"--output={tmp_path}/none", 1)):
+        assert call(command, *words, option) == code
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.slow
 def test_finished_run_is_tested_without_its_pretrained_weights(tmp_path, capsys):
     file = tmp_path / "weights.safetensors"

@@ -28,14 +28,12 @@ from domainnorm.data.folders import (
     list_images,
     tell_loose,
 )
-from domainnorm.data.images import read_image, read_size
+from domainnorm.data.images import INPUT, TARGET, read_image, read_size
 from domainnorm.data.refusals import refuse
 from domainnorm.data.table import Row, write_table
 from domainnorm.errors import DataError
 from domainnorm.ranges import LARGEST_SCALE
 from domainnorm.registry import register
-
-_INPUT, _TARGET = "input", "target"
 
 
 @register
@@ -55,7 +53,7 @@ class Pairs(FolderDataset):
     """
 
     task = "restoration"
-    images_in = _INPUT
+    images_in = INPUT
     layout = "<domain>/input/<image>, <domain>/target/<image>, splits.csv or none"
     expected = "<domain>/input/<image> and <domain>/target/<image>"
 
@@ -73,9 +71,9 @@ class Pairs(FolderDataset):
         found = []
         tell_loose(self.root, self.left_out, self.root, "a folder of a domain")
         for domain in list_folders(self.root):
-            tell_loose(self.root / domain, self.left_out, self.root, _INPUT)
-            names = list_images(self.root / domain / _INPUT, self.left_out, self.root)
-            files = [f"{domain}/{_INPUT}/{name}" for name in names]
+            tell_loose(self.root / domain, self.left_out, self.root, INPUT)
+            names = list_images(self.root / domain / INPUT, self.left_out, self.root)
+            files = [f"{domain}/{INPUT}/{name}" for name in names]
             found += [Row(file, domain, "", file, "train") for file in files]
         return found
 
@@ -83,18 +81,18 @@ class Pairs(FolderDataset):
         """Targets lie beside the inputs."""
         self.records = []
         for domain in self.domain_names:
-            names = list_images(self.root / domain / _TARGET, self.left_out, self.root)
-            targets = {_stem(f"{domain}/{_TARGET}/{name}"): name for name in names}
+            names = list_images(self.root / domain / TARGET, self.left_out, self.root)
+            targets = {_stem(f"{domain}/{TARGET}/{name}"): name for name in names}
             used: dict[str, str] = {}
             for row in rows:
                 if row.domain == domain:
                     found = targets.get(_stem(row.file))
-                    clean = None if found is None else f"{domain}/{_TARGET}/{found}"
+                    clean = None if found is None else f"{domain}/{TARGET}/{found}"
                     self._check_pair(row.file, clean, used, lacking=bool(targets))
                     record = Record(row.file, domain, UNLABELLED, row.group, row.split)
                     self.records.append(replace(record, clean=clean))
             for name in names:
-                if (file := f"{domain}/{_TARGET}/{name}") not in used:
+                if (file := f"{domain}/{TARGET}/{name}") not in used:
                     self.left_out.add("target without an input", file)
         if self.records and not any(record.clean for record in self.records):
             refuse(f"{self.root}: no image has a target; expected {self.expected} (docs/data.md)")
@@ -105,10 +103,10 @@ class Pairs(FolderDataset):
     ) -> None:
         """Refuse an input without a target where others have one, and a target of two inputs."""
         if clean is None and lacking:
-            expected = f"{_stem(file).replace(f'/{_INPUT}/', f'/{_TARGET}/', 1)}.*"
+            expected = f"{_stem(file).replace(f'/{INPUT}/', f'/{TARGET}/', 1)}.*"
             refuse(
                 f"{self.root / file}: no target; expected {expected}; add it, or move images "
-                f"without one to a domain that has no folder '{_TARGET}'"
+                f"without one to a domain that has no folder '{TARGET}'"
             )
         elif clean is not None and used.setdefault(clean, file) != file:
             refuse(
@@ -156,7 +154,7 @@ class Pairs(FolderDataset):
         height, width = (side // scale for side in SCENE_SIZE)
         for domain in domains:
             for number, split in enumerate(splits):
-                file, target = (f"{domain}/{one}/{number:03d}.png" for one in (_INPUT, _TARGET))
+                file, target = (f"{domain}/{one}/{number:03d}.png" for one in (INPUT, TARGET))
                 size = (scale * height, scale * width)
                 clean, _ = draw_scene(generator_of(seed, file), 4, domain, size)
                 write_image(root / target, clean)

@@ -20,7 +20,7 @@ from domainnorm.data.dataset import (
     evenly,
 )
 from domainnorm.data.folders import images_in, list_folders, list_images
-from domainnorm.data.images import MASKS, Progress, read_all
+from domainnorm.data.images import IMAGES, INPUT, MASKS, TARGET, Progress, read_all, read_size
 from domainnorm.data.inspection.survey import DARK
 from domainnorm.data.manifest import NAMES
 from domainnorm.data.masks import VOID, read_mask
@@ -35,6 +35,8 @@ _IMAGES = {"images", "image", "imgs", "img"}  # folders, in lower case
 _MASKS = {"masks", "mask", "labels", "label", "gt", "groundtruth", "ground_truth"} | {
     f"{name}{end}" for name in ("annotation", "segmentation", "seg") for end in ("", "s")
 }
+_INPUTS = {INPUT, "inputs", "lq", "lr", "low", "noisy", "blurred", "degraded"}  # of pairs
+_CLEAN = {TARGET, "targets", "gt", "groundtruth", "ground_truth", "hq", "hr", "high", "clean"}
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _FINDINGS = {"0", "1", "-1", ""}
 _MOST = 60  # images of a domain that are looked at
@@ -188,6 +190,27 @@ def _recognized(place: Path) -> tuple[str, dict[str, Any]]:
         return _table(place)
     if (place / _MANIFEST).is_file():
         return _table(place / _MANIFEST)
+    if (found := _of_domains(place)) is not None:
+        return found
+    if images_in(place):
+        raise DataError(
+            f"{place}: images without folders of domains; move the images of each site, scanner or "
+            "hour into a folder of their own, or find domains by style: domainnorm data domains "
+            f"{shlex.quote(str(place))}"
+        )
+    if dicom_files(place):
+        return "dicom", {"root": str(place)}
+    if any(place.rglob("*.nii.gz")) or any(place.rglob("*.nii")):
+        return "nifti", {"root": str(place)}
+    raise DataError(
+        f"{place}: no images; expected a folder for each domain (site, scanner, hour). It contains "
+        "a folder of images for each class, or images/ and masks/, or only images if they have no "
+        "labels. Or give a table (docs/data.md)"
+    )
+
+
+def _of_domains(place: Path) -> tuple[str, dict[str, Any]] | None:
+    """The dataset of folders with images, one for each domain; None without such folders."""
     root = {"root": str(place)}
     names = [name for name in list_folders(place) if list_images(place / name)]
     folders = [place / name for name in names]
@@ -200,34 +223,23 @@ def _recognized(place: Path) -> tuple[str, dict[str, Any]]:
                 f"first for pixel value 0{_numbers(folders)}"
             )
         return "folder_masks", root
+    if any(list_images(folder / INPUT) and list_images(folder / TARGET) for folder in folders):
+        return "pairs", {**root, **_scale(folders)}
     for folder in folders:
-        _check_no_masks(folder)
-    if folders:
-        return "folder", root
-    if images_in(place):
-        raise DataError(
-            f"{place}: images without folders of domains; move the images of each site, scanner or "
-            "hour into a folder of their own, or find domains by style: domainnorm data domains "
-            f"{shlex.quote(str(place))}"
-        )
-    if dicom_files(place):
-        return "dicom", root
-    if any(place.rglob("*.nii.gz")) or any(place.rglob("*.nii")):
-        return "nifti", root
-    raise DataError(
-        f"{place}: no images; expected a folder for each domain (site, scanner, hour). It contains "
-        "a folder of images for each class, or images/ and masks/, or only images if they have no "
-        "labels. Or give a table (docs/data.md)"
-    )
+        _check_other_names(folder, _IMAGES, _MASKS, f"{MASKS} and images")
+        _check_other_names(folder, _INPUTS, _CLEAN, f"{TARGET} and {INPUT}")
+    return ("folder", root) if folders else None
 
 
 def _check_names(place: Path, names: Sequence[str]) -> None:
     """Refuse folders that are no domains by their names: of one domain, or of splits."""
     plain_names = {name.lower() for name in names}
-    if plain_names and plain_names <= {*_IMAGES, *_MASKS}:
+    paired = plain_names == {INPUT, TARGET}
+    if plain_names and (paired or plain_names <= {*_IMAGES, *_MASKS}):
+        kind = INPUT if paired else IMAGES
         raise DataError(
             f"{place}: {' and '.join(names)} belong to one domain; move them into a folder of that "
-            f"domain, {place.name}/<domain>/images and so on, beside those of other domains"
+            f"domain, {place.name}/<domain>/{kind} and so on, beside those of other domains"
         )
     if plain_names and plain_names <= _SPLITS:
         raise DataError(
@@ -237,20 +249,32 @@ def _check_names(place: Path, names: Sequence[str]) -> None:
         )
 
 
-def _check_no_masks(folder: Path) -> None:
-    """Refuse masks that lie in a folder of another name, and would be a class."""
+def _check_other_names(folder: Path, inputs: set[str], outputs: set[str], right: str) -> None:
+    """Refuse masks, or clean images, that lie in a folder of another name: it would be a class."""
     below = {name.lower(): name for name in list_folders(folder)}
-    for images in _IMAGES & below.keys():
-        for masks in _MASKS & below.keys():
+    for first in inputs & below.keys():
+        for second in outputs & below.keys():
             stems = [
                 {PurePosixPath(file).stem for file in list_images(folder / below[name])}
-                for name in (images, masks)
+                for name in (first, second)
             ]
             if len(stems[0] & stems[1]) * 2 > len(stems[1]):
+                what = "masks" if MASKS in right else "clean images"
                 raise DataError(
-                    f"{folder}: '{below[masks]}' seems to hold the masks of '{below[images]}'; "
-                    "rename the two folders to masks and images"
+                    f"{folder}: '{below[second]}' seems to hold the {what} of '{below[first]}'; "
+                    f"rename the two folders to {right}"
                 )
+
+
+def _scale(folders: Sequence[Path]) -> dict[str, int]:
+    """How many times as many pixels clean images have along each side, by the first pair."""
+    for folder in folders:
+        inputs = {PurePosixPath(name).with_suffix(""): name for name in list_images(folder / INPUT)}
+        for name in list_images(folder / TARGET):
+            if (own := inputs.get(PurePosixPath(name).with_suffix(""))) is not None:
+                scale = read_size(folder / TARGET / name)[0] // read_size(folder / INPUT / own)[0]
+                return {"scale": scale} if scale > 1 else {}
+    return {}
 
 
 def _numbers(folders: Sequence[Path]) -> str:
