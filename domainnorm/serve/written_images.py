@@ -9,7 +9,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.TiffTags import TAGS_V2_GROUPS
 from rich.progress import Progress
 
@@ -43,6 +43,9 @@ _KEPT = {
     *(ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist),
     *(ExifTags.Base.HostComputer, ExifTags.Base.Copyright),
 }
+# Of a GeoTIFF: steps of pixels and their place, or both as a matrix; the system of places.
+_STEPS, _TIES, _MATRIX, _SYSTEM = 33550, 33922, 34264, (34735, 34736, 34737)
+_NOTES = (42112, 42113)  # of GDAL, and the value of pixels that say nothing
 # Within that; the offsets of the first and last are those of the file they were in.
 _OF_FILE = (ExifTags.Base.MakerNote, ExifTags.Base.ExifInteroperabilityOffset)
 _SIDES = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
@@ -60,12 +63,14 @@ class WholeImage:
         white: The value that is white: 255, or what it is in 16 bits.
         alpha: (h, w) of the same type; None without.
         about: What Pillow takes beside pixels: ``exif``, ``icc_profile``, ``dpi``.
+        places: Tags of a GeoTIFF with the numbers of their types, which only TIFF keeps.
     """
 
     values: NDArray[Any]
     white: int
     alpha: NDArray[Any] | None
     about: dict[str, Any]
+    places: dict[int, tuple[int, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, file: Path, white: int) -> WholeImage:
@@ -85,7 +90,7 @@ class WholeImage:
                     f"{file}: has channels {', '.join(image.getbands())}, and grey and colour "
                     "images are written; convert the file"
                 )
-            about, values = _about(image), read_image(file, white)
+            about, places, values = _about(image), _places(image), read_image(file, white)
             clear = "A" in image.getbands() or "transparency" in image.info
             alpha = upright(np.asarray(image.convert("RGBA"))[..., 3], image) if clear else None
             stored = as_stored(file)
@@ -99,7 +104,7 @@ class WholeImage:
                     )
                 values = values[..., 2::-1] if values.shape[2] > 2 else values[..., :1]
         kept = values[..., :1] if mode in _GREY else values
-        return cls(kept, white if values.dtype == np.uint16 else 255, alpha, about)
+        return cls(kept, white if values.dtype == np.uint16 else 255, alpha, about, places)
 
     @property
     def grey(self) -> bool:
@@ -131,7 +136,8 @@ class WholeImage:
         about = _enlarged_about(self.about, values.shape[:2], scale)
         if self.grey and values.shape[2] == 3:
             about.pop("icc_profile", None)  # which is one of greys
-        return replace(self, values=values, alpha=alpha, about=about)
+        places = _enlarged_places(self.places, scale)
+        return replace(self, values=values, alpha=alpha, about=about, places=places)
 
     def write(self, file: Path) -> None:
         """Write it as PNG, TIFF or BMP, by the suffix of the file, whose folder is made.
@@ -177,6 +183,9 @@ class WholeImage:
         exif.load(self.about.get("exif", b""))
         for key in exif:
             tags[key] = exif.get_ifd(key) if key in TAGS_V2_GROUPS else exif[key]
+        for key, (kind, value) in self.places.items():
+            tags.tagtype[key] = kind
+            tags[key] = value
         dpi = self.about.get("dpi")
         base = ExifTags.Base
         given = {
@@ -234,6 +243,30 @@ def _about(image: Image.Image) -> dict[str, Any]:
         if dpi and all(0 < one < math.inf for one in dpi):
             found["dpi"] = dpi
     return found
+
+
+def _places(image: Image.Image) -> dict[int, tuple[int, Any]]:
+    """What a GeoTIFF says of places, unless it is stored turned: they are those of its pixels."""
+    if not isinstance(image, TiffImageFile) or image.tag_v2.get(ExifTags.Base.Orientation, 1) != 1:
+        return {}
+    tags = image.tag_v2
+    known = (_STEPS, _TIES, _MATRIX, *_SYSTEM, *_NOTES)
+    return {tag: (tags.tagtype[tag], tags[tag]) for tag in known if tag in tags}
+
+
+def _enlarged_places(places: dict[int, tuple[int, Any]], scale: int) -> dict[int, tuple[int, Any]]:
+    """Places of an enlarged image: nearer steps between more pixels, from the same corner."""
+    factors = {
+        _STEPS: (1 / scale, 1 / scale, 1),  # along x, y, z
+        _TIES: (scale, scale, 1, 1, 1, 1),  # column, row, level, x, y, z
+        _MATRIX: (1 / scale, 1 / scale, 1, 1),  # each row of it takes column, row, level, 1
+    }
+    made = dict(places)
+    for tag in factors.keys() & places.keys():
+        kind, values = places[tag]
+        by = factors[tag]
+        made[tag] = kind, tuple(one * by[k % len(by)] for k, one in enumerate(values))
+    return made
 
 
 def _enlarged_about(about: dict[str, Any], size: Sequence[int], scale: int) -> dict[str, Any]:

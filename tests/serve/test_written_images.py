@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from domainnorm.data.images import read_image
 from domainnorm.errors import DataError
@@ -244,3 +245,36 @@ def test_several_frames_are_refused(tmp_path):
     one.save(tmp_path / "a.tif", save_all=True, append_images=[one])
     with pytest.raises(DataError, match=r"a\.tif: has 2 frames"):
         WholeImage.read(tmp_path / "a.tif", 65535)
+
+
+def test_a_geotiff_keeps_its_places(tmp_path):
+    tags = ImageFileDirectory_v2()
+    given = {
+        33550: (12, (10.0, 10.0, 0.0)),
+        33922: (12, (2.0, 1.0, 0.0, 400000.0, 5600000.0, 0.0)),
+        34264: (12, (10.0, 0.0, 0.0, 4e5, 0.0, -10.0, 0.0, 56e5, *(0.0,) * 7, 1.0)),
+        34735: (3, (1, 1, 0, 1, 1024, 0, 1, 1)),
+        34737: (2, "WGS 84|"),
+        42113: (2, "0"),
+    }
+    for tag, (kind, value) in given.items():
+        tags.tagtype[tag] = kind
+        tags[tag] = value
+    image = Image.new("RGB", (6, 4), (90, 60, 30))
+    image.save(tmp_path / "a.tif", tiffinfo=tags)
+    whole = WholeImage.read(tmp_path / "a.tif", 255)
+    whole.write(tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as made:
+        assert {tag: made.tag_v2[tag] for tag in given} == {k: v for k, (_, v) in given.items()}
+    whole.changed(np.zeros((8, 12, 3), np.float32), 2).write(tmp_path / "c.tif")
+    with Image.open(tmp_path / "c.tif") as made:
+        found = made.tag_v2
+        assert found[33550] == (5.0, 5.0, 0.0)
+        # Column 4 and row 2 of the enlarged image is where 2 and 1 were.
+        assert found[33922] == (4.0, 2.0, 0.0, 400000.0, 5600000.0, 0.0)
+        before, after = (np.reshape(one, (4, 4)) for one in (given[34264][1], found[34264]))
+        assert_array_equal(after @ [4, 2, 0, 1], before @ [2, 1, 0, 1])
+        assert found[34737] == "WGS 84|"
+    whole.write(tmp_path / "d.png")  # which has no place for it
+    image.save(tmp_path / "e.tif", tiffinfo={**dict(tags), 274: 6})
+    assert WholeImage.read(tmp_path / "e.tif", 255).places == {}  # it was turned
