@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from domainnorm.registry import METHODS
+
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 # Files of other projects, those that a dataset's authors ship, and those that are to be written.
@@ -44,3 +46,9 @@ def test_folders_of_the_picture_are_those_of_the_package():
         path.name for path in (ROOT / "domainnorm").iterdir() if (path / "__init__.py").is_file()
     }
     assert folders <= named
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/methods.md"])
+def test_every_method_is_listed(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [name for name in METHODS.names() if f"`{name}`" not in text] == []
