@@ -130,7 +130,8 @@ def choose(look: Look) -> Plan:
     if not labelled:
         raise DataError(
             f"{look.options['root']}: no domain has labels for at least half of its images; label "
-            "the images of one domain (docs/data.md)"
+            "the images of one domain (docs/data.md). Without any label images can be given the "
+            "style of another domain: domainnorm docs translation"
         )
     others = [name for name in names if name not in labelled]
     if not others:
