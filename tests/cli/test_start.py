@@ -282,6 +282,12 @@ def test_pairs_are_restored_by_a_network_without_norms(domainnorm, tmp_path):
     assert domainnorm("restore", str(stored), images).returncode == 0
 
 
+def test_classes_called_as_folders_of_pairs_are_classes(domainnorm, tmp_path):
+    put(tmp_path / "data", *(f"{site}/{name}/1.png" for site in "ab" for name in ("lr", "hr", "x")))
+    started(domainnorm, "data")
+    assert load_recipe("data.yaml").dataset.name == "folder"
+
+
 def test_keys_are_those_of_the_dataset(domainnorm, sites):
     done = domainnorm("start", "sites", "val_fractoin=0.1", "split_seed=x")
     assert done.returncode == 2

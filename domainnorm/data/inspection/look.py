@@ -35,8 +35,8 @@ _IMAGES = {"images", "image", "imgs", "img"}  # folders, in lower case
 _MASKS = {"masks", "mask", "labels", "label", "gt", "groundtruth", "ground_truth"} | {
     f"{name}{end}" for name in ("annotation", "segmentation", "seg") for end in ("", "s")
 }
-_INPUTS = {INPUT, "inputs", "lq", "lr", "low", "noisy", "blurred", "degraded"}  # of pairs
-_CLEAN = {TARGET, "targets", "gt", "groundtruth", "ground_truth", "hq", "hr", "high", "clean"}
+_INPUTS = {INPUT, "inputs", "lq", "lr", "noisy", "blurred", "degraded"}  # of pairs
+_CLEAN = {TARGET, "targets", "gt", "groundtruth", "ground_truth", "hq", "hr", "clean"}
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _FINDINGS = {"0", "1", "-1", ""}
 _MOST = 60  # images of a domain that are looked at
@@ -250,7 +250,10 @@ def _check_names(place: Path, names: Sequence[str]) -> None:
 
 
 def _check_other_names(folder: Path, inputs: set[str], outputs: set[str], right: str) -> None:
-    """Refuse masks, or clean images, that lie in a folder of another name: it would be a class."""
+    """Refuse masks, or clean images, that lie in a folder of another name: it would be a class.
+
+    Beside further folders, names such as those of pairs are classes.
+    """
     below = {name.lower(): name for name in list_folders(folder)}
     for first in inputs & below.keys():
         for second in outputs & below.keys():
@@ -258,7 +261,8 @@ def _check_other_names(folder: Path, inputs: set[str], outputs: set[str], right:
                 {PurePosixPath(file).stem for file in list_images(folder / below[name])}
                 for name in (first, second)
             ]
-            if len(stems[0] & stems[1]) * 2 > len(stems[1]):
+            alone = inputs is _IMAGES or len(below) == 2
+            if alone and len(stems[0] & stems[1]) * 2 > len(stems[1]):
                 what = "masks" if MASKS in right else "clean images"
                 raise DataError(
                     f"{folder}: '{below[second]}' seems to hold the {what} of '{below[first]}'; "
