@@ -44,9 +44,10 @@ from domainnorm.methods import Method, domains_of
 from domainnorm.ranges import CORRUPTED, OF_ANY_DATASET, labels_for
 from domainnorm.recipe import Recipe
 from domainnorm.registry import DATASETS, METHODS, SAMPLERS, TASKS
+from domainnorm.report import load_results
 from domainnorm.run.models import Styles, attach_encoder, preprocessing_of
 from domainnorm.run.plan import SOURCE_ONLY, Stage
-from domainnorm.run.run_folder import RECIPE, WEIGHTS
+from domainnorm.run.run_folder import RECIPE, RESULTS, WEIGHTS
 from domainnorm.tasks import Task
 
 _MASKS = 8  # of a domain that are looked at before anything is trained
@@ -187,8 +188,6 @@ class Parts:
         if self.recipe.checkpoint is None or stage.label != SOURCE_ONLY:
             return None
         given = Path(self.recipe.checkpoint).expanduser()
-        if given.is_file():
-            return given
         if (given / RECIPE).is_file():
             weights = given / stage.source_key / WEIGHTS
             if not weights.is_file():
@@ -196,13 +195,15 @@ class Parts:
                     f"checkpoint: {given}: no source model of {stage.transfer}, seed {stage.seed}; "
                     f"expected {weights.relative_to(given)}"
                 )
-            return weights
-        if not (given / WEIGHTS).is_file():
+        else:
+            weights = given if given.is_file() else given / WEIGHTS
+        if not weights.is_file():
             raise CheckpointError(
                 f"checkpoint: {given}: no such model; expected a run folder, the folder of a stage "
                 f"(RUN/{stage.source_key}), or its {WEIGHTS}"
             )
-        return given / WEIGHTS
+        _check_blind(weights, stage)
+        return weights
 
     def check_files(self, stages: Iterable[Stage]) -> None:
         """Refuse a recipe that names weights which are not there.
@@ -467,6 +468,19 @@ def _sampler(asked: Any) -> Any:
     if isinstance(asked, str):
         return asked
     return SAMPLERS.create(asked["name"], **{k: of for k, of in asked.items() if k != "name"})
+
+
+def _check_blind(weights: Path, stage: Stage) -> None:
+    """Refuse a model that has learned from labels of the target, as its stage tells."""
+    told = weights.parent / RESULTS
+    if not told.is_file():
+        return
+    for one in load_results(told):
+        if one.domain in stage.roles.target and (one.supervised or one.role == "source"):
+            raise CheckpointError(
+                f"checkpoint: {weights}: '{one.method}' ({one.transfer}) has learned from labels "
+                f"of '{one.domain}', which is a target here; take a source model without them"
+            )
 
 
 def _in_style(styles: Styles, style: str, image: Pixels, file: str) -> Pixels:

@@ -18,6 +18,7 @@ from domainnorm.storage import DAMAGED, make_folders, replace_text
 
 RECIPE, PURPOSE, ENVIRONMENT = "recipe.yaml", "run.json", "environment.json"
 PAGE, TABLES, COST = "report.html", "results.md", "cost.json"
+RESULTS = "results.json"  # of a stage
 WEIGHTS, EPOCHS = "model.safetensors", "epochs"  # a folder in it for each epoch that stays
 COMPARISON, STAGES = "compare", "stages"  # purposes: a grid of runs, and a run without a page
 

@@ -31,12 +31,12 @@ from domainnorm.run.models import encoder_weights, ready_encoder, teach_encoder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
 from domainnorm.run.run_folder import EPOCHS, WEIGHTS
+from domainnorm.run.run_folder import RESULTS as RESULTS  # noqa: PLC0414 - offered here
 from domainnorm.run.scoring import Scorer
 from domainnorm.run.training import BEST, LOG, TRAINING, fit, make_trainer
 from domainnorm.storage import DAMAGED, digest_of, write_json
 from domainnorm.terminal import create_console
 
-RESULTS = "results.json"
 MADE_OF = "made_of.json"
 # Keys that say where a stage is carried out, and those of which it has its own.
 _ELSEWHERE = (
@@ -59,6 +59,9 @@ class Bench:
     place: Path
     scorer: Scorer
     loggers: list[RunLogger]
+
+
+_GONE = "gone"  # in the place of a digest
 
 
 def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
@@ -116,7 +119,6 @@ def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
         part.pop("root", None)
     told = {key: json.dumps(value, default=str) for key, value in flat.items()}
     told |= parts.digests
-    given = parts.given_weights(stage)
     real = (one for one in parts.dataset.records if not one.generated)  # of others a digest is told
     records = [one for one in real if one.domain in stage.roles.all]
     names = sorted(
@@ -125,10 +127,19 @@ def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
     )
     return {
         "recipe": {key: value for key, value in told.items() if not key.startswith(_ELSEWHERE)},
-        "checkpoint": "" if given is None else digest_of(given),
+        "checkpoint": _given_digest(parts, stage),
         "images": dict(Counter(f"{one.domain}, {one.split}" for one in records)),
         "data": hashlib.sha256("\n".join(names).encode()).hexdigest(),
     }
+
+
+def _given_digest(parts: Parts, stage: Stage) -> str:
+    """Of the weights that `checkpoint` gives the stage; of a finished one they may be gone."""
+    try:
+        given = parts.given_weights(stage)
+    except CheckpointError:  # told by `set_up`, if they are needed
+        return _GONE
+    return "" if given is None else digest_of(given)
 
 
 def _options(parts: Parts, stage: Stage) -> dict[str, Any]:
@@ -212,7 +223,7 @@ def check_unchanged(place: Path, made: dict[str, Any], *, finished: bool) -> Non
         for key in now
         if key in then and then[key] != now[key]
     ]
-    if before["checkpoint"] != made["checkpoint"]:
+    if made["checkpoint"] not in (before["checkpoint"], _GONE):
         changed.append("checkpoint: other weights")
     trained = finished or any(place.rglob(TRAINING))
     if changed and trained:
@@ -303,7 +314,7 @@ def set_up(parts: Parts, stage: Stage, folder: Path, *, finished: bool = False) 
     method = parts.method(stage, model, data)
     if weights is not None:
         for loaded in {model, method.deployed} if finished else {model}:
-            _load(loaded, weights, parts, stage)
+            load_weights(loaded, weights, parts, stage)
     opens = stage.method.options.get("rows") == "opened"  # what nobody has shown to the encoder
     if method.protocol == "online" and not finished and not opens:  # before it follows a stream
         teach_encoder(model, data, stage.seed, encoder_weights(model))
@@ -399,7 +410,12 @@ def _start(parts: Parts, stage: Stage, folder: Path) -> Path | None:
     return parts.given_weights(stage)
 
 
-def _load(model: DomainModel, path: Path, parts: Parts, stage: Stage) -> None:
+def load_weights(model: DomainModel, path: Path, parts: Parts, stage: Stage) -> None:
+    """Weights of a file that another stage has left.
+
+    Raises:
+        CheckpointError: Damaged, or of another backbone, other classes or other layers.
+    """
     wanted, header = parts.recipe.backbone.name, read_header(path)
     if header.backbone != wanted:
         # Equal shapes do not mean equal networks: tf_efficientnet_lite0 pads unlike its twin.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,7 @@ from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named
 from domainnorm.registry import DATASETS
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
+from domainnorm.run.stage import load_weights
 from domainnorm.storage import make_folders
 from domainnorm.terminal import say
 
@@ -76,7 +77,12 @@ def _refused(parts: Parts, stage: Stage) -> Iterator[str]:
         yield str(error)
         return
     in_chans = int(parts.recipe.backbone.options.get("in_chans", 3))
-    attempts = (lambda: _pass(model, data, in_chans), lambda: parts.method(stage, model, data))
+    attempts: list[Callable[[], Any]] = [
+        lambda: _pass(model, data, in_chans),
+        lambda: parts.method(stage, model, data),
+    ]
+    if (given := parts.given_weights(stage)) is not None:
+        attempts.append(lambda: load_weights(model, given, parts, stage))
     for attempt in attempts:
         try:
             attempt()

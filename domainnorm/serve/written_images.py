@@ -44,8 +44,14 @@ _KEPT = {
     *(ExifTags.Base.HostComputer, ExifTags.Base.Copyright),
 }
 # Of a GeoTIFF: steps of pixels and their place, or both as a matrix; the system of places.
-_STEPS, _TIES, _MATRIX, _SYSTEM = 33550, 33922, 34264, (34735, 34736, 34737)
-_NOTES = (42112, 42113)  # of GDAL, and the value of pixels that say nothing
+_STEPS, _TIES, _MATRIX, _SYSTEM = 33550, 33922, 34264, 34735
+_RASTER = 1025  # key of the system: 2 where places are those of the middle of pixels
+_TEXT, _SHORT, _DOUBLE = 2, 3, 12  # types
+_GEO = {  # type, and what the number of values is a multiple of
+    **{_STEPS: (_DOUBLE, 3), _TIES: (_DOUBLE, 6), _MATRIX: (_DOUBLE, 16)},
+    **{_SYSTEM: (_SHORT, 4), 34736: (_DOUBLE, 1), 34737: (_TEXT, 1)},
+    **{42112: (_TEXT, 1), 42113: (_TEXT, 1)},  # notes of GDAL; pixels that say nothing
+}
 # Within that; the offsets of the first and last are those of the file they were in.
 _OF_FILE = (ExifTags.Base.MakerNote, ExifTags.Base.ExifInteroperabilityOffset)
 _SIDES = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
@@ -246,26 +252,51 @@ def _about(image: Image.Image) -> dict[str, Any]:
 
 
 def _places(image: Image.Image) -> dict[int, tuple[int, Any]]:
-    """What a GeoTIFF says of places, unless it is stored turned: they are those of its pixels."""
+    """What a GeoTIFF says of places, all of it or nothing.
+
+    Nothing of an image that is stored turned, since places are those of its pixels, and nothing
+    where a tag is not of its type and length.
+    """
     if not isinstance(image, TiffImageFile) or image.tag_v2.get(ExifTags.Base.Orientation, 1) != 1:
         return {}
-    tags = image.tag_v2
-    known = (_STEPS, _TIES, _MATRIX, *_SYSTEM, *_NOTES)
-    return {tag: (tags.tagtype[tag], tags[tag]) for tag in known if tag in tags}
+    tags, found = image.tag_v2, {}
+    for tag, (kind, number) in _GEO.items():
+        if tag not in tags:
+            continue
+        value = tags[tag]
+        if tags.tagtype[tag] != kind:
+            return {}
+        if kind == _TEXT:
+            value = str(value).encode("latin-1", "replace")  # as Pillow has read it
+        else:
+            value = value if isinstance(value, tuple) else (value,)
+            if len(value) % number or (tag in (_STEPS, _MATRIX) and len(value) != number):
+                return {}
+        found[tag] = kind, value
+    return found
 
 
 def _enlarged_places(places: dict[int, tuple[int, Any]], scale: int) -> dict[int, tuple[int, Any]]:
-    """Places of an enlarged image: nearer steps between more pixels, from the same corner."""
-    factors = {
-        _STEPS: (1 / scale, 1 / scale, 1),  # along x, y, z
-        _TIES: (scale, scale, 1, 1, 1, 1),  # column, row, level, x, y, z
-        _MATRIX: (1 / scale, 1 / scale, 1, 1),  # each row of it takes column, row, level, 1
-    }
+    """Places of an enlarged image: nearer steps between more pixels, from the same corner.
+
+    Where places are those of the middle of pixels, the middle of the first one is another.
+    """
     made = dict(places)
-    for tag in factors.keys() & places.keys():
-        kind, values = places[tag]
-        by = factors[tag]
-        made[tag] = kind, tuple(one * by[k % len(by)] for k, one in enumerate(values))
+    keys = places.get(_SYSTEM, (0, ()))[1]
+    middle = (_RASTER, 0, 1, 2) in zip(*[iter(keys)] * 4, strict=False)
+    moved = (scale - 1) / 2 if middle else 0.0  # columns of the middle of the first pixel
+    if _STEPS in places:
+        x, y, z = places[_STEPS][1]
+        made[_STEPS] = _DOUBLE, (x / scale, y / scale, z)
+    if _TIES in places:
+        ties = np.reshape(places[_TIES][1], (-1, 6)).astype(np.float64)
+        ties[:, :2] = ties[:, :2] * scale + moved
+        made[_TIES] = _DOUBLE, tuple(ties.ravel().tolist())
+    if _MATRIX in places:
+        matrix = np.reshape(places[_MATRIX][1], (4, 4)).astype(np.float64)
+        matrix[:, :2] /= scale
+        matrix[:, 3] -= moved * matrix[:, :2].sum(1)
+        made[_MATRIX] = _DOUBLE, tuple(matrix.ravel().tolist())
     return made
 
 

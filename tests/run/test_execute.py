@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import struct
 from importlib.metadata import version
 
@@ -174,6 +175,25 @@ def test_a_run_folder_gives_each_seed_its_own_source_model(finished, tmp_path, c
         capsys.readouterr().err.replace("\n", " ")
     )
     assert not (tmp_path / "none").exists()
+
+
+def test_a_checkpoint_that_has_seen_labels_of_the_target_is_refused(finished, tmp_path, capsys):
+    given = f"checkpoint={finished / TRANSFER / 'seed0/source_only'}"
+    words = (*WORDS, given, "data.source=[textured]", "data.target=[clean]")
+    assert call("run", "quickstart", *words, f"--output={tmp_path / 'none'}") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "'source_only' (clean → colour_cast) has learned from labels of 'clean'" in said
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_goes_on_where_its_checkpoint_is_gone_and_no_longer_needed(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    run(tmp_path, f"checkpoint={copy}", "method=adabn", "compare=[]")
+    folder = newest(tmp_path)
+    shutil.rmtree(folder / TRANSFER / "seed0/adabn")
+    shutil.rmtree(copy)
+    assert call("run", "--resume", str(folder)) == 0
+    assert (folder / TRANSFER / "seed0/adabn/model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,7 @@ def test_a_geotiff_keeps_its_places(tmp_path):
         34264: (12, (10.0, 0.0, 0.0, 4e5, 0.0, -10.0, 0.0, 56e5, *(0.0,) * 7, 1.0)),
         34735: (3, (1, 1, 0, 1, 1024, 0, 1, 1)),
         34737: (2, "WGS 84|"),
+        42112: (2, "<Item>Zone</Item>"),
         42113: (2, "0"),
     }
     for tag, (kind, value) in given.items():
@@ -278,3 +279,51 @@ def test_a_geotiff_keeps_its_places(tmp_path):
     whole.write(tmp_path / "d.png")  # which has no place for it
     image.save(tmp_path / "e.tif", tiffinfo={**dict(tags), 274: 6})
     assert WholeImage.read(tmp_path / "e.tif", 255).places == {}  # it was turned
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [
+        (33550, 12, 10.0),
+        (33550, 2, "ten"),
+        (33550, 3, (10, 10, 0)),
+        (34264, 12, (1.0, 2.0, 3.0)),
+        (33922, 2, "x"),
+    ],
+)
+def test_places_that_are_none_are_left_out_as_a_whole(tmp_path, tag, kind, value):
+    tags = ImageFileDirectory_v2()
+    for key, (of, one) in {34737: (2, "WGS 84|"), tag: (kind, value)}.items():
+        tags.tagtype[key] = of
+        tags[key] = one
+    Image.new("RGB", (6, 4), (90, 60, 30)).save(tmp_path / "a.tif", tiffinfo=tags)
+    whole = WholeImage.read(tmp_path / "a.tif", 255)
+    assert whole.places == {}
+    whole.changed(np.zeros((8, 12, 3), np.float32), 2).write(tmp_path / "b.tif")
+
+
+def test_places_of_the_middle_of_pixels_stay_where_they_are(tmp_path):
+    tags = ImageFileDirectory_v2()
+    given = {
+        33922: (12, (0.0, 0.0, 0.0, 500.0, 900.0, 0.0)),
+        34264: (12, (10.0, 0.0, 0.0, 500.0, 0.0, -10.0, 0.0, 900.0, *(0.0,) * 7, 1.0)),
+        34735: (3, (1, 1, 0, 1, 1025, 0, 1, 2)),
+    }
+    for tag, (kind, value) in given.items():
+        tags.tagtype[tag] = kind
+        tags[tag] = value
+    Image.new("RGB", (6, 4), (90, 60, 30)).save(tmp_path / "a.tif", tiffinfo=tags)
+    whole = WholeImage.read(tmp_path / "a.tif", 255)
+    found = whole.changed(np.zeros((16, 24, 3), np.float32), 4).places
+    # The middle of the first pixel lies between columns 1 and 2 of four.
+    assert found[33922][1] == (1.5, 1.5, 0.0, 500.0, 900.0, 0.0)
+    assert_array_equal(np.reshape(found[34264][1], (4, 4)) @ [1.5, 1.5, 0, 1], [500, 900, 0, 1])
+
+
+def test_notes_of_gdal_keep_letters_beyond_ascii(tmp_path):
+    tags = ImageFileDirectory_v2()
+    tags.tagtype[42112] = 2
+    tags[42112] = "Zürich".encode()
+    Image.new("RGB", (6, 4), (90, 60, 30)).save(tmp_path / "a.tif", tiffinfo=tags)
+    WholeImage.read(tmp_path / "a.tif", 255).write(tmp_path / "b.tif")
+    assert "Zürich".encode() in (tmp_path / "b.tif").read_bytes()
