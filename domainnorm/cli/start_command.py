@@ -366,6 +366,12 @@ def _reasons(look: Look, plan: Plan, part: str, why: str) -> list[str]:
             "no groups: images of one patient, slide or film may be in both training and test; "
             "name the groups in a table (docs/data.md)"
         )
+    tested = {record.domain for record in look.dataset.records if record.split == "test"}
+    if untested := [name for name in (*plan.source, *plan.target) if name not in tested]:
+        lines.append(
+            f"{', '.join(untested)}: no image is left for tests, which check refuses; add images, "
+            "or give splits in splits.csv (docs/data.md)"
+        )
     tests = {n: sum(r.split == "test" for r in look.labelled(n)) for n in plan.target}
     few = [f"{name} {count}" for name, count in tests.items() if 0 < count < 50]
     if few:

@@ -76,7 +76,6 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
     check_loggers(recipe.trainer.logger, recipe.name)
     parts = Parts(recipe)  # before a folder is made: most mistakes show here
     stages = plan_stages(recipe)
-    parts.check_files(stages)
     parts.check_images(stages)
     if needs_network(recipe):
         rehearse_stages(parts, stages)

@@ -205,24 +205,17 @@ class Parts:
         _check_blind(weights, stage)
         return weights
 
-    def check_files(self, stages: Iterable[Stage]) -> None:
-        """Refuse a recipe that names weights which are not there.
-
-        Raises:
-            CheckpointError: Names the key.
-        """
-        for stage in stages:
-            self.given_weights(stage)
-        check_weights(self.recipe.backbone.weights)
-
     def check_images(self, stages: Iterable[Stage]) -> None:
-        """Refuse, before the first stage, what a later one would: images or labels it lacks.
+        """Refuse, before the first stage, what a later one would: images, labels, weights it lacks.
 
         Raises:
             DataError: Names the method, and what it lacks, or a batch too small for its domains.
+            CheckpointError: Names the key of weights that are not there.
         """
+        check_weights(self.recipe.backbone.weights)
         scored: set[tuple[str, ...]] = set()
         for stage in stages:
+            self.given_weights(stage)
             try:
                 seen = self.seen(stage)
                 unlabelled = (*seen.unlabelled, *seen.shots)

@@ -52,7 +52,6 @@ def rehearse(recipe: Recipe) -> None:
     try:
         parts = Parts(recipe)
         stages = plan_stages(recipe)
-        parts.check_files(stages)
         parts.check_images(stages)
     except (DomainNormError, OSError) as error:  # such as a name that is too long
         raise RecipeError([str(error)], recipe.name) from error

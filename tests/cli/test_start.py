@@ -282,6 +282,20 @@ def test_pairs_are_restored_by_a_network_without_norms(domainnorm, tmp_path):
     assert domainnorm("restore", str(stored), images).returncode == 0
 
 
+def test_pairs_of_other_sizes_and_domains_without_tests_are_told(domainnorm, tmp_path):
+    DATASETS.load("pairs").write_sample(tmp_path / "scans", seed=0)
+    (tmp_path / "scans/splits.csv").unlink()
+    for file in (tmp_path / "scans").rglob("*.png"):
+        if file.stem != "000":
+            file.unlink()
+    assert "site_b, site_a: no image is left for tests" in started(domainnorm, "scans")
+    target = tmp_path / "scans/site_a/target/000.png"
+    cv2.imwrite(str(target), cv2.imread(str(target))[:50, :50])
+    done = domainnorm("start", "scans", "--force")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "000.png: 50 × 50 pixels, but its input" in done.stderr
+
+
 def test_classes_called_as_folders_of_pairs_are_classes(domainnorm, tmp_path):
     put(tmp_path / "data", *(f"{site}/{name}/1.png" for site in "ab" for name in ("lr", "hr", "x")))
     started(domainnorm, "data")

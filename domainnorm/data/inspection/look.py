@@ -329,6 +329,8 @@ class _Looked(NamedTuple):
 
 def _looked(dataset: DomainDataset, position: int) -> _Looked:
     image = dataset.image(position)
+    if dataset.records[position].clean is not None:
+        dataset.clean(position)  # which refuses one of another size
     pixels = image.reshape(-1, 3).astype(np.float64)
     style = np.concatenate([pixels.mean(0), pixels.std(0)])
     return _Looked((image.shape[0], image.shape[1]), style, int(image.max()))
