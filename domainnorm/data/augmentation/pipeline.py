@@ -247,6 +247,21 @@ def _create(step: Step, where: str) -> Any:
             warnings.simplefilter("error", UserWarning)
             return kind(**arguments)
     except (TypeError, ValueError, UserWarning) as error:
-        # What albumentations checks by pydantic comes with several lines, the last an address.
-        lines = [line.strip() for line in str(error).splitlines() if "https://" not in line]
-        raise DataError(f"{where}: {name} refuses {arguments}: {' '.join(lines)}") from error
+        raise DataError(f"{where}: {_refusal(name, arguments, error)}") from error
+
+
+def _refusal(name: str, arguments: Mapping[str, Any], error: BaseException) -> str:
+    """What a transform says of its values; most are checked by pydantic, which names the key."""
+    told: Any = error.__cause__ or error.__context__
+    if not hasattr(told, "errors"):
+        return f"{name} refuses {dict(arguments)}: {error}"
+    said: dict[
+        tuple[str, str], list[str]
+    ] = {}  # of each key; one of several types has a line for each
+    for one in told.errors():
+        key = ".".join([name, *map(str, one["loc"][:1])])
+        text = one["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        said.setdefault((key, repr(one["input"])), []).append(text)
+    return "; ".join(
+        f"{key}: got {value}: {', or '.join(messages)}" for (key, value), messages in said.items()
+    )
