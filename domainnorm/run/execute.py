@@ -280,7 +280,8 @@ def _carry_out(parts: Parts, folder: Path, *, page: bool = True) -> None:
         results = with_ensv([(r, places[r.transfer, r.method, r.seed]) for r in results])
         save_run_figures(parts, results, folder)
         images = report.images_markdown(parts.dataset, recipe.domains, recipe.dataset.name)
-        _write(results, folder, parts.metric, _by_class(parts, results, places), images)
+        given = _given(recipe)
+        _write(results, folder, parts.metric, given, _by_class(parts, results, places), images)
         write_page(folder)
         if trains:
             _log_figures(recipe, folder)
@@ -326,6 +327,13 @@ def _write(results: list[report.Result], folder: Path, metric: str, *more: str) 
     tables = [report.results_markdown(results, metric), *more]
     tables.append(report.validators_markdown(results, metric))
     write_results(folder, "\n".join(filter(None, tables)))
+
+
+def _given(recipe: Recipe) -> str:
+    """Where a source model comes from that the run has not trained."""
+    if recipe.checkpoint is None:
+        return ""
+    return f"`source_only` was not trained in this run: its weights are of `{recipe.checkpoint}`.\n"
 
 
 def _by_class(

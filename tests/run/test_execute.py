@@ -159,6 +159,8 @@ def test_given_checkpoint_is_not_trained_again(finished, tmp_path):
     source = finished / TRANSFER / "seed0/source_only"
     run(tmp_path, f"checkpoint={source}", "method=adabn", "compare=[]")
     again = newest(tmp_path) / TRANSFER / "seed0"
+    told = f"`source_only` was not trained in this run: its weights are of `{source}`."
+    assert told in (newest(tmp_path) / "results.md").read_text()
     assert not (again / "source_only/log.csv").exists()
     for method in ("source_only", "adabn"):
         expected = (finished / TRANSFER / "seed0" / method / "model.safetensors").read_bytes()
