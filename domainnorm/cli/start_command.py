@@ -223,17 +223,27 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
     chosen = choose_methods(look, plan)
     crop = _SIDES[0] if pairs else _CROP
     cropped = min(shape) > 2 * crop if pairs else side > _SIDES[1]
+    network = [("backbone", "tf_efficientnet_lite0", "only its normalization of images is taken")]
+    guide = "docs/restoration.md"
+    sized = "height and width of most clean images; smaller ones lack detail"
+    if not pairs:
+        guide = "docs/methods/which_method.md"
+        network = [
+            ("backbone", "{name: tf_efficientnet_lite0, pretrained: true}", "any network of timm"),
+            ("norm", "cin" if masks else "dsbn", "domainnorm list norms"),
+        ]
+        sized = f"most images are {shape[1]} × {shape[0]}; larger is slower"
     device = "gpu" if shutil.which("nvidia-smi") else "cpu"
     fields: list[tuple[str, str, str]] = [
         ("configs", flow_yaml([f"augment/{part}", f"trainer/{device}"]), known),
         ("task", flow_yaml(task), "norms: true, and norm: cin, is worth a try" if pairs else ""),
-        *(_UNNORMED if pairs else [_BACKBONE, ("norm", "cin" if masks else "dsbn", _NORMS)]),
+        *network,
         ("data", "", ""),
         ("  name", look.name, ""),
         *((f"  {key}", flow_yaml(value), "") for key, value in look.options.items()),
         ("  source", flow_yaml(plan.source), f"methods learn from its {_labels(look)}"),
         ("  target", flow_yaml(plan.target), _of_target(look, plan)),
-        ("  image_size", flow_yaml([*shape] if pairs else side), _sized(shape, pairs=pairs)),
+        ("  image_size", flow_yaml([*shape] if pairs else side), sized),
         *([("  crop_size", str(crop), "training sees random parts")] if cropped else []),
         ("  batch_size", str(8 if masks or pairs else 16 if least < 100 else 32), ""),
     ]
@@ -243,7 +253,7 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
     if uneven:
         fields.append(("  sampling", "balanced", "some classes are rare"))
     fields += [
-        ("method", flow_yaml(chosen.method), "docs/restoration.md" if pairs else _WHICH),
+        ("method", flow_yaml(chosen.method), guide),
         ("compare", flow_yaml(chosen.compare), "in the same table"),
         ("trainer", flow_yaml({"max_epochs": 20, "min_steps": 400 if masks else 250}), ""),
         ("seed", "0", "[0, 1, 2] gives mean and spread, and takes three times as long"),
@@ -253,9 +263,6 @@ def write_recipe(look: Look, plan: Plan, place: Path) -> tuple[str, list[str]]:
     return head + "".join(map(_line, fields)), _reasons(look, plan, part, chosen.why)
 
 
-_NORMS, _WHICH = "domainnorm list norms", "docs/methods/which_method.md"
-_BACKBONE = ("backbone", "{name: tf_efficientnet_lite0, pretrained: true}", "any network of timm")
-_UNNORMED = [("backbone", "tf_efficientnet_lite0", "only its normalization of images is taken")]
 _TARGETS = {
     "none": "methods see its images, not its {0}",
     "few": "methods see its images and its few {0}",
@@ -267,13 +274,6 @@ def _of_target(look: Look, plan: Plan) -> str:
     if plan.labels == "none" and look.dataset.task == "restoration":
         return "nothing is learned from its images"
     return _TARGETS[plan.labels].format(_labels(look))
-
-
-def _sized(shape: tuple[int, int], *, pairs: bool) -> str:
-    height, width = shape
-    if pairs:
-        return "height and width of most clean images; smaller ones lack detail"
-    return f"most images are {width} × {height}; larger is slower"
 
 
 def _line(field: tuple[str, str, str]) -> str:

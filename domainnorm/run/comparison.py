@@ -33,6 +33,7 @@ from domainnorm.run.run_folder import (
     COMPARISON,
     COST,
     PAGE,
+    RESULTS,
     STAGES,
     fill_folder,
     make_folder,
@@ -41,7 +42,6 @@ from domainnorm.run.run_folder import (
     write_results,
 )
 from domainnorm.run.scoring import with_ensv
-from domainnorm.run.stage import RESULTS
 from domainnorm.run.trial import rehearse_stages, sample_recipe
 from domainnorm.storage import DAMAGED, make_folders, write_json
 from domainnorm.terminal import create_console

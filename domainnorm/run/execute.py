@@ -34,6 +34,7 @@ from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.run_folder import (
     COST,
     ENVIRONMENT,
+    RESULTS,
     STAGES,
     WEIGHTS,
     make_folder,
@@ -43,7 +44,6 @@ from domainnorm.run.run_folder import (
 )
 from domainnorm.run.scoring import with_ensv
 from domainnorm.run.stage import (
-    RESULTS,
     check_same_images,
     predict,
     run_stage,

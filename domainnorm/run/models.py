@@ -21,7 +21,9 @@ from domainnorm.errors import CheckpointError, DataError, unknown
 from domainnorm.methods import online_methods
 from domainnorm.recipe import Recipe
 from domainnorm.registry import TASKS
-from domainnorm.run.run_folder import EPOCHS, RECIPE, WEIGHTS, read_folder
+from domainnorm.report import load_results
+from domainnorm.run.plan import SOURCE_ONLY, Stage
+from domainnorm.run.run_folder import EPOCHS, RECIPE, RESULTS, WEIGHTS, read_folder
 from domainnorm.storage import digest_of
 from domainnorm.tasks import Task
 from domainnorm.tasks.translator import PixelTranslator, row_of, style_of_domains
@@ -167,12 +169,15 @@ def load_stored(folder: Path) -> StoredModel:
                 f"{folder}: neither a run folder (no {RECIPE}) nor that of a stage (no {WEIGHTS})"
             )
         place = find_stage(folder, read_folder(folder)[0])
-    stage = place.resolve()
-    if stage.parent.name == EPOCHS:
-        stage = stage.parents[1]
-    recipe, _ = read_folder(stage.parents[3])
+    recipe, _ = read_folder(_stage_of(place).parents[3])
     model, header = stored_model(recipe, place)
     return StoredModel(model, recipe, header.class_names, place)
+
+
+def _stage_of(place: Path) -> Path:
+    """Folder of the stage that a model, or an epoch that was kept, is of."""
+    stage = place.resolve()
+    return stage.parents[1] if stage.parent.name == EPOCHS else stage
 
 
 def stored_model(recipe: Recipe, place: Path) -> tuple[DomainModel, ModelHeader]:
@@ -188,6 +193,40 @@ def stored_model(recipe: Recipe, place: Path) -> tuple[DomainModel, ModelHeader]
     attach_encoder(recipe, model)
     load_model(model, place / WEIGHTS)
     return model.eval(), header
+
+
+def given_weights(recipe: Recipe, stage: Stage) -> Path | None:
+    """The weights that ``checkpoint`` gives a stage, instead of training it; None for others.
+
+    Raises:
+        CheckpointError: There is no such file, the run has no such stage, or the model has learned
+            from labels of a target.
+    """
+    if recipe.checkpoint is None or stage.label != SOURCE_ONLY:
+        return None
+    given = Path(recipe.checkpoint).expanduser()
+    if (given / RECIPE).is_file():
+        weights = given / stage.source_key / WEIGHTS
+        if not weights.is_file():
+            raise CheckpointError(
+                f"checkpoint: {given}: no source model of {stage.transfer}, seed {stage.seed}; "
+                f"expected {weights.relative_to(given)}"
+            )
+    else:
+        weights = given if given.is_file() else given / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(
+            f"checkpoint: {given}: no such model; expected a run folder, the folder of a stage "
+            f"(RUN/{stage.source_key}), or its {WEIGHTS}"
+        )
+    told = _stage_of(weights.parent) / RESULTS  # weights alone say nothing
+    for one in load_results(told) if told.is_file() else ():
+        if one.domain in stage.roles.target and (one.supervised or one.role == "source"):
+            raise CheckpointError(
+                f"checkpoint: {weights}: '{one.method}' ({one.transfer}) has learned from labels "
+                f"of '{one.domain}', which is a target here; take a source model without them"
+            )
+    return weights
 
 
 def finished_stages(folder: Path) -> list[Path]:

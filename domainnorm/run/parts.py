@@ -44,10 +44,8 @@ from domainnorm.methods import Method, domains_of
 from domainnorm.ranges import CORRUPTED, OF_ANY_DATASET, labels_for
 from domainnorm.recipe import Recipe
 from domainnorm.registry import DATASETS, METHODS, SAMPLERS, TASKS
-from domainnorm.report import load_results
-from domainnorm.run.models import Styles, attach_encoder, preprocessing_of
-from domainnorm.run.plan import SOURCE_ONLY, Stage
-from domainnorm.run.run_folder import RECIPE, RESULTS, WEIGHTS
+from domainnorm.run.models import Styles, attach_encoder, given_weights, preprocessing_of
+from domainnorm.run.plan import Stage
 from domainnorm.tasks import Task
 
 _MASKS = 8  # of a domain that are looked at before anything is trained
@@ -179,32 +177,6 @@ class Parts:
             model = model.to(memory_format=torch.channels_last)
         return model
 
-    def given_weights(self, stage: Stage) -> Path | None:
-        """The weights that ``checkpoint`` gives a stage, instead of training it; None for others.
-
-        Raises:
-            CheckpointError: There is no such file, or the run has no such stage.
-        """
-        if self.recipe.checkpoint is None or stage.label != SOURCE_ONLY:
-            return None
-        given = Path(self.recipe.checkpoint).expanduser()
-        if (given / RECIPE).is_file():
-            weights = given / stage.source_key / WEIGHTS
-            if not weights.is_file():
-                raise CheckpointError(
-                    f"checkpoint: {given}: no source model of {stage.transfer}, seed {stage.seed}; "
-                    f"expected {weights.relative_to(given)}"
-                )
-        else:
-            weights = given if given.is_file() else given / WEIGHTS
-        if not weights.is_file():
-            raise CheckpointError(
-                f"checkpoint: {given}: no such model; expected a run folder, the folder of a stage "
-                f"(RUN/{stage.source_key}), or its {WEIGHTS}"
-            )
-        _check_blind(weights, stage)
-        return weights
-
     def check_images(self, stages: Iterable[Stage]) -> None:
         """Refuse, before the first stage, what a later one would: images, labels, weights it lacks.
 
@@ -215,7 +187,7 @@ class Parts:
         check_weights(self.recipe.backbone.weights)
         scored: set[tuple[str, ...]] = set()
         for stage in stages:
-            self.given_weights(stage)
+            given_weights(self.recipe, stage)
             try:
                 seen = self.seen(stage)
                 unlabelled = (*seen.unlabelled, *seen.shots)
@@ -461,19 +433,6 @@ def _sampler(asked: Any) -> Any:
     if isinstance(asked, str):
         return asked
     return SAMPLERS.create(asked["name"], **{k: of for k, of in asked.items() if k != "name"})
-
-
-def _check_blind(weights: Path, stage: Stage) -> None:
-    """Refuse a model that has learned from labels of the target, as its stage tells."""
-    told = weights.parent / RESULTS
-    if not told.is_file():
-        return
-    for one in load_results(told):
-        if one.domain in stage.roles.target and (one.supervised or one.role == "source"):
-            raise CheckpointError(
-                f"checkpoint: {weights}: '{one.method}' ({one.transfer}) has learned from labels "
-                f"of '{one.domain}', which is a target here; take a source model without them"
-            )
 
 
 def _in_style(styles: Styles, style: str, image: Pixels, file: str) -> Pixels:

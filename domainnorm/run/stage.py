@@ -27,17 +27,17 @@ from domainnorm.methods import Method
 from domainnorm.registry import METHODS
 from domainnorm.report import MERIT, QUARTER, Result, load_results, results_json
 from domainnorm.run.machine import is_first, wait_for_all
-from domainnorm.run.models import encoder_weights, ready_encoder, teach_encoder
+from domainnorm.run.models import encoder_weights, given_weights, ready_encoder, teach_encoder
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import SOURCE_ONLY, Stage
-from domainnorm.run.run_folder import EPOCHS, WEIGHTS
-from domainnorm.run.run_folder import RESULTS as RESULTS  # noqa: PLC0414 - offered here
+from domainnorm.run.run_folder import EPOCHS, RESULTS, WEIGHTS
 from domainnorm.run.scoring import Scorer
 from domainnorm.run.training import BEST, LOG, TRAINING, fit, make_trainer
 from domainnorm.storage import DAMAGED, digest_of, write_json
 from domainnorm.terminal import create_console
 
 MADE_OF = "made_of.json"
+_GONE = "gone"  # in the place of the digest of weights
 # Keys that say where a stage is carried out, and those of which it has its own.
 _ELSEWHERE = (
     *("data.root", "data.cache", "data.num_workers", "data.eval_batch_size"),
@@ -59,9 +59,6 @@ class Bench:
     place: Path
     scorer: Scorer
     loggers: list[RunLogger]
-
-
-_GONE = "gone"  # in the place of a digest
 
 
 def run_stage(parts: Parts, stage: Stage, folder: Path) -> list[Result]:
@@ -87,7 +84,7 @@ def _carried_out(bench: Bench, folder: Path) -> list[Result]:
     online, former = method.protocol == "online", encoder_weights(method.model)
     started = time.perf_counter()
     if not online:
-        if parts.given_weights(stage) is None:
+        if given_weights(parts.recipe, stage) is None:
             bench = _fitted(bench, folder)
             method = bench.method
         teach_encoder(method.deployed, bench.data, stage.seed, former)
@@ -136,7 +133,7 @@ def made_of(parts: Parts, stage: Stage) -> dict[str, Any]:
 def _given_digest(parts: Parts, stage: Stage) -> str:
     """Of the weights that `checkpoint` gives the stage; of a finished one they may be gone."""
     try:
-        given = parts.given_weights(stage)
+        given = given_weights(parts.recipe, stage)
     except CheckpointError:  # told by `set_up`, if they are needed
         return _GONE
     return "" if given is None else digest_of(given)
@@ -407,7 +404,7 @@ def _start(parts: Parts, stage: Stage, folder: Path) -> Path | None:
     """The weights file a stage starts from; None for the pretrained backbone."""
     if METHODS.load(stage.method.name).starts_from == SOURCE_ONLY:
         return folder / stage.source_key / WEIGHTS
-    return parts.given_weights(stage)
+    return given_weights(parts.recipe, stage)
 
 
 def load_weights(model: DomainModel, path: Path, parts: Parts, stage: Stage) -> None:

@@ -23,6 +23,7 @@ from domainnorm.loggers import check_loggers
 from domainnorm.recipe import Recipe
 from domainnorm.recipe.schema import BackboneConfig, DataConfig, Named
 from domainnorm.registry import DATASETS
+from domainnorm.run.models import given_weights
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, plan_stages
 from domainnorm.run.stage import load_weights
@@ -80,7 +81,7 @@ def _refused(parts: Parts, stage: Stage) -> Iterator[str]:
         lambda: _pass(model, data, in_chans),
         lambda: parts.method(stage, model, data),
     ]
-    if (given := parts.given_weights(stage)) is not None:
+    if (given := given_weights(parts.recipe, stage)) is not None:
         attempts.append(lambda: load_weights(model, given, parts, stage))
     for attempt in attempts:
         try:

@@ -17,8 +17,8 @@ from domainnorm.report import Result, load_results
 from domainnorm.run.models import find_stage, finished_stages, kept_epoch, stored_model
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import Stage, supervised_method
-from domainnorm.run.run_folder import read_folder
-from domainnorm.run.stage import RESULTS, check_same_images
+from domainnorm.run.run_folder import RESULTS, read_folder
+from domainnorm.run.stage import check_same_images
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from domainnorm.evaluation import load_evaluated, write_json
 from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results, model_card
 from domainnorm.run.models import find_stage, preprocessing_of, stored_model
-from domainnorm.run.run_folder import WEIGHTS, read_folder
-from domainnorm.run.stage import RESULTS
+from domainnorm.run.run_folder import RESULTS, WEIGHTS, read_folder
 from domainnorm.storage import make_folders, replace_text
 
 FILES = {"onnx": "model.onnx", "torch_export": "model.pt2", "timm": "model.safetensors"}

@@ -43,6 +43,9 @@ _KEPT = {
     *(ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist),
     *(ExifTags.Base.HostComputer, ExifTags.Base.Copyright),
 }
+# Within that; the offsets of the first and last are those of the file they were in.
+_OF_FILE = (ExifTags.Base.MakerNote, ExifTags.Base.ExifInteroperabilityOffset)
+_SIDES = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
 # Of a GeoTIFF: steps of pixels and their place, or both as a matrix; the system of places.
 _STEPS, _TIES, _MATRIX, _SYSTEM = 33550, 33922, 34264, 34735
 _RASTER = 1025  # key of the system: 2 where places are those of the middle of pixels
@@ -52,9 +55,6 @@ _GEO = {  # type, and what the number of values is a multiple of
     **{_SYSTEM: (_SHORT, 4), 34736: (_DOUBLE, 1), 34737: (_TEXT, 1)},
     **{42112: (_TEXT, 1), 42113: (_TEXT, 1)},  # notes of GDAL; pixels that say nothing
 }
-# Within that; the offsets of the first and last are those of the file they were in.
-_OF_FILE = (ExifTags.Base.MakerNote, ExifTags.Base.ExifInteroperabilityOffset)
-_SIDES = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
 
 _HEADER = 8 + 25  # bytes of a PNG with its first chunk, after which others may come
 _BESIDE = (b"eXIf", b"iCCP", b"pHYs")

@@ -179,9 +179,14 @@ def test_a_run_folder_gives_each_seed_its_own_source_model(finished, tmp_path, c
     assert not (tmp_path / "none").exists()
 
 
-def test_a_checkpoint_that_has_seen_labels_of_the_target_is_refused(finished, tmp_path, capsys):
-    given = f"checkpoint={finished / TRANSFER / 'seed0/source_only'}"
-    words = (*WORDS, given, "data.source=[textured]", "data.target=[clean]")
+@pytest.mark.parametrize("place", ["", "model.safetensors", "epochs/1"])
+def test_a_checkpoint_that_has_seen_labels_of_the_target_is_refused(
+    finished, tmp_path, capsys, place
+):
+    stage = shutil.copytree(finished / TRANSFER / "seed0/source_only", tmp_path / "source_only")
+    (stage / "epochs/1").mkdir(parents=True)
+    shutil.copy(stage / "model.safetensors", stage / "epochs/1")
+    words = (*WORDS, f"checkpoint={stage / place}", "data.source=[textured]", "data.target=[clean]")
     assert call("run", "quickstart", *words, f"--output={tmp_path / 'none'}") == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "'source_only' (clean → colour_cast) has learned from labels of 'clean'" in said

@@ -16,8 +16,8 @@ from domainnorm.registry import DATASETS
 from domainnorm.run.machine import quiet_lightning
 from domainnorm.run.parts import Parts
 from domainnorm.run.plan import plan_stages
-from domainnorm.run.run_folder import make_folder
-from domainnorm.run.stage import RESULTS, predict, run_stage, set_up
+from domainnorm.run.run_folder import RESULTS, make_folder
+from domainnorm.run.stage import predict, run_stage, set_up
 from domainnorm.run.training import Selection, fit
 from tests.run.tiny import recipe
 

@@ -226,8 +226,9 @@ def _of_domains(place: Path) -> tuple[str, dict[str, Any]] | None:
     if any(list_images(folder / INPUT) and list_images(folder / TARGET) for folder in folders):
         return "pairs", {**root, **_scale(folders)}
     for folder in folders:
-        _check_other_names(folder, _IMAGES, _MASKS, f"{MASKS} and images")
-        _check_other_names(folder, _INPUTS, _CLEAN, f"{TARGET} and {INPUT}")
+        _check_other_names(folder, _IMAGES, _MASKS, "masks", f"{MASKS} and {IMAGES}")
+        if len(list_folders(folder)) == 2:  # beside further ones they are classes
+            _check_other_names(folder, _INPUTS, _CLEAN, "clean images", f"{TARGET} and {INPUT}")
     return ("folder", root) if folders else None
 
 
@@ -249,11 +250,10 @@ def _check_names(place: Path, names: Sequence[str]) -> None:
         )
 
 
-def _check_other_names(folder: Path, inputs: set[str], outputs: set[str], right: str) -> None:
-    """Refuse masks, or clean images, that lie in a folder of another name: it would be a class.
-
-    Beside further folders, names such as those of pairs are classes.
-    """
+def _check_other_names(
+    folder: Path, inputs: set[str], outputs: set[str], what: str, right: str
+) -> None:
+    """Refuse masks, or clean images, that lie in a folder of another name: it would be a class."""
     below = {name.lower(): name for name in list_folders(folder)}
     for first in inputs & below.keys():
         for second in outputs & below.keys():
@@ -261,9 +261,7 @@ def _check_other_names(folder: Path, inputs: set[str], outputs: set[str], right:
                 {PurePosixPath(file).stem for file in list_images(folder / below[name])}
                 for name in (first, second)
             ]
-            alone = inputs is _IMAGES or len(below) == 2
-            if alone and len(stems[0] & stems[1]) * 2 > len(stems[1]):
-                what = "masks" if MASKS in right else "clean images"
+            if len(stems[0] & stems[1]) * 2 > len(stems[1]):
                 raise DataError(
                     f"{folder}: '{below[second]}' seems to hold the {what} of '{below[first]}'; "
                     f"rename the two folders to {right}"
