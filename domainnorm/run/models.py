@@ -29,6 +29,7 @@ from domainnorm.tasks import Task
 from domainnorm.tasks.translator import PixelTranslator, row_of, style_of_domains
 
 _SHOWN = 6
+_DRAWN = ("splits", "val_fraction", "test_fraction", "split_seed")  # which images are for training
 # What there is for tasks whose outputs are images.
 _WAYS = {
     "translation": "`domainnorm translate RUN IMAGES --to DOMAIN` writes them",
@@ -200,7 +201,7 @@ def given_weights(recipe: Recipe, stage: Stage) -> Path | None:
 
     Raises:
         CheckpointError: There is no such file, the run has no such stage, or the model has learned
-            from labels of a target.
+            from labels of a target or from other splits.
     """
     if recipe.checkpoint is None or stage.label != SOURCE_ONLY:
         return None
@@ -226,7 +227,24 @@ def given_weights(recipe: Recipe, stage: Stage) -> Path | None:
                 f"checkpoint: {weights}: '{one.method}' ({one.transfer}) has learned from labels "
                 f"of '{one.domain}', which is a target here; take a source model without them"
             )
+    _check_drawn(recipe, _stage_of(weights.parent).parents[3], weights)
     return weights
+
+
+def _check_drawn(recipe: Recipe, run: Path, weights: Path) -> None:
+    """Refuse weights that may have learned from what are test images here."""
+    if not (run / RECIPE).is_file():  # weights alone say nothing
+        return
+    former = read_folder(run)[0].dataset
+    if former.name != recipe.dataset.name:
+        return
+    for key in _DRAWN:
+        then, now = (one.options.get(key) for one in (former, recipe.dataset))
+        if then != now:
+            raise CheckpointError(
+                f"checkpoint: {weights}: learned from images drawn with data.{key}={then}, here "
+                f"{now}, so that test images may be among them; set data.{key}={then}"
+            )
 
 
 def finished_stages(folder: Path) -> list[Path]:

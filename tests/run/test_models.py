@@ -1,4 +1,4 @@
-"""Encoders that learn features, from the loaders of a stage."""
+"""Encoders that learn features, from the loaders of a stage; models that a run is given."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,11 @@ from domainnorm.backbones import create_model
 from domainnorm.data import DomainDataModule, DomainDataset, Loading, Preprocessing
 from domainnorm.data.dataset import Record
 from domainnorm.encoders import create_encoder
-from domainnorm.run.models import teach_encoder
+from domainnorm.errors import CheckpointError
+from domainnorm.recipe import load_recipe
+from domainnorm.run.models import given_weights, teach_encoder
+from domainnorm.run.plan import plan_stages
+from domainnorm.run.run_folder import WEIGHTS, fill_folder
 
 
 class Contrasts(DomainDataset):
@@ -59,3 +63,25 @@ def test_small_network_tells_domains_apart_that_differ_in_contrast_alone(data):
             for batch in data.domain_dataloader("val")
         ]
     assert torch.cat(told).double().mean() > 0.9
+
+
+def recipe_of(*words):
+    return load_recipe("digits/mnist_usps", [*words, "seed=0"])
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [("data.split_seed=3", ""), ("data.val_fraction=0.2", "data.val_fraction=0.1")],
+)
+def test_a_checkpoint_that_has_learned_from_other_splits_is_refused(tmp_path, then, now):
+    stage = plan_stages(recipe_of())[0]
+    weights = tmp_path / stage.source_key / WEIGHTS
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    fill_folder(tmp_path, recipe_of(*then.split()), "run")
+    words = (f"checkpoint={tmp_path}", *now.split())
+    key, value = then.split("=")
+    expected = f"drawn with {key}={value}, here .*; set {then}"
+    with pytest.raises(CheckpointError, match=expected):
+        given_weights(recipe_of(*words), stage)
+    assert given_weights(recipe_of(*words, then), stage) == weights
