@@ -6,20 +6,31 @@ from itertools import combinations, product
 import pytest
 
 
-def covering(_strength=2, /, **axes):
+def covering(_strength=2, /, *, _slow=(), **axes):
     """Parametrize a test over the product of `axes`; all but a covering set is marked slow.
 
     The set holds each combination of the values of any `_strength` axes at least once: each value
-    with 1, each pair of values with 2. It is the same each time.
+    with 1, each pair of values with 2. It is the same each time. Of this set, too, what has one of
+    the values `_slow` is marked so.
     """
     values = [list(axis) for axis in axes.values()]
     chosen = set(covering_set([len(axis) for axis in values], _strength))
     params = []
     for places in product(*(range(len(axis)) for axis in values)):
         row = [axis[place] for axis, place in zip(values, places, strict=True)]
-        marks = [] if places in chosen else [pytest.mark.slow]
+        is_slow = places not in chosen or any(value in _slow for value in row)
+        marks = [pytest.mark.slow] if is_slow else []
         params.append(pytest.param(*row, id="-".join(map(_spelled, row)), marks=marks))
     return pytest.mark.parametrize(list(axes), params)
+
+
+def few(count, values):
+    """Values for `pytest.mark.parametrize`, all but the first `count` marked slow."""
+    slow = pytest.mark.slow
+    return [
+        pytest.param(value, id=_spelled(value), marks=[] if place < count else [slow])
+        for place, value in enumerate(values)
+    ]
 
 
 def covering_set(sizes, strength):

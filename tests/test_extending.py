@@ -44,6 +44,7 @@ def test_package_of_the_page_is_listed_and_checked(folder):
     assert "norm.stride: got 0" in done.stderr
 
 
+@pytest.mark.slow
 def test_package_of_the_page_runs(folder):
     said(folder / "site", "run", folder / "mine.yaml", *SMALL, *SMALLER, "--output", folder / "out")
     (made,) = (folder / "out").glob("*/*")
@@ -88,6 +89,7 @@ def test_sampler_of_the_page_is_a_name_with_keys(sampled):
     assert "data.sampling: 'by_patient' is for one class per image or several" in done.stderr
 
 
+@pytest.mark.slow
 def test_sampler_of_the_page_draws_the_images_of_a_run(sampled):
     words = ("run", "quickstart", "method=source_only", "compare=[]", *SMALL, *SMALLER)
     output = ("--output", sampled / "out")

@@ -182,6 +182,7 @@ def test_light_commands_import_no_package_on_the_way(lab):
     assert done.stderr == "\n"
 
 
+@pytest.mark.slow
 def test_run_uses_them(lab):
     said(lab / "site", "run", lab / "mine.yaml", "--output", lab / "outputs")
     (made,) = (lab / "outputs").glob("*/*")

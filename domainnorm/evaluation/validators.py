@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_mutual_info_score
-from sklearn.model_selection import PredefinedSplit, cross_val_predict
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
@@ -123,14 +121,17 @@ def _density_ratio(source: NDArray[np.float64], target: NDArray[np.float64]) -> 
     if folds < 2:
         return np.ones(len(source))  # one image says nothing of a density
     points, label = np.concatenate([source, target]), np.repeat([0, 1], sizes)
-    split = PredefinedSplit(np.concatenate([np.arange(size) % folds for size in sizes]))
-    found = []
-    for strength in _STRENGTHS:
-        model = LogisticRegression(C=strength, tol=1e-8, max_iter=1000)
-        scaled = make_pipeline(StandardScaler(), model)
-        logit = cross_val_predict(scaled, points, label, cv=split, method="decision_function")
-        found.append((np.logaddexp(0, np.where(label == 1, -logit, logit)).mean(), logit))
-    _, logit = min(found, key=lambda one: one[0])
+    fold = np.concatenate([np.arange(size) % folds for size in sizes])
+    logits = np.empty((len(_STRENGTHS), len(points)))
+    for left_out in range(folds):
+        known = fold != left_out
+        scaled = StandardScaler().fit(points[known]).transform(points)
+        model = LogisticRegression(tol=1e-8, max_iter=1000, warm_start=True)
+        for number, strength in enumerate(_STRENGTHS):
+            model.set_params(C=strength).fit(scaled[known], label[known])
+            logits[number, ~known] = model.decision_function(scaled[~known])
+    losses = np.logaddexp(0, np.where(label == 1, -logits, logits)).mean(1)
+    logit = logits[losses.argmin()]
     ratio: NDArray[np.float64] = sizes[0] / sizes[1] * np.exp(logit[: sizes[0]])
     return ratio
 

@@ -55,7 +55,7 @@ def reference(model):
     return lambda image: network(image.double(), "colour_cast"), parameters
 
 
-@covering(1, name=NETWORKS, fisher_weight=[50.0, 0.0])
+@covering(1, _slow=[*NETWORKS][1:], name=NETWORKS, fisher_weight=[50.0, 0.0])
 def test_stream_equals_the_published_rule(name, fisher_weight):
     model = network_of(name)
     run, parameters = reference(model)

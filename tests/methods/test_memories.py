@@ -14,12 +14,13 @@ from domainnorm.methods.heads import head_of
 from domainnorm.methods.note import BalancedMemory
 from domainnorm.methods.rotta import TimelyMemory, blended_moments
 from domainnorm.norms.statistics.running import RunningMoments
+from tests.combinations import few
 from tests.methods.bench import ONE, fit, source_model
 from tests.reference import online
 
 NETWORKS = {"test_resnet": "dsbn", "test_vit": None, "test_convnext": None}
 TARGET = ONE.all.index("colour_cast")
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_network = pytest.mark.parametrize("network", few(1, NETWORKS))
 
 
 @torch.no_grad()

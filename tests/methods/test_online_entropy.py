@@ -14,6 +14,7 @@ from domainnorm.methods.deyo import shuffled
 from domainnorm.methods.heads import head_of
 from domainnorm.methods.online_entropy import OnlineEntropy
 from domainnorm.registry import METHODS, MODULATIONS
+from tests.combinations import few
 from tests.methods.bench import ONE, SMALL, changed, fit, images, rows_changed, source_model
 from tests.reference import online
 
@@ -22,7 +23,7 @@ NETWORKS = {"test_resnet": "dsbn", "test_vit": None, "test_convnext": None}
 NAMES = [n for n in METHODS.names() if issubclass(METHODS.load(n), OnlineEntropy)]
 FLOORS = {"test_resnet": (0.3, 0.5), "test_vit": (0.4, 0.05), "test_convnext": (0.068, 1e-3)}
 SURER = {"test_resnet": 20, "test_vit": 20, "test_convnext": 200}
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_network = pytest.mark.parametrize("network", few(1, NETWORKS))
 every_name = pytest.mark.parametrize("name", NAMES)
 GIVEN = {**SMALL, "eata": {"fisher_weight": 0.0}}
 

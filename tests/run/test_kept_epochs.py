@@ -12,6 +12,7 @@ from domainnorm.errors import CheckpointError, RecipeError
 from domainnorm.recipe import remarks
 from domainnorm.run.stage import run_stage, set_up
 from domainnorm.run.training import fit
+from tests.combinations import covering
 from tests.run.test_resume import Cut, PowerCutError, stages_of
 from tests.run.tiny import TRANSFER, call, recipe, run
 
@@ -78,8 +79,11 @@ def test_kept_epoch_is_a_model_in_python_and_on_the_command_line(kept, tmp_path)
     assert (tmp_path / "made/predictions.csv").exists()
 
 
-@pytest.mark.parametrize("selection", ["validation", "infomax"])
-@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_epoch_end"])
+@covering(
+    1,
+    selection=["validation", "infomax"],
+    hook=["on_train_epoch_start", "on_train_epoch_end"],
+)
 def test_stage_that_was_cut_off_keeps_the_same_epochs(tmp_path, selection, hook):
     def stage(name, cut):
         words = (*LONG, f"evaluation.selection={selection}")

@@ -114,7 +114,15 @@ def uncut(tmp_path_factory):
     return weights
 
 
-@covering(1, case=CASES, hook=["on_train_epoch_start", "on_train_epoch_end", "on_train_end"])
+OFTEN = ("plain", "selection without labels", "dann", "dsbn2", "self_training", "swad")
+
+
+@covering(
+    1,
+    _slow=set(CASES) - {*OFTEN},
+    case=CASES,
+    hook=["on_train_epoch_start", "on_train_epoch_end", "on_train_end"],
+)
 def test_stage_cut_anywhere_ends_with_the_same_weights(uncut, tmp_path, case, hook):
     name, *words = CASES[case]
     expected, found = uncut(case), weights_of(tmp_path, name, (hook, 2), *words)

@@ -159,7 +159,9 @@ def test_wrong_value_of_a_step_is_told_before_anything_trains(translator):
     recipe = tiny.recipe(BACKBONE, step, "method=restyle", "compare=[source_only]")
     with pytest.raises(DataError) as error:
         Parts(recipe).check_images(plan_stages(recipe))
-    expected = "augment, images of clean[0]: Translate.p: got -1: expected greater than or equal to 0"
+    expected = (
+        "augment, images of clean[0]: Translate.p: got -1: expected greater than or equal to 0"
+    )
     assert expected in str(error.value)
     assert "object at" not in str(error.value)
     assert "\n" not in str(error.value)

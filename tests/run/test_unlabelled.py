@@ -12,6 +12,7 @@ from domainnorm.data.table import read_lines, write_lines
 from domainnorm.evaluation import load_evaluated
 from domainnorm.recipe import load_recipe
 from domainnorm.run import run_matrix, run_recipe
+from tests.combinations import few
 from tests.run.tiny import call, figures
 
 TEXT = """\
@@ -48,7 +49,7 @@ def written(folder, task, name):
 ALL = ("train", "val", "test")
 
 
-@pytest.fixture(scope="module", params=["classification", "segmentation"])
+@pytest.fixture(scope="module", params=few(1, ["classification", "segmentation"]))
 def finished(request, tmp_path_factory):
     """A run whose second target has no label."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from domainnorm.report import load_results
 from domainnorm.run.stage import predict, run_stage, score, set_up
 from domainnorm.run.training import fit
+from tests.combinations import few
 from tests.run.test_resume import VIEWS, Cut, PowerCutError, stages_of
 from tests.run.tiny import run
 
@@ -40,7 +41,7 @@ def fitted_alone(parts, stage, folder, variant):
     return load_file(folder / alone.key / "model.safetensors")
 
 
-@pytest.mark.parametrize("better", ["one_row", "own_rows"])
+@pytest.mark.parametrize("better", few(1, ["one_row", "own_rows"]))
 def test_the_variant_of_the_higher_merit_is_kept(tmp_path, monkeypatch, better):
     parts, stage, folder = prepared(tmp_path)
     prefer(monkeypatch, better)
@@ -66,7 +67,7 @@ def test_merit_is_the_agreement_of_what_a_variant_ends_with(tmp_path):
     assert best == (facts["agreement_after"] if facts["adapted"] else -1)
 
 
-@pytest.mark.parametrize("selection", ["last", "validation", "infomax"])
+@pytest.mark.parametrize("selection", few(1, ["last", "validation", "infomax"]))
 def test_no_variant_is_trained_from_a_source_model_that_is_unsure(tmp_path, selection):
     words = ("method.guard=0.0", "method.certainty=1.0", f"evaluation.selection={selection}")
     words = (*words, "method.fallback=source")
@@ -107,7 +108,7 @@ def test_a_lost_log_loses_nothing_else(tmp_path, monkeypatch):
     assert not (folder / stage.key / "log.csv").exists()
 
 
-@pytest.mark.parametrize("variant", ["one_row", "own_rows"])
+@pytest.mark.parametrize("variant", few(1, ["one_row", "own_rows"]))
 def test_cut_in_either_variant_ends_with_the_same_weights(tmp_path, monkeypatch, variant):
     """Of two sources, whose rows differ, that variant being kept."""
     prefer(monkeypatch, variant)
@@ -146,13 +147,13 @@ def test_a_resumed_fit_remembers_how_certain_the_source_model_was(tmp_path):
     assert found[1] == found[0]
 
 
-@pytest.mark.parametrize("words", [("data.rows=one",), ("norm=bn",), ("method.rows=own",)])
+@pytest.mark.parametrize("words", few(1, [("data.rows=one",), ("norm=bn",), ("method.rows=own",)]))
 def test_one_fit_where_nothing_is_to_choose(tmp_path, words):
     parts, stage, folder = prepared(tmp_path, *words)
     assert set_up(parts, stage, folder).method.variants == {}
 
 
-@pytest.mark.parametrize("guard", [0.0, 1.0])
+@pytest.mark.parametrize("guard", few(1, [0.0, 1.0]))
 def test_a_finished_model_of_two_sources_is_tested_as_it_was(tmp_path, monkeypatch, guard):
     """A source model that is kept has a row for each source, an adapted one equal rows."""
     monkeypatch.setattr("domainnorm.methods.default.forgotten", lambda *_: 1.0)

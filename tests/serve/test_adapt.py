@@ -20,6 +20,7 @@ from domainnorm.run.models import load_stored
 from domainnorm.run.parts import Parts
 from domainnorm.serve import StreamOptions
 from domainnorm.serve.stream_log import StreamLine, append_log, read_log, write_log
+from tests.combinations import few
 from tests.run.tiny import PATIENCE, call, recipe, run
 
 WORDS = ("encoder=style", "data.image_size=48", "method=source_only", "compare=[]")
@@ -137,7 +138,7 @@ def one_by_one(trained, stream, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("at", [10, 35, 36], ids=["before a state", "learning", "predicting"])
+@pytest.mark.parametrize("at", few(1, [35, 10, 36]))
 def test_stream_interrupted_within_a_batch_goes_on_as_if_it_were_not(
     trained, stream, one_by_one, tmp_path, at
 ):

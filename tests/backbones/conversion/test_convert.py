@@ -33,8 +33,10 @@ ARCHITECTURES = {
     "levit_128s": 224,  # folds tokens into the batch axis
     "efficientvit_m0": 224,  # folds windows into the batch axis
 }
+SLOW = {"densenet121", "resnest14d", "regnetz_b16", "dla34", "eca_vovnet39b", "seresnext26t_32x4d"}
+SLOW |= {"cspresnet50", "starnet_s1", "repvit_m0_9", "levit_128s", "efficientvit_m0", "resnetv2_18"}
 # Both norms share the conversion.
-every_architecture = covering(1, name=ARCHITECTURES, norm=["dsbn", "cbn"])
+every_architecture = covering(1, _slow=SLOW, name=ARCHITECTURES, norm=["dsbn", "cbn"])
 
 
 def exact(found, wanted):

@@ -69,6 +69,7 @@ def test_decoders_for_masks(decoder, encoder):
     keeps_its_function(network, 128 if decoder == "PAN" else 64)
 
 
+@pytest.mark.slow
 def test_their_classes_are_known_whatever_was_imported_before():
     program = (
         "import segmentation_models_pytorch as smp, domainnorm\n"
