@@ -20,7 +20,7 @@ from tests.combinations import few
 from tests.run.shops import SHOPS, run_folder, write_recipe, write_shops
 from tests.run.tiny import assert_tested_again, call, metrics
 
-SOME = ("adabn", "mcc", "self_training", "shot", "tent_online", "oracle")
+SOME = ("adabn", "mcc", "mean_teacher", "shot", "tent_online", "oracle")
 
 
 @pytest.fixture(scope="module")
