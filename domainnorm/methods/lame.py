@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -25,7 +26,7 @@ class LAME(WithoutGradients):
     """Predict each batch of a stream so that images with similar features get similar classes.
 
     Of probabilities p and affinities W of the features of a batch, the assignments Z, with rows
-    that are distributions, minimize ``Σ_n KL(Z[n] ‖ p[n]) - Σ_nm W[n, m] Z[n] · Z[m]`` by
+    that are distributions, minimize ``Σ_n KL(Z[n] ‖ p[n]) - ½ Σ_nm W[n, m] Z[n] · Z[m]`` by
     ``Z ← softmax(log p + W Z)``, from ``Z = p`` on. The model does not change; logits are
     ``log Z``. **For ordered streams**, whose batches have few classes: LAME predicts fewer classes
     than a batch has if it has many. Single images keep their prediction.
@@ -110,7 +111,7 @@ def affinities(unit: Tensor, kind: str, neighbours: int) -> Tensor:
 def assignments(logits: Tensor, weights: Tensor, iterations: int) -> Tensor:
     """``log Z`` (N, K) of logits (N, K) and affinities (N, N); see `LAME`."""
     told = logits.log_softmax(1)
-    found, former = told, torch.inf
+    found, former = told, math.nan
     for _ in range(iterations):
         attracted = weights @ found.exp()
         found = (told + attracted).log_softmax(1)

@@ -79,7 +79,7 @@ def lame(rows, features, kind, neighbours, iterations=100):
         return sum(is_near) / 2
 
     weights = [[affinity(n, m) for m in range(count)] for n in range(count)]
-    found, former = told, math.inf
+    found, former = told, math.nan
     for _ in range(iterations):
         attracted = [
             [dot(weights[n], [one[k] for one in found]) for k in range(len(told[0]))]
