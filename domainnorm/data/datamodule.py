@@ -222,10 +222,18 @@ class DomainDataModule(LightningDataModule):
         streamed = [name for domains in self.streams for name in domains]
         return [name for name in self.test_domains if name not in streamed]
 
-    def evaluation_dataloader(self, domain: str, split: Split = "test") -> DataLoader[Batch]:
-        """Images of a domain with labels, in the order of the dataset; some for each rank."""
+    def evaluation_dataloader(
+        self, domain: str, split: Split = "test", *, whole: bool = False
+    ) -> DataLoader[Batch]:
+        """Images of a domain with labels, in the order of the dataset; some for each rank.
+
+        Args:
+            domain: Its name.
+            split: Of the images.
+            whole: Whether each rank gets all of them.
+        """
         view = self._view([domain], split, [domain])
-        rank, world_size = self._rank()
+        rank, world_size = (0, 1) if whole else self._rank()
         # Padding ranks to equal length would count some images twice.
         shard = list(range(rank, len(view), world_size))
         return self._loader(view, sampler=shard, batch_size=self.loading.eval_batch_size)

@@ -199,6 +199,8 @@ def snd(probability: Tensor) -> float:
         of -1.
     """
     rows = F.normalize(balanced(probability, _ROWS).double(), dim=1)
+    if len(rows) < 2:
+        return 0.0  # one sample has no neighbours
     similarity = (rows @ rows.T / 0.05).fill_diagonal_(-torch.inf)
     return float(_entropies(similarity.softmax(1)).mean())
 

@@ -1,4 +1,4 @@
-"""Losses in float32 where the network is in half precision."""
+"""Losses and averages in float32 where the network is in half precision."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _Loss = TypeVar("_Loss", bound=Callable[..., Tensor])
 
@@ -28,6 +28,19 @@ def in_float32(loss: _Loss) -> _Loss:
             return loss(*map(_widened, arguments), **named)
 
     return wide  # type: ignore[return-value]
+
+
+class WideBuffers(nn.Module):
+    """A module whose own buffers stay at least in float32, whatever precision it is moved to.
+
+    In half precision a moving average stops to move.
+    """
+
+    def _apply(self, *given: Any, **options: Any) -> WideBuffers:
+        super()._apply(*given, **options)  # type: ignore[no-untyped-call]
+        for name, buffer in [*self.named_buffers(recurse=False)]:
+            setattr(self, name, _widened(buffer))
+        return self
 
 
 def _widened(argument: Any) -> Any:

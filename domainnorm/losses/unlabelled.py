@@ -106,7 +106,8 @@ def confusion_loss(logits: Tensor, temperature: float = 2.5) -> Tensor:
     weight = 1 + torch.exp(-entropies(scaled.detach()))
     weighted = probability * (weight / weight.mean())[:, None]
     confusion = weighted.T @ probability
-    confusion = confusion / confusion.sum(1, keepdim=True)
+    rows = confusion.sum(1, keepdim=True)
+    confusion = confusion / rows.clamp(min=torch.finfo(rows.dtype).tiny)
     return 1 - confusion.diagonal().mean()
 
 

@@ -2,7 +2,7 @@
 
 A method says in class constants what it sees, and computes losses or predictions. Here lie
 stepping, logging, teachers, ramps, evaluation, and two protocols: ``fit``, then test; ``online``:
-predict test images of the target one batch after the other, while adapting to them.
+predict test images of the target one after the other, while adapting.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ Restore: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class Method(LightningModule):
     """One adaptation algorithm over a `DomainModel`.
 
-    Class constants say what a method may see; the data module is built from them, so a method
-    cannot reach more:
+    Class constants say what a method may see; the data module is built from them:
 
     - ``labelled``, ``unlabelled``: roles whose images reach training with and without labels,
       ``"source"``, ``"target"``, ``"all"`` or ``""``.
@@ -70,13 +69,11 @@ class Method(LightningModule):
         DomainNormError: A domain that the model has no rows for, or a task that it is not for.
 
     Attributes:
-        eval_domains: Domains whose images it may be validated or tested on; all of the model's
-            unless it is told less.
+        eval_domains: Domains whose images it is validated or tested on; all unless told less.
         teacher: Moving average of ``model``, see `follow`; None without one.
         clip: Norm to which gradients are clipped where the method steps by itself; None for none.
         facts: What it found out about itself by name, for the results of target domains.
-        merit: How good it holds what it has learned, without target labels, higher is better; what
-            chooses among `variants`.
+        merit: Its own score without target labels, higher is better; `variants` are chosen by it.
         logs_tests: Whether a test logs its metrics; a run scores what the test has collected.
         finished: Whether nothing is lent any more: shared rows are equal, others a domain's own.
         accumulate: Batches whose gradients are added up before such a step.
@@ -107,9 +104,8 @@ class Method(LightningModule):
         self.roles = roles
         self.teacher: ModelEmaV3 | None = None
         self.clip: float | None = None
-        self.accumulate = 1
         self.facts: dict[str, float] = {}
-        self.merit = 0.0
+        self.merit, self.accumulate = 0.0, 1
         self.finished, self.logs_tests = False, True
         self.norm_domain: str | None = None
         self.condition: Conditioned = "id"
@@ -146,6 +142,11 @@ class Method(LightningModule):
             return self.model
         averaged: DomainModel = self.teacher.module
         return averaged
+
+    @property
+    def networks(self) -> tuple[DomainModel, ...]:
+        """`model` and `deployed`, once where they are one; in this order on each rank."""
+        return tuple(dict.fromkeys((self.model, self.deployed)))
 
     # What it may use for that.
 
@@ -240,7 +241,7 @@ class Method(LightningModule):
         """Give every domain the rows that its images had, those of `Roles.lenders`."""
         if self.finished:
             return
-        for model in {self.model, self.deployed}:
+        for model in self.networks:
             for name in self.roles.all:
                 if self.roles.lent((name,)) != (name,):
                     set_rows(model, name, self.roles.lent((name,)))
@@ -451,8 +452,7 @@ class Method(LightningModule):
         given = {"domain": domain}
         if estimate is not None:
             given = model.conditioned(domain, estimate, self.condition)
-        embedding = model.embedding_of(batch)
-        if embedding is not None:
+        if (embedding := model.embedding_of(batch)) is not None:
             given["embedding"] = embedding
         self.keep(self.task.predict(model, batch["image"], **given), batch)
 

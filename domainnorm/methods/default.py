@@ -193,7 +193,7 @@ class Default(SelfTraining):
         return iter(()) if self.facts.get("adapted") == 0 else super()._trained()
 
     def _settle(self, state: dict[str, Tensor]) -> None:
-        for model in {self.model, self.deployed}:
+        for model in self.networks:
             model.load_state_dict(state)
 
     def _certainty(self) -> float:

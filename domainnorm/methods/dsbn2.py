@@ -107,6 +107,7 @@ class DSBN2(SupervisedMethod):
         seen = reversed_gradient(cells(features), 1.0)
         domain = adversarial_loss(*by_role(self.discriminator(seen), known))
         every, labels, of_source = joined(features), joined(label), joined(known.int()) > 0
+        every, labels, of_source = (one[labels >= 0] for one in (every, labels, of_source))
         source = followed(self.source_centroids, every[of_source], labels[of_source], self.decay)
         target = followed(self.target_centroids, every[~of_source], labels[~of_source], self.decay)
         self.source_centroids.copy_(source.detach())

@@ -117,7 +117,7 @@ class EATA(OnlineEntropy):
         sums, seen, batches = [torch.zeros_like(one) for one in self.start], 0, 0
         row = self.model.domain_names.index(domain)
         with kept_moments(self.model):
-            for batch in self.sweep("source"):
+            for batch in self.sweep("source", mixed=True):
                 if seen >= self.fisher_images:
                     break
                 logits = self.outputs(batch, domain=torch.full_like(batch["domain"], row))

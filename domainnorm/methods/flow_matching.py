@@ -103,7 +103,7 @@ class FlowMatching(ImageMethod):
         super().on_test_epoch_start()
         model, found = self.deployed, []
         for name in self.roles.all:
-            loader = self.datamodule.evaluation_dataloader(name, "train")
+            loader = self.datamodule.evaluation_dataloader(name, "train", whole=True)
             every = slice(None, None, math.ceil(len(loader.dataset) / _MOST))
             for batch in map(self.ready, loader):
                 shares = shares_of_white(model, batch["image"][every])

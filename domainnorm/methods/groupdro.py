@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
+from domainnorm.losses.precision import WideBuffers
 from domainnorm.methods.base import Batch
 from domainnorm.methods.roles import Roles
 from domainnorm.methods.samples import over_ranks
@@ -17,7 +18,7 @@ from domainnorm.tasks import Task
 
 
 @register
-class GroupDRO(SupervisedMethod):
+class GroupDRO(WideBuffers, SupervisedMethod):
     """Supervised loss on the source domains; the domain with the largest loss weighs most.
 
     ``q_d ← q_d exp(step_size · L_d) / Σ``, then ``L = Σ_d q_d L_d``, with the loss ``L_d`` of each

@@ -70,7 +70,8 @@ class MMD(SupervisedMethod):
         ranks = torch.distributed.get_world_size() if several_ranks() else 1
         most = max(1, _MOST // (len(samples) * ranks))
         if samples.shape[1] > most:
-            samples = samples[:, torch.randperm(samples.shape[1])[:most]]
+            drawn = torch.Generator().manual_seed(self.global_step)  # the same on each rank
+            samples = samples[:, torch.randperm(samples.shape[1], generator=drawn)[:most]]
         source, target = by_role(samples, known)
         return {
             "supervised": self.task.loss(logits[known], batch["target"][known]),

@@ -45,7 +45,6 @@ class OnlineEntropy(OnlineMethod):
         ConversionError: No conditional norm whose scale could adapt.
     """
 
-    augmented: bool = False
     needs: str = "weights"
     tasks: tuple[str, ...] = ("classification", "segmentation")
 

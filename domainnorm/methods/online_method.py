@@ -68,6 +68,7 @@ class OnlineMethod(Method):
 
     unlabelled: str = "target"
     starts_from: str = "source_only"
+    augmented: bool = False
     takes_shots: bool = False  # nothing is learned from labels
     protocol: str = "online"
     remembered: tuple[str, ...] = ()
@@ -129,7 +130,7 @@ class OnlineMethod(Method):
     @property
     def copies(self) -> list[DomainModel]:
         """All networks that have this model's rows."""
-        return [*{self.model, self.deployed}, *self.settled]
+        return [*self.networks, *self.settled]
 
     def begin_stream(self, domains: tuple[str, ...]) -> None:
         """Start from the source model, but for the rows that earlier streams have moved."""

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from domainnorm.losses.precision import in_float32
+from domainnorm.losses.precision import WideBuffers, in_float32
 from domainnorm.methods.samples import over_ranks
 
 _EPS = 1e-6  # of the share of a class that is never predicted
 
 
-class PseudoLabels(nn.Module):
+class PseudoLabels(WideBuffers):
     """The most probable class of each image or pixel, and whether its probability is high enough.
 
     With a **prior** probabilities are aligned first: ``p[k] ∝ p[k] · prior[k] / share[k]``, where

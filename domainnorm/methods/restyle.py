@@ -37,6 +37,6 @@ class Restyle(SupervisedMethod):
         super().on_fit_end()
 
     def _lend(self) -> None:
-        for model in {self.model, self.deployed}:
+        for model in self.networks:
             for name in self.roles.target:
                 set_rows(model, name, self.roles.lent(self.roles.source), moments=False)

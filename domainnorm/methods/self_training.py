@@ -16,7 +16,7 @@ from domainnorm.methods.mixing import Mixed, class_mix, cut_mix, mask_patches
 from domainnorm.methods.pseudo_labels import PseudoLabels
 from domainnorm.methods.reestimation import kept_but, kept_moments, own_moments
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import over_ranks, split
+from domainnorm.methods.samples import joined, over_ranks, split
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.tasks import Task
 
@@ -269,7 +269,7 @@ class SelfTraining(SupervisedMethod):
                 losses.append(part * weight * self.task.loss(logits, chosen))
         total = torch.stack(losses).sum()
         if self.confusion_weight:
-            total = total + self.confusion_weight * confusion_loss(logits)
+            total = total + self.confusion_weight * confusion_loss(joined(logits))
         if self.fairness_weight:
             weight = torch.stack([part * (label >= 0) for part, label in mixed.parts]).sum(0)
             if mixed.pasted is not None:

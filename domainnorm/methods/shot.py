@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel
-from domainnorm.losses import entropies
+from domainnorm.losses import infomax_loss
 from domainnorm.methods.bank import Bank, describe
 from domainnorm.methods.base import Batch
 from domainnorm.methods.heads import heads_of
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import joined
 from domainnorm.methods.supervised import SupervisedMethod
 from domainnorm.registry import register
 from domainnorm.tasks import Task
@@ -72,10 +73,8 @@ class SHOT(SupervisedMethod):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Sure and diverse predictions, and those of the centroids."""
         logits = self.outputs(batch).float()
-        mean = logits.softmax(1).mean(0)
         return {
-            "entropy": entropies(logits).mean(),
-            "diversity": torch.special.xlogy(mean, mean).sum(),
+            "infomax": infomax_loss(joined(logits)),
             "label": self.label_weight * F.cross_entropy(logits, self.label.read(batch["index"])),
         }
 

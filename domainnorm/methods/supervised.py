@@ -137,7 +137,7 @@ class SupervisedMethod(Method):
         if self.moments == "clean":
             self._estimate_moments()
         if self.starts_from == "backbone":
-            for model in {self.model, self.deployed}:
+            for model in self.networks:
                 for name in self.roles.all:
                     if self.roles.lent((name,))[0] not in self.trained_domains:
                         set_rows(model, name, self.trained_domains)
@@ -147,7 +147,7 @@ class SupervisedMethod(Method):
     def _estimate_moments(self) -> None:
         roles = (domains_of(role, self.roles) for role in (self.labelled, self.unlabelled))
         seen = dict.fromkeys(chain.from_iterable(roles))
-        for model in {self.model, self.deployed}:
+        for model in self.networks:
             passes = (self.sweep(domains=(name,), mixed=True) for name in seen)
             estimate_moments(model, chain.from_iterable(passes))
 

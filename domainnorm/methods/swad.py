@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from domainnorm.backbones import DomainModel
 from domainnorm.errors import DomainNormError
+from domainnorm.losses.precision import WideBuffers
 from domainnorm.methods.base import Batch
 from domainnorm.methods.reestimation import estimate_moments
 from domainnorm.methods.roles import Roles
@@ -162,8 +163,8 @@ class SWAD(SupervisedMethod):
         estimate_moments(self.model, map(self.ready, batches))
 
 
-class WeightMean(nn.Module):
-    """A running mean of flat vectors (P,), at least in float32.
+class WeightMean(WideBuffers):
+    """A running mean of flat vectors (P,).
 
     Args:
         size: P.
@@ -193,12 +194,6 @@ class WeightMean(nn.Module):
         """Forget all."""
         self.mean.zero_()
         self.count.zero_()
-
-    def _apply(self, *given: Any, **options: Any) -> WeightMean:
-        super()._apply(*given, **options)  # type: ignore[no-untyped-call]
-        # In half precision a mean of a hundred vectors would no longer move.
-        self.mean = self.mean.to(torch.promote_types(self.mean.dtype, torch.float32))
-        return self
 
 
 class LossValley(nn.Module):

@@ -94,7 +94,7 @@ class TENT(Method):
         if not any(isinstance(norm.statistics, RunningMoments) for norm in self.model.norms()):
             return
         loader: Any = self.trainer.train_dataloader
-        for model in {self.model, self.deployed}:
+        for model in self.networks:
             estimate_moments(model, map(self.ready, loader))
 
     def configure_optimizers(self) -> Any:

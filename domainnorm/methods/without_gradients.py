@@ -27,8 +27,6 @@ class WithoutGradients(OnlineMethod):
         **options: See `OnlineMethod`.
     """
 
-    augmented: bool = False
-
     def __init__(self, model: DomainModel, task: Task, roles: Roles, **options: Any) -> None:
         super().__init__(model, task, roles, **options)
         self.train_only(())

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from domainnorm.backbones import DomainModel
 from domainnorm.evaluation import (
     Evaluated,
     EvaluationError,
@@ -156,7 +157,7 @@ class Scorer:
         if "strong" in wanted:
             said["strong"] = _sampled(self._logits(batch, batch["strong"]), places)
         if "student" in wanted and method.teacher is not None:
-            said["student"] = _sampled(method.outputs(batch, model=method.model), places)
+            said["student"] = _sampled(self._logits(batch, model=method.model), places)
         image, other = batch["image"], batch["image"].roll(1, 0)
         if "mixed" in wanted and len(image) > 1:
             mixed = self._logits(batch, _SHARE * image + (1 - _SHARE) * other)
@@ -176,9 +177,12 @@ class Scorer:
         features, logits = method.features(batch, model=method.deployed)
         return features.float(), logits
 
-    def _logits(self, batch: dict[str, Any], image: Tensor | None = None) -> Tensor:
-        """Of the deployed model, as in validation, on other images of a batch where given."""
-        model, image = self.method.deployed, batch["image"] if image is None else image
+    def _logits(
+        self, batch: dict[str, Any], image: Tensor | None = None, model: DomainModel | None = None
+    ) -> Tensor:
+        """Of the deployed model or another, as in validation, on other images where given."""
+        image = batch["image"] if image is None else image
+        model = model or self.method.deployed
         embedding = model.embedding_of({**batch, "image": image})
         return self.method.task.predict(model, image, batch["domain"], embedding=embedding)
 

@@ -60,10 +60,11 @@ class Classification(Task):
             DomainNormError: See `check_classes`.
         """
         check_classes("classification loss", logits, target)
-        if bool((target < 0).all()):
-            return logits.sum() * 0.0  # the mean over no sample would be nan
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         weight = None if self.class_weight is None else self.class_weight.to(wide)
+        known = target[target >= 0]
+        if not len(known) or (weight is not None and not bool(weight[known].any())):
+            return logits.sum() * 0.0  # the mean over no sample would be nan
         return F.cross_entropy(
             wide, target, weight, ignore_index=-1, label_smoothing=self.label_smoothing
         )

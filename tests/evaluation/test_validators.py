@@ -157,6 +157,10 @@ def test_some_take_one_class_for_all_for_the_best(name, best):
     assert score(name, outputs()) < best
 
 
+def test_snd_of_one_sample_is_a_number():
+    assert score("snd", Outputs(torch.tensor([[0.2, 0.8]]))) == 0
+
+
 def test_snd_of_many_pixels_is_that_of_a_balanced_sample():
     p = probabilities(3000)
     assert score("snd", Outputs(p)) == score("snd", Outputs(balanced(p, 1000)))

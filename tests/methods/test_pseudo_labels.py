@@ -138,3 +138,14 @@ def test_no_sure_sample_has_no_fairness():
 
 def test_a_fixed_threshold_without_prior_keeps_no_state():
     assert not PseudoLabels(4, 0.9).state_dict()
+
+
+@pytest.mark.parametrize(("rule", "prior"), [("free", "none"), ("fixed", "estimated")])
+def test_averages_move_where_the_network_is_in_half_precision(rule, prior):
+    labels = PseudoLabels(3, 0.9, rule, prior, decay=0.999, fair=True).bfloat16()
+    before = {name: value.clone() for name, value in labels.named_buffers()}
+    logits = torch.tensor([[4.0, 0.0, 0.0]] * 4).bfloat16()
+    labels(logits, torch.tensor([0, 1, -1]))
+    for name, value in labels.named_buffers():
+        assert not value.is_floating_point() or value.dtype == torch.float32, name
+        assert name == "anchored" or not torch.equal(value, before[name]), name

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from domainnorm import adapt_online
@@ -11,6 +12,7 @@ from domainnorm.backbones import create_model
 from domainnorm.errors import ConversionError
 from domainnorm.evaluation.certainty import Certainty
 from domainnorm.methods.heads import head_of
+from domainnorm.methods.lame import affinities, assignments
 from domainnorm.methods.reestimation import between
 from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.registry import METHODS
@@ -201,6 +203,19 @@ def test_lame_equals_the_published_rule(network, affinity):
     for batch, rows, z in zip(stream(), logits, features, strict=True):
         wanted = online.lame(rows, z, affinity, 2)
         assert_close(method.adapt(batch).exp().tolist(), wanted)
+
+
+@pytest.mark.parametrize("affinity", ["rbf", "knn", "linear"])
+def test_lame_ends_where_its_objective_has_no_slope(affinity):
+    """The gradient of Σ KL(Z ‖ p) - ½ Σ W Z·Z is the same for all classes of an image there."""
+    generator = torch.Generator().manual_seed(0)
+    features = F.normalize(torch.randn(12, 4, generator=generator).double(), dim=1)
+    logits = torch.randn(12, 3, generator=generator).double()
+    weights = affinities(features, affinity, 3)
+    once, often = (assignments(logits, weights, count) for count in (1, 1000))
+    assert float((once - often).abs().max()) > 0.01
+    slope = often - logits.log_softmax(1) - weights @ often.exp()
+    assert float(((slope - slope.mean(1, keepdim=True)) * often.exp()).abs().max()) < 1e-3
 
 
 @pytest.mark.parametrize("neighbours", [1, 5, 100])

@@ -42,6 +42,12 @@ CASES = {
     ),
     "daformer": ("daformer", {"threshold": 0.12, "decay": 0.5}),
     "default": ("default", {"threshold_rule": "fixed", "threshold": 0.12, "certainty": 0.0}),
+    "confusion": (
+        "default",
+        {"threshold": 0.12, "threshold_rule": "fixed", "certainty": 0.0, "confusion_weight": 1.0},
+    ),
+    "clean moments": ("mean_teacher", {"threshold": 0.0, "decay": 0.5, "moments": "clean"}),
+    "shot": ("shot", {}),
     "unsure": ("default", {"certainty": 1.0}),
 }
 

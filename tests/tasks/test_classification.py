@@ -71,3 +71,12 @@ def test_labels_that_do_not_fit_are_named():
         make().loss(torch.randn(2, 4), torch.tensor([0, 4]))
     with pytest.raises(DomainNormError, match=r"target \(3,\) .* expected labels \(2,\)"):
         make().loss(torch.randn(2, 4), torch.tensor([0, 1, 2]))
+
+
+def test_labels_without_weight_cost_nothing():
+    task = make(class_weights="balanced")
+    logits = torch.randn(2, len(task.class_names), requires_grad=True)
+    loss = task.loss(logits, torch.tensor([3, -1]))  # of class 3 there is no training image
+    loss.backward()
+    assert loss.item() == 0
+    assert not bool(logits.grad.any())
