@@ -26,10 +26,8 @@ from .restorations import image_measures as image_measures
 from .restorations import similarity as similarity
 from .single_label import LOWER_IS_BETTER as LOWER_IS_BETTER
 from .single_label import METRICS as METRICS
-from .single_label import CalibrationBins as CalibrationBins
 from .single_label import MetricSums as MetricSums
 from .single_label import Predictions as Predictions
-from .single_label import calibration_bins as calibration_bins
 from .store import DomainsTold as DomainsTold
 from .store import EvaluatedStore as EvaluatedStore
 from .store import GenerationStore as GenerationStore

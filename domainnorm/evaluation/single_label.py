@@ -94,40 +94,6 @@ class MetricSums(WeightedMetrics):
         }
 
 
-@dataclass(frozen=True)
-class CalibrationBins:
-    """Accuracy against confidence, by confidence.
-
-    Args:
-        edges: Borders of the bins (bins + 1,), from 0 to 1.
-        confidence: Mean confidence of each bin (bins,); nan where empty.
-        accuracy: Accuracy of each bin (bins,); nan where empty.
-        count: Samples in each bin (bins,).
-    """
-
-    edges: Tensor
-    confidence: Tensor
-    accuracy: Tensor
-    count: Tensor
-
-
-def calibration_bins(predictions: Predictions, bins: int = 15) -> CalibrationBins:
-    """The bins whose weighted gaps sum to the expected calibration error.
-
-    Raises:
-        EvaluationError: No sample has a label, or ``bins`` is not positive.
-    """
-    confidence, _, correct = _top_class(predictions.require_labels())
-    chosen = _bin_of(confidence, bins)
-    count = torch.bincount(chosen, minlength=bins)
-    return CalibrationBins(
-        edges=torch.linspace(0, 1, bins + 1, dtype=torch.float64),
-        confidence=torch.bincount(chosen, confidence, minlength=bins) / count,
-        accuracy=torch.bincount(chosen, correct.double(), minlength=bins) / count,
-        count=count,
-    )
-
-
 def _top_class(labelled: Predictions) -> tuple[Tensor, Tensor, Tensor]:
     """Confidence (N,) float64, predicted class (N,) and whether it is right (N,) bool."""
     confidence, predicted = labelled.probabilities.max(dim=1)

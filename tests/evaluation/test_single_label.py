@@ -15,8 +15,8 @@ from domainnorm.evaluation import (
     EvaluationError,
     MetricSums,
     Predictions,
-    calibration_bins,
 )
+from domainnorm.evaluation.single_label import _bin_of
 from tests.reference import metrics as reference
 
 
@@ -98,19 +98,9 @@ def test_class_predicted_but_absent_does_not_lower_balanced_accuracy() -> None:
     assert predictions.metrics()["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
 
 
-@pytest.mark.parametrize(("confidence", "count"), [(0.5, [0, 1, 0, 0]), (1.0, [0, 0, 0, 1])])
-def test_bins_are_closed_above(confidence: float, count: list[int]) -> None:
-    probabilities = torch.tensor([[confidence, 1 - confidence]])
-    predictions = Predictions(probabilities, torch.tensor([0]), torch.tensor([0]))
-    assert calibration_bins(predictions, bins=4).count.tolist() == count
-
-
-def test_calibration_bins_sum_to_the_calibration_error() -> None:
-    predictions = CASES["usual"]
-    bins = calibration_bins(predictions, bins=10)
-    gaps = torch.nan_to_num((bins.accuracy - bins.confidence).abs()) * bins.count
-    expected = predictions.metrics(bins=10)["ece"]
-    assert float(gaps.sum() / bins.count.sum()) == pytest.approx(expected)
+@pytest.mark.parametrize(("confidence", "number"), [(0.5, 1), (0.51, 2), (1.0, 3)])
+def test_bins_are_closed_above(confidence: float, number: int) -> None:
+    assert _bin_of(torch.tensor([confidence]), 4).tolist() == [number]
 
 
 def test_samples_without_label_do_not_count() -> None:
