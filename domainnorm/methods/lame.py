@@ -35,9 +35,9 @@ class LAME(WithoutGradients):
         model: The source model.
         task: Classification.
         roles: Source and target domains.
-        affinity: ``rbf``: ``exp(-||z[n] - z[m]||² / (2 s²))`` of features of length 1, s the mean
-            distance of an image to its ``neighbours``-th neighbour; ``knn``: 1 for the nearest
-            ``neighbours``, mean of both directions; ``linear``: ``z[n] · z[m]``.
+        affinity: ``knn``: 1 for the nearest ``neighbours``, mean of both directions; ``rbf``:
+            ``exp(-||z[n] - z[m]||² / (2 s²))`` of features of length 1, s the mean distance of an
+            image to its ``neighbours``-th neighbour; ``linear``: ``z[n] · z[m]``.
         neighbours: Number of neighbours, without the image itself, at least 1.
         iterations: Most iterations, at least 1; they end early once the objective changes by less
             than 1e-8 of itself.
@@ -48,7 +48,7 @@ class LAME(WithoutGradients):
         eq. 4 to 6.
         Differs: the authors' program counts the image itself among the neighbours that s is taken
         of, so that the first has s = 0, and leaves ``knn`` asymmetric, for which the iteration is
-        not known to converge.
+        not known to converge; its default is ``rbf``, under which shuffled batches end as one class.
     """
 
     tasks: tuple[str, ...] = ("classification",)
@@ -59,7 +59,7 @@ class LAME(WithoutGradients):
         task: Task,
         roles: Roles,
         *,
-        affinity: Literal["rbf", "knn", "linear"] = "rbf",
+        affinity: Literal["rbf", "knn", "linear"] = "knn",
         neighbours: int = 5,
         iterations: int = 100,
         **options: Any,
@@ -79,7 +79,7 @@ class LAME(WithoutGradients):
 def assignments_of(
     features: Tensor,
     logits: Tensor,
-    affinity: str = "rbf",
+    affinity: str = "knn",
     neighbours: int = 5,
     iterations: int = 100,
 ) -> Tensor:
