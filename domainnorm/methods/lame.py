@@ -48,7 +48,7 @@ class LAME(WithoutGradients):
         eq. 4 to 6.
         Differs: the authors' program counts the image itself among the neighbours that s is taken
         of, so that the first has s = 0, and leaves ``knn`` asymmetric, for which the iteration is
-        not known to converge; its default is ``rbf``, under which shuffled batches end as one class.
+        not known to converge; its default is ``rbf``, which ends shuffled batches as one class.
     """
 
     tasks: tuple[str, ...] = ("classification",)
