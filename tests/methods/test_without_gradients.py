@@ -112,7 +112,7 @@ def test_online_is_the_mean_of_the_source_and_its_supports(network, ordered):
             for row, other in zip(rows, others, strict=True)
         ]
         if ordered:
-            wanted = online.lame([[math.log(p) for p in row] for row in wanted], z, "rbf", 5)
+            wanted = online.lame([[math.log(p) for p in row] for row in wanted], z, "knn", 5)
         assert_close(method.adapt(batch).exp().tolist(), wanted)
 
 
