@@ -110,6 +110,7 @@ class Generator(ImageNetwork):
             time = image.new_zeros(len(image))
         if label is None:
             label = torch.full((len(image),), -1, device=image.device)
+        image = image.to(self.stem.weight.dtype)
         rows = torch.where(label < 0, self.label.num_embeddings - 1, label)
         given = F.silu(self.time(_waves(time).to(image.dtype)) + self.label(rows))
         seen = self.before(self.stem(F.pixel_unshuffle(image, 2)), given)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -144,7 +145,7 @@ class Translation(Task):
         name = given.pop("name")
         build = partial(timm.create_model, num_classes=0)
         is_drawn = not (given.get("pretrained") or given.get("weights"))
-        with torch.random.fork_rng(devices=[], enabled=is_drawn):
+        with _float32(), torch.random.fork_rng(devices=[], enabled=is_drawn):
             if is_drawn:  # it is not stored, and has to be the same when the run is tested again
                 torch.manual_seed(1)
             network: Any = create_network(name, build, **given)
@@ -156,7 +157,7 @@ class Translation(Task):
                 "such as tf_efficientnet_lite0"
             )
         options = {key: given[key] for key in given.keys() - {"pretrained", "weights"}}
-        with torch.random.fork_rng(devices=[]):
+        with _float32(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same for every run
             random: Any = create_network(name, build, **options)
         return tuple(one.eval().requires_grad_(False) for one in (network, random))
@@ -170,10 +171,21 @@ class Translation(Task):
         return {"domain_names": self.domain_names}
 
 
+@contextmanager
+def _float32() -> Iterator[None]:
+    """New parameters are float32, within the steps of a training in half precision too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def maps_of(network: Any, image: Tensor, levels: slice) -> list[Tensor]:
     """Feature maps of some levels of a timm network."""
     positions = list(range(len(network.feature_info))[levels])
     found: list[Tensor] = network.to(image.device).forward_intermediates(
-        image, indices=positions, intermediates_only=True, stop_early=True
+        image.float(), indices=positions, intermediates_only=True, stop_early=True
     )
     return found

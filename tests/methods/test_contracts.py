@@ -60,9 +60,9 @@ def test_every_parameter_that_learns_is_in_one_optimizer(name):
     assert set(held) == {id(parameter) for parameter, _ in done.method._trained()}
 
 
-@covering(1, name=METHODS.names(), norm=["dsbn", "cin"])
-def test_bfloat16_keeps_everything_finite(name, norm):
-    done = fit(name, model_of(name, norm), ONE, precision="bf16-mixed", **GIVEN.get(name, {}))
+@covering(1, name=METHODS.names(), norm=["dsbn", "cin"], precision=["bf16-mixed", "bf16-true"])
+def test_bfloat16_keeps_everything_finite(name, norm, precision):
+    done = fit(name, model_of(name, norm), ONE, precision=precision, **GIVEN.get(name, {}))
     assert all(bool(tensor.isfinite().all()) for tensor in done.method.state_dict().values())
 
 
