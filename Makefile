@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal --durations 10
 
-.PHONY: help env demo test slow lint docs clean
+.PHONY: help env demo test slow sweep lint docs clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -23,6 +23,9 @@ test: env  ## each property, on a covering set of combinations
 
 slow: env  ## the rest of each product, and what takes longest: whole runs, compilers, exports
 	$(PYTEST) -m slow
+
+sweep: env  ## every network of timm, through conversion and folding
+	$(PYTEST) -m sweep
 
 lint: env  ## style and types
 	$(BIN)/ruff check .

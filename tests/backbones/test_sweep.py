@@ -1,4 +1,4 @@
-"""Every architecture of timm, and docs/backbones.md, which says what became of each."""
+"""Architectures of timm, all of them in a sweep; docs/backbones.md says what became of each."""
 
 from pathlib import Path
 
@@ -34,6 +34,14 @@ def architectures_by_family():
 
 
 ARCHITECTURES = architectures_by_family()
+OFTEN = {min(names, key=len) for names in ARCHITECTURES.values()}
+OFTEN_COMPARED = REPRESENTATIVES[::7]
+
+
+def swept(names, often):
+    """Names as parameters, those of `often` marked slow, the others sweep."""
+    marks = {name: pytest.mark.slow if name in often else pytest.mark.sweep for name in names}
+    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -42,13 +50,19 @@ def surveys(request):
     return [survey(name) for name in ARCHITECTURES[request.param]]
 
 
-@pytest.mark.slow
-def test_every_tensor_is_kept_and_what_has_no_norm_is_refused(surveys):
+@pytest.mark.sweep
+def test_every_tensor_of_a_family_is_kept_and_what_has_no_norm_is_refused(surveys):
     assert [f"{found.name}: {what}" for found in surveys for what in found.wrong()] == []
 
 
-@of_this_timm
 @pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(OFTEN))
+def test_every_tensor_is_kept_and_what_has_no_norm_is_refused(name):
+    assert survey(name).wrong() == []
+
+
+@of_this_timm
+@pytest.mark.sweep
 def test_page_says_what_became_of_the_family(surveys):
     family = surveys[0].family
     assert [row for row in ROWS[FAMILIES] if row[0] == family] == [family_row(surveys)]
@@ -59,8 +73,7 @@ def test_page_says_what_became_of_the_family(surveys):
     assert [row[:4] for row in ROWS[SIGNATURES] if row[0] == family] == signatures
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize("name", swept(REPRESENTATIVES, OFTEN_COMPARED))
 def test_outputs_stay_the_same_through_conversion_and_folding(name):
     assert compare(name).wrong() == []
 
