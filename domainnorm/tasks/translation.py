@@ -24,6 +24,17 @@ _LEVELS = 3  # of the frozen network that losses compare
 _DEEPER = slice(_LEVELS, None)
 
 
+@contextmanager
+def _float32() -> Iterator[None]:
+    """New parameters are float32, within the steps of a training in half precision too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 @register
 class Translation(Task):
     """Images in the style of another domain, without pairs: scored by a judge of styles and SSIM.
@@ -136,6 +147,7 @@ class Translation(Task):
         return torch.stack(said, 1).to(image.device)
 
     @cached_property
+    @_float32()
     def _networks(self) -> tuple[Any, Any]:
         """The frozen network, and one of the same architecture with random weights.
 
@@ -145,7 +157,7 @@ class Translation(Task):
         name = given.pop("name")
         build = partial(timm.create_model, num_classes=0)
         is_drawn = not (given.get("pretrained") or given.get("weights"))
-        with _float32(), torch.random.fork_rng(devices=[], enabled=is_drawn):
+        with torch.random.fork_rng(devices=[], enabled=is_drawn):
             if is_drawn:  # it is not stored, and has to be the same when the run is tested again
                 torch.manual_seed(1)
             network: Any = create_network(name, build, **given)
@@ -157,7 +169,7 @@ class Translation(Task):
                 "such as tf_efficientnet_lite0"
             )
         options = {key: given[key] for key in given.keys() - {"pretrained", "weights"}}
-        with _float32(), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same for every run
             random: Any = create_network(name, build, **options)
         return tuple(one.eval().requires_grad_(False) for one in (network, random))
@@ -169,17 +181,6 @@ class Translation(Task):
     def metric_options(self, bins: int = 15) -> dict[str, Any]:
         """The names of the domains."""
         return {"domain_names": self.domain_names}
-
-
-@contextmanager
-def _float32() -> Iterator[None]:
-    """New parameters are float32, within the steps of a training in half precision too."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def maps_of(network: Any, image: Tensor, levels: slice) -> list[Tensor]:

@@ -34,14 +34,11 @@ def architectures_by_family():
 
 
 ARCHITECTURES = architectures_by_family()
-OFTEN = {min(names, key=len) for names in ARCHITECTURES.values()}
-OFTEN_COMPARED = REPRESENTATIVES[::7]
-
-
-def swept(names, often):
-    """Names as parameters, those of `often` marked slow, the others sweep."""
-    marks = {name: pytest.mark.slow if name in often else pytest.mark.sweep for name in names}
-    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
+ONE_OF_EACH = [min(names, key=len) for names in ARCHITECTURES.values()]
+COMPARED = [
+    pytest.param(name, marks=pytest.mark.sweep if place % 7 else pytest.mark.slow)
+    for place, name in enumerate(REPRESENTATIVES)
+]
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -56,7 +53,7 @@ def test_every_tensor_of_a_family_is_kept_and_what_has_no_norm_is_refused(survey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(OFTEN))
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_every_tensor_is_kept_and_what_has_no_norm_is_refused(name):
     assert survey(name).wrong() == []
 
@@ -73,7 +70,7 @@ def test_page_says_what_became_of_the_family(surveys):
     assert [row[:4] for row in ROWS[SIGNATURES] if row[0] == family] == signatures
 
 
-@pytest.mark.parametrize("name", swept(REPRESENTATIVES, OFTEN_COMPARED))
+@pytest.mark.parametrize("name", COMPARED)
 def test_outputs_stay_the_same_through_conversion_and_folding(name):
     assert compare(name).wrong() == []
 
