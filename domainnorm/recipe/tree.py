@@ -146,7 +146,8 @@ def _refuse_what_is_not_plain(text: str) -> None:
 def _is_readable(value: str) -> bool:
     """Whether OmegaConf can parse the interpolations of a text; its own error tells no line."""
     try:
-        OmegaConf.create([value])
+        if "${" in value:
+            OmegaConf.create([value])
     except GrammarParseError:
         return False
     return True
