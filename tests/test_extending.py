@@ -33,6 +33,7 @@ def folder(tmp_path_factory):
     return write(made, {"mine.yaml": block("yaml", PACKAGE)})
 
 
+@pytest.mark.slow
 def test_package_of_the_page_is_listed_and_checked(folder):
     assert "diverse" in said(folder / "site", "list", "methods")
     shown = yaml.safe_load(said(folder / "site", "show", folder / "mine.yaml"))
@@ -78,6 +79,7 @@ def sampled(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_sampler_of_the_page_is_a_name_with_keys(sampled):
     shown = yaml.safe_load(said(sampled / "site", "show", "quickstart", "data.sampling=by_patient"))
     assert shown["data"]["sampling"] == {"name": "by_patient", "most": 1000}
@@ -109,6 +111,7 @@ def samples(domain, target=None):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Lightning's, on loaders and loggers of a first script
 def test_loop_of_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -130,6 +130,7 @@ def lab(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_list_names_what_other_packages_add(lab):
     listed = said(lab / "site", "list")
     for line in ("mytent .*Tent, our way", "my_scans .*Fewer scans", "my_domain .*slower"):

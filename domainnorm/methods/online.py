@@ -14,15 +14,18 @@ from domainnorm.methods.alpha_bn import StreamMoments
 from domainnorm.methods.base import Batch
 from domainnorm.methods.lame import assignments_of
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import by_row
 from domainnorm.methods.t3a import T3A
 from domainnorm.registry import register
+from domainnorm.streams import Runs
 from domainnorm.tasks import Task
 
 _WHOLE = 16.0  # images that the source's moments count as, where the stream's are taken whole
 _MEMORY = 1000  # images that certainty is of
-_FIRST, _LATER = 256, 8  # images that both moments are tried on, and every how many batches after
+_FIRST, _LATER = 256, 4  # images that both moments are tried on, and every how many batches after
 _ENOUGH = 32  # images, before which nothing is decided
 _SURER, _AS_SURE = 0.15, 0.05  # certainty by which whole moments are taken, and given up
+_IN_RUNS = 3.0  # standard deviations by which more neighbours are of one class than in any order
 
 
 @register
@@ -31,11 +34,13 @@ class Online(T3A):
 
     Moments are those of `AlphaBN` with ``share: layers, memory: stream``: a layer takes more of the
     stream's moments, the more they differ from the source's. All layers take the stream's moments
-    whole if this raises the `Certainty` of the model by 0.15, as with noise or a colour cast. Then
+    whole if this raises the `Certainty` of the model by 0.15, as with noise or a colour cast, and
+    predicted classes do not come in `Runs`: moments of few classes make a model sure of all. Then
     ``p = (p_model + p_T3A) / 2``: good prototypes lead the mean, and the model's own prediction
     limits prototypes of only a few classes. An ``ordered`` stream, whose batches have few classes,
-    gets the assignments of `LAME` on top. Masks only get moments. It needs no gradient, works with
-    single images, and makes one pass; two on the first 256 images and on every eighth batch later.
+    gets the assignments of `LAME` on top, and moments by layer alone. Masks only get moments. It
+    needs no gradient, works with single images, and makes one pass; two on the first 256 images and
+    on every fourth batch later.
 
     Args:
         model: The source model.
@@ -51,6 +56,7 @@ class Online(T3A):
         whole: Whether moments of the stream are taken whole.
         moments: Those by layer, and those taken whole.
         sure: Certainty under each.
+        runs: Of the classes that are predicted under the former, by row.
 
     Reference:
         Iwasawa and Matsuo, NeurIPS 2021, alg. 1; Schneider et al., NeurIPS 2020, arXiv:2006.16971,
@@ -59,7 +65,7 @@ class Online(T3A):
     """
 
     tasks: tuple[str, ...] = ("classification", "segmentation")
-    remembered: tuple[str, ...] = ("kept", "whole", "batches", "seen")
+    remembered: tuple[str, ...] = ("kept", "whole", "batches", "looked", "seen")
 
     def __init__(
         self,
@@ -79,15 +85,16 @@ class Online(T3A):
             StreamMoments(model, _WHOLE, None, whole=True),
         )
         self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
-        self.whole, self.batches = False, 0
+        self.runs: dict[int, Runs] = {}
+        self.whole, self.batches, self.looked = False, 0, False
 
     def start_stream(self, domains: tuple[str, ...]) -> None:
         """Moments of the source, and the classifier's rows as supports."""
         super().start_stream(domains)
         for one in self.moments:
             one.start()
-        self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
-        self.whole, self.batches = False, 0
+        self.sure, self.runs = (Certainty(_MEMORY), Certainty(_MEMORY)), {}
+        self.whole, self.batches, self.looked = False, 0, False
 
     def row_opened(self, row: int) -> None:
         """Both moments are mixed with those that it was opened with."""
@@ -98,7 +105,8 @@ class Online(T3A):
     def seen(self) -> list[Any]:
         """What a killed stream goes on with, of moments and certainties."""
         sums = [[one.sums, one.counts] for one in self.moments]
-        return [sums, [one.stored for one in self.sure]]
+        runs = {row: one.stored for row, one in self.runs.items()}
+        return [sums, [one.stored for one in self.sure], runs]
 
     @seen.setter
     def seen(self, value: list[Any]) -> None:
@@ -106,6 +114,9 @@ class Online(T3A):
             one.sums, one.counts = sums, counts
         for sure, found in zip(self.sure, value[1], strict=True):
             sure.stored = found
+        for row, found in value[2].items():
+            self.runs[row] = Runs()
+            self.runs[row].stored = found
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
@@ -120,22 +131,34 @@ class Online(T3A):
     def _predicted(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features and logits under the moments that are taken now."""
         looks = self.sure[0].images < _FIRST or self.batches % _LATER == 0
+        looks = looks and not self.ordered and bool(self.moments[0].layers)
         self.batches += 1
         found = {}
         # Those that are taken come last, so that the rows keep them.
-        tried = (not self.whole, self.whole) if looks and self.moments[0].layers else (self.whole,)
+        tried = (not self.whole, self.whole) if looks else (self.whole,)
         for whole in tried:
             with self.moments[whole].counting(batch["domain"]):
                 found[whole] = self._passed(batch)
             self.sure[whole].update(found[whole][1])
-        gain = self.sure[1].value - self.sure[0].value
-        if len(found) == 2 and self.sure[0].images >= _ENOUGH:
-            whole = gain > (_AS_SURE if self.whole else _SURER)
+        if looks:
+            self._count_runs(found[False][1], batch["domain"])
+        self.looked = looks
+        if looks and self.sure[0].images >= _ENOUGH:
+            gain = self.sure[1].value - self.sure[0].value
+            in_runs = max((one.value for one in self.runs.values()), default=0.0) > _IN_RUNS
+            whole = gain > (_AS_SURE if self.whole else _SURER) and not in_runs
             if whole != self.whole:
                 self.whole = whole
                 self.moments[whole].write()
                 self.kept = {}  # prototypes so far are of other features
         return found[self.whole]
+
+    def _count_runs(self, logits: Tensor, domain: Tensor) -> None:
+        if self.task.labels == "segmentation":
+            return  # neighbouring images of masks show the same classes in any order
+        for row, own in by_row(domain).items():
+            labels = logits[own].argmax(1)
+            self.runs.setdefault(row, Runs()).update(labels, logits.shape[1], follows=self.looked)
 
     def _passed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if self.task.labels == "segmentation":

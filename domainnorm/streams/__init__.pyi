@@ -1,3 +1,4 @@
+from .runs import Runs as Runs
 from .watch import DomainBelief as DomainBelief
 from .watch import DomainWatch as DomainWatch
 from .watch import NoveltyAlarm as NoveltyAlarm

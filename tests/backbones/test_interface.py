@@ -126,6 +126,7 @@ def test_norm_of_a_new_classifier_stays_conditional_or_is_told():
         model.reset_classifier(7)
 
 
+@pytest.mark.slow
 def test_head_of_features_of_an_unseen_domain_takes_the_nearest_of_the_image():
     model = converted().eval()
     model.unseen = "nearest"

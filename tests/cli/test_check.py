@@ -49,6 +49,7 @@ def test_method_without_anything_to_change_is_named(domainnorm):
     assert "norm 'dsbn' or 'cbn'" in done.stderr
 
 
+@pytest.mark.slow
 def test_run_says_the_same_before_it_starts(domainnorm, tmp_path):
     done = domainnorm("run", "quickstart", "norm=ln", SMALL)
     assert (done.returncode, done.stdout) == (2, "")

@@ -48,6 +48,7 @@ def test_show_refuses_what_is_no_pack(domainnorm, tmp_path):
     assert done.stderr.startswith("domainnorm pack: x: not a complete domain pack")
 
 
+@pytest.mark.slow
 def test_run_leaves_a_pack_for_each_domain_that_fits_it(finished, domainnorm):
     place = finished / TRANSFER / "seed0/source_only"
     packs = sorted(place.glob("packs/*"))
@@ -57,6 +58,7 @@ def test_run_leaves_a_pack_for_each_domain_that_fits_it(finished, domainnorm):
     assert done.stdout == f"ok  {packs[1]}: domain 'colour_cast' fits {finished}\n"
 
 
+@pytest.mark.slow
 def test_pack_of_another_model_is_refused_by_check(finished, domainnorm, pack):
     done = domainnorm("pack", "check", str(finished), str(pack))
     assert done.returncode == 1

@@ -34,6 +34,7 @@ def started(domainnorm, *words):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_target_without_labels_gets_the_default_and_runs(domainnorm, sites):
     without_labels(sites / "painting")
     text = started(domainnorm, "sites")
@@ -146,6 +147,7 @@ def test_findings_that_nobody_knows_are_no_labels(domainnorm, tmp_path):
     assert (recipe.data.target, recipe.method.name) == (["site_b"], "adabn")
 
 
+@pytest.mark.slow
 def test_few_findings_are_learned_by_what_is_for_findings(domainnorm, tmp_path):
     domainnorm("data", "sample", "manifest_findings", "clinic")
     table = tmp_path / "clinic/manifest.csv"
@@ -182,6 +184,7 @@ def samples():
     return [*own, "pairs", "dicom", "nifti", "camvid", "acdc", "pacs", "office_home"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", samples())
 def test_every_layout_is_recognized(domainnorm, tmp_path, name):
     DATASETS.load(name).write_sample(tmp_path / "data", seed=0)
@@ -261,6 +264,7 @@ def test_colours_tell_unlike_domains_apart_and_no_others(sites):
     assert look.told_apart(["photo"], ["painting"]) < 0.6
 
 
+@pytest.mark.slow
 def test_pairs_are_restored_by_a_network_without_norms(domainnorm, tmp_path):
     DATASETS.load("pairs").write_sample(tmp_path / "scans", seed=0, scale=2)
     text = started(domainnorm, "scans")

@@ -250,6 +250,7 @@ def test_table_of_images_counts_them_apart(dataset, scans):
     assert lines[-1].startswith(images_markdown(scans, DOMAINS, "scans").splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_finished_run_is_tested_without_them(root, tmp_path, capsys):
     made = tmp_path / "made"
     shutil.copytree(root, made)

@@ -27,6 +27,7 @@ def found(three):
     return find_domains(three[0])
 
 
+@pytest.mark.slow
 def test_three_styles_are_found(three, found):
     assert found.num_domains == 3
     assert adjusted_rand_score(three[1], found.domain.numpy()) > 0.95
@@ -56,6 +57,7 @@ def test_one_blob_is_one_domain_whatever_its_shape(kind, count):
     assert find_domains(blob[kind]).num_domains == 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same(three, found):
     again = find_domains(three[0])
     assert torch.equal(found.domain, again.domain)
@@ -63,12 +65,14 @@ def test_the_same_seed_finds_the_same(three, found):
     assert torch.equal(found.stability, again.stability)
 
 
+@pytest.mark.slow
 def test_the_order_of_images_does_not_matter(three, found):
     order = torch.randperm(len(three[0]))
     again = find_domains(three[0][order])
     assert torch.equal(again.domain, found.domain[order])
 
 
+@pytest.mark.slow
 def test_images_that_do_not_shape_are_assigned_and_change_nothing(three, found):
     seen, _ = three
     others = torch.cat([seen[:9] + 0.001, torch.full((30, seen.shape[1]), 7.0)])
@@ -90,6 +94,7 @@ def test_no_more_than_the_largest_number_is_found(three):
     assert find_domains(three[0], max_domains=2).num_domains == 2
 
 
+@pytest.mark.slow
 def test_the_largest_domain_comes_first():
     every = torch.cat([features(0, 30), features(2, 60)])
     found = find_domains(every)
@@ -123,6 +128,7 @@ def test_copies_of_one_image_are_one_domain():
     assert (found.num_domains, found.distance.max().item()) == (1, 0)
 
 
+@pytest.mark.slow
 def test_a_constant_feature_says_nothing(three, found):
     constant = torch.full((len(three[0]), 1), 3.0)
     again = find_domains(torch.cat([three[0], constant], 1))

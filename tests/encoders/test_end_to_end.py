@@ -59,6 +59,7 @@ def accuracy(model, image, target, **given):
     return float((model(image, **given).argmax(1) == target).float().mean())
 
 
+@pytest.mark.slow
 def test_norms_follow_what_the_encoder_sees(trained):
     image, target = batch(200)
     assert accuracy(trained, image, target) > 0.95

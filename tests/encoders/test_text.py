@@ -93,6 +93,7 @@ def test_columns_have_buckets_of_their_own():
     assert known.parts("device", "Aperio").keys() != known.parts("stain", "Aperio").keys()
 
 
+@pytest.mark.slow
 def test_words_are_the_same_in_every_process():
     asked = "print(Wording().parts('device', 'Aperio AT2'))"
     code = f"from domainnorm.encoders.text import Wording; {asked}"

@@ -141,6 +141,7 @@ def bars(count):
     return image, label
 
 
+@pytest.mark.slow
 def test_judge_tells_classes_and_leaves_the_generator_of_numbers_alone():
     image, label = bars(80)
     seen = label.clone()

@@ -149,6 +149,7 @@ def test_counts_of_masks_are_those_of_their_pixels():
     assert torch.equal(whole, counts_of(first.flatten(), second.flatten(), 3))
 
 
+@pytest.mark.slow
 def test_an_adaptation_that_loses_agreement_is_undone():
     torch.manual_seed(0)
     start = fit("oracle", epochs=20, lr=3e-3).model

@@ -36,6 +36,7 @@ class Watched(METHODS.load("mean_teacher")):
         return losses
 
 
+@pytest.mark.slow
 def test_loss_on_the_target_is_that_of_confident_labels_of_the_teacher():
     options = {"threshold": 0.1245, "target_weight": 0.5, "precision": "64-true"}
     fit(Watched, source_model(), ONE, epochs=3, batch_size=8, **options)

@@ -91,6 +91,7 @@ def test_findings_are_aligned_too(name):
     assert all(bool(loss.isfinite()) for loss in method.losses(batch).values())
 
 
+@pytest.mark.slow
 def test_kernels_compare_no_more_cells_than_fit():
     sizes = []
 

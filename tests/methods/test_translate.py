@@ -11,6 +11,7 @@ def fitted():
     return fit("translate", epochs=12, lr=1e-2)
 
 
+@pytest.mark.slow
 def test_images_come_nearer_to_the_colours_of_the_domain_asked_for(fitted):
     before, after = apart_in_colours(fitted.model)
     assert after < 0.7 * before

@@ -16,6 +16,7 @@ from domainnorm.methods.lame import affinities, assignments
 from domainnorm.methods.reestimation import between
 from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.registry import METHODS
+from domainnorm.streams import Runs
 from domainnorm.tasks.classification import Classification
 from tests.methods.bench import ONE, fit, make_model, source_model
 from tests.reference import online
@@ -178,7 +179,57 @@ def test_online_tries_both_moments_at_first_and_now_and_then():
     for batch in torch.rand(640, 3, 32, 32).split(16):
         stream(batch)
     counts = [passes.count(number) for number in range(1, 41)]
-    assert counts == [2] * 16 + [2 if (n - 1) % 8 == 0 else 1 for n in range(17, 41)]
+    assert counts == [2] * 16 + [2 if (n - 1) % 4 == 0 else 1 for n in range(17, 41)]
+
+
+def test_online_leaves_the_moments_of_a_stream_whose_classes_come_in_runs(monkeypatch):
+    stream = adapt_online(source_model(), "online", domain="colour_cast")
+    monkeypatch.setattr("domainnorm.methods.online._SURER", -1.0)
+    monkeypatch.setattr("domainnorm.methods.online._AS_SURE", -1.0)
+    torch.manual_seed(0)
+    shuffled = torch.rand(4, 3, 32, 32)[torch.randint(0, 4, (64,))]
+    stream(shuffled[:32])
+    assert stream.method.whole
+    monkeypatch.setattr(Runs, "value", 3.1)
+    stream(shuffled[32:])
+    assert not stream.method.whole
+    monkeypatch.setattr(Runs, "value", 2.9)
+    stream(shuffled[32:])
+    assert stream.method.whole
+
+
+def test_online_counts_runs_of_each_row_over_batches_that_follow():
+    method = started("online", classes=4)
+    method.prior, other = 1e15, method.model.domain_names.index("clean")
+    torch.manual_seed(0)
+    images = torch.rand(352, 3, 32, 32, dtype=torch.float64)
+    domain = torch.tensor([TARGET, other]).repeat(176)
+    found = []
+    predicted = method._passed
+    method._passed = lambda batch: found.append(predicted(batch)) or found[-1]
+    looked = []
+    for start in range(0, 352, 16):
+        found.clear()
+        batch = slice(start, start + 16)
+        method.adapt({"image": images[batch], "domain": domain[batch]})
+        looked.append(None if len(found) == 1 else found[method.whole][1].argmax(1))
+    assert [one is not None for one in looked] == [n < 16 or n % 4 == 0 for n in range(22)]
+    for row, chosen in ((TARGET, slice(0, None, 2)), (other, slice(1, None, 2))):
+        wanted = Runs()
+        for number, labels in enumerate(looked):
+            if labels is not None:
+                wanted.update(labels[chosen], 4, follows=number <= 16)
+        assert (method.runs[row].pairs, method.runs[row].equal) == (wanted.pairs, wanted.equal)
+        assert wanted.pairs == 17 * 8 - 1 + 7  # the last look is apart
+
+
+def test_online_is_told_of_an_ordered_stream_and_tries_nothing_else():
+    stream = adapt_online(source_model(), "online", domain="clean", ordered=True)
+    passes = []
+    stream.method.model.register_forward_hook(lambda *_: passes.append(1))
+    stream(torch.rand(40, 3, 32, 32))
+    assert passes == [1]
+    assert stream.method.runs == {}
 
 
 def test_a_layer_moves_by_the_square_of_the_median_of_its_channels():

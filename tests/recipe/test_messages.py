@@ -373,6 +373,7 @@ def test_text_in_another_encoding_is_named(tmp_path, encoding):
         load_recipe(str(tmp_path / "own.yaml"))
 
 
+@pytest.mark.slow
 def test_messages_end_whatever_is_wrong(write):
     long, many = "x" * 100_000, ", ".join(["x"] * 5000)
     with pytest.raises(RecipeError, match=r"and 49.. more") as caught:

@@ -1,5 +1,8 @@
 """Streams, written from the formulas."""
 
+import itertools
+import statistics
+
 import numpy as np
 
 
@@ -22,3 +25,12 @@ def forward_procedure(likelihood, hazard):
         alpha = alpha / alpha.sum()
         found.append(alpha)
     return np.stack(found)
+
+
+def runs(labels):
+    """Equal neighbours of a stream, less their mean over all its orders, in its deviations."""
+    equal = [
+        sum(one == other for one, other in itertools.pairwise(order))
+        for order in itertools.permutations(labels)
+    ]
+    return (equal[0] - statistics.mean(equal)) / statistics.pstdev(equal)

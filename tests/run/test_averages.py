@@ -54,6 +54,7 @@ class Averaged(Callback):
         self.found = copy.deepcopy(pl_module.deployed.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["source_only", "tent", "mcd", "aad", "finetune"])
 def test_average_is_that_of_weights_and_moments_after_each_step(name, tmp_path):
     parts, folder, stage = last_stage(tmp_path, name, "trainer.ema=0.8", "trainer.max_epochs=4")
@@ -65,6 +66,7 @@ def test_average_is_that_of_weights_and_moments_after_each_step(name, tmp_path):
         assert_close(averaged.found[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
 
 
+@pytest.mark.slow
 def test_average_is_tested_and_saved(tmp_path):
     plain = run(tmp_path / "plain", "method=source_only", "compare=[]")
     mean = run(tmp_path / "mean", "method=source_only", "compare=[]", "trainer.ema=0.999")
@@ -120,6 +122,7 @@ def test_stage_ends_after_epochs_without_a_better_score(tmp_path, capsys):
     assert f"ends after epoch {len(scores)} of 9" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_least_number_of_steps_is_made_all_the_same(tmp_path):
     words = (*DESTROYED, "evaluation.selection=validation", "trainer.patience=1")
     long = ("trainer.max_epochs=6", "trainer.min_steps=200")

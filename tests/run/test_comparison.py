@@ -82,6 +82,7 @@ def cells_of(folder):
     return sorted((folder / "cells").iterdir())
 
 
+@pytest.mark.slow
 def test_stages_of_several_cells_are_carried_out_once_and_before_the_cells(made):
     _, started = made
     assert started == [
@@ -95,6 +96,7 @@ def test_cells_share_the_files_of_their_source_model(made):
     assert len({file.stat().st_ino for file in files}) == 1
 
 
+@pytest.mark.slow
 def test_cell_is_the_run_of_its_recipe_weights_included(made, tmp_path):
     cell = cells_of(made[0])[2]
     assert call("run", str(cell / "recipe.yaml"), "--output", str(tmp_path)) == 0
@@ -164,6 +166,7 @@ def test_finished_comparison_carries_out_nothing_again(made):
     assert (made[0] / "comparison.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_failed_cell_is_named_others_go_on_and_it_is_tried_again(tmp_path, capsys):
     asked = grid("method=[adabn,tent]")
     with pytest.raises(DomainNormError, match=r"1 of 2 cells failed; .*--resume(.|\n)*adabn: Val"):

@@ -26,6 +26,7 @@ def estimated(request, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_encoder_knows_the_domains_whose_images_a_stage_has_seen(estimated):
     found = metrics(estimated)
     assert found["source_only", "clean"]["domain_accuracy"] == 1
@@ -56,6 +57,7 @@ def test_stored_model_works_on_images_alone(estimated):
     assert stored.model(torch.rand(2, 3, 48, 48)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_run_with_an_encoder_that_reads_the_backbone(tmp_path):
     words = ("encoder=backbone", "condition=estimate", "compare=[]", *WORDS[1:])
     with figures(drawn=True):
@@ -74,6 +76,7 @@ def end_to_end(output, *words):
     return run(output, *given)
 
 
+@pytest.mark.slow
 def test_encoder_that_learns_with_the_network(tmp_path, capsys):
     folder = end_to_end(tmp_path, "compare=[source_only]")
     stages = folder / TRANSFER / "seed0"
@@ -107,6 +110,7 @@ def test_embedding_of_another_size_is_refused_before_training(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_checkpoint_without_its_encoder_is_refused(tmp_path, capsys):
     plain = run(tmp_path / "plain", "norm=film", "compare=[source_only]", "method=adabn")
     checkpoint = plain / TRANSFER / "seed0" / "source_only"
@@ -116,6 +120,7 @@ def test_checkpoint_without_its_encoder_is_refused(tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_encoder_forgets_domains_whose_images_it_no_longer_embeds_as_it_did(tmp_path):
     method = "method={name: finetune, train: all, epochs: 1}"
     folder = end_to_end(tmp_path, method, "compare=[source_only]")

@@ -100,6 +100,7 @@ def test_recipe_of_a_run_folder_repeats_it_bit_for_bit(finished, tmp_path):
     assert_same_weights(finished, again)
 
 
+@pytest.mark.slow
 def test_other_seed_gives_other_weights(finished, tmp_path):
     other = run(tmp_path, "seed=1", "method=source_only", "compare=[]")
     first = (finished / TRANSFER / "seed0/source_only/model.safetensors").read_bytes()
@@ -155,6 +156,7 @@ def test_missing_run_folder_is_answered_by_the_command_line(tmp_path, capsys):
     assert "no recipe.yaml in it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_given_checkpoint_is_not_trained_again(finished, tmp_path):
     source = finished / TRANSFER / "seed0/source_only"
     run(tmp_path, f"checkpoint={source}", "method=adabn", "compare=[]")
@@ -167,6 +169,7 @@ def test_given_checkpoint_is_not_trained_again(finished, tmp_path):
         assert (again / method / "model.safetensors").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_a_run_folder_gives_each_seed_its_own_source_model(finished, tmp_path, capsys):
     run(tmp_path, f"checkpoint={finished}", "method=adabn", "compare=[]")
     place = f"{TRANSFER}/seed0/source_only/model.safetensors"
@@ -193,6 +196,7 @@ def test_a_checkpoint_that_has_seen_labels_of_the_target_is_refused(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_its_checkpoint_is_gone_and_no_longer_needed(finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     run(tmp_path, f"checkpoint={copy}", "method=adabn", "compare=[]")
@@ -251,6 +255,7 @@ def test_gpu_that_is_not_there_is_an_error_with_a_way_out(tmp_path, capsys):
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_size_that_a_network_of_fixed_positions_refuses_is_named(tmp_path, capsys):
     vit = (*WORDS, "backbone.name=test_vit", "norm=cln", "compare=[]", "method=source_only")
     fixed = ("backbone.options={dynamic_img_size: false}", "--output", str(tmp_path))

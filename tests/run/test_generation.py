@@ -32,6 +32,7 @@ def generate(made, place, *words):
     return call("generate", str(made), "--steps", "1", "--output", str(place), *words)
 
 
+@pytest.mark.slow
 def test_run_has_the_method_alone(made):
     assert {method for method, _ in metrics(made)} == {"flow_matching"}
 
@@ -71,6 +72,7 @@ def test_validation_logs_the_loss_of_sources(made):
     assert "val/colour_cast/flow" not in log
 
 
+@pytest.mark.slow
 def test_testing_again_gives_the_same(made, capsys):
     assert call("test", str(made)) == 0
     again = " ".join(capsys.readouterr().out.split())
@@ -79,6 +81,7 @@ def test_testing_again_gives_the_same(made, capsys):
     assert all(line.strip() in again for line in lines)
 
 
+@pytest.mark.slow
 def test_same_recipe_gives_the_same_weights(made, tmp_path):
     assert_same_weights(made, run(tmp_path, *WORDS))
 
@@ -131,6 +134,7 @@ def pixels(place, domain="clean", name="3", number=1):
     return cv2.imread(str(place / domain / name / f"{number}.png"))
 
 
+@pytest.mark.slow
 def test_images_hang_on_the_seed_and_not_on_what_else_is_asked_for(made, tmp_path):
     one, other, seeded = (tmp_path / name for name in ("one", "other", "seeded"))
     assert generate(made, one, "--count", "2", "--class", "3", "--domain", "clean") == 0
@@ -179,6 +183,7 @@ def told(tmp_path_factory):
     return next(place.glob("*/*/metrics.json")).parent
 
 
+@pytest.mark.slow
 def test_words_change_images(told, tmp_path):
     for name, text in (("one", "red"), ("other", "blue"), ("again", "red")):
         words = ("--text", text, "--count", "1", "--domain", "shop_a", "--steps", "2")
@@ -204,6 +209,7 @@ def test_matrix_is_refused_before_a_folder_is_made(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_runs_of_other_tasks_are_refused(tmp_path, capsys):
     other = run(tmp_path, "method=source_only", "compare=[]", "trainer.max_epochs=1")
     assert generate(other, tmp_path / "made") == 1

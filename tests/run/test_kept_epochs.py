@@ -37,6 +37,7 @@ def kept(tmp_path_factory):
     return run(tmp_path_factory.mktemp("kept"), *ONE, *words)
 
 
+@pytest.mark.slow
 def test_best_epochs_and_those_of_every_so_many_stay(kept):
     stage = kept / TRANSFER / "seed0/source_only"
     found = scores(stage)
@@ -52,6 +53,7 @@ def test_first_of_the_best_epochs_is_the_model_that_is_tested(kept):
         assert torch.equal(tensor, tested[name]), name
 
 
+@pytest.mark.slow
 def test_epochs_that_stay_change_nothing_else(kept, tmp_path):
     plain = run(tmp_path, *ONE, SCORED) / TRANSFER / "seed0/source_only"
     stage = kept / TRANSFER / "seed0/source_only"
@@ -79,6 +81,7 @@ def test_kept_epoch_is_a_model_in_python_and_on_the_command_line(kept, tmp_path)
     assert (tmp_path / "made/predictions.csv").exists()
 
 
+@pytest.mark.slow
 @covering(
     1,
     selection=["validation", "infomax"],
@@ -107,6 +110,7 @@ def test_stage_that_was_cut_off_keeps_the_same_epochs(tmp_path, selection, hook)
             assert torch.equal(tensor, found[name]), name
 
 
+@pytest.mark.slow
 def test_variant_that_is_kept_leaves_its_epochs_to_the_stage(tmp_path):
     words = ("method={name: default, epochs: 2, certainty: 0}", "compare=[]")
     view = "augment.target={weak: [], strong: [RandomBrightnessContrast]}"

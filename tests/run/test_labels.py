@@ -16,6 +16,7 @@ def twice(tmp_path_factory):
     return run(tmp_path_factory.mktemp("labels"), *WORDS)
 
 
+@pytest.mark.slow
 def test_each_is_trained_and_stored_under_its_label(twice):
     stored = weights(twice)
     folders = [f"{TRANSFER}/seed0/{name}" for name in ("source_only", "tent", "tent_high")]

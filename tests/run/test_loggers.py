@@ -44,6 +44,7 @@ def experiment(folder):
     return client, {one.info.run_name: one for one in client.search_runs([found.experiment_id])}
 
 
+@pytest.mark.slow
 def test_tensorboard_has_epochs_tests_options_and_figures(followed, measured):
     events = EventAccumulator(str(followed / "tensorboard" / STAGE)).Reload()
     shown = [one.value for one in events.Scalars("val/clean/balanced_accuracy")]
@@ -77,6 +78,7 @@ def test_wandb_has_epochs_tests_options_and_figures(followed):
     assert list(followed.glob("wandb/offline-run-*/files/media/images/domains_*.png"))
 
 
+@pytest.mark.slow
 def test_run_goes_on_in_the_same_log_and_may_get_one_later(finished, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
@@ -152,6 +154,7 @@ def test_tool_that_cannot_begin_is_named(tmp_path, monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_run_that_fails_is_marked(tmp_path):
     loggers = create_loggers([{"name": "mlflow"}], tmp_path, "a")
     with pytest.raises(KeyboardInterrupt), recording(loggers, {"a": 1}):

@@ -37,6 +37,7 @@ def test_refused_devices_say_how_to_go_on():
         raise MisconfigurationException("no such GPU\nmore")
 
 
+@pytest.mark.slow
 def test_strategies_that_divide_a_model_are_refused(capsys):
     assert main(["check", "quickstart", "trainer.strategy=fsdp"]) == 2
     assert "trainer.strategy: got 'fsdp', expected 'auto' or 'ddp'" in capsys.readouterr().err

@@ -152,6 +152,7 @@ def test_size_that_the_network_cannot_take_is_an_error_before_training(file, tmp
         run_recipe(load_recipe(str(file), words), tmp_path)
 
 
+@pytest.mark.slow
 def test_masks_are_scored_at_their_own_size(file, tmp_path):
     words = ["evaluation.mask_size=original", "compare=[]", "method=source_only"]
     folder = run_recipe(load_recipe(str(file), [*words, "data.fit=stretch"]), tmp_path)
@@ -183,6 +184,7 @@ def followable(file, tmp_path_factory):
     return run_recipe(load_recipe(str(file), words), tmp_path_factory.mktemp("followable"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [(), ("method=alpha_bn",), ("method=tent_online",)])
 def test_stream_leaves_masks_of_the_size_of_its_images(file, followable, tmp_path, overrides):
     images = file.parent / "data/dusk/images"
@@ -198,6 +200,7 @@ def test_stream_leaves_masks_of_the_size_of_its_images(file, followable, tmp_pat
         assert (mask[:, mask.shape[1] // 2] < 255).all()
 
 
+@pytest.mark.slow
 def test_images_of_a_stream_with_one_mask_are_refused_before_any_is_predicted(followable, tmp_path):
     film = tmp_path / "film"
     film.mkdir()
@@ -208,6 +211,7 @@ def test_images_of_a_stream_with_one_mask_are_refused_before_any_is_predicted(fo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_finished_run_is_tested_otherwise(finished, capsys):
     assert call("test", str(finished), "evaluation.mask_size=original", "data.fit=stretch") == 0
     other = capsys.readouterr().out

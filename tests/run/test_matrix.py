@@ -26,6 +26,7 @@ def rows(folder, kind):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["models", "norms"])
 def test_table_has_every_row_column_and_seed_of_every_metric(matrix, kind):
     keys = [(r["metric"], r["row"], r["column"], r["seed"]) for r in rows(matrix, kind)]

@@ -53,6 +53,7 @@ def stage(folder):
     return folder / "stages" / "shop_a-to-shop_b" / "seed0"
 
 
+@pytest.mark.slow
 def test_domain_is_told_where_the_camera_is_noted(folder):
     found = metrics(folder)
     for shop in SHOPS:

@@ -22,6 +22,7 @@ def streamed(tmp_path_factory):
     return run(tmp_path_factory.mktemp("run"), *STREAM, "data.stream_batch_size=4")
 
 
+@pytest.mark.slow
 def test_stream_moves_the_rows_of_the_target_alone(streamed):
     before, after = (
         load_file(stage(streamed, name) / "model.safetensors") for name in ("source_only", "eata")

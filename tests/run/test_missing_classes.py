@@ -38,6 +38,7 @@ def recipe(tmp_path_factory):
     return load_recipe(str(file))
 
 
+@pytest.mark.slow
 def test_every_method_runs_where_the_source_lacks_a_class(recipe, tmp_path):
     folder = run_recipe(recipe, tmp_path)
     results = json.loads((folder / "metrics.json").read_text())

@@ -52,6 +52,7 @@ def data():
     )
 
 
+@pytest.mark.slow
 def test_small_network_tells_domains_apart_that_differ_in_contrast_alone(data):
     torch.manual_seed(0)
     model = create_model("test_resnet", 1, "dsbn", data.domain_names)

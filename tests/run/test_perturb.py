@@ -27,6 +27,7 @@ def same(first: Path, second: Path, method: str) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_training_on_source_labels_is_perturbed(perturbed, finished):
     assert not same(perturbed, finished, "source_only")
 

@@ -43,6 +43,7 @@ def restored(tmp_path_factory):
     return run(tmp_path_factory.mktemp("run"), *WORDS)
 
 
+@pytest.mark.slow
 def test_metrics_have_the_input_beside(restored):
     found = metrics(restored)
     assert {method for method, _ in found} == {"source_only", "joint", "finetune"}
@@ -75,6 +76,7 @@ def test_testing_again_gives_the_same(restored, capsys):
     assert f"{metrics(restored)['joint', 'clean']['psnr']:.3f}" in again
 
 
+@pytest.mark.slow
 def test_same_recipe_gives_the_same_weights(restored, tmp_path):
     assert_same_weights(restored, run(tmp_path, *WORDS))
 
@@ -97,6 +99,7 @@ def folder(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_network_without_norms_runs_from_recipe_to_stored_model(plain):
     stored = load_stored(plain / TRANSFER / "seed0/joint")
     assert not list(stored.model.norms())
@@ -277,6 +280,7 @@ def test_epochs_are_chosen_by_psnr(tmp_path, selection):
     assert metrics(folder)["source_only", "clean"]["n"] > 0
 
 
+@pytest.mark.slow
 def test_exported_file_restores_images_and_says_so(restored, tmp_path):
     words = ("--format", "onnx", "--stage", f"{TRANSFER}/seed0/joint", "--output", str(tmp_path))
     assert call("export", str(restored), *words) == 0

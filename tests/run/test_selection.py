@@ -119,6 +119,7 @@ def by_infomax(tmp_path_factory):
     return adapted(tmp_path_factory.mktemp("infomax"), *words)
 
 
+@pytest.mark.slow
 def test_epoch_with_the_best_score_on_the_target_is_kept(by_infomax):
     scores = [float(row["val/colour_cast/infomax"]) for row in log(by_infomax)]
     assert kept(by_infomax, scores) == [scores.index(max(scores))]

@@ -15,6 +15,7 @@ def folder(tmp_path_factory):
     return run(tmp_path_factory.mktemp("run"), "method=mcc", compare, "data.shots=1")
 
 
+@pytest.mark.slow
 def test_methods_that_saw_them_are_marked(folder):
     saw = {}
     for name in METHODS:

@@ -81,6 +81,7 @@ def test_twin_has_the_labels_of_its_domain_and_the_style_of_another(translator):
         assert np.array_equal(styles(data.image(one), "clean"), data.image(other))
 
 
+@pytest.mark.slow
 def test_run_with_both_works_and_can_be_resumed(translator, tmp_path):
     words = (
         BACKBONE,

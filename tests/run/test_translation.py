@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_run_has_the_method_alone(translated):
     assert {method for method, _ in metrics(translated)} == {"stylize"}
 
@@ -300,6 +301,7 @@ def test_norms_that_read_an_embedding_are_scored_by_the_domains_means(by_image):
     assert bool(stored["encoder.gaussians.mean"].any())
 
 
+@pytest.mark.slow
 def test_images_get_the_style_of_an_image(by_image, folder, tmp_path):
     made = {}
     colours = {"red": (0, 0, 200), "blue": (200, 0, 0)}
@@ -341,6 +343,7 @@ def by_words(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_images_get_the_style_of_words(by_words, folder, tmp_path):
     pixels = {}
     said = {"red": "red light", "blue": "a blue dusk", "again": "note=red light"}
@@ -398,6 +401,7 @@ def in_tiles(tmp_path_factory):
     return run(tmp_path_factory.mktemp("run"), *WORDS, "norm=tin", "trainer.max_epochs=3")
 
 
+@pytest.mark.slow
 def test_tiles_of_a_large_image_share_the_moments_of_a_small_copy(in_tiles, tmp_path, capsys):
     """The image is one pattern over and over, so that its parts have the moments of the whole."""
     pattern = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
@@ -413,6 +417,7 @@ def test_tiles_of_a_large_image_share_the_moments_of_a_small_copy(in_tiles, tmp_
     assert abs(made - np.tile(pattern, (4, 6, 1))).max() > 0
 
 
+@pytest.mark.slow
 def test_tiny_image_is_seen_whole_beside_tiles(translated, tmp_path, capsys):
     (tmp_path / "images").mkdir()
     for name, shape in (("one", (1, 1, 3)), ("two", (2, 1, 3)), ("three", (3, 3, 3))):

@@ -126,6 +126,7 @@ def test_everything_is_small(small):
     assert (recipe.seeds, recipe.evaluation.resamples) == ([4], 50)
 
 
+@pytest.mark.slow
 def test_seeds_of_the_command_line_are_all_run(tmp_path):
     words = ("quickstart", "--sample", "seed=[4,5]", "method=source_only", "compare=[]")
     small = ("backbone.name=test_resnet", "trainer.threads=1", "data.target=[colour_cast]")

@@ -57,6 +57,7 @@ def copied(made, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_data_that_moved_and_other_threads_change_nothing(copied):
     recipe = copied / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("threads: 1", "threads: 2"))

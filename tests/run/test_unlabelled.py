@@ -67,6 +67,7 @@ def results_of(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_method_is_tested_on_the_domain_without_labels(finished):
     found = [one for one in results_of(finished) if one["domain"] == "c"]
     assert {one["method"] for one in found} == {"source_only", "adabn", "tent"}
@@ -131,6 +132,7 @@ def test_figures_are_those_of_the_domains_with_labels(finished):
         assert "overlays" in names
 
 
+@pytest.mark.slow
 def test_run_without_any_label_to_test_with_ends(tmp_path, capsys):
     file = classes(tmp_path, {"a": ("test",), "b": ALL, "c": ALL})
     assert call("run", str(file), "--output", str(tmp_path / "runs")) == 0

@@ -41,6 +41,7 @@ def fitted_alone(parts, stage, folder, variant):
     return load_file(folder / alone.key / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("better", few(1, ["one_row", "own_rows"]))
 def test_the_variant_of_the_higher_merit_is_kept(tmp_path, monkeypatch, better):
     parts, stage, folder = prepared(tmp_path)
@@ -57,6 +58,7 @@ def test_the_variant_of_the_higher_merit_is_kept(tmp_path, monkeypatch, better):
     assert not list(place.glob("**/*.ckpt"))
 
 
+@pytest.mark.slow
 def test_merit_is_the_agreement_of_what_a_variant_ends_with(tmp_path):
     parts, stage, folder = prepared(
         tmp_path, "method.guard=0.0", "method.certainty=0.0", "method.lr=1.0"
@@ -83,6 +85,7 @@ def test_no_variant_is_trained_from_a_source_model_that_is_unsure(tmp_path, sele
     assert not (folder / stage.key / "log.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "number"),
     [
@@ -95,6 +98,7 @@ def test_how_layers_differ_is_not_drawn_where_a_source_model_was_kept(tmp_path, 
     assert len(list((folder / "figures").glob("layers_*.png"))) == number
 
 
+@pytest.mark.slow
 def test_a_lost_log_loses_nothing_else(tmp_path, monkeypatch):
     parts, stage, folder = prepared(tmp_path)
 
@@ -108,6 +112,7 @@ def test_a_lost_log_loses_nothing_else(tmp_path, monkeypatch):
     assert not (folder / stage.key / "log.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", few(1, ["one_row", "own_rows"]))
 def test_cut_in_either_variant_ends_with_the_same_weights(tmp_path, monkeypatch, variant):
     """Of two sources, whose rows differ, that variant being kept."""
@@ -131,6 +136,7 @@ def test_cut_in_either_variant_ends_with_the_same_weights(tmp_path, monkeypatch,
     assert all(torch.equal(found[1][name], tensor) for name, tensor in found[0].items())
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_remembers_how_certain_the_source_model_was(tmp_path):
     found = []
     for cut in (False, True):
@@ -153,6 +159,7 @@ def test_one_fit_where_nothing_is_to_choose(tmp_path, words):
     assert set_up(parts, stage, folder).method.variants == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guard", few(1, [0.0, 1.0]))
 def test_a_finished_model_of_two_sources_is_tested_as_it_was(tmp_path, monkeypatch, guard):
     """A source model that is kept has a row for each source, an adapted one equal rows."""

@@ -65,6 +65,7 @@ def followed(trained, stream, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_images_come_in_the_order_of_their_numbers(followed):
     names = [line.image for line in log_of(followed)]
     assert names == [f"frame_{n}.png" for n in range(2 * CLEAN + NEGATIVE)]
@@ -138,6 +139,7 @@ def one_by_one(trained, stream, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", few(1, [35, 10, 36]))
 def test_stream_interrupted_within_a_batch_goes_on_as_if_it_were_not(
     trained, stream, one_by_one, tmp_path, at
@@ -218,6 +220,7 @@ def test_frames_behind_a_lens_cap_are_passed_over(trained, stream, tmp_path):
     assert not list(tmp_path.glob("out/packs/*"))
 
 
+@pytest.mark.slow
 def test_files_of_something_else_are_not_overwritten(trained, stream, tmp_path, capsys):
     (tmp_path / "log.csv").write_text("my own")
     assert adapt(trained, stream, tmp_path) == 1

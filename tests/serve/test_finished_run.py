@@ -21,6 +21,7 @@ def loaded(finished):
     return domainnorm.load_run(finished)
 
 
+@pytest.mark.slow
 def test_stages_are_those_that_the_run_has_finished(loaded):
     assert loaded.stages == [f"clean-to-colour_cast/seed0/{name}" for name in sorted(METHODS)]
     assert loaded.recipe.method.name == "tent"

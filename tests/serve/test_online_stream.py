@@ -49,6 +49,7 @@ def adapt(source, stream, output, *words):
     return call("adapt", str(source), *words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stream_that_was_killed_goes_on_as_if_it_had_not(source, cast, tmp_path, name):
     words = (f"method={name}", *OPTIONS.get(name, []))
@@ -111,6 +112,7 @@ def test_another_method_needs_another_folder(source, cast, tmp_path, capsys):
     assert "now {'name': 't3a'" in said
 
 
+@pytest.mark.slow
 def test_the_domain_of_several_targets_is_asked_for(tmp_path, cast, capsys):
     folder = run(tmp_path, "data.target=[colour_cast,textured]", "method=source_only", "compare=[]")
     capsys.readouterr()
@@ -124,6 +126,7 @@ def test_the_domain_of_several_targets_is_asked_for(tmp_path, cast, capsys):
     assert {line.domain for line in read_log(tmp_path / "out" / "log.csv")} == {"textured"}
 
 
+@pytest.mark.slow
 def test_predictions_say_that_they_do_not_adapt(tmp_path, cast, source, capsys):
     folder = run(tmp_path / "run", "method=neo", "compare=[source_only]")
     capsys.readouterr()

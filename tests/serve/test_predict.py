@@ -241,6 +241,7 @@ def test_predictions_among_the_images_are_none_of_them(trained, images, tmp_path
         assert len(lines_of(tmp_path / "in" / "out")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
 def test_interrupted_prediction_leaves_the_earlier_one(
     trained, images, tmp_path, error, code, capsys

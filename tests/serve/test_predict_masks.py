@@ -70,6 +70,7 @@ def lines_of(done):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("domain", ["day", "dusk"])
 def test_masks_are_those_that_tests_have_counted(root, finished, done, domain):
     place = finished / "stages/day-to-dusk/seed0/source_only"

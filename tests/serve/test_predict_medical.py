@@ -67,6 +67,7 @@ def stored_of(run_folder, domain):
     return dict(zip(stored.index.tolist(), stored.probabilities, strict=True))
 
 
+@pytest.mark.slow
 def test_images_of_scanners_are_predicted_as_in_the_tests_of_the_run(dicom, tmp_path):
     root = data_of(dicom)
     assert call("predict", str(dicom), str(root), "--output", str(tmp_path / "out")) == 0
@@ -111,6 +112,7 @@ def test_streams_are_of_dicom_images_too(dicom, tmp_path, capsys):
     assert all(line["prediction"] and line["domain"] for line in lines.values())
 
 
+@pytest.mark.slow
 def test_streams_of_volumes_are_refused(nifti, tmp_path, capsys):
     place = data_of(nifti) / "BIDMC"
     assert call("adapt", str(nifti), "--stream", str(place), "--output", str(tmp_path / "out")) == 1

@@ -20,6 +20,7 @@ def network(request):
     return randomize(timm.create_model(request.param, num_classes=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", few(1, [256, 224, 320]))
 def test_other_sizes_than_the_one_that_was_looked_at(network, size):
     network.eval()
@@ -31,6 +32,7 @@ def test_other_sizes_than_the_one_that_was_looked_at(network, size):
         torch.testing.assert_close(fold_domain(model, "b").eval()(image), wanted)
 
 
+@pytest.mark.slow
 def test_looking_again_moves_nothing(network):
     model = convert_norms(network, None, DOMAINS).train()
     image, domain = torch.rand(3, 3, 256, 256), torch.tensor([0, 2, 0])
@@ -48,6 +50,7 @@ def test_looking_again_moves_nothing(network):
         assert torch.equal(model.get_parameter(key).grad, parameter.grad), key
 
 
+@pytest.mark.slow
 def test_a_domain_reaches_the_windows_of_its_image_alone(network):
     model = convert_norms(network, None, DOMAINS).eval()
     for norm in model.norms():
@@ -59,6 +62,7 @@ def test_a_domain_reaches_the_windows_of_its_image_alone(network):
     torch.testing.assert_close(both, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_features_are_looked_at_as_the_network_takes_them():
     model = create_model("tiny_vit_5m_224", 3, None, DOMAINS).eval()
     image = torch.rand(2, 3, 256, 256)
@@ -70,6 +74,7 @@ def test_features_are_looked_at_as_the_network_takes_them():
             backbone(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", [True, False])
 def test_windows_are_found_in_half_precision(autocast):
     torch.manual_seed(0)
@@ -83,6 +88,7 @@ def test_windows_are_found_in_half_precision(autocast):
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_hooks_see_the_images_of_the_batch_once(network):
     model = convert_norms(network, None, DOMAINS).eval()
     image, domain = torch.rand(3, 3, 256, 256), torch.tensor([0, 1, 0])

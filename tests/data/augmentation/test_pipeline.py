@@ -104,6 +104,7 @@ def test_step_that_fails_on_an_image_names_the_pipeline(image):
         pipeline(image, 0)
 
 
+@pytest.mark.slow
 def test_importing_albumentations_asks_no_server():
     code = (
         "import socket\n"

@@ -118,6 +118,7 @@ def test_copy_for_another_process_starts_empty():
     assert (len(copy), copy.limit) == (0, cache.limit)
 
 
+@pytest.mark.slow
 def test_cache_is_shared_by_threads():
     """Others drop a volume between two steps of one, or add one while sizes are summed."""
     cache, size = VolumeCache(1), np.zeros(2**19, np.uint8)
