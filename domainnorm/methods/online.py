@@ -25,6 +25,7 @@ _MEMORY = 1000  # images that certainty is of
 _FIRST, _LATER = 256, 4  # images that both moments are tried on, and every how many batches after
 _ENOUGH = 32  # images, before which nothing is decided
 _SURER, _AS_SURE = 0.15, 0.05  # certainty by which whole moments are taken, and given up
+_NOT_LESS = -0.05  # the same where they are taken until something speaks against them
 _IN_RUNS = 3.0  # standard deviations by which more neighbours are of one class than in any order
 
 
@@ -38,9 +39,10 @@ class Online(T3A):
     predicted classes do not come in `Runs`: moments of few classes make a model sure of all. Then
     ``p = (p_model + p_T3A) / 2``: good prototypes lead the mean, and the model's own prediction
     limits prototypes of only a few classes. An ``ordered`` stream, whose batches have few classes,
-    gets the assignments of `LAME` on top, and moments by layer alone. Masks only get moments. It
-    needs no gradient, works with single images, and makes one pass; two on the first 256 images and
-    on every fourth batch later.
+    gets the assignments of `LAME` on top, and moments by layer alone. One told to be shuffled gets
+    moments whole from the start where other layers have statistics of each image (``cin``), unless
+    they cost certainty. Masks only get moments. It needs no gradient, works with single images, and
+    makes one pass; two on the first 256 images and on every fourth batch later.
 
     Args:
         model: The source model.
@@ -48,12 +50,13 @@ class Online(T3A):
         roles: Source and target domains.
         supports: Most supports of a class, at least 1; null for all, see `T3A`.
         prior: Number of images that the source's moments count as, at least 0, see `AlphaBN`.
-        ordered: Set it if images of one class follow each other, such as frames of a scene or
-            slices of a patient.
+        ordered: True if images of one class follow each other, such as frames of a scene or slices
+            of a patient; false if one image tells nothing of the next; null if you do not know.
         **options: See `OnlineMethod`.
 
     Attributes:
         whole: Whether moments of the stream are taken whole.
+        trusted: Whether they are from the start.
         moments: Those by layer, and those taken whole.
         sure: Certainty under each.
         runs: Of the classes that are predicted under the former, by row.
@@ -75,7 +78,7 @@ class Online(T3A):
         *,
         supports: int | None = 20,
         prior: float = 32.0,
-        ordered: bool = False,
+        ordered: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__(model, task, roles, supports=supports, **options)
@@ -84,9 +87,11 @@ class Online(T3A):
             StreamMoments(model, prior, "layers", whole=True),
             StreamMoments(model, _WHOLE, None, whole=True),
         )
+        in_part = 0 < len(self.moments[0].layers) < len(list(model.norms()))
+        self.trusted = ordered is False and in_part
         self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
         self.runs: dict[int, Runs] = {}
-        self.whole, self.batches, self.looked = False, 0, False
+        self.whole, self.batches, self.looked = self.trusted, 0, False
 
     def start_stream(self, domains: tuple[str, ...]) -> None:
         """Moments of the source, and the classifier's rows as supports."""
@@ -94,7 +99,7 @@ class Online(T3A):
         for one in self.moments:
             one.start()
         self.sure, self.runs = (Certainty(_MEMORY), Certainty(_MEMORY)), {}
-        self.whole, self.batches, self.looked = False, 0, False
+        self.whole, self.batches, self.looked = self.trusted, 0, False
 
     def row_opened(self, row: int) -> None:
         """Both moments are mixed with those that it was opened with."""
@@ -146,7 +151,8 @@ class Online(T3A):
         if looks and self.sure[0].images >= _ENOUGH:
             gain = self.sure[1].value - self.sure[0].value
             in_runs = max((one.value for one in self.runs.values()), default=0.0) > _IN_RUNS
-            whole = gain > (_AS_SURE if self.whole else _SURER) and not in_runs
+            least = _NOT_LESS if self.trusted else _AS_SURE if self.whole else _SURER
+            whole = gain > least and not in_runs
             if whole != self.whole:
                 self.whole = whole
                 self.moments[whole].write()

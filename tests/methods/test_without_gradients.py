@@ -145,6 +145,7 @@ class Said(Certainty):
 @pytest.mark.parametrize(("gain", "whole"), [(0.2, True), (0.1, False), (-0.3, False)])
 def test_online_takes_the_moments_whole_where_they_make_it_much_surer(monkeypatch, gain, whole):
     monkeypatch.setattr("domainnorm.methods.online.Certainty", Said)
+    monkeypatch.setattr(Runs, "value", 0.0)
     stream = adapt_online(source_model(), "online", domain="colour_cast")
     share = {} if whole else {"share": "layers", "prior": 32.0}
     other = adapt_online(source_model(), "alpha_bn", domain="colour_cast", memory="stream", **share)
@@ -210,9 +211,9 @@ def test_online_counts_runs_of_each_row_over_batches_that_follow():
     looked = []
     for start in range(0, 352, 16):
         found.clear()
-        batch = slice(start, start + 16)
+        batch, first = slice(start, start + 16), not method.whole
         method.adapt({"image": images[batch], "domain": domain[batch]})
-        looked.append(None if len(found) == 1 else found[method.whole][1].argmax(1))
+        looked.append(None if len(found) == 1 else found[first][1].argmax(1))
     assert [one is not None for one in looked] == [n < 16 or n % 4 == 0 for n in range(22)]
     for row, chosen in ((TARGET, slice(0, None, 2)), (other, slice(1, None, 2))):
         wanted = Runs()
@@ -221,6 +222,33 @@ def test_online_counts_runs_of_each_row_over_batches_that_follow():
                 wanted.update(labels[chosen], 4, follows=number <= 16)
         assert (method.runs[row].pairs, method.runs[row].equal) == (wanted.pairs, wanted.equal)
         assert wanted.pairs == 17 * 8 - 1 + 7  # the last look is apart
+
+
+@pytest.mark.parametrize(
+    ("norm", "ordered", "trusted"),
+    [
+        ("cin", False, True),
+        ("cin", None, False),
+        ("cin", True, False),
+        ("dsbn", False, False),
+    ],
+)
+def test_online_takes_the_moments_of_a_shuffled_stream_beside_those_of_images(
+    monkeypatch, norm, ordered, trusted
+):
+    monkeypatch.setattr("domainnorm.methods.online.Certainty", Said)
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 10, norm, ONE.all)
+    stream = adapt_online(model, "online", domain="colour_cast", ordered=ordered)
+    Said.values = dict(zip(map(id, stream.method.sure), (0.4, 0.36), strict=True))
+    for batch in torch.rand(48, 3, 32, 32).split(16):
+        assert stream.method.whole == trusted
+        stream(batch)
+    Said.values[id(stream.method.sure[1])] = 0.34
+    stream(batch)
+    assert not stream.method.whole
+    stream.reset()
+    assert stream.method.whole == trusted
 
 
 def test_online_is_told_of_an_ordered_stream_and_tries_nothing_else():
