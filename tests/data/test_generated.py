@@ -211,6 +211,18 @@ def test_wrong_folder_is_told(root, tmp_path):
         parts_of(tmp_path)
 
 
+def test_folder_of_no_domain_is_told_and_one_of_another_domain_is_left(scans, root, tmp_path):
+    shutil.copytree(root, tmp_path / "made")
+    assert len(WithGenerated(scans, tmp_path / "made", ["clean"]).records) == len(scans.records) + 8
+    (tmp_path / "made" / ".thumbnails").mkdir()
+    WithGenerated(scans, tmp_path / "made", ["clean"])
+    (tmp_path / "made" / "colour_cast").rename(tmp_path / "made" / "color_cast")
+    with pytest.raises(
+        DataError, match=r"color_cast: unknown domain .* did you mean 'colour_cast'"
+    ):
+        WithGenerated(scans, tmp_path / "made", ["clean"])
+
+
 def test_run_has_them_under_the_steps_of_labelled_images(root):
     parts = parts_of(
         root, "method=mcc", "compare=[source_only]", "augment={source: [HorizontalFlip]}"

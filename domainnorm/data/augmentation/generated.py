@@ -26,11 +26,11 @@ class WithGenerated(WrappedDataset):
         dataset: Of images with one class each.
         root: Folder with the images, in ``<domain>/<class>/``, as `domainnorm generate` writes
             them.
-        domains: Those whose images are taken; there may be others.
+        domains: Those whose images are taken; there may be others of the dataset.
 
     Raises:
-        DataError: Labels of another kind, a folder that is not there, a class that the dataset does
-            not have, or no image of any of the domains.
+        DataError: Labels of another kind, a folder that is not there, a domain or class that the
+            dataset does not have, or no image of any of the domains.
     """
 
     def __init__(self, dataset: DomainDataset, root: Path, domains: Collection[str]) -> None:
@@ -42,6 +42,10 @@ class WithGenerated(WrappedDataset):
             raise DataError(f"data.generated.root: {root.absolute()} is not a folder")
         super().__init__(dataset)
         self.folder = root.absolute()
+        for folder in sorted(one for one in self.folder.iterdir() if one.is_dir()):
+            if folder.name not in dataset.domain_names and not folder.name.startswith("."):
+                problem = unknown("domain", folder.name, dataset.domain_names)
+                raise DataError(f"data.generated.root: {folder}: {problem}")
         found = [record for name in domains for record in self._of(name)]
         if not found:
             raise DataError(
