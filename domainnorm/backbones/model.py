@@ -72,6 +72,24 @@ class DomainModel(TimmInterface):
         self.conversion = Conversion(conversion)
         self.unconditional = any(norm.modulation.unconditional is not None for norm in self.norms())
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):  # `torch.save` stores it beside the tensors
+            destination._metadata[prefix[:-1]]["domains"] = list(self.domain_names)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, *others: Any
+    ) -> None:
+        saved = local_metadata.get("domains")
+        if saved is not None and saved != list(self.domain_names):
+            *_, errors = others
+            errors.append(
+                f"rows of domains {', '.join(saved)} in this order, but the model has "
+                f"{', '.join(self.domain_names)}; build it with domains={saved}"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
+
     def norms(self) -> Iterator[ConditionalNorm]:
         """All conditional norms, in definition order."""
         return (module for module in self.modules() if isinstance(module, ConditionalNorm))

@@ -424,6 +424,7 @@ def _next(look: Look, plan: Plan, output: Path) -> list[tuple[str, str]]:
         images = shlex.quote(str(Path(look.options["root"], *Path(first).parts[:2])))
         used = (f"domainnorm restore {run} {images}", "write restored images")
     return [
+        (f"domainnorm data check {file}", "read every file"),
         (f"domainnorm check {file} --build", "check networks and data"),
         (f"domainnorm run {file}", "train, adapt, test; writes report.html"),
         used,

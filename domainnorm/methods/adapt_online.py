@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from domainnorm.backbones import DomainModel, add_domain, remove_domain
-from domainnorm.errors import ConditionError, DomainNormError, unknown
+from domainnorm.errors import ConditionError, DataError, DomainNormError, unknown
 from domainnorm.methods.heads import num_classes
 from domainnorm.methods.online_method import OnlineMethod, in_the_way
 from domainnorm.methods.roles import Roles
@@ -82,10 +82,29 @@ class OnlineModel:
         torch.set_rng_state(state["random"])
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (N, K, ...) of the next images (N, 3, H, W) of the stream."""
+        """Logits (N, K, ...) of the next images (N, 3, H, W) of the stream.
+
+        Raises:
+            DataError: Images of another shape or type, or with values that are not finite: nothing
+                has moved then.
+        """
+        _check_images(images)
         device = next(self.method.model.parameters()).device
         domain = torch.full((len(images),), self._label, device=device)
         return self.method.follow_stream({"image": images.to(device), "domain": domain})
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or not images.is_floating_point():
+        got = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+        raise DataError(f"images: got {got}, expected floating point numbers (N, C, H, W)")
+    broken = [*(~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()]
+    if broken:
+        which = ", ".join(map(str, broken[:8])) + (", …" if len(broken) > 8 else "")
+        raise DataError(
+            f"images: {which} of the batch (from 0) have values that are not finite, which would "
+            "stay in what the stream remembers; leave them out"
+        )
 
 
 def online_methods() -> list[str]:
@@ -122,9 +141,14 @@ def adapt_online(
     Raises:
         ConditionError: No domain of several is named, or one that the model does not have; or see
             `problem_of_opened`.
-        DomainNormError: No such method or option, one that does not predict while it adapts, a
-            value that an option cannot have, or see the method.
+        DomainNormError: No `DomainModel`, no such method or option, one that does not predict while
+            it adapts, a value that an option cannot have, or see the method.
     """
+    if not isinstance(model, DomainModel):
+        raise DomainNormError(
+            f"adapt_online: got a {type(model).__name__}, expected a DomainModel; make one with "
+            "convert_norms(network, domains=[...])"
+        )
     if method not in online_methods():
         what = "method that predicts while it adapts"
         raise DomainNormError(unknown(what, method, online_methods()))

@@ -22,6 +22,7 @@ from domainnorm.registry import DATASETS
 SEED = "seed"
 _BARE = ("method", "norm", "task", "encoder")  # keys that a value is told without
 _LISTS = ("compare", "configs")
+_SIZES = ("data.image_size", "data.crop_size")  # a number, or height and width
 _UNSAFE = re.compile(r"[^\w.+-]+", re.ASCII)
 _LONGEST = 60  # characters of a cell's name in its folder
 _SHOWN = 3  # cells that a problem names
@@ -194,6 +195,13 @@ def _several(key: str, value: Any, tree: Mapping[str, Any], problems: Problems) 
     if key == SEED or not _takes_a_list(key, tree):
         if not value:
             problems.expect(key, value, "at least one value")
+        if key in _SIZES and len(value) == 2 and not any(isinstance(one, list) for one in value):
+            one, other = value
+            problems.add(
+                key,
+                f"one size or two? Write [[{one},{other}]] for height and width, "
+                f"[[{one},{one}],[{other},{other}]] for two sizes",
+            )
         return value
     if any(isinstance(item, list) for item in value):
         problems.expect(key, value, "a list, or a list of lists for several values")

@@ -46,6 +46,21 @@ def test_list_that_a_key_can_hold_alone_is_one_value_though_the_recipe_has_none(
 def test_size_of_two_sides_is_nested_where_the_recipe_has_one_number():
     cells = read_grid("quickstart", ["data.image_size=[[32,64],48]"])
     assert [cell.recipe.data.image_size for cell in cells.cells] == [[32, 64], 48]
+    cells = read_grid("quickstart", ["data.image_size=[32,48,64]"])
+    assert [cell.recipe.data.image_size for cell in cells.cells] == [32, 48, 64]
+
+
+def test_two_numbers_of_a_size_are_asked_about():
+    with pytest.raises(RecipeError, match=r"one size or two\? Write \[\[32,64\]\]") as error:
+        read_grid("quickstart", ["data.image_size=[32,64]"])
+    one, two = ("data.image_size=[[32,64]]", "data.image_size=[[32,32],[64,64]]")
+    assert all(word.partition("=")[2] in str(error.value) for word in (one, two))
+    (cell,) = {str(one.recipe.data.image_size) for one in read_grid("quickstart", [one]).cells}
+    assert cell == "[32, 64]"
+    sizes = [cell.recipe.data.image_size for cell in read_grid("quickstart", [two]).cells]
+    assert sizes == [[32, 32], [64, 64]]
+    tall = read_grid("driving/camvid_dusk", ["data.image_size=[96,128]", "seed=[0]"])
+    assert [cell.recipe.data.image_size for cell in tall.cells] == [[96, 128]]
 
 
 def test_methods_of_the_grid_are_left_out_of_the_recipes_compare():
