@@ -214,20 +214,29 @@ def test_run(folder: Path, overrides: Sequence[str] = ()) -> None:  # noqa: PT02
             online = METHODS.load(stage.method.name).protocol == "online"  # its test is done again
             bench = set_up(parts, stage, folder, finished=not online)
             again = score(bench, predict(bench), seconds=0.0)
-            results += _as_trained(again, folder / stage.key / RESULTS)
+            results += _as_trained(again, folder / stage.key / RESULTS, facts=not overrides)
         console = create_console()
         if overrides:
             console.print(f"tested with {' '.join(overrides)}", markup=False, highlight=False)
         console.print(report.results_table(results, parts.metric))
 
 
-def _as_trained(again: list[report.Result], stored: Path) -> list[report.Result]:
-    """Results of a test with what was trained, which a variant of the method may have been."""
-    if not stored.exists():
+def _as_trained(again: list[report.Result], file: Path, *, facts: bool) -> list[report.Result]:
+    """Results of a test, with what was trained, how long, and what the method found out then."""
+    if not file.exists():
         return again
-    run = report.load_results(stored)[0]
-    number, size = run.trained_parameters, run.trained_bytes
-    return [replace(one, trained_parameters=number, trained_bytes=size) for one in again]
+    stored = report.load_results(file)
+    metrics = {one.domain: one.metrics if facts else {} for one in stored}
+    return [
+        replace(
+            one,
+            metrics={**metrics.get(one.domain, {}), **one.metrics},
+            trained_parameters=stored[0].trained_parameters,
+            trained_bytes=stored[0].trained_bytes,
+            seconds=stored[0].seconds,
+        )
+        for one in again
+    ]
 
 
 def _check_of_tests(overrides: Sequence[str], folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A converted network, called with images and the domain of each."""
 
 import copy
+import io
 import pickle
 
 import pytest
@@ -163,3 +164,23 @@ def test_model_trains_in_a_plain_lightning_trainer(tmp_path):
     assert all(p.isfinite().all() for p in model.parameters())
     scales = [name for name in before if name.endswith("modulation.scale")]
     assert not any(torch.equal(model.state_dict()[name], before[name]) for name in scales)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_state_of_other_domains_or_another_order_is_refused(wrapped):
+    model = converted()
+    other = copy.deepcopy(model)
+    holders = [torch.nn.Sequential(one) if wrapped else one for one in (model, other)]
+    stored = io.BytesIO()
+    torch.save(holders[0].state_dict(), stored)
+    stored.seek(0)
+    state = torch.load(stored, weights_only=True)
+    assert set(state) == set(holders[0].state_dict())  # no entry but those of tensors
+    holders[1].load_state_dict(state)
+    other.domain_names = (*DOMAINS[1:], DOMAINS[0])
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    for one in (state, holders[0].state_dict()):
+        with pytest.raises(RuntimeError, match=r"rows of domains a, b, c .* build it with domains"):
+            holders[1].load_state_dict(one)
+    torch.testing.assert_close(dict(other.state_dict()), before, rtol=0, atol=0)
+    holders[1].load_state_dict(dict(state))  # without a word of domains, as safetensors stores it

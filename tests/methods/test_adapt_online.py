@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from domainnorm import adapt_online, create_model, create_segmentation_model
-from domainnorm.errors import ConditionError, DomainNormError
+from domainnorm.errors import ConditionError, DataError, DomainNormError
 from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.registry import METHODS
 from domainnorm.tasks.segmentation import Segmentation
@@ -88,6 +88,29 @@ def test_a_state_is_a_copy_of_tensors_and_numbers(name):
 def test_options_are_those_of_recipes(options, problem):
     with pytest.raises(DomainNormError, match=problem):
         adapt_online(source_model(), "neo", domain="clean", **options)
+
+
+def test_images_that_would_spoil_what_a_stream_remembers_are_refused():
+    stream = adapt_online(source_model(), "online", domain="colour_cast")
+    batch = images("colour_cast")[:8]
+    stream(batch[:4])
+    before = copy.deepcopy(stream.state_dict())
+    broken = batch[4:].clone()
+    broken[1, 0, 0, 0], broken[3, 2, 5, 5] = float("nan"), float("inf")
+    for wrong, told in (
+        (broken, r"images: 1, 3 of the batch \(from 0\) have values that are not finite"),
+        (batch[0], r"images: got float32 \(3, \d+, \d+\), expected .* \(N, C, H, W\)"),
+        ((255 * batch).byte(), r"images: got uint8 \(8, 3, \d+, \d+\)"),
+    ):
+        with pytest.raises(DataError, match=told):
+            stream(wrong)
+    assert str(stream.state_dict()) == str(before)
+    assert bool(stream(batch[4:]).isfinite().all())
+
+
+def test_a_network_is_to_be_converted_before():
+    with pytest.raises(DomainNormError, match=r"got a Linear, .*convert_norms\(network"):
+        adapt_online(torch.nn.Linear(3, 3), "online")
 
 
 def test_one_domain_needs_no_name():

@@ -9,7 +9,7 @@ from domainnorm.run.stage import predict, run_stage, score, set_up
 from domainnorm.run.training import fit
 from tests.combinations import few
 from tests.run.test_resume import VIEWS, Cut, PowerCutError, stages_of
-from tests.run.tiny import run
+from tests.run.tiny import call, run
 
 TWO = "data.source=[clean,textured]"
 
@@ -93,9 +93,14 @@ def test_no_variant_is_trained_from_a_source_model_that_is_unsure(tmp_path, sele
         ("{name: default, certainty: 1.0, fallback: source}", 0),
     ],
 )
-def test_how_layers_differ_is_not_drawn_where_a_source_model_was_kept(tmp_path, method, number):
+def test_how_layers_differ_is_not_drawn_where_a_source_model_was_kept(
+    tmp_path, capsys, method, number
+):
     folder = run(tmp_path, VIEWS, f"method={method}", "compare=[]")
     assert len(list((folder / "figures").glob("layers_*.png"))) == number
+    capsys.readouterr()
+    assert call("test", str(folder)) == 0
+    assert ("too unsure of these images" in capsys.readouterr().out) == (number == 0)
 
 
 @pytest.mark.slow
