@@ -26,7 +26,7 @@ _FIRST, _LATER = 256, 4  # images that both moments are tried on, and every how 
 _ENOUGH = 32  # images, before which nothing is decided
 _SURER, _AS_SURE = 0.15, 0.05  # certainty by which whole moments are taken, and given up
 _NOT_LESS = -0.05  # the same where they are taken until something speaks against them
-_IN_RUNS = 3.0  # standard deviations by which more neighbours are of one class than in any order
+_IN_RUNS = 2.5  # standard deviations by which more neighbours are of one class than in any order
 
 
 @register
@@ -163,8 +163,8 @@ class Online(T3A):
         if self.task.labels == "segmentation":
             return  # neighbouring images of masks show the same classes in any order
         for row, own in by_row(domain).items():
-            labels = logits[own].argmax(1)
-            self.runs.setdefault(row, Runs()).update(labels, logits.shape[1], follows=self.looked)
+            found = self.runs.setdefault(row, Runs())
+            found.update(logits[own].argmax(1), follows=self.looked)
 
     def _passed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if self.task.labels == "segmentation":

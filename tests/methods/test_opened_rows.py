@@ -198,7 +198,7 @@ def test_images_of_a_batch_may_be_of_several_domains():
 
 
 def test_images_that_are_not_finite_are_refused():
-    with pytest.raises(DataError, match="images: 0, 1 of the batch .* values that are not finite"):
+    with pytest.raises(DataError, match=r"images: 0, 1 of the batch .* values that are not finite"):
         opening("neo")(images(0, 2) * float("nan"))
 
 

@@ -27,10 +27,17 @@ def forward_procedure(likelihood, hazard):
     return np.stack(found)
 
 
-def runs(labels):
-    """Equal neighbours of a stream, less their mean over all its orders, in its deviations."""
-    equal = [
-        sum(one == other for one, other in itertools.pairwise(order))
-        for order in itertools.permutations(labels)
-    ]
-    return (equal[0] - statistics.mean(equal)) / statistics.pstdev(equal)
+def runs(batches, memory=256):
+    """Equal neighbours of a stream, less those of a shuffled one, in standard deviations."""
+    seen, excess, variance = [], 0.0, 0.0
+    for batch in batches:
+        before, seen = seen[-1:], seen + batch
+        recent = seen[-max(memory, len(batch)) :]
+        drawn = list(itertools.combinations(recent, 2))
+        if not drawn:
+            continue
+        chance = statistics.mean(one == other for one, other in drawn)
+        for one, other in itertools.pairwise(before + batch):
+            excess += (one == other) - chance
+            variance += chance * (1 - chance)
+    return excess / variance**0.5

@@ -9,32 +9,47 @@ from domainnorm.streams import Runs
 from tests.reference import streams
 
 
-def taken_in(*batches, classes=3, follows=True):
+def taken_in(*batches, follows=True):
     runs = Runs()
     for batch in batches:
-        runs.update(torch.tensor(batch), classes, follows=follows)
+        runs.update(torch.tensor(batch, dtype=torch.long), follows=follows)
     return runs
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 1, 2, 1, 0], [1, 1, 1, 0, 0, 0], [0, 1, 0, 1, 2, 2, 2]])
-def test_value_is_that_of_all_orders_of_the_labels(labels):
-    assert taken_in(labels).value == pytest.approx(streams.runs(labels), abs=1e-9)
+@pytest.mark.parametrize("memory", [256, 5])
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [[0, 0, 1, 2, 1, 0]],
+        [[1, 1, 1], [0, 0, 0]],
+        [[0], [1], [0], [1], [2], [2], [2]],
+        [[0, 1], [0, 1, 2, 2, 2, 2], [2]],
+    ],
+)
+def test_value_is_that_of_the_formula(monkeypatch, batches, memory):
+    monkeypatch.setattr("domainnorm.streams.runs._MEMORY", memory)
+    assert taken_in(*batches).value == pytest.approx(streams.runs(batches, memory), abs=1e-9)
 
 
-def test_batches_that_follow_each_other_are_one_stream():
-    whole = taken_in([0, 0, 1, 2, 2, 2, 1])
-    assert taken_in([0, 0], [1, 2, 2], [], [2, 1]).value == whole.value
-    apart = taken_in([0, 0], [1, 2, 2], [2, 1], follows=False)
-    assert (apart.pairs, apart.equal) == (4, 2)
+def test_batches_that_follow_each_other_are_neighbours():
+    assert taken_in([0, 0], [1, 2, 2], [], [2, 1]).pairs == 6
+    assert taken_in([0, 0], [1, 2, 2], [2, 1], follows=False).pairs == 4
+
+
+def test_predictions_that_change_are_no_runs():
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randint(0, 2 + number // 2, (64,), generator=generator) for number in range(16)]
+    changing = taken_in(*(one.tolist() for one in drawn))
+    assert abs(changing.value) < 2.5
 
 
 def test_shuffled_labels_are_near_zero_and_ordered_ones_far():
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randint(0, 5, (200,), generator=generator) for _ in range(300)]
-    values = torch.tensor([taken_in(one.tolist(), classes=5).value for one in drawn])
+    values = torch.tensor([taken_in(*one.view(-1, 20).tolist()).value for one in drawn])
     assert abs(float(values.mean())) < 0.2
-    assert abs(float(values.std()) - 1) < 0.1
-    assert min(taken_in(one.sort().values.tolist(), classes=5).value for one in drawn) > 20
+    assert abs(float(values.std()) - 1) < 0.15
+    assert min(taken_in(*one.sort().values.view(-1, 20).tolist()).value for one in drawn) > 20
 
 
 @pytest.mark.parametrize("labels", [[], [1], [0, 1], [2, 2, 2, 2]])
@@ -46,6 +61,6 @@ def test_what_was_taken_in_can_be_gone_on_from():
     runs, other = taken_in([0, 0, 1, 2]), Runs()
     other.stored = runs.stored
     for one in (runs, other):
-        one.update(torch.tensor([2, 1]), 3)
-    assert other.stored[1:] == runs.stored[1:]
+        one.update(torch.tensor([2, 1]))
+    assert other.stored[:3] == runs.stored[:3]
     assert other.value == runs.value
