@@ -49,7 +49,7 @@ def test_shuffled_labels_are_near_zero_and_ordered_ones_far():
     values = torch.tensor([taken_in(*one.view(-1, 20).tolist()).value for one in drawn])
     assert abs(float(values.mean())) < 0.2
     assert abs(float(values.std()) - 1) < 0.15
-    assert min(taken_in(*one.sort().values.view(-1, 20).tolist()).value for one in drawn) > 20
+    assert min(taken_in(*one.sort().values.view(-1, 20).tolist()).value for one in drawn) > 10
 
 
 @pytest.mark.parametrize("labels", [[], [1], [0, 1], [2, 2, 2, 2]])
