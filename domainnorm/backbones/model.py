@@ -82,12 +82,11 @@ class DomainModel(TimmInterface):
     ) -> None:
         saved = local_metadata.get("domains")
         if saved is not None and saved != list(self.domain_names):
-            *_, errors = others
-            errors.append(
+            # Not a line for the end, as torch collects them: by then layers would be overwritten.
+            raise RuntimeError(
                 f"rows of domains {', '.join(saved)} in this order, but the model has "
                 f"{', '.join(self.domain_names)}; build it with domains={saved}"
             )
-            return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
 
     def norms(self) -> Iterator[ConditionalNorm]:

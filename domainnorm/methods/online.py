@@ -89,6 +89,9 @@ class Online(T3A):
         )
         in_part = 0 < len(self.moments[0].layers) < len(list(model.norms()))
         self.trusted = ordered is False and in_part
+        self._forget()
+
+    def _forget(self) -> None:
         self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
         self.runs: dict[int, Runs] = {}
         self.whole, self.batches, self.looked = self.trusted, 0, False
@@ -98,8 +101,7 @@ class Online(T3A):
         super().start_stream(domains)
         for one in self.moments:
             one.start()
-        self.sure, self.runs = (Certainty(_MEMORY), Certainty(_MEMORY)), {}
-        self.whole, self.batches, self.looked = self.trusted, 0, False
+        self._forget()
 
     def row_opened(self, row: int) -> None:
         """Both moments are mixed with those that it was opened with."""

@@ -41,9 +41,9 @@ class Runs:
             labels: From 0.
             follows: Whether the first of them came just after the last one taken in before.
         """
-        labels = labels.cpu()
-        neighbours = torch.cat([self._recent[-1:], labels]) if follows else labels
-        self._recent = torch.cat([self._recent, labels])[-max(_MEMORY, len(labels)) :]
+        recent = self._recent.to(labels)
+        neighbours = torch.cat([recent[-1:], labels]) if follows else labels
+        self._recent = torch.cat([recent, labels])[-max(_MEMORY, len(labels)) :]
         number, pairs = len(self._recent), len(neighbours) - 1
         if number < 2 or pairs < 1:
             return

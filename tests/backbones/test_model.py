@@ -178,6 +178,9 @@ def test_state_of_other_domains_or_another_order_is_refused(wrapped):
     assert set(state) == set(holders[0].state_dict())  # no entry but those of tensors
     holders[1].load_state_dict(state)
     other.domain_names = (*DOMAINS[1:], DOMAINS[0])
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
     before = {name: value.clone() for name, value in other.state_dict().items()}
     for one in (state, holders[0].state_dict()):
         with pytest.raises(RuntimeError, match=r"rows of domains a, b, c .* build it with domains"):
