@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import secrets
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -181,9 +182,30 @@ def make_folders(folder: Path, *, new: bool = False) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=not new)
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{folder}: cannot be written ({error.strerror}); choose another folder")
+
+
+@contextmanager
+def folder_beside(place: Path) -> Iterator[Path]:
+    """An empty folder on the file system of ``place``, which is removed at the end.
+
+    Raises:
+        CheckpointError: See `make_folders`.
+    """
+    make_folders(place.parent)
+    made = place.with_name(f".{place.name[-40:]}.{secrets.token_hex(4)}")
+    try:
+        made.mkdir()
+    except FileNotFoundError as error:
+        raise _unwritable(place, error) from error
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def damage_of(data: bytes) -> str:

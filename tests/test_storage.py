@@ -9,6 +9,7 @@ import pytest
 from domainnorm.errors import CheckpointError
 from domainnorm.storage import (
     damage_of,
+    folder_beside,
     locked,
     make_folders,
     remove_partial,
@@ -65,6 +66,18 @@ def test_writers_at_once_leave_one_whole_file(tmp_path):
 def test_place_where_nothing_can_be_made_is_named():
     with pytest.raises(CheckpointError, match=r"^/proc/none/run: cannot be written .*; choose a"):
         make_folders(Path("/proc/none/run"))
+
+
+def test_folder_beside_is_gone_afterwards_and_names_what_was_asked_for(tmp_path):
+    with folder_beside(tmp_path / "a" / ("x" * 250)) as made:  # a name near the longest
+        assert list((tmp_path / "a").iterdir()) == [made]
+        (made / "half").touch()
+    assert list((tmp_path / "a").iterdir()) == []
+    with (
+        pytest.raises(CheckpointError, match=r"^/proc/none: cannot be written .*; choose another"),
+        folder_beside(Path("/proc/none")),
+    ):
+        pass
 
 
 def test_new_folder_does_not_exist_yet(tmp_path):

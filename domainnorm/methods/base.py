@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeAlias
 
@@ -22,11 +22,12 @@ from torch import Tensor, distributed, nn
 from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.condition import Estimate
 from domainnorm.errors import DomainNormError
-from domainnorm.evaluation import DomainsTold, Evaluated, mean_of_known
+from domainnorm.evaluation import Evaluated, mean_of_known
+from domainnorm.methods.collected import Collected, Restore
 from domainnorm.methods.heads import seen_by_head
 from domainnorm.methods.roles import Roles, domains_of
-from domainnorm.methods.samples import by_row, complete, split
-from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
+from domainnorm.methods.samples import complete, split
+from domainnorm.norms.kernels.partition import several_ranks
 from domainnorm.ranges import Conditioned, problem_of_task
 from domainnorm.tasks import Task
 
@@ -34,9 +35,6 @@ from domainnorm.tasks import Task
 # method asks for two views; attributes are lists of text, masks at their own size a list. What
 # loaders of one's own may leave out, `complete` adds.
 Batch: TypeAlias = dict[str, Any]
-# Outputs (K, H, W) for an input, and the mask (h, w) of its image as the dataset has it -> outputs
-# (K, h, w), and classes (h, w) with −1 for none.
-Restore: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Method(LightningModule):
@@ -111,10 +109,8 @@ class Method(LightningModule):
         self.condition: Conditioned = "id"
         self.eval_domains: Sequence[str] = model.domain_names
         self.restore: Restore | None = None
-        self._stores: nn.ModuleList = nn.ModuleList()
-        self._told: nn.ModuleList = nn.ModuleList()
         self._position = (0, 0)  # batches of this epoch before the present one, optimizer steps
-        self._evaluated = 0  # images of this rank that came without an index
+        self.open_collection()
 
     # What a method computes.
 
@@ -378,7 +374,7 @@ class Method(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start collecting for every validation domain."""
-        self._open_stores()
+        self.open_collection()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect predictions of one batch."""
@@ -398,9 +394,7 @@ class Method(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Start collecting for every test domain."""
-        self._open_stores()
-        count = len(self.eval_domains) if self.deployed.encoder is not None else 0
-        self._told = nn.ModuleList(DomainsTold() for _ in range(count)).to(self.device)
+        self.open_collection(encoded=self.deployed.encoder is not None)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect predictions of one batch, and how well the encoder tells its domains."""
@@ -416,33 +410,26 @@ class Method(LightningModule):
 
     def tell(self, batch: Batch) -> Estimate | None:
         """What the encoder says of a batch, which counts in `domains_told`; None without one."""
-        if not self._told:
+        if not self.collected.told:
             return None
         estimate = self.deployed.estimate_of(batch)
-        for position, chosen in self._by_domain(batch):
-            told: Any = self._told[position]
-            told.update(Estimate(*(one[chosen] for one in estimate)), batch["domain"][chosen])
+        self.collected.tell(estimate, batch)
         return estimate
 
     def predictions(self) -> dict[str, Evaluated]:
         """What the last validation or test collected, by domain; those without images have none."""
-        return dict(self._filled(self._stores))
+        return self.collected.predictions()
 
     def domains_told(self) -> dict[str, dict[str, float]]:
         """Metrics of the encoder in the last test, by domain; empty without an encoder."""
-        return dict(self._filled(self._told))
+        return self.collected.domains_told()
 
-    def _filled(self, collected: Any) -> Iterator[tuple[str, Any]]:
-        """Domain and result of what has collected images, on any rank."""
-        came = torch.tensor([float(one.update_called) for one in collected], device=self.device)
-        came = sum_over_ranks(came) if several_ranks() else came
-        for domain, one, images in zip(self.eval_domains, collected, came.tolist(), strict=False):
-            if images:
-                yield domain, one.compute()
-
-    def _open_stores(self) -> None:
-        self._evaluated = 0
-        self._stores = nn.ModuleList(self.task.store() for _ in self.eval_domains).to(self.device)
+    def open_collection(self, *, encoded: bool = False) -> None:
+        """Start `collected` anew, for `eval_domains`."""
+        names, domains = self.model.domain_names, self.eval_domains
+        self.collected = Collected(
+            self.task, names, domains, self.device, restore=self.restore, encoded=encoded
+        )
 
     def _collect(self, batch: Batch, estimate: Estimate | None = None) -> None:
         domain, model = self._shared(batch)["domain"], self.deployed
@@ -458,25 +445,7 @@ class Method(LightningModule):
 
     def keep(self, logits: Tensor, batch: Batch) -> None:
         """Collect logits (N, K, ...) of a batch, each image for its domain."""
-        if "index" not in batch:
-            ranks, rank = self.trainer.world_size, self.trainer.global_rank
-            came = torch.arange(len(logits), device=logits.device) + self._evaluated
-            self._evaluated += len(logits)
-            batch = {**batch, "index": came * ranks + rank}
-        for position, chosen in self._by_domain(batch):
-            store: Any = self._stores[position]
-            if "original" not in batch:
-                store.update(logits[chosen], batch["target"][chosen], batch["index"][chosen])
-                continue
-            assert self.restore is not None
-            for number in chosen.nonzero()[:, 0].tolist():
-                restored, classes = self.restore(logits[number], batch["original"][number])
-                store.update(restored[None], classes[None], batch["index"][number][None])
-
-    def _by_domain(self, batch: Batch) -> Iterator[tuple[int, Tensor]]:
-        """Positions in ``eval_domains`` of the domains of a batch, and which images (N,) are so."""
-        for label, chosen in by_row(batch["domain"]).items():
-            yield self.eval_domains.index(self.model.domain_names[label]), chosen
+        self.collected.keep(logits, batch)
 
     def log_loss(self, loss: Tensor | Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Log ``train/loss``, and ``train/<name>`` where it is the sum of several; return it.

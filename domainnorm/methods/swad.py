@@ -105,7 +105,9 @@ class SWAD(SupervisedMethod):
     def keep(self, logits: Tensor, batch: Batch) -> None:
         """Collect predictions, and in validation losses."""
         super().keep(logits, batch)
-        for position, chosen in self._by_domain(batch) if self.trainer.validating else ():
+        if not self.trainer.validating:
+            return
+        for position, chosen in self.collected.by_domain(batch["domain"]):
             loss = self.task.loss(logits[chosen], batch["target"][chosen]).detach()
             self._losses[position].append((loss, len(logits[chosen])))
 

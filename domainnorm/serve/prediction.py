@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,7 +29,7 @@ from domainnorm.serve.image_sources import MASKS, ImageSource, find_source
 from domainnorm.serve.prediction_table import Predicted, PredictionFigures, PredictionTable
 from domainnorm.serve.serving_options import PredictOptions
 from domainnorm.serve.stored import FileModel, Reading, none_readable
-from domainnorm.storage import DAMAGED, digest_of, make_folders
+from domainnorm.storage import DAMAGED, digest_of, folder_beside, make_folders
 from domainnorm.terminal import create_console
 
 ASKED, PREDICTIONS = "prediction.json", "predictions.csv"
@@ -268,15 +267,14 @@ def replaced(place: Path) -> Iterator[Path]:
 
     After an error, or when interrupted, what was there before stays as it was.
     """
-    make_folders(place.parent)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as made:
-        yield Path(made)
+    with folder_beside(place) as made:
+        yield made
         make_folders(place)
         # First what the folder is known by: killed from here on, it can be replaced again.
-        (Path(made) / ASKED).replace(place / ASKED)
+        (made / ASKED).replace(place / ASKED)
         for name in _OWN[1:]:
             if (place / name).is_dir():
                 shutil.rmtree(place / name)
             (place / name).unlink(missing_ok=True)
-        for entry in Path(made).iterdir():
+        for entry in made.iterdir():
             entry.replace(place / entry.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from domainnorm.recipe import Recipe
 from domainnorm.report import Result, load_results, model_card
 from domainnorm.run.models import find_stage, preprocessing_of, stored_model
 from domainnorm.run.run_folder import RESULTS, WEIGHTS, read_folder
-from domainnorm.storage import make_folders, replace_text
+from domainnorm.storage import folder_beside, replace_text
 
 FILES = {"onnx": "model.onnx", "torch_export": "model.pt2", "timm": "model.safetensors"}
 ABOUT, CARD = "model.json", "card.md"
@@ -110,9 +109,8 @@ def export_run(
     output = default if output is None else output
     about = _describe(recipe, folder, place, model) | {"format": kind, "domain": domain}
     about["file"] = FILES[kind]
-    make_folders(output.parent)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as made:
-        difference = _write(model, Path(made), about)
+    with folder_beside(output) as made:
+        difference = _write(model, made, about)
         if not difference <= tolerance:
             raise ExportError(
                 f"{FILES[kind]}: its outputs differ from the model's by {difference:.1e} of the "
@@ -120,11 +118,11 @@ def export_run(
                 "or pass a larger --tolerance if you can accept that"
             )
         about["largest_difference"] = difference
-        write_json(about, Path(made) / ABOUT)
-        replace_text(Path(made) / CARD, model_card(about, *_measured(place)))
+        write_json(about, made / ABOUT)
+        replace_text(made / CARD, model_card(about, *_measured(place)))
         output.mkdir(exist_ok=True)
         # The description last: a folder that has it is complete.
-        for file in sorted(Path(made).iterdir(), key=lambda file: file.name == ABOUT):
+        for file in sorted(made.iterdir(), key=lambda file: file.name == ABOUT):
             file.replace(output / file.name)
     return Exported(output, str(place.relative_to(folder)), difference)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from domainnorm.errors import CheckpointError, DataError
 from domainnorm.recipe import Recipe
 from domainnorm.serve.image_list import below
 from domainnorm.serve.image_sources import FileImages, find_source
-from domainnorm.storage import make_folders
+from domainnorm.storage import folder_beside, make_folders
 from domainnorm.terminal import create_console
 
 SHEET = "sheet.png"
@@ -358,11 +357,10 @@ def new_folder(place: Path) -> Iterator[Path]:
         CheckpointError: ``place`` is a file, or holds anything.
     """
     _check_free(place)
-    make_folders(place.parent)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as made:
-        yield Path(made)
+    with folder_beside(place) as made:
+        yield made
         make_folders(place)
-        for entry in Path(made).iterdir():
+        for entry in made.iterdir():
             entry.replace(place / entry.name)
 
 
