@@ -26,7 +26,9 @@ _FIRST, _LATER = 256, 4  # images that both moments are tried on, and every how 
 _ENOUGH = 32  # images, before which nothing is decided
 _SURER, _AS_SURE = 0.15, 0.05  # certainty by which whole moments are taken, and given up
 _NOT_LESS = -0.05  # the same where they are taken until something speaks against them
-_IN_RUNS = 2.5  # standard deviations by which more neighbours are of one class than in any order
+# Standard deviations by which more neighbours are of one class than in any order: whole moments are
+# not taken; predictions are assigned.
+_IN_RUNS, _IN_ORDER = 2.5, 4.0
 
 
 @register
@@ -38,11 +40,12 @@ class Online(T3A):
     whole if this raises the `Certainty` of the model by 0.15, as with noise or a colour cast, and
     predicted classes do not come in `Runs`: moments of few classes make a model sure of all. Then
     ``p = (p_model + p_T3A) / 2``: good prototypes lead the mean, and the model's own prediction
-    limits prototypes of only a few classes. An ``ordered`` stream, whose batches have few classes,
-    gets the assignments of `LAME` on top, and moments by layer alone. One told to be shuffled gets
-    moments whole from the start where other layers have statistics of each image (``cin``), unless
-    they cost certainty. Masks only get moments. It needs no gradient, works with single images, and
-    makes one pass; two on the first 256 images and on every fourth batch later.
+    limits prototypes of only a few classes. As soon as classes clearly come in runs, by 4 standard
+    deviations, p gets the assignments of `LAME` on top. An ``ordered`` stream gets them from the
+    start, and moments by layer alone. One told to be shuffled never does, and gets moments whole
+    from the start where other layers have statistics of each image (``cin``), unless they cost
+    certainty. Masks only get moments. It needs no gradient, works with single images, and makes one
+    pass; two on the first 256 images and on every fourth batch later.
 
     Args:
         model: The source model.
@@ -133,16 +136,26 @@ class Online(T3A):
             return found[1]
         both = torch.stack([found[1], self.predicted(*found, batch["domain"])]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)
-        return assignments_of(found[0], mean) if self.ordered else mean
+        return self._assigned(found[0], mean, batch["domain"])
+
+    def _assigned(self, features: Tensor, told: Tensor, domain: Tensor) -> Tensor:
+        """Log-probabilities (N, K), of rows whose classes come in order by their neighbours."""
+        if self.ordered:
+            return assignments_of(features, told)
+        for row, own in by_row(domain).items() if self.ordered is None else ():
+            if row in self.runs and self.runs[row].value > _IN_ORDER:
+                told[own] = assignments_of(features[own], told[own])
+        return told
 
     def _predicted(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features and logits under the moments that are taken now."""
         looks = self.sure[0].images < _FIRST or self.batches % _LATER == 0
-        looks = looks and not self.ordered and bool(self.moments[0].layers)
+        looks = looks and not self.ordered
+        choice = looks and bool(self.moments[0].layers)
         self.batches += 1
         found = {}
         # Those that are taken come last, so that the rows keep them.
-        tried = (not self.whole, self.whole) if looks else (self.whole,)
+        tried = (not self.whole, self.whole) if choice else (self.whole,)
         for whole in tried:
             with self.moments[whole].counting(batch["domain"]):
                 found[whole] = self._passed(batch)
@@ -150,7 +163,7 @@ class Online(T3A):
         if looks:
             self._count_runs(found[False][1], batch["domain"])
         self.looked = looks
-        if looks and self.sure[0].images >= _ENOUGH:
+        if choice and self.sure[0].images >= _ENOUGH:
             gain = self.sure[1].value - self.sure[0].value
             in_runs = max((one.value for one in self.runs.values()), default=0.0) > _IN_RUNS
             least = _NOT_LESS if self.trusted else _AS_SURE if self.whole else _SURER

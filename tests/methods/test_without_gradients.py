@@ -102,8 +102,14 @@ def test_t3a_keeps_a_support_of_each_class(classes, most):
 
 
 @every_network
-@pytest.mark.parametrize("ordered", [False, True])
-def test_online_is_the_mean_of_the_source_and_its_supports(network, ordered):
+@pytest.mark.parametrize(
+    ("ordered", "in_runs", "assigned"),
+    [(True, 0.0, True), (None, 4.1, True), (None, 3.9, False), (False, 4.1, False)],
+)
+def test_online_is_the_mean_of_the_source_and_its_supports(
+    monkeypatch, network, ordered, in_runs, assigned
+):
+    monkeypatch.setattr(Runs, "value", in_runs)
     method = started("online", network, ordered=ordered, prior=1e15)  # keeps its moments
     weight, bias, features, logits = told(method)
     by_supports = online.t3a(weight, bias, features, 20)
@@ -112,9 +118,26 @@ def test_online_is_the_mean_of_the_source_and_its_supports(network, ordered):
             [(p + q) / 2 for p, q in zip(probabilities(row), probabilities(other), strict=True)]
             for row, other in zip(rows, others, strict=True)
         ]
-        if ordered:
+        if assigned:
             wanted = online.lame([[math.log(p) for p in row] for row in wanted], z, "knn", 5)
         assert_close(method.adapt(batch).exp().tolist(), wanted)
+
+
+def test_online_assigns_images_of_the_row_whose_classes_come_in_runs():
+    method, other = (started("online", classes=4, prior=1e15) for _ in range(2))
+    clean = method.model.domain_names.index("clean")
+    torch.manual_seed(0)
+    images = torch.rand(16, 3, 64, 64, dtype=torch.float64)
+    batch = {"image": images, "domain": torch.tensor([TARGET, clean]).repeat(8)}
+    for row, labels in ((TARGET, torch.arange(96) // 24), (clean, torch.arange(96) % 4)):
+        method.runs[row] = Runs()
+        method.runs[row].update(labels)
+    features, _ = method.features(batch)
+    found, plain = method.adapt(batch), other.adapt(batch)
+    assert_close(found[1::2], plain[1::2])
+    wanted = assignments(plain[::2], affinities(F.normalize(features[::2], dim=1), "knn", 5), 100)
+    assert_close(found[::2], wanted.detach())
+    assert float((found - plain)[::2].abs().max()) > 0.01
 
 
 def test_online_has_the_moments_of_layers_that_are_unlike():
