@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 import domainnorm
-from domainnorm.errors import RecipeError, unknown
+from domainnorm.errors import RecipeError, nearest, unknown
 from domainnorm.recipe.problems import Problems, spelled
 
 PART_NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
@@ -54,6 +54,10 @@ def find_recipe(reference: str) -> Path:
     if name in shipped:
         return shipped_folder("recipes") / f"{name}.yaml"
     problem = f"{unknown('recipe', name, shipped)}; or give the path of a .yaml file"
+    if path.suffix in SUFFIXES:
+        beside = (str(file) for file in _files_in(path.parent) if file.suffix in SUFFIXES)
+        near = nearest(reference, beside)
+        problem = f"no such file{f' (did you mean {near!r}?)' if near else ''}, and {problem}"
     raise RecipeError([problem], where=reference)
 
 
@@ -69,6 +73,13 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # too long
         return False
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:  # there is none
+        return []
 
 
 def recipe_name(file: Path) -> str:

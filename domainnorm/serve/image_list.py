@@ -9,7 +9,7 @@ from pathlib import Path
 
 from domainnorm.data.images import SUFFIXES, check_names, find_images, without_masks
 from domainnorm.data.table import read_lines
-from domainnorm.errors import ConditionError, DataError, unknown
+from domainnorm.errors import ConditionError, DataError, nearest, unknown
 
 _TABLES = (".csv", ".tsv", ".parquet")
 # Tables of datasets, manifests and splits, name them otherwise, and say more than is of use here.
@@ -132,9 +132,11 @@ def _tabled(table: Path) -> ImageList:
     columns = [name for name in lines[0] if name]
     named = next((name for name in _NAMES if name in columns), None)
     if named is None:
+        meant = nearest("image", columns)
+        hint = f"call '{meant}' 'image' if it does; " if meant else ""
         raise DataError(
-            f"{table}: {unknown('column', 'image', columns)}; a table names its images in a column "
-            "image, path or file, and a list of files without a header ends with .txt"
+            f"{table}: no column image, path or file names its images; {hint}it has "
+            f"{', '.join(columns)}; a list of files without a header ends with .txt"
         )
     cells = [line[named] for line in lines]
     if "" in cells:

@@ -351,6 +351,17 @@ def test_unknown_recipe_is_answered_with_the_nearest():
         load_recipe("quickstrt")
 
 
+def test_path_that_is_not_there_is_answered_with_the_nearest_file(tmp_path):
+    (tmp_path / "streets.yaml").touch()
+    near = tmp_path / "streets.yml"
+    with pytest.raises(
+        RecipeError, match=r"no such file \(did you mean '.*/streets.yaml'\?\), and"
+    ):
+        load_recipe(str(near))
+    with pytest.raises(RecipeError, match="no such file, and unknown recipe"):
+        load_recipe(str(tmp_path / "none/streets.yml"))
+
+
 @pytest.mark.parametrize(
     ("text", "what"), [("", "nothing"), ("- 1", "a list"), ("# a comment\n", "nothing")]
 )

@@ -54,7 +54,7 @@ def test_images_of_a_folder_tell_no_domain(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("imgae,domain\na.png,day\n", "unknown column 'image': did you mean 'imgae'?"),
+        ("imgae,domain\na.png,day\n", "names its images; call 'imgae' 'image' if it does"),
         ("a.png\nb.png\n", "a list of files without a header ends with .txt"),
         ("image\na.png\n./a.png\n", "row 2: 'a.png' is already listed in row 1"),
         ("image,domain\na.png,day\n,day\n", "row 2: no image; name its file"),
