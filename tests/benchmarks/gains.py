@@ -1,7 +1,8 @@
 """What methods gain over the source model in several runs: a table, and a map of colours.
 
 ``python -m tests.benchmarks.gains [--figure FILE] LABEL=RUN ...``; a column for each target of each
-run, the mean over seeds of a method's metric minus that of ``source_only``.
+label, the mean over seeds of a method's metric minus that of ``source_only``. Runs of one label are
+taken together; what several have, from the last.
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ from tests.benchmarks.table import render
 _MOST = 0.2  # gain or loss of the strongest colour
 
 
-def gains_of(run: Path) -> dict[str, dict[str, float]]:
+def gains_of(runs: Sequence[Path]) -> dict[str, dict[str, float]]:
     """Method -> target -> gain."""
-    recipe, _ = read_folder(run)
+    recipe, _ = read_folder(runs[0])
     metric = TASKS.load(recipe.task.name).metric
     results: list[Result] = []
-    for file in sorted(run.glob("stages/*/seed*/*/results.json")):
-        results += load_results(file)
-    values: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        for file in sorted(run.glob("stages/*/seed*/*/results.json")):
+            results += load_results(file)
+    values: dict[tuple[str, str], dict[int, float]] = {}
     for one in results:
         if one.role == "target" and not one.supervised:
-            values.setdefault((one.method, f"→ {one.domain}"), []).append(one.metrics[metric])
-    means = {key: seed_spread(found).mean for key, found in values.items()}
+            found = values.setdefault((one.method, f"→ {one.domain}"), {})
+            found[one.seed] = one.metrics[metric]
+    means = {key: seed_spread(list(found.values())).mean for key, found in values.items()}
     gains: dict[str, dict[str, float]] = {}
     for (method, target), mean in means.items():
         if method != "source_only":
@@ -41,9 +44,9 @@ def gains_of(run: Path) -> dict[str, dict[str, float]]:
     return gains
 
 
-def table_of(runs: Mapping[str, Path]) -> tuple[list[str], list[str], np.ndarray]:
+def table_of(runs: Mapping[str, Sequence[Path]]) -> tuple[list[str], list[str], np.ndarray]:
     """Methods, columns, and gains of each (methods, columns); nan where there is none."""
-    found = {label: gains_of(run) for label, run in runs.items()}
+    found = {label: gains_of(own) for label, own in runs.items()}
     methods = list(dict.fromkeys(name for gains in found.values() for name in gains))
     columns = [
         (label, target)
@@ -81,7 +84,9 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="LABEL=RUN")
     parser.add_argument("--figure", type=Path)
     asked = parser.parse_args()
-    runs = {label: Path(run) for label, _, run in (one.rpartition("=") for one in asked.runs)}
+    runs: dict[str, list[Path]] = {}
+    for label, _, run in (one.rpartition("=") for one in asked.runs):
+        runs.setdefault(label, []).append(Path(run))
     methods, columns, values = table_of(runs)
     rows = [
         [f"`{method}`", *("" if np.isnan(value) else f"{value:+.3f}" for value in row)]
