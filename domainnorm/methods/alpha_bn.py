@@ -169,10 +169,12 @@ class StreamMoments:
             self._write(number, row)
 
     @torch.no_grad()
-    def write(self) -> None:
-        """Into the rows again, where something else has been written since."""
-        for number, row in self.sums:
-            self._write(number, row)
+    def write(self, row: int) -> None:
+        """Into a row again, where something else has been written since."""
+        for number, one in enumerate(self.layers):
+            own = row if one.tracks_domains else 0
+            if (number, own) in self.sums:
+                self._write(number, own)
 
     def _write(self, number: int, row: int) -> None:
         statistics, (first, second) = self.layers[number], self.sums[number, row]

@@ -14,7 +14,7 @@ from domainnorm.methods.alpha_bn import StreamMoments
 from domainnorm.methods.base import Batch
 from domainnorm.methods.lame import assignments_of
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import by_row
+from domainnorm.methods.samples import by_row, chosen
 from domainnorm.methods.t3a import T3A
 from domainnorm.registry import register
 from domainnorm.streams import Runs
@@ -45,7 +45,8 @@ class Online(T3A):
     start, and moments by layer alone. One told to be shuffled never does, and gets moments whole
     from the start where other layers have statistics of each image (``cin``), unless they cost
     certainty. Masks only get moments. It needs no gradient, works with single images, and makes one
-    pass; two on the first 256 images and on every fourth batch later.
+    pass; two on the first 256 images and on every fourth batch later. Images of each row are a
+    stream of their own.
 
     Args:
         model: The source model.
@@ -58,11 +59,9 @@ class Online(T3A):
         **options: See `OnlineMethod`.
 
     Attributes:
-        whole: Whether moments of the stream are taken whole.
-        trusted: Whether they are from the start.
         moments: Those by layer, and those taken whole.
-        sure: Certainty under each.
-        runs: Of the classes that are predicted under the former, by row.
+        trusted: Whether the latter are taken from the start.
+        followed: What is known of the stream of each row.
 
     Reference:
         Iwasawa and Matsuo, NeurIPS 2021, alg. 1; Schneider et al., NeurIPS 2020, arXiv:2006.16971,
@@ -71,7 +70,7 @@ class Online(T3A):
     """
 
     tasks: tuple[str, ...] = ("classification", "segmentation")
-    remembered: tuple[str, ...] = ("kept", "whole", "batches", "looked", "seen")
+    remembered: tuple[str, ...] = ("kept", "seen")
 
     def __init__(
         self,
@@ -92,97 +91,117 @@ class Online(T3A):
         )
         in_part = 0 < len(self.moments[0].layers) < len(list(model.norms()))
         self.trusted = ordered is False and in_part
-        self._forget()
-
-    def _forget(self) -> None:
-        self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
-        self.runs: dict[int, Runs] = {}
-        self.whole, self.batches, self.looked = self.trusted, 0, False
+        self.followed: dict[int, Followed] = {}
 
     def start_stream(self, domains: tuple[str, ...]) -> None:
         """Moments of the source, and the classifier's rows as supports."""
         super().start_stream(domains)
         for one in self.moments:
             one.start()
-        self._forget()
+        self.followed = {}
 
     def row_opened(self, row: int) -> None:
         """Both moments are mixed with those that it was opened with."""
         for one in self.moments:
             one.begin(row)
+        self.followed.pop(row, None)
 
     @property
     def seen(self) -> list[Any]:
-        """What a killed stream goes on with, of moments and certainties."""
+        """What a killed stream goes on with, of moments and what is known of rows."""
         sums = [[one.sums, one.counts] for one in self.moments]
-        runs = {row: one.stored for row, one in self.runs.items()}
-        return [sums, [one.stored for one in self.sure], runs]
+        return [sums, {row: one.stored for row, one in self.followed.items()}]
 
     @seen.setter
     def seen(self, value: list[Any]) -> None:
         for one, (sums, counts) in zip(self.moments, value[0], strict=True):
             one.sums, one.counts = sums, counts
-        for sure, found in zip(self.sure, value[1], strict=True):
-            sure.stored = found
-        for row, found in value[2].items():
-            self.runs[row] = Runs()
-            self.runs[row].stored = found
+        for row, found in value[1].items():
+            self.followed[row] = Followed(whole=self.trusted)
+            self.followed[row].stored = found
 
     @torch.no_grad()
     def adapt(self, batch: Batch) -> Tensor:
         """Log of the probabilities of one batch; logits of masks."""
-        found = self._predicted(batch)
+        rows = by_row(batch["domain"])
+        if len(rows) == 1:
+            return self._adapted(batch, *rows)
+        parts = {row: self._adapted(chosen(batch, own), row) for row, own in rows.items()}
+        first = next(iter(parts.values()))
+        found = first.new_empty(len(batch["domain"]), *first.shape[1:])
+        for row, own in rows.items():
+            found[own] = parts[row]
+        return found
+
+    def _adapted(self, batch: Batch, row: int) -> Tensor:
+        """The same of images of one row."""
+        followed = self.followed.setdefault(row, Followed(whole=self.trusted))
+        found = self._predicted(batch, row, followed)
         if self.task.labels == "segmentation":
             return found[1]
         both = torch.stack([found[1], self.predicted(*found, batch["domain"])]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)
-        return self._assigned(found[0], mean, batch["domain"])
+        in_order = self.ordered is None and followed.runs.value > _IN_ORDER
+        return assignments_of(found[0], mean) if self.ordered or in_order else mean
 
-    def _assigned(self, features: Tensor, told: Tensor, domain: Tensor) -> Tensor:
-        """Log-probabilities (N, K), of rows whose classes come in order by their neighbours."""
-        if self.ordered:
-            return assignments_of(features, told)
-        for row, own in by_row(domain).items() if self.ordered is None else ():
-            if row in self.runs and self.runs[row].value > _IN_ORDER:
-                told[own] = assignments_of(features[own], told[own])
-        return told
-
-    def _predicted(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _predicted(self, batch: Batch, row: int, followed: Followed) -> tuple[Tensor, Tensor]:
         """Features and logits under the moments that are taken now."""
-        looks = self.sure[0].images < _FIRST or self.batches % _LATER == 0
-        looks = looks and not self.ordered
+        sure = followed.sure
+        looks = not self.ordered and (sure[0].images < _FIRST or followed.batches % _LATER == 0)
         choice = looks and bool(self.moments[0].layers)
-        self.batches += 1
+        followed.batches += 1
         found = {}
         # Those that are taken come last, so that the rows keep them.
-        tried = (not self.whole, self.whole) if choice else (self.whole,)
+        tried = (not followed.whole, followed.whole) if choice else (followed.whole,)
         for whole in tried:
             with self.moments[whole].counting(batch["domain"]):
                 found[whole] = self._passed(batch)
-            self.sure[whole].update(found[whole][1])
-        if looks:
-            self._count_runs(found[False][1], batch["domain"])
-        self.looked = looks
-        if choice and self.sure[0].images >= _ENOUGH:
-            gain = self.sure[1].value - self.sure[0].value
-            in_runs = max((one.value for one in self.runs.values()), default=0.0) > _IN_RUNS
-            least = _NOT_LESS if self.trusted else _AS_SURE if self.whole else _SURER
-            whole = gain > least and not in_runs
-            if whole != self.whole:
-                self.whole = whole
-                self.moments[whole].write()
-                self.kept = {}  # prototypes so far are of other features
-        return found[self.whole]
-
-    def _count_runs(self, logits: Tensor, domain: Tensor) -> None:
-        if self.task.labels == "segmentation":
-            return  # neighbouring images of masks show the same classes in any order
-        for row, own in by_row(domain).items():
-            found = self.runs.setdefault(row, Runs())
-            found.update(logits[own].argmax(1), follows=self.looked)
+            sure[whole].update(found[whole][1])
+        # Neighbouring images of masks show the same classes in any order.
+        if looks and self.task.labels != "segmentation":
+            followed.runs.update(found[False][1].argmax(1), follows=followed.looked)
+        followed.looked = looks
+        if choice and sure[0].images >= _ENOUGH:
+            least = _NOT_LESS if self.trusted else _AS_SURE if followed.whole else _SURER
+            whole = sure[1].value - sure[0].value > least and followed.runs.value <= _IN_RUNS
+            if whole != followed.whole:
+                followed.whole = whole
+                self.moments[whole].write(row)
+                self.kept.pop(row, None)  # prototypes so far are of other features
+        return found[followed.whole]
 
     def _passed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if self.task.labels == "segmentation":
             logits = self.outputs(batch)
             return logits, logits
         return self.features(batch)
+
+
+class Followed:
+    """What `Online` knows of the stream of one row.
+
+    Attributes:
+        whole: Whether its moments are taken whole.
+        sure: Certainty under moments by layer, and under those taken whole.
+        runs: Of the classes that are predicted under the former.
+        batches: Their number so far.
+        looked: Whether both were tried on the last one.
+    """
+
+    def __init__(self, *, whole: bool) -> None:
+        self.whole = whole
+        self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
+        self.runs = Runs()
+        self.batches, self.looked = 0, False
+
+    @property
+    def stored(self) -> tuple[Any, ...]:
+        """All of it, to go on from."""
+        sure = [one.stored for one in self.sure]
+        return self.whole, sure, self.runs.stored, self.batches, self.looked
+
+    @stored.setter
+    def stored(self, value: tuple[Any, ...]) -> None:
+        self.whole, sure, self.runs.stored, self.batches, self.looked = value
+        for one, found in zip(self.sure, sure, strict=True):
+            one.stored = found

@@ -7,17 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from domainnorm import adapt_online
+from domainnorm import adapt_online, create_segmentation_model
 from domainnorm.backbones import create_model
 from domainnorm.errors import ConversionError
 from domainnorm.evaluation.certainty import Certainty
 from domainnorm.methods.heads import head_of
 from domainnorm.methods.lame import affinities, assignments
+from domainnorm.methods.online import Followed
 from domainnorm.methods.reestimation import between
 from domainnorm.methods.without_gradients import WithoutGradients
 from domainnorm.registry import METHODS
 from domainnorm.streams import Runs
 from domainnorm.tasks.classification import Classification
+from domainnorm.tasks.segmentation import Segmentation
 from tests.methods.bench import ONE, fit, make_model, source_model
 from tests.reference import online
 from tests.reference.losses import probabilities
@@ -130,8 +132,8 @@ def test_online_assigns_images_of_the_row_whose_classes_come_in_runs():
     images = torch.rand(16, 3, 64, 64, dtype=torch.float64)
     batch = {"image": images, "domain": torch.tensor([TARGET, clean]).repeat(8)}
     for row, labels in ((TARGET, torch.arange(96) // 24), (clean, torch.arange(96) % 4)):
-        method.runs[row] = Runs()
-        method.runs[row].update(labels)
+        method.followed[row] = Followed(whole=False)
+        method.followed[row].runs.update(labels)
     features, _ = method.features(batch)
     found, plain = method.adapt(batch), other.adapt(batch)
     assert_close(found[1::2], plain[1::2])
@@ -155,6 +157,12 @@ def test_online_has_the_moments_of_layers_that_are_unlike():
     assert any(not torch.equal(v[0], v[TARGET]) for k, v in found.items() if "mean" in k)
 
 
+def followed(stream):
+    """What is known of the stream of the target's row, from its start."""
+    method = stream.method
+    return method.followed.setdefault(TARGET, Followed(whole=method.trusted))
+
+
 class Said(Certainty):
     """Says what it is told to."""
 
@@ -172,10 +180,10 @@ def test_online_takes_the_moments_whole_where_they_make_it_much_surer(monkeypatc
     stream = adapt_online(source_model(), "online", domain="colour_cast")
     share = {} if whole else {"share": "layers", "prior": 32.0}
     other = adapt_online(source_model(), "alpha_bn", domain="colour_cast", memory="stream", **share)
-    Said.values = dict(zip(map(id, stream.method.sure), (0.4, 0.4 + gain), strict=True))
+    Said.values = dict(zip(map(id, followed(stream).sure), (0.4, 0.4 + gain), strict=True))
     torch.manual_seed(0)
     for number, batch in enumerate(torch.rand(96, 3, 32, 32).split(8)):
-        assert stream.method.whole == (whole and number > 3)  # 32 images decide
+        assert followed(stream).whole == (whole and number > 3)  # 32 images decide
         supports = sum(len(one[0]) for one in stream.method.kept.values())
         stream(batch)
         other(batch)
@@ -186,19 +194,19 @@ def test_online_takes_the_moments_whole_where_they_make_it_much_surer(monkeypatc
         for one in (stream, other)
     )
     assert_close(found, wanted)
-    Said.values = dict.fromkeys(map(id, stream.method.sure), 0.4)
+    Said.values = dict.fromkeys(map(id, followed(stream).sure), 0.4)
     stream(batch)
-    assert not stream.method.whole
+    assert not followed(stream).whole
     # The rows have the moments that are taken from now on.
     before = {k: v.clone() for k, v in stream.method.model.state_dict().items() if "running" in k}
-    stream.method.moments[0].write()
+    stream.method.moments[0].write(TARGET)
     assert_close(stream.method.model.state_dict(), {**stream.method.model.state_dict(), **before})
 
 
 def test_online_tries_both_moments_at_first_and_now_and_then():
-    stream = adapt_online(source_model(), "online", domain="clean")
+    stream = adapt_online(source_model(), "online", domain="colour_cast")
     passes = []
-    stream.method.model.register_forward_hook(lambda *_: passes.append(stream.method.batches))
+    stream.method.model.register_forward_hook(lambda *_: passes.append(followed(stream).batches))
     torch.manual_seed(0)
     for batch in torch.rand(640, 3, 32, 32).split(16):
         stream(batch)
@@ -213,38 +221,58 @@ def test_online_leaves_the_moments_of_a_stream_whose_classes_come_in_runs(monkey
     torch.manual_seed(0)
     shuffled = torch.rand(4, 3, 32, 32)[torch.randint(0, 4, (64,))]
     stream(shuffled[:32])
-    assert stream.method.whole
+    assert followed(stream).whole
     monkeypatch.setattr(Runs, "value", 2.6)
     stream(shuffled[32:])
-    assert not stream.method.whole
+    assert not followed(stream).whole
     monkeypatch.setattr(Runs, "value", 2.4)
     stream(shuffled[32:])
-    assert stream.method.whole
+    assert followed(stream).whole
 
 
-def test_online_counts_runs_of_each_row_over_batches_that_follow():
+def test_online_counts_runs_over_batches_that_follow():
     method = started("online", classes=4)
-    method.prior, other = 1e15, method.model.domain_names.index("clean")
+    method.prior = 1e15
     torch.manual_seed(0)
     images = torch.rand(352, 3, 32, 32, dtype=torch.float64)
-    domain = torch.tensor([TARGET, other]).repeat(176)
-    found = []
-    predicted = method._passed
-    method._passed = lambda batch: found.append(predicted(batch)) or found[-1]
-    looked = []
-    for start in range(0, 352, 16):
+    found, looked = [], []
+    passed = method._passed
+    method._passed = lambda batch: found.append(passed(batch)) or found[-1]
+    for batch in images.split(16):
         found.clear()
-        batch, first = slice(start, start + 16), not method.whole
-        method.adapt({"image": images[batch], "domain": domain[batch]})
-        looked.append(None if len(found) == 1 else found[first][1].argmax(1))
+        first = TARGET in method.followed and method.followed[TARGET].whole
+        method.adapt({"image": batch, "domain": torch.full((16,), TARGET)})
+        looked.append(None if len(found) == 1 else found[not first][1].argmax(1))
     assert [one is not None for one in looked] == [n < 16 or n % 4 == 0 for n in range(22)]
-    for row, chosen in ((TARGET, slice(0, None, 2)), (other, slice(1, None, 2))):
-        wanted = Runs()
-        for number, labels in enumerate(looked):
-            if labels is not None:
-                wanted.update(labels[chosen], follows=number <= 16)
-        assert method.runs[row].stored[:3] == wanted.stored[:3]
-        assert wanted.pairs == 17 * 8 - 1 + 7  # the last look is apart
+    wanted = Runs()
+    for number, labels in enumerate(looked):
+        if labels is not None:
+            wanted.update(labels, follows=number <= 16)
+    assert method.followed[TARGET].runs.stored[:3] == wanted.stored[:3]
+    assert wanted.pairs == 17 * 16 - 1 + 15  # the last look is apart
+
+
+def started_on_masks():
+    torch.manual_seed(0)
+    model = create_segmentation_model("test_resnet", 3, "dsbn", ONE.all, width=16).double()
+    method = METHODS.load("online")(model, Segmentation(["x", "y", "z"]), ONE)
+    method.begin_stream(("colour_cast",))
+    return method
+
+
+@pytest.mark.parametrize("make", [lambda: started("online", classes=4), started_on_masks])
+def test_online_follows_each_row_as_if_it_came_alone(make):
+    mixed, *alone = (make() for _ in range(3))
+    clean = mixed.model.domain_names.index("clean")
+    torch.manual_seed(0)
+    for images in torch.rand(6, 16, 3, 32, 32, dtype=torch.float64):
+        domain = torch.tensor([TARGET, clean])[torch.randint(0, 2, (16,))]
+        found = mixed.adapt({"image": images, "domain": domain})
+        for method, row in zip(alone, (TARGET, clean), strict=True):
+            own = domain == row
+            assert_close(found[own], method.adapt({"image": images[own], "domain": domain[own]}))
+    for method, row in zip(alone, (TARGET, clean), strict=True):
+        assert_close(mixed.followed[row].stored, method.followed[row].stored)
 
 
 @pytest.mark.parametrize(
@@ -263,15 +291,15 @@ def test_online_takes_the_moments_of_a_shuffled_stream_beside_those_of_images(
     torch.manual_seed(0)
     model = create_model("test_resnet", 10, norm, ONE.all)
     stream = adapt_online(model, "online", domain="colour_cast", ordered=ordered)
-    Said.values = dict(zip(map(id, stream.method.sure), (0.4, 0.36), strict=True))
+    Said.values = dict(zip(map(id, followed(stream).sure), (0.4, 0.36), strict=True))
     for batch in torch.rand(48, 3, 32, 32).split(16):
-        assert stream.method.whole == trusted
+        assert followed(stream).whole == trusted
         stream(batch)
-    Said.values[id(stream.method.sure[1])] = 0.34
+    Said.values[id(followed(stream).sure[1])] = 0.34
     stream(batch)
-    assert not stream.method.whole
+    assert not followed(stream).whole
     stream.reset()
-    assert stream.method.whole == trusted
+    assert followed(stream).whole == trusted
 
 
 def test_online_is_told_of_an_ordered_stream_and_tries_nothing_else():
@@ -280,7 +308,7 @@ def test_online_is_told_of_an_ordered_stream_and_tries_nothing_else():
     stream.method.model.register_forward_hook(lambda *_: passes.append(1))
     stream(torch.rand(40, 3, 32, 32))
     assert passes == [1]
-    assert stream.method.runs == {}
+    assert stream.method.followed[stream.method.model.domain_names.index("clean")].runs.pairs == 0
 
 
 def test_a_layer_moves_by_the_square_of_the_median_of_its_channels():
