@@ -23,13 +23,13 @@ from domainnorm.backbones import DomainModel, set_rows
 from domainnorm.condition import Estimate
 from domainnorm.errors import DomainNormError
 from domainnorm.evaluation import Evaluated, mean_of_known
-from domainnorm.methods.collected import Collected, Restore
 from domainnorm.methods.heads import seen_by_head
 from domainnorm.methods.roles import Roles, domains_of
 from domainnorm.methods.samples import complete, split
 from domainnorm.norms.kernels.partition import several_ranks
 from domainnorm.ranges import Conditioned, problem_of_task
 from domainnorm.tasks import Task
+from domainnorm.tasks.collected import Collected, Restore
 
 # Tensors by name, see `DomainView`: image, target, domain, index, labelled, and strong where a
 # method asks for two views; attributes are lists of text, masks at their own size a list. What

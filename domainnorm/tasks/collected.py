@@ -10,9 +10,8 @@ from torch import Tensor, distributed
 
 from domainnorm.condition import Estimate
 from domainnorm.evaluation import DomainsTold, Evaluated
-from domainnorm.methods.samples import by_row
 from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
-from domainnorm.tasks import Task
+from domainnorm.tasks.base import Task
 
 # Outputs (K, H, W) for an input, and the mask (h, w) of its image as the dataset has it -> outputs
 # (K, h, w), and classes (h, w) with −1 for none.
@@ -48,8 +47,8 @@ class Collected:
 
     def by_domain(self, domain: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Positions in `domains` of labels (N,), and which images (N,) are so."""
-        for label, chosen in by_row(domain).items():
-            yield self.domains.index(self.names[label]), chosen
+        for label in sorted(set(domain.tolist())):
+            yield self.domains.index(self.names[label]), domain == label
 
     def keep(self, logits: Tensor, batch: Mapping[str, Any]) -> None:
         """Logits (N, K, ...) of a batch, each image for its domain."""
