@@ -196,8 +196,11 @@ def folder_beside(place: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: See `make_folders`.
     """
-    make_folders(place.parent)
-    made = place.with_name(f".{place.name[-40:]}.{secrets.token_hex(4)}")
+    own = place.absolute()
+    if not own.name:
+        raise CheckpointError(f"{place}: cannot be replaced; choose another folder")
+    make_folders(own.parent)
+    made = own.with_name(f".{own.name[-40:]}.{secrets.token_hex(4)}")
     try:
         made.mkdir()
     except FileNotFoundError as error:

@@ -80,6 +80,14 @@ def test_folder_beside_is_gone_afterwards_and_names_what_was_asked_for(tmp_path)
         pass
 
 
+def test_folder_beside_the_present_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with folder_beside(Path()) as made:
+        assert made.parent == tmp_path.parent
+    with pytest.raises(CheckpointError, match="^/: cannot be replaced"), folder_beside(Path("/")):
+        pass
+
+
 def test_new_folder_does_not_exist_yet(tmp_path):
     make_folders(tmp_path / "a/b", new=True)
     make_folders(tmp_path / "a/b")

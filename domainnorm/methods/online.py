@@ -142,7 +142,7 @@ class Online(T3A):
         both = torch.stack([found[1], self.predicted(*found, batch["domain"])]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)
         in_order = self.ordered is None and followed.runs.value > _IN_ORDER
-        return assignments_of(found[0], mean) if self.ordered or in_order else mean
+        return assignments_of(found[0], mean).to(mean) if self.ordered or in_order else mean
 
     def _predicted(self, batch: Batch, row: int, followed: Followed) -> tuple[Tensor, Tensor]:
         """Features and logits under the moments that are taken now."""

@@ -142,6 +142,18 @@ def test_online_assigns_images_of_the_row_whose_classes_come_in_runs():
     assert float((found - plain)[::2].abs().max()) > 0.01
 
 
+def test_online_keeps_the_type_of_images_where_one_row_of_several_is_assigned():
+    model = create_model("test_vit", 4, "cln", ONE.all).bfloat16()
+    method = adapt_online(model, "online", domain="colour_cast").method
+    method.followed[TARGET] = Followed(whole=False)
+    method.followed[TARGET].runs.update(torch.arange(96) // 24)
+    clean = model.domain_names.index("clean")
+    domain = torch.tensor([TARGET, clean] * 4)
+    found = method.adapt({"image": torch.rand(8, 3, 64, 64).bfloat16(), "domain": domain})
+    assert found.dtype == torch.bfloat16
+    assert bool(found.isfinite().all())
+
+
 def test_online_has_the_moments_of_layers_that_are_unlike():
     method, other = (
         started("online"),
