@@ -84,7 +84,7 @@ def test_folder_beside_the_present_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with folder_beside(Path()) as made:
         assert made.parent == tmp_path.parent
-    with pytest.raises(CheckpointError, match="^/: cannot be replaced"), folder_beside(Path("/")):
+    with pytest.raises(CheckpointError, match=r"^/: cannot be replaced"), folder_beside(Path("/")):
         pass
 
 
