@@ -15,8 +15,8 @@ from domainnorm.errors import ConversionError
 from domainnorm.methods.base import Batch
 from domainnorm.methods.reestimation import between, tracked_statistics
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import by_row
 from domainnorm.methods.without_gradients import WithoutGradients
+from domainnorm.norms.kernels.partition import by_row
 from domainnorm.norms.kernels.per_sample import raw_moments
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register

@@ -421,7 +421,7 @@ class Method(LightningModule):
         return self.collected.predictions()
 
     def domains_told(self) -> dict[str, dict[str, float]]:
-        """Metrics of the encoder in the last test, by domain; empty without an encoder."""
+        """Metrics of the encoder by domain, after a test; empty without an encoder."""
         return self.collected.domains_told()
 
     def open_collection(self, *, encoded: bool = False) -> None:

@@ -14,8 +14,9 @@ from domainnorm.methods.alpha_bn import StreamMoments
 from domainnorm.methods.base import Batch
 from domainnorm.methods.lame import assignments_of
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import by_row, chosen
+from domainnorm.methods.samples import chosen, scattered
 from domainnorm.methods.t3a import T3A
+from domainnorm.norms.kernels.partition import by_row
 from domainnorm.registry import register
 from domainnorm.streams import Runs
 from domainnorm.tasks import Task
@@ -126,12 +127,7 @@ class Online(T3A):
         rows = by_row(batch["domain"])
         if len(rows) == 1:
             return self._adapted(batch, *rows)
-        parts = {row: self._adapted(chosen(batch, own), row) for row, own in rows.items()}
-        first = next(iter(parts.values()))
-        found = first.new_empty(len(batch["domain"]), *first.shape[1:])
-        for row, own in rows.items():
-            found[own] = parts[row]
-        return found
+        return scattered((own, self._adapted(chosen(batch, own), row)) for row, own in rows.items())
 
     def _adapted(self, batch: Batch, row: int) -> Tensor:
         """The same of images of one row."""
@@ -184,8 +180,8 @@ class Followed:
         whole: Whether its moments are taken whole.
         sure: Certainty under moments by layer, and under those taken whole.
         runs: Of the classes that are predicted under the former.
-        batches: Their number so far.
-        looked: Whether both were tried on the last one.
+        batches: How many have come.
+        looked: Whether the last of them was looked at.
     """
 
     def __init__(self, *, whole: bool) -> None:

@@ -20,6 +20,7 @@ from domainnorm.errors import DomainNormError
 from domainnorm.evaluation.certainty import Certainty
 from domainnorm.methods.base import Batch, Method
 from domainnorm.methods.roles import Roles
+from domainnorm.methods.samples import scattered
 from domainnorm.ranges import problem_of_opened
 from domainnorm.streams import DomainWatch, Sighting
 from domainnorm.tasks import Task
@@ -208,9 +209,7 @@ class OnlineMethod(Method):
         if bool(learns.any()):
             own = {"image": image[learns], "domain": domain[learns]}
             parts.append((learns, self.adapt(own).detach()))
-        logits = parts[0][1].new_empty(len(learns), *parts[0][1].shape[1:])
-        for members, found in parts:
-            logits[members] = found.to(logits)
+        logits = scattered(parts)
         if sighting.alarm is not None and (opening := watch.open()) is not None:
             sighting.opened = self.model.domain_names[opening.label]
             mix_rows(self.model, sighting.opened, opening.shares)

@@ -18,7 +18,8 @@ from domainnorm.methods.cotta import varied
 from domainnorm.methods.online_entropy import OnlineMemory
 from domainnorm.methods.reestimation import tracked_statistics
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import by_row, gathered
+from domainnorm.methods.samples import gathered
+from domainnorm.norms.kernels.partition import by_row
 from domainnorm.norms.statistics.running import RunningMoments
 from domainnorm.registry import register
 from domainnorm.tasks import Task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -162,6 +162,13 @@ def gathered(parts: Sequence[Any]) -> Any:
     return [value for part in parts for value in part]
 
 
-def by_row(rows: Tensor) -> dict[int, Tensor]:
-    """Which samples (N,) bool are of each label among ``rows`` (N,), in ascending order."""
-    return {row: rows == row for row in sorted(set(rows.tolist()))}
+def scattered(parts: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """One tensor (N, ...) of parts and the rows (N,) bool of each: what `chosen` took apart.
+
+    It has the type of the first part.
+    """
+    members, parts = zip(*parts, strict=True)
+    found: Tensor = parts[0].new_empty(len(members[0]), *parts[0].shape[1:])
+    for rows, part in zip(members, parts, strict=True):
+        found[rows] = part.to(found)
+    return found

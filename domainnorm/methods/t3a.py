@@ -14,8 +14,8 @@ from domainnorm.losses import entropies
 from domainnorm.methods.base import Batch
 from domainnorm.methods.heads import head_of
 from domainnorm.methods.roles import Roles
-from domainnorm.methods.samples import by_row
 from domainnorm.methods.without_gradients import WithoutGradients
+from domainnorm.norms.kernels.partition import by_row
 from domainnorm.registry import register
 from domainnorm.tasks import Task
 

@@ -55,9 +55,10 @@ def find_recipe(reference: str) -> Path:
         return shipped_folder("recipes") / f"{name}.yaml"
     problem = f"{unknown('recipe', name, shipped)}; or give the path of a .yaml file"
     if path.suffix in SUFFIXES:
-        beside = (str(file) for file in _files_in(path.parent) if file.suffix in SUFFIXES)
-        near = nearest(reference, beside)
-        problem = f"no such file{f' (did you mean {near!r}?)' if near else ''}, and {problem}"
+        beside = (file.name for file in _files_in(path.parent) if file.suffix in SUFFIXES)
+        near = nearest(path.name, beside)
+        hint = f" (did you mean '{path.with_name(near)}'?)" if near else ""
+        problem = f"no such file{hint}, and {problem}"
     raise RecipeError([problem], where=reference)
 
 
@@ -77,7 +78,7 @@ def _is_file(path: Path) -> bool:
 
 def _files_in(folder: Path) -> list[Path]:
     try:
-        return sorted(folder.iterdir())
+        return sorted(filter(Path.is_file, folder.iterdir()))
     except OSError:  # there is none
         return []
 

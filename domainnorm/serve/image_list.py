@@ -136,7 +136,7 @@ def _tabled(table: Path) -> ImageList:
         hint = f"call '{meant}' 'image' if it does; " if meant else ""
         raise DataError(
             f"{table}: no column image, path or file names its images; {hint}it has "
-            f"{', '.join(columns)}; a list of files without a header ends with .txt"
+            f"{', '.join(columns) or 'none'}; a list of files without a header ends with .txt"
         )
     cells = [line[named] for line in lines]
     if "" in cells:

@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 
 from domainnorm.condition import Estimate
 from domainnorm.evaluation import DomainsTold, Evaluated
-from domainnorm.norms.kernels.partition import several_ranks, sum_over_ranks
+from domainnorm.norms.kernels.partition import by_row, several_ranks, sum_over_ranks
 from domainnorm.tasks.base import Task
 
 # Outputs (K, H, W) for an input, and the mask (h, w) of its image as the dataset has it -> outputs
@@ -47,8 +47,8 @@ class Collected:
 
     def by_domain(self, domain: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Positions in `domains` of labels (N,), and which images (N,) are so."""
-        for label in sorted(set(domain.tolist())):
-            yield self.domains.index(self.names[label]), domain == label
+        for label, chosen in by_row(domain).items():
+            yield self.domains.index(self.names[label]), chosen
 
     def keep(self, logits: Tensor, batch: Mapping[str, Any]) -> None:
         """Logits (N, K, ...) of a batch, each image for its domain."""

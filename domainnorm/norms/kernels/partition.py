@@ -198,6 +198,11 @@ def _find_turns(group: Tensor, num_groups: int, blocks: Blocks) -> Turns | None:
     return Turns(num_groups, order, order.argsort())
 
 
+def by_row(rows: Tensor) -> dict[int, Tensor]:
+    """Which samples (N,) bool are of each label among ``rows`` (N,), in ascending order."""
+    return {row: rows == row for row in sorted(set(rows.tolist()))}
+
+
 def several_ranks() -> bool:
     """Whether this process is one of several that train together."""
     return (
