@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeAlias
 
@@ -81,6 +81,17 @@ class DomainEncoder(nn.Module, abc.ABC):
             nn.Linear(num_features, hidden), nn.GELU(), nn.Linear(hidden, embedding)
         )
         self.gaussians = DomainGaussians(num_domains, embedding)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DomainEncoder:
+        """Stay in float32 where a model is converted to a narrower type."""
+
+        def wide(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            narrow = found.is_floating_point() and found.dtype.itemsize < torch.float32.itemsize
+            return tensor.to(found.device) if narrow else found
+
+        super()._apply(wide, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @property
     def num_domains(self) -> int:

@@ -95,9 +95,11 @@ class OnlineModel:
 
 
 def _check_images(images: Tensor) -> None:
-    if images.ndim != 4 or not images.is_floating_point():
+    if images.ndim != 4 or not len(images) or not images.is_floating_point():
         got = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
-        raise DataError(f"images: got {got}, expected floating point numbers (N, C, H, W)")
+        raise DataError(
+            f"images: got {got}, expected floating point numbers (N, C, H, W) of at least one image"
+        )
     broken = (~images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
     if broken:
         which = ", ".join(map(str, broken[:8])) + (", …" if len(broken) > 8 else "")

@@ -154,9 +154,11 @@ class Online(T3A):
                 found[whole] = self._passed(batch)
             sure[whole].update(found[whole][1])
         # Neighbouring images of masks show the same classes in any order.
-        if looks and self.task.labels != "segmentation":
+        told = bool(self.ordered) or self.task.labels == "segmentation"
+        seen = False in found and not told
+        if seen:
             followed.runs.update(found[False][1].argmax(1), follows=followed.looked)
-        followed.looked = looks
+        followed.looked = seen
         if choice and sure[0].images >= _ENOUGH:
             least = _NOT_LESS if self.trusted else _AS_SURE if followed.whole else _SURER
             whole = sure[1].value - sure[0].value > least and followed.runs.value <= _IN_RUNS
@@ -181,7 +183,7 @@ class Followed:
         sure: Certainty under moments by layer, and under those taken whole.
         runs: Of the classes that are predicted under the former.
         batches: How many have come.
-        looked: Whether the last of them was looked at.
+        looked: Whether the last of them passed with moments by layer.
     """
 
     def __init__(self, *, whole: bool) -> None:

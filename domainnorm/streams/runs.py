@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MEMORY = 256  # labels that a pair is compared with
+_MEMORY = 256  # labels that a pair is compared with, and pairs that count
 
 
 class Runs:
@@ -17,11 +17,12 @@ class Runs:
     Of n labels, n_k of class k, in random order a pair of neighbours is equal with probability
     ``e = sum_k n_k (n_k - 1) / (n (n - 1))``. For the pairs of each batch, e is that of the last
     256 labels up to and with the batch, since predictions change while a model adapts. The
-    statistic is ``sum (equal - e) / sqrt(sum e (1 - e))`` over all pairs. Shuffled streams have
-    about a standard normal value, those of one class after the other a high one.
+    statistic is ``sum (equal - e) / sqrt(sum e (1 - e))`` over pairs; of more than 256, earlier ones
+    lose weight, so a stream may become shuffled, or ordered. Shuffled streams have about a standard
+    normal value (0.7 of it after many pairs), those of one class after the other a high one.
 
     Attributes:
-        pairs: Neighbours that were compared.
+        pairs: Neighbours that count.
         excess: Those of one class, less the sum of e.
         variance: Sum of e (1 - e).
 
@@ -31,7 +32,7 @@ class Runs:
     """
 
     def __init__(self) -> None:
-        self.pairs, self.excess, self.variance = 0, 0.0, 0.0
+        self.pairs, self.excess, self.variance = 0.0, 0.0, 0.0
         self._recent = torch.empty(0, dtype=torch.long)
 
     def update(self, labels: Tensor, *, follows: bool = True) -> None:
@@ -49,9 +50,11 @@ class Runs:
             return
         counts = torch.bincount(self._recent).double()
         expected = float((counts * (counts - 1)).sum()) / (number * (number - 1))
-        self.pairs += pairs
-        self.excess += int((neighbours[1:] == neighbours[:-1]).sum()) - pairs * expected
-        self.variance += pairs * expected * (1 - expected)
+        keep = min(1.0, max(0.0, _MEMORY - pairs) / self.pairs) if self.pairs else 1.0
+        equal = int((neighbours[1:] == neighbours[:-1]).sum())
+        self.pairs = keep * self.pairs + pairs
+        self.excess = keep * self.excess + equal - pairs * expected
+        self.variance = keep * self.variance + pairs * expected * (1 - expected)
 
     @property
     def value(self) -> float:

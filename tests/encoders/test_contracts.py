@@ -91,6 +91,14 @@ def test_narrow_types_are_estimated_in_float32(fitted):
     assert_close(found.distance, wanted.distance)
 
 
+def test_a_model_in_a_narrow_type_keeps_its_encoder_in_float32(fitted, given):
+    x, narrow = given(1, 4), torch.nn.ModuleList([copy.deepcopy(fitted)]).bfloat16()[0]
+    tensors = [one for one in narrow.state_dict().values() if one.is_floating_point()]
+    assert {one.dtype for one in tensors} == {torch.float32}
+    assert_close(narrow(x).distance, fitted(x).distance)
+    assert narrow.double().location.dtype == torch.float64
+
+
 def test_fitting_again_with_the_same_seed_gives_the_same(fitted):
     encoder = make(type(fitted).__module__.rpartition(".")[2], 3)
     again = copy.deepcopy(encoder)

@@ -29,15 +29,19 @@ def forward_procedure(likelihood, hazard):
 
 def runs(batches, memory=256):
     """Equal neighbours of a stream, less those of a shuffled one, in standard deviations."""
-    seen, excess, variance = [], 0.0, 0.0
+    seen, found = [], []
     for batch in batches:
         before, seen = seen[-1:], seen + batch
         recent = seen[-max(memory, len(batch)) :]
         drawn = list(itertools.combinations(recent, 2))
-        if not drawn:
+        pairs = list(itertools.pairwise(before + batch))
+        if not drawn or not pairs:
             continue
         chance = statistics.mean(one == other for one, other in drawn)
-        for one, other in itertools.pairwise(before + batch):
-            excess += (one == other) - chance
-            variance += chance * (1 - chance)
+        counted = sum(weight for weight, _, _ in found)
+        fades = min(1.0, max(0, memory - len(pairs)) / counted) if counted else 1.0
+        found = [(weight * fades, excess, variance) for weight, excess, variance in found]
+        found += [(1.0, (a == b) - chance, chance * (1 - chance)) for a, b in pairs]
+    excess = sum(weight * above for weight, above, _ in found)
+    variance = sum(weight * spread for weight, _, spread in found)
     return excess / variance**0.5

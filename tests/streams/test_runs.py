@@ -52,6 +52,22 @@ def test_shuffled_labels_are_near_zero_and_ordered_ones_far():
     assert min(taken_in(*one.sort().values.view(-1, 20).tolist()).value for one in drawn) > 10
 
 
+def test_order_is_forgotten_when_it_ends_and_found_when_it_begins():
+    generator = torch.Generator().manual_seed(0)
+    shuffled = torch.randint(0, 5, (600,), generator=generator)
+    ordered = shuffled.sort().values
+    batches = [one.view(-1, 20).tolist() for one in (shuffled, ordered, shuffled)]
+    runs, values = Runs(), []
+    for part in batches:
+        for batch in part:
+            runs.update(torch.tensor(batch))
+        values.append(runs.value)
+    assert abs(values[0]) < 2.5
+    assert values[1] > 10
+    assert abs(values[2]) < 4
+    assert runs.pairs == pytest.approx(256)
+
+
 @pytest.mark.parametrize("labels", [[], [1], [0, 1], [2, 2, 2, 2]])
 def test_nothing_is_said_of_too_few_labels_or_one_class(labels):
     assert taken_in(labels).value == 0
