@@ -137,7 +137,7 @@ class Online(T3A):
             return found[1]
         both = torch.stack([found[1], self.predicted(*found, batch["domain"])]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)
-        in_order = self.ordered is None and followed.runs.value > _IN_ORDER
+        in_order = self.ordered is None and followed.order > _IN_ORDER
         return assignments_of(found[0], mean).to(mean) if self.ordered or in_order else mean
 
     def _predicted(self, batch: Batch, row: int, followed: Followed) -> tuple[Tensor, Tensor]:
@@ -154,14 +154,14 @@ class Online(T3A):
                 found[whole] = self._passed(batch)
             sure[whole].update(found[whole][1])
         # Neighbouring images of masks show the same classes in any order.
-        told = bool(self.ordered) or self.task.labels == "segmentation"
-        seen = False in found and not told
-        if seen:
-            followed.runs.update(found[False][1].argmax(1), follows=followed.looked)
-        followed.looked = seen
+        if not self.ordered and self.task.labels != "segmentation":
+            for whole, (_, logits) in found.items():
+                follows = whole in followed.passed
+                followed.runs[whole].update(logits.argmax(1), follows=follows)
+        followed.passed = tuple(found)
         if choice and sure[0].images >= _ENOUGH:
             least = _NOT_LESS if self.trusted else _AS_SURE if followed.whole else _SURER
-            whole = sure[1].value - sure[0].value > least and followed.runs.value <= _IN_RUNS
+            whole = sure[1].value - sure[0].value > least and followed.order <= _IN_RUNS
             if whole != followed.whole:
                 followed.whole = whole
                 self.moments[whole].write(row)
@@ -181,25 +181,35 @@ class Followed:
     Attributes:
         whole: Whether its moments are taken whole.
         sure: Certainty under moments by layer, and under those taken whole.
-        runs: Of the classes that are predicted under the former.
+        runs: Of the classes that are predicted under each.
         batches: How many have come.
-        looked: Whether the last of them passed with moments by layer.
+        passed: Which of both the last of them passed with.
     """
 
     def __init__(self, *, whole: bool) -> None:
         self.whole = whole
         self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
-        self.runs = Runs()
-        self.batches, self.looked = 0, False
+        self.runs = Runs(), Runs()
+        self.batches = 0
+        self.passed: tuple[bool, ...] = ()
+
+    @property
+    def order(self) -> float:
+        """The lower of both runs tests: moments that move change predictions of one kind alone."""
+        by_layer, whole = self.runs
+        return min(by_layer.value, whole.value) if whole.pairs else by_layer.value
 
     @property
     def stored(self) -> tuple[Any, ...]:
         """All of it, to go on from."""
         sure = [one.stored for one in self.sure]
-        return self.whole, sure, self.runs.stored, self.batches, self.looked
+        runs = [one.stored for one in self.runs]
+        return self.whole, sure, runs, self.batches, self.passed
 
     @stored.setter
     def stored(self, value: tuple[Any, ...]) -> None:
-        self.whole, sure, self.runs.stored, self.batches, self.looked = value
-        for one, found in zip(self.sure, sure, strict=True):
+        self.whole, sure, runs, self.batches, self.passed = value
+        for certainty, found in zip(self.sure, sure, strict=True):
+            certainty.stored = found
+        for one, found in zip(self.runs, runs, strict=True):
             one.stored = found

@@ -17,9 +17,10 @@ class Runs:
     Of n labels, n_k of class k, in random order a pair of neighbours is equal with probability
     ``e = sum_k n_k (n_k - 1) / (n (n - 1))``. For the pairs of each batch, e is that of the last
     256 labels up to and with the batch, since predictions change while a model adapts. The
-    statistic is ``sum (equal - e) / sqrt(sum e (1 - e))`` over pairs; of more than 256, earlier ones
-    lose weight, so a stream may become shuffled, or ordered. Shuffled streams have about a standard
-    normal value (0.7 of it after many pairs), those of one class after the other a high one.
+    statistic is ``sum (equal - e) / sqrt(sum e (1 - e))`` over pairs. Of more than 256, earlier
+    ones lose weight: a stream may become shuffled, or ordered. Shuffled streams have about a
+    standard normal value (0.7 of it after many pairs), those of one class after the other a high
+    one.
 
     Attributes:
         pairs: Neighbours that count.

@@ -125,15 +125,39 @@ def test_online_is_the_mean_of_the_source_and_its_supports(
         assert_close(method.adapt(batch).exp().tolist(), wanted)
 
 
+def taken_in(labels):
+    runs = Runs()
+    runs.update(labels)
+    return runs
+
+
+IN_RUNS, IN_TURNS = torch.arange(96) // 24, torch.arange(96) % 4
+
+
+@pytest.mark.parametrize(
+    ("by_layer", "whole", "assigned"),
+    [
+        (IN_RUNS, IN_RUNS, True),
+        (IN_RUNS, IN_RUNS[:0], True),  # a network without running moments
+        (IN_RUNS, IN_TURNS, False),  # predictions that change while moments move
+        (IN_TURNS, IN_RUNS, False),
+    ],
+)
+def test_classes_are_in_order_if_both_moments_say_so(by_layer, whole, assigned):
+    followed = Followed(whole=False)
+    followed.runs = taken_in(by_layer), taken_in(whole)
+    assert (followed.order > 4) == assigned
+
+
 def test_online_assigns_images_of_the_row_whose_classes_come_in_runs():
     method, other = (started("online", classes=4, prior=1e15) for _ in range(2))
     clean = method.model.domain_names.index("clean")
     torch.manual_seed(0)
     images = torch.rand(16, 3, 64, 64, dtype=torch.float64)
     batch = {"image": images, "domain": torch.tensor([TARGET, clean]).repeat(8)}
-    for row, labels in ((TARGET, torch.arange(96) // 24), (clean, torch.arange(96) % 4)):
+    for row, labels in ((TARGET, IN_RUNS), (clean, IN_TURNS)):
         method.followed[row] = Followed(whole=False)
-        method.followed[row].runs.update(labels)
+        method.followed[row].runs = taken_in(labels), taken_in(labels)
     features, _ = method.features(batch)
     found, plain = method.adapt(batch), other.adapt(batch)
     assert_close(found[1::2], plain[1::2])
@@ -146,7 +170,7 @@ def test_online_keeps_the_type_of_images_where_one_row_of_several_is_assigned():
     model = create_model("test_vit", 4, "cln", ONE.all).bfloat16()
     method = adapt_online(model, "online", domain="colour_cast").method
     method.followed[TARGET] = Followed(whole=False)
-    method.followed[TARGET].runs.update(torch.arange(96) // 24)
+    method.followed[TARGET].runs[0].update(IN_RUNS)
     clean = model.domain_names.index("clean")
     domain = torch.tensor([TARGET, clean] * 4)
     found = method.adapt({"image": torch.rand(8, 3, 64, 64).bfloat16(), "domain": domain})
@@ -247,23 +271,25 @@ def test_online_counts_runs_over_batches_that_follow():
     method.prior = 1e15
     torch.manual_seed(0)
     images = torch.rand(352, 3, 32, 32, dtype=torch.float64)
-    found, looked, both = [], [], []
+    found, predicted, both = [], [], []
     passed = method._passed
     method._passed = lambda batch: found.append(passed(batch)) or found[-1]
     for batch in images.split(16):
         found.clear()
         first = TARGET in method.followed and method.followed[TARGET].whole
         method.adapt({"image": batch, "domain": torch.full((16,), TARGET)})
+        labels = [logits.argmax(1) for _, logits in found]
         both.append(len(found) == 2)
-        by_layer = found[not first] if both[-1] else None if first else found[0]
-        looked.append(None if by_layer is None else by_layer[1].argmax(1))
+        one = [None, *labels] if first else [*labels, None]
+        predicted.append([labels[not first], labels[first]] if both[-1] else one)
     assert both == [n < 16 or n % 4 == 0 for n in range(22)]
-    wanted, before = Runs(), None
-    for labels in looked:
-        if labels is not None:
-            wanted.update(labels, follows=before is not None)
-        before = labels
-    assert method.followed[TARGET].runs.stored[:3] == wanted.stored[:3]
+    for whole, seen in enumerate(zip(*predicted, strict=True)):
+        wanted, before = Runs(), None
+        for labels in seen:
+            if labels is not None:
+                wanted.update(labels, follows=before is not None)
+            before = labels
+        assert method.followed[TARGET].runs[whole].stored[:3] == wanted.stored[:3]
 
 
 def started_on_masks():
@@ -322,7 +348,9 @@ def test_online_is_told_of_an_ordered_stream_and_tries_nothing_else():
     stream.method.model.register_forward_hook(lambda *_: passes.append(1))
     stream(torch.rand(40, 3, 32, 32))
     assert passes == [1]
-    assert stream.method.followed[stream.method.model.domain_names.index("clean")].runs.pairs == 0
+    assert (
+        stream.method.followed[stream.method.model.domain_names.index("clean")].runs[0].pairs == 0
+    )
 
 
 def test_a_layer_moves_by_the_square_of_the_median_of_its_channels():
