@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MEMORY = 256  # labels that a pair is compared with, and pairs that count
+_LABELS, _PAIRS = 256, 128  # labels that a pair is compared with, and pairs that count
 
 
 class Runs:
@@ -17,10 +17,10 @@ class Runs:
     Of n labels, n_k of class k, in random order a pair of neighbours is equal with probability
     ``e = sum_k n_k (n_k - 1) / (n (n - 1))``. For the pairs of each batch, e is that of the last
     256 labels up to and with the batch, since predictions change while a model adapts. The
-    statistic is ``sum (equal - e) / sqrt(sum e (1 - e))`` over pairs. Of more than 256, earlier
-    ones lose weight: a stream may become shuffled, or ordered. Shuffled streams have about a
-    standard normal value (0.7 of it after many pairs), those of one class after the other a high
-    one.
+    statistic is ``sum (equal - e) / sqrt(max(1, sum e (1 - e)))`` over pairs. Of more than 128,
+    earlier ones lose weight: a stream may become shuffled, or ordered. Shuffled streams have about
+    a standard normal value (0.7 of it after many pairs; less of very many classes, where a few
+    equal pairs say nothing), those of one class after the other a high one.
 
     Attributes:
         pairs: Neighbours that count.
@@ -29,7 +29,8 @@ class Runs:
 
     Reference:
         Runs tests: Wald and Wolfowitz, 1940; Barton and David, Multiple runs, Biometrika 44, 1957.
-        Differs: they take all labels as exchangeable, and have the exact variance.
+        Differs: they take all labels as exchangeable and weigh them alike, and have the exact
+        variance.
     """
 
     def __init__(self) -> None:
@@ -45,13 +46,13 @@ class Runs:
         """
         recent = self._recent.to(labels)
         neighbours = torch.cat([recent[-1:], labels]) if follows else labels
-        self._recent = torch.cat([recent, labels])[-max(_MEMORY, len(labels)) :]
+        self._recent = torch.cat([recent, labels])[-max(_LABELS, len(labels)) :]
         number, pairs = len(self._recent), len(neighbours) - 1
         if number < 2 or pairs < 1:
             return
         counts = torch.bincount(self._recent).double()
         expected = float((counts * (counts - 1)).sum()) / (number * (number - 1))
-        keep = min(1.0, max(0.0, _MEMORY - pairs) / self.pairs) if self.pairs else 1.0
+        keep = min(1.0, max(0.0, _PAIRS - pairs) / self.pairs) if self.pairs else 1.0
         equal = int((neighbours[1:] == neighbours[:-1]).sum())
         self.pairs = keep * self.pairs + pairs
         self.excess = keep * self.excess + equal - pairs * expected
@@ -60,7 +61,7 @@ class Runs:
     @property
     def value(self) -> float:
         """The statistic; 0 for too few labels, or for those of one class."""
-        return self.excess / math.sqrt(self.variance) if self.variance > 1e-9 else 0.0
+        return self.excess / math.sqrt(max(1.0, self.variance))
 
     @property
     def stored(self) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ def forward_procedure(likelihood, hazard):
     return np.stack(found)
 
 
-def runs(batches, memory=256):
+def runs(batches, memory=256, counted=128):
     """Equal neighbours of a stream, less those of a shuffled one, in standard deviations."""
     seen, found = [], []
     for batch in batches:
@@ -38,10 +38,10 @@ def runs(batches, memory=256):
         if not drawn or not pairs:
             continue
         chance = statistics.mean(one == other for one, other in drawn)
-        counted = sum(weight for weight, _, _ in found)
-        fades = min(1.0, max(0, memory - len(pairs)) / counted) if counted else 1.0
+        before = sum(weight for weight, _, _ in found)
+        fades = min(1.0, max(0, counted - len(pairs)) / before) if before else 1.0
         found = [(weight * fades, excess, variance) for weight, excess, variance in found]
         found += [(1.0, (a == b) - chance, chance * (1 - chance)) for a, b in pairs]
     excess = sum(weight * above for weight, above, _ in found)
     variance = sum(weight * spread for weight, _, spread in found)
-    return excess / variance**0.5
+    return excess / max(1.0, variance) ** 0.5

@@ -16,7 +16,7 @@ def taken_in(*batches, follows=True):
     return runs
 
 
-@pytest.mark.parametrize("memory", [256, 5])
+@pytest.mark.parametrize(("memory", "counted"), [(256, 128), (5, 4)])
 @pytest.mark.parametrize(
     "batches",
     [
@@ -26,9 +26,12 @@ def taken_in(*batches, follows=True):
         [[0, 1], [0, 1, 2, 2, 2, 2], [2]],
     ],
 )
-def test_value_is_that_of_the_formula(monkeypatch, batches, memory):
-    monkeypatch.setattr("domainnorm.streams.runs._MEMORY", memory)
-    assert taken_in(*batches).value == pytest.approx(streams.runs(batches, memory), abs=1e-9)
+def test_value_is_that_of_the_formula(monkeypatch, batches, memory, counted):
+    monkeypatch.setattr("domainnorm.streams.runs._LABELS", memory)
+    monkeypatch.setattr("domainnorm.streams.runs._PAIRS", counted)
+    assert taken_in(*batches).value == pytest.approx(
+        streams.runs(batches, memory, counted), abs=1e-9
+    )
 
 
 def test_batches_that_follow_each_other_are_neighbours():
@@ -46,7 +49,7 @@ def test_predictions_that_change_are_no_runs():
 def test_shuffled_labels_are_near_zero_and_ordered_ones_far():
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randint(0, 5, (200,), generator=generator) for _ in range(300)]
-    values = torch.tensor([taken_in(*one.view(-1, 20).tolist()).value for one in drawn])
+    values = torch.tensor([taken_in(*one[:120].view(-1, 20).tolist()).value for one in drawn])
     assert abs(float(values.mean())) < 0.2
     assert abs(float(values.std()) - 1) < 0.15
     assert min(taken_in(*one.sort().values.view(-1, 20).tolist()).value for one in drawn) > 10
@@ -65,7 +68,15 @@ def test_order_is_forgotten_when_it_ends_and_found_when_it_begins():
     assert abs(values[0]) < 2.5
     assert values[1] > 10
     assert abs(values[2]) < 4
-    assert runs.pairs == pytest.approx(256)
+    assert runs.pairs == pytest.approx(128)
+
+
+def test_few_equal_neighbours_among_many_classes_say_nothing():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        drawn = torch.randint(0, 1000, (400,), generator=generator)
+        assert taken_in(*drawn.view(-1, 20).tolist()).value < 4
+    assert taken_in(*drawn.sort().values.repeat_interleave(4).view(-1, 20).tolist()).value > 4
 
 
 @pytest.mark.parametrize("labels", [[], [1], [0, 1], [2, 2, 2, 2]])
