@@ -27,8 +27,8 @@ _FIRST, _LATER = 256, 4  # images that both moments are tried on, and every how 
 _ENOUGH = 32  # images, before which nothing is decided
 _SURER, _AS_SURE = 0.15, 0.05  # certainty by which whole moments are taken, and given up
 _NOT_LESS = -0.05  # the same where they are taken until something speaks against them
-# Standard deviations by which more neighbours are of one class than in any order: whole moments are
-# not taken; predictions are assigned.
+# Standard deviations by which more neighbours are of one class than in any order: then whole
+# moments are not taken; and predictions are assigned.
 _IN_RUNS, _IN_ORDER = 2.5, 4.0
 
 
@@ -137,7 +137,7 @@ class Online(T3A):
             return found[1]
         both = torch.stack([found[1], self.predicted(*found, batch["domain"])]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)
-        in_order = self.ordered is None and followed.order > _IN_ORDER
+        in_order = self.ordered is None and followed.in_runs(_IN_ORDER)
         return assignments_of(found[0], mean).to(mean) if self.ordered or in_order else mean
 
     def _predicted(self, batch: Batch, row: int, followed: Followed) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ class Online(T3A):
         followed.passed = tuple(found)
         if choice and sure[0].images >= _ENOUGH:
             least = _NOT_LESS if self.trusted else _AS_SURE if followed.whole else _SURER
-            whole = sure[1].value - sure[0].value > least and followed.order <= _IN_RUNS
+            whole = followed.surer > least and not followed.in_runs(_IN_RUNS)
             if whole != followed.whole:
                 followed.whole = whole
                 self.moments[whole].write(row)
@@ -194,10 +194,20 @@ class Followed:
         self.passed: tuple[bool, ...] = ()
 
     @property
-    def order(self) -> float:
-        """The lower of both runs tests: moments that move change predictions of one kind alone."""
+    def surer(self) -> float:
+        """Certainty that whole moments add."""
+        by_layer, whole = self.sure
+        return whole.value - by_layer.value
+
+    def in_runs(self, least: float) -> bool:
+        """Whether predicted classes come in runs, by more than ``least`` standard deviations.
+
+        Where whole moments make the model surer, those by layer still move, and predictions under
+        them come in runs, too: then those under whole moments have to say so.
+        """
         by_layer, whole = self.runs
-        return min(by_layer.value, whole.value) if whole.pairs else by_layer.value
+        settled = self.surer <= _AS_SURE or whole.value > _IN_RUNS
+        return by_layer.value > least and settled
 
     @property
     def stored(self) -> tuple[Any, ...]:

@@ -1,9 +1,9 @@
-"""What `online` makes of streams whose order changes: a finished source model, its test images.
+"""What `online` makes of streams whose order changes: finished source models, their test images.
 
-``python -m tests.benchmarks.orders RUN ... [--way WAY ...] [--batch-size N]`` prints Markdown; a RUN
-is what ``domainnorm run RECIPE compare=[source_only]`` leaves, a WAY a method of streams with its
-options, ``online,ordered=false``. Streams: one class after the other (``by class``), classes in runs of 8
-images, all in random order, and half of the images one class after the other, before or after the
+``python -m tests.benchmarks.orders RUN ... [--way WAY ...] [--batch-size N]`` prints Markdown. A
+RUN is what ``domainnorm run RECIPE compare=[source_only]`` leaves, a WAY a method of streams with
+its options, ``online,ordered=false``. Streams: all images in random order, one class after the
+other, in runs of 8 of one class, and half of them one class after the other, before or after the
 other half in random order. Values are balanced accuracy over the stream, and over its second half.
 The seed of the stage draws. Target labels are used for orders and the table alone.
 """

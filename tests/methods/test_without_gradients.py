@@ -135,18 +135,23 @@ IN_RUNS, IN_TURNS = torch.arange(96) // 24, torch.arange(96) % 4
 
 
 @pytest.mark.parametrize(
-    ("by_layer", "whole", "assigned"),
+    ("by_layer", "whole", "surer", "assigned"),
     [
-        (IN_RUNS, IN_RUNS, True),
-        (IN_RUNS, IN_RUNS[:0], True),  # a network without running moments
-        (IN_RUNS, IN_TURNS, False),  # predictions that change while moments move
-        (IN_TURNS, IN_RUNS, False),
+        (IN_RUNS, IN_RUNS, 0.2, True),
+        (IN_RUNS, IN_TURNS, 0.2, False),  # predictions that change while moments move
+        (IN_RUNS, IN_TURNS, 0.0, True),
+        (IN_RUNS, IN_RUNS[:0], 0.0, True),  # a network without running moments
+        (IN_TURNS, IN_RUNS, 0.0, False),
     ],
 )
-def test_classes_are_in_order_if_both_moments_say_so(by_layer, whole, assigned):
+def test_classes_are_in_order_if_moments_that_make_the_model_surer_say_so(
+    monkeypatch, by_layer, whole, surer, assigned
+):
+    monkeypatch.setattr("domainnorm.methods.online.Certainty", Said)
     followed = Followed(whole=False)
+    Said.values = dict(zip(map(id, followed.sure), (0.4, 0.4 + surer), strict=True))
     followed.runs = taken_in(by_layer), taken_in(whole)
-    assert (followed.order > 4) == assigned
+    assert followed.in_runs(4.0) == assigned
 
 
 def test_online_assigns_images_of_the_row_whose_classes_come_in_runs():
