@@ -291,7 +291,10 @@ def _named(stored: StoredModel, overrides: Sequence[str], domain: str | None) ->
     words = overrides or [_default(stored, domain)]
     # It may be one of those that are compared already, and rows are spare ones of its own.
     words = ["compare=[]", "data.rows=domain", *words]
-    recipe, _ = read_folder(stored.place.resolve().parents[3], words)
+    try:
+        recipe, _ = read_folder(stored.place.resolve().parents[3], words)
+    except RecipeError as error:
+        raise RecipeError(error.problems, "domainnorm adapt") from error
     if recipe.method.name not in online_methods():
         text = (
             f"method: '{recipe.method.name}' trains before it predicts, and cannot follow streams"

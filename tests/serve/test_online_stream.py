@@ -91,7 +91,10 @@ def test_a_method_that_trains_before_is_refused(source, cast, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["method=neoo"], "unknown method 'neoo': did you mean 'neo'?"),
+        (
+            ["method=neoo"],
+            "domainnorm adapt: 1 problem\n  - method: unknown method 'neoo': did you mean 'neo'?",
+        ),
         (["method=neo", "method.memory=0"], "method.memory: got 0, expected 1 or more"),
         (["seed=1"], "got seed=1, expected method=NAME or method.KEY=VALUE"),
         (["method=neo", "--domain", "color_cast"], "did you mean 'colour_cast'?"),
