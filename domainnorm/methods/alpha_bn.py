@@ -176,6 +176,13 @@ class StreamMoments:
             if (number, own) in self.sums:
                 self._write(number, own)
 
+    @torch.no_grad()
+    def restore(self, row: int) -> None:
+        """The source's moments into a row."""
+        for one, start in zip(self.layers, self._start, strict=True):
+            own = row if one.tracks_domains else 0
+            one.running_mean[own], one.running_var[own] = start[:, own]
+
     def _write(self, number: int, row: int) -> None:
         statistics, (first, second) = self.layers[number], self.sums[number, row]
         count = self.counts[statistics.tracks_domains, row]

@@ -137,15 +137,21 @@ class Online(T3A):
             return found[1]
         both = torch.stack([found[1], self.predicted(*found, batch["domain"])]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)
-        in_order = self.ordered is None and followed.in_runs(_IN_ORDER)
-        return assignments_of(found[0], mean).to(mean) if self.ordered or in_order else mean
+        in_order = self.ordered or followed.runs.value > _IN_ORDER
+        return assignments_of(found[0], mean).to(mean) if in_order else mean
 
     def _predicted(self, batch: Batch, row: int, followed: Followed) -> tuple[Tensor, Tensor]:
         """Features and logits under the moments that are taken now."""
-        sure = followed.sure
+        sure, movable = followed.sure, bool(self.moments[0].layers)
         looks = not self.ordered and (sure[0].images < _FIRST or followed.batches % _LATER == 0)
-        choice = looks and bool(self.moments[0].layers)
+        choice = looks and movable
+        # Neighbouring images of masks show the same classes in any order.
+        judges = looks and self.ordered is None and self.task.labels != "segmentation"
         followed.batches += 1
+        source = None
+        if judges and movable:  # moments that move make predictions come in runs, in any order
+            self.moments[0].restore(row)
+            source = self._passed(batch)
         found = {}
         # Those that are taken come last, so that the rows keep them.
         tried = (not followed.whole, followed.whole) if choice else (followed.whole,)
@@ -153,15 +159,12 @@ class Online(T3A):
             with self.moments[whole].counting(batch["domain"]):
                 found[whole] = self._passed(batch)
             sure[whole].update(found[whole][1])
-        # Neighbouring images of masks show the same classes in any order.
-        if not self.ordered and self.task.labels != "segmentation":
-            for whole, (_, logits) in found.items():
-                follows = whole in followed.passed
-                followed.runs[whole].update(logits.argmax(1), follows=follows)
-        followed.passed = tuple(found)
+        if judges:
+            followed.runs.update((source or found[followed.whole])[1].argmax(1))
         if choice and sure[0].images >= _ENOUGH:
             least = _NOT_LESS if self.trusted else _AS_SURE if followed.whole else _SURER
-            whole = followed.surer > least and not followed.in_runs(_IN_RUNS)
+            surer = sure[1].value - sure[0].value
+            whole = surer > least and followed.runs.value <= _IN_RUNS
             if whole != followed.whole:
                 followed.whole = whole
                 self.moments[whole].write(row)
@@ -181,45 +184,23 @@ class Followed:
     Attributes:
         whole: Whether its moments are taken whole.
         sure: Certainty under moments by layer, and under those taken whole.
-        runs: Of the classes that are predicted under each.
+        runs: Of the classes that are predicted under the source's moments.
         batches: How many have come.
-        passed: Which of both the last of them passed with.
     """
 
     def __init__(self, *, whole: bool) -> None:
         self.whole = whole
         self.sure = Certainty(_MEMORY), Certainty(_MEMORY)
-        self.runs = Runs(), Runs()
+        self.runs = Runs()
         self.batches = 0
-        self.passed: tuple[bool, ...] = ()
-
-    @property
-    def surer(self) -> float:
-        """Certainty that whole moments add."""
-        by_layer, whole = self.sure
-        return whole.value - by_layer.value
-
-    def in_runs(self, least: float) -> bool:
-        """Whether predicted classes come in runs, by more than ``least`` standard deviations.
-
-        Where whole moments make the model surer, those by layer still move, and predictions under
-        them come in runs, too: then those under whole moments have to say so.
-        """
-        by_layer, whole = self.runs
-        settled = self.surer <= _AS_SURE or whole.value > _IN_RUNS
-        return by_layer.value > least and settled
 
     @property
     def stored(self) -> tuple[Any, ...]:
         """All of it, to go on from."""
-        sure = [one.stored for one in self.sure]
-        runs = [one.stored for one in self.runs]
-        return self.whole, sure, runs, self.batches, self.passed
+        return self.whole, [one.stored for one in self.sure], self.runs.stored, self.batches
 
     @stored.setter
     def stored(self, value: tuple[Any, ...]) -> None:
-        self.whole, sure, runs, self.batches, self.passed = value
-        for certainty, found in zip(self.sure, sure, strict=True):
-            certainty.stored = found
-        for one, found in zip(self.runs, runs, strict=True):
+        self.whole, sure, self.runs.stored, self.batches = value
+        for one, found in zip(self.sure, sure, strict=True):
             one.stored = found

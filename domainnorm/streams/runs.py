@@ -37,15 +37,10 @@ class Runs:
         self.pairs, self.excess, self.variance = 0.0, 0.0, 0.0
         self._recent = torch.empty(0, dtype=torch.long)
 
-    def update(self, labels: Tensor, *, follows: bool = True) -> None:
-        """Take in the labels (N,) of neighbours, as they came.
-
-        Args:
-            labels: From 0.
-            follows: Whether the first of them came just after the last one taken in before.
-        """
+    def update(self, labels: Tensor) -> None:
+        """Take in labels (N,) from 0, in the order of the stream; some may be left out."""
         recent = self._recent.to(labels)
-        neighbours = torch.cat([recent[-1:], labels]) if follows else labels
+        neighbours = torch.cat([recent[-1:], labels])
         self._recent = torch.cat([recent, labels])[-max(_LABELS, len(labels)) :]
         number, pairs = len(self._recent), len(neighbours) - 1
         if number < 2 or pairs < 1:

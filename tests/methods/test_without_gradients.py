@@ -106,7 +106,7 @@ def test_t3a_keeps_a_support_of_each_class(classes, most):
 @every_network
 @pytest.mark.parametrize(
     ("ordered", "in_runs", "assigned"),
-    [(True, 0.0, True), (None, 4.1, True), (None, 3.9, False), (False, 4.1, False)],
+    [(True, 0.0, True), (None, 4.1, True), (None, 3.9, False)],
 )
 def test_online_is_the_mean_of_the_source_and_its_supports(
     monkeypatch, network, ordered, in_runs, assigned
@@ -134,26 +134,6 @@ def taken_in(labels):
 IN_RUNS, IN_TURNS = torch.arange(96) // 24, torch.arange(96) % 4
 
 
-@pytest.mark.parametrize(
-    ("by_layer", "whole", "surer", "assigned"),
-    [
-        (IN_RUNS, IN_RUNS, 0.2, True),
-        (IN_RUNS, IN_TURNS, 0.2, False),  # predictions that change while moments move
-        (IN_RUNS, IN_TURNS, 0.0, True),
-        (IN_RUNS, IN_RUNS[:0], 0.0, True),  # a network without running moments
-        (IN_TURNS, IN_RUNS, 0.0, False),
-    ],
-)
-def test_classes_are_in_order_if_moments_that_make_the_model_surer_say_so(
-    monkeypatch, by_layer, whole, surer, assigned
-):
-    monkeypatch.setattr("domainnorm.methods.online.Certainty", Said)
-    followed = Followed(whole=False)
-    Said.values = dict(zip(map(id, followed.sure), (0.4, 0.4 + surer), strict=True))
-    followed.runs = taken_in(by_layer), taken_in(whole)
-    assert followed.in_runs(4.0) == assigned
-
-
 def test_online_assigns_images_of_the_row_whose_classes_come_in_runs():
     method, other = (started("online", classes=4, prior=1e15) for _ in range(2))
     clean = method.model.domain_names.index("clean")
@@ -162,7 +142,7 @@ def test_online_assigns_images_of_the_row_whose_classes_come_in_runs():
     batch = {"image": images, "domain": torch.tensor([TARGET, clean]).repeat(8)}
     for row, labels in ((TARGET, IN_RUNS), (clean, IN_TURNS)):
         method.followed[row] = Followed(whole=False)
-        method.followed[row].runs = taken_in(labels), taken_in(labels)
+        method.followed[row].runs = taken_in(labels)
     features, _ = method.features(batch)
     found, plain = method.adapt(batch), other.adapt(batch)
     assert_close(found[1::2], plain[1::2])
@@ -175,7 +155,7 @@ def test_online_keeps_the_type_of_images_where_one_row_of_several_is_assigned():
     model = create_model("test_vit", 4, "cln", ONE.all).bfloat16()
     method = adapt_online(model, "online", domain="colour_cast").method
     method.followed[TARGET] = Followed(whole=False)
-    method.followed[TARGET].runs[0].update(IN_RUNS)
+    method.followed[TARGET].runs.update(IN_RUNS)
     clean = model.domain_names.index("clean")
     domain = torch.tensor([TARGET, clean] * 4)
     found = method.adapt({"image": torch.rand(8, 3, 64, 64).bfloat16(), "domain": domain})
@@ -244,15 +224,27 @@ def test_online_takes_the_moments_whole_where_they_make_it_much_surer(monkeypatc
     assert_close(stream.method.model.state_dict(), {**stream.method.model.state_dict(), **before})
 
 
-def test_online_tries_both_moments_at_first_and_now_and_then():
-    stream = adapt_online(source_model(), "online", domain="colour_cast")
-    passes = []
-    stream.method.model.register_forward_hook(lambda *_: passes.append(followed(stream).batches))
+@pytest.mark.parametrize(
+    ("ordered", "passes", "network"),
+    [
+        (None, 3, "test_efficientnet"),
+        (False, 2, "test_efficientnet"),
+        (True, 1, "test_efficientnet"),
+        (None, 1, "test_vit"),
+    ],
+)
+def test_online_looks_at_all_moments_at_first_and_now_and_then(ordered, passes, network):
+    norm = "dsbn" if network == "test_efficientnet" else "cln"
+    model = create_model(network, 10, norm, ONE.all)
+    stream = adapt_online(model, "online", domain="colour_cast", ordered=ordered)
+    at = []
+    stream.method.model.register_forward_hook(lambda *_: at.append(followed(stream).batches))
     torch.manual_seed(0)
-    for batch in torch.rand(640, 3, 32, 32).split(16):
+    for batch in torch.rand(320, 3, 64, 64).split(16):
         stream(batch)
-    counts = [passes.count(number) for number in range(1, 41)]
-    assert counts == [2] * 16 + [2 if (n - 1) % 4 == 0 else 1 for n in range(17, 41)]
+    counts = [at.count(number) for number in range(1, 21)]
+    assert counts == [passes] * 16 + [passes if (n - 1) % 4 == 0 else 1 for n in range(17, 21)]
+    assert (followed(stream).runs.pairs > 0) == (ordered is None)
 
 
 def test_online_leaves_the_moments_of_a_stream_whose_classes_come_in_runs(monkeypatch):
@@ -271,30 +263,18 @@ def test_online_leaves_the_moments_of_a_stream_whose_classes_come_in_runs(monkey
     assert followed(stream).whole
 
 
-def test_online_counts_runs_over_batches_that_follow():
-    method = started("online", classes=4)
-    method.prior = 1e15
+@every_network
+def test_online_judges_order_by_what_the_source_model_predicts(network):
+    method, source = started("online", network), started("online", network)
     torch.manual_seed(0)
-    images = torch.rand(352, 3, 32, 32, dtype=torch.float64)
-    found, predicted, both = [], [], []
-    passed = method._passed
-    method._passed = lambda batch: found.append(passed(batch)) or found[-1]
-    for batch in images.split(16):
-        found.clear()
-        first = TARGET in method.followed and method.followed[TARGET].whole
-        method.adapt({"image": batch, "domain": torch.full((16,), TARGET)})
-        labels = [logits.argmax(1) for _, logits in found]
-        both.append(len(found) == 2)
-        one = [None, *labels] if first else [*labels, None]
-        predicted.append([labels[not first], labels[first]] if both[-1] else one)
-    assert both == [n < 16 or n % 4 == 0 for n in range(22)]
-    for whole, seen in enumerate(zip(*predicted, strict=True)):
-        wanted, before = Runs(), None
-        for labels in seen:
-            if labels is not None:
-                wanted.update(labels, follows=before is not None)
-            before = labels
-        assert method.followed[TARGET].runs[whole].stored[:3] == wanted.stored[:3]
+    wanted = Runs()
+    for number, batch in enumerate(torch.rand(352, 3, 64, 64, dtype=torch.float64).split(16)):
+        told = {"image": batch, "domain": torch.full((16,), TARGET)}
+        if number < 16 or number % 4 == 0:
+            wanted.update(source.outputs(told).argmax(1))
+        method.adapt(told)
+    assert method.followed[TARGET].runs.stored[:3] == wanted.stored[:3]
+    assert wanted.pairs > 100
 
 
 def started_on_masks():
@@ -345,17 +325,6 @@ def test_online_takes_the_moments_of_a_shuffled_stream_beside_those_of_images(
     assert not followed(stream).whole
     stream.reset()
     assert followed(stream).whole == trusted
-
-
-def test_online_is_told_of_an_ordered_stream_and_tries_nothing_else():
-    stream = adapt_online(source_model(), "online", domain="clean", ordered=True)
-    passes = []
-    stream.method.model.register_forward_hook(lambda *_: passes.append(1))
-    stream(torch.rand(40, 3, 32, 32))
-    assert passes == [1]
-    assert (
-        stream.method.followed[stream.method.model.domain_names.index("clean")].runs[0].pairs == 0
-    )
 
 
 def test_a_layer_moves_by_the_square_of_the_median_of_its_channels():

@@ -9,10 +9,10 @@ from domainnorm.streams import Runs
 from tests.reference import streams
 
 
-def taken_in(*batches, follows=True):
+def taken_in(*batches):
     runs = Runs()
     for batch in batches:
-        runs.update(torch.tensor(batch, dtype=torch.long), follows=follows)
+        runs.update(torch.tensor(batch, dtype=torch.long))
     return runs
 
 
@@ -36,7 +36,6 @@ def test_value_is_that_of_the_formula(monkeypatch, batches, memory, counted):
 
 def test_batches_that_follow_each_other_are_neighbours():
     assert taken_in([0, 0], [1, 2, 2], [], [2, 1]).pairs == 6
-    assert taken_in([0, 0], [1, 2, 2], [2, 1], follows=False).pairs == 4
 
 
 def test_predictions_that_change_are_no_runs():
