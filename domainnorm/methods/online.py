@@ -137,8 +137,8 @@ class Online(T3A):
             return found[1]
         both = torch.stack([found[1], self.predicted(*found, batch["domain"])]).log_softmax(2)
         mean = both.logsumexp(0) - math.log(2)
-        in_order = self.ordered or followed.runs.value > _IN_ORDER
-        return assignments_of(found[0], mean).to(mean) if in_order else mean
+        in_order = self.ordered is None and followed.runs.value > _IN_ORDER
+        return assignments_of(found[0], mean).to(mean) if self.ordered or in_order else mean
 
     def _predicted(self, batch: Batch, row: int, followed: Followed) -> tuple[Tensor, Tensor]:
         """Features and logits under the moments that are taken now."""
@@ -146,7 +146,7 @@ class Online(T3A):
         looks = not self.ordered and (sure[0].images < _FIRST or followed.batches % _LATER == 0)
         choice = looks and movable
         # Neighbouring images of masks show the same classes in any order.
-        judges = looks and self.ordered is None and self.task.labels != "segmentation"
+        judges = looks and self.task.labels != "segmentation"
         followed.batches += 1
         source = None
         if judges and movable:  # moments that move make predictions come in runs, in any order

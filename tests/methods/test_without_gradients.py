@@ -106,7 +106,7 @@ def test_t3a_keeps_a_support_of_each_class(classes, most):
 @every_network
 @pytest.mark.parametrize(
     ("ordered", "in_runs", "assigned"),
-    [(True, 0.0, True), (None, 4.1, True), (None, 3.9, False)],
+    [(True, 0.0, True), (None, 4.1, True), (None, 3.9, False), (False, 4.1, False)],
 )
 def test_online_is_the_mean_of_the_source_and_its_supports(
     monkeypatch, network, ordered, in_runs, assigned
@@ -228,7 +228,7 @@ def test_online_takes_the_moments_whole_where_they_make_it_much_surer(monkeypatc
     ("ordered", "passes", "network"),
     [
         (None, 3, "test_efficientnet"),
-        (False, 2, "test_efficientnet"),
+        (False, 3, "test_efficientnet"),
         (True, 1, "test_efficientnet"),
         (None, 1, "test_vit"),
     ],
@@ -244,7 +244,7 @@ def test_online_looks_at_all_moments_at_first_and_now_and_then(ordered, passes, 
         stream(batch)
     counts = [at.count(number) for number in range(1, 21)]
     assert counts == [passes] * 16 + [passes if (n - 1) % 4 == 0 else 1 for n in range(17, 21)]
-    assert (followed(stream).runs.pairs > 0) == (ordered is None)
+    assert (followed(stream).runs.pairs > 0) == (not ordered)
 
 
 def test_online_leaves_the_moments_of_a_stream_whose_classes_come_in_runs(monkeypatch):
